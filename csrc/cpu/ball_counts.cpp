@@ -1,0 +1,118 @@
+// Ball memberships: the tile settles every pair its error bound allows to settle, float64 distances settle the rest.
+#include "egt/ball_counts.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "cpu/sieve.hpp"
+
+namespace egt::cpu {
+namespace {
+
+using Counter = std::vector<std::int64_t>;
+
+// Counts of one block of pairs go into the shared ones at its end. Integers: the order of additions does not show.
+void add(const Counter& part, std::int64_t n, std::int64_t* total) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const std::int64_t count = part[static_cast<std::size_t>(i)];
+    if (count) __atomic_fetch_add(total + i, count, __ATOMIC_RELAXED);
+  }
+}
+
+template <class T>
+struct Handler {
+  using Hit = typename Sieve<T>::Hit;
+
+  const Sieve<T>& sieve;
+  const double *x_sq_radii, *y_sq_radii;
+  bool closed;
+  std::int64_t *all_x_sizes, *all_y_in_x, *all_y_sizes, *all_x_in_y;
+
+  std::int64_t i0 = 0, n_i = 0, j0 = 0, n_j = 0;
+  const float *x_norms = nullptr, *y_norms = nullptr;
+  Counter x_sizes = Counter(block_rows), y_in_x = x_sizes, y_sizes = x_sizes, x_in_y = x_sizes;
+
+  void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols, const float* x_sq_norms,
+             const float* y_sq_norms) {
+    i0 = first_i, n_i = rows, j0 = first_j, n_j = cols;
+    x_norms = x_sq_norms, y_norms = y_sq_norms;
+    for (Counter* counter : {&x_sizes, &y_in_x, &y_sizes, &x_in_y}) std::fill(counter->begin(), counter->end(), 0);
+  }
+
+  void row_limits(std::int64_t i, std::int64_t n, float* limits) const { fill_limits(x_sq_radii, i, n, limits); }
+  void col_limits(std::int64_t j, std::int64_t n, float* limits) const { fill_limits(y_sq_radii, j, n, limits); }
+
+  void settle(const std::vector<Hit>& hits, std::int64_t, float*) {
+    for (const Hit& hit : hits) {
+      const std::int64_t i = hit.i - i0, j = hit.j - j0;
+      const double upper = sieve.upper(hit, static_cast<double>(x_norms[i]) + static_cast<double>(y_norms[j]));
+      double exact = -1.0;
+      const auto inside = [&](double radius) {
+        if (upper < radius) return true;
+        if (exact < 0.0) exact = sieve.exact(hit);
+        return closed ? exact <= radius : exact < radius;
+      };
+      if (x_sq_radii && inside(x_sq_radii[hit.i])) {
+        ++x_sizes[static_cast<std::size_t>(i)];
+        ++y_in_x[static_cast<std::size_t>(j)];
+      }
+      if (y_sq_radii && inside(y_sq_radii[hit.j])) {
+        ++y_sizes[static_cast<std::size_t>(j)];
+        ++x_in_y[static_cast<std::size_t>(i)];
+      }
+    }
+  }
+
+  void end() const {
+    if (x_sq_radii) {
+      add(x_sizes, n_i, all_x_sizes + i0);
+      add(y_in_x, n_j, all_y_in_x + j0);
+    }
+    if (y_sq_radii) {
+      add(y_sizes, n_j, all_y_sizes + j0);
+      add(x_in_y, n_i, all_x_in_y + i0);
+    }
+  }
+
+ private:
+  void fill_limits(const double* sq_radii, std::int64_t first, std::int64_t n, float* limits) const {
+    for (std::int64_t r = 0; r < n; ++r) {
+      limits[r] = sq_radii ? sieve.limit(sq_radii[first + r]) : -std::numeric_limits<float>::infinity();
+    }
+  }
+};
+
+}  // namespace
+}  // namespace egt::cpu
+
+namespace egt {
+
+template <class T>
+void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, const double* y_sq_radii, bool closed,
+                 std::int64_t* x_sizes, std::int64_t* y_in_x, std::int64_t* y_sizes, std::int64_t* x_in_y,
+                 const Run& run) {
+  const std::int64_t m = y ? y->n : x.n;
+  if (!y) {  // a pair within one set is met once, and both its memberships are of the same kind
+    y_sq_radii = x_sq_radii;
+    y_sizes = x_sizes;
+    x_in_y = y_in_x;
+  }
+  if (x_sq_radii) {
+    std::fill_n(x_sizes, x.n, std::int64_t{0});
+    std::fill_n(y_in_x, m, std::int64_t{0});
+  }
+  if (y_sq_radii) {
+    std::fill_n(y_sizes, m, std::int64_t{0});
+    std::fill_n(x_in_y, x.n, std::int64_t{0});
+  }
+  const cpu::Sieve<T> sieve(x, y);
+  sieve(run, [&] { return cpu::Handler<T>{sieve, x_sq_radii, y_sq_radii, closed, x_sizes, y_in_x, y_sizes, x_in_y}; });
+}
+
+template void ball_counts<float>(Points<float>, const Points<float>*, const double*, const double*, bool, std::int64_t*,
+                                 std::int64_t*, std::int64_t*, std::int64_t*, const Run&);
+template void ball_counts<double>(Points<double>, const Points<double>*, const double*, const double*, bool,
+                                  std::int64_t*, std::int64_t*, std::int64_t*, std::int64_t*, const Run&);
+
+}  // namespace egt

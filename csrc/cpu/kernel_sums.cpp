@@ -1,0 +1,206 @@
+// Kernel sums: a strip of scaled squared distances becomes kernel values in place, and is summed or multiplied at once.
+//
+// The strip is in units of the bandwidth, so a float32 product is accurate wherever both points are within a few
+// bandwidths of the centre. Pairs that are near each other but far from the centre are recomputed in float64.
+#include "egt/kernel_sums.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mutex>
+#include <vector>
+
+#include "cpu/panels.hpp"
+#include "cpu/parallel.hpp"
+
+namespace egt::cpu {
+namespace {
+
+constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
+// At most this many rows a task: the float64 sums of their replicates, and the columns packed for them, stay in cache.
+constexpr std::int64_t task_rows = 384;
+
+// Squared distances in units of `radius`, strip by strip; at radius 0 they are 0 where two points coincide, else
+// above 1.
+template <class T>
+class ScaledStrips {
+ public:
+  ScaledStrips(Points<T> x, Points<T> y, double radius)
+      : x_(x), y_(y), radius_(radius), error_(2.0 * ErrorBound(x.d).relative), centre_(mean_row(y)) {
+    scale_ = 1.0 / radius;
+    if (radius == 0.0) {
+      // Large enough that no two different points of ordinary data are within 1; those that are get recomputed.
+      scale_ = unit_scale(std::max(largest_coordinate(x, centre_), largest_coordinate(y, centre_))) * 0x1p50;
+    }
+  }
+
+  struct Scratch {
+    Panels a, b;
+    FloatBuffer strip;
+    std::vector<float> row_limit;
+    std::vector<std::int32_t> positions;
+    Scratch(const Tile& tile, std::int64_t d)
+        : a(task_rows, d, tile.panel_rows),
+          b(strip_width, d, tile.panel_cols),
+          strip(tile.panel_rows * strip_width),
+          row_limit(static_cast<std::size_t>(tile.panel_rows)),
+          positions(static_cast<std::size_t>(tile.panel_rows * strip_width)) {}
+  };
+
+  // For rows i0 ... of x: each strip of y is packed, begin(c0, n_cols) is called, then use(r0, n_rows, n_cols, strip)
+  // for every panel of rows. recompute_below(norms) is the value under which an entry of two points whose packed
+  // squared norms are at most `norms` together is recomputed.
+  template <class Begin, class Use, class Below>
+  void walk(std::int64_t i0, std::int64_t n_rows, Scratch& s, const Stop& stop, Begin begin, Use use,
+            Below recompute_below) const {
+    s.a.fill(tile_, x_, i0, n_rows, centre_.data(), scale_);
+    for (std::int64_t c0 = 0; c0 < y_.n; c0 += strip_width) {
+      if (stop) return;
+      const std::int64_t n_cols = std::min(strip_width, y_.n - c0);
+      s.b.fill(tile_, y_, c0, n_cols, centre_.data(), scale_);
+      const float largest = s.b.max_sq_norm(0, n_cols);
+      begin(c0, n_cols);
+      for (std::int64_t r0 = 0; r0 < n_rows; r0 += tile_.panel_rows) {
+        const std::int64_t n = std::min(tile_.panel_rows, n_rows - r0);
+        tile_.distances(s.a.values(r0), s.b.values(0), x_.d, round_up(n_cols, tile_.panel_cols), s.a.sq_norms(r0),
+                        s.b.sq_norms(0), s.strip.get());
+        bool any = false;
+        for (std::int64_t r = 0; r < n; ++r) {
+          const float below = radius_ == 0.0 ? recompute_coincident(*s.a.sq_norms(r0 + r) + largest)
+                                             : recompute_below(*s.a.sq_norms(r0 + r) + largest);
+          s.row_limit[static_cast<std::size_t>(r)] = below;
+          any |= below != minus_infinity;
+        }
+        if (any) recompute(i0 + r0, c0, n, n_cols, s);
+        use(r0, n, n_cols, s.strip.get());
+      }
+    }
+  }
+
+ private:
+  float recompute_coincident(float norms) const { return std::max(1.0f, static_cast<float>(error_) * norms); }
+
+  void recompute(std::int64_t i0, std::int64_t j0, std::int64_t n_rows, std::int64_t n_cols, Scratch& s) const {
+    const std::int64_t found =
+        tile_.select(s.strip.get(), n_rows, n_cols, s.row_limit.data(), nullptr, s.positions.data());
+    for (std::int64_t p = 0; p < found; ++p) {
+      const std::int64_t position = s.positions[static_cast<std::size_t>(p)];
+      const double exact =
+          sq_distance(tile_, x_.row(i0 + position / strip_width), y_.row(j0 + position % strip_width), x_.d);
+      s.strip.get()[position] =
+          radius_ == 0.0 ? (exact == 0.0 ? 0.0f : 2.0f) : static_cast<float>(std::min(exact / radius_ / radius_, 2.0));
+    }
+  }
+
+  const Tile& tile_ = tile();
+  Points<T> x_, y_;
+  double radius_;
+  double error_;
+  std::vector<double> centre_;
+  double scale_ = 1.0;
+};
+
+// Rows of a task: as many as the cache likes, fewer where that would leave threads without work. Rows are independent,
+// so results do not depend on it.
+std::int64_t rows_per_task(std::int64_t n, const Run& run, const Tile& tile) {
+  const std::int64_t share = round_up(n / (4 * std::max(run.n_threads, 1)) + 1, tile.panel_rows);
+  return std::min(share, task_rows);
+}
+
+}  // namespace
+}  // namespace egt::cpu
+
+namespace egt {
+
+template <class T>
+void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
+                    double* density, double* deviation, const Run& run) {
+  using namespace cpu;
+  const Tile& tile = cpu::tile();
+  const ScaledStrips<T> strips(x, y, bandwidth);
+  const std::int64_t rows = rows_per_task(x.n, run, tile);
+  const std::int64_t ld = counts ? round_up(n_replicates, tile.panel_cols) : 0;
+  const auto n_y = static_cast<double>(y.n);
+  std::mutex mutex;
+  if (counts) std::fill_n(deviation, n_replicates, 0.0);
+
+  // The error of a float32 entry is about 1e-7 times the norms: below 1e-5 for norms up to 32 squared bandwidths. Above
+  // 1 the kernel is 0 whatever the error, as long as it is less than the distance from 1.
+  const auto recompute_below = [](float norms) {
+    return norms <= 32.0f ? minus_infinity : norms < 1e30f ? 1.0f + 1e-5f * norms : std::numeric_limits<float>::max();
+  };
+
+  for_each_task((x.n + rows - 1) / rows, run, [&] {
+    return [&, scratch = typename ScaledStrips<T>::Scratch(tile, x.d),
+            excess = FloatBuffer(std::max<std::int64_t>(strip_width * ld, 1)),
+            sums = std::vector<double>(static_cast<std::size_t>(round_up(rows, tile.panel_rows))),
+            differences = std::vector<double>(static_cast<std::size_t>(round_up(rows, tile.panel_rows) * ld)),
+            largest = std::vector<double>(static_cast<std::size_t>(n_replicates))](std::int64_t task,
+                                                                                   const Stop& stop) mutable {
+      const std::int64_t i0 = task * rows, n_rows = std::min(rows, x.n - i0);
+      std::fill(sums.begin(), sums.end(), 0.0);
+      std::fill(differences.begin(), differences.end(), 0.0);
+      const auto begin = [&](std::int64_t c0, std::int64_t n_cols) {
+        if (counts) tile.pack_excess(counts + c0 * n_replicates, n_cols, n_replicates, excess.get());
+      };
+      const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, float* strip) {
+        tile.cosine(strip, n, n_cols, sums.data() + r0);
+        if (counts) {
+          tile.weighted(strip, n_cols, excess.get(), n_replicates, differences.data() + r0 * ld, ld);
+        }
+      };
+      strips.walk(i0, n_rows, scratch, stop, begin, use, recompute_below);
+      if (stop) return;
+      for (std::int64_t r = 0; r < n_rows; ++r) density[i0 + r] = sums[static_cast<std::size_t>(r)] / n_y;
+      if (!counts) return;
+      // sum_j (counts_j - 1) K_ij is n (p_b - p) without the cancellation.
+      std::fill(largest.begin(), largest.end(), 0.0);
+      for (std::int64_t r = 0; r < n_rows; ++r) {
+        const double* difference = differences.data() + r * ld;
+        for (std::int64_t b = 0; b < n_replicates; ++b) {
+          double& own = largest[static_cast<std::size_t>(b)];
+          own = std::max(own, std::abs(difference[b]) / n_y);
+        }
+      }
+      const std::lock_guard<std::mutex> lock(mutex);
+      for (std::int64_t b = 0; b < n_replicates; ++b) {
+        deviation[b] = std::max(deviation[b], largest[static_cast<std::size_t>(b)]);
+      }
+    };
+  });
+}
+
+template <class T>
+void soft_ball_product(Points<T> x, Points<T> y, double radius, double* product, const Run& run) {
+  using namespace cpu;
+  const Tile& tile = cpu::tile();
+  const ScaledStrips<T> strips(x, y, radius);
+  const std::int64_t rows = rows_per_task(x.n, run, tile);
+  // A factor needs relative accuracy, so every pair much nearer to each other than to the centre is recomputed.
+  const auto recompute_below = [](float norms) {
+    return norms < 1e30f ? 0.01f * norms : std::numeric_limits<float>::max();
+  };
+  for_each_task((x.n + rows - 1) / rows, run, [&] {
+    return
+        [&, scratch = typename ScaledStrips<T>::Scratch(tile, x.d),
+         products = std::vector<double>(static_cast<std::size_t>(rows))](std::int64_t task, const Stop& stop) mutable {
+          const std::int64_t i0 = task * rows, n_rows = std::min(rows, x.n - i0);
+          std::fill(products.begin(), products.end(), 1.0);
+          const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, const float* strip) {
+            tile.product(strip, n, n_cols, products.data() + r0);
+          };
+          strips.walk(i0, n_rows, scratch, stop, [](std::int64_t, std::int64_t) {}, use, recompute_below);
+          // The factors were squared distances. A product too small for a float32 lane is 0 here: the soft balls cover.
+          for (std::int64_t r = 0; r < n_rows; ++r) product[i0 + r] = std::sqrt(products[static_cast<std::size_t>(r)]);
+        };
+  });
+}
+
+template void kernel_density<float>(Points<float>, Points<float>, double, const std::uint16_t*, std::int64_t, double*,
+                                    double*, const Run&);
+template void kernel_density<double>(Points<double>, Points<double>, double, const std::uint16_t*, std::int64_t,
+                                     double*, double*, const Run&);
+template void soft_ball_product<float>(Points<float>, Points<float>, double, double*, const Run&);
+template void soft_ball_product<double>(Points<double>, Points<double>, double, double*, const Run&);
+
+}  // namespace egt

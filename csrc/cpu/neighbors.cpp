@@ -1,0 +1,182 @@
+// k nearest neighbours: tiles of approximate distances exclude, float64 distances decide.
+//
+// Only pairs that the sieve cannot place above the current k-th smallest distance of one of their rows are computed in
+// float64 and offered to that row. What is kept is exact, so neither the order of the tiles nor the number of threads
+// shows in the result.
+#include "egt/neighbors.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/sieve.hpp"
+
+namespace egt::cpu {
+namespace {
+
+struct Candidate {
+  double sq_distance;
+  std::int64_t row;
+  bool operator<(const Candidate& other) const {
+    return sq_distance < other.sq_distance || (sq_distance == other.sq_distance && row < other.row);
+  }
+};
+inline double distance_of(double value) { return value; }
+inline double distance_of(const Candidate& value) { return value.sq_distance; }
+
+// The smallest k values offered to each row, in a buffer that is cut back to k when full: a cut costs one selection per
+// `slack` offers, and what lies above the k-th of the last cut is not even offered. Value is double where only the
+// radius is wanted (half the memory), Candidate where the neighbours are.
+template <class Value>
+class Nearest {
+ public:
+  // Nothing above sq_limit is kept.
+  Nearest(std::int64_t n, std::int64_t k, double sq_limit)
+      : k_(k),
+        capacity_(k + std::max<std::int64_t>(4, k / 2)),
+        values_(new Value[static_cast<std::size_t>(n * capacity_)]),
+        rows_(static_cast<std::size_t>(n)) {
+    for (Row& row : rows_) row.limit.store(sq_limit, std::memory_order_relaxed);
+  }
+
+  // Never below the k-th smallest squared distance so far. May be read while another thread offers.
+  double limit(std::int64_t i) const { return row(i).limit.load(std::memory_order_relaxed); }
+
+  // True when the limit of the row changed.
+  bool offer(std::int64_t i, const Value& value) {
+    if (!(distance_of(value) <= limit(i))) return false;
+    std::int64_t& count = rows_[static_cast<std::size_t>(i)].count;
+    values_[static_cast<std::size_t>(i * capacity_ + count++)] = value;
+    if (count < capacity_) return false;
+    cut(i);
+    return true;
+  }
+
+  // use(i, own) for every row: its k smallest, the k-th in place k - 1; null where fewer were kept.
+  template <class Use>
+  void for_each(const Run& run, Use use) {
+    const auto n = static_cast<std::int64_t>(rows_.size());
+    for_each_task(blocks(n), run, [&] {
+      return [&](std::int64_t block, const Stop&) {
+        for (std::int64_t i = block * block_rows; i < std::min(n, (block + 1) * block_rows); ++i) {
+          const bool enough = row(i).count >= k_;
+          if (enough) cut(i);
+          use(i, enough ? values_.get() + i * capacity_ : nullptr);
+        }
+      };
+    });
+  }
+
+ private:
+  struct Row {
+    std::atomic<double> limit{0.0};
+    std::int64_t count = 0;
+  };
+
+  const Row& row(std::int64_t i) const { return rows_[static_cast<std::size_t>(i)]; }
+
+  void cut(std::int64_t i) {
+    Row& row = rows_[static_cast<std::size_t>(i)];
+    Value* own = values_.get() + i * capacity_;
+    std::nth_element(own, own + (k_ - 1), own + row.count);
+    row.count = k_;
+    row.limit.store(distance_of(own[k_ - 1]), std::memory_order_relaxed);
+  }
+
+  std::int64_t k_, capacity_;
+  std::unique_ptr<Value[]> values_;
+  std::vector<Row> rows_;
+};
+
+template <class Value>
+Value make(double sq_distance, std::int64_t row) {
+  if constexpr (std::is_same_v<Value, double>)
+    return sq_distance;
+  else
+    return {sq_distance, row};
+}
+
+template <class T, class Value>
+Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, double sq_limit, const Run& run) {
+  using Hit = typename Sieve<T>::Hit;
+  const bool self = y == nullptr;
+  const Sieve<T> sieve(x, y);
+  Nearest<Value> nearest(x.n, k, sq_limit);
+  // One lock per block of rows: threads meet only where they work on the same rows, and hold it for a few offers.
+  std::vector<std::mutex> locks(static_cast<std::size_t>(blocks(x.n)));
+
+  struct Handler {
+    bool self;
+    const Sieve<T>& sieve;
+    Nearest<Value>& nearest;
+    std::vector<std::mutex>& locks;
+    std::vector<double> exact;
+
+    void begin(std::int64_t, std::int64_t, std::int64_t, std::int64_t, const float*, const float*) {}
+    void end() {}
+    void row_limits(std::int64_t i, std::int64_t n, float* limits) {
+      for (std::int64_t r = 0; r < n; ++r) limits[r] = sieve.limit(nearest.limit(i + r));
+    }
+    void col_limits(std::int64_t j, std::int64_t n, float* limits) {
+      if (self) return row_limits(j, n, limits);
+      std::fill_n(limits, n, -std::numeric_limits<float>::infinity());
+    }
+    void settle(const std::vector<Hit>& hits, std::int64_t first_col, float* col_limits) {
+      exact.clear();
+      for (const Hit& hit : hits) exact.push_back(sieve.exact(hit));
+      {
+        const std::lock_guard<std::mutex> lock(lock_of(hits[0].i));
+        for (std::size_t p = 0; p < hits.size(); ++p) nearest.offer(hits[p].i, make<Value>(exact[p], hits[p].j));
+      }
+      if (!self) return;
+      const std::lock_guard<std::mutex> lock(lock_of(hits[0].j));
+      for (std::size_t p = 0; p < hits.size(); ++p) {
+        const std::int64_t j = hits[p].j;
+        if (nearest.offer(j, make<Value>(exact[p], hits[p].i)))
+          col_limits[j - first_col] = sieve.limit(nearest.limit(j));
+      }
+    }
+    std::mutex& lock_of(std::int64_t row) { return locks[static_cast<std::size_t>(row / block_rows)]; }
+  };
+  sieve(run, [&] { return Handler{self, sieve, nearest, locks, {}}; });
+  return nearest;
+}
+
+}  // namespace
+}  // namespace egt::cpu
+
+namespace egt {
+
+template <class T>
+void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double sq_limit, double* sq_radii,
+                    const Run& run) {
+  auto nearest = cpu::search<T, double>(x, y, n_neighbors, sq_limit, run);
+  nearest.for_each(run, [&](std::int64_t i, const double* own) {
+    sq_radii[i] = own ? own[n_neighbors - 1] : std::numeric_limits<double>::infinity();
+  });
+}
+
+template <class T>
+void neighbors(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double* sq_dists, std::int64_t* rows,
+               const Run& run) {
+  auto nearest = cpu::search<T, cpu::Candidate>(x, y, n_neighbors, std::numeric_limits<double>::infinity(), run);
+  nearest.for_each(run, [&](std::int64_t i, cpu::Candidate* own) {
+    std::sort(own, own + n_neighbors);
+    for (std::int64_t k = 0; k < n_neighbors; ++k) {
+      sq_dists[i * n_neighbors + k] = own[k].sq_distance;
+      rows[i * n_neighbors + k] = own[k].row;
+    }
+  });
+}
+
+template void neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, double, double*, const Run&);
+template void neighbor_radii<double>(Points<double>, const Points<double>*, std::int64_t, double, double*, const Run&);
+template void neighbors<float>(Points<float>, const Points<float>*, std::int64_t, double*, std::int64_t*, const Run&);
+template void neighbors<double>(Points<double>, const Points<double>*, std::int64_t, double*, std::int64_t*,
+                                const Run&);
+
+}  // namespace egt

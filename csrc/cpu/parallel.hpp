@@ -1,0 +1,75 @@
+// Tasks over threads, stoppable. Which thread runs a task never shows in a result.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "egt/run.hpp"
+
+namespace egt::cpu {
+
+using Stop = std::atomic<bool>;
+
+// make_worker() is called once per thread and returns work(task, stop); work should return soon once stop is true.
+// The calling thread only waits and polls run.interrupted, so an interrupt is seen whatever the tasks' length.
+template <class MakeWorker>
+void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker) {
+  Stop stop{false};
+  std::atomic<std::int64_t> next{0};
+  std::mutex mutex;
+  std::condition_variable finished;
+  std::exception_ptr failure;
+  int running = static_cast<int>(std::min<std::int64_t>(std::max(run.n_threads, 1), n_tasks));
+
+  const auto body = [&] {
+    try {
+      auto work = make_worker();
+      for (std::int64_t task; !stop && (task = next.fetch_add(1)) < n_tasks;) work(task, stop);
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      failure = std::current_exception();
+      stop = true;
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (--running == 0) finished.notify_one();
+  };
+
+  std::vector<std::thread> threads;
+  const auto join = [&] {
+    for (std::thread& thread : threads) thread.join();
+  };
+  const int wanted = running;
+  for (int i = 0; i < wanted; ++i) {
+    try {
+      threads.emplace_back(body);
+    } catch (...) {  // the system gave no further thread: go on with those there are
+      const std::lock_guard<std::mutex> lock(mutex);
+      running -= wanted - i;
+      if (i == 0) throw;
+      break;
+    }
+  }
+  bool interrupted = false;
+  {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return running == 0; })) {
+      if (interrupted) continue;
+      lock.unlock();
+      interrupted = run.interrupted();
+      if (interrupted) stop = true;
+      lock.lock();
+    }
+  }
+  join();
+  if (failure) std::rethrow_exception(failure);
+  if (interrupted) throw Interrupted{};
+}
+
+}  // namespace egt::cpu

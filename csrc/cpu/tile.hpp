@@ -1,0 +1,66 @@
+// The inner loops, once per instruction set. Each set is one translation unit over tile_body.hpp, chosen at run time.
+//
+// Those translation units are compiled with the set's flags, so they must not instantiate anything that another unit
+// may share (an inline standard library function compiled with AVX-512 would be linked into the scalar path): no
+// standard library containers or algorithms there.
+#pragma once
+
+#include <cstdint>
+
+namespace egt::cpu {
+
+// Columns a strip is laid out for: row r of a strip starts at r * strip_width.
+inline constexpr std::int64_t strip_width = 256;
+// Rows and columns one task packs at a time; a multiple of strip_width and of every panel height.
+inline constexpr std::int64_t block_rows = 768;
+
+struct Tile {
+  const char* isa;
+  std::int64_t panel_rows;  // height of a strip
+  std::int64_t panel_cols;  // strips are computed in multiples of this many columns
+
+  // Write value v of coordinate k of row r as out[k * width + r]: the layout both sides of a product are read in.
+  // v = float((row[k] - centre[k]) * scale), and sq_norms[r] = sum of v^2. Rows past n_rows are zeros.
+  void (*pack_f32)(const float* rows, std::int64_t n_rows, std::int64_t d, const double* centre, double scale,
+                   std::int64_t width, float* out, float* sq_norms);
+  void (*pack_f64)(const double* rows, std::int64_t n_rows, std::int64_t d, const double* centre, double scale,
+                   std::int64_t width, float* out, float* sq_norms);
+
+  // strip[r, c] = row_term[r] + col_term[c] - 2 <a_r, b_c>, for one panel of rows and n_cols columns.
+  void (*distances)(const float* a, const float* b, std::int64_t d, std::int64_t n_cols, const float* row_term,
+                    const float* col_term, float* strip);
+
+  // Positions r * strip_width + c, ascending, of entries that are not above max(row_limit[r], col_limit[c]); NaN is not
+  // above. col_limit may be null.
+  std::int64_t (*select)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* row_limit,
+                         const float* col_limit, std::int32_t* positions);
+
+  // In place: s -> cos(pi/2 sqrt(s)) for s in [0, 1], 0 above, 1 below; row sums are added to sums.
+  void (*cosine)(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums);
+
+  // products[r] *= prod_c clamp(strip[r, c], 0, 1).
+  void (*product)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, double* products);
+
+  // counts - 1 of n_rows points, in panels of panel_cols replicates: out[b / w][row][b % w], the last panel filled with
+  // 0.
+  void (*pack_excess)(const std::uint16_t* counts, std::int64_t n_rows, std::int64_t n_replicates, float* out);
+
+  // sums[r, b] += sum_c strip[r, c] * excess[c, b]; excess packed as above with n_cols rows, sums of row stride ld.
+  void (*weighted)(const float* strip, std::int64_t n_cols, const float* excess, std::int64_t n_replicates,
+                   double* sums, std::int64_t ld);
+
+  // sum_k (a[k] - b[k])^2 in float64.
+  double (*sq_distance_f32)(const float* a, const float* b, std::int64_t d);
+  double (*sq_distance_f64)(const double* a, const double* b, std::int64_t d);
+};
+
+// The widest set this processor has. EGTMETRICS_ISA=avx512|avx2|generic narrows the choice (for tests and bug reports).
+const Tile& tile();
+
+extern const Tile tile_generic;
+#if defined(EGT_X86)
+extern const Tile tile_avx2;
+extern const Tile tile_avx512;
+#endif
+
+}  // namespace egt::cpu

@@ -1,0 +1,105 @@
+"""Is a generative model equally good for every sensitive group?
+
+The public names are imported on first use: importing the package loads no kernel and no framework, so a training
+script pays for nothing it does not call.
+
+The rooms, in the order the data walks: ``cli`` reads files and prints; ``report`` draws tables and figures; ``groups``
+splits samples by group and compares; ``metrics`` score one real and one fake set, blind to groups; ``ops`` are the
+array primitives, compiled (``csrc/``) or in NumPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from egtmetrics.groups import (
+        GenerativeMetricFrame,
+        MatchedSamples,
+        delta_fid,
+        delta_p,
+        delta_p_plus_delta_r,
+        delta_pr,
+        delta_r,
+        ego,
+        egt,
+        match_sizes,
+        mgo,
+    )
+    from egtmetrics.metrics import (
+        clipped_density_coverage,
+        frechet_distance,
+        improved_precision_recall,
+        kernel_distance,
+        p_precision_recall,
+        precision_recall_cover,
+        precision_recall_density_coverage,
+        topp_precision_recall,
+    )
+    from egtmetrics.report import plot_precision_recall
+
+_HOME = {
+    "groups": (
+        "GenerativeMetricFrame",
+        "MatchedSamples",
+        "delta_fid",
+        "delta_p",
+        "delta_p_plus_delta_r",
+        "delta_pr",
+        "delta_r",
+        "ego",
+        "egt",
+        "match_sizes",
+        "mgo",
+    ),
+    "metrics": (
+        "clipped_density_coverage",
+        "frechet_distance",
+        "improved_precision_recall",
+        "kernel_distance",
+        "p_precision_recall",
+        "precision_recall_cover",
+        "precision_recall_density_coverage",
+        "topp_precision_recall",
+    ),
+    "report": ("plot_precision_recall",),
+}
+_ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
+
+__all__ = [
+    "GenerativeMetricFrame",
+    "MatchedSamples",
+    "clipped_density_coverage",
+    "delta_fid",
+    "delta_p",
+    "delta_p_plus_delta_r",
+    "delta_pr",
+    "delta_r",
+    "ego",
+    "egt",
+    "frechet_distance",
+    "improved_precision_recall",
+    "kernel_distance",
+    "match_sizes",
+    "mgo",
+    "p_precision_recall",
+    "plot_precision_recall",
+    "precision_recall_cover",
+    "precision_recall_density_coverage",
+    "topp_precision_recall",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'egtmetrics' has no attribute {name!r}")
+    value = getattr(import_module(f"egtmetrics.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,84 @@
+"""The primitives every metric is built from, as one protocol that each backend implements."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32] | NDArray[np.float64]
+"""C-contiguous ``(n, d)`` array, float32 or float64, finite; two arrays in one call share the dtype."""
+
+
+class BallCounts(NamedTuple):
+    """Integer counts of one pass over all pairs ``(x_i, y_j)``; of length 0 where the radii were not given.
+
+    ``x_ball_sizes[i]`` is how many y lie in the ball of ``x_i``; ``y_in_x_balls[j]`` in how many x balls
+    ``y_j`` lies; the other two are the same with the roles exchanged.
+    """
+
+    x_ball_sizes: NDArray[np.int64]
+    y_in_x_balls: NDArray[np.int64]
+    y_ball_sizes: NDArray[np.int64]
+    x_in_y_balls: NDArray[np.int64]
+
+
+class Backend(Protocol):
+    """Array-to-array primitives. Every distance is Euclidean, and every distance that decides something is exact.
+
+    ``y=None`` stands for x itself with the pair ``(i, i)`` left out. Squared distances are returned as the float64
+    sum of squared differences of the inputs, so that a comparison of two of them is a comparison of float64 numbers
+    and never of rounded float32 products.
+    """
+
+    @property
+    def name(self) -> str:
+        """``"cpu"`` or ``"reference"``: what a result records."""
+        ...
+
+    def kth_neighbor(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_limit: float = math.inf
+    ) -> NDArray[np.float64]:
+        """Squared distance of each x to its ``n_neighbors``-th nearest y, shape ``(n,)``.
+
+        Infinity where it exceeds ``sq_limit``: a good limit saves most of the work for large ``n_neighbors``.
+        """
+        ...
+
+    def neighbors(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Squared distances ``(n, k)``, ascending, and the rows of y they belong to (ties: lower row first)."""
+        ...
+
+    def ball_counts(
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        x_sq_radii: NDArray[np.float64] | None = None,
+        y_sq_radii: NDArray[np.float64] | None = None,
+        closed: bool,
+    ) -> BallCounts:
+        """Memberships of every point in every ball; ``closed`` takes ``<=`` for ``<``. At least one radius array."""
+        ...
+
+    def kernel_density(self, x: Features, y: Features, *, bandwidth: float) -> NDArray[np.float64]:
+        """``mean_j K(|x_i - y_j| / h)``, ``K(u) = cos(pi u / 2)`` for ``u <= 1`` else 0; at h = 0, K is [u = 0]."""
+        ...
+
+    def kernel_density_band(
+        self, x: Features, counts: NDArray[np.uint16], *, bandwidth: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Density p of x at its own points, and ``max_i |p_i - p_b,i|`` for each bootstrap replicate b.
+
+        ``counts`` is ``(n, B)``: how often replicate b drew row j; ``p_b,i = sum_j counts[j, b] K_ij / n``. The density
+        has the same bits as ``kernel_density(x, x, bandwidth=h)``, or a set compared with itself would not score 1.
+        """
+        ...
+
+    def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
+        """``prod_j min(1, |x_i - y_j| / R)``: the chance that no soft ball of radius R around a y covers ``x_i``."""
+        ...

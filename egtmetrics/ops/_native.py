@@ -1,0 +1,68 @@
+"""The only importer of the compiled module: loads it once, hands out raw calls, says how it was built."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import os
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egtmetrics.ops._backend import BallCounts, Features
+
+
+@cache
+def native_module() -> ModuleType:
+    """Import the compiled CPU kernels; ImportError says why they cannot load."""
+    return importlib.import_module("egtmetrics.ops._cpu")
+
+
+class CpuBackend:
+    """The compiled CPU kernels behind :class:`egtmetrics.ops.Backend`."""
+
+    name = "cpu"
+
+    def __init__(self, module: Any, n_threads: int | None) -> None:
+        self._module = module
+        self._n_threads = len(os.sched_getaffinity(0)) if n_threads is None else n_threads
+
+    def kth_neighbor(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_limit: float = math.inf
+    ) -> NDArray[np.float64]:
+        radii: NDArray[np.float64] = self._module.kth_neighbor(x, y, n_neighbors, sq_limit, self._n_threads)
+        return radii
+
+    def neighbors(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        distances, indices = self._module.neighbors(x, y, n_neighbors, self._n_threads)
+        return distances, indices
+
+    def ball_counts(
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        x_sq_radii: NDArray[np.float64] | None = None,
+        y_sq_radii: NDArray[np.float64] | None = None,
+        closed: bool,
+    ) -> BallCounts:
+        return BallCounts(*self._module.ball_counts(x, y, x_sq_radii, y_sq_radii, closed, self._n_threads))
+
+    def kernel_density(self, x: Features, y: Features, *, bandwidth: float) -> NDArray[np.float64]:
+        density: NDArray[np.float64] = self._module.kernel_density(x, y, bandwidth, self._n_threads)
+        return density
+
+    def kernel_density_band(
+        self, x: Features, counts: NDArray[np.uint16], *, bandwidth: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        density, deviation = self._module.kernel_density_band(x, counts, bandwidth, self._n_threads)
+        return density, deviation
+
+    def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
+        product: NDArray[np.float64] = self._module.soft_ball_product(x, y, radius, self._n_threads)
+        return product

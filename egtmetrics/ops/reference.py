@@ -1,0 +1,126 @@
+"""The primitives in NumPy and float64: the oracle of every kernel, and the fallback where none can be loaded.
+
+Squared distances come from differences, never from the expanded square, so nothing cancels; memory is bounded by
+handling a block of rows at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egtmetrics.ops._backend import BallCounts, Features
+
+_BLOCK_BYTES = 1 << 25
+
+
+def _sq_distance_blocks(x: Features, y: Features | None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Blocks of rows of the matrix ``|x_i - y_j|^2``; with ``y=None`` its diagonal is infinite."""
+    points = x if y is None else y
+    n, d = x.shape
+    step = max(1, _BLOCK_BYTES // (8 * points.shape[0] * d))
+    points64 = points.astype(np.float64)
+    for start in range(0, n, step):
+        rows = slice(start, min(start + step, n))
+        difference = x[rows, None, :].astype(np.float64) - points64[None, :, :]
+        block = np.einsum("ijk,ijk->ij", difference, difference)
+        if y is None:
+            block[np.arange(block.shape[0]), np.arange(rows.start, rows.stop)] = np.inf
+        yield rows, block
+
+
+def _cosine_kernel(sq_distances: NDArray[np.float64], bandwidth: float) -> NDArray[np.float64]:
+    values: NDArray[np.float64]
+    if bandwidth == 0.0:
+        values = (sq_distances == 0.0).astype(np.float64)
+        return values
+    u = np.sqrt(sq_distances) / bandwidth
+    values = np.cos(0.5 * np.pi * np.minimum(u, 1.0))
+    values[u >= 1.0] = 0.0
+    return values
+
+
+class ReferenceBackend:
+    """NumPy implementation of :class:`egtmetrics.ops.Backend`."""
+
+    name = "reference"
+
+    def kth_neighbor(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_limit: float = math.inf
+    ) -> NDArray[np.float64]:
+        radii = np.empty(x.shape[0])
+        for rows, block in _sq_distance_blocks(x, y):
+            radii[rows] = np.partition(block, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
+        radii[radii > sq_limit] = np.inf
+        return radii
+
+    def neighbors(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        distances = np.empty((x.shape[0], n_neighbors))
+        indices = np.empty((x.shape[0], n_neighbors), dtype=np.int64)
+        for rows, block in _sq_distance_blocks(x, y):
+            order = np.argsort(block, axis=1, kind="stable")[:, :n_neighbors]
+            indices[rows] = order
+            distances[rows] = np.take_along_axis(block, order, axis=1)
+        return distances, indices
+
+    def ball_counts(
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        x_sq_radii: NDArray[np.float64] | None = None,
+        y_sq_radii: NDArray[np.float64] | None = None,
+        closed: bool,
+    ) -> BallCounts:
+        n, m = x.shape[0], (x if y is None else y).shape[0]
+        inside = np.less_equal if closed else np.less
+        x_sizes, y_in_x = np.zeros(n, dtype=np.int64), np.zeros(m, dtype=np.int64)
+        y_sizes, x_in_y = np.zeros(m, dtype=np.int64), np.zeros(n, dtype=np.int64)
+        for rows, block in _sq_distance_blocks(x, y):
+            if x_sq_radii is not None:
+                member = inside(block, x_sq_radii[rows, None])
+                x_sizes[rows] = member.sum(axis=1)
+                y_in_x += member.sum(axis=0)
+            if y_sq_radii is not None:
+                member = inside(block, y_sq_radii[None, :])
+                x_in_y[rows] = member.sum(axis=1)
+                y_sizes += member.sum(axis=0)
+        nothing = np.empty(0, dtype=np.int64)
+        return BallCounts(
+            *((nothing, nothing) if x_sq_radii is None else (x_sizes, y_in_x)),
+            *((nothing, nothing) if y_sq_radii is None else (y_sizes, x_in_y)),
+        )
+
+    def kernel_density(self, x: Features, y: Features, *, bandwidth: float) -> NDArray[np.float64]:
+        density = np.empty(x.shape[0])
+        for rows, block in _sq_distance_blocks(x, y):
+            density[rows] = _cosine_kernel(block, bandwidth).mean(axis=1)
+        return density
+
+    def kernel_density_band(
+        self, x: Features, counts: NDArray[np.uint16], *, bandwidth: float
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        n = x.shape[0]
+        density = np.empty(n)
+        deviation = np.zeros(counts.shape[1])
+        weights = counts.astype(np.float64)
+        for rows, block in _sq_distance_blocks(x, x):
+            kernel = _cosine_kernel(block, bandwidth)
+            density[rows] = kernel.mean(axis=1)
+            replicates = kernel @ weights / n
+            np.maximum(deviation, np.abs(replicates - density[rows, None]).max(axis=0), out=deviation)
+        return density, deviation
+
+    def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
+        product = np.empty(x.shape[0])
+        for rows, block in _sq_distance_blocks(x, y):
+            if radius == 0.0:
+                product[rows] = (block > 0.0).all(axis=1)
+            else:
+                product[rows] = np.minimum(np.sqrt(block) / radius, 1.0).prod(axis=1)
+        return product

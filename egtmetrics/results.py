@@ -1,0 +1,26 @@
+"""What metrics return: frozen dataclasses with named scores."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MetricResult:
+    """Base of every result. ``score_names`` lists the fields a frame compares between groups, in display order."""
+
+    score_names: ClassVar[tuple[str, ...]] = ()
+
+    backend: str
+    """Which backend computed it: ``"cpu"`` or ``"reference"``, ``"numpy"`` where no kernel takes part."""
+    n_real: int
+    n_fake: int
+
+    def scores(self) -> dict[str, float]:
+        """The headline numbers by name."""
+        return {name: float(getattr(self, name)) for name in self.score_names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as plain Python values."""
+        return dataclasses.asdict(self)

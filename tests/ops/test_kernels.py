@@ -1,0 +1,309 @@
+"""The compiled kernels against the float64 reference, and the reference against SciPy.
+
+Sizes straddle the tile edges of every instruction set: panels of 4, 6 and 12 rows by 8, 16 and 32 columns, strips of
+256 columns, blocks of 768 rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+
+from egtmetrics.ops import Backend, select_backend
+
+REFERENCE = select_backend("reference")
+CPU = select_backend("cpu")
+
+SHAPES = [(1, 1, 1), (2, 3, 1), (13, 29, 2), (50, 70, 65), (255, 257, 33), (1540, 780, 3)]
+
+
+def normal(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return rng.normal(size=(n, d))
+
+
+def integers(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return rng.integers(-2, 3, size=(n, d)).astype(float)
+
+
+def far_from_origin(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return rng.normal(size=(n, d)) + 1e4
+
+
+def far_clusters(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return rng.normal(size=(n, d)) + 1e5 * rng.integers(0, 3, size=(n, 1))
+
+
+def huge(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return 1e10 * rng.normal(size=(n, d))
+
+
+def tiny(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return 1e-5 * rng.normal(size=(n, d))
+
+
+def all_equal(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return np.full((n, d), 0.1)
+
+
+def near_duplicates(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    return rng.integers(0, 2, size=(n, d)) + 1e-6 * rng.normal(size=(n, d))
+
+
+def one_outlier(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
+    x = rng.normal(size=(n, d))
+    x[0] = 1e7
+    return x
+
+
+Data = Callable[[np.random.Generator, int, int], NDArray[Any]]
+DATA: list[Data] = [
+    normal,
+    integers,
+    far_from_origin,
+    far_clusters,
+    huge,
+    tiny,
+    all_equal,
+    near_duplicates,
+    one_outlier,
+]
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=DATA, ids=lambda data: data.__name__)
+def data(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def pair(request: pytest.FixtureRequest, data: Data, dtype: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    n, m, d = request.param
+    rng = np.random.default_rng(n + m + d)
+    return data(rng, n, d).astype(dtype), data(rng, m, d).astype(dtype)
+
+
+def assert_same_distances(actual: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+    # Both sum d squares in float64, in another order.
+    np.testing.assert_allclose(actual, expected, rtol=1e-13, atol=0)
+
+
+def test_reference_against_scipy(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    x, y = pair
+    distances = cdist(x.astype(np.float64), y.astype(np.float64), "sqeuclidean")
+    k = min(3, len(y))
+    np.testing.assert_allclose(
+        REFERENCE.kth_neighbor(x, y, n_neighbors=k), np.sort(distances, axis=1)[:, k - 1], rtol=1e-12
+    )
+    h = float(np.sqrt(np.median(distances))) or 1.0
+    kernel = np.where(distances <= h * h, np.cos(np.pi / 2 * np.minimum(np.sqrt(distances) / h, 1)), 0)
+    np.testing.assert_allclose(REFERENCE.kernel_density(x, y, bandwidth=h), kernel.mean(axis=1), atol=1e-12)
+    np.testing.assert_allclose(
+        REFERENCE.soft_ball_product(x, y, radius=h), np.minimum(np.sqrt(distances) / h, 1).prod(axis=1), atol=1e-9
+    )
+
+
+@pytest.mark.parametrize("k", [1, 5, 200])
+def test_kth_neighbor(pair: tuple[NDArray[Any], NDArray[Any]], k: int) -> None:
+    x, y = pair
+    if k <= len(y):
+        assert_same_distances(CPU.kth_neighbor(x, y, n_neighbors=k), REFERENCE.kth_neighbor(x, y, n_neighbors=k))
+    if k <= len(x) - 1:
+        assert_same_distances(CPU.kth_neighbor(x, n_neighbors=k), REFERENCE.kth_neighbor(x, n_neighbors=k))
+
+
+def test_kth_neighbor_up_to_a_limit(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    x, y = pair
+    for others in [y, None] if len(x) > 1 else [y]:
+        k = min(40, len(x) - 1 if others is None else len(y))
+        radii = CPU.kth_neighbor(x, others, n_neighbors=k)
+        limit = float(np.sort(radii)[len(x) // 2])
+        expected = np.where(radii <= limit, radii, np.inf)
+        np.testing.assert_array_equal(CPU.kth_neighbor(x, others, n_neighbors=k, sq_limit=limit), expected)
+        limit *= 1 + 1e-9  # off the last bit, in which the backends may differ
+        limited = REFERENCE.kth_neighbor(x, others, n_neighbors=k, sq_limit=limit)
+        np.testing.assert_array_equal(np.isinf(limited), radii > limit)
+
+
+def test_neighbors(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    x, y = pair
+    for others in [y, None] if len(x) > 1 else [y]:
+        k = min(7, len(y) if others is not None else len(x) - 1)
+        distances, rows = CPU.neighbors(x, others, n_neighbors=k)
+        expected, expected_rows = REFERENCE.neighbors(x, others, n_neighbors=k)
+        assert_same_distances(distances, expected)
+        # Rows may differ only where the two backends round a near-tie differently.
+        points = (x if others is None else y).astype(np.float64)
+        own = ((x[:, None].astype(np.float64) - points[rows]) ** 2).sum(axis=2)
+        assert_same_distances(own, distances)
+        np.testing.assert_array_equal(distances[:, -1], CPU.kth_neighbor(x, others, n_neighbors=k))
+        if np.array_equal(x, np.round(x)):
+            np.testing.assert_array_equal(rows, expected_rows)
+        if others is None:
+            assert not (rows == np.arange(len(x))[:, None]).any()
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_ball_counts(pair: tuple[NDArray[Any], NDArray[Any]], closed: bool) -> None:
+    x, y = pair
+    rng = np.random.default_rng(0)
+    # Radii between distances, so that no decision hangs on the last bit; ties are tested on integers below.
+    scale = np.median(REFERENCE.kth_neighbor(x, y, n_neighbors=(len(y) + 1) // 2))
+    x_radii, y_radii = scale * rng.uniform(0.3, 1.5, len(x)), scale * rng.uniform(0.3, 1.5, len(y))
+    for radii in (
+        {"x_sq_radii": x_radii, "y_sq_radii": y_radii},
+        {"x_sq_radii": x_radii},
+        {"y_sq_radii": y_radii},
+    ):
+        actual = CPU.ball_counts(x, y, closed=closed, **radii)
+        for counts, expected in zip(actual, REFERENCE.ball_counts(x, y, closed=closed, **radii), strict=True):
+            np.testing.assert_array_equal(counts, expected)
+    if len(x) > 1:
+        actual = CPU.ball_counts(x, x_sq_radii=x_radii, closed=closed)
+        for counts, expected in zip(actual, REFERENCE.ball_counts(x, x_sq_radii=x_radii, closed=closed), strict=True):
+            np.testing.assert_array_equal(counts, expected)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(2, 40),
+    m=st.integers(1, 40),
+    d=st.integers(1, 5),
+    closed=st.booleans(),
+    offset=st.sampled_from([0, 1000]),
+)
+def test_ties_on_integers_are_exact(seed: int, n: int, m: int, d: int, closed: bool, offset: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = (offset + rng.integers(0, 3, size=(rows, d)).astype(np.float32) for rows in (n, m))
+    x_radii = CPU.kth_neighbor(x, n_neighbors=1)
+    y_radii = rng.integers(0, 4 * d + 1, size=m).astype(np.float64)
+    distances = cdist(x, y, "sqeuclidean")  # small integers: exact
+    inside = np.less_equal if closed else np.less
+    counts = CPU.ball_counts(x, y, x_sq_radii=x_radii, y_sq_radii=y_radii, closed=closed)
+    in_x, in_y = inside(distances, x_radii[:, None]), inside(distances, y_radii)
+    for actual, expected in zip(counts, (in_x.sum(1), in_x.sum(0), in_y.sum(0), in_y.sum(1)), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def bandwidths(x: NDArray[Any], y: NDArray[Any]) -> list[float]:
+    distances = np.sqrt(REFERENCE.kth_neighbor(x, y, n_neighbors=len(y)))
+    return [float(np.quantile(distances, q)) * factor for q, factor in ((0.5, 0.4), (1.0, 2.0))]
+
+
+def test_kernel_density(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    x, y = pair
+    for h in bandwidths(x, y):
+        expected = REFERENCE.kernel_density(x, y, bandwidth=h)
+        np.testing.assert_allclose(CPU.kernel_density(x, y, bandwidth=h), expected, rtol=3e-6, atol=2e-7)
+
+
+def test_kernel_density_band(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    x, _ = pair
+    rng = np.random.default_rng(1)
+    for n_bootstrap in (1, 37):
+        draws = rng.integers(len(x), size=(n_bootstrap, len(x)))
+        counts = np.stack([np.bincount(row, minlength=len(x)) for row in draws], axis=1).astype(np.uint16)
+        for h in bandwidths(x, x):
+            density, deviation = CPU.kernel_density_band(x, counts, bandwidth=h)
+            expected, expected_deviation = REFERENCE.kernel_density_band(x, counts, bandwidth=h)
+            np.testing.assert_allclose(density, expected, rtol=3e-6, atol=2e-7)
+            np.testing.assert_allclose(deviation, expected_deviation, rtol=1e-5, atol=2e-7)
+            # The same points through the other entry: the same bits, or a set compared with itself would not score 1.
+            np.testing.assert_array_equal(density, CPU.kernel_density(x, x, bandwidth=h))
+
+
+def test_zero_bandwidth_counts_coinciding_points(dtype: Any) -> None:
+    rng = np.random.default_rng(2)
+    x = integers(rng, 300, 3).astype(dtype)
+    y = np.concatenate([integers(rng, 290, 3), x[:10] + 1e-3]).astype(dtype)
+    expected = (cdist(y, x) == 0).mean(axis=1)
+    np.testing.assert_allclose(CPU.kernel_density(y, x, bandwidth=0.0), expected, rtol=1e-12)
+    np.testing.assert_allclose(REFERENCE.kernel_density(y, x, bandwidth=0.0), expected, rtol=1e-12)
+    product = (cdist(y, x) > 0).all(axis=1).astype(float)
+    np.testing.assert_array_equal(CPU.soft_ball_product(y, x, radius=0.0), product)
+    np.testing.assert_array_equal(REFERENCE.soft_ball_product(y, x, radius=0.0), product)
+
+
+def test_soft_ball_product(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    x, y = pair
+    radius = float(np.sqrt(np.quantile(REFERENCE.kth_neighbor(x, y, n_neighbors=1), 0.7))) * 1.2 or 1.0
+    np.testing.assert_allclose(
+        CPU.soft_ball_product(x, y, radius=radius),
+        REFERENCE.soft_ball_product(x, y, radius=radius),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def every_primitive(backend: Backend, x: NDArray[Any], y: NDArray[Any]) -> list[NDArray[Any] | None]:
+    counts = np.ones((len(x), 40), dtype=np.uint16)
+    counts[:7, 3:] = 0
+    radii = backend.kth_neighbor(x, n_neighbors=3)
+    return [
+        radii,
+        *backend.neighbors(x, y, n_neighbors=5),
+        *backend.ball_counts(x, y, x_sq_radii=radii, closed=False),
+        backend.kernel_density(x, y, bandwidth=2.0),
+        *backend.kernel_density_band(x, counts, bandwidth=2.0),
+        backend.soft_ball_product(x, y, radius=2.0),
+    ]
+
+
+@pytest.mark.parametrize("n_threads", [2, 3, 7])
+def test_same_bits_for_any_thread_count(n_threads: int) -> None:
+    rng = np.random.default_rng(3)
+    x, y = (rng.normal(size=(n, 9)).astype(np.float32) for n in (2000, 1700))
+    one = every_primitive(select_backend("cpu", n_threads=1), x, y)
+    many = every_primitive(select_backend("cpu", n_threads=n_threads), x, y)
+    for a, b in zip(one, many, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_inputs_are_not_written(dtype: Any) -> None:
+    rng = np.random.default_rng(4)
+    x, y = (rng.normal(size=(n, 5)).astype(dtype) for n in (60, 50))
+    x.setflags(write=False)
+    y.setflags(write=False)
+    before = x.copy(), y.copy()
+    every_primitive(CPU, x, y)
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(y, before[1])
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m, x, y: m.kth_neighbor(x, y, 51, 1.0, 1),
+        lambda m, x, y: m.kth_neighbor(x, None, 60, 1.0, 1),
+        lambda m, x, y: m.neighbors(x, y, 0, 1),
+        lambda m, x, y: m.kth_neighbor(x, np.ascontiguousarray(y[:, :2]), 1, 1.0, 1),
+        lambda m, x, y: m.ball_counts(x, y, None, None, False, 1),
+        lambda m, x, y: m.ball_counts(x, y, np.ones(59), None, False, 1),
+        lambda m, x, y: m.kernel_density(x, y, -1.0, 1),
+        lambda m, x, y: m.kernel_density(x, y, float("nan"), 1),
+        lambda m, x, y: m.kernel_density_band(x, np.ones((59, 3), dtype=np.uint16), 1.0, 1),
+    ],
+)
+def test_binding_refuses_what_would_read_out_of_bounds(call: Callable[..., Any]) -> None:
+    module = pytest.importorskip("egtmetrics.ops._cpu")
+    x, y = np.ones((60, 3)), np.ones((50, 3))
+    with pytest.raises(ValueError, match=r"\w"):
+        call(module, x, y)
+
+
+@pytest.mark.parametrize("bad", [np.ones((60, 6))[:, ::2], np.ones((60, 3), dtype=np.float16), np.ones(60)])
+def test_binding_never_copies(bad: NDArray[Any]) -> None:
+    module = pytest.importorskip("egtmetrics.ops._cpu")
+    with pytest.raises((TypeError, ValueError)):
+        module.kth_neighbor(bad, None, 1, 1.0, 1)
