@@ -1,0 +1,38 @@
+"""Metrics of one real and one fake set of features, blind to groups: ``(real, fake) -> frozen result``.
+
+Each file is one idea: its formula and source stand in the docstring, the pairwise work is a primitive of
+:mod:`egtmetrics.ops`, and what is left is a few lines.
+"""
+
+from egtmetrics.metrics.clipped import ClippedDensityCoverageResult, clipped_density_coverage
+from egtmetrics.metrics.cover import PrecisionRecallCoverResult, precision_recall_cover
+from egtmetrics.metrics.frechet import FrechetResult, frechet_distance
+from egtmetrics.metrics.kernel import KernelDistanceResult, kernel_distance
+from egtmetrics.metrics.p_precision_recall import PPrecisionRecallResult, p_precision_recall
+from egtmetrics.metrics.prdc import (
+    ImprovedPrecisionRecallResult,
+    PRDCResult,
+    improved_precision_recall,
+    precision_recall_density_coverage,
+)
+from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, topp_precision_recall
+
+__all__ = [
+    "ClippedDensityCoverageResult",
+    "FrechetResult",
+    "ImprovedPrecisionRecallResult",
+    "KernelDistanceResult",
+    "PPrecisionRecallResult",
+    "PRDCResult",
+    "PrecisionRecallCoverResult",
+    "TopPREvaluation",
+    "TopPRResult",
+    "clipped_density_coverage",
+    "frechet_distance",
+    "improved_precision_recall",
+    "kernel_distance",
+    "p_precision_recall",
+    "precision_recall_cover",
+    "precision_recall_density_coverage",
+    "topp_precision_recall",
+]
