@@ -1,0 +1,29 @@
+"""Group-aware evaluation: the frame, the disparities between groups, and matched group sizes.
+
+A metric knows nothing of groups; this package calls it once per group. ``_assignment`` says which row belongs to which
+group, ``_evaluation`` calls the metrics, ``_pairs`` turns the scores of the groups into disparities.
+"""
+
+from egtmetrics.groups._evaluation import GroupSizeWarning
+from egtmetrics.groups._pairs import PairDifference, disparities_from_scores, max_pairwise_difference
+from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
+from egtmetrics.groups.frame import GenerativeMetricFrame
+from egtmetrics.groups.matching import MatchedSamples, match_sizes
+
+__all__ = [
+    "GenerativeMetricFrame",
+    "GroupSizeWarning",
+    "MatchedSamples",
+    "PairDifference",
+    "delta_fid",
+    "delta_p",
+    "delta_p_plus_delta_r",
+    "delta_pr",
+    "delta_r",
+    "disparities_from_scores",
+    "ego",
+    "egt",
+    "match_sizes",
+    "max_pairwise_difference",
+    "mgo",
+]
