@@ -1,0 +1,147 @@
+"""The figure draws the scores of the frames, and its names can be read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
+from egtmetrics.report import plot_precision_recall, save_figure
+
+TABLES = pd.read_csv(Path(__file__).parents[1] / "golden" / "paper_tables_7_8.csv")
+
+
+def paper_models(table: int) -> dict[str, pd.DataFrame]:
+    """Every model of a table of the paper, one row per group."""
+    models = {}
+    for row in TABLES[TABLES["table"] == table].itertuples():
+        models[f"{row.model} {row.generation} {row.method}"] = pd.DataFrame(
+            {
+                "precision": [row.precision_male / 100, row.precision_female / 100],
+                "recall": [row.recall_male / 100, row.recall_female / 100],
+            },
+            index=pd.Index(["male", "female"], name="gender"),
+        )
+    return models
+
+
+def drawn_points(figure: Figure) -> NDArray[np.float64]:
+    return np.concatenate([np.asarray(dots.get_offsets()) for dots in figure.axes[0].collections])
+
+
+def test_every_group_of_every_model_is_a_point_in_percent() -> None:
+    models = paper_models(8)
+    figure = plot_precision_recall(models)
+    expected = np.concatenate([100 * table.to_numpy() for table in models.values()])
+    points = drawn_points(figure)
+    np.testing.assert_allclose(points[np.lexsort(points.T)], expected[np.lexsort(expected.T)])
+    low, high = np.array([figure.axes[0].get_xlim(), figure.axes[0].get_ylim()]).T
+    assert ((points > low) & (points < high)).all()
+    assert figure.axes[0].get_xlabel() == "precision (%)"
+    assert figure.axes[0].get_ylabel() == "recall (%)"
+
+
+def test_a_dashed_line_joins_the_groups_of_a_model() -> None:
+    models = paper_models(7)
+    lines = plot_precision_recall(models).axes[0].get_lines()
+    assert len(lines) == len(models)
+    for line, table in zip(lines, models.values(), strict=True):
+        assert line.get_linestyle() == "--"
+        np.testing.assert_allclose(np.asarray(line.get_xydata()), 100 * table.to_numpy())
+
+
+def test_groups_differ_in_colour_and_in_marker() -> None:
+    n = 20
+    by_group = pd.DataFrame({"precision": np.linspace(0, 1, n), "recall": np.linspace(1, 0, n)}, index=range(n))
+    dots = plot_precision_recall({"model": by_group}).axes[0].collections
+    looks = {(tuple(dot.get_facecolor()[0]), dot.get_paths()[0].vertices.tobytes()) for dot in dots}
+    assert len(looks) == n
+
+
+def test_the_legend_names_the_groups_and_the_feature() -> None:
+    (legend,) = plot_precision_recall(paper_models(8)).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["male", "female"]
+    assert legend.get_title().get_text() == "gender"
+
+
+@pytest.mark.parametrize("models", [4, 8])
+def test_names_cover_neither_points_nor_each_other(models: int) -> None:
+    # The eight pretrained and conditional models of Table 8 lie close together; a worse case is no figure anyway.
+    chosen = {name: table for name, table in paper_models(8).items() if "pretrained" in name or "conditional" in name}
+    figure = plot_precision_recall(dict(list(chosen.items())[:models]))
+    FigureCanvasAgg(figure).draw()
+    axes = figure.axes[0]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == list(chosen)[:models]
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:i])
+        assert not any(box.contains(x, y) for x, y in axes.transData.transform(drawn_points(figure)))
+        assert axes.get_window_extent().x0 <= box.x0
+        assert box.x1 <= axes.get_window_extent().x1
+
+
+def test_one_frame_needs_no_name_and_many_metrics_are_told_apart() -> None:
+    rng = np.random.default_rng(0)
+    labels = ["f", "m"] * 20
+
+    def half(real: object, fake: object) -> float:
+        return 0.5
+
+    frame = GenerativeMetricFrame(
+        metrics={"half": half, "ipr": improved_precision_recall, "prdc": precision_recall_density_coverage},
+        real=rng.normal(size=(40, 3)),
+        fake=rng.normal(size=(40, 3)) * 1.5,
+        real_sensitive_features=labels,
+        fake_sensitive_features=labels,
+        backend="reference",
+    )
+    for metric, columns in (
+        (None, ["ipr_precision", "ipr_recall"]),
+        ("ipr", ["ipr_precision", "ipr_recall"]),
+        ("prdc", ["prdc_precision", "prdc_recall"]),
+    ):
+        figure = plot_precision_recall(frame, metric=metric)
+        np.testing.assert_allclose(drawn_points(figure), 100 * frame.by_group[columns].to_numpy())
+        assert not figure.axes[0].texts
+    with pytest.raises(ValueError, match="expected half_precision and half_recall"):
+        plot_precision_recall(frame, metric="half")
+
+
+def test_a_group_without_scores_is_left_out() -> None:
+    by_group = pd.DataFrame({"precision": [0.5, np.nan], "recall": [0.5, np.nan]}, index=["f", "m"])
+    assert len(drawn_points(plot_precision_recall({"model": by_group}))) == 1
+    with pytest.raises(ValueError, match="model 'model' has no group with finite"):
+        plot_precision_recall({"model": by_group.iloc[1:]})
+
+
+def test_nothing_to_draw_is_said() -> None:
+    with pytest.raises(ValueError, match="models is empty"):
+        plot_precision_recall({})
+    with pytest.raises(ValueError, match="model 'a' has the scores fid; expected a precision and a recall"):
+        plot_precision_recall({"a": pd.DataFrame({"fid": [1.0, 2.0]})})
+
+
+def test_pyplot_is_never_imported() -> None:
+    loaded = "matplotlib.pyplot" in sys.modules
+    plot_precision_recall(paper_models(8))
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".pdf", b"%PDF"), (".svg", b"<?xml")])
+def test_figures_are_saved_by_suffix(suffix: str, magic: bytes, tmp_path: Path) -> None:
+    save_figure(plot_precision_recall(paper_models(7)), tmp_path / f"figure{suffix}", dpi=50)
+    assert (tmp_path / f"figure{suffix}").read_bytes().startswith(magic)
+
+
+def test_a_figure_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"figure\.doc: figures are written as \.png, \.pdf, \.svg"):
+        save_figure(plot_precision_recall(paper_models(7)), tmp_path / "figure.doc")
+    assert not list(tmp_path.iterdir())

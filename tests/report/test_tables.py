@@ -1,0 +1,168 @@
+"""Every number of a frame reaches the reader, in every format."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import egtmetrics
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.report import render
+from egtmetrics.results import MetricResult
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stored(MetricResult):
+    """A precision and a recall that the test chooses: the means of the first and second feature."""
+
+    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall")
+
+    precision: float
+    recall: float
+    n_neighbors: int
+
+
+def stored(real: Any, fake: Any, *, n_neighbors: int = 4) -> Stored:
+    precision, recall = fake.mean(axis=0)
+    return Stored(
+        precision=precision, recall=recall, n_neighbors=n_neighbors, backend="cpu", n_real=len(real), n_fake=len(fake)
+    )
+
+
+def distance(real: Any, fake: Any) -> float:
+    return float(fake.max() - real.max())
+
+
+def make_frame(labels: Any = ("f", "f", "m", "m"), fake: Any = None, **options: Any) -> GenerativeMetricFrame:
+    """The first row of the paper's Table 8 as scores of two groups of two samples."""
+    scores = np.array([[0.7686, 0.6557], [0.7686, 0.6557], [0.5568, 0.7703], [0.5568, 0.7703]])
+    return GenerativeMetricFrame(
+        metrics={"topp": partial(stored, n_neighbors=7), "gap": distance},
+        real=np.zeros((4, 2)),
+        fake=scores if fake is None else fake,
+        real_sensitive_features=labels,
+        fake_sensitive_features=labels,
+        random_state=3,
+        **options,
+    )
+
+
+def cells(text: str, separator: str) -> list[list[str]]:
+    return [[cell.strip() for cell in re.split(separator, line.strip())] for line in text.splitlines() if line.strip()]
+
+
+def test_the_terminal_table_prints_the_paper_s_row() -> None:
+    rows = cells(render(make_frame()), r"\s{2,}")
+    assert ["f", "76.86", "65.57", "0.7686"] in rows
+    assert ["m", "55.68", "77.03", "0.7703"] in rows
+    assert ["overall", "66.27", "71.30", "0.7703"] in rows
+    assert ["topp", "delta_p", "21.18", "points", "f", "m"] in rows
+    assert ["topp", "delta_r", "11.46", "points", "m", "f"] in rows
+    assert ["topp", "delta_pr", "9.72", "points", "f", "m"] in rows  # Definition 4.1
+    assert ["topp", "delta_p_plus_delta_r", "32.64", "points"] in rows  # what the table prints
+    assert ["gap", "delta_gap", "0.0017", "m", "f"] in rows
+    assert ["proportions", "mgo", "0.00", "points"] in rows
+    assert ["f", "2", "2", "50.00", "50.00"] in rows
+
+
+def test_the_header_states_the_unit() -> None:
+    header = render(make_frame()).split("---")[0]
+    assert "precision" in header
+    assert header.count("(%)") == 2  # precision and recall, not the distance
+    assert "| topp precision (%) |" in re.sub(" +", " ", render(make_frame(), format="markdown"))
+
+
+def test_markdown_and_latex_hold_the_same_cells() -> None:
+    markdown = [row[1:-1] for row in cells(render(make_frame(), format="markdown"), r"\|") if len(row) > 1]
+    markdown = [row for row in markdown if not row[0].startswith(":-")]
+    text = re.sub(r"\\([%_])", r"\1", render(make_frame(), format="latex"))
+    latex = [row for row in cells(text.replace(r"\\", ""), "&") if len(row) > 1]
+    assert markdown == latex
+    assert [len(row) for row in markdown] == [4] * 4 + [6] * 8 + [5] * 4  # with a header each
+    assert ["topp", "delta_pr", "9.72", "points", "f", "m"] in markdown
+
+
+def test_latex_escapes_and_balances() -> None:
+    text = render(make_frame(labels=["a_b & 50%", "a_b & 50%", "m", "m"]), format="latex")
+    assert r"a\_b \& 50\%" in text
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\bottomrule") == 3
+    outside = re.sub(r"\\begin\{tabular\}.*?\\end\{tabular\}", "", text, flags=re.DOTALL)
+    assert all(line.startswith("%") for line in outside.splitlines() if line.strip())
+
+
+def test_markdown_escapes_bars() -> None:
+    text = render(make_frame(labels=["a|b", "a|b", "m", "m"]), format="markdown")
+    assert r"| a\|b" in text
+    assert "| a|b" not in text
+
+
+def test_json_holds_the_numbers_of_the_frame_as_fractions() -> None:
+    frame = make_frame()
+    content = json.loads(render(frame, format="json", provenance={"real": {"file": "real.npy"}}))
+    assert content["egtmetrics"] == egtmetrics.__version__
+    assert content["real"] == {"file": "real.npy"}
+    assert content["settings"]["random_state"] == 3
+    for group, row in frame.by_group.iterrows():
+        assert content["by_group"][group] == row.to_dict()  # exactly: JSON keeps every digit
+    assert content["overall"] == frame.overall.to_dict()
+    for (metric, disparity), row in frame.disparities().iterrows():
+        assert content["disparities"][metric][disparity]["value"] == row["value"]
+    assert content["results"]["overall"]["topp"]["n_neighbors"] == 7
+
+
+def test_a_missing_group_is_nan_in_tables_and_null_in_json() -> None:
+    frame = GenerativeMetricFrame(
+        metrics={"topp": stored},
+        real=np.zeros((4, 2)),
+        fake=np.full((2, 2), 0.5),
+        real_sensitive_features=["f", "m", "m", None],
+        fake_sensitive_features=["m", "m"],
+        missing_groups="nan",
+    )
+    rows = cells(render(frame), r"\s{2,}")
+    assert ["f", "nan", "nan"] in rows
+    assert ["topp", "delta_p", "nan", "points"] in rows
+    assert ["in no group", "1", "0"] in rows
+    content = json.loads(render(frame, format="json"), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
+    assert content["by_group"]["f"] == {"topp_precision": None, "topp_recall": None}
+    assert content["unassigned"] == {"real": 1, "fake": 0}
+
+
+def test_intersections_are_named_by_all_their_labels() -> None:
+    labels = pd.DataFrame({"gender": ["f", "f", "m", "m"], "age": ["old", "old", "young", "young"]})
+    rows = cells(render(make_frame(labels=labels)), r"\s{2,}")
+    assert ["f, old", "76.86", "65.57", "0.7686"] in rows
+    assert ["topp", "delta_p", "21.18", "points", "f, old", "m, young"] in rows
+
+
+def test_the_notes_say_how_it_was_computed() -> None:
+    notes = render(make_frame(), provenance={"real": {"file": "x.npy", "key": None, "shape": [4, 2]}}).splitlines()[-4:]
+    assert notes == [
+        "topp: stored(n_neighbors=7), backend='cpu'",
+        "gap: distance()",
+        "real: file=x.npy, shape=[4, 2]",
+        f"random_state=3, egtmetrics {egtmetrics.__version__}",
+    ]
+
+
+def test_an_option_left_at_its_default_is_in_the_notes_too() -> None:
+    frame = GenerativeMetricFrame(
+        metrics={"topp": stored},
+        real=np.zeros((4, 2)),
+        fake=np.zeros((4, 2)),
+        real_sensitive_features=["f", "m"] * 2,
+        fake_sensitive_features=["f", "m"] * 2,
+    )
+    assert "topp: stored(), n_neighbors=4, backend='cpu'" in render(frame)
+
+
+def test_an_unknown_format_is_refused() -> None:
+    with pytest.raises(ValueError, match="format='html' is unknown; choose one of 'table', 'markdown'"):
+        render(make_frame(), format="html")
