@@ -11,6 +11,7 @@
 
 #include "cpu/tile.hpp"
 #include "egt/ball_counts.hpp"
+#include "egt/divergence.hpp"
 #include "egt/kernel_sums.hpp"
 #include "egt/neighbors.hpp"
 
@@ -68,14 +69,42 @@ void without_gil(int n_threads, Work work) {
 }
 
 template <class T>
-Doubles kth_neighbor(const Array<T>& x, const std::optional<Array<T>>& y, std::int64_t k, double sq_limit,
-                     int n_threads) {
+Doubles kth_neighbor(const Array<T>& x, const std::optional<Array<T>>& y, std::int64_t k, double sq_floor,
+                     double sq_limit, int n_threads) {
   const Pair<T> sets(x, y);
   require(k >= 1 && k <= sets.n_other() - (sets.y ? 0 : 1), "n_neighbors is out of range");
   Doubles radii(sets.x.n);
   double* out = radii.mutable_data();
-  without_gil(n_threads,
-              [&](const egt::Run& run) { egt::neighbor_radii<T>(sets.x, sets.other(), k, sq_limit, out, run); });
+  without_gil(n_threads, [&](const egt::Run& run) {
+    egt::neighbor_radii<T>(sets.x, sets.other(), k, {sq_floor, sq_limit}, out, run);
+  });
+  return radii;
+}
+
+// Offsets from 0 to n_rows, not decreasing, every group of y large enough for k.
+const std::int64_t* checked_offsets(const Integers& offsets, std::int64_t n_rows, std::int64_t smallest_group) {
+  require(offsets.ndim() == 1 && offsets.shape(0) >= 2 && offsets.data()[0] == 0, "offsets must start at 0");
+  for (std::int64_t g = 0; g + 1 < offsets.shape(0); ++g) {
+    require(offsets.data()[g + 1] - offsets.data()[g] >= smallest_group, "a group has too few rows");
+  }
+  require(offsets.data()[offsets.shape(0) - 1] == n_rows, "offsets must end at the number of rows");
+  return offsets.data();
+}
+
+template <class T>
+Doubles grouped_kth_neighbor(const Array<T>& x, const std::optional<Array<T>>& y, const Integers& x_offsets,
+                             const std::optional<Integers>& y_offsets, std::int64_t k, int n_threads) {
+  const Pair<T> sets(x, y);
+  require(k >= 1, "n_neighbors is out of range");
+  require(sets.y.has_value() == y_offsets.has_value(), "y and y_offsets go together");
+  require(!y_offsets || y_offsets->size() == x_offsets.size(), "both sides need the same number of groups");
+  const std::int64_t* x_starts = checked_offsets(x_offsets, sets.x.n, sets.y ? 0 : k + 1);
+  const std::int64_t* y_starts = sets.y ? checked_offsets(*y_offsets, sets.n_other(), k) : x_starts;
+  Doubles radii(sets.x.n);
+  double* out = radii.mutable_data();
+  without_gil(n_threads, [&](const egt::Run& run) {
+    egt::grouped_neighbor_radii<T>(sets.x, sets.other(), x_offsets.shape(0) - 1, x_starts, y_starts, k, out, run);
+  });
   return radii;
 }
 
@@ -160,13 +189,53 @@ Doubles soft_ball_product(const Array<T>& x, const Array<T>& y, double radius, i
   return product;
 }
 
+py::tuple divergence_bootstrap(const Integers& p_counts, const Integers& q_counts,
+                               const Array<std::int32_t>& divergences, const Doubles& parameters, double smoothing,
+                               std::int64_t n_replicates, std::uint64_t seed, int n_threads) {
+  require(p_counts.ndim() == 2 && p_counts.shape(0) > 0 && p_counts.shape(1) > 0, "expected (n_groups, n_bins) counts");
+  require(q_counts.ndim() == 2 && q_counts.shape(0) == p_counts.shape(0) && q_counts.shape(1) == p_counts.shape(1),
+          "both arrays of counts need one shape");
+  require(divergences.ndim() == 1 && parameters.ndim() == 1 && parameters.shape(0) == divergences.shape(0),
+          "one parameter per divergence is needed");
+  require(n_replicates >= 0 && n_replicates < (std::int64_t{1} << 32), "n_replicates is out of range");
+  const std::int64_t n_groups = p_counts.shape(0), n_bins = p_counts.shape(1), n_divergences = divergences.shape(0);
+  for (const Integers* counts : {&p_counts, &q_counts}) {
+    for (std::int64_t group = 0; group < n_groups; ++group) {
+      std::int64_t total = 0;
+      for (std::int64_t k = 0; k < n_bins; ++k) {
+        const std::int64_t count = counts->data()[group * n_bins + k];
+        require(count >= 0 && count < (std::int64_t{1} << 31), "counts are out of range");
+        total += count;
+      }
+      require(total > 0 && total < (std::int64_t{1} << 31), "every group needs a positive total below 2**31");
+    }
+  }
+  for (std::int64_t f = 0; f < n_divergences; ++f) {
+    require(divergences.data()[f] >= 0 && divergences.data()[f] <= static_cast<int>(egt::Divergence::precision_recall),
+            "unknown divergence");
+  }
+  Doubles values({n_groups, n_divergences}), replicates({n_groups, n_divergences, n_replicates});
+  double *out_values = values.mutable_data(), *out_replicates = replicates.mutable_data();
+  const std::int64_t *p = p_counts.data(), *q = q_counts.data();
+  const std::int32_t* codes = divergences.data();
+  const double* a = parameters.data();
+  without_gil(n_threads, [&](const egt::Run& run) {
+    egt::divergence_bootstrap(p, q, n_groups, n_bins, codes, a, n_divergences, smoothing, n_replicates, seed,
+                              out_values, out_replicates, run);
+  });
+  return py::make_tuple(values, replicates);
+}
+
 // noconvert: an array of another dtype or layout is refused, never copied behind the caller's back.
 template <class T>
 void define(py::module_& m) {
   const auto x = py::arg("x").noconvert();
   const auto y = py::arg("y").noconvert().none(true);
   const auto n_threads = py::arg("n_threads");
-  m.def("kth_neighbor", &kth_neighbor<T>, x, y, py::arg("n_neighbors"), py::arg("sq_limit"), n_threads);
+  m.def("kth_neighbor", &kth_neighbor<T>, x, y, py::arg("n_neighbors"), py::arg("sq_floor"), py::arg("sq_limit"),
+        n_threads);
+  m.def("grouped_kth_neighbor", &grouped_kth_neighbor<T>, x, y, py::arg("x_offsets").noconvert(),
+        py::arg("y_offsets").noconvert().none(true), py::arg("n_neighbors"), n_threads);
   m.def("neighbors", &neighbors<T>, x, y, py::arg("n_neighbors"), n_threads);
   m.def("ball_counts", &ball_counts<T>, x, y, py::arg("x_sq_radii").noconvert().none(true),
         py::arg("y_sq_radii").noconvert().none(true), py::arg("closed"), n_threads);
@@ -182,6 +251,9 @@ PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of egtmetrics; see egtmetrics.ops.";
   define<float>(m);
   define<double>(m);
+  m.def("divergence_bootstrap", &divergence_bootstrap, py::arg("p_counts").noconvert(), py::arg("q_counts").noconvert(),
+        py::arg("divergences").noconvert(), py::arg("parameters").noconvert(), py::arg("smoothing"),
+        py::arg("n_replicates"), py::arg("seed"), py::arg("n_threads"));
   m.def("build_info", [] {
     py::dict info;
     info["isa"] = egt::cpu::tile().isa;

@@ -28,44 +28,59 @@ struct Candidate {
 inline double distance_of(double value) { return value; }
 inline double distance_of(const Candidate& value) { return value.sq_distance; }
 
-// The smallest k values offered to each row, in a buffer that is cut back to k when full: a cut costs one selection per
+// The smallest k values offered to each row, in a buffer that is cut back when full: a cut costs one selection per
 // `slack` offers, and what lies above the k-th of the last cut is not even offered. Value is double where only the
 // radius is wanted (half the memory), Candidate where the neighbours are.
+//
+// Values up to range.floor are counted, not kept; the row is done when there are k of them. Values above range.limit
+// are not counted.
 template <class Value>
 class Nearest {
  public:
-  // Nothing above sq_limit is kept.
-  Nearest(std::int64_t n, std::int64_t k, double sq_limit)
-      : k_(k),
+  Nearest(std::int64_t n, std::int64_t k, SqRange range)
+      : floor_(range.floor),
         capacity_(k + std::max<std::int64_t>(4, k / 2)),
         values_(new Value[static_cast<std::size_t>(n * capacity_)]),
         rows_(static_cast<std::size_t>(n)) {
-    for (Row& row : rows_) row.limit.store(sq_limit, std::memory_order_relaxed);
+    for (Row& row : rows_) {
+      row.limit.store(range.limit, std::memory_order_relaxed);
+      row.wanted = k;
+    }
   }
 
-  // Never below the k-th smallest squared distance so far. May be read while another thread offers.
-  double limit(std::int64_t i) const { return row(i).limit.load(std::memory_order_relaxed); }
+  // Never below the k-th smallest squared distance so far, unless the row is done. May be read while another thread
+  // offers.
+  double limit(std::int64_t i) const {
+    return rows_[static_cast<std::size_t>(i)].limit.load(std::memory_order_relaxed);
+  }
 
   // True when the limit of the row changed.
   bool offer(std::int64_t i, const Value& value) {
-    if (!(distance_of(value) <= limit(i))) return false;
-    std::int64_t& count = rows_[static_cast<std::size_t>(i)].count;
-    values_[static_cast<std::size_t>(i * capacity_ + count++)] = value;
-    if (count < capacity_) return false;
+    Row& row = rows_[static_cast<std::size_t>(i)];
+    if (!(distance_of(value) <= row.limit.load(std::memory_order_relaxed))) return false;
+    if (distance_of(value) <= floor_) {
+      if (--row.wanted > 0) return false;
+      row.limit.store(-std::numeric_limits<double>::infinity(), std::memory_order_relaxed);
+      return true;
+    }
+    values_[static_cast<std::size_t>(i * capacity_ + row.count++)] = value;
+    if (row.count < capacity_) return false;
     cut(i);
     return true;
   }
 
-  // use(i, own) for every row: its k smallest, the k-th in place k - 1; null where fewer were kept.
+  // use(i, kept, wanted) for every row: the k-th smallest value is kept[wanted - 1]. kept is null where it is above the
+  // limit, wanted is 0 where it is not above the floor.
   template <class Use>
   void for_each(const Run& run, Use use) {
     const auto n = static_cast<std::int64_t>(rows_.size());
     for_each_task(blocks(n), run, [&] {
       return [&](std::int64_t block, const Stop&) {
         for (std::int64_t i = block * block_rows; i < std::min(n, (block + 1) * block_rows); ++i) {
-          const bool enough = row(i).count >= k_;
-          if (enough) cut(i);
-          use(i, enough ? values_.get() + i * capacity_ : nullptr);
+          const Row& row = rows_[static_cast<std::size_t>(i)];
+          const bool enough = row.count >= row.wanted;
+          if (enough && row.wanted > 0) cut(i);
+          use(i, enough ? values_.get() + i * capacity_ : nullptr, row.wanted);
         }
       };
     });
@@ -75,19 +90,19 @@ class Nearest {
   struct Row {
     std::atomic<double> limit{0.0};
     std::int64_t count = 0;
+    std::int64_t wanted = 0;
   };
-
-  const Row& row(std::int64_t i) const { return rows_[static_cast<std::size_t>(i)]; }
 
   void cut(std::int64_t i) {
     Row& row = rows_[static_cast<std::size_t>(i)];
     Value* own = values_.get() + i * capacity_;
-    std::nth_element(own, own + (k_ - 1), own + row.count);
-    row.count = k_;
-    row.limit.store(distance_of(own[k_ - 1]), std::memory_order_relaxed);
+    std::nth_element(own, own + (row.wanted - 1), own + row.count);
+    row.count = row.wanted;
+    row.limit.store(distance_of(own[row.wanted - 1]), std::memory_order_relaxed);
   }
 
-  std::int64_t k_, capacity_;
+  double floor_;
+  std::int64_t capacity_;
   std::unique_ptr<Value[]> values_;
   std::vector<Row> rows_;
 };
@@ -101,11 +116,11 @@ Value make(double sq_distance, std::int64_t row) {
 }
 
 template <class T, class Value>
-Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, double sq_limit, const Run& run) {
+Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, SqRange range, const Run& run) {
   using Hit = typename Sieve<T>::Hit;
   const bool self = y == nullptr;
   const Sieve<T> sieve(x, y);
-  Nearest<Value> nearest(x.n, k, sq_limit);
+  Nearest<Value> nearest(x.n, k, range);
   // One lock per block of rows: threads meet only where they work on the same rows, and hold it for a few offers.
   std::vector<std::mutex> locks(static_cast<std::size_t>(blocks(x.n)));
 
@@ -152,29 +167,52 @@ Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, double sq
 namespace egt {
 
 template <class T>
-void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double sq_limit, double* sq_radii,
+void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, SqRange range, double* sq_radii,
                     const Run& run) {
-  auto nearest = cpu::search<T, double>(x, y, n_neighbors, sq_limit, run);
-  nearest.for_each(run, [&](std::int64_t i, const double* own) {
-    sq_radii[i] = own ? own[n_neighbors - 1] : std::numeric_limits<double>::infinity();
+  auto nearest = cpu::search<T, double>(x, y, n_neighbors, range, run);
+  nearest.for_each(run, [&](std::int64_t i, const double* kept, std::int64_t wanted) {
+    sq_radii[i] = wanted == 0 ? 0.0 : kept ? kept[wanted - 1] : std::numeric_limits<double>::infinity();
   });
 }
 
 template <class T>
 void neighbors(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double* sq_dists, std::int64_t* rows,
                const Run& run) {
-  auto nearest = cpu::search<T, cpu::Candidate>(x, y, n_neighbors, std::numeric_limits<double>::infinity(), run);
-  nearest.for_each(run, [&](std::int64_t i, cpu::Candidate* own) {
-    std::sort(own, own + n_neighbors);
+  auto nearest = cpu::search<T, cpu::Candidate>(x, y, n_neighbors, SqRange{}, run);
+  nearest.for_each(run, [&](std::int64_t i, cpu::Candidate* kept, std::int64_t) {
+    std::sort(kept, kept + n_neighbors);
     for (std::int64_t k = 0; k < n_neighbors; ++k) {
-      sq_dists[i * n_neighbors + k] = own[k].sq_distance;
-      rows[i * n_neighbors + k] = own[k].row;
+      sq_dists[i * n_neighbors + k] = kept[k].sq_distance;
+      rows[i * n_neighbors + k] = kept[k].row;
     }
   });
 }
 
-template void neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, double, double*, const Run&);
-template void neighbor_radii<double>(Points<double>, const Points<double>*, std::int64_t, double, double*, const Run&);
+template <class T>
+void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_groups, const std::int64_t* x_offsets,
+                            const std::int64_t* y_offsets, std::int64_t n_neighbors, double* sq_radii, const Run& run) {
+  const auto one_group = [&](std::int64_t g, const Run& how) {
+    const Points<T> own{x.row(x_offsets[g]), x_offsets[g + 1] - x_offsets[g], x.d};
+    if (own.n == 0) return;
+    if (!y) return neighbor_radii<T>(own, nullptr, n_neighbors, SqRange{}, sq_radii + x_offsets[g], how);
+    const Points<T> other{y->row(y_offsets[g]), y_offsets[g + 1] - y_offsets[g], y->d};
+    neighbor_radii<T>(own, &other, n_neighbors, SqRange{}, sq_radii + x_offsets[g], how);
+  };
+  if (n_groups < 4 * run.n_threads) {
+    for (std::int64_t g = 0; g < n_groups; ++g) one_group(g, run);
+    return;
+  }
+  cpu::for_each_task(n_groups, run, [&] {
+    return [&](std::int64_t g, const cpu::Stop& stop) { one_group(g, Run{1, [&stop] { return stop.load(); }}); };
+  });
+}
+
+template void neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, SqRange, double*, const Run&);
+template void neighbor_radii<double>(Points<double>, const Points<double>*, std::int64_t, SqRange, double*, const Run&);
+template void grouped_neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, const std::int64_t*,
+                                            const std::int64_t*, std::int64_t, double*, const Run&);
+template void grouped_neighbor_radii<double>(Points<double>, const Points<double>*, std::int64_t, const std::int64_t*,
+                                             const std::int64_t*, std::int64_t, double*, const Run&);
 template void neighbors<float>(Points<float>, const Points<float>*, std::int64_t, double*, std::int64_t*, const Run&);
 template void neighbors<double>(Points<double>, const Points<double>*, std::int64_t, double*, std::int64_t*,
                                 const Run&);

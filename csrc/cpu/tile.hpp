@@ -49,6 +49,19 @@ struct Tile {
   void (*weighted)(const float* strip, std::int64_t n_cols, const float* excess, std::int64_t n_replicates,
                    double* sums, std::int64_t ld);
 
+  // Multinomial draws (include/egt/divergence.hpp) of replicates first_replicate, ... (n_lanes of them at once):
+  // drawn[k * n_lanes + lane] of cumulative[n_bins] draws fall into bin k, which has weight cumulative[k + 1] -
+  // cumulative[k].
+  std::int64_t n_lanes;
+  void (*multinomial)(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
+                      std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn);
+
+  // f-divergences of n_lanes pairs of histograms laid out like drawn: out[f * n_lanes + lane]. Probabilities are
+  // (count + smoothing) * norm. scratch holds 5 * n_bins * n_lanes numbers.
+  void (*divergences)(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_bins, double smoothing,
+                      double p_norm, double q_norm, const std::int32_t* codes, const double* parameters,
+                      std::int64_t n_divergences, double* scratch, double* out);
+
   // sum_k (a[k] - b[k])^2 in float64.
   double (*sq_distance_f32)(const float* a, const float* b, std::int64_t d);
   double (*sq_distance_f64)(const double* a, const double* b, std::int64_t d);

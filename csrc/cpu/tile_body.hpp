@@ -2,6 +2,7 @@
 //   EGT_LANES  floats per vector      EGT_ROWS  rows per panel      EGT_VECS  vectors per panel of columns
 //   EGT_TILE   name of the Tile it defines                          EGT_ISA   its name as text
 #include "cpu/tile.hpp"
+#include "egt/divergence.hpp"
 
 #if defined(__AVX2__) || defined(__SSE2__)
 #include <immintrin.h>
@@ -232,6 +233,338 @@ void weighted(const float* strip, std::int64_t n_cols, const float* excess, std:
   }
 }
 
+// 32-bit numbers in 64-bit lanes, where a product fits.
+typedef std::uint64_t Long __attribute__((vector_size(EGT_LANES * 4)));
+typedef std::int64_t SignedLong __attribute__((vector_size(EGT_LANES * 4)));
+typedef std::uint64_t LooseLong __attribute__((vector_size(EGT_LANES * 4), aligned(8)));
+
+inline Long times(Long a, std::uint32_t b) {
+#if EGT_LANES == 16 && defined(__AVX512F__)
+  return reinterpret_cast<Long>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
+#elif EGT_LANES == 8 && defined(__AVX2__)
+  return reinterpret_cast<Long>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
+#elif EGT_LANES == 4 && defined(__SSE2__)
+  return reinterpret_cast<Long>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), _mm_set1_epi64x(b)));
+#else
+  return a * std::uint64_t{b};
+#endif
+}
+
+inline bool any(Long v) {
+#if EGT_LANES == 16 && defined(__AVX512F__)
+  return _mm512_test_epi64_mask(reinterpret_cast<__m512i>(v), reinterpret_cast<__m512i>(v)) != 0;
+#elif EGT_LANES == 8 && defined(__AVX2__)
+  return !_mm256_testz_si256(reinterpret_cast<__m256i>(v), reinterpret_cast<__m256i>(v));
+#else
+  std::uint64_t all = 0;
+  for (int l = 0; l < wide_lanes; ++l) all |= v[l];
+  return all != 0;
+#endif
+}
+
+// Vectors of replicates that go down a tree together: every step of one waits for the step before.
+constexpr int together = 4;
+constexpr int n_lanes = together * wide_lanes;
+
+// Two 64-bit halves of a Philox4x32-10 block for each lane.
+struct Blocks {
+  Long low[together], high[together];
+};
+
+// One stream a lane: its replicate is counter word 1.
+struct Streams {
+  Long replicates[together];
+  std::uint32_t group, side;
+  std::uint64_t seed;
+
+  inline __attribute__((always_inline)) Blocks operator()(std::uint32_t node, std::uint32_t kind) const {
+    constexpr std::uint64_t low_word = 0xFFFFFFFFu;
+    Long x0[together], x1[together], x2[together], x3[together];
+    for (int v = 0; v < together; ++v) {
+      x0[v] = Long{} + node;
+      x1[v] = replicates[v];
+      x2[v] = Long{} + group;
+      x3[v] = Long{} + (side + 2 * kind);
+    }
+    auto k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+#pragma GCC unroll 10
+    for (int round = 0; round < 10; ++round) {
+      const Long key0 = Long{} + k0, key1 = Long{} + k1;
+#pragma GCC unroll 8
+      for (int v = 0; v < together; ++v) {
+        const Long a = times(x0[v], 0xD2511F53u), b = times(x2[v], 0xCD9E8D57u);
+        x0[v] = (b >> 32) ^ x1[v] ^ key0;
+        x1[v] = b & low_word;
+        x2[v] = (a >> 32) ^ x3[v] ^ key1;
+        x3[v] = a & low_word;
+      }
+      k0 += 0x9E3779B9u;
+      k1 += 0xBB67AE85u;
+    }
+    Blocks blocks;
+    for (int v = 0; v < together; ++v) {
+      blocks.low[v] = x0[v] | (x1[v] << 32);
+      blocks.high[v] = x2[v] | (x3[v] << 32);
+    }
+    return blocks;
+  }
+};
+
+// The low n bits, n from 0 to 64.
+inline Long low_bits(Long bits, Long n) {
+  const Long shift = (64 - n) & 63;
+  return n == 0 ? Long{} : (bits << shift) >> shift;
+}
+
+inline Long population_count(Long v) {
+#if EGT_LANES == 16 && defined(__AVX512BW__)
+  const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m512i nibble = _mm512_set1_epi8(15), bits = reinterpret_cast<__m512i>(v);
+  const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, nibble));
+  const __m512i high = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(bits, 4), nibble));
+  return reinterpret_cast<Long>(_mm512_sad_epu8(_mm512_add_epi8(low, high), _mm512_setzero_si512()));
+#elif EGT_LANES == 8 && defined(__AVX2__)
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
+  const __m256i nibble = _mm256_set1_epi8(15), bits = reinterpret_cast<__m256i>(v);
+  const __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, nibble));
+  const __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), nibble));
+  return reinterpret_cast<Long>(_mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256()));
+#else
+  for (int l = 0; l < wide_lanes; ++l) v[l] = static_cast<std::uint64_t>(__builtin_popcountll(v[l]));
+  return v;
+#endif
+}
+
+// Numbers of successes of binomials (n, left / total), n replaced by them; see include/egt/divergence.hpp.
+inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t total, std::uint32_t middle,
+                     const Streams& streams) {
+  if (left == total) return;
+  Long undecided[together], successes[together] = {};
+  for (int v = 0; v < together; ++v) undecided[v] = n[v];
+  std::uint64_t remainder = left;
+  Blocks fields;
+  for (std::uint32_t t = 0; t < 64 && remainder > 0; ++t) {
+    Long some = undecided[0];
+    for (int v = 1; v < together; ++v) some |= undecided[v];
+    if (!any(some)) break;
+    remainder *= 2;
+    const bool bit = remainder >= total;
+    if (bit) remainder -= total;
+    if (t % 8 == 0) fields = streams(middle, t / 8);
+    Long ones[together], further[together], many{};
+    for (int v = 0; v < together; ++v) {
+      const Long field = (t % 8 < 4 ? fields.low[v] : fields.high[v]) >> (16 * (t % 4));
+      const Long first = undecided[v] < 16 ? undecided[v] : Long{} + 16;
+      ones[v] = population_count(field & (((Long{} + 1) << first) - 1));
+      further[v] = undecided[v] - first;
+      many |= further[v];
+    }
+    for (std::uint32_t kind = 64 + t; any(many); kind += 64) {
+      const Blocks blocks = streams(middle, kind);
+      many = Long{};
+      for (int v = 0; v < together; ++v) {
+        const Long low = further[v] < 64 ? further[v] : Long{} + 64;
+        const Long rest = further[v] - low;
+        const Long high = rest < 64 ? rest : Long{} + 64;
+        ones[v] += population_count(low_bits(blocks.low[v], low)) + population_count(low_bits(blocks.high[v], high));
+        further[v] = rest - high;
+        many |= further[v];
+      }
+    }
+    for (int v = 0; v < together; ++v) {
+      if (bit) successes[v] += undecided[v] - ones[v];
+      undecided[v] = bit ? ones[v] : undecided[v] - ones[v];
+    }
+  }
+  for (int v = 0; v < together; ++v) n[v] = successes[v];
+}
+
+void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
+                 std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn) {
+  Streams streams{{}, group, side, seed};
+  for (int i = 0; i < n_lanes; ++i) {
+    streams.replicates[i / wide_lanes][i % wide_lanes] = first_replicate + static_cast<std::uint32_t>(i);
+  }
+  const auto at = [drawn](std::int64_t bin, int v) -> LooseLong& {
+    return reinterpret_cast<LooseLong*>(drawn + bin * n_lanes)[v];
+  };
+  struct Node {
+    std::int64_t first, last;
+  };
+  Node stack[64];  // a level of the tree each, and one
+  int depth = 0;
+  stack[depth++] = {0, n_bins};
+  for (int v = 0; v < together; ++v) at(0, v) = Long{} + static_cast<std::uint64_t>(cumulative[n_bins]);
+  while (depth > 0) {
+    const Node node = stack[--depth];
+    if (node.last - node.first == 1) continue;
+    const std::int64_t middle = node.first + (node.last - node.first) / 2, base = cumulative[node.first];
+    stack[depth++] = {middle, node.last};
+    stack[depth++] = {node.first, middle};
+    Long n[together], left[together];
+    for (int v = 0; v < together; ++v) n[v] = left[v] = at(node.first, v);
+    binomial(left, static_cast<std::uint64_t>(cumulative[middle] - base),
+             static_cast<std::uint64_t>(cumulative[node.last] - base), static_cast<std::uint32_t>(middle), streams);
+    for (int v = 0; v < together; ++v) {
+      at(node.first, v) = left[v];
+      at(middle, v) = n[v] - left[v];
+    }
+  }
+}
+
+inline Wide bits_as_double(Long v) { return reinterpret_cast<Wide>(v); }
+inline Long double_as_bits(Wide v) { return reinterpret_cast<Long>(v); }
+
+// log x for normal positive x: x = 2^e m, m in [sqrt 1/2, sqrt 2), log m = 2 artanh s, s = (m - 1) / (m + 1).
+inline Wide log(Wide x) {
+  const Long bits = double_as_bits(x);
+  const SignedLong e = reinterpret_cast<SignedLong>(bits - 0x3FE6A09E667F3BCDu) >> 52;  // less the bits of sqrt 1/2
+  const Wide m = bits_as_double(bits - (reinterpret_cast<Long>(e) << 52));
+  const Wide s = (m - 1.0) / (m + 1.0), z = s * s;
+  Wide r = Wide{} + 2.0 / 21;
+  r = r * z + 2.0 / 19;
+  r = r * z + 2.0 / 17;
+  r = r * z + 2.0 / 15;
+  r = r * z + 2.0 / 13;
+  r = r * z + 2.0 / 11;
+  r = r * z + 2.0 / 9;
+  r = r * z + 2.0 / 7;
+  r = r * z + 2.0 / 5;
+  r = r * z + 2.0 / 3;
+  return __builtin_convertvector(e, Wide) * 0.6931471805599453 + (2.0 * s + s * z * r);
+}
+
+// exp y: 0 below -708, infinity from 710.
+inline Wide exp(Wide y) {
+  const Wide clamped = y < -708.0 ? Wide{} - 708.0 : (y > 710.0 ? Wide{} + 710.0 : y);
+  constexpr double magic = 0x1.8p52;  // adding and subtracting it rounds to an integer
+  const Wide shifted = clamped * 1.4426950408889634 + magic;
+  const Wide k = shifted - magic;
+  const Wide r = (clamped - k * 0x1.62e42fefa3800p-1) - k * 0x1.ef35793c76730p-45;
+  Wide sum = Wide{} + 1.0 / 6227020800.0;
+  sum = sum * r + 1.0 / 479001600.0;
+  sum = sum * r + 1.0 / 39916800.0;
+  sum = sum * r + 1.0 / 3628800.0;
+  sum = sum * r + 1.0 / 362880.0;
+  sum = sum * r + 1.0 / 40320.0;
+  sum = sum * r + 1.0 / 5040.0;
+  sum = sum * r + 1.0 / 720.0;
+  sum = sum * r + 1.0 / 120.0;
+  sum = sum * r + 1.0 / 24.0;
+  sum = sum * r + 1.0 / 6.0;
+  sum = sum * r + 0.5;
+  sum = sum * r + 1.0;
+  sum = sum * r + 1.0;
+  const Long power = (double_as_bits(shifted) + 1023) << 52;  // the low bits of shifted are those of k
+  return y < -708.0 ? Wide{} : sum * bits_as_double(power);
+}
+inline Wide square_root(Wide v) {
+#if EGT_LANES == 16 && defined(__AVX512F__)
+  return reinterpret_cast<Wide>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(v)));
+#elif EGT_LANES == 8 && defined(__AVX2__)
+  return reinterpret_cast<Wide>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(v)));
+#else
+  for (int l = 0; l < wide_lanes; ++l) v[l] = __builtin_sqrt(v[l]);
+  return v;
+#endif
+}
+
+inline Wide larger(Wide a, Wide b) { return a > b ? a : b; }
+
+// Pairs of histograms in lanes. Bins that only one of them has are set to p = q = 1, where every f is 0, and their mass
+// is kept apart.
+struct Overlap {
+  const LooseWide *p, *q, *log_p, *log_q, *log_sum;
+  std::int64_t n_bins;
+  Wide p_alone, q_alone;
+
+  // sum of term(p, q, log p, log q, log(p + q)), + at_zero Q(p = 0) + slope P(q = 0), with inf * 0 = 0.
+  template <class Term>
+  Wide sum(double at_zero, double slope, Term term) const {
+    Wide total{};
+    for (std::int64_t k = 0; k < n_bins; ++k) total += term(Wide(p[k]), Wide(q[k]), log_p[k], log_q[k], log_sum[k]);
+    if (at_zero != 0.0) total += q_alone > 0.0 ? q_alone * at_zero : Wide{};
+    if (slope != 0.0) total += p_alone > 0.0 ? p_alone * slope : Wide{};
+    return total;
+  }
+
+  Wide divergence(Divergence which, double a) const {
+    constexpr double infinity = __builtin_inf(), log_2 = 0.6931471805599453;
+    switch (which) {
+      case Divergence::kl:
+        return sum(0.0, infinity, [](Wide p, Wide, Wide lp, Wide lq, Wide) { return p * (lp - lq); });
+      case Divergence::reverse_kl:
+        return sum(infinity, 0.0, [](Wide, Wide q, Wide lp, Wide lq, Wide) { return q * (lq - lp); });
+      case Divergence::jensen_shannon:
+        return sum(log_2, log_2, [](Wide p, Wide q, Wide lp, Wide lq, Wide ls) {
+          const Wide mean = ls - log_2;
+          return p * (lp - mean) + q * (lq - mean);
+        });
+      case Divergence::jeffreys:
+        return sum(infinity, infinity, [](Wide p, Wide q, Wide lp, Wide lq, Wide) { return (p - q) * (lp - lq); });
+      case Divergence::total_variation:
+        return sum(0.5, 0.5, [](Wide p, Wide q, Wide, Wide, Wide) { return 0.5 * larger(p - q, q - p); });
+      case Divergence::pearson:
+        return sum(1.0, infinity, [](Wide p, Wide q, Wide, Wide, Wide) { return (p - q) * (p - q) / q; });
+      case Divergence::neyman:
+        return sum(infinity, 1.0, [](Wide p, Wide q, Wide, Wide, Wide) { return (p - q) * (p - q) / p; });
+      case Divergence::hellinger:
+        return sum(1.0, 1.0, [](Wide p, Wide q, Wide, Wide, Wide) {
+          const Wide difference = square_root(p) - square_root(q);
+          return difference * difference;
+        });
+      case Divergence::le_cam:
+        return sum(0.5, 0.5, [](Wide p, Wide q, Wide, Wide, Wide) { return 0.5 * (p - q) * (p - q) / (p + q); });
+      case Divergence::alpha:
+        return sum(a > 0.0 ? 1.0 / a : infinity, a < 1.0 ? 1.0 / (1.0 - a) : infinity,
+                   [a](Wide p, Wide q, Wide lp, Wide lq, Wide) {
+                     return (exp(a * lp + (1.0 - a) * lq) - a * p - (1.0 - a) * q) / (a * (a - 1.0));
+                   });
+      case Divergence::hockey_stick: {
+        const double offset = a < 1.0 ? 1.0 - a : 0.0;
+        return sum(-offset, 1.0,
+                   [a, offset](Wide p, Wide q, Wide, Wide, Wide) { return larger(p - a * q, Wide{}) - offset * q; });
+      }
+      case Divergence::precision_recall: {
+        const double offset = a > 1.0 ? a : 1.0;
+        return sum(1.0 - offset, a,
+                   [a, offset](Wide p, Wide q, Wide, Wide, Wide) { return larger(a * p, q) - offset * q; });
+      }
+    }
+    return Wide{} + __builtin_nan("");
+  }
+};
+
+void divergences(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_bins, double smoothing,
+                 double p_norm, double q_norm, const std::int32_t* codes, const double* parameters,
+                 std::int64_t n_divergences, double* scratch, double* out) {
+  typedef std::int64_t LooseSigned __attribute__((vector_size(EGT_LANES * 4), aligned(8)));
+  LooseWide* columns[5];
+  for (int c = 0; c < 5; ++c) columns[c] = reinterpret_cast<LooseWide*>(scratch + c * n_bins * wide_lanes);
+  for (int v = 0; v < together; ++v) {
+    Overlap bins{columns[0], columns[1], columns[2], columns[3], columns[4], n_bins, Wide{}, Wide{}};
+    for (std::int64_t k = 0; k < n_bins; ++k) {
+      const SignedLong p_count = reinterpret_cast<const LooseSigned*>(p_counts + k * n_lanes)[v];
+      const SignedLong q_count = reinterpret_cast<const LooseSigned*>(q_counts + k * n_lanes)[v];
+      const Wide p = (__builtin_convertvector(p_count, Wide) + smoothing) * p_norm;
+      const Wide q = (__builtin_convertvector(q_count, Wide) + smoothing) * q_norm;
+      const auto shared = (p > 0.0) & (q > 0.0);
+      const Wide p_k = shared ? p : Wide{} + 1.0, q_k = shared ? q : Wide{} + 1.0;
+      bins.p_alone += shared ? Wide{} : p;
+      bins.q_alone += shared ? Wide{} : q;
+      columns[0][k] = p_k;
+      columns[1][k] = q_k;
+      columns[2][k] = log(p_k);
+      columns[3][k] = log(q_k);
+      columns[4][k] = log(p_k + q_k);
+    }
+    for (std::int64_t f = 0; f < n_divergences; ++f) {
+      reinterpret_cast<LooseWide*>(out + f * n_lanes)[v] =
+          bins.divergence(static_cast<Divergence>(codes[f]), parameters[f]);
+    }
+  }
+}
+
 template <class T>
 double sq_distance(const T* a, const T* b, std::int64_t d) {
   Wide first{}, second{};
@@ -256,7 +589,22 @@ double sq_distance(const T* a, const T* b, std::int64_t d) {
 
 extern const Tile EGT_TILE;
 const Tile EGT_TILE = {
-    EGT_ISA, rows_per_panel, cols_per_panel, pack<float>, pack<double>,       distances,          select,
-    cosine,  product,        pack_excess,    weighted,    sq_distance<float>, sq_distance<double>};
+    EGT_ISA,
+    rows_per_panel,
+    cols_per_panel,
+    pack<float>,
+    pack<double>,
+    distances,
+    select,
+    cosine,
+    product,
+    pack_excess,
+    weighted,
+    n_lanes,
+    multinomial,
+    divergences,
+    sq_distance<float>,
+    sq_distance<double>,
+};
 
 }  // namespace egt::cpu

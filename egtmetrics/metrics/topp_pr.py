@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_positive_int, check_real_fake
-from egtmetrics.ops import Backend, BackendName, Features, select_backend
+from egtmetrics.ops import ANY_RADIUS, Backend, BackendName, Features, select_backend
 from egtmetrics.results import MetricResult
 
 Compatibility: TypeAlias = Literal["top-pr"]
@@ -197,7 +198,7 @@ def topp_precision_recall(
     kernels = select_backend(backend, n_threads=n_threads)
 
     if compatibility is None:
-        real_order, fake_order = _canonical_order(real), _canonical_order(fake)
+        real_order, fake_order = canonical_order(real), canonical_order(fake)
         real, fake = real[real_order], fake[fake_order]
         if given_indices is not None:  # they number the rows as they were passed
             given_indices = np.argsort(real_order)[given_indices[0]], np.argsort(fake_order)[given_indices[1]]
@@ -319,12 +320,6 @@ def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _canonical_order(x: Features) -> NDArray[np.int64]:
-    """Order of the rows by their bytes, so that it depends on nothing but the set of rows."""
-    rows = (x + 0.0).view(np.dtype((np.void, x.itemsize * x.shape[1])))  # + 0.0 turns -0.0 into 0.0
-    return np.argsort(rows.ravel(), kind="stable")
-
-
 def _project(x: Features, matrix: NDArray[np.float64], name: str) -> Features:
     """``x @ matrix.T`` in float64.
 
@@ -361,18 +356,20 @@ def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Com
 def _median_radius(kernels: Backend, points: Features, k: int) -> float:
     """Median over all rows of the distance to the k-th neighbour.
 
-    The larger half of the radii need not be worked out. The radii of a few rows give a limit which, but for a chance
-    of 3e-5, is above the median; should it fail, the radii are worked out without one.
+    Most radii need not be worked out. Those of a few rows give a range which holds the median but for a chance of
+    6e-5; should it not, all radii are worked out.
     """
     n = points.shape[0]
     sample = cast("Features", np.ascontiguousarray(points[:: max(1, n // _RADIUS_SAMPLE)]))
-    radii = np.sort(kernels.kth_neighbor(sample, points, n_neighbors=k + 1))  # the first neighbour is the row itself
-    above_median = min(len(radii) - 1, math.ceil(0.5 * len(radii) + 4.0 * 0.5 * math.sqrt(len(radii))))
-    for limit in (float(radii[above_median]), math.inf):
-        median = float(np.median(np.sqrt(kernels.kth_neighbor(points, n_neighbors=k, sq_limit=limit))))
-        if median < math.inf:
+    some = np.sort(kernels.kth_neighbor(sample, points, n_neighbors=k + 1))  # the first neighbour is the row itself
+    ranks = 0.5 * len(some) + 4.0 * 0.5 * math.sqrt(len(some)) * np.array([-1.0, 1.0])
+    floor, limit = some[np.clip(ranks.astype(int), 0, len(some) - 1)]
+    middle = [(n - 1) // 2, n // 2]
+    for sq_range in ((float(floor), float(limit)), ANY_RADIUS):
+        radii = np.partition(kernels.kth_neighbor(points, n_neighbors=k, sq_range=sq_range), middle)[middle]
+        if radii[0] > 0.0 and radii[1] < math.inf:
             break
-    return median
+    return float(np.sqrt(radii).mean())
 
 
 def _common_draws(

@@ -15,7 +15,7 @@ on its rounding error excludes, and recompute the rest from the inputs in float6
 themselves and are float32 products with float64 sums, within 1e-5 relative or 2e-7 absolute of the oracle.
 """
 
-from egtmetrics.ops._backend import Backend, BallCounts, Features
+from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features
 from egtmetrics.ops._dispatch import BackendName, select_backend
 
-__all__ = ["Backend", "BackendName", "BallCounts", "Features", "select_backend"]
+__all__ = ["ANY_RADIUS", "Backend", "BackendName", "BallCounts", "Divergences", "Features", "select_backend"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Features = NDArray[np.float32] | NDArray[np.float64]
 """C-contiguous ``(n, d)`` array, float32 or float64, finite; two arrays in one call share the dtype."""
+
+
+SqRange: TypeAlias = tuple[float, float]
+ANY_RADIUS: SqRange = (-1.0, math.inf)
 
 
 class BallCounts(NamedTuple):
@@ -23,6 +27,13 @@ class BallCounts(NamedTuple):
     y_in_x_balls: NDArray[np.int64]
     y_ball_sizes: NDArray[np.int64]
     x_in_y_balls: NDArray[np.int64]
+
+
+class Divergences(NamedTuple):
+    """Which f-divergences to compute: ``(F,)`` codes as in csrc/include/egt/divergence.hpp, and their parameters."""
+
+    codes: NDArray[np.int32]
+    parameters: NDArray[np.float64]
 
 
 class Backend(Protocol):
@@ -39,11 +50,33 @@ class Backend(Protocol):
         ...
 
     def kth_neighbor(
-        self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_limit: float = math.inf
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        n_neighbors: int,
+        sq_range: SqRange = ANY_RADIUS,
     ) -> NDArray[np.float64]:
         """Squared distance of each x to its ``n_neighbors``-th nearest y, shape ``(n,)``.
 
-        Infinity where it exceeds ``sq_limit``: a good limit saves most of the work for large ``n_neighbors``.
+        With ``sq_range = (floor, limit)`` it is 0 where it is not above floor, and infinity where it is above limit: a
+        narrow range saves most of the work for large ``n_neighbors``.
+        """
+        ...
+
+    def grouped_kth_neighbor(
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        x_offsets: NDArray[np.int64],
+        y_offsets: NDArray[np.int64] | None = None,
+        n_neighbors: int,
+    ) -> NDArray[np.float64]:
+        """``kth_neighbor`` for G groups in one call, rows sorted by group.
+
+        Rows ``x_offsets[g]:x_offsets[g + 1]`` of x look among rows ``y_offsets[g]:y_offsets[g + 1]`` of y, or among
+        their own group without themselves where y is None.
         """
         ...
 
@@ -81,4 +114,21 @@ class Backend(Protocol):
 
     def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
         """``prod_j min(1, |x_i - y_j| / R)``: the chance that no soft ball of radius R around a y covers ``x_i``."""
+        ...
+
+    def divergence_bootstrap(
+        self,
+        p_counts: NDArray[np.int64],
+        q_counts: NDArray[np.int64],
+        divergences: Divergences,
+        *,
+        smoothing: float = 0.0,
+        n_replicates: int = 0,
+        seed: int = 0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """f-divergences ``(G, F)`` of histograms ``(G, K)``, in nats, and their bootstrap ``(G, F, n_replicates)``.
+
+        A replicate redraws both histograms of a group, as many draws as counts. The draws are exactly multinomial and
+        the same on every backend: integer arithmetic on Philox words, see csrc/include/egt/divergence.hpp.
+        """
         ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import os
 from functools import cache
 from types import ModuleType
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops._backend import BallCounts, Features
+from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SqRange
 
 
 @cache
@@ -31,9 +30,28 @@ class CpuBackend:
         self._n_threads = len(os.sched_getaffinity(0)) if n_threads is None else n_threads
 
     def kth_neighbor(
-        self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_limit: float = math.inf
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        n_neighbors: int,
+        sq_range: SqRange = ANY_RADIUS,
     ) -> NDArray[np.float64]:
-        radii: NDArray[np.float64] = self._module.kth_neighbor(x, y, n_neighbors, sq_limit, self._n_threads)
+        radii: NDArray[np.float64] = self._module.kth_neighbor(x, y, n_neighbors, *sq_range, self._n_threads)
+        return radii
+
+    def grouped_kth_neighbor(
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        x_offsets: NDArray[np.int64],
+        y_offsets: NDArray[np.int64] | None = None,
+        n_neighbors: int,
+    ) -> NDArray[np.float64]:
+        radii: NDArray[np.float64] = self._module.grouped_kth_neighbor(
+            x, y, x_offsets, y_offsets, n_neighbors, self._n_threads
+        )
         return radii
 
     def neighbors(
@@ -66,3 +84,18 @@ class CpuBackend:
     def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
         product: NDArray[np.float64] = self._module.soft_ball_product(x, y, radius, self._n_threads)
         return product
+
+    def divergence_bootstrap(
+        self,
+        p_counts: NDArray[np.int64],
+        q_counts: NDArray[np.int64],
+        divergences: Divergences,
+        *,
+        smoothing: float = 0.0,
+        n_replicates: int = 0,
+        seed: int = 0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        values, replicates = self._module.divergence_bootstrap(
+            p_counts, q_counts, *divergences, smoothing, n_replicates, seed, self._n_threads
+        )
+        return values, replicates

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops._backend import BallCounts, Features
+from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SqRange
+from egtmetrics.ops._multinomial import multinomial_bootstrap
 
 _BLOCK_BYTES = 1 << 25
 
@@ -49,12 +51,34 @@ class ReferenceBackend:
     name = "reference"
 
     def kth_neighbor(
-        self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_limit: float = math.inf
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        n_neighbors: int,
+        sq_range: SqRange = ANY_RADIUS,
     ) -> NDArray[np.float64]:
         radii = np.empty(x.shape[0])
         for rows, block in _sq_distance_blocks(x, y):
             radii[rows] = np.partition(block, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
-        radii[radii > sq_limit] = np.inf
+        radii[radii <= sq_range[0]] = 0.0
+        radii[radii > sq_range[1]] = np.inf
+        return radii
+
+    def grouped_kth_neighbor(
+        self,
+        x: Features,
+        y: Features | None = None,
+        *,
+        x_offsets: NDArray[np.int64],
+        y_offsets: NDArray[np.int64] | None = None,
+        n_neighbors: int,
+    ) -> NDArray[np.float64]:
+        radii = np.empty(x.shape[0])
+        for g in range(len(x_offsets) - 1):
+            rows = slice(x_offsets[g], x_offsets[g + 1])
+            others = None if y is None or y_offsets is None else y[y_offsets[g] : y_offsets[g + 1]]
+            radii[rows] = self.kth_neighbor(x[rows], others, n_neighbors=n_neighbors)
         return radii
 
     def neighbors(
@@ -124,3 +148,62 @@ class ReferenceBackend:
             else:
                 product[rows] = np.minimum(np.sqrt(block) / radius, 1.0).prod(axis=1)
         return product
+
+    def divergence_bootstrap(
+        self,
+        p_counts: NDArray[np.int64],
+        q_counts: NDArray[np.int64],
+        divergences: Divergences,
+        *,
+        smoothing: float = 0.0,
+        n_replicates: int = 0,
+        seed: int = 0,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        n_groups, n_divergences = len(p_counts), len(divergences.codes)
+        values = np.empty((n_groups, n_divergences))
+        replicates = np.empty((n_groups, n_divergences, n_replicates))
+        for group, sides in enumerate(zip(p_counts, q_counts, strict=True)):
+            drawn = [
+                multinomial_bootstrap(counts, n_replicates, group=group, side=side, seed=seed)
+                for side, counts in enumerate(sides)
+            ]
+            for f, (code, parameter) in enumerate(zip(*divergences, strict=True)):
+                values[group, f] = _divergence(code, parameter, *(_pmf(counts, smoothing) for counts in sides))
+                replicates[group, f] = _divergence(code, parameter, *(_pmf(counts, smoothing) for counts in drawn))
+        return values, replicates
+
+
+def _pmf(counts: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:
+    smoothed = counts + smoothing
+    pmf: NDArray[np.float64] = smoothed / smoothed.sum(axis=-1, keepdims=True)
+    return pmf
+
+
+def _divergence(code: int, a: float, p: NDArray[np.float64], q: NDArray[np.float64]) -> Any:
+    """``sum q f(p / q)`` over the last axis: q f(0) where p = 0 < q, p times the slope at infinity where q = 0 < p."""
+    shared = (p > 0) & (q > 0)
+    t = np.divide(p, q, out=np.ones(shared.shape), where=shared)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a = 0 and a = 1 are other codes
+        f, at_zero, slope = {
+            0: (t * np.log(t), 0.0, math.inf),
+            1: (-np.log(t), math.inf, 0.0),
+            2: (t * np.log(t) - (t + 1) * np.log((t + 1) / 2), math.log(2), math.log(2)),
+            3: ((t - 1) * np.log(t), math.inf, math.inf),
+            4: (np.abs(t - 1) / 2, 0.5, 0.5),
+            5: ((t - 1) ** 2, 1.0, math.inf),
+            6: ((1 - t) ** 2 / t, math.inf, 1.0),
+            7: ((np.sqrt(t) - 1) ** 2, 1.0, 1.0),
+            8: ((t - 1) ** 2 / (2 * (t + 1)), 0.5, 0.5),
+            9: (
+                (t**a - a * t - (1 - a)) / np.float64(a * (a - 1)),
+                1 / np.float64(a) if a > 0 else math.inf,
+                1 / np.float64(1 - a) if a < 1 else math.inf,
+            ),
+            10: (np.maximum(t - a, 0) - max(1 - a, 0), -max(1 - a, 0), 1.0),
+            11: (np.maximum(a * t, 1) - max(a, 1), 1 - max(a, 1), a),
+        }[int(code)]
+    total = np.where(shared, q * f, 0.0).sum(axis=-1)
+    for mass, factor in (np.where(p > 0, 0.0, q), at_zero), (np.where(q > 0, 0.0, p), slope):
+        alone = mass.sum(axis=-1)
+        total = total + np.multiply(alone, factor, out=np.zeros(alone.shape), where=alone > 0)
+    return total

@@ -31,18 +31,10 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize("isa", ["avx2", "generic"])
 def test_every_instruction_set_passes_the_kernel_tests(isa: str) -> None:
-    some = "float32 and (1540x780x3 or 255x257x33) and (normal or integers or near_duplicates) or ties or zero"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        some,
-        str(TESTS / "test_kernels.py"),
-    ]
+    data = "float32 and (1540x780x3 or 255x257x33) and (normal or integers or near_duplicates)"
+    some = f"{data} or ties or zero or kernel_equals"
+    files = [str(TESTS / "test_kernels.py"), str(TESTS / "test_divergence_bootstrap.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", some, *files]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "EGTMETRICS_ISA": isa}
     )

@@ -122,17 +122,31 @@ def test_kth_neighbor(pair: tuple[NDArray[Any], NDArray[Any]], k: int) -> None:
         assert_same_distances(CPU.kth_neighbor(x, n_neighbors=k), REFERENCE.kth_neighbor(x, n_neighbors=k))
 
 
-def test_kth_neighbor_up_to_a_limit(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
+def test_kth_neighbor_in_a_range(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
     x, y = pair
     for others in [y, None] if len(x) > 1 else [y]:
         k = min(40, len(x) - 1 if others is None else len(y))
         radii = CPU.kth_neighbor(x, others, n_neighbors=k)
-        limit = float(np.sort(radii)[len(x) // 2])
-        expected = np.where(radii <= limit, radii, np.inf)
-        np.testing.assert_array_equal(CPU.kth_neighbor(x, others, n_neighbors=k, sq_limit=limit), expected)
-        limit *= 1 + 1e-9  # off the last bit, in which the backends may differ
-        limited = REFERENCE.kth_neighbor(x, others, n_neighbors=k, sq_limit=limit)
-        np.testing.assert_array_equal(np.isinf(limited), radii > limit)
+        floor, limit = np.sort(radii)[[len(x) // 4, len(x) // 2]]
+        expected = np.where(radii <= floor, 0.0, np.where(radii <= limit, radii, np.inf))
+        actual = CPU.kth_neighbor(x, others, n_neighbors=k, sq_range=(floor, limit))
+        np.testing.assert_array_equal(actual, expected)
+        floor, limit = floor * (1 + 1e-9), limit * (1 + 1e-9)  # off the last bit, in which the backends may differ
+        of_reference = REFERENCE.kth_neighbor(x, others, n_neighbors=k, sq_range=(floor, limit))
+        np.testing.assert_array_equal(of_reference == 0.0, radii <= floor)
+        np.testing.assert_array_equal(np.isinf(of_reference), radii > limit)
+
+
+@pytest.mark.parametrize("sizes", [[40, 7, 900, 12], [30] * 25])
+def test_grouped_kth_neighbor(sizes: list[int], dtype: Any) -> None:
+    rng = np.random.default_rng(8)
+    x_offsets = np.concatenate([[0], np.cumsum(sizes)])
+    y_offsets = np.concatenate([[0], np.cumsum(sizes[::-1])])
+    x, y = (rng.normal(size=(sum(sizes), 5)).astype(dtype) for _ in range(2))
+    for others, offsets in ((y, y_offsets), (None, None)):
+        radii = CPU.grouped_kth_neighbor(x, others, x_offsets=x_offsets, y_offsets=offsets, n_neighbors=6)
+        expected = REFERENCE.grouped_kth_neighbor(x, others, x_offsets=x_offsets, y_offsets=offsets, n_neighbors=6)
+        assert_same_distances(radii, expected)
 
 
 def test_neighbors(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
@@ -284,10 +298,14 @@ def test_inputs_are_not_written(dtype: Any) -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda m, x, y: m.kth_neighbor(x, y, 51, 1.0, 1),
-        lambda m, x, y: m.kth_neighbor(x, None, 60, 1.0, 1),
+        lambda m, x, y: m.kth_neighbor(x, y, 51, -1.0, 1.0, 1),
+        lambda m, x, y: m.kth_neighbor(x, None, 60, -1.0, 1.0, 1),
         lambda m, x, y: m.neighbors(x, y, 0, 1),
-        lambda m, x, y: m.kth_neighbor(x, np.ascontiguousarray(y[:, :2]), 1, 1.0, 1),
+        lambda m, x, y: m.grouped_kth_neighbor(x, None, np.array([0, 55, 60]), None, 5, 1),
+        lambda m, x, y: m.grouped_kth_neighbor(x, None, np.array([0, 30, 61]), None, 5, 1),
+        lambda m, x, y: m.grouped_kth_neighbor(x, None, np.array([0, 80, 60]), None, 5, 1),
+        lambda m, x, y: m.grouped_kth_neighbor(x, y, np.array([0, 60]), np.array([0, 3, 50]), 1, 1),
+        lambda m, x, y: m.kth_neighbor(x, np.ascontiguousarray(y[:, :2]), 1, -1.0, 1.0, 1),
         lambda m, x, y: m.ball_counts(x, y, None, None, False, 1),
         lambda m, x, y: m.ball_counts(x, y, np.ones(59), None, False, 1),
         lambda m, x, y: m.kernel_density(x, y, -1.0, 1),
@@ -306,4 +324,4 @@ def test_binding_refuses_what_would_read_out_of_bounds(call: Callable[..., Any])
 def test_binding_never_copies(bad: NDArray[Any]) -> None:
     module = pytest.importorskip("egtmetrics.ops._cpu")
     with pytest.raises((TypeError, ValueError)):
-        module.kth_neighbor(bad, None, 1, 1.0, 1)
+        module.kth_neighbor(bad, None, 1, -1.0, 1.0, 1)

@@ -1,0 +1,60 @@
+# Every target sets up what it needs, in a virtual environment in the checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(CPP)
+
+.PHONY: help demo test lint package bench clean
+
+help:
+	@echo "make demo     is a generator of handwritten digits equally good for both groups? (a minute)"
+	@echo "make test     all tests"
+	@echo "make bench    speed against the peers, one table (installs them; about ten minutes)"
+	@echo "make lint     ruff, clang-format, mypy --strict, import contract"
+	@echo "make package  sdist and wheel, contents checked, installed and imported in an empty folder"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Editable, so that Python changes need no new install; a change to the C++ sources builds again.
+$(VENV)/.demo: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[figures]'
+	@touch $@
+
+$(VENV)/.test: $(BUILD_INPUTS) | $(VENV)/bin/python
+	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test]'
+	@touch $@ $(VENV)/.demo
+
+$(VENV)/.lint: $(VENV)/.test
+	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,lint]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.test
+	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[bench]'
+	$(BIN)/pip install --quiet --no-deps top-pr==0.2.1 torch-fidelity==0.4.0
+	@touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP)
+	$(BIN)/mypy egtmetrics examples
+	$(BIN)/lint-imports
+
+package: $(VENV)/.lint
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python .ci/check_dist.py dist
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.run --out benchmarks/results
+
+clean:
+	rm -rf build dist *.egg-info egtmetrics/ops/*.so demo-output

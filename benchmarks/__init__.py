@@ -1,0 +1,1 @@
+"""Side by side with the peers: `make bench`. See run.py."""

@@ -1,0 +1,386 @@
+"""Time the library against its peers in one process, after checking that they agree; write one table and one JSON.
+
+    python -m benchmarks.run --out benchmarks/results            everything (make bench)
+    python -m benchmarks.run --only neighbors,prdc               some sections
+    python -m benchmarks.run --scale 0.1                         a tenth of the rows, to try the script itself
+
+Seconds depend on the machine; the ratios are what to read. Beside each stands the ceiling, from the same run: a bare
+matrix product of the same shape, or for the divergences the generation of the random bits they need.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+from tqdm import tqdm
+
+Row = dict[str, Any]
+
+
+def seconds(call: Callable[[], Any], repeats: int = 3) -> float:
+    """Median wall time, after one call that warms caches and threads (skipped for single, long runs)."""
+    if repeats > 1:
+        call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def row(name: str, ours: float, peers: dict[str, float], *, wanted: dict[str, float], ceiling: float | None) -> Row:
+    """One comparison: `peers` and `ceiling` in seconds; `wanted` is the ratio asked of a peer."""
+    return {
+        "name": name,
+        "seconds": ours,
+        "ceiling_seconds": ceiling,
+        "peers": {peer: {"seconds": t, "ratio": t / ours, "wanted": wanted.get(peer)} for peer, t in peers.items()},
+    }
+
+
+def gemm_seconds(n: int, m: int, k: int) -> float:
+    """Torch's float32 product (n, k) x (k, m), the ceiling of a computation of that shape."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    a = torch.from_numpy(rng.normal(size=(n, k)).astype(np.float32))
+    b = torch.from_numpy(rng.normal(size=(k, m)).astype(np.float32))
+    return seconds(lambda: a @ b)
+
+
+def bench_topp(scale: float) -> list[Row]:
+    from top_pr import compute_top_pr
+
+    from benchmarks import numpy_baseline
+    from egtmetrics import topp_precision_recall
+
+    n, d = int(10_000 * scale), 32
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(n, d)).astype(np.float32)
+    fake = (0.9 * rng.normal(size=(n, d)) + 0.1).astype(np.float32)
+
+    def top_pr() -> Any:
+        np.random.seed(0)  # noqa: NPY002  the peer draws from the global generator
+        return compute_top_pr(real_features=real, fake_features=fake, kernel="cosine")
+
+    start = time.perf_counter()
+    expected = top_pr()
+    reference_seconds = time.perf_counter() - start
+    same = topp_precision_recall(real, fake, compatibility="top-pr", random_state=0)
+    # The package computes in float32, so a score within its rounding of a threshold may fall to the other side.
+    for score, value in ((same.precision, expected["fidelity"]), (same.recall, expected["diversity"])):
+        assert abs(score - value) <= 2.0 / n, (score, value)
+
+    indices = rng.integers(n, size=(10, n)), rng.integers(n, size=(10, n))
+    own = topp_precision_recall(real, fake, bootstrap_indices=indices)
+    baseline = numpy_baseline.topp_precision_recall(real, fake, *indices)
+    np.testing.assert_allclose((own.precision, own.recall), baseline, atol=2.0 / n)
+
+    ours = seconds(lambda: topp_precision_recall(real, fake, n_bootstrap=10, random_state=0))
+    numpy_seconds = seconds(lambda: numpy_baseline.topp_precision_recall(real, fake, *indices), repeats=1)
+    distances = gemm_seconds(n, n, d)
+    rows = [
+        row(
+            f"TopP&R n = {n}, d = {d}, B = 10",
+            ours,
+            {"top-pr": reference_seconds, "vectorised NumPy": numpy_seconds},
+            wanted={"top-pr": 60, "vectorised NumPy": 12},
+            # two self-distances for the bandwidths, two for the bands, two cross; and the replicates' products
+            ceiling=6 * distances + 2 * gemm_seconds(n, 10, n),
+        )
+    ]
+    thousand = seconds(lambda: topp_precision_recall(real, fake, n_bootstrap=1000, random_state=0))
+    rows.append(
+        row(
+            f"TopP&R n = {n}, d = {d}, B = 1000",
+            thousand,
+            {"B = 10 of the same": ours},
+            wanted={"B = 10 of the same": 1 / 6},
+            ceiling=6 * distances + 2 * gemm_seconds(n, 1000, n),
+        )
+    )
+    return rows
+
+
+PEAK = """
+import sys
+import numpy as np
+from egtmetrics import topp_precision_recall
+n, n_bootstrap = int(sys.argv[1]), int(sys.argv[2])
+rng = np.random.default_rng(0)
+real = rng.normal(size=(n, 32)).astype(np.float32)
+fake = rng.normal(size=(n, 32)).astype(np.float32)
+topp_precision_recall(real, fake, n_bootstrap=n_bootstrap, random_state=0)
+with open("/proc/self/status") as status:  # unlike ru_maxrss, not inherited from the parent
+    print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024)
+"""
+
+
+def bench_memory(scale: float) -> list[Row]:
+    n = int(50_000 * scale)
+    rows = []
+    for n_bootstrap in (10, 1000):
+        command = [sys.executable, "-c", PEAK, str(n), str(n_bootstrap)]
+        start = time.perf_counter()
+        peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        entry = row(
+            f"TopP&R n = {n}, d = 32, B = {n_bootstrap}", time.perf_counter() - start, {}, wanted={}, ceiling=None
+        )
+        rows.append({**entry, "peak_megabytes": peak, "wanted_peak_megabytes": 500})
+    return rows
+
+
+def bench_neighbors(scale: float) -> list[Row]:
+    import faiss
+    from sklearn.neighbors import NearestNeighbors
+
+    from egtmetrics.ops import select_backend
+
+    backend = select_backend("cpu")
+    n, k = int(20_000 * scale), 5
+    rows = []
+    for d, wanted in ((64, 3.0), (768, 2.5)):
+        x = np.random.default_rng(d).normal(size=(n, d)).astype(np.float32)
+        index = faiss.IndexFlatL2(d)
+        index.add(x)
+        brute = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(x)
+        # All three give squared distances or their roots; the peers count the point itself first.
+        radii = np.sqrt(backend.kth_neighbor(x, n_neighbors=k))
+        np.testing.assert_allclose(np.sqrt(index.search(x, k + 1)[0][:, k]), radii, rtol=1e-4)
+        np.testing.assert_allclose(brute.kneighbors()[0][:, k - 1], radii, rtol=1e-4)
+        product = gemm_seconds(n, n, d)
+        rows.append(
+            row(
+                f"k-th neighbour n = {n}, d = {d}, k = {k}",
+                seconds(lambda x=x: backend.kth_neighbor(x, n_neighbors=k)),
+                {
+                    "faiss-cpu exact": seconds(lambda index=index, x=x: index.search(x, k + 1)),
+                    "scikit-learn brute": seconds(lambda brute=brute: brute.kneighbors()),
+                    "bare n x n x d product": product,
+                },
+                wanted={"faiss-cpu exact": wanted, "scikit-learn brute": wanted}
+                | ({"bare n x n x d product": 1.0} if d == 768 else {}),
+                ceiling=product,
+            )
+        )
+    return rows
+
+
+def torch_fidelity_prc() -> Callable[..., dict[str, Any]]:
+    """The peer's PRC on features. Its package imports torchvision for encoders that are not used here."""
+    for name in ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional"):
+        module = types.ModuleType(name)
+        module.CIFAR10 = module.CIFAR100 = module.STL10 = object  # type: ignore[attr-defined]
+        sys.modules[name] = module
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
+    from torch_fidelity.metric_prc import prc_features_to_metric
+
+    return prc_features_to_metric  # type: ignore[no-any-return]
+
+
+def bench_prdc(scale: float) -> list[Row]:
+    import torch
+    from prdc import compute_prdc
+
+    from egtmetrics import improved_precision_recall, precision_recall_density_coverage
+
+    prc = torch_fidelity_prc()
+    n, d = int(10_000 * scale), 768
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(n, d)).astype(np.float32)
+    fake = (0.98 * rng.normal(size=(n, d))).astype(np.float32)
+    ours = precision_recall_density_coverage(real, fake, n_neighbors=5)
+    expected = compute_prdc(real, fake, nearest_k=5)
+    for name, value in ours.scores().items():
+        np.testing.assert_allclose(value, expected[name], atol=3.0 / n, err_msg=name)
+    tensors = torch.from_numpy(fake), torch.from_numpy(real)  # the generated set comes first there
+    options = {"prc_neighborhood": 3, "prc_batch_size": 10_000, "verbose": False, "save_cpu_ram": False}
+    peer = prc(*tensors, **options)
+    improved = improved_precision_recall(real, fake)
+    np.testing.assert_allclose(improved.precision, float(peer["precision"]), atol=3.0 / n)
+    np.testing.assert_allclose(improved.recall, float(peer["recall"]), atol=3.0 / n)
+    product = gemm_seconds(n, n, d)
+    return [
+        row(
+            f"precision, recall, density, coverage n = {n}, d = {d}, k = 5",
+            seconds(lambda: precision_recall_density_coverage(real, fake, n_neighbors=5)),
+            {"prdc": seconds(lambda: compute_prdc(real, fake, nearest_k=5), repeats=1)},
+            wanted={"prdc": 8},
+            ceiling=2 * product,  # two halves of a self-distance and one cross
+        ),
+        row(
+            f"improved precision and recall n = {n}, d = {d}, k = 3",
+            seconds(lambda: improved_precision_recall(real, fake)),
+            {"torch-fidelity PRC": seconds(lambda: prc(*tensors, **options), repeats=2)},
+            wanted={"torch-fidelity PRC": 3},
+            ceiling=2 * product,
+        ),
+    ]
+
+
+def bench_divergences(scale: float) -> list[Row]:
+    """1000 groups x 100 bins x 12 divergences x 200 bootstrap replicates, of 1000 samples a side."""
+    from scipy import stats
+
+    from benchmarks import numpy_baseline
+    from egtmetrics.ops import Divergences, select_backend
+
+    backend = select_backend("cpu")
+    n_groups, n_bins, n_replicates, n = int(1000 * scale), 100, 200, 1000
+    rng = np.random.default_rng(0)
+    p, q = (rng.multinomial(n, rng.dirichlet(np.ones(n_bins), size=n_groups)) for _ in range(2))
+    codes = np.arange(12, dtype=np.int32)
+    divergences = Divergences(codes, np.where(codes == 10, 2.0, 0.5))
+
+    def ours() -> Any:
+        return backend.divergence_bootstrap(p, q, divergences, smoothing=0.5, n_replicates=n_replicates, seed=0)
+
+    values, replicates = ours()
+    vectorised, vectorised_replicates = numpy_baseline.divergence_bootstrap(p, q, 0.5, n_replicates, rng)
+    np.testing.assert_allclose(values, vectorised, rtol=1e-9, atol=1e-12)
+    # Other draws of the same law: the means over replicates and groups agree to their standard error.
+    for f in range(12):
+        difference = replicates[:, f] - vectorised_replicates[:, f]
+        assert abs(stats.ttest_1samp(difference.mean(axis=1), 0.0).statistic) < 5.0, f
+
+    few = max(1, n_groups // 100)
+    loop = seconds(lambda: numpy_baseline.divergence_loop(p[:few], q[:few], 0.5, n_replicates, rng), repeats=1)
+    numpy_seconds = seconds(lambda: numpy_baseline.divergence_bootstrap(p, q, 0.5, n_replicates, rng), repeats=1)
+    # Random bits that the draws need: about 2 a sample and level of the tree, from NumPy's generator of the same kind.
+    words = int(2 * n_groups * n_replicates * 2 * n * np.log2(n_bins) / 64)
+    philox = np.random.Philox(0)
+    return [
+        row(
+            f"f-divergences {n_groups} groups x {n_bins} bins x 12 x {n_replicates} replicates of {n} samples",
+            seconds(ours),
+            {
+                f"loop of SciPy and NumPy calls (timed on {few} groups)": loop * n_groups / few,
+                "vectorised NumPy": numpy_seconds,
+            },
+            wanted={f"loop of SciPy and NumPy calls (timed on {few} groups)": 50, "vectorised NumPy": 5},
+            ceiling=seconds(lambda: philox.random_raw(words)),
+        )
+    ]
+
+
+def bench_paper(scale: float) -> list[Row]:
+    """Two groups of 20,000 real and 20,000 fake, 768 features projected to 32, ten projections, B = 1000."""
+    from egtmetrics import GenerativeMetricFrame, topp_precision_recall
+
+    per_group = int(20_000 * scale)
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["a", "b"], per_group)
+    mixing = rng.normal(size=(64, 768)).astype(np.float32)
+
+    def features(spread: float) -> Any:
+        latent = rng.normal(size=(2 * per_group, 64)).astype(np.float32)
+        latent[per_group:] *= spread
+        return latent @ mixing
+
+    real, fake = features(1.0), features(0.8)
+    start = time.perf_counter()
+    GenerativeMetricFrame(
+        metrics={"topp": topp_precision_recall},
+        real=real,
+        fake=fake,
+        real_sensitive_features=groups,
+        fake_sensitive_features=groups,
+        random_state=0,
+        progress=True,
+    )
+    ours = time.perf_counter() - start
+    products = sum(
+        2 * gemm_seconds(n // 10, 1000, n) * 10 + 6 * gemm_seconds(n // 10, n, 32) * 10
+        for n in (per_group, per_group, 2 * per_group)
+    )
+    entry = row(
+        f"the paper's evaluation: 2 groups of {per_group}, d = 768, 10 projections, B = 1000",
+        ours,
+        {},
+        wanted={},
+        ceiling=10 * products,
+    )
+    return [{**entry, "wanted_seconds": 900}]
+
+
+SECTIONS: dict[str, Callable[[float], list[Row]]] = {
+    "topp": bench_topp,
+    "memory": bench_memory,
+    "neighbors": bench_neighbors,
+    "prdc": bench_prdc,
+    "divergences": bench_divergences,
+    "paper": bench_paper,
+}
+
+
+def table(rows: list[Row]) -> str:
+    lines = []
+    for entry in rows:
+        wanted = entry.get("wanted_seconds")
+        parts = [entry["name"], f"{entry['seconds']:.3g} s" + (f" (wanted < {wanted} s)" if wanted else "")]
+        ceiling = entry["ceiling_seconds"]
+        parts.append(f"{ceiling:.3g} s ({ceiling / entry['seconds']:.0%})" if ceiling else "")
+        peers = [
+            f"{peer}: {p['ratio']:.3g}x" + (f" (wanted {p['wanted']:.3g}x)" if p["wanted"] else "")
+            for peer, p in entry["peers"].items()
+        ]
+        if "peak_megabytes" in entry:
+            peers.append(f"peak {entry['peak_megabytes']:.0f} MB (wanted < {entry['wanted_peak_megabytes']} MB)")
+        lines.append([*parts, "; ".join(peers)])
+    return tabulate(lines, headers=["what", "ours", "ceiling (share reached)", "against"], tablefmt="github")
+
+
+def machine() -> dict[str, Any]:
+    from egtmetrics.ops._native import native_module
+
+    packages = ("egtmetrics", "numpy", "torch", "faiss-cpu", "scikit-learn", "prdc", "top-pr", "torch-fidelity")
+    return {
+        "processor": f"{len(os.sched_getaffinity(0))} cores of a shared {platform.machine()} server, no GPU",
+        "kernels": native_module().build_info(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for cpu.json and cpu.md; without it only the table is printed")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, of {', '.join(SECTIONS)}")
+    parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of rows")
+    arguments = parser.parse_args()
+    rows: list[Row] = []
+    for name in tqdm(arguments.only.split(","), desc="benchmarks"):
+        rows += SECTIONS[name](arguments.scale)
+    text = table(rows)
+    description = machine()
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        report = {"machine": description, "command": "make bench", "rows": rows}
+        (arguments.out / "cpu.json").write_text(json.dumps(report, indent=1) + "\n")
+        kernels = description["kernels"]
+        note = (
+            f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `make bench`.\n"
+        )
+        (arguments.out / "cpu.md").write_text(f"{text}\n\n{note}")
+
+
+if __name__ == "__main__":
+    main()
