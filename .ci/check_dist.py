@@ -71,6 +71,7 @@ def check_installed(wheel: Path) -> None:
 
 
 def main(folder: Path) -> None:
+    folder = folder.resolve()
     (sdist,), (wheel,) = sorted(folder.glob("*.tar.gz")), sorted(folder.glob("*.whl"))
     check_contents(sdist, wheel)
     check_installed(wheel)
