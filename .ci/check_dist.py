@@ -62,7 +62,7 @@ def check_installed(wheel: Path) -> None:
         empty = Path(folder) / "empty"
         empty.mkdir()
         for command in (
-            [python, "-m", "pip", "install", "--quiet", str(wheel), *STUBS],
+            [python, "-m", "pip", "install", "--quiet", f"{wheel}[figures,files]", *STUBS],
             [python, "-c", USE],
             [python, "-m", "egtmetrics", "info"],
             [python, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "egtmetrics"],
