@@ -4,8 +4,8 @@ The public names are imported on first use: importing the package loads no kerne
 script pays for nothing it does not call.
 
 The rooms, in the order the data walks: ``cli`` reads files and prints; ``report`` draws tables and figures; ``groups``
-splits samples by group and compares; ``metrics`` score one real and one fake set, blind to groups; ``ops`` are the
-array primitives, compiled (``csrc/``) or in NumPy.
+splits samples by group and compares; ``metrics`` and ``divergences`` score one real and one fake set, blind to groups;
+``ops`` are the array primitives, compiled (``csrc/``) or in NumPy.
 """
 
 from __future__ import annotations
@@ -16,6 +16,19 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from egtmetrics.divergences import (
+        classifier_f_divergence,
+        decompose,
+        f_divergence,
+        f_divergence_lower_bound,
+        frontier_integral,
+        kde_f_divergence,
+        knn_f_divergence,
+        knn_ratio_f_divergence,
+        mauve,
+        precision_recall_distributions,
+        quantized_f_divergence,
+    )
     from egtmetrics.groups import (
         GenerativeMetricFrame,
         MatchedSamples,
@@ -42,6 +55,19 @@ if TYPE_CHECKING:
     from egtmetrics.report import plot_precision_recall
 
 _HOME = {
+    "divergences": (
+        "classifier_f_divergence",
+        "decompose",
+        "f_divergence",
+        "f_divergence_lower_bound",
+        "frontier_integral",
+        "kde_f_divergence",
+        "knn_f_divergence",
+        "knn_ratio_f_divergence",
+        "mauve",
+        "precision_recall_distributions",
+        "quantized_f_divergence",
+    ),
     "groups": (
         "GenerativeMetricFrame",
         "MatchedSamples",
@@ -72,7 +98,9 @@ _ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
 __all__ = [
     "GenerativeMetricFrame",
     "MatchedSamples",
+    "classifier_f_divergence",
     "clipped_density_coverage",
+    "decompose",
     "delta_fid",
     "delta_p",
     "delta_p_plus_delta_r",
@@ -80,15 +108,24 @@ __all__ = [
     "delta_r",
     "ego",
     "egt",
+    "f_divergence",
+    "f_divergence_lower_bound",
     "frechet_distance",
+    "frontier_integral",
     "improved_precision_recall",
+    "kde_f_divergence",
     "kernel_distance",
+    "knn_f_divergence",
+    "knn_ratio_f_divergence",
     "match_sizes",
+    "mauve",
     "mgo",
     "p_precision_recall",
     "plot_precision_recall",
     "precision_recall_cover",
     "precision_recall_density_coverage",
+    "precision_recall_distributions",
+    "quantized_f_divergence",
     "topp_precision_recall",
 ]
 

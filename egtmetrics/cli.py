@@ -1,4 +1,4 @@
-"""The command line: ``egtmetrics evaluate`` and ``egtmetrics info``.
+"""The command line: ``egtmetrics evaluate``, ``egtmetrics reproduce`` and ``egtmetrics info``.
 
 Results go to stdout; progress, warnings and errors to stderr, one line each. The exit status is 0, 2 for arguments or
 files that cannot be used, and 130 after Ctrl-C. Everything slow is imported where it is needed, so that ``--help`` is
@@ -33,6 +33,9 @@ _METRICS = {
     "clipped": "clipped_density_coverage",
     "fid": "frechet_distance",
     "kid": "kernel_distance",
+    "mauve": "mauve",
+    "frontier": "frontier_integral",
+    "prd": "precision_recall_distributions",
 }
 """Names on the command line, and of the package's functions."""
 _FIGURE_METRICS = ("topp", "prdc", "ipr", "p-pr", "cover")
@@ -171,6 +174,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
+    reproduce = commands.add_parser(
+        "reproduce",
+        help="compute a figure of the paper again",
+        description="Compute a figure of the paper again, print its numbers and draw it.",
+        epilog="example:\n  egtmetrics reproduce figure1 --figure figure1.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    reproduce.set_defaults(run=_reproduce)
+    reproduce.add_argument("what", choices=("figure1",), help="figure1: equal divergence, unequal groups")
+    reproduce.add_argument(
+        "--figure",
+        type=Path,
+        default=Path("figure1.png"),
+        metavar="FILE",
+        help="where to draw it (default: %(default)s)",
+    )
+
     info = commands.add_parser("info", help="versions, and what the kernels run on", description=_info.__doc__)
     info.set_defaults(run=_info)
     return parser
@@ -245,13 +265,8 @@ def _metrics(args: argparse.Namespace) -> dict[str, Callable[..., Any]]:
 
 def _check_outputs(args: argparse.Namespace) -> str | None:
     """Refuse, before anything is computed, what could not be written after; return the metric to draw."""
-    figure = [] if args.figure is None else [args.figure]
-    for path in [*args.out, *figure]:
-        folder = path.parent
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            reason = "it is a folder" if path.is_dir() else f"{folder} is no folder to write in"
-            raise ValueError(f"{path}: cannot be written, because {reason}")
-    if not figure:
+    _check_writable([*args.out, *([] if args.figure is None else [args.figure])])
+    if args.figure is None:
         return None
     from egtmetrics.report.figures import check_figure_suffix, figure_class
 
@@ -264,6 +279,14 @@ def _check_outputs(args: argparse.Namespace) -> str | None:
             f"{', '.join(_FIGURE_METRICS)}"
         )
     return drawn
+
+
+def _check_writable(paths: Sequence[Path]) -> None:
+    for path in paths:
+        folder = path.parent
+        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+            reason = "it is a folder" if path.is_dir() else f"{folder} is no folder to write in"
+            raise ValueError(f"{path}: cannot be written, because {reason}")
 
 
 def _match(samples: Mapping[str, Any], *, across_groups: bool, seed: int) -> tuple[Mapping[str, Any], dict[str, Any]]:
@@ -282,6 +305,24 @@ def _match(samples: Mapping[str, Any], *, across_groups: bool, seed: int) -> tup
         "ego_before": ego(fake_labels, real_sensitive_features=real_labels),
     }
     return {name: getattr(matched, name) for name in samples}, facts
+
+
+def _reproduce(args: argparse.Namespace) -> None:
+    _check_writable([args.figure])
+    from egtmetrics.report.figures import check_figure_suffix, figure_class
+
+    check_figure_suffix(args.figure)
+    figure_class()
+    from egtmetrics.divergences import figure1
+    from egtmetrics.report import save_figure
+    from egtmetrics.report.figure1 import describe_figure1, plot_figure1
+
+    data = figure1()
+    print("Jensen-Shannon divergence in bits (0 to 2) between real and generated data, for each of two groups:\n")
+    print(describe_figure1(data))
+    print("\nThe paper names (0.02, 1.98) on this level set. Gaussian models do not reach it; Theorem A.3 does.")
+    save_figure(plot_figure1(data), args.figure)
+    print(f"egtmetrics: wrote {args.figure}", file=sys.stderr)
 
 
 def _info(args: argparse.Namespace) -> None:

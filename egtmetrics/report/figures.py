@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """The palette of Okabe and Ito, told apart by every common kind of colour vision, without its too light yellow."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One more than the colours, so that the pair of the two repeats only after 56 groups."""
@@ -91,7 +91,7 @@ def plot_precision_recall(
             [point["precision"] for point in here],
             [point["recall"] for point in here],
             s=56,
-            color=_COLORS[rank % len(_COLORS)],
+            color=COLORS[rank % len(COLORS)],
             marker=_MARKERS[rank % len(_MARKERS)],
             edgecolors="white",
             linewidths=0.8,

@@ -1,0 +1,594 @@
+"""The paper's lemmas and theorems as functions that construct what they claim to exist.
+
+The proofs of Lemma A.1 and Theorem A.3 cut a set of any wanted probability out of a law without atoms. Here a law is a
+list of cells (or a density that is constant on each), and a cell is cut in two where it has to be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Hashable
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+
+from egtmetrics.divergences.decomposition import (
+    check_grouped,
+    check_grouped_pair,
+    conditional_divergences,
+    group_sums,
+    matching_odds,
+)
+from egtmetrics.divergences.exact import check_distribution, divergence_terms
+from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+
+_Pair: TypeAlias = Callable[[float, float], tuple[float, float]]
+
+_LOG_SMALLEST = math.log(1e-300)
+_ROUNDING = 1e-12
+_LARGEST_CLOSURE = 100_000
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TwoLevelModel:
+    """What :func:`two_level_model` returns: R and Q on the cells of R, one of them cut in two."""
+
+    r: Values
+    """Probabilities of the cells under R, ``(K + 1,)``, or ``(K,)`` where no cut was needed."""
+    q: Values
+    """The same under Q."""
+    cell: NDArray[np.intp]
+    """Which of the K cells each of them is a part of."""
+    share: Values
+    """What part of that cell it is, so that it has this share of the cell's width."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UnequalModel:
+    """What :func:`unequal_model` returns: P and Q^gamma on the cells of P, one of each group cut in two."""
+
+    p: Values
+    """Probabilities of the cells under P, ``(K + |A|,)`` or fewer."""
+    q: Values
+    """The same under Q^gamma."""
+    groups: NDArray[Any]
+    """The group of each cell."""
+    cell: NDArray[np.intp]
+    """Which of the K cells each of them is a part of."""
+    share: Values
+    """What part of that cell it is."""
+    parameters: dict[Hashable, tuple[float, float]]
+    """(alpha, beta) of Lemma A.1 by group."""
+    by_group: dict[Hashable, float]
+    """D_f(P_a||Q_a^gamma)."""
+    worst_group: Hashable
+
+
+def phi(alpha: float, beta: float, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
+    r"""The divergence D_f(R||Q_alpha^beta) of Lemma A.1, the same for every R.
+
+    .. math::
+
+        \varphi(\alpha, \beta) = \frac1\beta f(\beta\alpha)
+            + \frac{\beta - 1}{\beta} f\Big(\frac{(1 - \alpha)\beta}{\beta - 1}\Big)
+
+    This is the divergence between two coins, of probability alpha under R and 1/beta under Q.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < alpha < 1 < beta < inf.
+
+    Notes
+    -----
+    Source: equation 2 of the EGT paper, proof of Lemma A.1. It is 0 on alpha beta = 1, for example at (1/2, 2), and
+    tends to f(0) + fbar(inf) for alpha -> 1 and beta -> inf.
+
+    Examples
+    --------
+    >>> phi(0.5, 2.0)
+    0.0
+    >>> round(phi(0.75, 4.0, f="tv"), 12)
+    0.5
+    """
+    generator = get_generator(f)
+    scale = unit_scale(generator, base)
+    _check_alpha_beta(alpha, beta)
+    return scale * _phi(generator, alpha, beta)
+
+
+def two_level_model(r: Any, *, alpha: float, beta: float) -> TwoLevelModel:
+    """The law Q_alpha^beta of Lemma A.1, with the support of R and D_f(R||Q) = phi(alpha, beta) for every f.
+
+    Q has density r / (alpha beta) on a set A with R(A) = alpha, and r (1 - 1/beta) / (1 - alpha) outside. A takes the
+    cells in their order, the last one in part, until its probability is alpha; the smaller of A and its complement
+    comes first.
+
+    Parameters
+    ----------
+    r
+        Probabilities of cells, ``(K,)``. The lemma needs a law without atoms, and so does this: a cell is divisible.
+        On K indivisible atoms its statement fails, since R(A) then takes finitely many values: for fair coins, the
+        total variation reaches at most 1/2 with equal support.
+
+    Raises
+    ------
+    ValueError
+        If r is no pmf, unless 0 < alpha < 1 < beta < inf, or if a probability of Q underflows.
+
+    Notes
+    -----
+    Source: equation 1 of the EGT paper, proof of Lemma A.1. Time and memory O(K).
+
+    Examples
+    --------
+    >>> model = two_level_model([0.5, 0.5], alpha=0.25, beta=2.0)
+    >>> model.r, model.q, model.cell
+    (array([0.25, 0.25, 0.5 ]), array([0.5       , 0.16666667, 0.33333333]), array([0, 0, 1]))
+    """
+    checked = check_distribution(r, "r")
+    if checked.ndim != 1:
+        raise ValueError(f"r has shape {checked.shape}, expected (K,)")
+    _check_alpha_beta(alpha, beta)
+    first = min(alpha, 1.0 - alpha)
+    inside = np.clip(first - (np.cumsum(checked) - checked), 0.0, checked)
+    parts = np.stack([inside, checked - inside], axis=1)
+    density = np.array([1.0 / (alpha * beta), (beta - 1.0) / beta / (1.0 - alpha)])
+    if alpha > 0.5:
+        density = density[::-1]
+    keep = parts > 0.0
+    keep[:, 1] |= checked == 0.0  # a cell outside the support stays, with probability 0 in both
+    cell = np.nonzero(keep)[0]
+    whole = np.where(checked > 0.0, checked, 1.0)[cell]
+    kept, fake = parts[keep], (parts * density)[keep]
+    if ((kept > 0.0) & (fake == 0.0)).any():
+        raise ValueError(
+            f"r has cells so small that their probability under Q underflows with alpha={alpha:g} and beta={beta:g}; "
+            "merge or drop them"
+        )
+    return TwoLevelModel(
+        r=kept,
+        q=fake,
+        cell=cell,
+        share=np.where(checked[cell] > 0.0, kept / whole, 1.0),
+    )
+
+
+def solve_divergence(f: GeneratorLike, value: float, *, base: float | None = None) -> tuple[float, float]:
+    """Return some (alpha, beta) with phi(alpha, beta) = value, for any value in (0, f(0) + fbar(inf)).
+
+    One parameter is fixed and the other found by bisection, on which phi is monotone: beta for alpha = 1 - 2^-k, or
+    alpha for beta = 1 / (1 - 2^-k), with the smallest k for which the value can be reached.
+
+    Raises
+    ------
+    ValueError
+        If the value is outside that interval, or so close to an end of it that no pair of float64 numbers gives it.
+
+    Notes
+    -----
+    Source: Lemma A.1 of the EGT paper, whose intermediate value argument this carries out. The interval is open at 0
+    only by the paper's wording: Q = R gives 0. The result is within 1e-9 relative of the value.
+
+    Examples
+    --------
+    >>> alpha, beta = solve_divergence("js", 1.5, base=2)
+    >>> round(phi(alpha, beta, f="js", base=2), 9)
+    1.5
+    """
+    generator = get_generator(f)
+    scale = unit_scale(generator, base)
+    if not 0.0 < value < scale * generator.maximum:
+        raise ValueError(
+            f"value={value!r} is not between 0 and {scale * generator.maximum:g}, the maximum f(0) + fbar(inf) of "
+            f"{generator.name!r} (both excluded)"
+        )
+    return _solve(generator, value / scale)
+
+
+def largest_feasible_gap(eps: float, proportion: float, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
+    r"""The supremum of the group gaps gamma that a model at global divergence eps can have, with matching odds.
+
+    For a worst group of the given proportion (one over the number of groups under equalized odds),
+
+    .. math::
+
+        \min\Big(\frac{f(0) + \bar f(\infty) - \epsilon}{1 - \pi}, \frac{\epsilon}{\pi}\Big).
+
+    No model exceeds it: eps = sum_a pi_a D_a with D_a in [0, f(0) + fbar(inf)], the worst D at least gamma above the
+    others. :func:`unequal_model` reaches every gamma below it.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 < eps < f(0) + fbar(inf) and 0 < proportion < 1.
+
+    Notes
+    -----
+    Source: proof of Theorem A.3 of the EGT paper, see :func:`unequal_model`.
+
+    Examples
+    --------
+    With two groups, total variation and eps at 95 % of the maximum, far from the gamma < eps that the theorem grants:
+
+    >>> round(largest_feasible_gap(0.95, 0.5, f="tv"), 12)
+    0.1
+    """
+    generator = get_generator(f)
+    maximum = unit_scale(generator, base) * generator.maximum
+    if not 0.0 < eps < maximum:
+        raise ValueError(
+            f"eps={eps!r} is not between 0 and {maximum:g}, the maximum f(0) + fbar(inf) of {generator.name!r} (both "
+            "excluded)"
+        )
+    if not 0.0 < proportion < 1.0:
+        raise ValueError(f"proportion={proportion!r} is not between 0 and 1; pass the share of the worst group")
+    return min((maximum - eps) / (1.0 - proportion), eps / proportion)
+
+
+def unequal_model(
+    p: Any,
+    groups: Any,
+    *,
+    eps: float,
+    gamma: float,
+    f: GeneratorLike = "kl",
+    base: float | None = None,
+    worst_group: Hashable | None = None,
+) -> UnequalModel:
+    r"""The model Q^gamma of Theorem A.3: matching odds, global divergence eps, one group worse than the rest by gamma.
+
+    With pi the share of the worst group, its conditional divergence is eps + gamma (1 - pi) and that of every other
+    group eps - gamma pi, so that their mean is eps and Lemma A.2 makes that D_f(P||Q). Each conditional comes from
+    Lemma A.1. If P has equalized odds, these are the paper's values, and Q
+    has equalized odds too.
+
+    Parameters
+    ----------
+    p
+        Probabilities of cells ``(K,)``, each of which may be cut in two.
+    groups
+        The label of each cell, ``(K,)``, for at least two groups.
+    eps, gamma
+        The global divergence, and the gap, from 0 to below :func:`largest_feasible_gap`; in units of ``base``.
+    f, base
+        See :func:`~egtmetrics.divergences.f_divergence`.
+    worst_group
+        Which group is worse. None takes the first in sorted order.
+
+    Raises
+    ------
+    ValueError
+        If eps + gamma (1 - pi) is not below f(0) + fbar(inf), or eps - gamma pi not above 0; if P is no pmf or a
+        group has no mass; or if float64 cannot hold the model.
+
+    Notes
+    -----
+    Three things about the theorem as printed. Its condition gamma < eps is neither sufficient (both inequalities above
+    are needed, and the first does not follow) nor necessary (eps = 1 and gamma = 1.96 give the paper's pair 0.02 and
+    1.98). Equalized odds of P are not needed; with matching odds the construction works for any proportions. And it
+    needs a continuous f, which leaves out the precision and recall of supports that the experiments measure.
+
+    Source: Theorem 3.1 (A.3) of the EGT paper. Time and memory O(K).
+
+    Examples
+    --------
+    >>> model = unequal_model([0.25] * 4, ["f", "f", "m", "m"], eps=1.0, gamma=1.96, f="js", base=2)
+    >>> {a: round(d, 9) for a, d in model.by_group.items()}
+    {'f': 1.98, 'm': 0.02}
+    """
+    generator = get_generator(f)
+    scale = unit_scale(generator, base)
+    checked, codes, labels = check_grouped(p, "p", groups)
+    proportions = _check_non_trivial(group_sums(checked, codes), labels, "p")
+    worst = labels[0] if worst_group is None else worst_group
+    if worst not in labels:
+        raise ValueError(f"worst_group={worst_group!r} is none of the groups {', '.join(map(repr, labels))}")
+    share = float(proportions[labels.index(worst)])
+    largest = largest_feasible_gap(eps, share, f=generator, base=base)
+    if not 0.0 <= gamma < largest:
+        raise ValueError(
+            f"gamma={gamma!r} is not feasible with eps={eps!r}: the worst group, of proportion pi={share:g}, needs "
+            f"eps + gamma (1 - pi) below the maximum {scale * generator.maximum:g} of {generator.name!r} and the "
+            f"others eps - gamma pi above 0; pass gamma in [0, {largest:g})"
+        )
+    pieces: list[TwoLevelModel] = []
+    parameters: dict[Hashable, tuple[float, float]] = {}
+    for code, label in enumerate(labels):
+        target = eps + gamma * (1.0 - share) if label == worst else eps - gamma * share
+        alpha, beta = parameters[label] = solve_divergence(generator, target, base=base)
+        pieces.append(two_level_model(checked[codes == code] / proportions[code], alpha=alpha, beta=beta))
+    cell = np.concatenate([np.nonzero(codes == code)[0][piece.cell] for code, piece in enumerate(pieces)])
+    order = np.argsort(cell, kind="stable")
+    refined_p, refined_q = (
+        np.concatenate([pi * law for pi, law in zip(proportions, laws, strict=True)])[order]
+        for laws in ([piece.r for piece in pieces], [piece.q for piece in pieces])
+    )
+    cell = cell[order]
+    reached = scale * conditional_divergences(generator, refined_p, refined_q, codes[cell])
+    return UnequalModel(
+        p=refined_p,
+        q=refined_q,
+        groups=pd.Index(labels, tupleize_cols=False).to_numpy()[codes[cell]],
+        cell=cell,
+        share=np.concatenate([piece.share for piece in pieces])[order],
+        parameters=parameters,
+        by_group=dict(zip(labels, reached.tolist(), strict=True)),
+        worst_group=worst,
+    )
+
+
+def conditional_closure(models: Any, groups: Any) -> Values:
+    """The conditional closure of a finite family: every mixture of its conditionals at every one of its proportions.
+
+    Parameters
+    ----------
+    models
+        The family, ``(M, K)``: M pmfs, each with mass in every group.
+    groups
+        The label of each atom, ``(K,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(M^(G + 1), K)`` for G groups, repetitions included. The members of the family are among them.
+
+    Raises
+    ------
+    ValueError
+        If a model is no pmf or has no mass in a group, or the closure has more than 100000 members.
+
+    Notes
+    -----
+    Source: Definition 4.2 of the EGT paper. Time and memory O(M^(G + 1) K); the minimum of a divergence over
+    the closure needs no enumeration, see :func:`egt_lower_bound`.
+
+    Examples
+    --------
+    >>> conditional_closure([[0.25, 0.25, 0.5], [0.5, 0.0, 0.5]], ["f", "f", "m"])[:4:2]
+    array([[0.25, 0.25, 0.5 ],
+           [0.5 , 0.  , 0.5 ]])
+    """
+    family, codes, labels = _check_family(models, groups)
+    n_models, n_groups = len(family), len(labels)
+    n_members = n_models ** (n_groups + 1)
+    if n_members > _LARGEST_CLOSURE:
+        raise ValueError(
+            f"the conditional closure of {n_models} models over {n_groups} groups has {n_members} members, more than "
+            f"{_LARGEST_CLOSURE}; pass fewer models, or use egt_lower_bound, which needs no enumeration"
+        )
+    proportions = np.stack([group_sums(model, codes) for model in family])
+    conditionals = family / proportions[:, codes]
+    choices = np.array(list(itertools.product(range(n_models), repeat=n_groups + 1)))
+    of_group = conditionals[choices[:, 1:][:, codes], np.arange(len(codes))]
+    return np.asarray(proportions[choices[:, :1], codes] * of_group)
+
+
+def egt_lower_bound(
+    p: Any, models: Any, groups: Any, *, delta: float, f: GeneratorLike = "kl", base: float | None = None
+) -> float:
+    r"""What Theorem A.4 says no member of the family with delta-EGT can fall below: max_a D_f(P_a||Q*_a) - delta.
+
+    Q* minimises the divergence over the conditional closure. With matching odds the divergence is a mean over groups,
+    so Q*_a is the best conditional in the family for each group by itself:
+
+    .. math::
+
+        D_f(P \| Q) \ge \max_a \min_{Q' \in \mathcal Q} D_f(P_a \| Q'_a) - \delta.
+
+    Parameters
+    ----------
+    p
+        The real law, ``(K,)``.
+    models
+        The family, ``(M, K)``, with the group proportions of p.
+    groups
+        The label of each atom, ``(K,)``.
+    delta
+        The delta of the delta-EGT, at least 0: see :func:`delta_egt`.
+    f, base
+        See :func:`~egtmetrics.divergences.f_divergence`.
+
+    Returns
+    -------
+    float
+        The bound; negative where delta is large, and then it says nothing.
+
+    Raises
+    ------
+    ValueError
+        If p or a model is no pmf, a group has no mass, the odds do not match, or delta is negative or NaN.
+
+    Notes
+    -----
+    The bound also holds with max_a (D_f(P_a||Q*_a) - delta (1 - pi_a)), which is never lower: group a itself adds
+    nothing to the gaps that delta bounds. Equalized odds of P, which the proof mentions, are not used.
+
+    Source: Theorem 4.3 (A.4) of the EGT paper. Time O(M K).
+
+    Examples
+    --------
+    >>> models = [[0.25, 0.25, 0.25, 0.25], [0.4, 0.1, 0.1, 0.4]]
+    >>> round(egt_lower_bound([0.3, 0.2, 0.3, 0.2], models, ["f", "f", "m", "m"], delta=0.05, f="tv"), 12)
+    0.05
+    """
+    generator = get_generator(f)
+    scale = unit_scale(generator, base)
+    delta = _check_delta(delta)
+    family, codes, labels = _check_family(models, groups)
+    checked, _, _ = check_grouped(p, "p", groups)
+    proportions = _check_non_trivial(group_sums(checked, codes), labels, "p")
+    for i, model in enumerate(family):
+        if not matching_odds(proportions, group_sums(model, codes)):
+            raise ValueError(
+                f"models[{i}] has group proportions {group_sums(model, codes)} and p {proportions}; the theorem is "
+                "for families with matching odds"
+            )
+    divergences = np.stack([conditional_divergences(generator, checked, model, codes) for model in family])
+    return scale * float(divergences.min(axis=0).max()) - delta
+
+
+def delta_egt(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
+    """The smallest delta for which Q and P satisfy delta-EGT: the largest difference of D_f(P_a||Q_a) between groups.
+
+    It is inf where some conditional divergences are infinite and some are not.
+
+    Raises
+    ------
+    ValueError
+        If p or q is no pmf, there are fewer than two groups, a group has no mass in p or in q, or all conditional
+        divergences are infinite: their differences are then undefined.
+
+    Notes
+    -----
+    Source: Definition 4.1 of the EGT paper. Time and memory O(K).
+
+    Examples
+    --------
+    >>> round(delta_egt([0.2, 0.3, 0.5], [0.3, 0.2, 0.5], ["f", "f", "m"], f="tv"), 12)
+    0.2
+    """
+    generator = get_generator(f)
+    scale = unit_scale(generator, base)
+    checked_p, checked_q, codes, labels = check_grouped_pair(p, q, groups)
+    if len(labels) < 2:
+        raise ValueError("groups names one group, but a difference needs two; check the labels")
+    for law, name in ((checked_p, "p"), (checked_q, "q")):
+        _check_non_trivial(group_sums(law, codes), labels, name)
+    divergences = scale * conditional_divergences(generator, checked_p, checked_q, codes)
+    if np.isinf(divergences).all():
+        raise ValueError(
+            f"D_f(P_a||Q_a) is infinite in every group for {generator.name!r}, so that differences are undefined; "
+            "choose a bounded f, for example 'js'"
+        )
+    return float(divergences.max() - divergences.min())
+
+
+def is_delta_egt(
+    p: Any, q: Any, groups: Any, *, delta: float, f: GeneratorLike = "kl", base: float | None = None
+) -> bool:
+    """Whether all |D_f(P_a||Q_a) - D_f(P_b||Q_b)| <= delta (Definition 4.1), up to a rounding error of 1e-12.
+
+    Raises
+    ------
+    ValueError
+        As :func:`delta_egt`, and if delta is negative or NaN.
+
+    Examples
+    --------
+    >>> is_delta_egt([0.2, 0.3, 0.5], [0.3, 0.2, 0.5], ["f", "f", "m"], delta=0.1, f="tv")
+    False
+    """
+    return delta_egt(p, q, groups, f=f, base=base) <= _check_delta(delta) + _ROUNDING
+
+
+def is_delta_ego(q: Any, groups: Any, *, delta: float = 0.0) -> bool:
+    """Whether Q has delta-equalized odds: all |pi_a - pi_b| <= delta, up to a rounding error of 1e-12.
+
+    Raises
+    ------
+    ValueError
+        If q is no pmf, labels are missing, or delta is negative or NaN.
+
+    Notes
+    -----
+    Source: Definition 2.2 of the EGT paper. The groups are those that label an atom, with mass or without.
+
+    Examples
+    --------
+    >>> is_delta_ego([0.2, 0.3, 0.5], ["f", "f", "m"])
+    True
+    """
+    checked, codes, _ = check_grouped(q, "q", groups)
+    proportions = group_sums(checked, codes)
+    return bool(proportions.max() - proportions.min() <= _check_delta(delta) + _ROUNDING)
+
+
+def is_delta_mgo(p: Any, q: Any, groups: Any, *, delta: float = 0.0) -> bool:
+    """Whether P and Q have delta-matching odds: all |pi_a^Q - pi_a^P| <= delta, up to a rounding error of 1e-12.
+
+    Raises
+    ------
+    ValueError
+        If p or q is no pmf, their sizes differ, a label is missing, a group has no mass in either, or delta is
+        negative or NaN.
+
+    Notes
+    -----
+    Source: Definition 2.2 of the EGT paper.
+
+    Examples
+    --------
+    >>> is_delta_mgo([0.2, 0.3, 0.5], [0.4, 0.2, 0.4], ["f", "f", "m"], delta=0.05)
+    False
+    """
+    checked_p, checked_q, codes, _ = check_grouped_pair(p, q, groups)
+    excess = group_sums(checked_q, codes) - group_sums(checked_p, codes)
+    return bool(np.abs(excess).max() <= _check_delta(delta) + _ROUNDING)
+
+
+def _phi(generator: FGenerator, alpha: float, beta: float) -> float:
+    real, fake = np.array([alpha, 1.0 - alpha]), np.array([1.0 / beta, (beta - 1.0) / beta])
+    return max(float(divergence_terms(generator, real, fake).sum()), 0.0)
+
+
+def _solve(generator: FGenerator, value: float) -> tuple[float, float]:
+    for k in range(1, 53):
+        fixed = 1.0 - 2.0**-k
+        for pair in (_fixed_alpha, _fixed_beta):
+
+            def excess(log_free: float, pair: _Pair = pair, fixed: float = fixed) -> float:
+                return min(_phi(generator, *pair(fixed, math.exp(log_free))), 2.0 * value) - value
+
+            if excess(_LOG_SMALLEST) <= 0.0:
+                continue
+            # where the free number equals the fixed one, both coins are the same and phi is 0
+            log_free = brentq(excess, _LOG_SMALLEST, math.log(fixed), xtol=1e-15, rtol=1e-15, maxiter=1000)
+            alpha, beta = pair(fixed, math.exp(log_free))
+            if abs(_phi(generator, alpha, beta) - value) <= 1e-9 * value + 1e-15:
+                return alpha, beta
+    raise ValueError(
+        f"a divergence of {value!r} nats is too close to an end of the range of {generator.name!r} for float64; choose "
+        "one further inside"
+    )
+
+
+def _fixed_alpha(alpha: float, inverse_beta: float) -> tuple[float, float]:
+    return alpha, 1.0 / inverse_beta
+
+
+def _fixed_beta(inverse_beta: float, alpha: float) -> tuple[float, float]:
+    return alpha, 1.0 / inverse_beta
+
+
+def _check_alpha_beta(alpha: float, beta: float) -> None:
+    if not (0.0 < alpha < 1.0 < beta < math.inf):
+        raise ValueError(f"alpha={alpha!r} and beta={beta!r}, expected 0 < alpha < 1 < beta < inf")
+
+
+def _check_delta(delta: float) -> float:
+    if not delta >= 0.0:
+        raise ValueError(f"delta={delta!r} is no number of at least 0; pass one")
+    return delta
+
+
+def _check_non_trivial(proportions: Values, labels: list[Hashable], name: str) -> Values:
+    for label, proportion in zip(labels, proportions, strict=True):
+        if proportion == 0.0:
+            raise ValueError(f"group {label!r} has no mass in {name}, so that it has no conditional law there")
+    return proportions
+
+
+def _check_family(models: Any, groups: Any) -> tuple[Values, NDArray[np.intp], list[Hashable]]:
+    family = check_distribution(models, "models")
+    if family.ndim != 2:
+        raise ValueError(f"models has shape {family.shape}, expected (M, K): one row for each model")
+    _, codes, labels = check_grouped(family[0], "models[0]", groups)
+    for i, model in enumerate(family):
+        _check_non_trivial(group_sums(model, codes), labels, f"models[{i}]")
+    return family, codes, labels
