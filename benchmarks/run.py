@@ -15,7 +15,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import time
@@ -31,16 +30,14 @@ from tqdm import tqdm
 Row = dict[str, Any]
 
 
-def seconds(call: Callable[[], Any], repeats: int = 3) -> float:
-    """Median wall time, after one call that warms caches and threads (skipped for single, long runs)."""
-    if repeats > 1:
-        call()
+def seconds(call: Callable[[], Any], repeats: int = 5) -> float:
+    """Smallest wall time of some calls: the machine is shared, and others only ever add to it."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return min(times)
 
 
 def row(name: str, ours: float, peers: dict[str, float], *, wanted: dict[str, float], ceiling: float | None) -> Row:
@@ -92,7 +89,7 @@ def bench_topp(scale: float) -> list[Row]:
     np.testing.assert_allclose((own.precision, own.recall), baseline, atol=2.0 / n)
 
     ours = seconds(lambda: topp_precision_recall(real, fake, n_bootstrap=10, random_state=0))
-    numpy_seconds = seconds(lambda: numpy_baseline.topp_precision_recall(real, fake, *indices), repeats=1)
+    numpy_seconds = seconds(lambda: numpy_baseline.topp_precision_recall(real, fake, *indices), repeats=2)
     distances = gemm_seconds(n, n, d)
     rows = [
         row(
@@ -221,7 +218,7 @@ def bench_prdc(scale: float) -> list[Row]:
         row(
             f"precision, recall, density, coverage n = {n}, d = {d}, k = 5",
             seconds(lambda: precision_recall_density_coverage(real, fake, n_neighbors=5)),
-            {"prdc": seconds(lambda: compute_prdc(real, fake, nearest_k=5), repeats=1)},
+            {"prdc": seconds(lambda: compute_prdc(real, fake, nearest_k=5), repeats=2)},
             wanted={"prdc": 8},
             ceiling=2 * product,  # two halves of a self-distance and one cross
         ),
@@ -261,8 +258,8 @@ def bench_divergences(scale: float) -> list[Row]:
         assert abs(stats.ttest_1samp(difference.mean(axis=1), 0.0).statistic) < 5.0, f
 
     few = max(1, n_groups // 100)
-    loop = seconds(lambda: numpy_baseline.divergence_loop(p[:few], q[:few], 0.5, n_replicates, rng), repeats=1)
-    numpy_seconds = seconds(lambda: numpy_baseline.divergence_bootstrap(p, q, 0.5, n_replicates, rng), repeats=1)
+    loop = seconds(lambda: numpy_baseline.divergence_loop(p[:few], q[:few], 0.5, n_replicates, rng))
+    numpy_seconds = seconds(lambda: numpy_baseline.divergence_bootstrap(p, q, 0.5, n_replicates, rng), repeats=2)
     # Random bits that the draws need: about 2 a sample and level of the tree, from NumPy's generator of the same kind.
     words = int(2 * n_groups * n_replicates * 2 * n * np.log2(n_bins) / 64)
     philox = np.random.Philox(0)

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
@@ -25,8 +26,7 @@ from egtmetrics.divergences.estimates import (
     N_BLOCKS,
     DivergenceEstimate,
     Interval,
-    block_interval,
-    block_standard_error,
+    block_errors,
     check_level,
     mean_over_both,
     random_blocks,
@@ -35,8 +35,6 @@ from egtmetrics.divergences.estimates import (
 from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
 
 _BLOCK_BYTES = 1 << 25
-_LARGEST_LOG_RATIO = 700.0
-"""Above it exp overflows."""
 _SEPARATE_AUC = 0.999
 _ROWS_PER_COEFFICIENT = 10
 
@@ -59,6 +57,7 @@ def kde_f_divergence(
     with r the ratio of the densities and g(t) = f(t) - f'(1) (t - 1), which gives the same divergence as f and is not
     negative. Each density is taken without the point at which it is evaluated. The kernel of a set of n rows has
     n^(-2/(d + 4)) times the covariance of the set (Scott's rule), so any affine coordinates give the same estimate.
+    Ratios are cut off at n + m and its inverse.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def kde_f_divergence(
     -----
     Smoothing makes both laws more alike, and lowers the value; noise in the densities raises it, and prevails in more
     than a few dimensions. Interval: Student's, from ten disjoint blocks of both sets, each with its own bandwidth and
-    the covariance of the whole set; see :func:`~egtmetrics.divergences.estimates.block_standard_error`. It tells of
+    the covariance of the whole set; see :func:`~egtmetrics.divergences.estimates.block_errors`. It tells of
     noise, not of bias. Time O((n + m)^2 d), memory O((n + m) d); distances are held a block at a time.
 
     References
@@ -114,7 +113,7 @@ def kde_f_divergence(
     factors = _covariance_factor(real, "real"), _covariance_factor(fake, "fake")
 
     log_ratios = _kernel_log_ratios(real, fake, *factors)
-    value = unit * mean_over_both(generator, *map(_exp, log_ratios))
+    value = unit * mean_over_both(generator, *_cut_off(*log_ratios))
     notes = _separation_notes(*log_ratios)
     n_rows, d = min(len(real), len(fake)), real.shape[1]
     if 2.0**d > n_rows:
@@ -122,23 +121,22 @@ def kde_f_divergence(
             f"{n_rows} rows in {d} dimensions: a kernel holds few points, and the bias is large; reduce the dimension, "
             "for example with PCA, or use classifier_f_divergence"
         )
-    standard_error = None
-    if n_rows < 2 * N_BLOCKS:
-        notes.append(f"no interval: it needs {2 * N_BLOCKS} rows in either set")
-    else:
+    block_values = []
+    if n_rows >= 2 * N_BLOCKS:
         blocks = zip(random_blocks(real, rng), random_blocks(fake, rng), strict=True)
-        standard_error = block_standard_error(
-            [unit * mean_over_both(generator, *map(_exp, _kernel_log_ratios(x, y, *factors))) for x, y in blocks]
-        )
+        block_values = [
+            unit * mean_over_both(generator, *_cut_off(*_kernel_log_ratios(x, y, *factors))) for x, y in blocks
+        ]
+    errors = block_errors(value, block_values, level)
     return DivergenceEstimate(
         value=value,
-        standard_error=standard_error,
-        interval=block_interval(value, standard_error, level),
+        standard_error=errors.standard_error,
+        interval=errors.interval,
         level=level,
         f=generator.name,
         base=base,
         method="kernel densities",
-        notes=warn_of(notes),
+        notes=warn_of([*notes, *errors.notes]),
         backend="numpy",
         n_real=len(real),
         n_fake=len(fake),
@@ -158,8 +156,8 @@ def classifier_f_divergence(
     r"""f-divergence from a classifier's odds for real against fake, on rows that it was not fitted to.
 
     Logistic regression on the standardised features and their squares; without the squares it would not see that a
-    generator has collapsed to the mean. Its odds on the held-out fold, divided by n/m of the folds it was fitted to,
-    are the density ratio r, and the value is
+    generator has collapsed to the mean. Its odds on the held-out fold, divided by n/m of the folds it was fitted to and
+    cut off at n + m and its inverse, are the density ratio r, and the value is
 
     .. math::
 
@@ -198,7 +196,7 @@ def classifier_f_divergence(
     Consistent where log p/q is a sum of quadratic functions of single features, as it is for normal laws with diagonal
     covariances. Elsewhere the classifier misses part of the difference: :func:`f_divergence_lower_bound` is then the
     number to trust. Interval: Student's, from the values on ten disjoint random blocks of both sets, a classifier for
-    each (:func:`~egtmetrics.divergences.estimates.block_standard_error`). It tells of noise, not of bias.
+    each (:func:`~egtmetrics.divergences.estimates.block_errors`). It tells of noise, not of bias.
     Cost: 6 n_folds fits of at most n + m rows and 2 d columns.
 
     References
@@ -224,9 +222,10 @@ def classifier_f_divergence(
     level = check_level(level)
     real, fake, n_folds, rng = _check_classifier(real, fake, n_folds, random_state)
     log_ratios = _classifier_log_ratios(real, fake, n_folds, rng)
-    value = unit * mean_over_both(generator, *map(_exp, log_ratios))
+    ratios = _cut_off(*log_ratios)
+    value = unit * mean_over_both(generator, *ratios)
     notes = _classifier_notes(real, fake, *log_ratios)
-    standard_error = unit * _standard_error(*_influences(generator, *log_ratios))
+    standard_error = unit * _standard_error(*_influences(generator, *ratios))
     return DivergenceEstimate(
         value=value,
         standard_error=standard_error,
@@ -260,8 +259,8 @@ def f_divergence_lower_bound(
 
         \frac1n \sum_i T(x_i) - \frac1m \sum_j f^*(T(y_j)), \qquad T = f'(r),
 
-    with r the density ratio of :func:`classifier_f_divergence`, for each point from the folds without it, and cut off
-    at n + m and its inverse. Whatever the classifier, the expectation is at most D_f(P||Q).
+    with r the density ratio of :func:`classifier_f_divergence`, for each point from the folds without it. Whatever the
+    classifier, the expectation is at most D_f(P||Q).
 
     Parameters
     ----------
@@ -283,8 +282,8 @@ def f_divergence_lower_bound(
 
     Notes
     -----
-    The value can be negative: a poor bound of something that is not. No bound from n rows certifies much more than
-    log n nats of a KL divergence (McAllester and Stratos 2020), which is why the ratio is cut off.
+    The value can be negative: a poor bound of something that is not. A bound from n rows cannot certify much more than
+    log n nats of a KL divergence (McAllester and Stratos 2020), so cutting the ratio off there loses little.
     Interval: normal, from the variances of T(x_i) and f*(T(y_j)) around their means, for the classifiers as fitted.
     Cost: n_folds fits of n + m rows and 2 d columns.
 
@@ -310,8 +309,7 @@ def f_divergence_lower_bound(
     level = check_level(level)
     real, fake, n_folds, rng = _check_classifier(real, fake, n_folds, random_state)
     log_ratios = _classifier_log_ratios(real, fake, n_folds, rng)
-    largest = math.log(len(real) + len(fake))
-    at_real, at_fake = _influences(generator, *(np.clip(s, -largest, largest) for s in log_ratios))
+    at_real, at_fake = _influences(generator, *_cut_off(*log_ratios))
     value = unit * float(at_real.mean() + at_fake.mean())
     standard_error = unit * _standard_error(at_real, at_fake)
     return DivergenceEstimate(
@@ -329,13 +327,15 @@ def f_divergence_lower_bound(
     )
 
 
-def _exp(log_ratios: Values) -> Values:
-    return np.exp(np.clip(log_ratios, -_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO))
+def _cut_off(real_log_ratios: Values, fake_log_ratios: Values) -> tuple[Values, Values]:
+    """Ratios from n + m, above which a sample of as many rows tells nothing, to its inverse."""
+    largest = math.log(len(real_log_ratios) + len(fake_log_ratios))
+    return np.exp(np.clip(real_log_ratios, -largest, largest)), np.exp(np.clip(fake_log_ratios, -largest, largest))
 
 
-def _influences(generator: FGenerator, real_log_ratios: Values, fake_log_ratios: Values) -> tuple[Values, Values]:
+def _influences(generator: FGenerator, real_ratios: Values, fake_ratios: Values) -> tuple[Values, Values]:
     """f'(r) at the real and -f*(f'(r)) at the fake points; the latter is the derivative of the partner at 1/r."""
-    return generator.derivative(_exp(real_log_ratios)), generator.partner().derivative(_exp(-fake_log_ratios))
+    return generator.derivative(real_ratios), generator.partner().derivative(1.0 / fake_ratios)
 
 
 def _standard_error(at_real: Values, at_fake: Values) -> float:
@@ -379,13 +379,13 @@ def _covariance_factor(x: Values, name: str) -> Values:
 
 def _kernel_log_ratios(real: Values, fake: Values, real_factor: Values, fake_factor: Values) -> tuple[Values, Values]:
     """log p - log q at the real and at the fake points, each density without the point itself."""
-    n, m = len(real), len(fake)
     d = real.shape[1]
-    real_log, fake_log = np.zeros(n), np.zeros(m)
+    real_log, fake_log = np.zeros(len(real)), np.zeros(len(fake))
     for points, factor, sign in ((real, real_factor, 1.0), (fake, fake_factor, -1.0)):
         bandwidth = len(points) ** (-1.0 / (d + 4.0))
         log_norm = d * math.log(bandwidth) + float(np.log(np.diag(factor)).sum())  # without (2 pi)^(d/2), which cancels
-        white = [solve_triangular(factor, x.T, lower=True).T / bandwidth for x in (real, fake, points)]
+        with threadpool_limits(limits=1):  # two threads may cost ten times as much on a busy machine
+            white = [solve_triangular(factor, x.T, lower=True).T / bandwidth for x in (real, fake, points)]
         real_log += sign * (_log_kernel_means(white[0], white[2], itself=sign > 0) - log_norm)
         fake_log += sign * (_log_kernel_means(white[1], white[2], itself=sign < 0) - log_norm)
     return real_log, fake_log
@@ -431,7 +431,8 @@ def _classifier_log_ratios(real: Values, fake: Values, n_folds: int, rng: np.ran
     for fold in range(n_folds):
         real_out, fake_out = real_folds == fold, fake_folds == fold
         x, y = real[~real_out], fake[~fake_out]
-        model = _classifier().fit(np.concatenate([x, y]), np.repeat([1, 0], [len(x), len(y)]))
+        with threadpool_limits(limits=1):  # for such small products, as above
+            model = _classifier().fit(np.concatenate([x, y]), np.repeat([1, 0], [len(x), len(y)]))
         log_prior = math.log(len(x) / len(y))
         real_log[real_out] = model.decision_function(real[real_out]) - log_prior
         fake_log[fake_out] = model.decision_function(fake[fake_out]) - log_prior

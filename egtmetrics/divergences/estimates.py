@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,15 @@ class DivergenceEstimate(MetricResult):
     """Why the estimate may be wrong; the same texts as were warned of."""
 
 
+class BlockErrors(NamedTuple):
+    """What :func:`block_errors` returns."""
+
+    standard_error: float | None
+    interval: Interval | None
+    notes: list[str]
+    """Why there are none."""
+
+
 class DivergenceEstimateWarning(UserWarning):
     """The samples are of a kind for which the estimator is known to fail."""
 
@@ -68,11 +77,13 @@ def mean_over_both(generator: FGenerator, real_ratios: Values, fake_ratios: Valu
         D_f(P \| Q) = \int \frac{p + q}{2} \cdot \frac{2 g(r)}{1 + r} \approx
             \frac1n \sum_i \frac{g(r(x_i))}{1 + r(x_i)} + \frac1m \sum_j \frac{g(r(y_j))}{1 + r(y_j)},
 
-    where g(t) = f(t) - f'(1) (t - 1) gives the same divergence as f, and is not negative. Next to the mean of f(r) over
-    the fake points alone, this sees real mass where there is no fake one, hangs less on the largest ratios, and gives
-    the divergence of the partner when the sets are swapped. Ratios may be 0 or inf.
+    where g(t) = f(t) - f'(1) (t - 1) gives the same divergence as f and is not negative; at a kink, f'(1) is the mean
+    of the slopes on both sides. Next to the mean of f(r) over the fake points alone, this sees real mass where there is
+    no fake one, hangs less on the largest ratios, and gives the divergence of the partner when the sets are swapped.
+    Ratios may be 0 or inf.
     """
-    slope = float(generator.derivative(np.ones(1))[0])
+    one = np.ones(1)  # the partner's left derivative is minus the right one of f
+    slope = 0.5 * float(generator.derivative(one)[0] - generator.partner().derivative(one)[0])
 
     def mean(ratios: Values) -> float:
         finite = np.isfinite(ratios)
@@ -88,22 +99,20 @@ def random_blocks(points: NDArray[Any], rng: np.random.Generator) -> list[NDArra
     return np.array_split(points[rng.permutation(len(points))], N_BLOCKS)
 
 
-def block_standard_error(values: list[float]) -> float | None:
-    """Standard error of an estimate from its values on ``N_BLOCKS`` disjoint blocks, None unless all are finite.
+def block_errors(value: float, block_values: list[float], level: float) -> BlockErrors:
+    """Judge an estimate by its values on ``N_BLOCKS`` disjoint blocks, or none where the sets are too small for blocks.
 
     Where the variance of an estimator falls like 1/n, it is that of a block divided by the number of blocks:
     subsampling without overlap. Unlike a bootstrap it repeats no row, which would be its own nearest neighbour, and it
-    costs a tenth of the estimate. Source: Carlstein: The Use of Subseries Values for Estimating the Variance of a
-    General Statistic, Annals of Statistics 14 (1986); Politis, Romano, Wolf: Subsampling, 1999, section 2.
+    costs a tenth of the estimate. The interval is Student's, with 9 degrees of freedom. Source: Carlstein: The Use of
+    Subseries Values for Estimating the Variance of a General Statistic, Annals of Statistics 14 (1986); Politis,
+    Romano, Wolf: Subsampling, 1999, section 2.
     """
-    if not np.isfinite(values).all():
-        return None
-    return float(np.std(values, ddof=1)) / math.sqrt(N_BLOCKS)
-
-
-def block_interval(value: float, standard_error: float | None, level: float) -> Interval | None:
-    """Student's interval with ``N_BLOCKS`` - 1 degrees of freedom."""
-    if standard_error is None or not math.isfinite(value):
-        return None
+    if not block_values:
+        return BlockErrors(None, None, ["the sets are too small for an interval, which needs ten blocks of either"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        standard_error = float(np.std(block_values, ddof=1)) / math.sqrt(N_BLOCKS)
     half_width = float(stdtrit(N_BLOCKS - 1, 0.5 + 0.5 * level)) * standard_error
-    return value - half_width, value + half_width
+    if not math.isfinite(value + half_width):
+        return BlockErrors(None, None, ["the estimate overflows on some of ten blocks, so there is no interval"])
+    return BlockErrors(standard_error, (value - half_width, value + half_width), [])

@@ -20,8 +20,7 @@ from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.divergences.estimates import (
     N_BLOCKS,
     DivergenceEstimate,
-    block_interval,
-    block_standard_error,
+    block_errors,
     check_level,
     mean_over_both,
     random_blocks,
@@ -96,7 +95,7 @@ def knn_f_divergence(
     Notes
     -----
     Interval: Student's, from ten disjoint blocks of both sets; see
-    :func:`~egtmetrics.divergences.estimates.block_standard_error`. It tells of noise, not of bias, and is too narrow
+    :func:`~egtmetrics.divergences.estimates.block_errors`. It tells of noise, not of bias, and is too narrow
     where a block is too small to show the tails: by a quarter for normal laws and 300 rows, by a tenth for 1500.
     Ties between distances change nothing. Time O(n (n + m) d), memory O((n + m) d).
 
@@ -160,26 +159,25 @@ def knn_f_divergence(
         return unit * _divergence_of_ratios(log_ratios, generator, k)
 
     value = evaluate(own, other, len(to_points))
-    standard_error = None
-    if min(len(from_points), len(to_points)) < N_BLOCKS * (k + 1):
-        notes.append(f"no interval: it needs {N_BLOCKS * (k + 1)} rows in either set")
-    else:
+    block_values = []
+    if min(len(from_points), len(to_points)) >= N_BLOCKS * (k + 1):
         from_blocks, to_blocks = random_blocks(from_points, rng), random_blocks(to_points, rng)
         from_offsets, to_offsets = _offsets(from_blocks), _offsets(to_blocks)
         x, y = np.concatenate(from_blocks), np.concatenate(to_blocks)
         own = kernels.grouped_kth_neighbor(x, x_offsets=from_offsets, n_neighbors=k)
         other = kernels.grouped_kth_neighbor(x, y, x_offsets=from_offsets, y_offsets=to_offsets, n_neighbors=k)
         radii = (np.split(sq_radii, from_offsets[1:-1]) for sq_radii in (own, other))
-        standard_error = block_standard_error(list(map(evaluate, *radii, map(len, to_blocks))))
+        block_values = list(map(evaluate, *radii, map(len, to_blocks)))
+    errors = block_errors(value, block_values, level)
     return DivergenceEstimate(
         value=value,
-        standard_error=standard_error,
-        interval=block_interval(value, standard_error, level),
+        standard_error=errors.standard_error,
+        interval=errors.interval,
         level=level,
         f=generator.name,
         base=base,
         method=f"radii of {k} nearest neighbours",
-        notes=warn_of(notes),
+        notes=warn_of([*notes, *errors.notes]),
         backend=kernels.name,
         n_real=len(real),
         n_fake=len(fake),
@@ -285,23 +283,20 @@ def knn_ratio_f_divergence(
                 "n_neighbors, or take a divergence with a maximum"
             )
     block_k = max(1, round(k / math.sqrt(N_BLOCKS)))
-    standard_error = None
-    if min(len(real), len(fake)) < N_BLOCKS * (block_k + 1):
-        notes.append(f"no interval: it needs {N_BLOCKS * (block_k + 1)} rows in either set")
-    else:
+    block_values = []
+    if min(len(real), len(fake)) >= N_BLOCKS * (block_k + 1):
         blocks = zip(random_blocks(real, rng), random_blocks(fake, rng), strict=True)
-        standard_error = block_standard_error(
-            [unit * _divergence_of_kinds(kernels, generator, x, y, block_k)[0] for x, y in blocks]
-        )
+        block_values = [unit * _divergence_of_kinds(kernels, generator, x, y, block_k)[0] for x, y in blocks]
+    errors = block_errors(value, block_values, level)
     return DivergenceEstimate(
         value=value,
-        standard_error=standard_error,
-        interval=block_interval(value, standard_error, level),
+        standard_error=errors.standard_error,
+        interval=errors.interval,
         level=level,
         f=generator.name,
         base=base,
         method=f"kinds of {k} nearest neighbours",
-        notes=warn_of(notes),
+        notes=warn_of([*notes, *errors.notes]),
         backend=kernels.name,
         n_real=len(real),
         n_fake=len(fake),
