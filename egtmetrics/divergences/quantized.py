@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
@@ -38,6 +38,7 @@ from egtmetrics.results import MetricResult
 KMeansLibrary: TypeAlias = Literal["sklearn", "faiss"]
 Counts: TypeAlias = NDArray[np.int64]
 
+_THREADS = ThreadpoolController()
 _MAX_ROUNDS = 300
 _ROWS_PER_CLUSTER = 5
 _KEPT_VARIANCE = 0.9
@@ -642,7 +643,7 @@ def _codebook(
 
 def _run_sklearn(points: Features, weights: Values, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Values]:
     model = KMeans(n_clusters, n_init=1, max_iter=_MAX_ROUNDS, random_state=seed)
-    with warnings.catch_warnings(), threadpool_limits(limits=1, user_api="openmp"):
+    with warnings.catch_warnings(), _THREADS.limit(limits=1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # points may coincide after a projection: empty clusters
         model.fit(points, sample_weight=weights)
     return model.labels_.astype(np.int64), model.cluster_centers_.astype(np.float64)

@@ -170,7 +170,7 @@ class TestTheoremA3:
             expected = eps + gamma * (1 - 1 / len(labels)) if label == labels[-1] else eps - gamma / len(labels)
             assert value == pytest.approx(expected, rel=1e-7, abs=1e-9 * eps)
             assert model.by_group[label] == pytest.approx(expected, rel=1e-7, abs=1e-9 * eps)
-        assert is_delta_mgo(model.p, model.q, model.groups)
+        assert is_delta_mgo(model.p, model.q, model.groups, delta=1e-9)
         assert is_delta_ego(model.q, model.groups)
         np.testing.assert_array_equal(model.p > 0, model.q > 0)
         np.testing.assert_allclose(np.bincount(model.cell, weights=model.p), laws.p, rtol=1e-12)
@@ -189,7 +189,7 @@ class TestTheoremA3:
             assume("for float64" not in str(error))
             raise
         assert f_divergence(model.p, model.q, f=f) == pytest.approx(eps, rel=1e-7)
-        assert is_delta_mgo(model.p, model.q, model.groups)
+        assert is_delta_mgo(model.p, model.q, model.groups, delta=1e-9)
         others = [value for label, value in model.by_group.items() if label != worst]
         assert model.by_group[worst] - max(others) == pytest.approx(gamma, rel=1e-7, abs=1e-9)
 
