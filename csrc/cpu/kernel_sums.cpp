@@ -26,7 +26,7 @@ template <class T>
 class ScaledStrips {
  public:
   ScaledStrips(Points<T> x, Points<T> y, double radius)
-      : x_(x), y_(y), radius_(radius), error_(2.0 * ErrorBound(x.d).relative), centre_(mean_row(y)) {
+      : x_(x), y_(y), radius_(radius), error_(2.0 * ErrorBound(x.d).relative), centre_(central_row(y)) {
     scale_ = 1.0 / radius;
     if (radius == 0.0) {
       // Large enough that no two different points of ordinary data are within 1; those that are get recomputed.

@@ -30,7 +30,7 @@ class Sieve {
         y_(y ? *y : x),
         self_(y == nullptr),
         bound_(x.d),
-        centre_(mean_row(y_)),
+        centre_(central_row(y_)),
         scale_(unit_scale(std::max(largest_coordinate(x_, centre_), self_ ? 0.0 : largest_coordinate(y_, centre_)))) {}
 
   // A limit in packed units for a squared distance: a pair not farther than it is never sieved out.

@@ -2,22 +2,26 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 namespace egt::cpu {
 namespace {
 
 const Tile& choose() {
 #if defined(EGT_X86)
-  const char* wish = std::getenv("EGTMETRICS_ISA");
-  const auto allowed = [wish](const char* isa) {
-    return !wish || std::strcmp(wish, isa) == 0 || (std::strcmp(wish, "avx512") == 0 && std::strcmp(isa, "avx2") == 0);
-  };
   __builtin_cpu_init();
-  if (allowed("avx512") && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
-    return tile_avx512;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
+  const bool popcnt = avx512 && __builtin_cpu_supports("avx512vpopcntdq");
+  const std::pair<const Tile*, bool> widest_first[] = {
+      {&tile_avx512_popcnt, popcnt}, {&tile_avx512, avx512}, {&tile_avx2, avx2}};
+  const char* wish = std::getenv("EGTMETRICS_ISA");
+  bool allowed = !wish;
+  for (const auto& [tile, runs] : widest_first) {
+    allowed = allowed || std::strcmp(wish, tile->isa) == 0;
+    if (allowed && runs) return *tile;
   }
-  if (allowed("avx2") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return tile_avx2;
 #endif
   return tile_generic;
 }

@@ -67,13 +67,15 @@ struct Tile {
   double (*sq_distance_f64)(const double* a, const double* b, std::int64_t d);
 };
 
-// The widest set this processor has. EGTMETRICS_ISA=avx512|avx2|generic narrows the choice (for tests and bug reports).
+// The widest set this processor has. EGTMETRICS_ISA=avx512-popcnt|avx512|avx2|generic narrows the choice (for tests and
+// bug reports).
 const Tile& tile();
 
 extern const Tile tile_generic;
 #if defined(EGT_X86)
 extern const Tile tile_avx2;
 extern const Tile tile_avx512;
+extern const Tile tile_avx512_popcnt;
 #endif
 
 }  // namespace egt::cpu

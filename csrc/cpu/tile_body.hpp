@@ -317,7 +317,9 @@ inline Long low_bits(Long bits, Long n) {
 }
 
 inline Long population_count(Long v) {
-#if EGT_LANES == 16 && defined(__AVX512BW__)
+#if EGT_LANES == 16 && defined(__AVX512VPOPCNTDQ__)
+  return reinterpret_cast<Long>(_mm512_popcnt_epi64(reinterpret_cast<__m512i>(v)));
+#elif EGT_LANES == 16 && defined(__AVX512BW__)
   const __m512i table = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 1, 2, 1, 2, 2, 3, 1, 2, 2, 3, 2, 3, 3, 4));
   const __m512i nibble = _mm512_set1_epi8(15), bits = reinterpret_cast<__m512i>(v);
   const __m512i low = _mm512_shuffle_epi8(table, _mm512_and_si512(bits, nibble));
