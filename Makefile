@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
-BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(CPP)
+KERNELS := $(shell find csrc -type f)
+HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
+BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
 
 .PHONY: help demo test lint package bench clean
 
@@ -26,12 +27,13 @@ $(VENV)/.test: $(BUILD_INPUTS) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test]'
 	@touch $@ $(VENV)/.demo
 
+# The CUDA kernels are there already, from .test; and so below.
 $(VENV)/.lint: $(VENV)/.test
-	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,lint]'
+	EGTMETRICS_CUDA=0 $(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,lint]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test
-	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[bench]'
+	EGTMETRICS_CUDA=0 $(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[bench]'
 	$(BIN)/pip install --quiet --no-deps top-pr==0.2.1 torch-fidelity==0.4.0
 	@touch $@
 
@@ -45,13 +47,14 @@ test: $(VENV)/.test
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror $(CPP)
-	$(BIN)/mypy egtmetrics examples
+	$(BIN)/clang-format --dry-run --Werror $(KERNELS) $(HARNESS)
+	$(BIN)/mypy egtmetrics training examples
 	$(BIN)/lint-imports
 
 package: $(VENV)/.lint
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
+	EGTMETRICS_CUDA=0 $(BIN)/python -m build --wheel --outdir dist/cpu .
 	$(BIN)/python .ci/check_dist.py dist
 
 bench: $(VENV)/.bench

@@ -1,6 +1,8 @@
-"""Assert what the sdist and the wheel hold, install the wheel in a new environment, and use it from an empty folder.
+"""Assert what the sdist and the wheels hold, install the wheel in a new environment, and use it from an empty folder.
 
 python .ci/check_dist.py dist
+
+dist/cpu holds the wheel that was built without CUDA although there may be an nvcc.
 """
 
 from __future__ import annotations
@@ -27,6 +29,13 @@ result = precision_recall_density_coverage(x, x[::-1])
 assert result.backend == "cpu", result
 assert result.precision == result.recall == 1.0, result
 """
+# Needs neither a driver nor torch: the runtime is linked in.
+USE_CUDA = """
+from egtmetrics.ops._native import cuda_module
+module = cuda_module()
+assert "120-virtual" in module.build_info()["architectures"], module.build_info()
+assert (module.device_count() > 0) == (module.device_error() == ""), module.device_error()
+"""
 
 
 def expect(condition: bool, message: str) -> None:
@@ -39,32 +48,46 @@ def tracked(*patterns: str) -> set[str]:
     return set(listing.stdout.split())
 
 
-def check_contents(sdist: Path, wheel: Path) -> None:
-    sources = tracked("egtmetrics")
-    with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    missing = (
-        sources | tracked("csrc") | {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md"}
-    ) - names
-    expect(not missing, f"the sdist lacks {sorted(missing)}")
+def packaged() -> set[str]:
+    """The sources as a wheel lays them out."""
+    return tracked("egtmetrics") | {f"egtmetrics/{path}" for path in tracked("training")}
 
+
+def compiled_modules(wheel: Path) -> list[str]:
+    """Check the rest of a wheel, and return the names of its compiled modules."""
+    sources = packaged()
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     modules = {name for name in names if name.endswith(".so")}
     expect(names - modules == sources, f"the wheel differs from the sources by {sorted((names - modules) ^ sources)}")
-    expect(len(modules) == 1 and "egtmetrics/ops/_cpu." in min(modules), f"compiled modules: {sorted(modules)}")
+    return sorted(name.partition(".")[0] for name in modules)
 
 
-def check_installed(wheel: Path) -> None:
+def check_contents(sdist: Path, wheel: Path, cpu_wheel: Path, *, cuda: bool) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = tracked("egtmetrics", "training", "csrc")
+    missing = (wanted | {"CMakeLists.txt", "setup.py", "pyproject.toml", "LICENSE", "README.md"}) - names
+    expect(not missing, f"the sdist lacks {sorted(missing)}")
+
+    both = ["egtmetrics/ops/_cpu", "egtmetrics/ops/_cuda"]
+    for path, wanted in ((wheel, both if cuda else both[:1]), (cpu_wheel, both[:1])):
+        expect(compiled_modules(path) == wanted, f"{path} holds {compiled_modules(path)}, expected {wanted}")
+
+
+def check_installed(wheel: Path, *, cuda: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder) / "venv", with_pip=True)
         python = str(Path(folder) / "venv" / "bin" / "python")
         empty = Path(folder) / "empty"
         empty.mkdir()
         for command in (
-            [python, "-m", "pip", "install", "--quiet", f"{wheel}[figures,files]", *STUBS],
+            [python, "-m", "pip", "install", "--quiet", f"{wheel}[figures,files]"],
             [python, "-c", USE],
+            *([[python, "-c", USE_CUDA]] if cuda else []),
             [python, "-m", "egtmetrics", "info"],
+            [python, "-m", "pip", "install", "--quiet", "torch==2.13.0", f"{wheel}[training]", *STUBS],
+            [python, "-c", "import egtmetrics.training"],
             [python, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "egtmetrics"],
         ):
             expect(subprocess.run(command, cwd=empty, check=False).returncode == 0, f"failed: {' '.join(command)}")
@@ -72,9 +95,11 @@ def check_installed(wheel: Path) -> None:
 
 def main(folder: Path) -> None:
     folder = folder.resolve()
-    (sdist,), (wheel,) = sorted(folder.glob("*.tar.gz")), sorted(folder.glob("*.whl"))
-    check_contents(sdist, wheel)
-    check_installed(wheel)
+    (sdist,), (wheel,), (cpu_wheel,) = (list(folder.glob(name)) for name in ("*.tar.gz", "*.whl", "cpu/*.whl"))
+    # As the editable install beside them was built.
+    cuda = any((ROOT / "egtmetrics" / "ops").glob("_cuda.*"))
+    check_contents(sdist, wheel, cpu_wheel, cuda=cuda)
+    check_installed(wheel, cuda=cuda)
     print(f"{sdist.name} and {wheel.name} hold what they should and work in an empty folder")
 
 

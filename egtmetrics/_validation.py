@@ -6,13 +6,13 @@ Every message names the argument, what came, what was expected and what to do ab
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics.ops import Features
+from egtmetrics.ops import Features, device_tensor
 
 _LARGEST = 1e150
 """Above it a squared distance overflows float64."""
@@ -36,28 +36,21 @@ def _as_array(values: Any, name: str) -> NDArray[Any]:
         ) from error
 
 
-def check_features(values: Any, name: str) -> Features:
+def check_features(values: Any, name: str, *, device: str | None = None) -> Features:
     """Return ``values`` as a finite, C-contiguous (n, d) float32 or float64 array, without a copy where it is one.
 
     float16, bfloat16 and integers become float32 where that loses nothing, else float64. Other layouts (reversed,
-    transposed, strided) are copied.
+    transposed, strided) are copied. With a ``device`` (see :class:`egtmetrics.ops.Backend`) they must lie there, and
+    come back as a tensor there.
     """
+    if device is not None:
+        return _check_device_features(values, name, device)
     array = _as_array(values, name)
-    if array.dtype == object or not (
+    real_numbers = (
         np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer) or array.dtype == bool
-    ):
-        raise TypeError(
-            f"{name} has dtype {array.dtype}, expected real numbers; convert it, for example with "
-            f"numpy.asarray({name}, dtype=numpy.float32)"
-        )
-    if array.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {array.shape}, expected two dimensions (n_samples, n_features); flatten each sample, "
-            f"for example with {name}.reshape(len({name}), -1)"
-        )
+    )
+    _check_layout(array, name, real_numbers=real_numbers)
     n, d = array.shape
-    if n == 0 or d == 0:
-        raise ValueError(f"{name} is empty: its shape is {array.shape}; pass at least one row and one column")
     if array.dtype not in (np.float32, np.float64):
         small = array.dtype == np.float16 or array.dtype == bool or array.dtype.itemsize <= 2
         array = array.astype(np.float32 if small else np.float64)
@@ -83,17 +76,56 @@ def check_features(values: Any, name: str) -> Features:
     return array
 
 
-def check_real_fake(real: Any, fake: Any) -> tuple[Features, Features]:
+def _check_layout(array: Any, name: str, *, real_numbers: bool) -> None:
+    if not real_numbers:
+        raise TypeError(
+            f"{name} has dtype {array.dtype}, expected real numbers; convert it, for example with "
+            f"numpy.asarray({name}, dtype=numpy.float32)"
+        )
+    shape = tuple(array.shape)
+    if len(shape) != 2:
+        raise ValueError(
+            f"{name} has shape {shape}, expected two dimensions (n_samples, n_features); flatten each sample, "
+            f"for example with {name}.reshape(len({name}), -1)"
+        )
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: its shape is {shape}; pass at least one row and one column")
+
+
+def _check_device_features(values: Any, name: str, device: str) -> Features:
+    """The same on a device: two numbers come to the host, and all of them only to say what is wrong."""
+    tensor: Any = device_tensor(values, name, device)
+    _check_layout(tensor, name, real_numbers=not tensor.is_complex())
+    if tensor.element_size() <= 2:
+        tensor = tensor.float()
+    elif not tensor.is_floating_point():
+        tensor = tensor.double()
+    tensor = tensor.contiguous()
+    smallest, largest = (float(value) for value in tensor.aminmax())
+    if not max(largest, -smallest) < _LARGEST:
+        check_features(tensor.cpu(), name)
+    return cast("Features", tensor)
+
+
+def check_real_fake(real: Any, fake: Any, *, device: str | None = None) -> tuple[Features, Features]:
     """Check both sets and that they live in one space; both come back in one dtype."""
-    checked_real, checked_fake = check_features(real, "real"), check_features(fake, "fake")
+    checked_real, checked_fake = (
+        check_features(x, name, device=device) for x, name in ((real, "real"), (fake, "fake"))
+    )
     if checked_real.shape[1] != checked_fake.shape[1]:
         raise ValueError(
             f"real has {checked_real.shape[1]} features and fake has {checked_fake.shape[1]}; both must come from the "
             "same encoder"
         )
-    if checked_real.dtype != checked_fake.dtype:
-        return checked_real.astype(np.float64, copy=False), checked_fake.astype(np.float64, copy=False)
-    return checked_real, checked_fake
+    if checked_real.dtype == checked_fake.dtype:
+        return checked_real, checked_fake
+    return _as_float64(checked_real), _as_float64(checked_fake)
+
+
+def _as_float64(features: Any) -> Features:
+    if isinstance(features, np.ndarray):
+        return features.astype(np.float64, copy=False)
+    return cast("Features", features.double())
 
 
 def check_n_neighbors(n_neighbors: Any, n_rows: int, name: str, *, itself: bool = True) -> int:

@@ -146,7 +146,10 @@ def _parser() -> argparse.ArgumentParser:
         "--random-state", type=int, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
     )
     metrics.add_argument(
-        "--backend", choices=("auto", "cpu", "reference"), default="auto", help="kernels to compute with"
+        "--backend",
+        choices=("auto", "cpu", "cuda", "reference"),
+        default="auto",
+        help="kernels to compute with; cuda copies the features to the current CUDA device (default: %(default)s)",
     )
     metrics.add_argument("--n-threads", type=int, metavar="N", help="threads of the kernels (default: every core)")
 
@@ -207,6 +210,8 @@ def _metric_names(value: str) -> list[str]:
 def _evaluate(args: argparse.Namespace) -> None:
     metrics = _metrics(args)
     figure_metric = _check_outputs(args)
+    if args.backend == "cuda":
+        _check_device()
 
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.io import read_labelled_features
@@ -223,6 +228,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     }
     if args.match_sizes or args.match_groups:
         samples, provenance["matching"] = _match(samples, across_groups=args.match_groups, seed=args.random_state)
+    if args.backend == "cuda":
+        from egtmetrics.ops._device import to_device
+
+        samples = {**samples, **{side: to_device(samples[side]) for side in ("real", "fake")}}
     frame = GenerativeMetricFrame(
         metrics=metrics,
         **samples,
@@ -307,6 +316,16 @@ def _match(samples: Mapping[str, Any], *, across_groups: bool, seed: int) -> tup
     return {name: getattr(matched, name) for name in samples}, facts
 
 
+def _check_device() -> None:
+    """Refuse ``--backend cuda``, before anything is read, where there is nothing to run on."""
+    from egtmetrics.ops._device import NoDeviceError, select_device
+
+    try:
+        select_device()
+    except NoDeviceError as error:
+        raise ValueError(f"--backend cuda: {error}") from error
+
+
 def _reproduce(args: argparse.Namespace) -> None:
     _check_writable([args.figure])
     from egtmetrics.report.figures import check_figure_suffix, figure_class
@@ -331,7 +350,7 @@ def _info(args: argparse.Namespace) -> None:
     from importlib.metadata import PackageNotFoundError, version
 
     from egtmetrics.ops import select_backend
-    from egtmetrics.ops._native import native_module
+    from egtmetrics.ops._native import cuda_module, native_module
 
     lines = {
         "egtmetrics": f"{__version__} ({Path(__file__).parent})",
@@ -352,10 +371,33 @@ def _info(args: argparse.Namespace) -> None:
     else:
         lines["kernels"] = str(module.__file__)
         lines |= {f"  {key}": str(value) for key, value in module.build_info().items()}
+    lines |= _cuda_lines(cuda_module)
     lines["cores"] = f"{len(os.sched_getaffinity(0))} for this process, of {os.cpu_count()}"
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
+
+
+def _cuda_lines(load: Callable[[], Any]) -> dict[str, str]:
+    """Say whether the CUDA kernels were built, for what, and on which devices they can run; torch is not loaded."""
+    try:
+        module = load()
+    except ModuleNotFoundError:
+        return {"CUDA kernels": "not built"}
+    except ImportError as error:
+        return {"CUDA kernels": f"not loaded: {_one_line(error)}"}
+    lines = {"CUDA kernels": str(module.__file__)}
+    lines |= {f"  CUDA {key}": str(value) for key, value in module.build_info().items()}
+    reason = module.device_error()
+    if reason:
+        lines["  device"] = f"none ({_one_line(reason)})"
+    for device in range(0 if reason else module.device_count()):
+        info = module.device_info(device)
+        capability = ".".join(map(str, info["capability"]))
+        lines[f"  device {device}"] = (
+            f"{info['name']}, compute capability {capability}, {info['memory'] / 2**30:.0f} GiB"
+        )
+    return lines
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ class MetricResult:
     score_names: ClassVar[tuple[str, ...]] = ()
 
     backend: str
-    """Which backend computed it: ``"cpu"`` or ``"reference"``, ``"numpy"`` where no kernel takes part."""
+    """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``, ``"numpy"`` where no kernel takes part."""
     n_real: int
     n_fake: int
 

@@ -5,8 +5,19 @@ To look for new examples, run ``HYPOTHESIS_PROFILE=explore python -m pytest``.
 
 import os
 
+import pytest
 from hypothesis import settings
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+@pytest.fixture
+def cuda_on_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CUDA backend on the kernels that run on the CPU: tensors in host memory play those on a device."""
+    pytest.importorskip("torch")
+    from egtmetrics.ops import _device
+    from tests.simt import build
+
+    monkeypatch.setattr(_device, "KERNELS", _device.DeviceKernels(build.load, "cpu"))

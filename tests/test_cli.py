@@ -375,6 +375,81 @@ def test_info_says_which_backend_runs(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines["kernels"].endswith(".so") == (lines["backend"] == "cpu")
 
 
+class CudaModule:
+    """What ``info`` asks of the CUDA kernels, on a machine with ``n_devices``."""
+
+    __file__ = "/somewhere/_cuda.so"
+
+    def __init__(self, n_devices: int) -> None:
+        self.device_count = lambda: n_devices
+
+    def build_info(self) -> dict[str, str]:
+        return {"compiler": "NVIDIA 13.0", "architectures": "80 90"}
+
+    def device_error(self) -> str:
+        return "" if self.device_count() else "cudaErrorNoDevice: no CUDA-capable device is detected"
+
+    def device_info(self, device: int) -> dict[str, Any]:
+        return {"name": f"Card {device}", "capability": (9, 0), "memory": 80 * 2**30}
+
+
+def raising(error: Exception) -> Any:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("load", "expected"),
+    [
+        (lambda: raising(ModuleNotFoundError("No module named 'egtmetrics.ops._cuda'")), {"CUDA kernels": "not built"}),
+        (lambda: raising(ImportError("undefined symbol")), {"CUDA kernels": "not loaded: undefined symbol"}),
+        (
+            lambda: CudaModule(0),
+            {
+                "CUDA kernels": "/somewhere/_cuda.so",
+                "CUDA compiler": "NVIDIA 13.0",
+                "CUDA architectures": "80 90",
+                "device": "none (cudaErrorNoDevice: no CUDA-capable device is detected)",
+            },
+        ),
+        (lambda: CudaModule(2), {"device 1": "Card 1, compute capability 9.0, 80 GiB"}),
+    ],
+    ids=["not built", "not loaded", "no device", "two devices"],
+)
+def test_info_says_whether_a_gpu_can_be_used(
+    load: Any, expected: dict[str, str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("egtmetrics.ops._native.cuda_module", load)
+    assert main(["info"]) == 0
+    lines = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert expected.items() <= lines.items()
+
+
+def test_backend_cuda_copies_the_features_to_the_device(
+    folder: Path, capsys: pytest.CaptureFixture[str], cuda_on_host: None
+) -> None:
+    options = [*GROUPS, "--metrics", "prdc,fid", "--match-sizes"]
+    on_device, on_cpu = (json_of([*options, "--backend", backend], capsys) for backend in ("cuda", "cpu"))
+    assert on_device["results"]["overall"]["prdc"]["backend"] == "cuda"
+    assert on_device["by_group"] == on_cpu["by_group"]
+    assert on_device["overall"] == on_cpu["overall"]
+
+
+@pytest.mark.parametrize(
+    ("load", "reason"),
+    [(lambda: raising(ImportError("no module")), "no module"), (lambda: CudaModule(0), "cudaErrorNoDevice")],
+)
+def test_backend_cuda_says_in_one_line_why_it_cannot_run(
+    load: Any, reason: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from egtmetrics.ops import _device
+
+    monkeypatch.setattr(_device, "KERNELS", _device.DeviceKernels(load, "cuda"))
+    assert main(["evaluate", "absent.npz", "fake.npz", *GROUPS, "--backend", "cuda"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("egtmetrics: error: ")
+    assert reason in line
+
+
 def test_help_is_quick_and_has_the_defaults_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
     check = "import sys, egtmetrics.cli as c\ntry: c.main(['evaluate', '--help'])\nexcept SystemExit: pass\n"
     done = subprocess.run(

@@ -125,9 +125,10 @@ def kde_f_divergence(
         )
     block_values = []
     if n_rows >= 2 * N_BLOCKS:
-        blocks = zip(random_blocks(real, rng), random_blocks(fake, rng), strict=True)
+        blocks = zip(random_blocks(len(real), rng), random_blocks(len(fake), rng), strict=True)
         block_values = [
-            unit * mean_over_both(generator, *_cut_off(*_kernel_log_ratios(x, y, *factors))) for x, y in blocks
+            unit * mean_over_both(generator, *_cut_off(*_kernel_log_ratios(real[x], fake[y], *factors)))
+            for x, y in blocks
         ]
     errors = block_errors(value, block_values, level)
     return DivergenceEstimate(

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,9 +94,9 @@ def mean_over_both(generator: FGenerator, real_ratios: Values, fake_ratios: Valu
     return mean(real_ratios) + mean(fake_ratios)
 
 
-def random_blocks(points: NDArray[Any], rng: np.random.Generator) -> list[NDArray[Any]]:
-    """Split the rows at random into ``N_BLOCKS`` sets of nearly equal size."""
-    return np.array_split(points[rng.permutation(len(points))], N_BLOCKS)
+def random_blocks(n_rows: int, rng: np.random.Generator) -> list[NDArray[np.int64]]:
+    """Split the numbers of rows at random into ``N_BLOCKS`` sets of nearly equal size."""
+    return np.array_split(rng.permutation(n_rows), N_BLOCKS)
 
 
 def block_errors(value: float, block_values: list[float], level: float) -> BlockErrors:

@@ -27,7 +27,7 @@ from egtmetrics.divergences.estimates import (
     warn_of,
 )
 from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
-from egtmetrics.ops import Backend, BackendName, Features, select_backend
+from egtmetrics.ops import Backend, BackendName, Features, join_rows, select_backend, take_rows
 
 _LARGEST_SHARE_ALONE = 0.05
 
@@ -126,7 +126,8 @@ def knn_f_divergence(
     unit = unit_scale(generator, base)
     level = check_level(level)
     rng = check_random_state(random_state)
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     if a == 0.0:
         from_points, to_points, names = fake, real, ("fake", "real")
     else:
@@ -138,8 +139,7 @@ def knn_f_divergence(
             f"n_neighbors={k} is too small for {generator.name!r}, whose sum has a mean for more than "
             f"{abs(a - 1.0):g} neighbours; pass a larger one"
         )
-    kernels = select_backend(backend, n_threads=n_threads)
-    from_points, to_points = (points[canonical_order(points)] for points in (from_points, to_points))
+    from_points, to_points = (take_rows(points, canonical_order(points)) for points in (from_points, to_points))
 
     own = kernels.kth_neighbor(from_points, n_neighbors=k)
     other = kernels.kth_neighbor(from_points, to_points, n_neighbors=k)
@@ -161,9 +161,9 @@ def knn_f_divergence(
     value = evaluate(own, other, len(to_points))
     block_values = []
     if min(len(from_points), len(to_points)) >= N_BLOCKS * (k + 1):
-        from_blocks, to_blocks = random_blocks(from_points, rng), random_blocks(to_points, rng)
+        from_blocks, to_blocks = random_blocks(len(from_points), rng), random_blocks(len(to_points), rng)
         from_offsets, to_offsets = _offsets(from_blocks), _offsets(to_blocks)
-        x, y = np.concatenate(from_blocks), np.concatenate(to_blocks)
+        x, y = take_rows(from_points, np.concatenate(from_blocks)), take_rows(to_points, np.concatenate(to_blocks))
         own = kernels.grouped_kth_neighbor(x, x_offsets=from_offsets, n_neighbors=k)
         other = kernels.grouped_kth_neighbor(x, y, x_offsets=from_offsets, y_offsets=to_offsets, n_neighbors=k)
         radii = (np.split(sq_radii, from_offsets[1:-1]) for sq_radii in (own, other))
@@ -263,11 +263,11 @@ def knn_ratio_f_divergence(
     unit = unit_scale(generator, base)
     level = check_level(level)
     rng = check_random_state(random_state)
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     n_rows = len(real) + len(fake)
     k = check_n_neighbors(round(math.sqrt(n_rows)) if n_neighbors is None else n_neighbors, n_rows, "real and fake")
-    kernels = select_backend(backend, n_threads=n_threads)
-    real, fake = real[canonical_order(real)], fake[canonical_order(fake)]
+    real, fake = take_rows(real, canonical_order(real)), take_rows(fake, canonical_order(fake))
 
     in_nats, real_alone, fake_alone = _divergence_of_kinds(kernels, generator, real, fake, k)
     value = unit * in_nats
@@ -285,8 +285,11 @@ def knn_ratio_f_divergence(
     block_k = max(1, round(k / math.sqrt(N_BLOCKS)))
     block_values = []
     if min(len(real), len(fake)) >= N_BLOCKS * (block_k + 1):
-        blocks = zip(random_blocks(real, rng), random_blocks(fake, rng), strict=True)
-        block_values = [unit * _divergence_of_kinds(kernels, generator, x, y, block_k)[0] for x, y in blocks]
+        blocks = zip(random_blocks(len(real), rng), random_blocks(len(fake), rng), strict=True)
+        block_values = [
+            unit * _divergence_of_kinds(kernels, generator, take_rows(real, x), take_rows(fake, y), block_k)[0]
+            for x, y in blocks
+        ]
     errors = block_errors(value, block_values, level)
     return DivergenceEstimate(
         value=value,
@@ -324,7 +327,7 @@ def _divergence_of_kinds(
 ) -> tuple[float, float, float]:
     """The divergence in nats; the share of real points, and of fake ones, with no neighbour from the other set."""
     n, m = len(real), len(fake)
-    both = np.concatenate([real, fake])
+    both = join_rows(real, fake)
     sq_radii = kernels.kth_neighbor(both, n_neighbors=k)
     in_ball = kernels.ball_counts(both, x_sq_radii=sq_radii, closed=True).x_ball_sizes + 1  # with the point itself
     across = kernels.ball_counts(real, fake, x_sq_radii=sq_radii[:n], y_sq_radii=sq_radii[n:], closed=True)

@@ -291,7 +291,7 @@ def quantized_f_divergence(
     n_bootstrap = check_positive_int(n_bootstrap, "n_bootstrap", minimum=2)
     level = check_level(level)
     rng = check_random_state(random_state)
-    kernels = select_backend(backend, n_threads=n_threads)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake)
     union = _distinct_union(real, fake)
     n_rows = min(len(real), len(fake))

@@ -15,12 +15,15 @@ import pandas as pd
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_real_fake
 from egtmetrics.groups._assignment import assign_groups
-from egtmetrics.ops import BackendName, Features
+from egtmetrics.ops import BackendName, Features, common_device, select_backend, take_rows, to_host
 from egtmetrics.results import MetricResult
 
 Score: TypeAlias = MetricResult | float
 Metric: TypeAlias = Callable[..., Score]
-"""``(real, fake) -> MetricResult | float``; may take ``random_state``, ``backend`` and ``n_threads`` by keyword."""
+"""``(real, fake) -> MetricResult | float``; may take ``random_state``, ``backend`` and ``n_threads`` by keyword.
+
+A metric that takes ``backend`` may be given features on a device, any other one gets NumPy arrays.
+"""
 MissingGroups = Literal["raise", "nan"]
 
 _SIZE_FACTOR = 2
@@ -49,7 +52,11 @@ class GroupEvaluation:
     ) -> None:
         if missing_groups not in get_args(MissingGroups):
             raise ValueError(f"missing_groups={missing_groups!r} is unknown; choose 'raise' or 'nan'")
-        self.real, self.fake = check_real_fake(real, fake)
+        if backend == "cuda":
+            device = select_backend(backend, features=(real, fake)).device
+        else:
+            device = common_device(real, fake) if backend == "auto" else None
+        self.real, self.fake = check_real_fake(real, fake, device=device)
         self.groups = assign_groups(
             real_sensitive_features, fake_sensitive_features, n_real=len(self.real), n_fake=len(self.fake)
         )
@@ -76,8 +83,8 @@ class GroupEvaluation:
         labels = self.groups.index.tolist()
         for position in self._positions:
             label = labels[position]
-            real = self.real[self.groups.real_ids == position]
-            fake = self.fake[self.groups.fake_ids == position]
+            real = take_rows(self.real, self.groups.real_ids == position)
+            fake = take_rows(self.fake, self.groups.fake_ids == position)
             results[label] = self._evaluate(real, fake, f"group {self.groups.name(label)!r}", advance)
         return results
 
@@ -89,7 +96,7 @@ class GroupEvaluation:
         results: dict[str, Score] = {}
         for name, metric in self.metrics.items():
             try:
-                result = metric(real, fake)
+                result = metric(real, fake) if _takes(metric, "backend") else metric(to_host(real), to_host(fake))
             except ValueError as error:
                 raise ValueError(f"{where} ({len(real)} real, {len(fake)} fake), metric {name!r}: {error}") from error
             if isinstance(result, MetricResult) and result.score_names:
@@ -161,17 +168,17 @@ def _name_metrics(metrics: Metric | Mapping[str, Metric]) -> Mapping[str, Metric
 
 def _bind(metric: Metric, options: Mapping[str, object]) -> Metric:
     """Fix those options which the signature of ``metric`` names and no partial has fixed before."""
-    try:
-        parameters = inspect.signature(metric).parameters
-    except ValueError:  # some builtins have no signature
-        return metric
     fixed = metric.keywords if isinstance(metric, functools.partial) else {}
-    wanted = {
-        name: value
-        for name, value in options.items()
-        if name in parameters and name not in fixed and parameters[name].kind in _KEYWORD_KINDS
-    }
+    wanted = {name: value for name, value in options.items() if name not in fixed and _takes(metric, name)}
     return functools.partial(metric, **wanted)
+
+
+def _takes(metric: Metric, keyword: str) -> bool:
+    try:
+        parameter = inspect.signature(metric).parameters.get(keyword)
+    except ValueError:  # some builtins have no signature
+        return False
+    return parameter is not None and parameter.kind in _KEYWORD_KINDS
 
 
 def _resolve_seed(random_state: RandomState) -> int:

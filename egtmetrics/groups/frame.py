@@ -39,7 +39,8 @@ class GenerativeMetricFrame:
         ``random_state``, ``backend`` or ``n_threads``, the values given here are passed on; what a
         ``functools.partial`` has fixed stays fixed.
     real, fake
-        Features ``(n, d)`` and ``(m, d)``, arrays or tensors.
+        Features ``(n, d)`` and ``(m, d)``, arrays or tensors. CUDA tensors stay on their device, where the groups are
+        taken out of them, for metrics that take ``backend``; other metrics get NumPy arrays.
     real_sensitive_features, fake_sensitive_features
         One label per row: a sequence, or several as a DataFrame, a mapping of name to sequence or an ``(n, s)`` array.
         None and NaN mean that the row belongs to no group.

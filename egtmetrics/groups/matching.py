@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_real_fake
 from egtmetrics.groups._assignment import Groups, assign_groups
-from egtmetrics.ops import Features
+from egtmetrics.ops import Features, common_device, take_rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ def match_sizes(
     Parameters
     ----------
     real, fake
-        Features ``(n, d)`` and ``(m, d)``.
+        Features ``(n, d)`` and ``(m, d)``. Where a CUDA backend could take them, tensors on a device stay there.
     real_sensitive_features, fake_sensitive_features
         One label per row, or several, whose intersections are then the groups. Rows labelled None or NaN have no group
         to be matched in: they are dropped and counted.
@@ -83,7 +83,7 @@ def match_sizes(
     >>> matched.real_sensitive_features["group"].tolist(), matched.fake_sensitive_features["group"].tolist()
     (['f', 'm'], ['f', 'm'])
     """
-    real, fake = check_real_fake(real, fake)
+    real, fake = check_real_fake(real, fake, device=common_device(real, fake))
     groups = assign_groups(real_sensitive_features, fake_sensitive_features, n_real=len(real), n_fake=len(fake))
     groups.check_present("set its labels to None to leave it out")
     sizes = groups.counts()[["n_real", "n_fake"]].min(axis=1).to_numpy()
@@ -92,8 +92,8 @@ def match_sizes(
     rng = check_random_state(random_state)
     real_rows, fake_rows = (_draw(ids, sizes, rng) for ids in (groups.real_ids, groups.fake_ids))
     return MatchedSamples(
-        real=real[real_rows],
-        fake=fake[fake_rows],
+        real=take_rows(real, real_rows),
+        fake=take_rows(fake, fake_rows),
         real_sensitive_features=_labels(groups, groups.real_ids[real_rows]),
         fake_sensitive_features=_labels(groups, groups.fake_ids[fake_rows]),
         real_rows=real_rows,

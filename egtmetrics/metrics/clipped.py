@@ -88,10 +88,10 @@ def clipped_density_coverage(
     >>> round(result.clipped_density, 1), round(result.clipped_coverage, 1)
     (0.7, 0.7)
     """
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     k = check_n_neighbors(n_neighbors, len(real), "real")
     n, m = len(real), len(fake)
-    kernels = select_backend(backend, n_threads=n_threads)
     sq_radii = kernels.kth_neighbor(real, n_neighbors=k)
     clipped = np.minimum(sq_radii, _squared_median(sq_radii))
 

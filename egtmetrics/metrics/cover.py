@@ -87,14 +87,14 @@ def precision_recall_cover(
     """
     k = check_positive_int(n_neighbors, "n_neighbors")
     radius_neighbors = k * check_positive_int(cover_factor, "cover_factor")
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     for name, points in (("real", real), ("fake", fake)):
         if len(points) <= radius_neighbors:
             raise ValueError(
                 f"{name} has {len(points)} rows, but n_neighbors * cover_factor = {radius_neighbors} needs at least "
                 f"{radius_neighbors + 1}; add samples or lower n_neighbors"
             )
-    kernels = select_backend(backend, n_threads=n_threads)
     counts = kernels.ball_counts(
         real,
         fake,

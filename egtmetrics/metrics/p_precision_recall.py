@@ -89,10 +89,10 @@ def p_precision_recall(
     """
     if not isinstance(radius_factor, int | float | np.number) or not 0 < radius_factor < math.inf:
         raise ValueError(f"radius_factor={radius_factor!r} is no positive number; pass one, for example 1.2")
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     k = check_n_neighbors(n_neighbors, len(real), "real")
     check_n_neighbors(k, len(fake), "fake")
-    kernels = select_backend(backend, n_threads=n_threads)
     real_radius = radius_factor * _mean_radius(kernels, real, k)
     fake_radius = radius_factor * _mean_radius(kernels, fake, k)
     return PPrecisionRecallResult(

@@ -103,10 +103,10 @@ def precision_recall_density_coverage(
     """
     if ties not in get_args(Ties):
         raise ValueError(f"ties={ties!r} is unknown; choose one of {', '.join(map(repr, get_args(Ties)))}")
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     k = check_n_neighbors(n_neighbors, len(real), "real")
     check_n_neighbors(k, len(fake), "fake")
-    kernels = select_backend(backend, n_threads=n_threads)
     real_ball_sizes, fake_memberships, real_memberships = _memberships(kernels, real, fake, k, closed=ties == "include")
     n, m = len(real), len(fake)
     return PRDCResult(
@@ -170,10 +170,10 @@ def improved_precision_recall(
     >>> improved_precision_recall(real, fake, n_neighbors=1).scores()
     {'precision': 0.6666666666666666, 'recall': 0.5}
     """
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     k = check_n_neighbors(n_neighbors, len(real), "real")
     check_n_neighbors(k, len(fake), "fake")
-    kernels = select_backend(backend, n_threads=n_threads)
     _, fake_memberships, real_memberships = _memberships(kernels, real, fake, k, closed=True)
     return ImprovedPrecisionRecallResult(
         precision=float(np.mean(fake_memberships > 0)),

@@ -8,7 +8,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias, cast
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_positive_int, check_real_fake
-from egtmetrics.ops import ANY_RADIUS, Backend, BackendName, Features, select_backend
+from egtmetrics.ops import ANY_RADIUS, Backend, BackendName, Features, select_backend, take_rows, to_host
 from egtmetrics.results import MetricResult
 
 Compatibility: TypeAlias = Literal["top-pr"]
@@ -25,7 +25,6 @@ _PROJECTED_DIM = 32
 _NEIGHBORS_PER_DIM = 5
 _RADIUS_SAMPLE = 256
 _NO_F1_BELOW = 1e-4
-_BLOCK_BYTES = 1 << 25
 _BLOCK_REPLICATES = 32
 _REFERENCE_PROJECTION_SEED = 99
 _REFERENCE_BOOTSTRAP_SEED = 42
@@ -183,7 +182,8 @@ def topp_precision_recall(
     >>> topp_precision_recall(real, real + 100.0, random_state=0, backend="reference").scores()
     {'precision': 0.0, 'recall': 0.0, 'f1': 0.0}
     """
-    real, fake = check_real_fake(real, fake)
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
     (n, d), m = real.shape, fake.shape[0]
     if not isinstance(alpha, float | np.floating) or not 0.0 < alpha < 1.0:
         raise ValueError(f"alpha={alpha!r} is no number strictly between 0 and 1; pass one, for example 0.1")
@@ -195,11 +195,10 @@ def topp_precision_recall(
     n_bootstrap = default_bootstrap if n_bootstrap is None else check_positive_int(n_bootstrap, "n_bootstrap")
     n_projections = default_projections if n_projections is None else check_positive_int(n_projections, "n_projections")
     given_indices = None if bootstrap_indices is None else _check_bootstrap_indices(bootstrap_indices, n, m)
-    kernels = select_backend(backend, n_threads=n_threads)
 
     if compatibility is None:
         real_order, fake_order = canonical_order(real), canonical_order(fake)
-        real, fake = real[real_order], fake[fake_order]
+        real, fake = take_rows(real, real_order), take_rows(fake, fake_order)
         if given_indices is not None:  # they number the rows as they were passed
             given_indices = np.argsort(real_order)[given_indices[0]], np.argsort(fake_order)[given_indices[1]]
 
@@ -228,8 +227,8 @@ def topp_precision_recall(
 
     evaluations = []
     for matrix, blocks in zip(matrices, draws, strict=False):  # the draws never end
-        x = real if matrix is None else _project(real, matrix, "real")
-        y = fake if matrix is None else _project(fake, matrix, "fake")
+        x = real if matrix is None else _project(kernels, real, matrix, "real")
+        y = fake if matrix is None else _project(kernels, fake, matrix, "fake")
         evaluations.append(_evaluate(kernels, x, y, blocks, n_bootstrap, alpha, compatibility))
 
     for score, name, n_kept in (
@@ -320,18 +319,9 @@ def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _project(x: Features, matrix: NDArray[np.float64], name: str) -> Features:
-    """``x @ matrix.T`` in float64.
-
-    Not by a BLAS product, which rounds a row by its place in the block: equal rows must stay equal, since at h = 0
-    only equal points count.
-    """
-    projected = np.empty((x.shape[0], matrix.shape[0]))
-    step = max(1, _BLOCK_BYTES // (8 * x.shape[1]))
-    for start in range(0, x.shape[0], step):
-        rows = slice(start, start + step)
-        np.einsum("nd,kd->nk", x[rows].astype(np.float64), matrix, out=projected[rows], optimize=False)
-    return check_features(projected, f"{name} after projection")
+def _project(kernels: Backend, x: Features, matrix: NDArray[np.float64], name: str) -> Features:
+    """Equal rows stay equal, as they must: at h = 0 only equal points count."""
+    return check_features(kernels.project(x, matrix), f"{name} after projection", device=kernels.device)
 
 
 def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Compatibility | None) -> float:
@@ -345,7 +335,7 @@ def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Com
         )
     if compatibility is None:
         return _median_radius(kernels, points, k)
-    points64 = points.astype(np.float64)
+    points64 = to_host(points).astype(np.float64)
     sq_radii = np.empty(n - k)
     for i in range(n - k):
         difference = points64[i + 1 :] - points64[i]
@@ -360,7 +350,7 @@ def _median_radius(kernels: Backend, points: Features, k: int) -> float:
     6e-5; should it not, all radii are worked out.
     """
     n = points.shape[0]
-    sample = cast("Features", np.ascontiguousarray(points[:: max(1, n // _RADIUS_SAMPLE)]))
+    sample = take_rows(points, np.arange(0, n, max(1, n // _RADIUS_SAMPLE)))
     some = np.sort(kernels.kth_neighbor(sample, points, n_neighbors=k + 1))  # the first neighbour is the row itself
     ranks = 0.5 * len(some) + 4.0 * 0.5 * math.sqrt(len(some)) * np.array([-1.0, 1.0])
     floor, limit = some[np.clip(ranks.astype(int), 0, len(some) - 1)]

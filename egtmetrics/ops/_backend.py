@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features = NDArray[np.float32] | NDArray[np.float64]
-"""C-contiguous ``(n, d)`` array, float32 or float64, finite; two arrays in one call share the dtype."""
+"""C-contiguous ``(n, d)`` array, float32 or float64, finite; two arrays in one call share the dtype.
+
+For a backend with a device it is a torch tensor of that kind instead. Type checkers see the NumPy one; what lies
+between the check of the arguments and a backend asks for its length and shape only, and leaves the rest to
+``take_rows``, ``join_rows`` and ``to_host``.
+"""
 
 
 SqRange: TypeAlias = tuple[float, float]
@@ -46,7 +51,12 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """``"cpu"`` or ``"reference"``: what a result records."""
+        """``"cpu"``, ``"cuda"`` or ``"reference"``: what a result records."""
+        ...
+
+    @property
+    def device(self) -> str | None:
+        """Where features must lie, in torch's words (``"cuda:0"``); None for NumPy arrays. All else is NumPy."""
         ...
 
     def kth_neighbor(
@@ -114,6 +124,10 @@ class Backend(Protocol):
 
     def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
         """``prod_j min(1, |x_i - y_j| / R)``: the chance that no soft ball of radius R around a y covers ``x_i``."""
+        ...
+
+    def project(self, x: Features, matrix: NDArray[np.float64]) -> Features:
+        """``x @ matrix.T`` in float64, ``(n, k)`` features for a matrix ``(k, d)``: equal rows of x stay equal."""
         ...
 
     def divergence_bootstrap(

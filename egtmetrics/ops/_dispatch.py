@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from egtmetrics.ops import _device
 from egtmetrics.ops._backend import Backend
 from egtmetrics.ops._native import CpuBackend, native_module
 from egtmetrics.ops.reference import ReferenceBackend
 
-BackendName = Literal["auto", "cpu", "reference"]
+BackendName = Literal["auto", "cpu", "cuda", "reference"]
 
 
 class BackendFallbackWarning(UserWarning):
@@ -27,12 +29,17 @@ def _warn_fallback(reason: str) -> None:
     )
 
 
-def select_backend(backend: BackendName = "auto", *, n_threads: int | None = None) -> Backend:
-    """Return the backend to compute with.
+def select_backend(
+    backend: BackendName = "auto", *, n_threads: int | None = None, features: Sequence[Any] = ()
+) -> Backend:
+    """Return the backend to compute with, given the ``features`` that it will see.
 
-    ``"auto"`` takes the compiled CPU kernels, or the NumPy reference with one warning per process where they cannot
-    load; ``"cpu"`` raises ImportError instead. ``n_threads=None`` takes every core this process may run on; results do
-    not depend on it.
+    ``"auto"`` takes the CUDA kernels if all features lie on one CUDA device and the kernels can run there, else the
+    compiled CPU kernels, or the NumPy reference with one warning per process where they cannot load. ``"cpu"`` raises
+    ImportError instead; so does ``"cuda"`` where its kernels were not built or torch is missing, and RuntimeError where
+    there is no device. With ``"cuda"`` features must lie on the device; the other backends copy them to the host.
+
+    ``n_threads=None`` takes every core this process may run on; results do not depend on it. It is for the CPU only.
 
     >>> select_backend("reference").name
     'reference'
@@ -43,6 +50,11 @@ def select_backend(backend: BackendName = "auto", *, n_threads: int | None = Non
         raise ValueError(f"n_threads={n_threads!r} is no positive integer; pass None to use every available core")
     if backend == "reference":
         return ReferenceBackend()
+    if backend == "cuda":
+        return _device.CudaBackend(_device.KERNELS, _device.select_device(*features))
+    device = _device.common_device(*features) if backend == "auto" else None
+    if device is not None:
+        return _device.CudaBackend(_device.KERNELS, device)
     try:
         module = native_module()
     except ImportError as error:

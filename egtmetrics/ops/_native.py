@@ -1,4 +1,4 @@
-"""The only importer of the compiled module: loads it once, hands out raw calls, says how it was built."""
+"""The only importer of the compiled modules: loads each once, hands out raw calls, says how it was built."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SqRange
+from egtmetrics.ops.reference import project
 
 
 @cache
@@ -20,10 +21,17 @@ def native_module() -> ModuleType:
     return importlib.import_module("egtmetrics.ops._cpu")
 
 
+@cache
+def cuda_module() -> ModuleType:
+    """Import the compiled CUDA kernels, which needs no device; ImportError says why they cannot load."""
+    return importlib.import_module("egtmetrics.ops._cuda")
+
+
 class CpuBackend:
     """The compiled CPU kernels behind :class:`egtmetrics.ops.Backend`."""
 
     name = "cpu"
+    device = None
 
     def __init__(self, module: Any, n_threads: int | None) -> None:
         self._module = module
@@ -84,6 +92,9 @@ class CpuBackend:
     def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
         product: NDArray[np.float64] = self._module.soft_ball_product(x, y, radius, self._n_threads)
         return product
+
+    def project(self, x: Features, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        return project(x, matrix)
 
     def divergence_bootstrap(
         self,

@@ -45,10 +45,24 @@ def _cosine_kernel(sq_distances: NDArray[np.float64], bandwidth: float) -> NDArr
     return values
 
 
+def project(x: Features, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``x @ matrix.T`` in float64, a block of rows at a time.
+
+    Not by a BLAS product, which rounds a row by its place in the block.
+    """
+    projected = np.empty((x.shape[0], matrix.shape[0]))
+    step = max(1, _BLOCK_BYTES // (8 * x.shape[1]))
+    for start in range(0, x.shape[0], step):
+        rows = slice(start, start + step)
+        np.einsum("nd,kd->nk", x[rows].astype(np.float64), matrix, out=projected[rows], optimize=False)
+    return projected
+
+
 class ReferenceBackend:
     """NumPy implementation of :class:`egtmetrics.ops.Backend`."""
 
     name = "reference"
+    device = None
 
     def kth_neighbor(
         self,
@@ -102,7 +116,11 @@ class ReferenceBackend:
         closed: bool,
     ) -> BallCounts:
         n, m = x.shape[0], (x if y is None else y).shape[0]
-        inside = np.less_equal if closed else np.less
+
+        def inside(sq_distances: NDArray[np.float64], sq_radii: NDArray[np.float64]) -> NDArray[np.bool_]:
+            member = sq_distances <= sq_radii if closed else sq_distances < sq_radii
+            return member & (sq_distances < np.inf)  # a point itself, where the radius is infinite too
+
         x_sizes, y_in_x = np.zeros(n, dtype=np.int64), np.zeros(m, dtype=np.int64)
         y_sizes, x_in_y = np.zeros(m, dtype=np.int64), np.zeros(n, dtype=np.int64)
         for rows, block in _sq_distance_blocks(x, y):
@@ -148,6 +166,9 @@ class ReferenceBackend:
             else:
                 product[rows] = np.minimum(np.sqrt(block) / radius, 1.0).prod(axis=1)
         return product
+
+    def project(self, x: Features, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        return project(x, matrix)
 
     def divergence_bootstrap(
         self,

@@ -188,6 +188,13 @@ def test_ball_counts(pair: tuple[NDArray[Any], NDArray[Any]], closed: bool) -> N
             np.testing.assert_array_equal(counts, expected)
 
 
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("backend", [REFERENCE, CPU], ids=lambda backend: backend.name)
+def test_no_point_lies_in_its_own_ball_however_large(backend: Backend, closed: bool) -> None:
+    counts = backend.ball_counts(np.arange(3.0)[:, None], x_sq_radii=np.full(3, np.inf), closed=closed)
+    assert counts.x_ball_sizes.tolist() == counts.y_in_x_balls.tolist() == [2, 2, 2]
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

@@ -17,4 +17,10 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
                  std::int64_t* x_sizes, std::int64_t* y_in_x, std::int64_t* y_sizes, std::int64_t* x_in_y,
                  const Run& run);
 
+// The same on a GPU.
+template <class T>
+void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, const double* y_sq_radii, bool closed,
+                 std::int64_t* x_sizes, std::int64_t* y_in_x, std::int64_t* y_sizes, std::int64_t* x_in_y,
+                 const Queue& queue);
+
 }  // namespace egt

@@ -48,4 +48,10 @@ void divergence_bootstrap(const std::int64_t* p_counts, const std::int64_t* q_co
                           std::int64_t n_divergences, double smoothing, std::int64_t n_replicates, std::uint64_t seed,
                           double* values, double* replicates, const Run& run);
 
+// The same on a GPU; divergences and parameters are read on the host.
+void divergence_bootstrap(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_groups,
+                          std::int64_t n_bins, const std::int32_t* divergences, const double* parameters,
+                          std::int64_t n_divergences, double smoothing, std::int64_t n_replicates, std::uint64_t seed,
+                          double* values, double* replicates, const Queue& queue);
+
 }  // namespace egt

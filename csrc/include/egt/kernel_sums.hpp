@@ -19,4 +19,12 @@ void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint1
 template <class T>
 void soft_ball_product(Points<T> x, Points<T> y, double radius, double* product, const Run& run);
 
+// The same on a GPU, where sums are taken in float32 over some hundred columns and in fixed point beyond, not in
+// float64: exact in any order.
+template <class T>
+void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
+                    double* density, double* deviation, const Queue& queue);
+template <class T>
+void soft_ball_product(Points<T> x, Points<T> y, double radius, double* product, const Queue& queue);
+
 }  // namespace egt

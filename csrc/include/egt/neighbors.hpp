@@ -14,8 +14,8 @@ struct SqRange {
 };
 
 // Neighbours of every row of x among the rows of y, by squared distances that are float64 sums of squared differences
-// of the inputs. y == nullptr: neighbours within x, the row itself left out; each pair is then computed once. Wanted: 1
-// <= n_neighbors <= number of candidates. Memory: O(x.n * n_neighbors) besides the tiles.
+// of the inputs. y == nullptr: neighbours within x, the row itself left out; the CPU then computes each pair once.
+// Wanted: 1 <= n_neighbors <= number of candidates. Memory: O(x.n * n_neighbors) besides the tiles.
 //
 //   sq_radii   (x.n)                the n_neighbors-th smallest squared distance of each row; 0 where it is not above
 //                                   range.floor, infinity where it is above range.limit. A narrow range saves most of
@@ -37,5 +37,17 @@ void neighbors(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double
 template <class T>
 void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_groups, const std::int64_t* x_offsets,
                             const std::int64_t* y_offsets, std::int64_t n_neighbors, double* sq_radii, const Run& run);
+
+// The same on a GPU; the offsets are read on the host.
+template <class T>
+void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, SqRange range, double* sq_radii,
+                    const Queue& queue);
+template <class T>
+void neighbors(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double* sq_dists, std::int64_t* rows,
+               const Queue& queue);
+template <class T>
+void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_groups, const std::int64_t* x_offsets,
+                            const std::int64_t* y_offsets, std::int64_t n_neighbors, double* sq_radii,
+                            const Queue& queue);
 
 }  // namespace egt

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <string>
 
 namespace egt {
 
@@ -24,5 +25,19 @@ struct Run {
 };
 
 struct Interrupted {};
+
+// Where a primitive runs on a GPU. Every primitive that has an overload with a Queue takes device pointers there, all
+// of that device, writes its results in stream order and does not wait for them.
+struct Queue {
+  int device = 0;
+  void* stream = nullptr;  // a cudaStream_t
+};
+
+// What a primitive on a Queue throws: the CUDA error's name and text. Nothing stays allocated.
+struct DeviceError {
+  int code;
+  std::string message;
+  bool out_of_memory;
+};
 
 }  // namespace egt

@@ -1,0 +1,54 @@
+"""nvcc, where it is, and the PTX it makes of a source."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCES = Path(__file__).resolve().parents[2] / "csrc"
+
+
+@cache
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    for place in (os.environ.get("CUDACXX"), home and f"{home}/bin/nvcc", "nvcc", "/usr/local/cuda/bin/nvcc"):
+        found = shutil.which(place) if place else None
+        if found:
+            return found
+    return None
+
+
+def _headers() -> bytes:
+    headers = sorted(path for path in SOURCES.rglob("*") if path.suffix in (".cuh", ".hpp"))
+    return b"".join(path.read_bytes() for path in headers)
+
+
+def ptx_of(source: Path, architecture: str = "compute_75") -> str:
+    """The PTX of a source, kept in a folder of this user until something changes, for all workers of a test run."""
+    nvcc = find_nvcc()
+    assert nvcc is not None
+    version = subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout
+    included = _headers() if source.is_relative_to(SOURCES) else b""
+    digest = hashlib.sha256(b"\0".join([version, source.read_bytes(), included])).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"egtmetrics-ptx-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{folder} belongs to another user")
+    kept = folder / f"{source.stem}-{architecture}-{digest}.ptx"
+    with open(kept.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            fresh = kept.with_suffix(".new")
+            command = [nvcc, "-std=c++17", "-O3", f"-arch={architecture}", "-ptx", f"-I{SOURCES}"]
+            command += [f"-I{SOURCES / 'include'}", "-o", str(fresh), str(source)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"nvcc: {done.stderr}")
+            fresh.replace(kept)
+    return kept.read_text()
