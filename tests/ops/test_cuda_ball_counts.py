@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics.ops import select_backend
+from tests.ops._points import Array, Data, all_equal, far_clusters, huge, near_duplicates, normal, one_outlier, tiny
 from tests.simt.build import load
 
 REFERENCE = select_backend("reference")
@@ -20,7 +20,6 @@ CPU = select_backend("cpu")
 # Tiles have 128 rows and 128 columns, eight coordinates at a time.
 SHAPES = [(1, 1, 1), (2, 129, 7), (127, 128, 8), (129, 257, 9), (60, 300, 70)]
 
-Array = NDArray[Any]
 Radii = NDArray[np.float64] | None
 
 
@@ -56,37 +55,6 @@ def assert_equal(actual: tuple[NDArray[np.int64], ...], expected: tuple[NDArray[
         np.testing.assert_array_equal(one, other)
 
 
-def normal(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d))
-
-
-def far_clusters(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d)) + 1e5 * rng.integers(0, 3, size=(n, 1))
-
-
-def huge(rng: np.random.Generator, n: int, d: int) -> Array:
-    return 1e15 * rng.normal(size=(n, d))
-
-
-def tiny(rng: np.random.Generator, n: int, d: int) -> Array:
-    return 1e-15 * rng.normal(size=(n, d))
-
-
-def all_equal(rng: np.random.Generator, n: int, d: int) -> Array:
-    return np.full((n, d), 0.1)
-
-
-def near_duplicates(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.integers(0, 2, size=(n, d)) + 1e-6 * rng.normal(size=(n, d))
-
-
-def one_outlier(rng: np.random.Generator, n: int, d: int) -> Array:
-    x = rng.normal(size=(n, d))
-    x[0] = 1e7
-    return x
-
-
-Data = Callable[[np.random.Generator, int, int], Array]
 SPECIAL: list[Data] = [far_clusters, huge, tiny, all_equal, near_duplicates, one_outlier]
 CASES: list[tuple[Data, tuple[int, int, int]]] = [(normal, shape) for shape in SHAPES]
 CASES += [(data, shape) for data in SPECIAL for shape in ((40, 130, 9), (130, 66, 33))]

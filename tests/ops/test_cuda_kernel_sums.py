@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,18 @@ from numpy.typing import NDArray
 
 from egtmetrics.ops import select_backend
 from tests._golden import load as load_golden
+from tests.ops._points import (
+    Array,
+    Data,
+    all_equal,
+    far_clusters,
+    far_from_origin,
+    huge,
+    near_duplicates,
+    normal,
+    one_outlier,
+    tiny,
+)
 from tests.simt.build import load
 
 REFERENCE = select_backend("reference")
@@ -20,7 +31,6 @@ CPU = select_backend("cpu")
 # Tiles have 128 rows and 64 columns, eight coordinates at a time.
 SHAPES = [(1, 1, 1), (2, 65, 7), (127, 64, 8), (129, 130, 9), (60, 190, 70)]
 
-Array = NDArray[Any]
 Density = NDArray[np.float64]
 
 
@@ -58,42 +68,8 @@ class OnHost:
         return x.dtype.name, x.ctypes.data, len(x), y.ctypes.data, len(y), x.shape[1]
 
 
-def normal(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d))
-
-
-def far_from_origin(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d)) + 1e4
-
-
 def near_clusters(rng: np.random.Generator, n: int, d: int) -> Array:
     return rng.normal(size=(n, d)) + 40 * rng.integers(0, 2, size=(n, 1))
-
-
-def far_clusters(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d)) + 1e5 * rng.integers(0, 3, size=(n, 1))
-
-
-def huge(rng: np.random.Generator, n: int, d: int) -> Array:
-    return 1e15 * rng.normal(size=(n, d))
-
-
-def tiny(rng: np.random.Generator, n: int, d: int) -> Array:
-    return 1e-15 * rng.normal(size=(n, d))
-
-
-def all_equal(rng: np.random.Generator, n: int, d: int) -> Array:
-    return np.full((n, d), 0.1)
-
-
-def near_duplicates(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.integers(0, 2, size=(n, d)) + 1e-6 * rng.normal(size=(n, d))
-
-
-def one_outlier(rng: np.random.Generator, n: int, d: int) -> Array:
-    x = rng.normal(size=(n, d))
-    x[0] = 1e7
-    return x
 
 
 def far_outlier(rng: np.random.Generator, n: int, d: int) -> Array:
@@ -102,7 +78,6 @@ def far_outlier(rng: np.random.Generator, n: int, d: int) -> Array:
     return x
 
 
-Data = Callable[[np.random.Generator, int, int], Array]
 SPECIAL: list[Data] = [
     far_from_origin,
     near_clusters,

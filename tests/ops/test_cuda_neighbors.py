@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,19 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics.ops import select_backend
+from tests.ops._points import (
+    Array,
+    Data,
+    all_equal,
+    far_clusters,
+    far_from_origin,
+    huge,
+    integers,
+    near_duplicates,
+    normal,
+    one_outlier,
+    tiny,
+)
 from tests.simt.build import load
 
 REFERENCE = select_backend("reference")
@@ -18,47 +30,6 @@ REFERENCE = select_backend("reference")
 # Tiles have 128 rows and 128 columns, eight coordinates at a time; a set alone has its rows on both sides.
 PAIRS = [(1, 1, 1), (3, 129, 7), (129, 127, 8), (127, 257, 9), (20, 128, 33)]
 ALONE = [(2, 1), (128, 7), (140, 8)]
-
-Array = NDArray[Any]
-Data = Callable[[np.random.Generator, int, int], Array]
-
-
-def normal(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d))
-
-
-def integers(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.integers(-2, 3, size=(n, d)).astype(float)
-
-
-def far_from_origin(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d)) + 1e4
-
-
-def far_clusters(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.normal(size=(n, d)) + 1e5 * rng.integers(0, 3, size=(n, 1))
-
-
-def huge(rng: np.random.Generator, n: int, d: int) -> Array:
-    return 1e15 * rng.normal(size=(n, d))
-
-
-def tiny(rng: np.random.Generator, n: int, d: int) -> Array:
-    return 1e-15 * rng.normal(size=(n, d))
-
-
-def all_equal(rng: np.random.Generator, n: int, d: int) -> Array:
-    return np.full((n, d), 0.1)
-
-
-def near_duplicates(rng: np.random.Generator, n: int, d: int) -> Array:
-    return rng.integers(0, 2, size=(n, d)) + 1e-6 * rng.normal(size=(n, d))
-
-
-def one_outlier(rng: np.random.Generator, n: int, d: int) -> Array:
-    x = rng.normal(size=(n, d))
-    x[0] = 1e7
-    return x
 
 
 DATA: list[Data] = [
