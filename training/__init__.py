@@ -9,8 +9,11 @@ Every strategy is a loss over per-sample losses, so that it serves any model::
 
 ``losses`` are these strategies; ``noise`` cuts the noise of a diffusion model into levels, ``diffusion`` has its
 preconditioning, loss and sampler, ``mlp`` a denoiser small enough for a CPU; ``oracles`` say which group a sample
-belongs to, and ``sampling`` draws from a model until the groups have given proportions. Groups are integers from 0
-everywhere, and -1 is a sample of which the oracle could not say.
+belongs to, and ``sampling`` draws from a model until the groups have given proportions. ``loop`` trains a denoiser,
+and ``table1`` repeats the paper's Table 1 with all of them on small data. For the paper's own scale there are the
+networks of Karras et al. 2022 in ``unet``, their public weights through ``checkpoints``, folders and archives of images
+in ``images``, and the paper's settings in ``configurations``. Groups are integers from 0 everywhere, and -1 is a sample
+of which the oracle could not say.
 
 The modules import each other relatively: their folder lies beside ``egtmetrics``, not in it.
 """
@@ -30,6 +33,8 @@ except ImportError as error:
         "egtmetrics.training needs PyTorch, which cannot be imported; pip install egtmetrics[training]"
     ) from error
 
+from .checkpoints import convert_checkpoint, load_checkpoint
+from .configurations import ImageConfiguration, PreparedTraining, read_configuration
 from .diffusion import (
     Denoiser,
     EDMPreconditioning,
@@ -41,11 +46,14 @@ from .diffusion import (
     denoising_losses,
     heun_sample,
 )
+from .images import ImageGroups
+from .loop import TrainingRun, train
 from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
-from .mlp import ResidualMLP, condition
+from .mlp import ResidualMLP
 from .noise import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
 from .oracles import ClassifierOracle, GroupOracle, LabelOracle, OracleErrorWarning
 from .sampling import RejectionSamples, rejection_sample
+from .unet import UNet
 
 __all__ = [
     "ClassifierOracle",
@@ -55,6 +63,8 @@ __all__ = [
     "GroupDROLoss",
     "GroupLoss",
     "GroupOracle",
+    "ImageConfiguration",
+    "ImageGroups",
     "LabelOracle",
     "MeanLoss",
     "MinMaxLoss",
@@ -62,18 +72,24 @@ __all__ = [
     "NoiseLevels",
     "OracleErrorWarning",
     "Preconditioning",
+    "PreparedTraining",
     "RejectionSamples",
     "ResidualMLP",
     "ReweightedLoss",
     "Scalings",
     "ThinCellWarning",
+    "TrainingRun",
+    "UNet",
     "VENoise",
     "VEPreconditioning",
     "VPNoise",
     "VPPreconditioning",
     "WeightEMA",
-    "condition",
+    "convert_checkpoint",
     "denoising_losses",
     "heun_sample",
+    "load_checkpoint",
+    "read_configuration",
     "rejection_sample",
+    "train",
 ]

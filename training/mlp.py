@@ -72,13 +72,47 @@ class ResidualMLP(nn.Module):
         """Number of classes to condition on; None if unconditional."""
         return None if self.labels is None else self.labels.num_embeddings
 
+    def with_classes(self, n_classes: int) -> ResidualMLP:
+        """Return a copy that takes labels and, until it is trained further, ignores them: their embedding is zero.
+
+        Conditional training can so start from the weights of an unconditional model, as the paper's do. The model is
+        left as it is; the copy has parameters of its own, so it needs a new optimizer.
+
+        Raises
+        ------
+        ValueError
+            If the model is conditional already.
+
+        References
+        ----------
+        The paper, section 5, conditional variants, and appendix B.3.2, equation 9.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from egtmetrics.training import ResidualMLP
+        >>> conditional = ResidualMLP(64).with_classes(2)
+        >>> conditional(torch.randn(2, 64), torch.zeros(2), torch.tensor([0, 1])).shape
+        torch.Size([2, 64])
+        """
+        if self.labels is not None:
+            raise ValueError(f"the model is conditioned on {self.n_classes} classes already; use an unconditional one")
+        conditional = copy.deepcopy(self)
+        weight = next(self.parameters())
+        embedding = nn.Embedding(check_positive_int(n_classes, "n_classes"), self.width)
+        nn.init.zeros_(embedding.weight)
+        conditional.labels = embedding.to(device=weight.device, dtype=weight.dtype)
+        return conditional
+
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         angles = c_noise[:, None].to(self.frequencies.dtype) * self.frequencies
         embedding = self.noise(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
         if self.labels is not None:
             embedding = embedding + self.labels(self._check(labels, self.labels.num_embeddings))
         elif labels is not None:
-            raise ValueError("labels were given to an unconditional ResidualMLP; make it conditional with condition()")
+            raise ValueError(
+                "labels were given to an unconditional ResidualMLP; make it conditional with with_classes()"
+            )
         h = self.first(x)
         for block in self.blocks:
             h = block(h, embedding)
@@ -106,36 +140,3 @@ class _Block(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         output: Tensor = h + self.last(nn.functional.silu(self.first(self.norm(h)) + embedding))
         return output
-
-
-def condition(model: ResidualMLP, n_classes: int) -> ResidualMLP:
-    """Return a copy that takes labels and, until it is trained further, ignores them: their embedding is zero.
-
-    Conditional training can so start from the weights of an unconditional model, as the paper's do. ``model`` is left
-    as it is; the copy has parameters of its own, so it needs a new optimizer.
-
-    Raises
-    ------
-    ValueError
-        If the model is conditional already.
-
-    References
-    ----------
-    The paper, section 5, conditional variants, and appendix B.3.2, equation 9.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from egtmetrics.training import ResidualMLP, condition
-    >>> conditional = condition(ResidualMLP(64), n_classes=2)
-    >>> conditional(torch.randn(2, 64), torch.zeros(2), torch.tensor([0, 1])).shape
-    torch.Size([2, 64])
-    """
-    if model.labels is not None:
-        raise ValueError(f"model is conditioned on {model.n_classes} classes already; pass an unconditional one")
-    conditional = copy.deepcopy(model)
-    weight = next(model.parameters())
-    embedding = nn.Embedding(check_positive_int(n_classes, "n_classes"), model.width)
-    nn.init.zeros_(embedding.weight)
-    conditional.labels = embedding.to(device=weight.device, dtype=weight.dtype)
-    return conditional

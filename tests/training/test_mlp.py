@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP, condition, denoising_losses
+from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP, denoising_losses
 
 
 def trained_a_little(**options: int) -> ResidualMLP:
@@ -35,7 +35,7 @@ def test_output_depends_on_noise_and_class() -> None:
 def test_conditioning_changes_no_output_at_first() -> None:
     model = trained_a_little()
     before = copy.deepcopy(model.state_dict())
-    conditional = condition(model, n_classes=4)
+    conditional = model.with_classes(4)
     x, noise = torch.randn(8, 6), torch.randn(8)
     assert torch.equal(conditional(x, noise, torch.arange(8) % 4), model(x, noise))
     assert (model.n_classes, conditional.n_classes) == (None, 4)
@@ -48,12 +48,8 @@ def test_conditioning_changes_no_output_at_first() -> None:
 
 
 def test_conditioning_keeps_the_dtype() -> None:
-    assert (
-        condition(trained_a_little().double(), 2)(
-            torch.zeros(1, 6).double(), torch.zeros(1), torch.zeros(1).long()
-        ).dtype
-        == torch.float64
-    )
+    conditional = trained_a_little().double().with_classes(2)
+    assert conditional(torch.zeros(1, 6).double(), torch.zeros(1), torch.zeros(1).long()).dtype == torch.float64
 
 
 def test_training_on_digits_reduces_the_loss() -> None:
@@ -84,7 +80,7 @@ def test_bad_arguments() -> None:
         with pytest.raises(ValueError, match="expected integers from 0 to 1"):
             conditional(x, noise, torch.tensor(wrong))
     with pytest.raises(ValueError, match="model is conditioned on 2 classes already"):
-        condition(conditional, 2)
+        conditional.with_classes(2)
     for options in ({"n_features": 0}, {"n_features": 1, "n_classes": 0}, {"n_features": 1, "width": 0}):
         with pytest.raises(ValueError, match="is no integer of at least 1"):
             ResidualMLP(**options)

@@ -10,7 +10,21 @@ import pytest
 
 import egtmetrics.training
 
-MODULES = ["_checks", "diffusion", "losses", "mlp", "noise", "oracles", "sampling"]
+MODULES = [
+    "_checks",
+    "checkpoints",
+    "configurations",
+    "diffusion",
+    "images",
+    "loop",
+    "losses",
+    "mlp",
+    "noise",
+    "oracles",
+    "sampling",
+    "table1",
+    "unet",
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,0 +1,327 @@
+"""The training loop: what it computes, and that it computes the same however often it is killed."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from egtmetrics.training import (
+    Denoiser,
+    EDMPreconditioning,
+    GroupDROLoss,
+    GroupLoss,
+    MeanLoss,
+    MinMaxLoss,
+    NoiseLevels,
+    ResidualMLP,
+    ReweightedLoss,
+    ThinCellWarning,
+    TrainingRun,
+    VPPreconditioning,
+    WeightEMA,
+    denoising_losses,
+    train,
+)
+
+DATA = 0.5 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
+GROUPS = torch.arange(60) % 3 // 2
+LOSSES: dict[str, Callable[[], GroupLoss]] = {
+    "mean": lambda: MeanLoss(2),
+    "reweighted": lambda: ReweightedLoss(target="ego", source=[2 / 3, 1 / 3], n_bins=2),
+    "min-max": lambda: MinMaxLoss(2, n_bins=2),
+    "group DRO": lambda: GroupDROLoss(2, n_bins=2, step_size=0.5),
+}
+
+
+class Dropout(nn.Module):
+    """A network that draws random numbers of its own and keeps a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = ResidualMLP(3, n_classes=2, width=8, n_blocks=1)
+        self.dropout, self.norm = nn.Dropout(0.5), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        output: Tensor = self.norm(self.inner(self.dropout(x), c_noise, labels))
+        return output
+
+
+def build(network: Callable[[], nn.Module] = lambda: ResidualMLP(3, width=8, n_blocks=1), seed: int = 0) -> Denoiser:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Denoiser(network(), EDMPreconditioning())
+
+
+def levels(denoiser: Denoiser) -> NoiseLevels:
+    return NoiseLevels(denoiser.preconditioning.law, n_bins=2)
+
+
+def run(denoiser: Denoiser, loss: GroupLoss, **options: Any) -> TrainingRun:
+    options = {"batch_size": 24, "learning_rate": 1e-2, **options}
+    return train(denoiser, DATA, GROUPS, loss, levels(denoiser), **options)
+
+
+def assert_equal(first: nn.Module, second: nn.Module) -> None:
+    pairs = zip(first.state_dict().items(), second.state_dict().items(), strict=True)
+    for (name, a), (other, b) in pairs:
+        assert name == other
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_against_a_loop_written_out(name: str) -> None:
+    denoiser, loss = build(), LOSSES[name]()
+    plain, plain_loss = build(), LOSSES[name]()
+    result = run(denoiser, loss, n_steps=5, half_life=100.0, random_state=3)
+
+    noise, average = levels(plain), WeightEMA(plain, half_life=100.0)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        for _ in range(5):
+            rows = torch.randint(60, (24,))
+            sigma = noise.law.sample(24)
+            bins = noise.bin_of(sigma) if plain_loss.n_bins == 2 else None
+            optimizer.zero_grad()
+            plain_loss(denoising_losses(plain, DATA[rows], sigma), GROUPS[rows], bins).backward()
+            optimizer.step()
+            average.update(plain, n_samples=24)
+    for first, second in ((denoiser, plain), (loss, plain_loss), (result.ema, average)):
+        assert_equal(first, second)
+    assert (result.n_steps, result.n_samples_seen, result.n_skipped, result.resumed_at) == (5, 120, 0, 0)
+
+
+def test_it_learns() -> None:
+    """Data in one point: the optimal denoiser returns it at every sigma."""
+    denoiser = build()
+    point = torch.tensor([0.3, -0.2, 0.5])
+    result = train(
+        denoiser, point.repeat(8, 1), torch.arange(8) % 2, MeanLoss(2), levels(denoiser), n_steps=500,
+        batch_size=32, learning_rate=1e-2,
+    )  # fmt: skip
+    x = point + torch.randn(200, 3, generator=torch.Generator().manual_seed(1))
+    error = (result.ema(x, torch.ones(200)) - point).abs().mean()
+    assert error < 0.05 < 0.25 < (build()(x, torch.ones(200)) - point).abs().mean()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("stop", [1, 4])
+def test_resumed_equals_uninterrupted(name: str, stop: int, tmp_path: Path) -> None:
+    """With dropout, batch norm and labels: whatever can change is in the checkpoint."""
+    path = tmp_path / "checkpoint.pt"
+    whole, whole_loss = build(Dropout), LOSSES[name]()
+    expected = run(whole, whole_loss, n_steps=7, labels=GROUPS)
+    run(build(Dropout), LOSSES[name](), n_steps=stop, labels=GROUPS, checkpoint=path)
+    torch.rand(5)  # the global generator is elsewhere by now
+    denoiser, loss = build(Dropout), LOSSES[name]()
+    result = run(denoiser, loss, n_steps=7, labels=GROUPS, checkpoint=path)
+    assert (result.resumed_at, result.n_steps) == (stop, 7)
+    for first, second in ((denoiser, whole), (loss, whole_loss), (result.ema, expected.ema)):
+        assert_equal(first, second)
+    again = build(Dropout)
+    finished = run(again, LOSSES[name](), n_steps=7, labels=GROUPS, checkpoint=path)
+    assert finished.resumed_at == 7
+    assert_equal(again, whole)
+
+
+def test_killed_equals_uninterrupted(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    process = subprocess.Popen([sys.executable, __file__, str(path)])  # the last lines of this file
+    deadline = time.monotonic() + 100
+    while not path.exists() or saved_step(path) < 10:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    killed_at = saved_step(path)
+    denoiser, loss, whole, whole_loss = build(Dropout), LOSSES["min-max"](), build(Dropout), LOSSES["min-max"]()
+    result = run(denoiser, loss, n_steps=killed_at + 3, labels=GROUPS, checkpoint=path, checkpoint_every=2)
+    assert result.resumed_at == killed_at
+    expected = run(whole, whole_loss, n_steps=killed_at + 3, labels=GROUPS)
+    for first, second in ((denoiser, whole), (loss, whole_loss), (result.ema, expected.ema)):
+        assert_equal(first, second)
+
+
+def saved_step(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["step"])
+
+
+def test_global_generators_are_neither_read_nor_moved() -> None:
+    first, second = build(Dropout), build(Dropout)
+    before = torch.get_rng_state()
+    run(first, MeanLoss(2), n_steps=2, labels=GROUPS)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    run(second, MeanLoss(2), n_steps=2, labels=GROUPS)
+    assert_equal(first, second)
+    third = build(Dropout)
+    run(third, MeanLoss(2), n_steps=2, labels=GROUPS, random_state=1)
+    assert not torch.equal(first.network.inner.last.weight, third.network.inner.last.weight)
+
+
+class Poisoned(nn.Module):
+    """NaN for one sample in the given calls."""
+
+    def __init__(self, calls: range) -> None:
+        super().__init__()
+        self.inner = ResidualMLP(3, width=8, n_blocks=1)
+        self.calls, self.count, self.weights = calls, 0, []
+
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        if self.training:
+            self.weights.append(self.inner.last.weight.detach().clone())
+            self.count += 1
+            if self.count - 1 in self.calls:
+                x = torch.cat([x[:1] * torch.nan, x[1:]])
+        output: Tensor = self.inner(x, c_noise, labels)
+        return output
+
+
+def test_losses_that_are_nan_are_counted_and_their_step_is_not_taken() -> None:
+    denoiser, loss = build(lambda: Poisoned(range(2, 4))), MinMaxLoss(2, n_bins=2)
+    result = run(denoiser, loss, n_steps=6)
+    network = denoiser.network
+    assert isinstance(network, Poisoned)
+    moved = [not torch.equal(a, b) for a, b in zip(network.weights, network.weights[1:], strict=False)]
+    assert moved == [True, True, False, False, True]
+    assert (result.n_skipped, int(loss.n_nonfinite), result.n_steps) == (2, 2, 6)
+    assert all(p.isfinite().all() for p in [*denoiser.parameters(), *result.ema.parameters()])
+
+
+def test_nan_without_end_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match="4 batches in a row"):
+        run(build(lambda: Poisoned(range(1, 100))), MeanLoss(2, max_nonfinite=3), n_steps=20)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"learning_rate": 1e-3}, "learning_rate was 0.01, is 0.001"),
+        ({"batch_size": 32}, "batch_size was 24, is 32"),
+        ({"half_life": 10.0}, "half_life was 500000.0, is 10.0"),
+        ({"random_state": 1}, "random_state was 0, is 1"),
+        ({"labels": GROUPS}, "labels was None, is "),
+        ({"data": DATA + 1e-6}, "data was "),
+        ({"groups": 1 - GROUPS}, "groups was "),
+        ({"loss": MinMaxLoss(2, n_bins=2, decay=0.8)}, "loss.decay was 0.9, is 0.8"),
+        ({"loss": GroupDROLoss(2, n_bins=2)}, "loss.type was MinMaxLoss, is GroupDROLoss"),
+        ({"denoiser": build(seed=1)}, "first weights was "),
+        (
+            {"denoiser": build(lambda: ResidualMLP(3, width=16, n_blocks=1))},
+            r"weights.network.noise.0.weight was \(8, 64\) torch.float32, is \(16, 64\) torch.float32.* and 10 more",
+        ),
+        (
+            {"denoiser": Denoiser(build().network, VPPreconditioning())},
+            r"preconditioning was EDMPreconditioning\(.*\), is VPPreconditioning\(",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run(build(), MinMaxLoss(2, n_bins=2), n_steps=1, checkpoint=path)
+    before = path.read_bytes()
+    given = {"denoiser": build(), "data": DATA, "groups": GROUPS, "loss": MinMaxLoss(2, n_bins=2), **change}
+    denoiser, data, groups, loss = (given.pop(name) for name in ("denoiser", "data", "groups", "loss"))
+    untouched = copy.deepcopy(denoiser)
+    options = {"batch_size": 24, "learning_rate": 1e-2, **given}
+    with pytest.raises(ValueError, match=f"checkpoint .* comes from another training: .*{named}"):
+        train(denoiser, data, groups, loss, levels(denoiser), n_steps=2, checkpoint=path, **options)
+    assert_equal(denoiser, untouched)
+    assert path.read_bytes() == before
+
+
+def test_weights_of_another_target_are_refused(tmp_path: Path) -> None:
+    """They are in the state of the loss, which loading would put back without a word."""
+    path = tmp_path / "checkpoint.pt"
+    run(build(), LOSSES["reweighted"](), n_steps=1, checkpoint=path)
+    with pytest.raises(ValueError, match=r"loss\.state was "):
+        run(build(), ReweightedLoss(target=[0.2, 0.8], source=[2 / 3, 1 / 3], n_bins=2), n_steps=2, checkpoint=path)
+
+
+def test_files_that_are_no_whole_checkpoint_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
+    whole = path.read_bytes()
+    damaged = [whole[: len(whole) * k // 10] for k in range(10)] + [whole[:-1], b"no checkpoint"]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"checkpoint {re.escape(str(path))} cannot be read .*delete it"):
+            run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
+        assert path.read_bytes() == content
+    torch.save({"step": 1}, path)
+    with pytest.raises(ValueError, match="written by train"):
+        run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
+
+
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "trap"),)
+
+    path = tmp_path / "checkpoint.pt"
+    for save in (
+        lambda: torch.save({"settings": Payload()}, path),
+        lambda: path.write_bytes(pickle.dumps(Payload(), protocol=2)),
+    ):
+        save()
+        with pytest.raises(ValueError, match="cannot be read"):
+            run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
+    assert not (tmp_path / "trap").exists()
+
+
+def test_a_checkpoint_with_more_steps_is_refused(tmp_path: Path) -> None:
+    run(build(), MeanLoss(2), n_steps=3, checkpoint=tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="has 3 steps, more than n_steps=2; pass at least 3"):
+        run(build(), MeanLoss(2), n_steps=2, checkpoint=tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_steps": 0}, "n_steps=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0"),
+        ({"random_state": -1}, "random_state=-1"),
+        ({"data": DATA * torch.nan}, "data .* holds NaN"),
+        ({"groups": GROUPS[:-1]}, r"groups has shape \(59,\), expected one per sample of data, \(60,\)"),
+        ({"labels": GROUPS[:-1]}, r"labels has shape \(59,\)"),
+        ({"groups": GROUPS - 1}, "groups holds values from -1 to 0, expected 0 to 1; leave out"),
+        ({"loss": MeanLoss(2, n_bins=3)}, "noise has n_bins=2, but loss n_bins=3"),
+        ({"groups": GROUPS.to("meta")}, "groups lies on meta, the denoiser on cpu"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
+    given = {"data": DATA, "groups": GROUPS, "loss": MeanLoss(2), "n_steps": 1, "batch_size": 24, **change}
+    data, groups, loss = (given.pop(name) for name in ("data", "groups", "loss"))
+    denoiser = build()
+    with pytest.raises(ValueError, match=message):
+        train(denoiser, data, groups, loss, levels(denoiser), **given)
+
+
+def test_thin_cells_are_warned_of() -> None:
+    with pytest.warns(ThinCellWarning, match="a batch of 8 has"):
+        run(build(), MinMaxLoss(2, n_bins=2), n_steps=1, batch_size=8)
+
+
+if __name__ == "__main__":
+    run(
+        build(Dropout),
+        LOSSES["min-max"](),
+        n_steps=10**9,
+        labels=GROUPS,
+        checkpoint=sys.argv[1],
+        checkpoint_every=2,
+    )
