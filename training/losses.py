@@ -13,6 +13,7 @@ connected to its graph, as DistributedDataParallel needs.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class _Step:
         self.seen = torch.zeros((3, *weights.shape), dtype=torch.float64, device=weights.device)
 
 
-class GroupLoss(nn.Module):
+class GroupLoss(nn.Module, abc.ABC):
     r"""Base of the strategies: checks, sums per cell, averages, accumulation. Use one of its subclasses.
 
     Called as ``loss(per_sample, groups, bins=None)``, it returns the scalar to call ``backward()`` on:
@@ -207,9 +208,9 @@ class GroupLoss(nn.Module):
         self.ema += torch.where(seen, step, 0.0)
         self.n_updates += seen
 
+    @abc.abstractmethod
     def _weights(self, counts: Tensor) -> Tensor:
         """Return the weight of a sample in each cell, given how many samples it has in the global batch."""
-        raise NotImplementedError
 
     def _tabulate(self, losses: Tensor, cells: Tensor) -> _Table:
         """Sum and count losses by cell, on this process."""

@@ -178,7 +178,7 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
   using namespace cuda;
   const DeviceGuard guard(queue);
   const Points<T> other = y ? *y : x;
-  const Frame<T> frame(x, y, 0.0, 1.0, queue);
+  const Frame<T> frame(x, y, queue);
   const Buffer<Terms> x_terms = terms_of(frame.x(), x.d, x_sq_radii, frame.scale(), queue);
   Balls x_balls{x_terms.get(), x_sq_radii, nullptr, nullptr};
   if (x_sq_radii) {

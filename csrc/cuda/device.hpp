@@ -14,8 +14,7 @@ namespace egt::cuda {
 inline void check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // a failed launch or allocation must not show up again in the caller's next call
-  throw DeviceError{static_cast<int>(status),
-                    std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + ") at " + what,
+  throw DeviceError{std::string(cudaGetErrorName(status)) + " (" + cudaGetErrorString(status) + ") at " + what,
                     status == cudaErrorMemoryAllocation};
 }
 

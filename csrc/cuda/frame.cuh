@@ -51,19 +51,15 @@ __global__ void find_largest(const T* points, std::int64_t n, int d, const T* ce
   if (threadIdx.x % warp_size == 0) atomicMax(out, static_cast<unsigned long long>(__double_as_longlong(own)));
 }
 
-// scale where it is positive; else the power of two that brings coordinates up to the largest to at most 1, times
-// `more`.
+// The power of two that brings coordinates up to the largest to at most 1.
 template <class T>
-__global__ void choose_scale(const unsigned long long* largest, double scale, double more, double* out) {
-  if (!(scale > 0.0)) {
-    const double value = __longlong_as_double(static_cast<long long>(*largest));
-    int exponent = 0;
-    if (value > 0.0) frexp(value, &exponent);
-    // The tiles multiply by it in T.
-    const double greatest = sizeof(T) == sizeof(float) ? 0x1p120 : 0x1p1000;
-    scale = fmax(1.0 / greatest, fmin(greatest, ldexp(more, -exponent)));
-  }
-  *out = scale;
+__global__ void choose_scale(const unsigned long long* largest, double* out) {
+  const double value = __longlong_as_double(static_cast<long long>(*largest));
+  int exponent = 0;
+  if (value > 0.0) frexp(value, &exponent);
+  // The tiles multiply by it in T.
+  const double greatest = sizeof(T) == sizeof(float) ? 0x1p120 : 0x1p1000;
+  *out = fmax(1.0 / greatest, fmin(greatest, ldexp(1.0, -exponent)));
 }
 
 template <class T>
@@ -85,9 +81,8 @@ __global__ void find_norms(const T* points, std::int64_t n, int d, const T* cent
 template <class T>
 class Frame {
  public:
-  // With scale > 0 that scale; else the power of two that brings all coordinates to at most 1, times `more`. y ==
-  // nullptr: x alone.
-  Frame(Points<T> x, const Points<T>* y, double scale, double more, const Queue& queue)
+  // y == nullptr: x alone.
+  Frame(Points<T> x, const Points<T>* y, const Queue& queue)
       : centre_(queue, x.d),
         scale_(queue, 1),
         x_norms_(queue, x.n),
@@ -101,16 +96,14 @@ class Frame {
     EGT_LAUNCH((find_centre<T>), blocks_of(d, threads / column_lanes), threads, 0, stream, y_.data, y_.n, d,
                centre_.get());
     const Buffer<unsigned long long> bits(queue, 1);
-    if (!(scale > 0.0)) {
-      check(cudaMemsetAsync(bits.get(), 0, sizeof(unsigned long long), stream), "cudaMemsetAsync");
-      for (const Points<T>& points : {x_, y_}) {
-        const int grid = blocks_of(points.n * points.d, 64 * threads);
-        EGT_LAUNCH((find_largest<T>), grid < 1024 ? grid : 1024, threads, 0, stream, points.data, points.n, d,
-                   centre_.get(), bits.get());
-        if (self_) break;
-      }
+    check(cudaMemsetAsync(bits.get(), 0, sizeof(unsigned long long), stream), "cudaMemsetAsync");
+    for (const Points<T>& points : {x_, y_}) {
+      const int grid = blocks_of(points.n * points.d, 64 * threads);
+      EGT_LAUNCH((find_largest<T>), grid < 1024 ? grid : 1024, threads, 0, stream, points.data, points.n, d,
+                 centre_.get(), bits.get());
+      if (self_) break;
     }
-    EGT_LAUNCH((choose_scale<T>), 1, 1, 0, stream, bits.get(), scale, more, scale_.get());
+    EGT_LAUNCH((choose_scale<T>), 1, 1, 0, stream, bits.get(), scale_.get());
     norms(x_, x_norms_.get(), stream);
     if (!self_) norms(y_, y_norms_.get(), stream);
   }

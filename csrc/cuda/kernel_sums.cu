@@ -380,7 +380,7 @@ void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint1
   using namespace cuda;
   const DeviceGuard guard(queue);
   const cudaStream_t stream = stream_of(queue);
-  const Frame<T> frame(x, &y, 0.0, 1.0, queue);
+  const Frame<T> frame(x, &y, queue);
   const Buffer<unsigned long long> sums(queue, x.n);
   check(cudaMemsetAsync(sums.get(), 0, static_cast<std::size_t>(x.n) * sizeof(unsigned long long), stream),
         "cudaMemsetAsync");
@@ -411,7 +411,7 @@ void soft_ball_product(Points<T> x, Points<T> y, double radius, double* product,
   using namespace cuda;
   const DeviceGuard guard(queue);
   const cudaStream_t stream = stream_of(queue);
-  const Frame<T> frame(x, &y, 0.0, 1.0, queue);
+  const Frame<T> frame(x, &y, queue);
   const int n_tiles = tiles_per_block(x.n, y.n);
   const int n_parts = blocks_of(blocks_of(y.n, KernelTile::cols), n_tiles);
   const Buffer<LongProduct<double>> parts(queue, n_parts * x.n);

@@ -366,7 +366,7 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
     }
   }
 
-  const Frame<T> frame(x, y, 0.0, 1.0, queue);
+  const Frame<T> frame(x, y, queue);
   const Buffer<Item> device_items(queue, n_tiles * splits);
   // From memory that is not pinned: the call returns when it has taken the items, and the driver may make it wait.
   check(cudaMemcpyAsync(device_items.get(), items.data(), items.size() * sizeof(Item), cudaMemcpyHostToDevice, stream),

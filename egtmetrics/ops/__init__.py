@@ -19,7 +19,7 @@ and for ``torch.compile``.
 What is exact. Radii and memberships decide counts, and counts end in papers; a tie (integer data, duplicated rows) must
 not hang on the rounding of a matrix product. The kernels therefore use the product only to exclude pairs that a bound
 on its rounding error excludes, and recompute the rest from the inputs in float64. Kernel sums decide nothing by
-themselves and are float32 products with float64 sums, within 1e-5 relative or 2e-7 absolute of the oracle.
+themselves and are float32 products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the oracle.
 """
 
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features

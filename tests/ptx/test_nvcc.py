@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.cuda_static import find_nvcc
 from tests.ptx.launch import Array, run_kernel
 from tests.ptx.memory import MemoryAccessError
-from tests.ptx.toolchain import find_nvcc, ptx_of
+from tests.ptx.toolchain import ptx_of
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="nvcc was not found")
 

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.cuda_static import find_nvcc
 from egtmetrics.ops._backend import Divergences
 from egtmetrics.ops.reference import ReferenceBackend
 from tests.ptx.interpreter import StuckError
 from tests.ptx.launch import Array
 from tests.ptx.memory import MemoryAccessError
 from tests.ptx.replay import Replay, kernels, readable, replayed
-from tests.ptx.toolchain import find_nvcc
 from tests.simt.build import load
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="nvcc was not found")

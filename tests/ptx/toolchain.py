@@ -5,23 +5,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 
+from benchmarks.cuda_static import find_nvcc
+
 SOURCES = Path(__file__).resolve().parents[2] / "csrc"
-
-
-@cache
-def find_nvcc() -> str | None:
-    home = os.environ.get("CUDA_HOME")
-    for place in (os.environ.get("CUDACXX"), home and f"{home}/bin/nvcc", "nvcc", "/usr/local/cuda/bin/nvcc"):
-        found = shutil.which(place) if place else None
-        if found:
-            return found
-    return None
 
 
 def _headers() -> bytes:

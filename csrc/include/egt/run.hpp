@@ -35,7 +35,6 @@ struct Queue {
 
 // What a primitive on a Queue throws: the CUDA error's name and text. Nothing stays allocated.
 struct DeviceError {
-  int code;
   std::string message;
   bool out_of_memory;
 };
