@@ -48,3 +48,16 @@ def one_outlier(rng: np.random.Generator, n: int, d: int) -> Array:
     x = rng.normal(size=(n, d))
     x[0] = 1e7
     return x
+
+
+DATA: list[Data] = [
+    normal,
+    integers,
+    far_from_origin,
+    far_clusters,
+    huge,
+    tiny,
+    all_equal,
+    near_duplicates,
+    one_outlier,
+]

@@ -10,19 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics.ops import select_backend
-from tests.ops._points import (
-    Array,
-    Data,
-    all_equal,
-    far_clusters,
-    far_from_origin,
-    huge,
-    integers,
-    near_duplicates,
-    normal,
-    one_outlier,
-    tiny,
-)
+from tests.ops._points import DATA, Array, Data, all_equal, integers, near_duplicates, normal
 from tests.simt.build import load
 
 REFERENCE = select_backend("reference")
@@ -30,19 +18,6 @@ REFERENCE = select_backend("reference")
 # Tiles have 128 rows and 128 columns, eight coordinates at a time; a set alone has its rows on both sides.
 PAIRS = [(1, 1, 1), (3, 129, 7), (129, 127, 8), (127, 257, 9), (20, 128, 33)]
 ALONE = [(2, 1), (128, 7), (140, 8)]
-
-
-DATA: list[Data] = [
-    normal,
-    integers,
-    far_from_origin,
-    far_clusters,
-    huge,
-    tiny,
-    all_equal,
-    near_duplicates,
-    one_outlier,
-]
 
 
 class Kernels:

@@ -17,63 +17,12 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from egtmetrics.ops import Backend, select_backend
+from tests.ops._points import DATA, Data, integers
 
 REFERENCE = select_backend("reference")
 CPU = select_backend("cpu")
 
 SHAPES = [(1, 1, 1), (2, 3, 1), (13, 29, 2), (50, 70, 65), (255, 257, 33), (1540, 780, 3)]
-
-
-def normal(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return rng.normal(size=(n, d))
-
-
-def integers(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return rng.integers(-2, 3, size=(n, d)).astype(float)
-
-
-def far_from_origin(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return rng.normal(size=(n, d)) + 1e4
-
-
-def far_clusters(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return rng.normal(size=(n, d)) + 1e5 * rng.integers(0, 3, size=(n, 1))
-
-
-def huge(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return 1e10 * rng.normal(size=(n, d))
-
-
-def tiny(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return 1e-5 * rng.normal(size=(n, d))
-
-
-def all_equal(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return np.full((n, d), 0.1)
-
-
-def near_duplicates(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    return rng.integers(0, 2, size=(n, d)) + 1e-6 * rng.normal(size=(n, d))
-
-
-def one_outlier(rng: np.random.Generator, n: int, d: int) -> NDArray[Any]:
-    x = rng.normal(size=(n, d))
-    x[0] = 1e7
-    return x
-
-
-Data = Callable[[np.random.Generator, int, int], NDArray[Any]]
-DATA: list[Data] = [
-    normal,
-    integers,
-    far_from_origin,
-    far_clusters,
-    huge,
-    tiny,
-    all_equal,
-    near_duplicates,
-    one_outlier,
-]
 
 
 @pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
