@@ -145,6 +145,18 @@ def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
     return int(value)
 
 
+def check_number(
+    value: Any, name: str, *, above: float = -np.inf, minimum: float = -np.inf, below: float = np.inf
+) -> float:
+    """Check ``minimum <= value``, ``above < value < below``; NaN lies nowhere."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or not (above < value < below and value >= minimum):
+        bounds = [f"of at least {minimum:g}"] * (minimum > -np.inf) + [f"above {above:g}"] * (above > -np.inf)
+        bounds += [f"below {below:g}"] * (below < np.inf)
+        raise ValueError(f"{name}={value!r} is no number {' and '.join(bounds)}; pass one")
+    return float(value)
+
+
 def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[np.int64], pd.Index[Any]]:
     """Return ``group_ids (n,)``, -1 for unassigned rows, and the sorted index of group labels they point into.
 

@@ -8,8 +8,8 @@ Every strategy is a loss over per-sample losses, so that it serves any model::
     loss(per_sample, groups, bins).backward()               # in place of per_sample.mean().backward()
 
 ``losses`` are these strategies; ``noise`` cuts the noise of a diffusion model into levels, ``diffusion`` has its
-preconditioning, loss and sampler, ``mlp`` a denoiser small enough for a CPU; ``oracles`` say which group a sample
-belongs to, and ``sampling`` draws from a model until the groups have given proportions. ``loop`` trains a denoiser,
+preconditioning, loss and sampler, ``mlp`` a denoiser small enough for a CPU; ``sampling`` draws from a model until the
+groups, as an oracle of ``egtmetrics.features`` sees them, have given proportions. ``loop`` trains a denoiser,
 and ``table1`` repeats the paper's Table 1 with all of them on small data. For the paper's own scale there are the
 networks of Karras et al. 2022 in ``unet``, their public weights through ``checkpoints``, folders and archives of images
 in ``images``, and the paper's settings in ``configurations``. Groups are integers from 0 everywhere, and -1 is a sample
@@ -51,26 +51,21 @@ from .loop import TrainingRun, train
 from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from .mlp import ResidualMLP
 from .noise import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
-from .oracles import ClassifierOracle, GroupOracle, LabelOracle, OracleErrorWarning
 from .sampling import RejectionSamples, rejection_sample
 from .unet import UNet
 
 __all__ = [
-    "ClassifierOracle",
     "Denoiser",
     "EDMNoise",
     "EDMPreconditioning",
     "GroupDROLoss",
     "GroupLoss",
-    "GroupOracle",
     "ImageConfiguration",
     "ImageGroups",
-    "LabelOracle",
     "MeanLoss",
     "MinMaxLoss",
     "NoiseLaw",
     "NoiseLevels",
-    "OracleErrorWarning",
     "Preconditioning",
     "PreparedTraining",
     "RejectionSamples",

@@ -12,24 +12,6 @@ _SUM_TOLERANCE = 1e-6
 """Proportions stored in float32, or typed with six digits, pass; percentages and counts do not."""
 
 
-def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name}={value!r} is no integer of at least {minimum}; pass one")
-    return int(value)
-
-
-def check_number(
-    value: Any, name: str, *, above: float = -np.inf, minimum: float = -np.inf, below: float = np.inf
-) -> float:
-    """Check ``minimum <= value``, ``above < value < below``; NaN lies nowhere."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not (above < value < below and value >= minimum):
-        bounds = [f"of at least {minimum:g}"] * (minimum > -np.inf) + [f"above {above:g}"] * (above > -np.inf)
-        bounds += [f"below {below:g}"] * (below < np.inf)
-        raise ValueError(f"{name}={value!r} is no number {' and '.join(bounds)}; pass one")
-    return float(value)
-
-
 def check_proportions(values: Any, name: str, *, n_groups: int | None = None) -> NDArray[np.float64]:
     """Return proportions of groups, ``(n_groups,)`` or one column per noise level, each column of sum 1.
 

@@ -14,7 +14,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_number, check_positive_int
+from egtmetrics._validation import check_number, check_positive_int
+
 from .noise import EDMNoise, NoiseLaw, VENoise, VPNoise
 
 _VP_TIME_STEPS = 999.0

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.report import write_whole
 
-from ._checks import check_number, check_positive_int
 from .diffusion import Denoiser, WeightEMA, denoising_losses
 from .losses import GroupLoss, MinMaxLoss
 from .noise import NoiseLevels

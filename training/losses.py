@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-from ._checks import check_number, check_positive_int, check_proportions
+from egtmetrics._validation import check_number, check_positive_int
+
+from ._checks import check_proportions
 
 
 class _Table(NamedTuple):

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_positive_int
+from egtmetrics._validation import check_positive_int
 
 _FREQUENCIES = 32
 _LOWEST, _HIGHEST = 1e-3, 8.0

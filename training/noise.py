@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._checks import check_number, check_positive_int, check_proportions
+from egtmetrics._validation import check_number, check_positive_int
+
+from ._checks import check_proportions
 
 _SAMPLES_PER_CELL = 4.0
 """Below it, a quarter of the batches and more leave the smallest cell with fewer than 3 samples (Poisson)."""

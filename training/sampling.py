@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ._checks import check_positive_int, check_proportions
-from .oracles import ABSTAINED, GroupOracle, OracleErrorWarning, call_oracle
+from egtmetrics._validation import check_positive_int
+from egtmetrics.features import ABSTAINED, GroupOracle, OracleErrorWarning, call_oracle
+
+from ._checks import check_proportions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +131,8 @@ def rejection_sample(
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.training import LabelOracle, rejection_sample
+    >>> from egtmetrics.features import LabelOracle
+    >>> from egtmetrics.training import rejection_sample
     >>> rng = np.random.default_rng(0)
     >>> result = rejection_sample(lambda k: rng.choice(2, size=k, p=[0.84, 0.16]), LabelOracle(2), "ego",
     ...     n=1000, max_draws=10_000, exact=True, random_state=0)

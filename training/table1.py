@@ -37,15 +37,15 @@ from egtmetrics import (
     mgo,
     topp_precision_recall,
 )
+from egtmetrics._validation import check_positive_int
+from egtmetrics.features import ClassifierOracle
 from egtmetrics.report import write_whole
 
-from ._checks import check_positive_int
 from .diffusion import Denoiser, EDMPreconditioning, denoising_losses, heun_sample
 from .loop import seeded, train
 from .losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from .mlp import ResidualMLP
 from .noise import NoiseLevels
-from .oracles import ClassifierOracle
 from .sampling import RejectionSamples, rejection_sample
 
 METHODS = ("Pretrain", "Conditional", "Reweighted", "Min-Max")

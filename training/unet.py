@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ._checks import check_number, check_positive_int
+from egtmetrics._validation import check_number, check_positive_int
 
 _SKIP_SCALE = math.sqrt(0.5)
 """Keeps the variance of a sum of two branches at that of one."""

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._atomic import write_whole
 from egtmetrics.groups import GenerativeMetricFrame
-from egtmetrics.report._atomic import write_whole
 from egtmetrics.report.tables import group_text
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ MODULES = [
     "losses",
     "mlp",
     "noise",
-    "oracles",
     "sampling",
     "table1",
     "unet",

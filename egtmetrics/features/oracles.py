@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ._checks import check_number, check_positive_int
+from egtmetrics._validation import check_number, check_positive_int
 
 ABSTAINED = -1
 """What an oracle returns for a sample of which it cannot say the group."""
@@ -75,7 +75,7 @@ class LabelOracle:
     --------
     Biographies by their pronoun, which some lack:
 
-    >>> from egtmetrics.training import LabelOracle
+    >>> from egtmetrics.features import LabelOracle
     >>> oracle = LabelOracle(2, lambda texts: [0 if "she " in text else 1 if "he " in text else -1 for text in texts])
     >>> oracle(["she wrote", "he wrote", "wrote"])
     array([ 0,  1, -1])
@@ -140,7 +140,7 @@ class ClassifierOracle:
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.training import ClassifierOracle
+    >>> from egtmetrics.features import ClassifierOracle
     >>> rng = np.random.default_rng(0)
     >>> groups = np.repeat([0, 1], 100)
     >>> oracle = ClassifierOracle(rng.normal(size=(200, 2)) + 6.0 * groups[:, None], groups)

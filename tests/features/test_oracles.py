@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from egtmetrics.training import ClassifierOracle, LabelOracle, OracleErrorWarning
+from egtmetrics.features import ClassifierOracle, LabelOracle, OracleErrorWarning
 
 
 def two_normals(distance: float, n: int = 600, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
