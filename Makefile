@@ -24,12 +24,12 @@ $(VENV)/.demo: $(BUILD_INPUTS) | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.test: $(BUILD_INPUTS) | $(VENV)/bin/python
-	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test]'
+	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,language,images,loops]'
 	@touch $@ $(VENV)/.demo
 
 # The CUDA kernels are there already, from .test; and so below.
 $(VENV)/.lint: $(VENV)/.test
-	EGTMETRICS_CUDA=0 $(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,lint]'
+	EGTMETRICS_CUDA=0 $(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,language,images,loops,lint]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.test

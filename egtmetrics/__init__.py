@@ -4,7 +4,8 @@ The public names are imported on first use: importing the package loads no kerne
 script pays for nothing it does not call.
 
 The rooms, in the order the data walks: ``cli`` reads files and prints; ``report`` draws tables and figures; ``groups``
-splits samples by group and compares; ``metrics`` and ``divergences`` score one real and one fake set, blind to groups;
+splits samples by group and compares, with intervals; ``streaming`` takes them batch by batch; ``features`` makes
+them of images and texts; ``metrics`` and ``divergences`` score one real and one fake set, blind to groups;
 ``ops`` are the array primitives, compiled (``csrc/``) or in NumPy.
 """
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from egtmetrics.groups import (
         GenerativeMetricFrame,
         MatchedSamples,
+        at_sample_size,
+        compare_models,
         delta_fid,
         delta_p,
         delta_p_plus_delta_r,
@@ -39,8 +42,11 @@ if TYPE_CHECKING:
         delta_r,
         ego,
         egt,
+        extrapolated,
         match_sizes,
         mgo,
+        permutation_test,
+        samples_needed,
     )
     from egtmetrics.metrics import (
         clipped_density_coverage,
@@ -53,6 +59,7 @@ if TYPE_CHECKING:
         topp_precision_recall,
     )
     from egtmetrics.report import plot_precision_recall
+    from egtmetrics.streaming import GenerativeMetricStream, flat_scores
 
 _HOME = {
     "divergences": (
@@ -71,6 +78,8 @@ _HOME = {
     "groups": (
         "GenerativeMetricFrame",
         "MatchedSamples",
+        "at_sample_size",
+        "compare_models",
         "delta_fid",
         "delta_p",
         "delta_p_plus_delta_r",
@@ -78,8 +87,11 @@ _HOME = {
         "delta_r",
         "ego",
         "egt",
+        "extrapolated",
         "match_sizes",
         "mgo",
+        "permutation_test",
+        "samples_needed",
     ),
     "metrics": (
         "clipped_density_coverage",
@@ -92,14 +104,18 @@ _HOME = {
         "topp_precision_recall",
     ),
     "report": ("plot_precision_recall",),
+    "streaming": ("GenerativeMetricStream", "flat_scores"),
 }
 _ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
 
 __all__ = [
     "GenerativeMetricFrame",
+    "GenerativeMetricStream",
     "MatchedSamples",
+    "at_sample_size",
     "classifier_f_divergence",
     "clipped_density_coverage",
+    "compare_models",
     "decompose",
     "delta_fid",
     "delta_p",
@@ -108,8 +124,10 @@ __all__ = [
     "delta_r",
     "ego",
     "egt",
+    "extrapolated",
     "f_divergence",
     "f_divergence_lower_bound",
+    "flat_scores",
     "frechet_distance",
     "frontier_integral",
     "improved_precision_recall",
@@ -121,11 +139,13 @@ __all__ = [
     "mauve",
     "mgo",
     "p_precision_recall",
+    "permutation_test",
     "plot_precision_recall",
     "precision_recall_cover",
     "precision_recall_density_coverage",
     "precision_recall_distributions",
     "quantized_f_divergence",
+    "samples_needed",
     "topp_precision_recall",
 ]
 

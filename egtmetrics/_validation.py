@@ -164,7 +164,7 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
     intersections are the groups, as a MultiIndex. A row with a None or NaN label in any feature is unassigned.
     ``n=None`` where no samples say how many labels there must be.
     """
-    names, columns = _label_columns(labels, name)
+    names, columns = label_columns(labels, name)
     if columns[0].ndim != 1 or len({column.shape for column in columns}) > 1:
         shapes = ", ".join(f"{key}: {column.shape}" for key, column in zip(names, columns, strict=True))
         raise ValueError(f"{name} has features of wrong or unlike shapes ({shapes}); pass one label per sample in each")
@@ -197,7 +197,7 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
     return group_ids, group_index
 
 
-def _label_columns(labels: Any, name: str) -> tuple[list[str], list[NDArray[Any]]]:
+def label_columns(labels: Any, name: str) -> tuple[list[str], list[NDArray[Any]]]:
     """Split labels into named features."""
     if isinstance(labels, pd.DataFrame | Mapping):
         names = [str(key) for key, _ in labels.items()]

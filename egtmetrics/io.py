@@ -2,13 +2,15 @@
 
 A ``.npy``, ``.npz``, ``.safetensors`` or ``.pt`` file holds arrays, a ``.csv`` or ``.parquet`` file holds columns, a
 ``.txt`` file holds one label per line. Group labels live in the features' own file or in another one, and are compared
-as text, so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group.
+as text, so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Samples that are texts come in a ``.jsonl``,
+``.csv`` or ``.parquet`` file with their labels, or in a ``.txt`` without.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ from egtmetrics._validation import check_features
 
 _TABLE_SUFFIXES = (".csv", ".parquet", ".txt")
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth", *_TABLE_SUFFIXES)
+
+TEXT_SUFFIXES = (".jsonl", *_TABLE_SUFFIXES)
 
 _ONLY = ""
 """The key of the single array of a file that names none."""
@@ -95,6 +99,77 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
             "dtype": str(features.dtype),
         },
     )
+
+
+def read_text_columns(path: str | Path, keys: Sequence[str]) -> pd.DataFrame:
+    """Read columns of text: ``(n, len(keys))`` of str, None where there is none.
+
+    A ``.jsonl`` file holds one object in each line, a ``.csv`` or ``.parquet`` file columns, a ``.txt`` file one text
+    in each line and nothing else, whatever its key is called. Numbers and booleans become text.
+
+    Raises
+    ------
+    OSError
+        The file is missing or cannot be opened.
+    ValueError
+        It is not what its suffix says, is empty, lacks a key, or holds lists or objects under it.
+    ImportError
+        A ``.parquet`` file and no pyarrow.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "real.jsonl").write_text('{"text": "She wrote.", "age": 4}\\n{"text": "He wrote."}\\n')
+    ...     columns = read_text_columns(Path(folder, "real.jsonl"), ["text", "age"])
+    >>> columns["text"].tolist(), columns["age"].tolist()
+    (['She wrote.', 'He wrote.'], ['4', None])
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in TEXT_SUFFIXES:
+        raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(TEXT_SUFFIXES)}")
+    if suffix == ".jsonl":
+        contents: Mapping[str, Any] = _json_lines(path, keys)
+    elif suffix == ".txt":
+        if len(keys) > 1:
+            raise ValueError(
+                f"{path}: a .txt file holds one text per line and no {keys[1]!r}; put texts and labels into a .jsonl "
+                "or .csv file"
+            )
+        contents = {keys[0]: _lines(path)}
+    else:
+        with _open(path, text_columns=None) as contents:
+            pass
+    return pd.DataFrame({key: _as_text(_get(contents, key, path), key, path) for key in keys}, dtype=object)
+
+
+def _json_lines(path: Path, keys: Sequence[str]) -> dict[str, list[Any]]:
+    """Every key to its values, None where a line lacks it."""
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {number} is no JSON ({error}); expected one object per line") from error
+        if not isinstance(row, dict):
+            raise ValueError(f'{path}: line {number} is no JSON object, expected for example {{"text": "..."}}')
+        nested = [key for key in keys if isinstance(row.get(key), list | dict)]
+        if nested:
+            raise ValueError(f"{path}: line {number} holds a list or an object under {nested[0]!r}, expected text")
+        rows.append(row)
+    return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: is no UTF-8 text ({error}); convert it") from error
+    lines = text.removesuffix("\n").split("\n")  # splitlines would split at separators that JSON and texts may hold
+    if not text.strip():
+        raise ValueError(f"{path}: it has no lines")
+    return lines
 
 
 def _locate_labels(groups: str, features_path: Path) -> tuple[Path, list[str]]:
@@ -292,10 +367,9 @@ def _label_text(value: Any) -> str | None:
 
 def _get(contents: Mapping[str, Any], key: str, path: Path) -> Any:
     if key not in contents:
-        raise ValueError(
-            f"{path}: no {'column' if path.suffix.lower() in _TABLE_SUFFIXES else 'array'} {key!r} in it; it holds "
-            f"{_listing(contents)}"
-        )
+        suffix = path.suffix.lower()
+        kind = "column" if suffix in _TABLE_SUFFIXES else "key" if suffix == ".jsonl" else "array"
+        raise ValueError(f"{path}: no {kind} {key!r} in it; it holds {_listing(contents)}")
     try:
         return contents[key]
     except ValueError as error:  # only a .npz reads its arrays here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from typing import Any, ClassVar
 
 
@@ -20,6 +21,15 @@ class MetricResult:
     def scores(self) -> dict[str, float]:
         """The headline numbers by name."""
         return {name: float(getattr(self, name)) for name in self.score_names}
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the scores."""
+        cells = "".join(
+            f'<tr><th scope="row" style="text-align: left">{html.escape(name)}</th><td>{value:.4g}</td></tr>'
+            for name, value in self.scores().items()
+        )
+        caption = f"{type(self).__name__}, {self.n_real} real and {self.n_fake} fake samples"
+        return f"<table><caption>{html.escape(caption)}</caption><tbody>{cells}</tbody></table>"
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, as plain Python values."""

@@ -150,6 +150,19 @@ def test_a_missing_group_is_refused_or_null(folder: Path, capsys: pytest.Capture
     assert json_of([*arguments, "--missing-groups", "nan"], capsys)["by_group"]["female"]["fid"] is None
 
 
+def test_intervals_are_those_of_the_library(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json_of([*GROUPS, "--metrics", "fid", "--interval", "0.9"], capsys)
+    intervals = library_frame({"fid": egtmetrics.frechet_distance}).interval(0.9)
+    assert content["intervals"]["level"] == 0.9
+    for group in ("female", "male"):
+        bounds = intervals.by_group.loc[("fid", group), ["low", "high"]]
+        assert content["intervals"]["by_group"][group]["fid"] == pytest.approx(bounds.to_dict())
+    assert main(["evaluate", "real.npz", "fake.npz", *GROUPS, "--metrics", "fid", "--interval", "0.9"]) == 0
+    assert "[low, high]: 90 % intervals" in capsys.readouterr().out
+    assert main(["evaluate", "nowhere.npz", "fake.npz", *GROUPS, "--interval", "95"]) == 2
+    assert "level=95.0 is no number strictly between 0 and 1" in capsys.readouterr().err
+
+
 def test_a_run_as_users_run_it(folder: Path) -> None:
     outputs = ["result.json", "result.md", "result.tex", "result.txt", "figure.png"]
     out = [word for name in outputs[:-1] for word in ("--out", name)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics.io import read_labelled_features
+from egtmetrics.io import read_labelled_features, read_text_columns
 
 FEATURES = np.array([[0.5, -1.25, 3.0], [2.0, 4.5, 0.125], [-8.0, 0.0, 1.0], [7.0, 6.0, 5.0]], dtype=np.float32)
 GENDER = ["f", "m", "f", None]
@@ -252,3 +252,57 @@ def test_a_broken_file_is_named(suffix: str, tmp_path: Path) -> None:
         (tmp_path / f"real{suffix}").write_bytes(content)
         with pytest.raises(ValueError, match=rf"real\{suffix}: "):
             read_labelled_features(tmp_path / f"real{suffix}", groups="gender")
+
+
+TEXTS = ["She wrote, and wrote.", "line\u2028separator, \u0085 too", "NA"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_texts_and_labels_come_back(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"real{suffix}"
+    table = pd.DataFrame({"text": TEXTS, "age": [1, 0, 1], "gender": ["f", None, "m"]})
+    if suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    elif suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    read = read_text_columns(path, ["text", "gender", "age"])
+    assert read.columns.tolist() == ["text", "gender", "age"]
+    assert read["text"].tolist() == TEXTS
+    assert read["gender"].tolist() == ["f", None, "m"]
+    assert read["age"].tolist() == ["1", "0", "1"]
+    with pytest.raises(ValueError, match=r"no (key|column) 'sex' in it; it holds 'text', 'age', 'gender'"):
+        read_text_columns(path, ["text", "sex"])
+
+
+def test_a_txt_file_is_one_text_per_line(tmp_path: Path) -> None:
+    path = tmp_path / "real.txt"
+    for end in ("", "\n", "\r\n"):
+        path.write_bytes(((end or "\n").join(TEXTS) + end).encode())
+        assert read_text_columns(path, ["anything"])["anything"].tolist() == TEXTS
+    path.write_text("\ufefffirst\n\nthird\n", encoding="utf-8")
+    assert read_text_columns(path, ["text"])["text"].tolist() == ["first", None, "third"]
+    with pytest.raises(ValueError, match=r"a \.txt file holds one text per line and no 'gender'"):
+        read_text_columns(path, ["text", "gender"])
+
+
+def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "real.jsonl"
+    path.write_text('{"text": "a", "spans": [1, 2]}\n{"age": 3.0, "text": "b"}\n')
+    assert read_text_columns(path, ["text", "age"]).to_numpy().tolist() == [["a", None], ["b", "3"]]
+    for content, message in (
+        ('{"text": "a"}\n{"text": ["b"]}', "line 2 holds a list or an object under 'text'"),
+        ('{"text": "a"}\n\n', "line 2 is no JSON"),
+        ('"a"', "line 1 is no JSON object"),
+        ("{'text': 'a'}", "line 1 is no JSON"),
+        ("", "it has no lines"),
+        (b"\xff\xfe", "is no UTF-8 text"),
+    ):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(ValueError, match=rf"real\.jsonl: {message}"):
+            read_text_columns(path, ["text"])
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
+        read_text_columns(tmp_path / "none.jsonl", ["text"])
+    with pytest.raises(ValueError, match=r"real\.doc: unknown kind of file '\.doc'; expected one of \.jsonl"):
+        read_text_columns(tmp_path / "real.doc", ["text"])

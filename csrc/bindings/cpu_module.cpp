@@ -152,6 +152,29 @@ py::tuple ball_counts(const Array<T>& x, const std::optional<Array<T>>& y, const
 }
 
 template <class T>
+py::tuple split_ball_counts(const Array<T>& x, const Array<T>& y, const Doubles& x_sq_radii,
+                            const Array<std::uint8_t>& x_sides, const Array<std::uint8_t>& y_sides, bool closed,
+                            int n_threads) {
+  const Pair<T> sets(x, y);
+  const std::int64_t n = sets.x.n, m = sets.n_other();
+  require(x_sq_radii.ndim() == 2 && x_sq_radii.shape(0) == n, "x_sq_radii need one row per point of x");
+  const std::int64_t n_replicates = x_sq_radii.shape(1);
+  require(x_sides.ndim() == 2 && x_sides.shape(0) == n && x_sides.shape(1) == n_replicates,
+          "x_sides need the shape of x_sq_radii");
+  require(y_sides.ndim() == 2 && y_sides.shape(0) == m && y_sides.shape(1) == n_replicates,
+          "y_sides need one row per point of y, and a column per replicate");
+  Array<std::int32_t> x_sizes({n, n_replicates}), y_in_x({m, n_replicates});
+  std::int32_t *out_sizes = x_sizes.mutable_data(), *out_memberships = y_in_x.mutable_data();
+  const double* radii = x_sq_radii.data();
+  const std::uint8_t *of_x = x_sides.data(), *of_y = y_sides.data();
+  without_gil(n_threads, [&](const egt::Run& run) {
+    egt::split_ball_counts<T>(sets.x, *sets.y, radii, of_x, of_y, n_replicates, closed, out_sizes, out_memberships,
+                              run);
+  });
+  return py::make_tuple(x_sizes, y_in_x);
+}
+
+template <class T>
 Doubles kernel_density(const Array<T>& x, const Array<T>& y, double bandwidth, int n_threads) {
   const Pair<T> sets(x, y);
   require(bandwidth >= 0.0, "bandwidth must not be negative");
@@ -175,6 +198,23 @@ std::pair<Doubles, Doubles> kernel_density_band(const Array<T>& x, const Array<s
   const std::int64_t n_replicates = counts.shape(1);
   without_gil(n_threads, [&](const egt::Run& run) {
     egt::kernel_density<T>(own, own, bandwidth, in, n_replicates, out_density, out_deviation, run);
+  });
+  return {density, deviation};
+}
+
+template <class T>
+std::pair<Doubles, Doubles> resampled_density(const Array<T>& x, const Array<T>& y, const Array<std::uint16_t>& counts,
+                                              double bandwidth, bool ball, int n_threads) {
+  const Pair<T> sets(x, y);
+  require(bandwidth >= 0.0, "bandwidth must not be negative");
+  require(counts.ndim() == 2 && counts.shape(0) == sets.n_other(), "counts need one row per point of y");
+  const std::int64_t n_replicates = counts.shape(1);
+  Doubles density(sets.x.n), deviation({sets.x.n, n_replicates});
+  double *out_density = density.mutable_data(), *out_deviation = deviation.mutable_data();
+  const std::uint16_t* in = counts.data();
+  const egt::Kernel kernel = ball ? egt::Kernel::ball : egt::Kernel::cosine;
+  without_gil(n_threads, [&](const egt::Run& run) {
+    egt::resampled_density<T>(sets.x, *sets.y, bandwidth, kernel, in, n_replicates, out_density, out_deviation, run);
   });
   return {density, deviation};
 }
@@ -239,9 +279,13 @@ void define(py::module_& m) {
   m.def("neighbors", &neighbors<T>, x, y, py::arg("n_neighbors"), n_threads);
   m.def("ball_counts", &ball_counts<T>, x, y, py::arg("x_sq_radii").noconvert().none(true),
         py::arg("y_sq_radii").noconvert().none(true), py::arg("closed"), n_threads);
+  m.def("split_ball_counts", &split_ball_counts<T>, x, py::arg("y").noconvert(), py::arg("x_sq_radii").noconvert(),
+        py::arg("x_sides").noconvert(), py::arg("y_sides").noconvert(), py::arg("closed"), n_threads);
   m.def("kernel_density", &kernel_density<T>, x, py::arg("y").noconvert(), py::arg("bandwidth"), n_threads);
   m.def("kernel_density_band", &kernel_density_band<T>, x, py::arg("counts").noconvert(), py::arg("bandwidth"),
         n_threads);
+  m.def("resampled_density", &resampled_density<T>, x, py::arg("y").noconvert(), py::arg("counts").noconvert(),
+        py::arg("bandwidth"), py::arg("ball"), n_threads);
   m.def("soft_ball_product", &soft_ball_product<T>, x, py::arg("y").noconvert(), py::arg("radius"), n_threads);
 }
 

@@ -83,6 +83,65 @@ struct Handler {
   }
 };
 
+// The same for many radii of each x at once, one a replicate, and points on sides.
+template <class T>
+struct SplitHandler {
+  using Hit = typename Sieve<T>::Hit;
+  using Counts = std::vector<std::int32_t>;
+
+  const Sieve<T>& sieve;
+  const double* sq_radii;
+  const double* largest;  // of the radii of each x
+  const std::uint8_t *x_sides, *y_sides;
+  std::int64_t n_replicates;
+  bool closed;
+  std::int32_t *all_x_sizes, *all_y_in_x;
+
+  std::int64_t i0 = 0, n_i = 0, j0 = 0, n_j = 0;
+  Counts x_sizes = Counts(static_cast<std::size_t>(block_rows * n_replicates)), y_in_x = x_sizes;
+
+  void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols, const float*,
+             const float*) {
+    i0 = first_i, n_i = rows, j0 = first_j, n_j = cols;
+    std::fill(x_sizes.begin(), x_sizes.end(), 0);
+    std::fill(y_in_x.begin(), y_in_x.end(), 0);
+  }
+
+  void row_limits(std::int64_t i, std::int64_t n, float* limits) const {
+    for (std::int64_t r = 0; r < n; ++r) limits[r] = sieve.limit(largest[i + r]);
+  }
+  void col_limits(std::int64_t, std::int64_t n, float* limits) const {
+    std::fill_n(limits, n, -std::numeric_limits<float>::infinity());
+  }
+
+  void settle(const std::vector<Hit>& hits, std::int64_t, float*) {
+    for (const Hit& hit : hits) {
+      const double distance = sieve.exact(hit);
+      const double* radii = sq_radii + hit.i * n_replicates;
+      const std::uint8_t *x_side = x_sides + hit.i * n_replicates, *y_side = y_sides + hit.j * n_replicates;
+      std::int32_t* x_size = x_sizes.data() + (hit.i - i0) * n_replicates;
+      std::int32_t* memberships = y_in_x.data() + (hit.j - j0) * n_replicates;
+      for (std::int64_t b = 0; b < n_replicates; ++b) {
+        const std::int32_t inside =
+            (x_side[b] == y_side[b]) & (closed ? distance <= radii[b] : distance < radii[b]) ? 1 : 0;
+        x_size[b] += inside;
+        memberships[b] += inside;
+      }
+    }
+  }
+
+  void end() const {
+    for (std::int64_t c = 0; c < n_i * n_replicates; ++c) add(x_sizes, c, all_x_sizes + i0 * n_replicates);
+    for (std::int64_t c = 0; c < n_j * n_replicates; ++c) add(y_in_x, c, all_y_in_x + j0 * n_replicates);
+  }
+
+ private:
+  static void add(const Counts& part, std::int64_t c, std::int32_t* total) {
+    const std::int32_t count = part[static_cast<std::size_t>(c)];
+    if (count) __atomic_fetch_add(total + c, count, __ATOMIC_RELAXED);
+  }
+};
+
 }  // namespace
 }  // namespace egt::cpu
 
@@ -110,6 +169,31 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
   sieve(run, [&] { return cpu::Handler<T>{sieve, x_sq_radii, y_sq_radii, closed, x_sizes, y_in_x, y_sizes, x_in_y}; });
 }
 
+template <class T>
+void split_ball_counts(Points<T> x, Points<T> y, const double* x_sq_radii, const std::uint8_t* x_sides,
+                       const std::uint8_t* y_sides, std::int64_t n_replicates, bool closed, std::int32_t* x_sizes,
+                       std::int32_t* y_in_x, const Run& run) {
+  std::fill_n(x_sizes, x.n * n_replicates, 0);
+  std::fill_n(y_in_x, y.n * n_replicates, 0);
+  if (n_replicates == 0) return;
+  std::vector<double> largest(static_cast<std::size_t>(x.n));
+  for (std::int64_t i = 0; i < x.n; ++i) {
+    const double* radii = x_sq_radii + i * n_replicates;
+    largest[static_cast<std::size_t>(i)] = *std::max_element(radii, radii + n_replicates);
+  }
+  const cpu::Sieve<T> sieve(x, &y);
+  sieve(run, [&] {
+    return cpu::SplitHandler<T>{sieve,        x_sq_radii, largest.data(), x_sides, y_sides,
+                                n_replicates, closed,     x_sizes,        y_in_x};
+  });
+}
+
+template void split_ball_counts<float>(Points<float>, Points<float>, const double*, const std::uint8_t*,
+                                       const std::uint8_t*, std::int64_t, bool, std::int32_t*, std::int32_t*,
+                                       const Run&);
+template void split_ball_counts<double>(Points<double>, Points<double>, const double*, const std::uint8_t*,
+                                        const std::uint8_t*, std::int64_t, bool, std::int32_t*, std::int32_t*,
+                                        const Run&);
 template void ball_counts<float>(Points<float>, const Points<float>*, const double*, const double*, bool, std::int64_t*,
                                  std::int64_t*, std::int64_t*, std::int64_t*, const Run&);
 template void ball_counts<double>(Points<double>, const Points<double>*, const double*, const double*, bool,

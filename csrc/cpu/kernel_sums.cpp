@@ -107,6 +107,44 @@ std::int64_t rows_per_task(std::int64_t n, const Run& run, const Tile& tile) {
   return std::min(share, task_rows);
 }
 
+// The error of a float32 entry is about 1e-7 times the norms: below 1e-5 for norms up to 32 squared bandwidths. Above 1
+// the kernel is 0 whatever the error, as long as it is less than the distance from 1.
+float recompute_cosine_below(float norms) {
+  return norms <= 32.0f ? minus_infinity : norms < 1e30f ? 1.0f + 1e-5f * norms : std::numeric_limits<float>::max();
+}
+
+// Row sums of a kernel and, with counts, of the kernel times counts - 1, a task of rows at a time:
+//   transform(strip, n_rows, n_cols, sums)   turns squared distances into kernel values and adds them up
+//   finish(i0, n_rows, sums, excess, ld)     excess[r * ld + b] = sum_j (counts[j, b] - 1) K_rj; null without counts
+template <class T, class Transform, class Finish>
+void sum_kernel(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
+                const Run& run, Transform transform, Finish finish) {
+  const Tile& tile = cpu::tile();
+  const ScaledStrips<T> strips(x, y, bandwidth);
+  const std::int64_t rows = rows_per_task(x.n, run, tile);
+  const std::int64_t ld = counts ? round_up(n_replicates, tile.panel_cols) : 0;
+  for_each_task((x.n + rows - 1) / rows, run, [&] {
+    return [&, scratch = typename ScaledStrips<T>::Scratch(tile, x.d),
+            packed = FloatBuffer(std::max<std::int64_t>(strip_width * ld, 1)),
+            sums = std::vector<double>(static_cast<std::size_t>(round_up(rows, tile.panel_rows))),
+            excess = std::vector<double>(static_cast<std::size_t>(round_up(rows, tile.panel_rows) * ld))](
+               std::int64_t task, const Stop& stop) mutable {
+      const std::int64_t i0 = task * rows, n_rows = std::min(rows, x.n - i0);
+      std::fill(sums.begin(), sums.end(), 0.0);
+      std::fill(excess.begin(), excess.end(), 0.0);
+      const auto begin = [&](std::int64_t c0, std::int64_t n_cols) {
+        if (counts) tile.pack_excess(counts + c0 * n_replicates, n_cols, n_replicates, packed.get());
+      };
+      const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, float* strip) {
+        transform(strip, n, n_cols, sums.data() + r0);
+        if (counts) tile.weighted(strip, n_cols, packed.get(), n_replicates, excess.data() + r0 * ld, ld);
+      };
+      strips.walk(i0, n_rows, scratch, stop, begin, use, recompute_cosine_below);
+      if (!stop) finish(i0, n_rows, sums.data(), excess.data(), ld);
+    };
+  });
+}
+
 }  // namespace
 }  // namespace egt::cpu
 
@@ -115,59 +153,43 @@ namespace egt {
 template <class T>
 void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
                     double* density, double* deviation, const Run& run) {
-  using namespace cpu;
-  const Tile& tile = cpu::tile();
-  const ScaledStrips<T> strips(x, y, bandwidth);
-  const std::int64_t rows = rows_per_task(x.n, run, tile);
-  const std::int64_t ld = counts ? round_up(n_replicates, tile.panel_cols) : 0;
   const auto n_y = static_cast<double>(y.n);
   std::mutex mutex;
   if (counts) std::fill_n(deviation, n_replicates, 0.0);
-
-  // The error of a float32 entry is about 1e-7 times the norms: below 1e-5 for norms up to 32 squared bandwidths. Above
-  // 1 the kernel is 0 whatever the error, as long as it is less than the distance from 1.
-  const auto recompute_below = [](float norms) {
-    return norms <= 32.0f ? minus_infinity : norms < 1e30f ? 1.0f + 1e-5f * norms : std::numeric_limits<float>::max();
-  };
-
-  for_each_task((x.n + rows - 1) / rows, run, [&] {
-    return [&, scratch = typename ScaledStrips<T>::Scratch(tile, x.d),
-            excess = FloatBuffer(std::max<std::int64_t>(strip_width * ld, 1)),
-            sums = std::vector<double>(static_cast<std::size_t>(round_up(rows, tile.panel_rows))),
-            differences = std::vector<double>(static_cast<std::size_t>(round_up(rows, tile.panel_rows) * ld)),
-            largest = std::vector<double>(static_cast<std::size_t>(n_replicates))](std::int64_t task,
-                                                                                   const Stop& stop) mutable {
-      const std::int64_t i0 = task * rows, n_rows = std::min(rows, x.n - i0);
-      std::fill(sums.begin(), sums.end(), 0.0);
-      std::fill(differences.begin(), differences.end(), 0.0);
-      const auto begin = [&](std::int64_t c0, std::int64_t n_cols) {
-        if (counts) tile.pack_excess(counts + c0 * n_replicates, n_cols, n_replicates, excess.get());
-      };
-      const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, float* strip) {
-        tile.cosine(strip, n, n_cols, sums.data() + r0);
-        if (counts) {
-          tile.weighted(strip, n_cols, excess.get(), n_replicates, differences.data() + r0 * ld, ld);
-        }
-      };
-      strips.walk(i0, n_rows, scratch, stop, begin, use, recompute_below);
-      if (stop) return;
-      for (std::int64_t r = 0; r < n_rows; ++r) density[i0 + r] = sums[static_cast<std::size_t>(r)] / n_y;
-      if (!counts) return;
-      // sum_j (counts_j - 1) K_ij is n (p_b - p) without the cancellation.
-      std::fill(largest.begin(), largest.end(), 0.0);
-      for (std::int64_t r = 0; r < n_rows; ++r) {
-        const double* difference = differences.data() + r * ld;
-        for (std::int64_t b = 0; b < n_replicates; ++b) {
-          double& own = largest[static_cast<std::size_t>(b)];
-          own = std::max(own, std::abs(difference[b]) / n_y);
-        }
-      }
-      const std::lock_guard<std::mutex> lock(mutex);
+  const auto finish = [&](std::int64_t i0, std::int64_t n_rows, const double* sums, const double* excess,
+                          std::int64_t ld) {
+    for (std::int64_t r = 0; r < n_rows; ++r) density[i0 + r] = sums[r] / n_y;
+    if (!counts) return;
+    // sum_j (counts_j - 1) K_ij is n (p_b - p) without the cancellation.
+    std::vector<double> largest(static_cast<std::size_t>(n_replicates), 0.0);
+    for (std::int64_t r = 0; r < n_rows; ++r) {
       for (std::int64_t b = 0; b < n_replicates; ++b) {
-        deviation[b] = std::max(deviation[b], largest[static_cast<std::size_t>(b)]);
+        double& own = largest[static_cast<std::size_t>(b)];
+        own = std::max(own, std::abs(excess[r * ld + b]) / n_y);
       }
-    };
-  });
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    for (std::int64_t b = 0; b < n_replicates; ++b) {
+      deviation[b] = std::max(deviation[b], largest[static_cast<std::size_t>(b)]);
+    }
+  };
+  cpu::sum_kernel(x, y, bandwidth, counts, n_replicates, run, cpu::tile().cosine, finish);
+}
+
+template <class T>
+void resampled_density(Points<T> x, Points<T> y, double bandwidth, Kernel kernel, const std::uint16_t* counts,
+                       std::int64_t n_replicates, double* density, double* deviation, const Run& run) {
+  const auto n_y = static_cast<double>(y.n);
+  const auto finish = [&](std::int64_t i0, std::int64_t n_rows, const double* sums, const double* excess,
+                          std::int64_t ld) {
+    for (std::int64_t r = 0; r < n_rows; ++r) {
+      density[i0 + r] = sums[r] / n_y;
+      double* row = deviation + (i0 + r) * n_replicates;
+      for (std::int64_t b = 0; b < n_replicates; ++b) row[b] = excess[r * ld + b] / n_y;
+    }
+  };
+  const auto transform = kernel == Kernel::ball ? cpu::tile().indicator : cpu::tile().cosine;
+  cpu::sum_kernel(x, y, bandwidth, counts, n_replicates, run, transform, finish);
 }
 
 template <class T>
@@ -200,6 +222,10 @@ template void kernel_density<float>(Points<float>, Points<float>, double, const 
                                     double*, const Run&);
 template void kernel_density<double>(Points<double>, Points<double>, double, const std::uint16_t*, std::int64_t,
                                      double*, double*, const Run&);
+template void resampled_density<float>(Points<float>, Points<float>, double, Kernel, const std::uint16_t*, std::int64_t,
+                                       double*, double*, const Run&);
+template void resampled_density<double>(Points<double>, Points<double>, double, Kernel, const std::uint16_t*,
+                                        std::int64_t, double*, double*, const Run&);
 template void soft_ball_product<float>(Points<float>, Points<float>, double, double*, const Run&);
 template void soft_ball_product<double>(Points<double>, Points<double>, double, double*, const Run&);
 

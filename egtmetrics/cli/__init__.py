@@ -1,4 +1,4 @@
-"""The command line: ``egtmetrics evaluate``, ``egtmetrics reproduce`` and ``egtmetrics info``.
+"""The command line: ``egtmetrics evaluate`` and its kin for texts and images, ``reproduce`` and ``info``.
 
 Results go to stdout; progress, warnings and errors to stderr, one line each. The exit status is 0, 2 for arguments or
 files that cannot be used, and 130 after Ctrl-C. Everything slow is imported where it is needed, so that ``--help`` is
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from egtmetrics import __version__
-from egtmetrics.cli import evaluate, info, reproduce
+from egtmetrics.cli import compare, evaluate, evaluate_images, evaluate_text, info, report, reproduce
 from egtmetrics.cli._common import one_line
 
 
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as in `egtmetrics info | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (OSError, ValueError, TypeError, ImportError) as error:
+    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
         print(f"egtmetrics: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="egtmetrics", description="Is a generative model equally good for every sensitive group?")
     parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (evaluate, reproduce, info):
+    for command in (evaluate, evaluate_text, evaluate_images, report, compare, reproduce, info):
         command.add_to(commands)
     return parser
 

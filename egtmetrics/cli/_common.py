@@ -8,8 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+_DATA_WITH_PATH = {"digits": False, "emoji": True, "ffhq": True}
+
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 """Where a command adds its parser."""
+
+
+class DataArgument(argparse.Action):
+    """``--data NAME [PATH]`` with ``nargs="+"``: becomes ``(name, path)``, where digits have no path and others one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        name, *paths = values
+        if name not in _DATA_WITH_PATH:
+            raise argparse.ArgumentError(self, f"unknown data {name!r}; expected {', '.join(_DATA_WITH_PATH)}")
+        if len(paths) != _DATA_WITH_PATH[name]:
+            expected = f"one path, as in {option_string} {name} PATH" if _DATA_WITH_PATH[name] else "no path"
+            raise argparse.ArgumentError(self, f"{name} takes {expected}, got {len(paths)}")
+        setattr(namespace, self.dest, (name, Path(paths[0]) if paths else None))
 
 
 def check_writable(paths: Sequence[Path]) -> None:

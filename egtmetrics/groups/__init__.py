@@ -8,13 +8,21 @@ from egtmetrics.groups._evaluation import GroupSizeWarning
 from egtmetrics.groups._pairs import PairDifference, disparities_from_scores, max_pairwise_difference
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.frame import GenerativeMetricFrame
+from egtmetrics.groups.inference import FrameIntervals, samples_needed
 from egtmetrics.groups.matching import MatchedSamples, match_sizes
+from egtmetrics.groups.permutation import PermutationTest, compare_models, permutation_test
+from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolated
 
 __all__ = [
+    "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
     "MatchedSamples",
     "PairDifference",
+    "PermutationTest",
+    "ResampledResult",
+    "at_sample_size",
+    "compare_models",
     "delta_fid",
     "delta_p",
     "delta_p_plus_delta_r",
@@ -23,7 +31,10 @@ __all__ = [
     "disparities_from_scores",
     "ego",
     "egt",
+    "extrapolated",
     "match_sizes",
     "max_pairwise_difference",
     "mgo",
+    "permutation_test",
+    "samples_needed",
 ]

@@ -67,10 +67,10 @@ class GroupEvaluation:
             self.groups.check_present("get a NaN row for it from GenerativeMetricFrame(..., missing_groups='nan')")
         self._positions = np.flatnonzero(on_both_sides)
         self._warn_sizes(sizes[on_both_sides])
-        self.seed = _resolve_seed(random_state)
+        self.seed = resolve_seed(random_state)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
-        self.given_metrics = _name_metrics(metrics)
-        self.metrics = {name: _bind(metric, options) for name, metric in self.given_metrics.items()}
+        self.given_metrics = name_metrics(metrics)
+        self.metrics = {name: bind(metric, options) for name, metric in self.given_metrics.items()}
 
     @property
     def n_calls(self) -> int:
@@ -152,7 +152,7 @@ def callable_name(metric: Metric) -> str:
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
-def _name_metrics(metrics: Metric | Mapping[str, Metric]) -> Mapping[str, Metric]:
+def name_metrics(metrics: Metric | Mapping[str, Metric]) -> Mapping[str, Metric]:
     if not isinstance(metrics, Mapping):
         metrics = {callable_name(metrics): metrics}
     if not metrics:
@@ -166,7 +166,7 @@ def _name_metrics(metrics: Metric | Mapping[str, Metric]) -> Mapping[str, Metric
     return metrics
 
 
-def _bind(metric: Metric, options: Mapping[str, object]) -> Metric:
+def bind(metric: Metric, options: Mapping[str, object]) -> Metric:
     """Fix those options which the signature of ``metric`` names and no partial has fixed before."""
     fixed = metric.keywords if isinstance(metric, functools.partial) else {}
     wanted = {name: value for name, value in options.items() if name not in fixed and _takes(metric, name)}
@@ -181,6 +181,6 @@ def _takes(metric: Metric, keyword: str) -> bool:
     return parameter is not None and parameter.kind in _KEYWORD_KINDS
 
 
-def _resolve_seed(random_state: RandomState) -> int:
+def resolve_seed(random_state: RandomState) -> int:
     generator = check_random_state(random_state)
     return int(random_state) if isinstance(random_state, int | np.integer) else int(generator.integers(2**32))

@@ -22,6 +22,7 @@ from egtmetrics.groups._evaluation import (
     scores_of,
 )
 from egtmetrics.groups._pairs import disparities_from_scores, proportion_disparities
+from egtmetrics.groups.inference import FrameInference, FrameIntervals, normal_quantile, samples_needed
 from egtmetrics.ops import BackendName
 from egtmetrics.results import MetricResult
 
@@ -148,6 +149,7 @@ class GenerativeMetricFrame:
         with tqdm(total=evaluation.n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             self.results = evaluation.by_group(bar.update)
             self.overall_results = evaluation.overall(bar.update)
+        self._evaluation, self._inference = evaluation, None
         self._groups = evaluation.groups
         self._scores = {name: scores_by_group(self.results, name, self._groups.index) for name in evaluation.metrics}
         self.group_counts = self._groups.counts()
@@ -161,7 +163,7 @@ class GenerativeMetricFrame:
         flat = [_flat(name, pd.DataFrame([scores], dtype=float)) for name, scores in overall.items()]
         self.overall = pd.concat(flat, axis=1).iloc[0].rename("overall")
         self.settings = {
-            "metrics": {name: _describe(metric) for name, metric in evaluation.given_metrics.items()},
+            "metrics": {name: describe_metric(metric) for name, metric in evaluation.given_metrics.items()},
             "sensitive_features": [str(name) for name in self._groups.index.names],
             "random_state": evaluation.seed,
             "missing_groups": missing_groups,
@@ -169,8 +171,18 @@ class GenerativeMetricFrame:
             "n_threads": n_threads,
         }
 
+    _inference: FrameInference | None
+
     def __repr__(self) -> str:
         return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: scores by group, and disparities."""
+        tables = {"Scores by group": self.by_group, "Disparities between groups": self.disparities()}
+        return "".join(
+            f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
+            for title, table in tables.items()
+        )
 
     def scores(self, metric: str) -> pd.DataFrame:
         """Return the scores of one metric, one row per group, one column per score under its own name."""
@@ -223,11 +235,92 @@ class GenerativeMetricFrame:
         }
         return pd.DataFrame(columns)
 
-    def to_dict(self) -> dict[str, Any]:
+    def interval(self, level: float = 0.95) -> FrameIntervals:
+        """Return confidence intervals of every score of every group, and of every disparity.
+
+        They are for the expectation of the score over samples of this size and law, projections and bootstraps, and
+        come from the scores of random halves of the samples; see ``egtmetrics.metrics._halves``. An interval of a
+        disparity that starts at 0 says that the groups may be equal. They are normal approximations, and have not been
+        shown to hold as often as ``level`` says: ``benchmarks/results/calibration.md`` has what was simulated.
+
+        Raises
+        ------
+        ValueError
+            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, or a metric refuses half of a
+            group.
+
+        Notes
+        -----
+        Cost: about one more evaluation for TopP&R, FID and the k-nearest-neighbour metrics, 100 evaluations of halves,
+        twice, for any other; once for a frame.
+        """
+        columns = {name: list(map(str, _flat(name, scores))) for name, scores in self._scores.items()}
+        return self._infer().intervals(level, columns)
+
+    def difference_interval(self, metric: str, a: Hashable, b: Hashable, level: float = 0.95) -> tuple[float, float]:
+        """Return a confidence interval of the signed difference of a score between two groups, a - b.
+
+        ``metric`` is a column of ``by_group``. See ``interval``.
+        """
+        difference, error = self._infer().difference(*self._column(metric), *map(self._label, (a, b)))
+        margin = error * normal_quantile(level)
+        return difference - margin, difference + margin
+
+    def test(self) -> pd.DataFrame:
+        """Test every disparity: could the scores of the groups be equal, and this be chance?
+
+        Returns
+        -------
+        DataFrame
+            Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the chance of such a largest studentised
+            difference between groups of equal expected scores (a normal approximation that accounts for the number of
+            groups); ``adjusted_p_value``, by Holm over all rows.
+
+        Notes
+        -----
+        Groups may have different laws: what is tested is the equality of their expected scores. Cost and errors: see
+        ``interval``.
+        """
+        return self._infer().tests()
+
+    def samples_needed(
+        self, metric: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95
+    ) -> int:
+        """Return how many samples per group and side find a true difference ``delta`` with chance ``power``.
+
+        Extrapolated from the standard error of this frame's difference by :func:`~egtmetrics.groups.samples_needed`,
+        and from the smaller of the two groups.
+        """
+        labels = [self._label(label) for label in (a, b)]
+        _, error = self._infer().difference(*self._column(metric), *labels)
+        n_samples = int(self.group_counts.loc[labels, ["n_real", "n_fake"]].to_numpy().min())
+        return samples_needed(error, n_samples, delta=delta, power=power, level=level)
+
+    def _infer(self) -> FrameInference:
+        if self._inference is None:
+            options = {"backend": self.settings["backend"], "n_threads": self.settings["n_threads"]}
+            self._inference = FrameInference(self._evaluation, self.results, self._scores, self.group_counts, **options)
+        return self._inference
+
+    def _column(self, column: str) -> tuple[str, str]:
+        """Metric and score behind a column of ``by_group``."""
+        for name, scores in self._scores.items():
+            for flat, score in zip(_flat(name, scores), scores, strict=True):
+                if flat == column:
+                    return name, str(score)
+        raise ValueError(f"metric={column!r} is no column of by_group; choose one of {list(self.by_group)}")
+
+    def _label(self, label: Hashable) -> Hashable:
+        if label not in self.by_group.index:
+            raise ValueError(f"{label!r} is no group of this frame; choose two of {self.by_group.index.tolist()}")
+        return label
+
+    def to_dict(self, intervals: FrameIntervals | None = None) -> dict[str, Any]:
         """Everything as a nested dict of plain values, which ``json.dumps(..., allow_nan=False)`` takes.
 
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None and infinity
-        the text ``"inf"`` or ``"-inf"``.
+        the text ``"inf"`` or ``"-inf"``. With what ``interval`` returned there is ``"intervals"`` too: ``"level"``,
+        and ``"low"`` and ``"high"`` under the keys that ``"by_group"`` and ``"disparities"`` have.
         """
         name = self._groups.name
         disparities: dict[str, dict[str, Any]] = {}
@@ -246,7 +339,21 @@ class GenerativeMetricFrame:
                 "by_group": {name(label): results for label, results in self.results.items()},
             },
         }
+        if intervals is not None:
+            content["intervals"] = self._interval_dict(intervals)
         return {key: _plain(value) for key, value in content.items()}
+
+    def _interval_dict(self, intervals: FrameIntervals) -> dict[str, Any]:
+        name = self._groups.name
+        by_group: dict[str, dict[str, Any]] = {name(label): {} for label in self.by_group.index}
+        for column in map(str, self.by_group):
+            for label, row in intervals.by_group.loc[column][["low", "high"]].iterrows():
+                by_group[name(label)][column] = row.to_dict()
+        disparities: dict[str, dict[str, Any]] = {}
+        for row in intervals.disparities.reset_index().to_dict("records"):
+            bounds = {side: row[side] for side in ("low", "high")}
+            disparities.setdefault(row["metric"], {})[row["disparity"]] = bounds
+        return {"level": intervals.level, "by_group": by_group, "disparities": disparities}
 
 
 def _flat(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
@@ -254,7 +361,7 @@ def _flat(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
     return scores.set_axis([metric] if scores.shape[1] == 1 else [f"{metric}_{s}" for s in scores.columns], axis=1)
 
 
-def _describe(metric: Metric) -> str:
+def describe_metric(metric: Metric) -> str:
     """Name a metric and the options fixed in it: ``"topp_precision_recall(alpha=0.05)"``."""
     keywords = metric.keywords if isinstance(metric, functools.partial) else {}
     return f"{callable_name(metric)}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"

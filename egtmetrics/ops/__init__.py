@@ -22,9 +22,9 @@ on its rounding error excludes, and recompute the rest from the inputs in float6
 themselves and are float32 products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the oracle.
 """
 
-from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features
+from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
 from egtmetrics.ops._device import common_device, device_tensor, join_rows, take_rows, to_host
-from egtmetrics.ops._dispatch import BackendName, select_backend
+from egtmetrics.ops._dispatch import BackendName, select_backend, select_host_backend
 
 __all__ = [
     "ANY_RADIUS",
@@ -33,10 +33,12 @@ __all__ = [
     "BallCounts",
     "Divergences",
     "Features",
+    "HostBackend",
     "common_device",
     "device_tensor",
     "join_rows",
     "select_backend",
+    "select_host_backend",
     "take_rows",
     "to_host",
 ]

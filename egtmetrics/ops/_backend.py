@@ -41,6 +41,13 @@ class Divergences(NamedTuple):
     parameters: NDArray[np.float64]
 
 
+class SplitCounts(NamedTuple):
+    """Integer counts ``(n, R)`` and ``(m, R)`` of one pass over all pairs ``(x_i, y_j)`` under R splits."""
+
+    x_ball_sizes: NDArray[np.int32]
+    y_in_x_balls: NDArray[np.int32]
+
+
 class Backend(Protocol):
     """Array-to-array primitives. Every distance is Euclidean, and every distance that decides something is exact.
 
@@ -144,5 +151,35 @@ class Backend(Protocol):
 
         A replicate redraws both histograms of a group, as many draws as counts. The draws are exactly multinomial and
         the same on every backend: integer arithmetic on Philox words, see csrc/include/egt/divergence.hpp.
+        """
+        ...
+
+
+class HostBackend(Backend, Protocol):
+    """What resampling needs besides, on the host only: a CUDA backend hands its features to one of these."""
+
+    def resampled_density(
+        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float, ball: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Density p of y at every x, and ``p_b - p`` for each resampling b of y, shape ``(n, R)``.
+
+        ``counts`` is ``(m, R)``: how often resampling b holds row j of y; ``p_b,i = sum_j counts[j, b] K_ij / m``. With
+        ``ball`` the kernel is ``K(u) = [u <= 1]``, and pairs within about 1e-5 of the sphere may fall on either side.
+        """
+        ...
+
+    def split_ball_counts(
+        self,
+        x: Features,
+        y: Features,
+        *,
+        x_sq_radii: NDArray[np.float64],
+        x_sides: NDArray[np.uint8],
+        y_sides: NDArray[np.uint8],
+        closed: bool,
+    ) -> SplitCounts:
+        """``ball_counts`` of R splits: those pairs count which split b puts on one side, with the radii of split b.
+
+        ``x_sq_radii`` and ``x_sides`` are ``(n, R)``, ``y_sides`` is ``(m, R)``. A negative radius holds nothing.
         """
         ...

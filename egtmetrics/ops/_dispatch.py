@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal, get_args
 
 from egtmetrics.ops import _device
-from egtmetrics.ops._backend import Backend
+from egtmetrics.ops._backend import Backend, HostBackend
 from egtmetrics.ops._native import CpuBackend, native_module
 from egtmetrics.ops.reference import ReferenceBackend
 
@@ -25,7 +25,7 @@ def _warn_fallback(reason: str) -> None:
         f"the compiled CPU kernels could not be loaded ({reason}); the NumPy reference runs instead, with the same "
         "results but many times slower. Reinstall egtmetrics with a C++17 compiler, or pass backend='reference'.",
         BackendFallbackWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
 
 
@@ -48,13 +48,22 @@ def select_backend(
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, get_args(BackendName)))}")
     if n_threads is not None and (isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1):
         raise ValueError(f"n_threads={n_threads!r} is no positive integer; pass None to use every available core")
-    if backend == "reference":
-        return ReferenceBackend()
     if backend == "cuda":
         return _device.CudaBackend(_device.KERNELS, _device.select_device(*features))
     device = _device.common_device(*features) if backend == "auto" else None
     if device is not None:
         return _device.CudaBackend(_device.KERNELS, device)
+    return select_host_backend(backend, n_threads=n_threads)
+
+
+def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None = None) -> HostBackend:
+    """Return the backend for what only the host computes: the compiled CPU kernels also where ``backend`` is "cuda".
+
+    >>> select_host_backend("reference").name
+    'reference'
+    """
+    if backend == "reference":
+        return ReferenceBackend()
     try:
         module = native_module()
     except ImportError as error:

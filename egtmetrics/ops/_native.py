@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SqRange
+from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SplitCounts, SqRange
 from egtmetrics.ops.reference import project
 
 
@@ -28,7 +28,7 @@ def cuda_module() -> ModuleType:
 
 
 class CpuBackend:
-    """The compiled CPU kernels behind :class:`egtmetrics.ops.Backend`."""
+    """The compiled CPU kernels behind :class:`egtmetrics.ops.HostBackend`."""
 
     name = "cpu"
     device = None
@@ -110,3 +110,21 @@ class CpuBackend:
             p_counts, q_counts, *divergences, smoothing, n_replicates, seed, self._n_threads
         )
         return values, replicates
+
+    def resampled_density(
+        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float, ball: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        density, deviation = self._module.resampled_density(x, y, counts, bandwidth, ball, self._n_threads)
+        return density, deviation
+
+    def split_ball_counts(
+        self,
+        x: Features,
+        y: Features,
+        *,
+        x_sq_radii: NDArray[np.float64],
+        x_sides: NDArray[np.uint8],
+        y_sides: NDArray[np.uint8],
+        closed: bool,
+    ) -> SplitCounts:
+        return SplitCounts(*self._module.split_ball_counts(x, y, x_sq_radii, x_sides, y_sides, closed, self._n_threads))

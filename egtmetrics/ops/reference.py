@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SqRange
+from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SplitCounts, SqRange
 from egtmetrics.ops._multinomial import multinomial_bootstrap
 
 _BLOCK_BYTES = 1 << 25
@@ -59,7 +59,7 @@ def project(x: Features, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class ReferenceBackend:
-    """NumPy implementation of :class:`egtmetrics.ops.Backend`."""
+    """NumPy implementation of :class:`egtmetrics.ops.HostBackend`."""
 
     name = "reference"
     device = None
@@ -192,6 +192,37 @@ class ReferenceBackend:
                 values[group, f] = _divergence(code, parameter, *(_pmf(counts, smoothing) for counts in sides))
                 replicates[group, f] = _divergence(code, parameter, *(_pmf(counts, smoothing) for counts in drawn))
         return values, replicates
+
+    def resampled_density(
+        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float, ball: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        density, deviation = np.empty(x.shape[0]), np.empty((x.shape[0], counts.shape[1]))
+        excess = counts.astype(np.float64) - 1.0
+        for rows, block in _sq_distance_blocks(x, y):
+            kernel = (np.sqrt(block) <= bandwidth).astype(np.float64) if ball else _cosine_kernel(block, bandwidth)
+            density[rows] = kernel.mean(axis=1)
+            deviation[rows] = kernel @ excess / y.shape[0]
+        return density, deviation
+
+    def split_ball_counts(
+        self,
+        x: Features,
+        y: Features,
+        *,
+        x_sq_radii: NDArray[np.float64],
+        x_sides: NDArray[np.uint8],
+        y_sides: NDArray[np.uint8],
+        closed: bool,
+    ) -> SplitCounts:
+        sizes, memberships = np.zeros(x_sides.shape, dtype=np.int32), np.zeros(y_sides.shape, dtype=np.int32)
+        for rows, block in _sq_distance_blocks(x, y):
+            for b in range(x_sides.shape[1]):
+                radii = x_sq_radii[rows, b, None]
+                member = block <= radii if closed else block < radii
+                member &= x_sides[rows, b, None] == y_sides[:, b]
+                sizes[rows, b] = member.sum(axis=1)
+                memberships[:, b] += member.sum(axis=0, dtype=np.int32)
+        return SplitCounts(sizes, memberships)
 
 
 def _pmf(counts: NDArray[np.int64], smoothing: float) -> NDArray[np.float64]:

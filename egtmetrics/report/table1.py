@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from tabulate import tabulate
 
+from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, table, worst, worst_losses
 from egtmetrics.report.figures import COLORS, figure_class
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _PRECISION_RECALL = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
 _GAPS = {"P": "delta_p", "R": "delta_r", "PR": "delta_pr"}
-_LEVEL = 0.95
+_POOR = 3.0
+"""Times the FID of other real data."""
 _PROPORTIONS = {
     "mgo": "δ-MGO",
     "ego": "δ-EGO",
@@ -45,22 +46,23 @@ def describe_table1(
     """
     groups = list(losses["group"].unique())
     style = "pipe" if markdown else "simple"
-    worst = _worst_losses(losses)
+    of_worst = worst_losses(losses)
     models = runs[runs["mgo"].notna()]
     sections: list[tuple[str, str]] = []
     for metric, name in _PRECISION_RECALL.items():
-        table = _table1(runs[runs["generation"] == "MGO"], metric, worst)
-        sections.append((f"Table 1: disparities between groups at MGO, {name}", _tabulate(table, style)))
+        rows = _table1(runs[runs["generation"] == "MGO"], metric, of_worst)
+        sections.append((f"Table 1: disparities between groups at MGO, {name}", table(rows, style)))
     for metric, name in _PRECISION_RECALL.items():
-        sections.append((f"Table 7: {name}", _tabulate(_table7(runs, metric, groups), style)))
+        sections.append((f"Table 7: {name}", table(_table7(runs, metric, groups), style)))
     sections += [
-        ("Table 7: FID", _tabulate(_table7_fid(runs, groups), style)),
-        ("Table 6: denoising loss, of the group with the lowest = 1", _tabulate(_table6(losses, groups), style)),
-        (f"Table 3: correlations over {len(models)} runs of models", _tabulate(_table3(models), style)),
+        ("Table 7: FID", table(_table7_fid(runs, groups), style)),
+        ("Table 6: denoising loss, of the group with the lowest = 1", table(_table6(losses, groups), style)),
+        (f"Table 3: correlations over {len(models)} runs of models", table(_table3(models), style)),
     ]
-    lines = [text for title, table in sections for text in (f"### {title}" if markdown else title, table)]
+    lines = [text for title, rows_ in sections for text in (f"### {title}" if markdown else title, rows_)]
     lines += _noise(runs, groups)
-    lines.append("\n".join([("- " if markdown else "") + note for note in _notes(facts, groups)]))
+    notes = [*_quality(runs), *_correlations(len(models)), *_notes(facts, groups)]
+    lines.append("\n".join([("- " if markdown else "") + note for note in notes]))
     return "\n\n".join(lines) + "\n"
 
 
@@ -80,7 +82,7 @@ def plot_losses(losses: pd.DataFrame) -> Figure:
                 chosen = losses.query("method == @method and group == @group and split == @split")
                 by_sigma = chosen.groupby("sigma")["loss"]
                 mean, spread = by_sigma.mean(), by_sigma.std().fillna(0.0)
-                panel.plot(mean.index, mean, linestyle=line, color=color, label=f"digits {group}, {split}")
+                panel.plot(mean.index, mean, linestyle=line, color=color, label=f"{group}, {split}")
                 if split == "held-out":
                     panel.fill_between(mean.index, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
         panel.set(title=method, xscale="log")
@@ -93,22 +95,47 @@ def plot_losses(losses: pd.DataFrame) -> Figure:
     return figure
 
 
-def _table1(runs: pd.DataFrame, metric: str, worst: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
+def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[str]) -> Figure:
+    """Draw samples to look at: a column of panels for each group, a row for each method, and for real images.
+
+    Parameters
+    ----------
+    samples
+        By method, ``(groups, k, channels, height, width)`` in [0, 1], with 1 or 3 channels.
+    groups
+        Their names.
+    """
+    width = max(images.shape[1] for images in samples.values())
+    figure = figure_class()(figsize=(0.55 * width * len(groups) + 1.2, 0.75 * len(samples) + 0.5), layout="constrained")
+    panels = figure.subplots(len(samples), len(groups), squeeze=False)
+    for row, (method, images) in zip(panels, samples.items(), strict=True):
+        for panel, group, of_group in zip(row, groups, images, strict=True):
+            strip = np.concatenate([np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=1.0) for i in of_group], axis=2)
+            panel.imshow(strip.transpose(1, 2, 0).squeeze(), cmap="gray_r" if len(strip) == 1 else None, vmin=0, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if panel in panels[0]:
+                panel.set_title(group, fontsize=10)
+        row[0].set_ylabel(method, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def _table1(runs: pd.DataFrame, metric: str, of_worst: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
     """The paper's columns, and beside the gaps what min-max is to lower: the loss of the worst group."""
     rows = []
     for method, chosen in runs.groupby("method", sort=False):
-        scores = {f"δ-{name}": _cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()}
+        scores = {f"δ-{name}": cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()}
         rows.append(
             {
                 "method": str(method),
                 **scores,
-                "δ-FID": _cell(chosen["fid.delta_fid"], 3),
-                "worst group's loss": _cell(worst.get(str(method), pd.Series(dtype=float)), 3),
+                "δ-FID": cell(chosen["fid.delta_fid"], 3),
+                "worst group's loss": cell(of_worst.get(str(method), pd.Series(dtype=float)), 3),
                 **{
-                    f"worst {name}": _cell(100 * _worst(chosen, f"{metric}.{score}"))
+                    f"worst {name}": cell(100 * worst(chosen, f"{metric}.{score}"))
                     for name, score in (("P", "precision"), ("R", "recall"))
                 },
-                "worst FID": _cell(-_worst(-chosen.filter(like="fid.fid/"), "fid.fid"), 3),
+                "worst FID": cell(-worst(-chosen.filter(like="fid.fid/"), "fid.fid"), 3),
             }
         )
     return rows
@@ -120,9 +147,9 @@ def _table7(runs: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict
         row = {"generation": str(generation), "method": str(method)}
         for name, score in (("P", "precision"), ("R", "recall")):
             for who in ("all", *groups):
-                row[f"{name} {who}"] = _cell(100 * chosen[f"{metric}.{score}/{who}"])
-            row[f"δ-{name}"] = _cell(100 * chosen[f"{metric}.delta_{name.lower()}"])
-        rows.append({**row, "δ-PR": _cell(100 * chosen[f"{metric}.delta_pr"])})
+                row[f"{name} {who}"] = cell(100 * chosen[f"{metric}.{score}/{who}"])
+            row[f"δ-{name}"] = cell(100 * chosen[f"{metric}.delta_{name.lower()}"])
+        rows.append({**row, "δ-PR": cell(100 * chosen[f"{metric}.delta_pr"])})
     return sorted(rows, key=lambda row: row["generation"] != "MGO")
 
 
@@ -130,8 +157,8 @@ def _table7_fid(runs: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str
     rows = []
     for (generation, method), chosen in runs.groupby(["generation", "method"], sort=False):
         row = {"generation": str(generation), "method": str(method)}
-        row |= {f"FID {who}": _cell(chosen[f"fid.fid/{who}"], 3) for who in ("all", *groups)}
-        row |= {"δ-FID": _cell(chosen["fid.delta_fid"], 3), "draws per sample": _cell(chosen["draws_per_sample"], 2)}
+        row |= {f"FID {who}": cell(chosen[f"fid.fid/{who}"], 3) for who in ("all", *groups)}
+        row |= {"δ-FID": cell(chosen["fid.delta_fid"], 3), "draws per sample": cell(chosen["draws_per_sample"], 2)}
         rows.append(row)
     return sorted(rows, key=lambda row: row["generation"] != "MGO")
 
@@ -143,9 +170,9 @@ def _table6(losses: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]
     for split, method in losses[["split", "method"]].drop_duplicates().sort_values("split", kind="stable").to_numpy():
         of_seeds = means.loc[(split, method)]
         lowest = of_seeds.min(axis=1)
-        row = {"data": str(split), "method": str(method), "all": _cell(of_seeds.mean(axis=1) / lowest, 3)}
-        row |= {group: _cell(of_seeds[group] / lowest, 3) for group in groups}
-        rows.append({**row, "worst group's loss": _cell(of_seeds.max(axis=1), 4)})
+        row = {"data": str(split), "method": str(method), "all": cell(of_seeds.mean(axis=1) / lowest, 3)}
+        row |= {group: cell(of_seeds[group] / lowest, 3) for group in groups}
+        rows.append({**row, "worst group's loss": cell(of_seeds.max(axis=1), 4)})
     return rows
 
 
@@ -159,6 +186,45 @@ def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
             {"": name} | {other: f"{_correlation(runs[column], values):.2f}" for other, values in others.items()}
         )
     return rows
+
+
+def _quality(runs: pd.DataFrame) -> list[str]:
+    """How far the samples are from real ones, so that nobody takes gaps between bad ones for more."""
+    at_mgo = runs[runs["generation"] == "MGO"]
+    is_model = at_mgo["mgo"].notna()
+    if is_model.all():
+        return []
+    fid = at_mgo["fid.fid/all"].groupby(at_mgo["method"]).mean() / at_mgo.loc[~is_model, "fid.fid/all"].mean()
+    models = fid[at_mgo.loc[is_model, "method"].unique()]
+    precision, recall = (
+        [100 * at_mgo.loc[chosen, f"ipr.{score}/all"].mean() for chosen in (is_model, ~is_model)]
+        for score in ("precision", "recall")
+    )
+    text = (
+        f"quality: at MGO the models' FID is {models.min():.1f} to {models.max():.1f} times that of other real data, "
+        f"k-nearest-neighbour precision {precision[0]:.0f} % (real: {precision[1]:.0f} %), recall {recall[0]:.0f} % "
+        f"({recall[1]:.0f} %)"
+    )
+    if models.min() > _POOR:
+        text += (
+            f". All are beyond {_POOR:g} times: the samples are poor, look at samples.png; differences between the "
+            "ways to train say little at such quality"
+        )
+    return [text]
+
+
+def _correlations(n: int) -> list[str]:
+    """How to read Table 3."""
+    read = "Table 3: after rejection δ-MGO and δ-EGO take two values, so their columns compare MGO with EGO alone"
+    if n < 3:
+        return [f"{read}."]
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, n - 2))
+    bound = t / np.sqrt(n - 2 + t**2)
+    return [
+        f"{read}; the rows before rejection use what each model generated of itself (for Conditional, what was asked "
+        f"for). Of {n} independent runs, |r| up to {bound:.2f} would be noise ({LEVEL:.0%}); these come in pairs of "
+        "one model, so more would."
+    ]
 
 
 def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
@@ -181,7 +247,7 @@ def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
         f"Gaps ({groups[0]} minus {groups[1]}) beyond their noise": gaps,
         f"Changes of a disparity against {baseline}, paired by seed, beyond their noise": changes,
     }
-    return [_beyond(title, values, n_seeds) for title, values in titles.items()]
+    return [beyond_noise(title, values, n_seeds) for title, values in titles.items()]
 
 
 def _compared(groups: Sequence[str]) -> dict[str, tuple[Callable[[pd.DataFrame], Any], str, float]]:
@@ -202,27 +268,14 @@ def _compared(groups: Sequence[str]) -> dict[str, tuple[Callable[[pd.DataFrame],
     return compared
 
 
-def _beyond(title: str, values: Mapping[str, NDArray[np.float64]], n_seeds: int) -> str:
-    quantile = float(stats.t.ppf(0.5 + _LEVEL / 2, n_seeds - 1))
-    found = []
-    for name, of_seeds in values.items():
-        mean, error = of_seeds.mean(), of_seeds.std(ddof=1) / np.sqrt(n_seeds)
-        if abs(mean) > quantile * error:
-            found.append(f"{name}: {mean:+.3g} ± {quantile * error:.2g}")
-    by_chance = (1 - _LEVEL) * len(values)
-    head = (
-        f"{title} ({_LEVEL:.0%} t-interval over {n_seeds} seeds excludes 0): {len(found)} of {len(values)}, where "
-        f"{by_chance:.1f} would by chance."
-    )
-    return "\n".join([head, *(f"  {line}" for line in found)])
-
-
 def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     errors = np.array([oracle["error_by_group"] for oracle in facts["oracles"]]).mean(axis=0)
     listed = ", ".join(f"{100 * error:.1f} % of {group}" for group, error in zip(groups, errors, strict=True))
     plain = [f"{name}: {fact}" for name, fact in facts.items() if isinstance(fact, str)]
+    warned = sorted({oracle["warning"] for oracle in facts["oracles"] if oracle.get("warning")})
     return [
-        f"oracle: mislabels {listed} (cross-validated on real digits; on generated ones it may be more)",
+        f"oracle: mislabels {listed} (cross-validated on real images; on generated ones it may be more)",
+        *(f"oracle warns: {warning}" for warning in warned),
         *plain,
         "Real: other real data in the place of generated ones, the scores of a perfect model.",
         "Rejection leaves the law within a group as it is: by group a model's MGO and EGO rows differ by noise alone "
@@ -232,32 +285,7 @@ def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     ]
 
 
-def _worst_losses(losses: pd.DataFrame) -> dict[str, pd.Series[float]]:
-    """Held-out loss of the worse group by method, for each seed."""
-    held_out = losses[losses["split"] == "held-out"]
-    return {
-        str(method): chosen.groupby(["seed", "group"])["loss"].mean().groupby("seed").max()
-        for method, chosen in held_out.groupby("method")
-    }
-
-
-def _worst(runs: pd.DataFrame, score: str) -> pd.Series[float]:
-    columns = [name for name in runs if str(name).startswith(f"{score}/") and name != f"{score}/all"]
-    return runs[columns].min(axis=1)
-
-
 def _correlation(first: pd.Series[float], second: pd.Series[float]) -> float:
     """Pearson's, NaN where one does not vary."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(first, second)[0, 1])
-
-
-def _cell(values: pd.Series[float], digits: int = 1) -> str:
-    if values.isna().all():  # what real data have not: a loss, a cost
-        return ""
-    text = f"{values.mean():.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {values.std():.{digits}f}"
-
-
-def _tabulate(rows: Sequence[Mapping[str, str]], style: str) -> str:
-    return tabulate([list(row.values()) for row in rows], headers=list(rows[0]), tablefmt=style, disable_numparse=True)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from tabulate import tabulate
 
 from egtmetrics import __version__
-from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
 from egtmetrics.results import MetricResult
 
 Format = Literal["table", "markdown", "latex", "json"]
 
 _TABLE_STYLES = {"table": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
-_SHARES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage")
+SHARES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage")
 """Scores in [0, 1], which are printed in percent as in the paper; others are printed as they are."""
-_SHARE_DISPARITIES = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r", *(f"delta_{name}" for name in _SHARES))
+SHARE_DISPARITIES = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r", *(f"delta_{name}" for name in SHARES))
 _OPTIONS = ("alpha", "n_bootstrap", "n_projections", "n_neighbors", "ties", "cover_factor", "n_subsets", "subset_size")
 """Fields of results that say how a score was computed."""
 
 
 def render(
-    frame: GenerativeMetricFrame, *, format: Format = "table", provenance: Mapping[str, Any] | None = None
+    frame: GenerativeMetricFrame,
+    *,
+    format: Format = "table",
+    intervals: FrameIntervals | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> str:
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
 
@@ -36,6 +41,9 @@ def render(
         What to show.
     format
         ``"table"`` for a terminal, ``"markdown"``, ``"latex"`` (needs the booktabs package) or ``"json"``.
+    intervals
+        What ``frame.interval(...)`` returned, to be printed as ``[low, high]`` beside every score of a group and every
+        disparity, and under ``"intervals"`` in JSON.
     provenance
         Facts to print beneath, such as the names of files: values that JSON takes.
 
@@ -53,20 +61,25 @@ def render(
     f               0.5
     m                 0
     """
-    if format not in get_args(Format):
-        raise ValueError(f"format={format!r} is unknown; choose one of {', '.join(map(repr, get_args(Format)))}")
+    check_format(format)
     if format == "json":
-        content = {"egtmetrics": __version__, **(provenance or {}), **frame.to_dict()}
+        content = {"egtmetrics": __version__, **(provenance or {}), **frame.to_dict(intervals)}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sections = {
-        "Scores": _scores(frame, "\n" if format == "table" else " "),
-        "Disparities between groups": _disparities(frame),
+        "Scores": _scores(frame, "\n" if format == "table" else " ", intervals),
+        "Disparities between groups": _disparities(frame, intervals),
         "Groups": _groups(frame),
     }
-    notes = _notes(frame, provenance or {})
-    parts = [_section(title, table, format) for title, table in sections.items()]
+    notes = [*_interval_notes(intervals), *method_notes(frame, provenance or {})]
+    parts = [section(title, table, format) for title, table in sections.items()]
     mark = {"table": "", "markdown": "- ", "latex": "% "}[format]
     return "\n\n".join([*parts, "\n".join(f"{mark}{note}" for note in notes)]) + "\n"
+
+
+def check_format(format: Format) -> None:
+    """Raise ValueError unless it is one."""
+    if format not in get_args(Format):
+        raise ValueError(f"format={format!r} is unknown; choose one of {', '.join(map(repr, get_args(Format)))}")
 
 
 def group_text(label: Hashable) -> str:
@@ -74,7 +87,7 @@ def group_text(label: Hashable) -> str:
     return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
 
 
-def _section(title: str, columns: Mapping[str, Sequence[str]], format: Format) -> str:
+def section(title: str, columns: Mapping[str, Sequence[str]], format: Format) -> str:
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     if format == "markdown":
         rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
@@ -88,29 +101,35 @@ def _section(title: str, columns: Mapping[str, Sequence[str]], format: Format) -
     return {"table": f"{title}\n\n{text}", "markdown": f"### {title}\n\n{text}", "latex": f"% {title}\n{text}"}[format]
 
 
-def _scores(frame: GenerativeMetricFrame, separator: str) -> dict[str, list[str]]:
+def _scores(frame: GenerativeMetricFrame, separator: str, intervals: FrameIntervals | None) -> dict[str, list[str]]:
     """Overall and one row per group; the parts of a column's name are joined by ``separator``."""
     names = [(metric, score) for metric in frame.settings["metrics"] for score in frame.scores(metric)]
     overall = frame.overall.to_dict()
-    columns = {_groups_title(frame): ["overall", *map(group_text, frame.by_group.index)]}
+    columns = {groups_title(frame): ["overall", *map(group_text, frame.by_group.index)]}
     for (metric, score), column in zip(names, frame.by_group, strict=True):
-        share = score in _SHARES
+        share = score in SHARES
         parts = [metric, *([score] if score != metric else []), *(["(%)"] if share else [])]
-        values = [overall[column], *frame.by_group[column]]
-        columns[separator.join(parts)] = [_number(value, share=share) for value in values]
+        bounds = [""] * len(frame.by_group)
+        if intervals is not None:
+            table = intervals.by_group.loc[str(column)]
+            bounds = [f" {text}" if text else "" for text in _bounds_text(table["low"], table["high"], share=share)]
+        cells = [number(value, share=share) + text for value, text in zip(frame.by_group[column], bounds, strict=True)]
+        columns[separator.join(parts)] = [number(overall[column], share=share), *cells]
     return columns
 
 
-def _disparities(frame: GenerativeMetricFrame) -> dict[str, list[str]]:
+def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> dict[str, list[str]]:
+    beside = [] if intervals is None else ["[low, high]"]
     columns: dict[str, list[str]] = {
-        name: [] for name in ("metric", "disparity", "value", "unit", "larger in", "smaller in")
+        name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in")
     }
     for row in frame.disparities().reset_index().to_dict("records"):
-        share = row["metric"] == "proportions" or row["disparity"] in _SHARE_DISPARITIES
+        share = row["metric"] == "proportions" or row["disparity"] in SHARE_DISPARITIES
         cells = [
             row["metric"],
             row["disparity"],
-            _number(row["value"], share=share),
+            number(row["value"], share=share),
+            *([] if intervals is None else [_disparity_bounds(intervals, row, share=share)]),
             "points" if share else "",
             *("" if row[side] is None else group_text(row[side]) for side in ("larger", "smaller")),
         ]
@@ -119,18 +138,44 @@ def _disparities(frame: GenerativeMetricFrame) -> dict[str, list[str]]:
     return columns
 
 
+def _disparity_bounds(intervals: FrameIntervals, row: Mapping[Hashable, Any], *, share: bool) -> str:
+    found = intervals.disparities
+    if (row["metric"], row["disparity"]) not in found.index:  # a sum of two of very many groups
+        return ""
+    bounds = found.loc[[(row["metric"], row["disparity"])]]
+    return _bounds_text(bounds["low"], bounds["high"], share=share)[0]
+
+
+def _bounds_text(low: Iterable[float], high: Iterable[float], *, share: bool) -> list[str]:
+    """``[low, high]`` for each, empty where they are unknown."""
+    return [
+        "" if math.isnan(a + b) else f"[{number(a, share=share)}, {number(b, share=share)}]"
+        for a, b in zip(low, high, strict=True)
+    ]
+
+
+def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
+    if intervals is None:
+        return []
+    return [
+        f"[low, high]: {100 * intervals.level:g} % intervals of what the number would be on average over samples of "
+        "this size, projections and bootstraps; a disparity whose interval starts at 0 may be chance. Approximate: it "
+        "is not yet shown that they hold as often as their level says (benchmarks/results/calibration.md)"
+    ]
+
+
 def _groups(frame: GenerativeMetricFrame) -> dict[str, list[str]]:
     counts, unassigned = frame.group_counts, frame.unassigned
     return {
-        _groups_title(frame): [*map(group_text, counts.index), "in no group"],
+        groups_title(frame): [*map(group_text, counts.index), "in no group"],
         "real": [*map(str, counts["n_real"]), str(unassigned["real"])],
         "fake": [*map(str, counts["n_fake"]), str(unassigned["fake"])],
-        "real (%)": [*(_number(value, share=True) for value in counts["real_proportion"]), ""],
-        "fake (%)": [*(_number(value, share=True) for value in counts["fake_proportion"]), ""],
+        "real (%)": [*(number(value, share=True) for value in counts["real_proportion"]), ""],
+        "fake (%)": [*(number(value, share=True) for value in counts["fake_proportion"]), ""],
     }
 
 
-def _notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) -> list[str]:
+def method_notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) -> list[str]:
     notes = []
     for metric, description in frame.settings["metrics"].items():
         result = frame.overall_results[metric]
@@ -138,27 +183,27 @@ def _notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) -> list[
         options = [f"{name}={fields[name]!r}" for name in _OPTIONS if name in fields and f"{name}=" not in description]
         backend = [f"backend={fields['backend']!r}"] if fields else []
         notes.append(f"{metric}: " + ", ".join([description, *options, *backend]))
-    notes += [f"{name}: {_fact(value)}" for name, value in provenance.items()]
+    notes += [f"{name}: {fact(value)}" for name, value in provenance.items()]
     return [*notes, f"random_state={frame.settings['random_state']}, egtmetrics {__version__}"]
 
 
-def _fact(value: Any) -> str:
+def fact(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={_fact(item)}" for name, item in value.items() if item is not None)
+        return ", ".join(f"{name}={fact(item)}" for name, item in value.items() if item is not None)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _groups_title(frame: GenerativeMetricFrame) -> str:
+def groups_title(frame: GenerativeMetricFrame) -> str:
     return ", ".join(map(str, frame.by_group.index.names))
 
 
-def _number(value: float, *, share: bool) -> str:
+def number(value: float, *, share: bool) -> str:
     return f"{100 * value:.2f}" if share else f"{value:.4g}"
 
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell or "nan")
+        float(cell.partition(" [")[0] or "nan")
     except ValueError:
         return False
     return True

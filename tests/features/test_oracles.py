@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from egtmetrics.features import ClassifierOracle, LabelOracle, OracleErrorWarning
+from egtmetrics.features import ClassifierOracle, LabelOracle, OracleErrorWarning, oracles
 
 
 def two_normals(distance: float, n: int = 600, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -80,6 +80,45 @@ def test_same_seed_same_folds() -> None:
     assert np.array_equal(first.confusion, second.confusion)
 
 
+def duplicates() -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Thirty points that say nothing of their group, and ten samples close to each."""
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(30), 10)
+    features = rng.normal(size=(30, 60))[clusters] + 0.01 * rng.normal(size=(300, 60))
+    return features, clusters % 2, clusters
+
+
+def test_duplicates_hide_the_error_unless_clusters_are_kept_together() -> None:
+    """Of 30 fair guesses 20 % or less are wrong with probability 7e-4; calibrated so, few are sure."""
+    features, groups, clusters = duplicates()
+    assert ClassifierOracle(features, groups).error_by_group.tolist() == [0.0, 0.0]
+    with pytest.warns(OracleErrorWarning):
+        honest = ClassifierOracle(features, groups, clusters=torch.as_tensor(clusters))
+    assert honest.error_by_group.mean() > 0.2
+    assert honest.confusion.sum() == 300
+    with pytest.warns(OracleErrorWarning):
+        unsure = ClassifierOracle(features, groups, clusters=clusters, min_confidence=0.9)
+    assert (unsure.abstention_by_group > 0.8).all()
+    assert np.mean(unsure(features) == -1) > 0.8
+
+
+def test_every_division_keeps_clusters_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the error's five folds, of the calibration within each, and of the calibration in the end."""
+    features, groups, clusters = duplicates()
+    divide, sizes = oracles._folds, []
+
+    def spy(a: Any, c: Any, *rest: Any) -> Any:
+        folds = divide(a, c, *rest)
+        sizes.append(len(a))
+        assert np.concatenate([test for _, test in folds]).sum() == len(a) * (len(a) - 1) // 2
+        assert not any(set(c[train]) & set(c[test]) for train, test in folds)
+        return folds
+
+    monkeypatch.setattr(oracles, "_folds", spy)
+    ClassifierOracle(features, groups, clusters=clusters, max_error=1.0)
+    assert sizes == [300, *[240] * 5, 300]
+
+
 def test_known_labels() -> None:
     oracle = LabelOracle(3)
     assert oracle.warning is None
@@ -103,6 +142,9 @@ FEATURES, GROUPS = two_normals(6.0, n=40)
         (FEATURES, np.zeros(40, int), {}, r"groups has \[40\] samples .* two groups or more"),
         (FEATURES, 2 * GROUPS, {}, r"groups has \[20, 0, 20\] samples .* without gaps"),
         (FEATURES[:12], GROUPS[:12], {}, r"groups has \[6, 6\] samples .* at least 7 for n_folds=5"),
+        (FEATURES, GROUPS, {"clusters": GROUPS[:-1]}, r"clusters has shape \(39,\) .* \(40,\)"),
+        (FEATURES, GROUPS, {"clusters": GROUPS.astype(float)}, "clusters has shape .* dtype float64"),
+        (FEATURES, GROUPS, {"clusters": GROUPS}, "clusters are too few or too large to divide into n_folds=5"),
         (FEATURES, GROUPS, {"n_folds": 1}, "n_folds=1"),
         (FEATURES, GROUPS, {"min_confidence": 1.0}, "min_confidence=1.0"),
         (FEATURES, GROUPS, {"max_error": -0.1}, "max_error=-0.1"),

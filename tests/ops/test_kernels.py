@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from egtmetrics.ops import Backend, select_backend
+from egtmetrics.ops import Backend, HostBackend, select_host_backend
 from tests.ops._points import DATA, Data, integers
 
-REFERENCE = select_backend("reference")
-CPU = select_backend("cpu")
+REFERENCE = select_host_backend("reference")
+CPU = select_host_backend("cpu")
 
 SHAPES = [(1, 1, 1), (2, 3, 1), (13, 29, 2), (50, 70, 65), (255, 257, 33), (1540, 780, 3)]
 
@@ -193,6 +193,56 @@ def test_kernel_density_band(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
             np.testing.assert_array_equal(density, CPU.kernel_density(x, x, bandwidth=h))
 
 
+@pytest.mark.parametrize("n_replicates", [1, 37])
+def test_resampled_density(pair: tuple[NDArray[Any], NDArray[Any]], n_replicates: int) -> None:
+    x, y = pair
+    counts = np.random.default_rng(1).integers(0, 4, size=(len(y), n_replicates)).astype(np.uint16)
+    for h in bandwidths(x, y):
+        density, deviation = CPU.resampled_density(x, y, counts, bandwidth=h)
+        expected, expected_deviation = REFERENCE.resampled_density(x, y, counts, bandwidth=h)
+        np.testing.assert_allclose(density, expected, rtol=3e-6, atol=2e-7)
+        np.testing.assert_allclose(deviation, expected_deviation, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(density, CPU.kernel_density(x, y, bandwidth=h))
+        density, deviation = CPU.resampled_density(x, y, counts, bandwidth=h, ball=True)
+        low, high = (REFERENCE.resampled_density(x, y, counts, bandwidth=f * h, ball=True)[0] for f in (0.999, 1.001))
+        assert ((low <= density) & (density <= high)).all()  # integers lie on the sphere: either side is right
+        clear = low == high
+        expected_deviation = REFERENCE.resampled_density(x, y, counts, bandwidth=h, ball=True)[1]
+        np.testing.assert_allclose(deviation[clear], expected_deviation[clear], atol=1e-6)
+
+
+def test_the_densities_of_a_resampling_are_those_of_the_band(dtype: Any) -> None:
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(300, 4)).astype(dtype)
+    counts = np.ascontiguousarray(rng.multinomial(300, np.full(300, 1 / 300), size=40).T.astype(np.uint16))
+    for backend in (CPU, REFERENCE):
+        density, largest = backend.kernel_density_band(x, counts, bandwidth=2.0)
+        own, deviation = backend.resampled_density(x, x, counts, bandwidth=2.0)
+        np.testing.assert_array_equal(own, density)
+        np.testing.assert_allclose(np.abs(deviation).max(axis=0), largest, rtol=1e-12)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_split_ball_counts(pair: tuple[NDArray[Any], NDArray[Any]], closed: bool) -> None:
+    x, y = pair
+    rng = np.random.default_rng(6)
+    scale = np.median(REFERENCE.kth_neighbor(x, y, n_neighbors=(len(y) + 1) // 2))
+    splits = {
+        "x_sq_radii": scale * rng.uniform(-0.3, 1.2, size=(len(x), 5)),
+        "x_sides": rng.integers(0, 3, size=(len(x), 5)).astype(np.uint8),
+        "y_sides": rng.integers(0, 3, size=(len(y), 5)).astype(np.uint8),
+    }
+    expected = REFERENCE.split_ball_counts(x, y, **splits, closed=closed)
+    for counts, wanted in zip(CPU.split_ball_counts(x, y, **splits, closed=closed), expected, strict=True):
+        np.testing.assert_array_equal(counts, wanted)
+    one_side = {name: np.zeros_like(splits[name]) for name in ("x_sides", "y_sides")}
+    sizes, memberships = REFERENCE.split_ball_counts(x, y, **{**splits, **one_side}, closed=closed)
+    for b in range(5):
+        whole = REFERENCE.ball_counts(x, y, x_sq_radii=splits["x_sq_radii"][:, b], closed=closed)
+        np.testing.assert_array_equal(sizes[:, b], whole.x_ball_sizes)
+        np.testing.assert_array_equal(memberships[:, b], whole.y_in_x_balls)
+
+
 def test_zero_bandwidth_counts_coinciding_points(dtype: Any) -> None:
     rng = np.random.default_rng(2)
     x = integers(rng, 300, 3).astype(dtype)
@@ -200,6 +250,11 @@ def test_zero_bandwidth_counts_coinciding_points(dtype: Any) -> None:
     expected = (cdist(y, x) == 0).mean(axis=1)
     np.testing.assert_allclose(CPU.kernel_density(y, x, bandwidth=0.0), expected, rtol=1e-12)
     np.testing.assert_allclose(REFERENCE.kernel_density(y, x, bandwidth=0.0), expected, rtol=1e-12)
+    once = np.ones((len(x), 2), dtype=np.uint16)
+    for backend in (CPU, REFERENCE):
+        density, deviation = backend.resampled_density(y, x, once, bandwidth=0.0, ball=True)
+        np.testing.assert_allclose(density, expected, rtol=1e-12)
+        assert not deviation.any()
     product = (cdist(y, x) > 0).all(axis=1).astype(float)
     np.testing.assert_array_equal(CPU.soft_ball_product(y, x, radius=0.0), product)
     np.testing.assert_array_equal(REFERENCE.soft_ball_product(y, x, radius=0.0), product)
@@ -216,7 +271,7 @@ def test_soft_ball_product(pair: tuple[NDArray[Any], NDArray[Any]]) -> None:
     )
 
 
-def every_primitive(backend: Backend, x: NDArray[Any], y: NDArray[Any]) -> list[NDArray[Any] | None]:
+def every_primitive(backend: HostBackend, x: NDArray[Any], y: NDArray[Any]) -> list[NDArray[Any] | None]:
     counts = np.ones((len(x), 40), dtype=np.uint16)
     counts[:7, 3:] = 0
     radii = backend.kth_neighbor(x, n_neighbors=3)
@@ -226,6 +281,15 @@ def every_primitive(backend: Backend, x: NDArray[Any], y: NDArray[Any]) -> list[
         *backend.ball_counts(x, y, x_sq_radii=radii, closed=False),
         backend.kernel_density(x, y, bandwidth=2.0),
         *backend.kernel_density_band(x, counts, bandwidth=2.0),
+        *backend.resampled_density(y, x, counts, bandwidth=2.0),
+        *backend.split_ball_counts(
+            x,
+            y,
+            x_sq_radii=radii[:, None] * [1.0, 2.0],
+            x_sides=(np.arange(2 * len(x)) % 3).astype(np.uint8).reshape(-1, 2),
+            y_sides=(np.arange(2 * len(y)) % 2).astype(np.uint8).reshape(-1, 2),
+            closed=False,
+        ),
         backend.soft_ball_product(x, y, radius=2.0),
     ]
 
@@ -234,8 +298,8 @@ def every_primitive(backend: Backend, x: NDArray[Any], y: NDArray[Any]) -> list[
 def test_same_bits_for_any_thread_count(n_threads: int) -> None:
     rng = np.random.default_rng(3)
     x, y = (rng.normal(size=(n, 9)).astype(np.float32) for n in (2000, 1700))
-    one = every_primitive(select_backend("cpu", n_threads=1), x, y)
-    many = every_primitive(select_backend("cpu", n_threads=n_threads), x, y)
+    one = every_primitive(select_host_backend("cpu", n_threads=1), x, y)
+    many = every_primitive(select_host_backend("cpu", n_threads=n_threads), x, y)
     for a, b in zip(one, many, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -249,6 +313,11 @@ def test_inputs_are_not_written(dtype: Any) -> None:
     every_primitive(CPU, x, y)
     np.testing.assert_array_equal(x, before[0])
     np.testing.assert_array_equal(y, before[1])
+
+
+def split(module: Any, x: Any, y: Any, radii: Any, x_sides: Any, y_sides: Any) -> None:
+    sides = (np.ones(shape, dtype=np.uint8) for shape in (x_sides, y_sides))
+    module.split_ball_counts(x, y, np.ones(radii), *sides, False, 1)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +336,12 @@ def test_inputs_are_not_written(dtype: Any) -> None:
         lambda m, x, y: m.kernel_density(x, y, -1.0, 1),
         lambda m, x, y: m.kernel_density(x, y, float("nan"), 1),
         lambda m, x, y: m.kernel_density_band(x, np.ones((59, 3), dtype=np.uint16), 1.0, 1),
+        lambda m, x, y: m.resampled_density(x, y, np.ones((60, 3), dtype=np.uint16), 1.0, False, 1),
+        lambda m, x, y: m.resampled_density(x, y, np.ones((50, 3), dtype=np.uint16), -1.0, False, 1),
+        lambda m, x, y: split(m, x, y, (59, 3), (59, 3), (50, 3)),
+        lambda m, x, y: split(m, x, y, (60, 3), (60, 2), (50, 3)),
+        lambda m, x, y: split(m, x, y, (60, 3), (60, 3), (50, 2)),
+        lambda m, x, y: split(m, x, y, (60, 3), (60, 3), (49, 3)),
     ],
 )
 def test_binding_refuses_what_would_read_out_of_bounds(call: Callable[..., Any]) -> None:

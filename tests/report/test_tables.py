@@ -166,3 +166,74 @@ def test_an_option_left_at_its_default_is_in_the_notes_too() -> None:
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(ValueError, match="format='html' is unknown; choose one of 'table', 'markdown'"):
         render(make_frame(), format="html")
+
+
+def means(real: Any, fake: Any) -> Stored:
+    return stored(real, fake)
+
+
+def frame_with_intervals() -> GenerativeMetricFrame:
+    rng = np.random.default_rng(0)
+    labels = pd.DataFrame({"gender": np.repeat(["f", "m"], 60), "age": np.repeat(["old", "young"], 60)})
+    return GenerativeMetricFrame(
+        metrics={"topp": means, "gap": distance},
+        real=rng.random((120, 2)),
+        fake=rng.random((120, 2)),
+        real_sensitive_features=labels,
+        fake_sensitive_features=labels,
+        random_state=3,
+    )
+
+
+def test_intervals_stand_beside_scores_and_disparities_in_their_unit() -> None:
+    frame = frame_with_intervals()
+    intervals = frame.interval(0.9)
+    found = {tuple(row[:2]): row for row in cells(render(frame, intervals=intervals), r"\s{2,}") if len(row) > 1}
+    low, high = intervals.by_group.loc[("topp_precision", "f", "old"), ["low", "high"]]
+    assert (100 * np.array([low, high])).round(2).tolist() == json.loads(
+        next(row for key, row in found.items() if key[0] == "f, old")[1].partition(" ")[2]
+    )
+    low, high = intervals.disparities.loc[("topp", "delta_p"), ["low", "high"]]
+    assert found["topp", "delta_p"][3] == f"[{100 * low:.2f}, {100 * high:.2f}]"
+    low, high = intervals.disparities.loc[("gap", "delta_gap"), ["low", "high"]]
+    assert found["gap", "delta_gap"][3] == f"[{low:.4g}, {high:.4g}]"
+    text = render(frame, format="markdown", intervals=intervals)
+    assert "- [low, high]: 90 % intervals of what the number would be on average" in text
+    assert text.count("[") == 1 + 1 + 6 + 7 * 1  # note, header, scores of two groups, disparities
+    assert "[" not in render(frame, format="markdown").replace("[0, 1]", "")
+
+
+def test_intervals_in_json_have_the_keys_of_what_they_belong_to() -> None:
+    frame = frame_with_intervals()
+    intervals = frame.interval(0.9)
+    content = json.loads(render(frame, format="json", intervals=intervals))
+    found = content["intervals"]
+    assert found["level"] == 0.9
+    assert {group: list(row) for group, row in found["by_group"].items()} == {
+        group: list(row) for group, row in content["by_group"].items()
+    }
+    assert {metric: list(rows) for metric, rows in found["disparities"].items()} == {
+        metric: list(rows) for metric, rows in content["disparities"].items()
+    }
+    bounds = intervals.by_group.loc[("topp_recall", "m", "young"), ["low", "high"]]
+    assert found["by_group"]["gender=m, age=young"]["topp_recall"] == bounds.to_dict()
+    assert found["disparities"]["topp"]["delta_r"]["high"] == intervals.disparities.loc[("topp", "delta_r"), "high"]
+    assert "intervals" not in json.loads(render(frame, format="json"))
+
+
+def test_a_group_without_a_score_has_an_empty_interval() -> None:
+    rng = np.random.default_rng(1)
+    frame = GenerativeMetricFrame(
+        metrics={"gap": distance},
+        real=rng.random((180, 1)),
+        fake=rng.random((120, 1)),
+        real_sensitive_features=np.repeat(["a", "b", "c"], 60),
+        fake_sensitive_features=np.repeat(["a", "b"], 60),
+        missing_groups="nan",
+    )
+    intervals = frame.interval()
+    assert ["c", "nan"] in cells(render(frame, intervals=intervals), r"\s{2,}")
+    assert json.loads(render(frame, format="json", intervals=intervals))["intervals"]["by_group"]["c"]["gap"] == {
+        "low": None,
+        "high": None,
+    }

@@ -1,0 +1,98 @@
+"""``egtmetrics compare``: several models on one reference."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from egtmetrics.cli._common import Commands
+from egtmetrics.cli._evaluation import (
+    add_file_options,
+    add_options,
+    check_options,
+    evaluate_samples,
+    note,
+    read_samples,
+    show_progress,
+    write_outputs,
+)
+
+_EPILOG = """\
+Every model is compared with the first one: a star marks an overall score that differs by more than chance.
+--fake-groups and --fake-key hold for the files of all models.
+
+examples:
+  egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
+  egtmetrics compare --reference real.npz a.npz b.npz c.npz --real-groups y --fake-groups y --metrics topp,fid \\
+      --match-sizes --permutations 0 --out models.md --figure models.pdf
+"""
+
+
+def add_to(commands: Commands) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="compare several models on the same real features",
+        description="Compare several models with one set of real features, group by group, and with each other.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument("models", metavar="FAKE", nargs="+", help="file with the features of a model's samples")
+    data = add_file_options(compare)
+    data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
+    add_options(compare, data)
+    compare.set_defaults(metrics="ipr,fid")
+    tests = compare.add_argument_group("tests")
+    tests.add_argument(
+        "--permutations",
+        type=int,
+        metavar="N",
+        help="of each test of a model against the first; 2 (N + 1) evaluations for each score. 0: no tests (default: "
+        "199, or as many as the number of tests needs)",
+    )
+
+
+def _compare(args: argparse.Namespace) -> None:
+    plan = check_options(args)
+    names = _model_names(args.models)
+    from egtmetrics.groups._evaluation import bind
+    from egtmetrics.report import plot_precision_recall, save_figure
+    from egtmetrics.report.compare import compare_with_first, render_comparison
+
+    frames, fakes = {}, {}
+    provenance: dict[str, Any] = {}
+    for name, path in zip(names, args.models, strict=True):
+        samples, source = read_samples(args, args.reference, path)
+        evaluation = evaluate_samples(args, plan.metrics, samples, source)
+        frames[name], fakes[name] = evaluation.frame, samples["fake"]
+        facts = dict(evaluation.provenance)
+        provenance |= {"real": facts.pop("real"), name: facts}
+    tests = None
+    if args.permutations != 0:
+        first = frames[names[0]]
+        options = {"n_threads": args.n_threads, "backend": args.backend}
+        tests = compare_with_first(
+            samples["real"],
+            fakes,
+            {name: bind(metric, options) for name, metric in plan.metrics.items()},
+            {name: list(map(str, first.scores(name))) for name in plan.metrics},
+            n_permutations=args.permutations,
+            random_state=args.random_state,
+            progress=show_progress(args),
+        )
+    write_outputs(args, lambda format: render_comparison(frames, tests=tests, format=format, provenance=provenance))
+    if args.figure is not None:
+        save_figure(plot_precision_recall(frames, metric=plan.figure_metric), args.figure)
+        note(args, f"wrote {args.figure}")
+
+
+def _model_names(paths: list[str]) -> list[str]:
+    """The names of the files without suffix, or the whole paths where those are not unique."""
+    if len(paths) < 2:
+        raise ValueError(f"one model, {paths[0]}: pass two or more files to compare, or use egtmetrics evaluate")
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"{Counter(paths).most_common(1)[0][0]} is given twice; pass every model once")
+    stems = [Path(path).stem for path in paths]
+    return stems if len(set(stems)) == len(stems) else paths

@@ -1,0 +1,210 @@
+"""``egtmetrics evaluate-images``: images in folders or zip files, their groups by labels or an oracle."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from egtmetrics.cli._common import Commands
+from egtmetrics.cli._evaluation import (
+    add_encoder_options,
+    add_options,
+    check_groups,
+    check_options,
+    evaluate_and_write,
+    note,
+    show_progress,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from egtmetrics.features import ImageFiles
+
+_FILE_COLUMN = "file_name"
+
+_EPILOG = """\
+images:
+  PNG and JPEG files in a folder and its subfolders, or in a zip file; grey or RGB. Transparency is put over white.
+
+groups:
+  json              REAL/dataset.json: {"labels": [["00000/img0.png", 1], ...]}
+  folder            the name of the subfolder that an image lies in
+  FILE:KEY          a .csv, .parquet or .jsonl file with the columns file_name and KEY (as metadata.csv of image
+                    folders); several keys, separated by commas, give their intersections
+  oracle            for FAKE: a classifier on the encoder's features that is fitted on REAL and its groups; its
+                    cross-validated error is printed and stored
+  By default json where there is a dataset.json, else folder.
+
+examples:
+  egtmetrics evaluate-images real/ fake/ --metrics topp,fid --cache features
+  egtmetrics evaluate-images ffhq.zip samples/ --real-groups ffhq.csv:gender --fake-groups oracle --match-groups \\
+      --model dinov2.pt2 --size 224 --out result.json --figure result.png
+"""
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate-images",
+        help="compare real and generated images, group by group",
+        description="Encode real and generated images, compare them overall and group by group, and print every "
+        "disparity.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_evaluate_images)
+    parser.add_argument("real", metavar="REAL", help="folder or zip file with the real images")
+    parser.add_argument("fake", metavar="FAKE", help="folder or zip file with the generated images")
+    data = parser.add_argument_group("data")
+    for side in ("real", "fake"):
+        data.add_argument(
+            f"--{side}-groups", metavar="GROUPS", help=f"how the groups of {side.upper()} are found: see below"
+        )
+    data.add_argument(
+        "--min-confidence",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="oracle: leave images in no group whose calibrated probability is below (default: %(default)s)",
+    )
+    encoder = add_encoder_options(parser, batch_size=32, content="images")
+    encoder.add_argument(
+        "--model",
+        metavar="FILE",
+        help="network from float32 (k, 3, h, w) in [0, 1] to (k, d): .pt2 of torch.export, or TorchScript; load only "
+        "what you trust (default: EfficientNet-Lite0, from a package)",
+    )
+    encoder.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="height and width that images are resized to (default: 224, with --model as they are)",
+    )
+    add_options(parser, data)
+
+
+def _evaluate_images(args: argparse.Namespace) -> None:
+    plan = check_options(args)
+    if args.real_groups == "oracle":
+        raise ValueError("--real-groups oracle: the oracle is fitted on the groups of REAL; give them in another way")
+
+    from egtmetrics.features import ImageEncoder, ImageFiles
+
+    real_files, fake_files = ImageFiles(args.real), ImageFiles(args.fake)
+    real_groups, real_by = _labels(real_files, args.real_groups)
+    by_oracle = args.fake_groups == "oracle"
+    if not by_oracle:
+        fake_groups, fake_by = _labels(fake_files, args.fake_groups)
+        check_groups(args, real_groups, fake_groups)
+    encoder = ImageEncoder(
+        args.model,
+        size=args.size,
+        batch_size=args.batch_size,
+        cache=args.cache,
+        device=args.device,
+        progress=show_progress(args),
+    )
+    real, fake = encoder(real_files), encoder(fake_files)
+    provenance: dict[str, Any] = {"encoder": encoder.identity}
+    if by_oracle:
+        fake_groups, provenance["oracle"] = _by_oracle(args, real, real_groups, fake)
+        fake_by = "oracle"
+        check_groups(args, real_groups, fake_groups)
+    sources = {
+        side: {
+            "file": str(files.path),
+            "groups": by,
+            "images": len(files),
+            "in_no_group": int(groups.isna().any(axis=1).sum()),
+        }
+        for side, files, by, groups in (
+            ("real", real_files, real_by, real_groups),
+            ("fake", fake_files, fake_by, fake_groups),
+        )
+    }
+    samples = {
+        "real": real,
+        "fake": fake,
+        "real_sensitive_features": real_groups,
+        "fake_sensitive_features": fake_groups,
+    }
+    evaluate_and_write(args, plan, samples, {**sources, **provenance})
+
+
+def _labels(files: ImageFiles, spec: str | None) -> tuple[pd.DataFrame, str]:
+    """One column of labels per sensitive feature, and by what they were found."""
+    import pandas as pd
+
+    json_labels = files.json_labels() if spec in (None, "json") else None
+    if json_labels is not None:
+        return pd.DataFrame({"group": [str(label) for label in json_labels]}, dtype=object), "json"
+    if spec == "json":
+        raise ValueError(f"{files.path}: has no dataset.json with labels; give the groups in another way")
+    if spec in (None, "folder"):
+        return pd.DataFrame({"group": files.subfolders()}, dtype=object), "folder"
+    return _table_labels(files, str(spec)), str(spec)
+
+
+def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
+    from egtmetrics.io import read_text_columns
+
+    path, _, keys = spec.rpartition(":")
+    if not path or not keys:
+        raise ValueError(f"groups {spec!r} are unknown; choose json, folder, FILE:KEY, or oracle for FAKE")
+    table = read_text_columns(path, [_FILE_COLUMN, *keys.split(",")]).set_index(_FILE_COLUMN)
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}: has two rows for {twice[0]}; leave one")
+    missing = [name for name in files.names if name not in table.index]
+    if missing:
+        raise ValueError(
+            f"{path}: has no row for {len(missing)} of the {len(files)} images of {files.path}, as {missing[0]}; its "
+            f"column {_FILE_COLUMN} holds names relative to the folder"
+        )
+    return table.loc[files.names].reset_index(drop=True)
+
+
+def _by_oracle(
+    args: argparse.Namespace, real: NDArray[np.float32], real_groups: pd.DataFrame, fake: NDArray[np.float32]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The groups of the fakes by a classifier fitted on the real images, and what is known of its error."""
+    import pandas as pd
+
+    from egtmetrics.features import ClassifierOracle, OracleErrorWarning
+
+    labels = pd.MultiIndex.from_frame(real_groups)
+    known = real_groups.notna().all(axis=1).to_numpy()
+    codes, groups = labels[known].factorize(sort=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OracleErrorWarning)  # said below with the groups' names
+        oracle = ClassifierOracle(
+            real[known], codes, min_confidence=args.min_confidence, random_state=args.random_state
+        )
+    names = [", ".join(map(str, group)) for group in groups]
+    errors = [None if math.isnan(error) else error for error in oracle.error_by_group.tolist()]
+    error_by_group = dict(zip(names, errors, strict=True))
+    facts = {
+        "error_by_group": error_by_group,
+        "abstention_by_group": dict(zip(names, oracle.abstention_by_group.tolist(), strict=True)),
+        "min_confidence": oracle.min_confidence,
+    }
+    said = ", ".join(
+        f"{'unknown, as none is labelled,' if error is None else f'{error:.1%}'} in {name}"
+        for name, error in error_by_group.items()
+    )
+    if oracle.warning is None:
+        note(args, f"the oracle's cross-validated error on REAL is {said}")
+    else:
+        warnings.warn(
+            f"the oracle's cross-validated error on REAL is {said}; the groups of FAKE are uncertain by as much, and "
+            "by more where FAKE is unlike REAL; use a better encoder, a larger --min-confidence, or known labels",
+            OracleErrorWarning,
+            stacklevel=2,
+        )
+    found = oracle(fake)
+    rows = [groups[code] if code >= 0 else (None,) * len(real_groups.columns) for code in found.tolist()]
+    return pd.DataFrame(rows, columns=real_groups.columns, dtype=object), facts

@@ -1,0 +1,144 @@
+"""``egtmetrics evaluate-text``: texts in files, their groups by an oracle or a column."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from egtmetrics.cli._common import Commands
+from egtmetrics.cli._evaluation import (
+    add_encoder_options,
+    add_options,
+    check_groups,
+    check_options,
+    evaluate_and_write,
+    note,
+    show_progress,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EPILOG = """\
+files:
+  .jsonl            one object per line, the text under "text" unless --text-key names another key
+  .csv .parquet     columns
+  .txt              one text per line, without labels
+
+groups:
+  oracle:pronouns   more of he, him, his, himself, or more of she, her, hers, herself: male, female; else in no group
+  oracle:names      by pronouns, else by the first name that the text begins with ("Ada Lovelace was ...")
+  oracle:names:KEY  the same, the person's name being under KEY
+  KEY               a key (column) of the file; several, separated by commas, give their intersections
+  How many texts are in no group is printed and stored. They count in the overall scores only.
+
+examples:
+  egtmetrics evaluate-text real.jsonl fake.jsonl --groups oracle:pronouns --metrics topp,mauve --cache embeddings
+  egtmetrics evaluate-text real.csv fake.txt --real-groups gender --fake-groups oracle:pronouns --match-sizes \\
+      --model Qwen/Qwen3-Embedding-4B --out result.json --figure result.png
+"""
+
+
+class _Texts(NamedTuple):
+    texts: list[str]
+    groups: pd.DataFrame
+    source: dict[str, Any]
+
+
+def add_to(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "evaluate-text",
+        help="compare real and generated texts, group by group",
+        description="Embed real and generated texts, compare them overall and group by group, and print every "
+        "disparity.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=_evaluate_text)
+    parser.add_argument("real", metavar="REAL", help="file with the real texts")
+    parser.add_argument("fake", metavar="FAKE", help="file with the generated texts")
+    data = parser.add_argument_group("data")
+    data.add_argument("--groups", metavar="GROUPS", help="how both files' groups are found: see below")
+    for side in ("real", "fake"):
+        data.add_argument(f"--{side}-groups", metavar="GROUPS", help=f"the same for {side.upper()} only")
+    data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
+    encoder = add_encoder_options(parser, batch_size=64, content="texts")
+    encoder.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="folder or Hugging Face name of a sentence-transformers model (default: all-MiniLM-L6-v2, from a package)",
+    )
+    encoder.add_argument("--prompt", metavar="TEXT", help="put before every text (default: what the model puts there)")
+    add_options(parser, data)
+
+
+def _evaluate_text(args: argparse.Namespace) -> None:
+    plan = check_options(args)
+    sides: dict[str, _Texts] = {}
+    for name in ("real", "fake"):
+        spec = getattr(args, f"{name}_groups") or args.groups
+        if spec is None:
+            raise ValueError(f"no groups are given for {name.upper()}; pass --groups, or --{name}-groups")
+        sides[name] = _read(getattr(args, name), spec, args.text_key)
+        note(args, _count(sides[name]))
+    check_groups(args, sides["real"].groups, sides["fake"].groups)
+
+    from egtmetrics.features import TextEncoder
+
+    encoder = TextEncoder(
+        args.model,
+        prompt=args.prompt,
+        batch_size=args.batch_size,
+        cache=args.cache,
+        device=args.device,
+        progress=show_progress(args),
+    )
+    samples: dict[str, Any] = {}
+    for name, side in sides.items():
+        samples[name] = encoder(side.texts)
+        samples[f"{name}_sensitive_features"] = side.groups
+        side.source["truncated"] = encoder.truncated
+    provenance = {**{name: side.source for name, side in sides.items()}, "encoder": encoder.identity}
+    evaluate_and_write(args, plan, samples, provenance)
+
+
+def _read(path: str, spec: str, text_key: str) -> _Texts:
+    import pandas as pd
+
+    from egtmetrics.io import read_text_columns
+
+    oracle, _, name_key = spec.removeprefix("oracle:").partition(":")
+    by_oracle = spec.startswith("oracle:")
+    if by_oracle and (oracle not in ("pronouns", "names") or (oracle == "pronouns" and name_key)):
+        raise ValueError(
+            f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:names, oracle:names:KEY or a KEY"
+        )
+    label_keys = [key for key in [name_key] if key] if by_oracle else spec.split(",")
+    columns = read_text_columns(path, [text_key, *label_keys])
+    texts = columns[text_key].tolist()
+    for number, text in enumerate(texts, start=1):
+        if text is None or not text.strip():
+            raise ValueError(f"{path}: text {number} is empty; remove it, or fill it in")
+    if by_oracle:
+        groups = pd.DataFrame({"gender": _by_oracle(oracle, texts, columns[name_key].tolist() if name_key else None)})
+    else:
+        groups = columns[label_keys]
+    in_no_group = int(groups.isna().any(axis=1).sum())
+    if in_no_group == len(texts):
+        raise ValueError(f"{path}: no text of {len(texts)} is in a group by {spec}; use another oracle, or a column")
+    source = {"file": str(Path(path)), "groups": spec, "texts": len(texts), "in_no_group": in_no_group}
+    return _Texts(texts, groups, source)
+
+
+def _by_oracle(oracle: str, texts: list[str], names: list[str | None] | None) -> list[str | None]:
+    from egtmetrics.features import NameOracle, PronounOracle
+
+    labels = PronounOracle()(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
+    return [None if label < 0 else PronounOracle.group_names[label] for label in labels.tolist()]
+
+
+def _count(side: _Texts) -> str:
+    groups = side.groups.dropna().agg(", ".join, axis=1).value_counts(sort=False).sort_index()
+    listed = ", ".join(f"{n} {name}" for name, n in groups.items())
+    return f"{side.source['file']}: of {len(side.texts)} texts {listed}, {side.source['in_no_group']} in no group"

@@ -1,0 +1,159 @@
+"""``egtmetrics report``: an evaluation as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from egtmetrics.cli._common import Commands, check_writable
+from egtmetrics.cli._evaluation import (
+    add_file_options,
+    add_metric_options,
+    add_quiet,
+    check_metrics,
+    evaluate_samples,
+    note,
+    read_samples,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from egtmetrics.report.explanations import DecomposedSamples
+    from egtmetrics.report.page import RankedSamples
+
+_EPILOG = """\
+The page is one file that needs no network: read it, print it, send it. Features and labels are given as for
+`egtmetrics evaluate`, which see for the kinds of files.
+
+examples:
+  egtmetrics report real.npz fake.npz --real-groups gender --fake-groups gender --out page.html
+  egtmetrics report real.npz fake.npz --real-groups y --fake-groups y --match-groups --images samples/ --out page.html
+  egtmetrics report real.npz fake.npz --real-groups y --fake-groups y --texts fake.jsonl:text --out page.html
+"""
+
+
+def add_to(commands: Commands) -> None:
+    report = commands.add_parser(
+        "report",
+        help="the same as one HTML page, with figures, intervals and samples",
+        description="Compare real and generated features, group by group, and write one self-contained HTML page.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.set_defaults(run=_report)
+    report.add_argument("real", metavar="REAL", help="file with the features of the real samples")
+    report.add_argument("fake", metavar="FAKE", help="file with the features of the generated samples")
+    add_metric_options(report, add_file_options(report))
+    report.set_defaults(metrics="topp,ipr,fid")
+    page = report.add_argument_group("page")
+    page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
+    page.add_argument("--title", metavar="TEXT", help="its heading")
+    page.add_argument(
+        "--level", type=float, default=0.95, metavar="P", help="of the confidence intervals (default: %(default)s)"
+    )
+    content = page.add_mutually_exclusive_group()
+    content.add_argument(
+        "--images",
+        metavar="PATH",
+        help="folder or zip file of the generated images, in the order of their names one for each row of FAKE: show "
+        "those farthest from and nearest to the real samples of their group",
+    )
+    content.add_argument(
+        "--texts",
+        metavar="FILE[:KEY]",
+        help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE: show the same of them "
+        "(default key: text)",
+    )
+    add_quiet(page)
+
+
+def _report(args: argparse.Namespace) -> None:
+    metrics = check_metrics(args)
+    check_writable([args.out])
+    if args.out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
+    from egtmetrics.divergences.estimates import check_level
+
+    check_level(args.level)
+    samples, provenance = read_samples(args, args.real, args.fake)
+    contents = _contents(args, len(samples["fake"]))
+
+    from egtmetrics.groups._assignment import assign_groups
+    from egtmetrics.report import write_whole
+    from egtmetrics.report.page import render_page
+
+    evaluation = evaluate_samples(args, metrics, samples, provenance)
+    counts = assign_groups(samples["real_sensitive_features"], samples["fake_sensitive_features"]).counts()
+    page = render_page(
+        evaluation.frame,
+        title=args.title or f"Is {Path(args.fake).name} equally good for every group?",
+        level=args.level,
+        group_counts=counts,
+        divergence=_divergence(args, samples),
+        samples=None if contents is None else _samples(args, samples, contents),
+        provenance=evaluation.provenance,
+        command=command_line(args),
+    )
+    write_whole(args.out, page)
+    note(args, f"wrote {args.out}")
+
+
+def command_line(args: argparse.Namespace) -> str:
+    """The command that these arguments came from, every option that has a value written out."""
+    words = ["egtmetrics", "report", args.real, args.fake]
+    for name, value in vars(args).items():
+        if name in ("run", "real", "fake", "quiet") or value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(",".join(value) if isinstance(value, list) else str(value))
+    return shlex.join(words)
+
+
+def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[np.uint8]] | None:
+    """Images or texts by row of FAKE, or None."""
+    contents: Any
+    if args.images is not None:
+        from egtmetrics.features import ImageFiles
+
+        contents, option, path = ImageFiles(args.images), "--images", args.images
+    elif args.texts is not None:
+        from egtmetrics.io import read_text_columns
+
+        head, _, key = args.texts.rpartition(":")
+        path, key = (head, key) if head and not Path(args.texts).is_file() else (args.texts, "text")
+        contents = [text or "" for text in read_text_columns(path, [key])[key]]
+        option = "--texts"
+    else:
+        return None
+    if len(contents) != n_fake:
+        raise ValueError(
+            f"{option} {path}: holds {len(contents)} of them for the {n_fake} rows of {args.fake}; give one for each "
+            "row, in the same order"
+        )
+    found: Sequence[str | NDArray[np.uint8]] = contents
+    return found
+
+
+def _divergence(args: argparse.Namespace, samples: Mapping[str, Any]) -> DecomposedSamples | str:
+    from egtmetrics.report.explanations import decompose_samples
+
+    try:
+        return decompose_samples(**samples, random_state=args.random_state)
+    except ValueError as error:  # more clusters than distinct rows: the rest of the page is good
+        return str(error)
+
+
+def _samples(
+    args: argparse.Namespace, samples: Mapping[str, Any], contents: Sequence[str | NDArray[np.uint8]]
+) -> RankedSamples:
+    from egtmetrics.report.explanations import rank_samples
+    from egtmetrics.report.page import RankedSamples
+
+    ranking = rank_samples(**samples, backend=args.backend, n_threads=args.n_threads)
+    return RankedSamples(ranking=ranking, contents={row: contents[row] for row in ranking["row"].tolist()})

@@ -1,0 +1,57 @@
+"""What the reports on repeated tables of the paper share: cells with their spread, and what is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from tabulate import tabulate
+
+LEVEL = 0.95
+"""Of the intervals by which a difference is told from noise."""
+
+
+def cell(values: pd.Series[float], digits: int = 1) -> str:
+    """Mean and standard deviation (ddof 1) over seeds; empty where nothing was measured."""
+    if values.isna().all():  # what real data have not: a loss, a cost
+        return ""
+    text = f"{values.mean():.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {values.std():.{digits}f}"
+
+
+def table(rows: Sequence[Mapping[str, str]], style: str) -> str:
+    return tabulate([list(row.values()) for row in rows], headers=list(rows[0]), tablefmt=style, disable_numparse=True)
+
+
+def worst(runs: pd.DataFrame, score: str) -> pd.Series[float]:
+    """The lowest score of all groups, for each run."""
+    columns = [name for name in runs if str(name).startswith(f"{score}/") and name != f"{score}/all"]
+    return runs[columns].min(axis=1, skipna=False)
+
+
+def worst_losses(losses: pd.DataFrame) -> dict[str, pd.Series[float]]:
+    """Held-out loss of the worse group by method, for each seed."""
+    held_out = losses[losses["split"] == "held-out"]
+    return {
+        str(method): chosen.groupby(["seed", "group"])["loss"].mean().groupby("seed").max()
+        for method, chosen in held_out.groupby("method")
+    }
+
+
+def beyond_noise(title: str, values: Mapping[str, NDArray[np.float64]], n_seeds: int) -> str:
+    """List the differences, one value per seed each, whose mean is more than noise; those with a NaN are left out."""
+    quantile = float(stats.t.ppf(0.5 + LEVEL / 2, n_seeds - 1))
+    tested = {name: of_seeds for name, of_seeds in values.items() if np.isfinite(of_seeds).all()}
+    found = []
+    for name, of_seeds in tested.items():
+        mean, error = of_seeds.mean(), of_seeds.std(ddof=1) / np.sqrt(n_seeds)
+        if abs(mean) > quantile * error:
+            found.append(f"{name}: {mean:+.3g} ± {quantile * error:.2g}")
+    head = (
+        f"{title} ({LEVEL:.0%} t-interval over {n_seeds} seeds excludes 0): {len(found)} of {len(tested)}, where "
+        f"{(1 - LEVEL) * len(tested):.1f} would by chance."
+    )
+    return "\n".join([head, *(f"  {line}" for line in found)])

@@ -1,0 +1,235 @@
+"""What the page shows beside the scores: where a divergence comes from, and the samples at both ends of a group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from egtmetrics._random import RandomState, check_random_state
+from egtmetrics._validation import check_number, check_positive_int, check_real_fake
+from egtmetrics.divergences import decompose, f_divergence
+from egtmetrics.divergences.decomposition import Decomposition
+from egtmetrics.divergences.quantized import quantize
+from egtmetrics.groups._assignment import assign_groups
+from egtmetrics.ops import BackendName, select_backend, take_rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecomposedSamples:
+    """What :func:`decompose_samples` returns."""
+
+    decomposition: Decomposition
+    """The squared Hellinger distance of the histograms, over groups."""
+    chance: dict[Hashable, float]
+    """For each group with samples on both sides, the distance that two samples of one law stay below with probability
+    ``level``."""
+    level: float
+    n_clusters: int
+    n_permutations: int
+
+
+def decompose_samples(
+    real: Any,
+    fake: Any,
+    *,
+    real_sensitive_features: Any,
+    fake_sensitive_features: Any,
+    n_clusters: int | None = None,
+    n_permutations: int = 1000,
+    level: float = 0.95,
+    random_state: RandomState = None,
+) -> DecomposedSamples:
+    r"""Split the squared Hellinger distance between quantised real and fake samples over groups.
+
+    Histograms over the pairs (cluster, group) are decomposed by :func:`~egtmetrics.divergences.decompose`:
+
+    .. math::
+
+        H^2(P \| Q) = H^2(\pi^P \| \pi^Q) + \sum_a \sqrt{\pi_a^P \pi_a^Q} \; H^2(P_a \| Q_a), \quad
+        H^2(p \| q) = \sum_k (\sqrt{p_k} - \sqrt{q_k})^2,
+
+    from 0 (equal) to 2 (nothing shared). Of the f-divergences with such a chain rule it is one that stays finite where
+    a cluster lacks samples of one side.
+
+    Parameters
+    ----------
+    real, fake
+        Features ``(n, d)`` and ``(m, d)`` from one encoder.
+    real_sensitive_features, fake_sensitive_features
+        As for :class:`~egtmetrics.GenerativeMetricFrame`; rows in no group are left out.
+    n_clusters
+        K of k-means on both sets. None means the cube root of the smallest number of samples that a group has on a
+        side, rounded, and at least 2.
+    n_permutations
+        How often real and fake samples of a group are exchanged at random, for ``chance``.
+    level
+        Quantile of those.
+    random_state
+        Seeds k-means and the permutations.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Features, labels or options that cannot be used.
+
+    Notes
+    -----
+    A distance of histograms is never 0 between samples, and the larger the smaller the samples; ``chance`` says how
+    large. The exchange is exact: the codebook depends on both sets together only, so under equal laws every assignment
+    of a group's rows to the two sides is as likely. Cost: k-means, O((n + m) K d) a round; O(K n_permutations) a group.
+
+    References
+    ----------
+    Lemma A.2 of the EGT paper, without its matching odds: see :func:`~egtmetrics.divergences.decompose`.
+
+    Examples
+    --------
+    >>> real = [[0.0]] * 10 + [[1.0]] * 10
+    >>> labels = ["f"] * 10 + ["m"] * 10
+    >>> result = decompose_samples(
+    ...     real, [[0.0]] * 5 + [[1.0]] * 15, real_sensitive_features=labels, fake_sensitive_features=labels,
+    ...     n_clusters=2, random_state=0)
+    >>> {group: round(distance, 3) for group, distance in result.decomposition.by_group.items()}
+    {'f': 0.586, 'm': 0.0}
+    """
+    n_permutations = check_positive_int(n_permutations, "n_permutations")
+    level = check_number(level, "level", above=0.0, below=1.0)
+    rng = check_random_state(random_state)
+    real, fake = check_real_fake(real, fake)
+    groups = assign_groups(real_sensitive_features, fake_sensitive_features, n_real=len(real), n_fake=len(fake))
+    sides = [
+        (features[ids >= 0], ids[ids >= 0]) for features, ids in ((real, groups.real_ids), (fake, groups.fake_ids))
+    ]
+    if n_clusters is None:
+        sizes = groups.counts()[["n_real", "n_fake"]].to_numpy()
+        n_clusters = max(2, round(float(sizes[sizes > 0].min()) ** (1 / 3)))
+    codebook = quantize(sides[0][0], sides[1][0], n_clusters=n_clusters, random_state=rng)
+    n_groups = len(groups.index)
+    counts = [
+        np.bincount(ids * n_clusters + codes, minlength=n_groups * n_clusters).reshape(n_groups, n_clusters)
+        for (_, ids), codes in zip(sides, (codebook.real_codes, codebook.fake_codes), strict=True)
+    ]
+    p, q = (table.ravel() / table.sum() for table in counts)
+    positions = np.repeat(np.arange(n_groups), n_clusters)
+    labels = groups.index.tolist()
+    chance = {
+        labels[a]: _chance(counts[0][a], counts[1][a], n_permutations, level, rng)
+        for a in range(n_groups)
+        if counts[0][a].any() and counts[1][a].any()
+    }
+    return DecomposedSamples(
+        decomposition=_relabelled(decompose(p, q, positions, f="hellinger"), labels),
+        chance=chance,
+        level=level,
+        n_clusters=n_clusters,
+        n_permutations=n_permutations,
+    )
+
+
+def _relabelled(decomposition: Decomposition, labels: list[Hashable]) -> Decomposition:
+    """Give the groups their labels: positions went in, because a tuple would not pass for one label."""
+    renamed: dict[str, Any] = {
+        field.name: {labels[a]: value for a, value in values.items()}
+        for field in dataclasses.fields(decomposition)
+        if isinstance(values := getattr(decomposition, field.name), dict)
+    }
+    return dataclasses.replace(decomposition, **renamed)
+
+
+def _chance(
+    real: NDArray[np.int64], fake: NDArray[np.int64], n_permutations: int, level: float, rng: np.random.Generator
+) -> float:
+    both = real + fake
+    drawn = rng.multivariate_hypergeometric(both, int(real.sum()), size=n_permutations, method="marginals")
+    distances = f_divergence(drawn / real.sum(), (both - drawn) / fake.sum(), f="hellinger")
+    return float(np.quantile(distances, level, method="higher"))
+
+
+def rank_samples(
+    real: Any,
+    fake: Any,
+    *,
+    real_sensitive_features: Any,
+    fake_sensitive_features: Any,
+    n_samples: int = 4,
+    n_neighbors: int = 5,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+) -> pd.DataFrame:
+    r"""Find the fake samples of each group that lie farthest from and nearest to the real samples of the same group.
+
+    The score of a fake sample y of group a is its distance to the k-th nearest real sample of the group, in units of
+    what is usual among those real samples:
+
+    .. math::
+
+        s(y) = |y - x_{(k)}(y)| \; / \; \operatorname{median}_{i \in a} |x_i - x_{(k)}(x_i)|,
+
+    a real sample not being its own neighbour: about 1 for a sample of the real law, more than 1 outside.
+
+    Parameters
+    ----------
+    real, fake
+        Features ``(n, d)`` and ``(m, d)`` from one encoder.
+    real_sensitive_features, fake_sensitive_features
+        As for :class:`~egtmetrics.GenerativeMetricFrame`.
+    n_samples
+        How many at either end, at most half of the group.
+    n_neighbors
+        k; where a group has no more real samples than that, their number less one.
+    backend, n_threads
+        See :func:`egtmetrics.ops.select_backend`.
+
+    Returns
+    -------
+    DataFrame
+        One row per sample, with the columns ``group``, ``end`` (``"farthest"`` or ``"nearest"``), ``row`` of ``fake``
+        and ``score``; farthest first, then nearest first. Of equal scores the lower row comes first. Groups with fewer
+        than two fake or two real samples, or half of whose real samples have k copies, have no rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Features, labels or options that cannot be used.
+
+    Notes
+    -----
+    A score far below 1 may also be a copy of training data. Time O(sum over groups of (n_a + m_a) n_a d).
+
+    Examples
+    --------
+    >>> ranked = rank_samples(
+    ...     [[0.0], [1.0], [2.0], [9.0], [9.5]], [[1.0], [8.0], [4.0]], n_neighbors=1, n_samples=1,
+    ...     real_sensitive_features=list("fffmm"), fake_sensitive_features=list("fff"))
+    >>> ranked.to_dict("list")
+    {'group': ['f', 'f'], 'end': ['farthest', 'nearest'], 'row': [1, 0], 'score': [6.0, 0.0]}
+    """
+    n_samples = check_positive_int(n_samples, "n_samples")
+    n_neighbors = check_positive_int(n_neighbors, "n_neighbors")
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device)
+    groups = assign_groups(real_sensitive_features, fake_sensitive_features, n_real=len(real), n_fake=len(fake))
+    found = []
+    for a, label in enumerate(groups.index.tolist()):
+        of_real, rows = take_rows(real, groups.real_ids == a), np.flatnonzero(groups.fake_ids == a)
+        k, n = min(n_neighbors, len(of_real) - 1), min(n_samples, len(rows) // 2)
+        if k < 1 or n < 1:
+            continue
+        usual = float(np.median(np.sqrt(kernels.kth_neighbor(of_real, n_neighbors=k))))
+        if usual == 0.0:
+            continue
+        scores = np.sqrt(kernels.kth_neighbor(take_rows(fake, rows), of_real, n_neighbors=k)) / usual
+        for end, order in (
+            ("farthest", np.argsort(-scores, kind="stable")),
+            ("nearest", np.argsort(scores, kind="stable")),
+        ):
+            found += [(label, end, int(rows[i]), float(scores[i])) for i in order[:n]]
+    columns = ["group", "end", "row", "score"]
+    return pd.DataFrame(
+        dict(zip(columns, map(list, zip(*found, strict=True)), strict=True)) if found else {}, columns=columns
+    )

@@ -1,0 +1,470 @@
+"""A frame as one HTML page that needs nothing else: for readers, on paper, on a phone, with a screen reader."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import io
+import math
+import platform
+from collections.abc import Hashable, Mapping, Sequence
+from importlib import metadata, resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from egtmetrics import __version__
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.groups._pairs import proportion_disparities
+from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
+from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_name, infer, interval_text, metric_name
+from egtmetrics.report.explanations import DecomposedSamples
+from egtmetrics.report.tables import group_text, groups_title, method_notes, number
+
+_GLOSSARY = {
+    "precision": "The share of the generated samples that lie where real ones do. Higher is better.",
+    "recall": "The share of the real samples that lie where generated ones do. Higher is better.",
+    "f1": "The harmonic mean of precision and recall. Higher is better.",
+    "density": "How densely real samples lie around the generated ones; about 1 for equal laws.",
+    "coverage": "The share of the real samples that have a generated one near. Higher is better.",
+    "clipped_density": "Density in which no sample counts for more than a good one. Higher is better.",
+    "clipped_coverage": "Coverage, calibrated so that it falls in proportion to the bad samples. Higher is better.",
+    "fid": "Fréchet distance between Gaussians fitted to the features, in their squared units. Lower is better.",
+    "kid": "Squared distance of kernel means; about 0 for equal laws. Lower is better.",
+    "mauve": "Area under a curve of divergences, 1 for equal laws. Higher is better.",
+    "frontier_integral": "Mean divergence along that curve, 0 for equal laws. Lower is better.",
+}
+_THUMBNAIL = 192
+"""Pixels: twice what a phone shows."""
+_LONGEST_TEXT = 600
+_PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankedSamples:
+    """Samples for :func:`render_page` to show."""
+
+    ranking: pd.DataFrame
+    """As :func:`~egtmetrics.report.explanations.rank_samples` returns it."""
+    contents: Mapping[int, str | NDArray[np.uint8]]
+    """What each row of the ranking is: a text, or levels ``(channels, height, width)`` with 1 or 3 channels."""
+    n_neighbors: int = 5
+    """As it was given to ``rank_samples``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Cell:
+    text: str
+    interval: str = ""
+    worse: bool = False
+    number: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Table:
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[_Cell]]
+
+
+def render_page(
+    frame: GenerativeMetricFrame,
+    *,
+    title: str = "Is the model equally good for every group?",
+    level: float | None = 0.95,
+    group_counts: pd.DataFrame | None = None,
+    divergence: DecomposedSamples | str | None = None,
+    samples: RankedSamples | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    command: str | None = None,
+) -> str:
+    """Return one self-contained HTML page: what the frame says in plain words, tables, figures, and the method.
+
+    The page loads nothing and runs no script. Figures are inline SVG whose text stays text, images are data URIs; every
+    name of a group and every text is escaped. The same arguments give the same page.
+
+    Parameters
+    ----------
+    frame
+        What to show.
+    title
+        Heading of the page.
+    level
+        Of the intervals, from ``frame.interval``; a gap is called more than noise where ``frame.test``, corrected for
+        the number of gaps, has a p-value of at most ``1 - level``. Where the frame refuses them the page says why; with
+        None it says that there are none.
+    group_counts
+        ``frame.group_counts`` of all samples, where the frame saw groups of matched sizes: the proportions shown.
+    divergence
+        From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why there is none.
+    samples
+        Generated samples to show, by group.
+    provenance
+        Facts for the method, as for :func:`~egtmetrics.report.render`.
+    command
+        A command line that makes this page again.
+
+    Raises
+    ------
+    ImportError
+        jinja2 or matplotlib is missing.
+    ValueError
+        ``level`` is not in (0, 1).
+
+    Notes
+    -----
+    Cost: that of ``frame.interval``, and a second for the figures.
+
+    Examples
+    --------
+    >>> def mean_gap(real, fake):
+    ...     return float(abs(real.mean() - fake.mean()))
+    >>> frame = GenerativeMetricFrame(
+    ...     metrics={"gap": mean_gap}, real=[[0.0], [0.0], [1.0], [1.0]], fake=[[0.5], [0.5], [1.0], [1.0]],
+    ...     real_sensitive_features=["f", "f", "<m>", "<m>"], fake_sensitive_features=["f", "f", "<m>", "<m>"])
+    >>> page = render_page(frame)
+    >>> "<m>" in page, "&lt;m&gt;" in page
+    (False, True)
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError("the page needs jinja2 and matplotlib; pip install 'egtmetrics[report]'") from error
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    source = resources.files("egtmetrics.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    inference = infer(frame, level)
+    gaps = find_gaps(frame, inference)
+    single = [gap for gap in gaps if gap.score is not None]
+    sections = {
+        "summary": "Summary",
+        "groups": "Scores by group",
+        "gaps": "Gaps",
+        "proportions": "Proportions",
+        "divergence": None if divergence is None else "Divergence",
+        "samples": None if samples is None else "Samples",
+        "method": "Method",
+    }
+    glossary = [(gap.score, _GLOSSARY[gap.score]) for gap in single if gap.score in _GLOSSARY]
+    shares = frame.group_counts if group_counts is None else group_counts
+    with plain_text_figures():
+        proportions = _proportions(frame, shares)
+        page: str = environment.from_string(source).render(
+            title=title,
+            lead=_lead(frame),
+            contents=[(anchor, name) for anchor, name in sections.items() if name is not None],
+            verdict=_verdict(single, inference),
+            findings=[
+                *(_finding(gap, frame, inference) for gap in single),
+                {"text": proportions["sentences"][0], "kind": "open", "tag": ""},
+            ],
+            cautions=_cautions(frame, inference),
+            scores=[_score_table(frame, metric, gaps, inference) for metric in frame.settings["metrics"]],
+            glossary=list(dict.fromkeys(glossary)),
+            precision_recall=draw_precision_recall(frame, inference),
+            forest=draw_gaps([gap for gap in gaps if gap.disparity != "delta_p_plus_delta_r"], inference),
+            gaps=_gap_table(frame, gaps, inference),
+            proportions=proportions,
+            divergence=None if divergence is None else _divergence(divergence),
+            samples=None if samples is None else _samples(samples),
+            method=_method(frame, inference, provenance or {}),
+            command=command,
+            versions=_versions(),
+            version=__version__,
+        )
+    return page
+
+
+def _lead(frame: GenerativeMetricFrame) -> str:
+    counts = frame.group_counts
+    names = ", ".join(map(group_text, counts.index))
+    return (
+        f"{counts['n_fake'].sum()} generated samples against {counts['n_real'].sum()} real ones, in {len(counts)} "
+        f"groups ({groups_title(frame)}): {names}."
+    )
+
+
+# Words
+
+
+def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
+    judged = [gap for gap in gaps if gap.beyond_noise is not None]
+    alpha = f"{1 - inference.level:.2g}"
+    if not judged:
+        against = _against([gap.worse for gap in gaps if gap.worse is not None])
+        return {
+            "kind": "open",
+            "text": "Whether the groups differ by more than noise is not known, because there are no intervals: "
+            f"{inference.reason or 'the scores have none'}.{f' As measured, {against}.' if against else ''}",
+        }
+    beyond = [gap for gap in judged if gap.beyond_noise]
+    if not beyond:
+        return {
+            "kind": "calm",
+            "text": f"None of the {len(judged)} gaps between the groups is more than noise, at the {alpha} level. "
+            "These samples do not show unequal treatment; they do not prove equal treatment either.",
+        }
+    against = _against([gap.worse for gap in beyond if gap.worse is not None])
+    return {
+        "kind": "alarm",
+        "text": f"The model is not equally good for every group: {len(beyond)} of {len(judged)} gaps "
+        f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
+        f"{f' There, {against}.' if against else ''}",
+    }
+
+
+def _against(worse: Sequence[Hashable]) -> str:
+    """Say to whose disadvantage scores differ, and in how many."""
+    times = pd.Series([group_text(group) for group in worse], dtype=object).value_counts()
+    parts = [f"{name} is worse off in {n} {'score' if n == 1 else 'scores'}" for name, n in times.items()]
+    return ", ".join([*parts[:-2], " and ".join(parts[-2:])])
+
+
+def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> dict[str, str]:
+    name = metric_name(frame, gap.metric)
+    what = name if len(frame.scores(gap.metric).columns) == 1 else f"{name}, {gap.score}"
+    if math.isnan(gap.value):
+        return {"text": f"{what}: no gap, because a group has no score.", "kind": "open", "tag": ""}
+    if gap.larger is None:
+        return {"text": f"{what}: equal in all groups.", "kind": "calm", "tag": ""}
+    first = gap.larger if gap.worse is None else gap.worse
+    second = gap.smaller if first == gap.larger else gap.larger
+    unit = " %" if gap.share else ""
+    values = frame.by_group[gap.column].to_dict()
+    told = [f"{number(values[group], share=gap.share)}{unit}" for group in (first, second)]
+    text = (
+        f"{what} is {'larger' if gap.worse is None else 'worse'} for {group_text(first)}: {told[0]} against {told[1]} "
+        f"for {group_text(second)}, a gap of {number(gap.value, share=gap.share)}{' points' if gap.share else ''}"
+    )
+    if gap.p_value is None:
+        return {"text": f"{text}.", "kind": "open", "tag": "no interval"}
+    kind, tag = ("alarm", "more than noise") if gap.beyond_noise else ("calm", "may be chance")
+    bounds = interval_text(gap.interval, share=gap.share)
+    known = f"{inference.level:.0%} interval {bounds}, corrected p {_p_text(gap.p_value)}"
+    return {"text": f"{text} ({known}).", "kind": kind, "tag": tag}
+
+
+def _p_text(p_value: float) -> str:
+    return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
+
+
+def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
+    cautions = []
+    if inference.intervals is None:
+        cautions.append("There are no intervals here. Scores of samples move from draw to draw, and so do their gaps.")
+    for side, words in (("n_real", "real"), ("n_fake", "generated")):
+        sizes = frame.group_counts[side]
+        if sizes.min() < sizes.max():
+            cautions.append(
+                f"The groups differ in their number of {words} samples, from {sizes.min()} in "
+                f"{group_text(sizes.idxmin())} to {sizes.max()} in {group_text(sizes.idxmax())}. Most metrics depend "
+                "on it, so part of a gap may come from the sizes, which no interval accounts for; matched sizes take "
+                "that out."
+            )
+    if any(frame.unassigned.values()):
+        cautions.append(
+            f"{frame.unassigned['real']} real and {frame.unassigned['fake']} generated samples are in no group: they "
+            "count for the overall scores only."
+        )
+    return cautions
+
+
+def _method(frame: GenerativeMetricFrame, inference: Inference, provenance: Mapping[str, Any]) -> list[str]:
+    notes = method_notes(frame, provenance)
+    if inference.intervals is None:
+        return [*notes, f"intervals: {inference.reason}"]
+    return [
+        *notes,
+        f"intervals ({inference.level:.0%}): for what the scores would be on average over samples of this size, from "
+        "random halves of the samples (frame.interval). That of a gap starts at 0 where the groups may be equal.",
+        "corrected p: the chance of a gap like this or a larger one between groups with equal expected scores; a "
+        "normal approximation for the largest over all pairs of groups, corrected by Holm for the number of gaps, "
+        "those of proportions among them (frame.test).",
+    ]
+
+
+# Tables
+
+
+def _score_table(frame: GenerativeMetricFrame, metric: str, gaps: Sequence[Gap], inference: Inference) -> _Table:
+    columns = [(gap, gap.column) for gap in gaps if gap.metric == metric and gap.column is not None]
+
+    values = {column: frame.by_group[column].to_dict() for _, column in columns}
+
+    def cell(gap: Gap, column: str, group: Hashable) -> _Cell:
+        return _Cell(
+            text=number(values[column][group], share=gap.share),
+            interval=interval_text(inference.score_bounds(column, group), share=gap.share),
+            worse=bool(gap.beyond_noise) and group == gap.worse,
+        )
+
+    overall = [_Cell(text=number(frame.overall[column], share=gap.share)) for gap, column in columns]
+    return _Table(
+        caption=metric_name(frame, metric) + _with_intervals(inference),
+        header=[groups_title(frame), *(f"{gap.score}{' (%)' if gap.share else ''}" for gap, _ in columns)],
+        rows=[
+            [_Cell(text="overall"), *overall],
+            *(
+                [_Cell(text=group_text(group)), *(cell(gap, column, group) for gap, column in columns)]
+                for group in frame.by_group.index
+            ),
+        ],
+    )
+
+
+def _gap_table(frame: GenerativeMetricFrame, gaps: Sequence[Gap], inference: Inference) -> _Table:
+    tested = [] if inference.tests is None else ["corrected p"]
+    rows = [
+        [
+            _Cell(text=f"{gap.metric}: {gap_name(gap)}"),
+            _Cell(
+                text=number(gap.value, share=gap.share) + (" points" if gap.share else ""),
+                interval=interval_text(gap.interval, share=gap.share),
+            ),
+            *(_Cell(text="" if gap.p_value is None else _p_text(gap.p_value).removeprefix("= ")) for _ in tested),
+            *(_Cell(text="" if g is None else group_text(g), number=False) for g in (gap.larger, gap.smaller)),
+        ]
+        for gap in gaps
+    ]
+    return _Table(
+        caption=f"Largest difference δ between two groups{_with_intervals(inference)}",
+        header=["gap in", "δ", *tested, "larger in", "smaller in"],
+        rows=rows,
+    )
+
+
+def _with_intervals(inference: Inference) -> str:
+    return "" if inference.intervals is None else f", with {inference.level:.0%} intervals"
+
+
+def _versions() -> _Table:
+    rows = [("egtmetrics", __version__), ("Python", platform.python_version())]
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            rows.append((package, metadata.version(package)))
+    cells = [[_Cell(text=text) for text in row] for row in rows]
+    return _Table(caption="Versions", header=["package", "version"], rows=cells)
+
+
+def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str, Any]:
+    found = proportion_disparities(counts)
+    mgo, ego = found["mgo"], found["ego"]
+    sentences = ["The generated samples hold every group in the proportion of the real ones (MGO is 0)."]
+    if mgo.value > 0:
+        group = mgo.smaller if mgo.larger is None else mgo.larger
+        real, fake = (number(counts[f"{side}_proportion"].to_dict()[group], share=True) for side in ("real", "fake"))
+        sentences = [
+            f"The model makes {fake} % of {group_text(group)}, where the real data hold {real} %: the largest "
+            f"deviation of a proportion (MGO) is {number(mgo.value, share=True)} points."
+        ]
+    sentences.append(
+        f"Between the groups, the generated proportions differ by up to {number(ego.value, share=True)} points (EGO); "
+        "0 would be equally many of each."
+    )
+    if not counts.equals(frame.group_counts):
+        sentences.append("These are all samples, before sizes were matched for the scores.")
+    names = [group_text(group) for group in counts.index]
+    rows = [
+        [
+            _Cell(text=name),
+            *(_Cell(text=str(row[f"n_{side}"])) for side in ("real", "fake")),
+            *(_Cell(text=number(row[f"{side}_proportion"], share=True)) for side in ("real", "fake")),
+        ]
+        for name, row in zip(names, counts.astype(object).to_dict("records"), strict=True)
+    ]
+    return {
+        "sentences": sentences,
+        "figure": draw_proportions(names, counts),
+        "table": _Table(
+            caption="Samples in each group",
+            header=[groups_title(frame), "real", "generated", "real (%)", "generated (%)"],
+            rows=rows,
+        ),
+    }
+
+
+def _divergence(divergence: DecomposedSamples | str) -> dict[str, Any]:
+    if isinstance(divergence, str):
+        return {"sentences": [f"It was not computed: {divergence}."], "table": None}
+    parts = divergence.decomposition
+    assert parts.weights is not None  # the squared Hellinger distance has a chain rule
+    rows = []
+    for group, weight in parts.weights.items():
+        distance, chance = parts.by_group[group], divergence.chance.get(group)
+        added = 0.0 if distance is None else weight * distance
+        texts = [f"{value:.4f}" if value is not None else "" for value in (distance, chance, weight, added)]
+        rows.append([group_text(group), *texts, _of(added, parts.total)])
+    rows.append(
+        ["wrong proportions", "", "", "", f"{parts.proportion_term:.4f}", _of(parts.proportion_term, parts.total)]
+    )
+    rows.append(["total", "", "", "", f"{parts.total:.4f}", _of(parts.total, parts.total)])
+    above = [
+        group_text(group) for group, chance in divergence.chance.items() if (parts.by_group[group] or 0.0) > chance
+    ]
+    return {
+        "sentences": [
+            "The squared Hellinger distance between the real and the generated samples, on "
+            f"{divergence.n_clusters} clusters of their features, is {parts.total:.4f}, from 0 (equal) to 2 (nothing "
+            "shared). It is the sum of what wrong proportions of the groups add and of what each group adds, its own "
+            "distance times its weight. So few clusters see coarse differences only.",
+            f"A group whose real and generated samples had one law would stay below “chance” with probability "
+            f"{divergence.level:.0%} ({divergence.n_permutations} random exchanges of its samples). Above it: "
+            f"{', '.join(above) or 'none'}.",
+        ],
+        "table": _Table(
+            caption="The divergence, split over groups",
+            header=["group", "within the group", "chance", "weight", "adds", "of the total"],
+            rows=[[_Cell(text=text) for text in row] for row in rows],
+        ),
+    }
+
+
+def _of(part: float, total: float) -> str:
+    return f"{part / total:.1%}" if total > 0 else ""
+
+
+# Samples
+
+
+def _samples(samples: RankedSamples) -> dict[str, Any]:
+    words = {"farthest": "farthest from the real samples", "nearest": "nearest to the real samples"}
+    strips = []
+    for key, rows in samples.ranking.groupby(["group", "end"], sort=False):
+        group, end = key[0], str(key[1])
+        name = group_text(group)
+        items = [
+            _sample(samples.contents[row], row, score, f"Generated sample {row} of group {name}, {words[end]}")
+            for row, score in zip(rows["row"].tolist(), rows["score"].tolist(), strict=True)
+        ]
+        texts = any(item["text"] is not None for item in items)
+        strips.append({"title": f"{name}: {words[end]}", "samples": items, "texts": texts})
+    k = samples.n_neighbors
+    return {
+        "note": f"The number is the distance to the {f'{k}th ' if k > 3 else ['', 'second ', 'third '][k - 1]}nearest "
+        "real sample of the same group, divided by what is usual among those real samples: about 1 for a sample like "
+        "the real ones, more for one that lies apart. A number far below 1 may also mean a copy. Rows count from 0.",
+        "strips": strips,
+    }
+
+
+def _sample(content: str | NDArray[np.uint8], row: int, score: float, what: str) -> dict[str, Any]:
+    item: dict[str, Any] = {"text": None, "image": None, "small": False, "alt": what}
+    item["caption"] = f"{score:.2f} · row {row}"
+    if isinstance(content, str):
+        item["text"] = content if len(content) <= _LONGEST_TEXT else content[:_LONGEST_TEXT].rstrip() + " …"
+    else:
+        item["small"] = max(content.shape[1:]) <= _THUMBNAIL // 3
+        item["image"] = "data:image/png;base64," + base64.b64encode(_png(content)).decode()
+    return item
+
+
+def _png(levels: NDArray[np.uint8]) -> bytes:
+    import PIL.Image  # matplotlib needs it
+
+    image = PIL.Image.fromarray(levels[0] if len(levels) == 1 else levels.transpose(1, 2, 0))
+    image.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()

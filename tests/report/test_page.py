@@ -1,0 +1,396 @@
+"""The page says what the frame says, escapes what users wrote, and is one file that any browser shows as it should.
+
+The last tests need a chromium on the path (``apt-get install chromium``) and are skipped without one.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import PIL.Image
+import pytest
+
+from egtmetrics import GenerativeMetricFrame, frechet_distance, improved_precision_recall
+from egtmetrics.divergences import f_divergence
+from egtmetrics.report.explanations import decompose_samples, rank_samples
+from egtmetrics.report.page import RankedSamples, render_page
+
+pytest.importorskip("jinja2")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium")
+HOSTILE = ('<script>alert("x")</script>', "$\\frac{&", "_hidden' onload='x", "{{ 7 * 7 }}")
+# Elements that have no end tag.
+VOID = {"meta", "link", "img", "br"}
+
+
+def make_samples(names: Sequence[str], shift: float = 0.0, n: int = 120, seed: int = 0) -> dict[str, Any]:
+    """Groups of n real and n fake samples; those of the first group are off by ``shift``."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.array(names, dtype=object), n)
+    real, fake = rng.normal(size=(2, len(labels), 4))
+    fake[labels == names[0]] += shift
+    return {"real": real, "fake": fake, "real_sensitive_features": labels, "fake_sensitive_features": labels}
+
+
+def make_frame(samples: dict[str, Any]) -> GenerativeMetricFrame:
+    metrics = {"ipr": improved_precision_recall, "fid": frechet_distance}
+    return GenerativeMetricFrame(metrics=metrics, **samples, random_state=0, backend="reference")
+
+
+class Reader(HTMLParser):
+    """Collects elements, the text outside of drawings and styles, and complains of what is not closed."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "svg" in self._open or "style" in self._open:
+            return
+        self.words.append(data)
+        if "td" in self._open or "th" in self._open:
+            self.tables[-1][-1][-1] = f"{self.tables[-1][-1][-1]} {data}".strip()
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def unequal() -> GenerativeMetricFrame:
+    return make_frame(make_samples(["f", "m"], shift=1.5))
+
+
+@functools.cache
+def full_page(names: tuple[str, ...]) -> str:
+    """Every section, with texts for the first group and images for the others."""
+    samples = make_samples(names, shift=1.5)
+    ranking = rank_samples(**samples, n_samples=2, backend="reference")
+    levels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
+    contents: dict[int, Any] = {
+        row: f"She wrote <b>{row}</b> " + "x" * 700 if row < 120 else levels for row in ranking["row"].tolist()
+    }
+    return render_page(
+        make_frame(samples),
+        divergence=decompose_samples(**samples, n_permutations=50, random_state=0),
+        samples=RankedSamples(ranking=ranking, contents=contents),
+        provenance={"real": {"file": "a<b>.npz"}},
+        command="egtmetrics report 'a<b>.npz'",
+    )
+
+
+def test_the_summary_names_the_worse_group_the_gap_and_its_interval(unequal: GenerativeMetricFrame) -> None:
+    text = Reader(render_page(unequal)).text
+    disparities, intervals = unequal.disparities(), unequal.interval().disparities
+    assert "The model is not equally good for every group: 3 of 3 gaps are more than noise" in text
+    assert "f is worse off in 3 scores" in text
+    by_group, row = 100 * unequal.by_group, ("ipr", "delta_p")
+    low, high = 100 * intervals.loc[row, "low"], 100 * intervals.loc[row, "high"]
+    assert (
+        f"Improved precision and recall, precision is worse for f: {by_group.loc['f', 'ipr_precision']:.2f} % against "
+        f"{by_group.loc['m', 'ipr_precision']:.2f} % for m, a gap of {100 * disparities.loc[row, 'value']:.2f} points "
+        f"(95% interval {low:.2f} to {high:.2f}, corrected p < 0.001). more than noise"
+    ) in text
+    fid = unequal.by_group["fid"]
+    assert f"Fréchet distance is worse for f: {fid['f']:.4g} against {fid['m']:.4g} for m" in text  # lower is better
+
+
+def test_equal_groups_are_not_said_to_differ() -> None:
+    reader = Reader(render_page(make_frame(make_samples(["f", "m"], seed=3))))
+    assert "None of the 3 gaps between the groups is more than noise" in reader.text
+    assert reader.text.count("may be chance") == 4  # three findings, and what hollow dots are
+    assert "worse off" not in reader.text
+    assert not any("tag alarm" in (attributes.get("class") or "") for attributes in reader.all("span"))
+
+
+def test_without_intervals_nothing_is_said_to_exceed_noise(unequal: GenerativeMetricFrame) -> None:
+    text = Reader(render_page(unequal, level=None)).text
+    assert "more than noise is not known, because there are no intervals: none were asked for" in text
+    assert "corrected p" not in text
+    small = make_frame(make_samples(["f", "m"], shift=1.5, n=20))
+    text = Reader(render_page(small)).text
+    assert "group 'f' has 20 samples on one side, and an interval needs at least 50" in text
+    with pytest.raises(ValueError, match="level=1"):
+        render_page(unequal, level=1.0)
+
+
+def test_every_score_of_every_group_is_in_a_table(unequal: GenerativeMetricFrame) -> None:
+    reader = Reader(render_page(unequal))
+    bounds = unequal.interval().by_group
+    rows = {(i, row[0]): row[1:] for i, table in enumerate(reader.tables) for row in table}
+    for group in "fm":
+        for i, columns in ((0, ["ipr_precision", "ipr_recall"]), (1, ["fid"])):
+            for cell, column in zip(rows[i, group], columns, strict=True):
+                scale, style = (1, ".4g") if column == "fid" else (100, ".2f")
+                low, high = scale * bounds.loc[(column, group), ["low", "high"]]
+                value = scale * unequal.by_group.loc[group, column]
+                assert cell.replace("worse ", "") == f"{value:{style}} {low:{style}} to {high:{style}}"
+                assert ("worse" in cell) == (group == "f")
+    gaps = {row[0]: row[1:] for row in reader.tables[2]}
+    value = 100 * unequal.disparities().loc[("ipr", "delta_pr"), "value"]
+    assert gaps["ipr: precision + recall"][0].startswith(f"{value:.2f} points")
+    assert gaps["fid: fid"][-2:] == ["f", "m"]
+
+
+def test_proportions_of_all_samples_are_shown_where_the_scores_saw_a_part(unequal: GenerativeMetricFrame) -> None:
+    counts = pd.DataFrame(
+        {"n_real": [300, 100], "n_fake": [100, 100], "real_proportion": [0.75, 0.25], "fake_proportion": [0.5, 0.5]},
+        index=pd.Index(["f", "m"], name="group"),
+    )
+    text = Reader(render_page(unequal, group_counts=counts)).text
+    assert "The model makes 50.00 % of f, where the real data hold 75.00 %" in text
+    assert "(MGO) is 25.00 points" in text
+    assert "up to 0.00 points (EGO)" in text
+    assert "before sizes were matched" in text
+    assert "(MGO is 0)" in Reader(render_page(unequal)).text
+
+
+def test_cautions_name_unequal_sizes_and_rows_in_no_group() -> None:
+    samples = make_samples(["f", "m"])
+    samples["fake_sensitive_features"] = samples["fake_sensitive_features"].copy()
+    samples["fake_sensitive_features"][:40] = None
+    text = Reader(render_page(make_frame(samples))).text
+    assert "number of generated samples, from 80 in f to 120 in m" in text
+    assert "number of real samples" not in text
+    assert "0 real and 40 generated samples are in no group" in text
+
+
+def test_what_users_wrote_is_text() -> None:
+    page = full_page(HOSTILE)
+    reader = Reader(page)
+    tags = {tag for tag, _ in reader.elements}
+    assert not tags & {"script", "b", "iframe", "object", "foreignobject"}
+    assert not [name for _, attributes in reader.elements for name in attributes if name.startswith("on")]
+    for name in HOSTILE:
+        assert name in reader.text
+    drawn = " ".join(re.findall(r"<text[^>]*>(.*?)</text>", page, flags=re.DOTALL))
+    for shown in ("&lt;script", "$\\frac{&amp;", "_hidden", "{{ 7 * 7 }}"):
+        assert shown in drawn
+    assert "a<b>.npz" in reader.text
+    assert "She wrote <b>" in reader.text
+    assert "x" * 601 not in reader.text
+
+
+def test_the_page_is_one_file_and_repeats() -> None:
+    page = full_page(("f", "m"))
+    assert page == full_page.__wrapped__(("f", "m"))
+    assert re.findall(r"(?:src|href)=\"(?!data:|#)[^\"]*", page) == []
+    assert re.findall(r"@import|url\((?!#)|<script", page) == []
+    identifiers = re.findall(r'\bid="([^"]*)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', page)) <= set(identifiers)
+    for image in re.findall(r'src="data:image/png;base64,([^"]*)"', page):
+        assert PIL.Image.open(io.BytesIO(base64.b64decode(image))).size == (8, 8)
+
+
+def test_the_page_can_be_listened_to() -> None:
+    reader = Reader(full_page(("f", "m")))
+    assert reader.all("html") == [{"lang": "en"}]
+    assert len(reader.all("h1")) == 1
+    assert all(image["alt"] for image in reader.all("img"))
+    assert len(reader.all("img")) == 4
+    drawings = reader.all("svg")
+    assert len(drawings) == 3
+    assert all(drawing["role"] == "img" and drawing["aria-label"] for drawing in drawings)
+    assert len(reader.all("caption")) == len(reader.tables) >= 5
+    assert all(header["scope"] in ("col", "row") for header in reader.all("th"))
+
+
+def test_groups_of_several_features_and_a_group_without_scores() -> None:
+    samples = make_samples(["f", "m"], shift=1.5)
+    ages = np.tile(["old", "young"], 120)
+    labels = pd.DataFrame({"gender": samples["real_sensitive_features"], "age": ages})
+    samples |= {"real_sensitive_features": labels, "fake_sensitive_features": labels}
+    text = Reader(render_page(make_frame(samples), divergence=decompose_samples(**samples, n_permutations=9))).text
+    assert "f, old" in text
+    fake_labels = labels.copy()
+    fake_labels.loc[(labels == ["f", "old"]).all(axis=1), "age"] = "young"
+    samples["fake_sensitive_features"] = fake_labels
+    frame = GenerativeMetricFrame(
+        metrics=improved_precision_recall, **samples, missing_groups="nan", backend="reference"
+    )
+    divergence = decompose_samples(**samples, n_permutations=9)
+    text = Reader(render_page(frame, divergence=divergence)).text
+    assert "precision: no gap, because a group has no score" in text
+
+
+# What the page explains
+
+
+def test_the_parts_of_the_divergence_add_up() -> None:
+    samples = make_samples(["f", "m", "x"], shift=1.5)
+    samples["fake_sensitive_features"] = np.array(["f"] * 60 + ["m"] * 180 + ["x"] * 120, dtype=object)
+    result = decompose_samples(**samples, n_permutations=200, random_state=0)
+    parts = result.decomposition
+    assert parts.weights is not None
+    added = sum(weight * (parts.by_group[group] or 0.0) for group, weight in parts.weights.items())
+    assert parts.total == pytest.approx(parts.proportion_term + added)
+    assert parts.proportion_term == pytest.approx(
+        f_divergence([1 / 3] * 3, [60 / 360, 180 / 360, 120 / 360], f="hellinger")
+    )
+    assert result.n_clusters == 4  # 60 to the power of 1/3
+    assert (parts.by_group["f"] or 0.0) > result.chance["f"]
+
+
+def test_equal_laws_exceed_chance_as_often_as_stated() -> None:
+    """400 groups of one law: 5 % are above the 95 % level, give or take 3.2 standard errors (false alarm 1 in 700)."""
+    exceeded = []
+    for seed in range(100):
+        samples = make_samples(list("abcd"), n=40, seed=seed)
+        result = decompose_samples(**samples, n_clusters=6, n_permutations=199, random_state=seed)
+        exceeded += [(result.decomposition.by_group[a] or 0.0) > chance for a, chance in result.chance.items()]
+    assert abs(np.mean(exceeded) - 0.05) < 3.2 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_ranks_are_those_of_a_search_over_all_pairs() -> None:
+    samples = make_samples(["f", "m"], shift=0.7, n=30)
+    ranked = rank_samples(**samples, n_samples=3, n_neighbors=2, backend="reference")
+    for group in "fm":
+        rows = np.flatnonzero(samples["fake_sensitive_features"] == group)
+        real = samples["real"][rows]
+
+        def second(x: Any, real: Any = real) -> Any:
+            return np.sort(np.linalg.norm(x[:, None] - real, axis=2), axis=1)
+
+        scores = second(samples["fake"][rows])[:, 1] / np.median(second(real)[:, 2])  # column 0 is the point itself
+        chosen = ranked[ranked["group"] == group]
+        order = rows[np.argsort(scores)]
+        assert chosen[chosen["end"] == "farthest"]["row"].tolist() == order[::-1][:3].tolist()
+        assert chosen[chosen["end"] == "nearest"]["row"].tolist() == order[:3].tolist()
+        np.testing.assert_allclose(chosen["score"], scores[chosen["row"] - rows[0]])
+
+
+def test_groups_that_cannot_be_ranked_have_no_rows() -> None:
+    groups = ["a"] * 4 + ["b"] * 4
+    real = [[0.0]] * 4 + [[0.0], [1.0], [2.0], [3.0]]
+    ranked = rank_samples(
+        real, real, real_sensitive_features=groups, fake_sensitive_features=groups, n_neighbors=9, n_samples=9
+    )
+    assert ranked["group"].tolist() == ["b"] * 4
+    assert len(set(ranked["row"])) == 4  # no sample at both ends
+
+
+def test_notebooks_show_tables_with_names_escaped() -> None:
+    frame = make_frame(make_samples(["<i>f", "m"]))
+    shown = frame._repr_html_()
+    assert "&lt;i&gt;f" in shown
+    assert "<i>" not in shown
+    assert "delta_pr" in shown
+    assert f"{frame.by_group.loc['m', 'fid']:.4g}" in shown
+    result = frame.overall_results["ipr"]._repr_html_()  # type: ignore[union-attr]
+    assert "ImprovedPrecisionRecallResult, 240 real and 240 fake samples" in result
+    assert f"<td>{frame.overall['ipr_precision']:.4g}</td>" in result
+    assert Reader(result).all("th") == [{"scope": "row", "style": "text-align: left"}] * 2
+
+
+# In a browser
+
+PROBE = """<script>
+const linear = x => x <= 10 ? x / 3294.6 : ((x / 255 + .055) / 1.055) ** 2.4;
+const luminance = c => { const v = c.map(linear);
+  return .2126 * v[0] + .7152 * v[1] + .0722 * v[2]; };
+const colour = text => (text.match(/[\\d.]+/g) || []).map(Number);
+const behind = e => { for (; e; e = e.parentElement) { const c = colour(getComputedStyle(e).backgroundColor);
+  if (c.length === 3) return c; } return [255, 255, 255]; };
+let worst = 21;
+for (const e of document.querySelectorAll("body *")) {
+  const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+  if (!own || e.tagName === "STYLE" || e.tagName === "SCRIPT") continue;
+  const style = getComputedStyle(e), ink = colour(e.namespaceURI.includes("svg") ? style.fill : style.color);
+  const [a, b] = [luminance(ink), luminance(behind(e))].sort((x, y) => y - x);
+  worst = Math.min(worst, (a + .05) / (b + .05));
+}
+parent.postMessage(JSON.stringify({
+  contrast: worst, width: document.documentElement.scrollWidth, window: innerWidth,
+  headless: [...document.querySelectorAll("table")].filter(t => !t.querySelector("thead th") || !t.caption).length,
+  broken: [...document.images].filter(i => !i.naturalWidth).length,
+  texts: [...document.querySelectorAll("svg text")].map(t => t.getBoundingClientRect().height),
+}), "*");
+</script></body>"""
+
+
+FRAME = """<!DOCTYPE html><title>frame</title><link rel="icon" href="data:,"><body>
+<script>onmessage = event => document.body.dataset.probe = event.data;</script>
+<iframe src="page.html" style="width: {width}px; height: 900px; border: 0"></iframe></body>"""
+
+
+def browse(page: str, folder: Path, width: int) -> tuple[dict[str, Any], str]:
+    """What a probe in the page says, and the console, where the page's policy reports whatever it would load."""
+    assert CHROMIUM is not None
+    assert "default-src 'none'" in page
+    file = folder / "page.html"
+    policy = page.replace("default-src 'none'", "default-src 'none'; script-src 'unsafe-inline'")
+    file.write_text(policy.replace("</body>", PROBE), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    options += ["--disable-background-networking", "--disable-component-update", "--enable-logging=stderr"]
+    options += ["--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={folder / 'profile'}"]
+    frame = folder / "frame.html"  # because a window has a least width, and a frame has none
+    frame.write_text(FRAME.format(width=width), encoding="utf-8")
+    command = [CHROMIUM, *options, "--window-size=1300,900", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    probe = re.search(r'data-probe="([^"]*)"', done.stdout)
+    assert probe is not None, done.stderr
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return json.loads(html.unescape(probe[1])), console
+
+
+@needs_browser
+def test_the_browser_test_sees_what_is_wrong(tmp_path: Path) -> None:
+    wrong = '<img src="http://example.invalid/x.png"><p style="color: #aaa; width: 900px">pale</p></main>'
+    found, console = browse(full_page(("f", "m")).replace("</main>", wrong), tmp_path, 360)
+    assert "Content Security Policy" in console
+    assert found["contrast"] < 3
+    assert found["width"] > 800
+    assert found["broken"] == 1
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_browser_shows_it_without_complaint(width: int, tmp_path: Path) -> None:
+    found, console = browse(full_page(HOSTILE), tmp_path, width)
+    assert console == ""
+    assert found["window"] == width
+    assert found["width"] <= width  # nothing to scroll sideways but inside a table
+    assert found["contrast"] >= 4.5  # WCAG 2.2, level AA
+    assert found["headless"] == 0
+    assert found["broken"] == 0
+    assert min(found["texts"]) > 7.5  # pixels

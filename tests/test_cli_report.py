@@ -1,0 +1,138 @@
+"""``egtmetrics report`` and ``egtmetrics compare``: from files to a page, to a table."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from egtmetrics import GenerativeMetricFrame, frechet_distance, improved_precision_recall, match_sizes
+from egtmetrics.cli import main
+from egtmetrics.report.explanations import rank_samples
+
+pytest.importorskip("jinja2")
+pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
+
+RNG = np.random.default_rng(0)
+GROUPS = np.repeat(["f", "m"], [60, 80])
+REAL, FAKE, OTHER = (RNG.normal(size=(140, 3)) + shift * (GROUPS == "f")[:, None] for shift in (0.0, 2.0, 0.0))
+LABELS = ["--real-groups", "y", "--fake-groups", "y"]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, features in {"real": REAL, "fake": FAKE, "other": OTHER}.items():
+        np.savez(f"{name}.npz", features=features, y=GROUPS)
+
+
+def report(*more: str) -> str:
+    arguments = ["report", "real.npz", "fake.npz", *LABELS, "--metrics", "ipr,fid", "--out", "page.html", "--quiet"]
+    assert main([*arguments, *more]) == 0
+    return Path("page.html").read_text(encoding="utf-8")
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    return capsys.readouterr().err
+
+
+def test_the_page_holds_the_numbers_of_the_library() -> None:
+    page = report()
+    frame = GenerativeMetricFrame(
+        metrics={"ipr": improved_precision_recall, "fid": frechet_distance},
+        real=REAL, fake=FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS, random_state=0,
+    )  # fmt: skip
+    assert f"{100 * frame.disparities().loc[('ipr', 'delta_p'), 'value']:.2f} points" in page
+    assert f"{frame.by_group.loc['f', 'fid']:.4g}" in page
+    assert "Is fake.npz equally good for every group?" in page
+    assert "Where the divergence comes from" in page
+    assert "Samples at both ends" not in page
+
+
+def test_the_command_in_the_page_makes_the_page_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = report("--match-groups", "--n-neighbors", "4", "--title", "It's “ours”", "--level", "0.9")
+    command = page.split("<pre>")[1].split("</pre>")[0].replace("&#39;", "'").replace("&#34;", '"')
+    words = shlex.split(command)
+    assert words[:2] == ["egtmetrics", "report"]
+    Path("page.html").unlink()
+    assert main([*words[1:], "--quiet"]) == 0
+    assert Path("page.html").read_text(encoding="utf-8") == page
+    matched = match_sizes(
+        REAL, FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS, across_groups=True, random_state=0
+    )
+    assert f"{len(matched.fake)} generated samples against {len(matched.real)} real ones" in page
+    assert "before sizes were matched" in page
+    assert "90% intervals" in page
+
+
+def test_texts_are_those_of_the_rows() -> None:
+    Path("fake.jsonl").write_text("".join(json.dumps({"text": f"text <{i}>"}) + "\n" for i in range(140)))
+    page = report("--texts", "fake.jsonl")
+    ranked = rank_samples(REAL, FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS)
+    shown = [part.split("</blockquote>")[0] for part in page.split('<blockquote dir="auto">')[1:]]
+    assert shown == [f"text &lt;{row}&gt;" for row in ranked["row"]]
+    assert report("--texts", "fake.jsonl:text").split("<pre>")[0] == page.split("<pre>")[0]
+
+
+def test_images_are_shown() -> None:
+    Path("images").mkdir()
+    for i in range(140):
+        PIL.Image.new("L", (5, 4), i).save(f"images/{i:03}.png")
+    page = report("--images", "images")
+    assert page.count("data:image/png;base64,") == 16
+    assert "Generated sample" in page
+
+
+def test_a_divergence_that_cannot_be_computed_leaves_a_reason() -> None:
+    np.savez("real.npz", features=np.ones((140, 3)), y=GROUPS)
+    np.savez("fake.npz", features=np.ones((140, 3)), y=GROUPS)
+    assert "It was not computed: n_clusters" in report("--metrics", "fid")
+
+
+def test_what_cannot_be_done_is_said_before_it_is_begun(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["report", "real.npz", "fake.npz", *LABELS, "--metrics", "fid", "--out"]
+    assert "ends in .html" in error(capsys, *command, "page.pdf")
+    assert "no folder to write in" in error(capsys, *command, "missing/page.html")
+    assert "level=2.0" in error(capsys, *command, "page.html", "--level", "2")
+    Path("short.txt").write_text("one\ntwo\n")
+    message = error(capsys, *command, "page.html", "--texts", "short.txt")
+    assert "--texts short.txt: holds 2 of them for the 140 rows of fake.npz" in message
+    assert not Path("page.html").exists()
+
+
+def compare(*more: str) -> list[str]:
+    return ["compare", "--reference", "real.npz", "other.npz", "fake.npz", *LABELS, *more]
+
+
+def test_compare_prints_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(compare("--metrics", "fid", "--out", "models.json", "--quiet")) == 0
+    out = capsys.readouterr().out
+    frame = GenerativeMetricFrame(
+        metrics={"fid": frechet_distance},
+        real=REAL, fake=FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS, random_state=0,
+    )  # fmt: skip
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("fake ")]
+    assert row[1:3] == [f"{frame.overall['fid']:.4g}*", f"{frame.by_group['fid'].max():.4g}"]
+    content = json.loads(Path("models.json").read_text())
+    assert content["models"]["fake"]["overall"]["fid"] == pytest.approx(frame.overall["fid"])
+    assert content["tests"][0]["p_value"] == 0.005
+    assert content["real"]["file"] == "real.npz"
+
+
+def test_compare_draws_and_can_leave_out_the_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(compare("--permutations", "0", "--figure", "models.svg", "--match-sizes", "--quiet")) == 0
+    assert "No test between models was made" in capsys.readouterr().out
+    assert "<svg" in Path("models.svg").read_text()
+
+
+def test_compare_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "pass two or more files" in error(capsys, "compare", "--reference", "real.npz", "fake.npz", *LABELS)
+    twice = ["compare", "--reference", "real.npz", "fake.npz", "fake.npz", *LABELS]
+    assert "fake.npz is given twice" in error(capsys, *twice)
+    assert "at least 19" in error(capsys, *compare("--metrics", "fid", "--permutations", "5", "--quiet"))
