@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .diffusion import Denoiser, EDMPreconditioning
 from .losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from .mlp import ResidualMLP
 from .noise import NoiseLevels
 from .unet import UNet
 
@@ -22,6 +23,7 @@ _TABLES = {
     "network": tuple(name for name in inspect.signature(UNet).parameters if name not in ("n_classes",)),
     "training": ("batch_size", "learning_rate", "half_life"),
     "strategy": ("decay", "n_bins", "target"),
+    "evaluation": ("n_seeds", "n_real", "n_bootstrap", "sampler_steps"),
 }
 
 
@@ -48,6 +50,8 @@ class ImageConfiguration:
     """Options of :func:`train`."""
     strategy: Mapping[str, Any]
     """``decay`` and ``n_bins`` of all losses, ``target`` of the reweighted one."""
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """``n_seeds``, ``n_real``, ``n_bootstrap`` and ``sampler_steps`` of ``Table1Settings``; training needs none."""
 
     def prepare(self, method: str, groups: Tensor, *, denoiser: Denoiser | None = None) -> PreparedTraining:
         """Build one of the paper's four methods.
@@ -96,8 +100,9 @@ class ImageConfiguration:
             denoiser = Denoiser(UNet(**self.network), EDMPreconditioning())
         conditional = method == "Conditional"
         if conditional:
-            if not isinstance(denoiser.network, UNet):
-                raise ValueError(f"denoiser has a {type(denoiser.network).__name__}, expected a UNet to condition")
+            if not isinstance(denoiser.network, UNet | ResidualMLP):
+                kind = type(denoiser.network).__name__
+                raise ValueError(f"denoiser has a {kind}, expected a UNet or ResidualMLP to condition")
             denoiser = Denoiser(denoiser.network.with_classes(len(counts)), denoiser.preconditioning)
         return PreparedTraining(
             denoiser=denoiser,
@@ -111,8 +116,8 @@ class ImageConfiguration:
 def read_configuration(source: str | Path) -> ImageConfiguration:
     """Read a configuration: ``"ffhq64-vp"`` and ``"ffhq64-ve"`` are the paper's, anything else is a TOML file.
 
-    The tables ``network``, ``training`` and ``strategy`` have the keys of those two files. The number of steps is not
-    among them, see :func:`train`.
+    The tables ``network``, ``training``, ``strategy`` and ``evaluation`` have the keys of those two files. The number
+    of steps is not among them, see :func:`train`.
 
     Raises
     ------
@@ -152,4 +157,4 @@ def read_configuration(source: str | Path) -> ImageConfiguration:
             f"{', '.join(sorted(known))}"
         )
     network = {key: tuple(value) if isinstance(value, list) else value for key, value in tables["network"].items()}
-    return ImageConfiguration(network=network, training=tables["training"], strategy=tables["strategy"])
+    return ImageConfiguration(**{**tables, "network": network})

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import os
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-_LABELS = "dataset.json"
-_MODES = {"L": 1, "RGB": 3}
-"""Kinds of PNG and their channels."""
+from egtmetrics.features import ImageFiles
 
 
 class ImageGroups(Dataset[tuple[Tensor, int]]):
@@ -73,19 +67,17 @@ class ImageGroups(Dataset[tuple[Tensor, int]]):
     """Channels, height and width of every image."""
 
     def __init__(self, path: str | Path, *, groups: Any = None) -> None:
-        self.path = Path(path)
-        self._files = _Zip(self.path) if self.path.is_file() else _Folder(self.path)
-        self.names = sorted(name for name in self._files.names() if _is_image(name))
-        if not self.names:
-            raise ValueError(f"{path} holds no PNG files; pass a folder or zip file of them")
+        self._files = ImageFiles(path, convert=False)
+        self.path = self._files.path
+        self.names = self._files.names
         self.groups = self._read_labels() if groups is None else _check_groups(groups, len(self.names))
-        self.image_shape = self._decode(0).shape
+        self.image_shape = self._files[0].shape
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        pixels = self._decode(index)
+        pixels = self._files[index]
         if pixels.shape != self.image_shape:
             raise ValueError(
                 f"{self.path}: {self.names[index]} has shape {pixels.shape}, but {self.names[0]} {self.image_shape} "
@@ -100,94 +92,16 @@ class ImageGroups(Dataset[tuple[Tensor, int]]):
             images[i], _ = self[i]
         return images, torch.as_tensor(self.groups)
 
-    def _decode(self, index: int) -> NDArray[np.uint8]:
-        """The image's levels, ``(channels, height, width)``."""
-        try:
-            import PIL.Image
-        except ImportError as error:
-            raise ImportError("reading images needs Pillow; pip install 'egtmetrics[training]'") from error
-        name = self.names[index]
-        try:
-            with PIL.Image.open(io.BytesIO(self._files.read(name)), formats=["PNG"]) as image:
-                if image.mode not in _MODES:
-                    raise ValueError(f"its kind is {image.mode}")
-                levels = np.array(image)
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:  # all that Pillow raises
-            raise ValueError(
-                f"{self.path}: {name} cannot be read ({error}), expected a PNG of 8-bit RGB or grey levels; convert or "
-                "remove it"
-            ) from error
-        channels_last = levels.reshape(*levels.shape[:2], _MODES[image.mode])
-        return np.ascontiguousarray(channels_last.transpose(2, 0, 1))
-
     def _read_labels(self) -> NDArray[np.int64]:
-        none = np.full(len(self.names), -1, dtype=np.int64)
-        if _LABELS not in self._files.names():
-            return none
-        where = f"{self.path}: {_LABELS}"
-        try:
-            labels = json.loads(self._files.read(_LABELS))["labels"]
-            if labels is None:
-                return none
-            label_of = dict(labels)
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f'{where} cannot be read ({error!r}), expected {{"labels": [[name, label], ...]}}'
-            ) from error
-        missing = [name for name in self.names if name not in label_of]
-        if missing:
-            raise ValueError(
-                f"{where} has no label for {len(missing)} of {len(self.names)} images, as {missing[0]}; add them, or "
-                "pass groups"
-            )
-        values = [label_of[name] for name in self.names]
-        wrong = [value for value in values if type(value) is not int or not 0 <= value < 2**31]
+        labels = self._files.json_labels()
+        if labels is None:
+            return np.full(len(self.names), -1, dtype=np.int64)
+        wrong = [value for value in labels if type(value) is not int or not 0 <= value < 2**31]
         if wrong:
-            raise ValueError(f"{where} has the label {wrong[0]!r}, expected integers from 0; pass groups instead")
-        return np.array(values, dtype=np.int64)
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path} is neither a folder nor a file; pass images in a folder or zip file")
-        self.path = path
-
-    def names(self) -> list[str]:
-        return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()]
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-
-class _Zip:
-    """A zip file that every process opens anew: a handle that a fork inherits has its position in common."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: zipfile.ZipFile | None = None
-        self._pid = -1
-
-    def names(self) -> list[str]:
-        return [info.filename for info in self._open().infolist() if not info.is_dir()]
-
-    def read(self, name: str) -> bytes:
-        return self._open().read(name)
-
-    def _open(self) -> zipfile.ZipFile:
-        if self._file is None or self._pid != os.getpid():
-            try:
-                self._file, self._pid = zipfile.ZipFile(self.path), os.getpid()
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{self.path} is no whole zip file ({error}); pass a folder or zip file") from error
-        return self._file
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_pid": -1}
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(".png") and not any(part.startswith(".") for part in name.split("/"))
+            raise ValueError(
+                f"{self.path}: dataset.json has the label {wrong[0]!r}, expected integers from 0; pass groups instead"
+            )
+        return np.array(labels, dtype=np.int64)
 
 
 def _check_groups(values: Any, n: int) -> NDArray[np.int64]:

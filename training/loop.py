@@ -158,17 +158,17 @@ def train(
         "device": device.type,
         "preconditioning": _describe(denoiser.preconditioning),
         "noise": f"{_describe(noise.law)}, n_bins={noise.n_bins}",
-        **{f"loss.{name}": value for name, value in _describe_loss(loss).items()},
+        **describe_loss(loss),
         **{f"weights.{name}": f"{tuple(w.shape)} {w.dtype}" for name, w in denoiser.state_dict().items()},
-        "data": _fingerprint([data]),
-        "groups": _fingerprint([groups]),
-        "labels": None if labels is None else _fingerprint([labels]),
-        "first weights": _fingerprint(denoiser.state_dict().values()),
+        "data": fingerprint([data]),
+        "groups": fingerprint([groups]),
+        "labels": None if labels is None else fingerprint([labels]),
+        "first weights": fingerprint(denoiser.state_dict().values()),
     }
     with seeded(seed, device):
         training = _Training(denoiser, loss, learning_rate=learning_rate, half_life=half_life, device=device)
         if path is not None and path.exists():
-            training.load(_read(path, settings, n_steps))
+            training.load(read_checkpoint(path, settings, n_steps))
         resumed_at = training.step
         denoiser.train()
         loss.train()
@@ -205,12 +205,7 @@ class _Training:
         bins = noise.bin_of(sigma) if self.loss.n_bins > 1 else None
         self.optimizer.zero_grad()
         self.loss(denoising_losses(self.denoiser, x, sigma, labels=labels), groups, bins).backward()
-        gradients = [p.grad for p in self.denoiser.parameters() if p.grad is not None]
-        # A NaN activation reaches the gradient even where the loss gave it weight zero.
-        if torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
-            self.optimizer.step()
-        else:
-            self.n_skipped += 1
+        self.n_skipped += not step_if_finite(self.optimizer)
         self.ema.update(self.denoiser, n_samples=len(x))
         self.step += 1
 
@@ -226,9 +221,7 @@ class _Training:
             "optimizer": self.optimizer.state_dict(),
             "generators": [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if on_cuda else [])],
         }
-        file = io.BytesIO()
-        torch.save(content, file)
-        return file.getvalue()
+        return to_bytes(content)
 
     def load(self, content: Mapping[str, Any]) -> None:
         self.step, self.n_skipped = content["step"], content["n_skipped"]
@@ -253,7 +246,26 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _read(path: Path, settings: Mapping[str, Any], n_steps: int) -> Mapping[str, Any]:
+def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
+    """Take a step, unless a gradient holds NaN or infinity; say whether it was taken.
+
+    A NaN activation reaches the gradient even where the loss gave it weight zero.
+    """
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    finite = bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
+    if finite:
+        optimizer.step()
+    return finite
+
+
+def to_bytes(content: Mapping[str, Any]) -> bytes:
+    """A checkpoint as the bytes of its file; :func:`read_checkpoint` wants a ``settings`` and a ``step`` in it."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def read_checkpoint(path: Path, settings: Mapping[str, Any], n_steps: int) -> Mapping[str, Any]:
     """Load a checkpoint after checking that it is one of this very training."""
     file = io.BytesIO(path.read_bytes())  # so that below an OSError, too, is about the content
     try:
@@ -261,7 +273,7 @@ def _read(path: Path, settings: Mapping[str, Any], n_steps: int) -> Mapping[str,
         saved, step = content["settings"], content["step"]
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}), expected a whole file written by train; "
+            f"checkpoint {path} cannot be read ({type(error).__name__}), expected a whole file written by training; "
             "delete it to train from the start, or name another file"
         ) from error
     differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
@@ -310,17 +322,20 @@ def _describe(value: Any) -> str:
     return repr(value) if dataclasses.is_dataclass(value) else type(value).__qualname__
 
 
-def _describe_loss(loss: GroupLoss) -> dict[str, Any]:
+def describe_loss(loss: GroupLoss) -> dict[str, Any]:
+    """Settings of a checkpoint: type, options and state of a strategy."""
     options = {
         name: value
         for name, value in vars(loss).items()
         if isinstance(value, bool | int | float) and name != "training" and not name.startswith("_")
     }
     # Weights of a ReweightedLoss are in its state, which loading would replace without a word.
-    return {"type": type(loss).__qualname__, **options, "state": _fingerprint(loss.state_dict().values())}
+    described = {"type": type(loss).__qualname__, **options, "state": fingerprint(loss.state_dict().values())}
+    return {f"loss.{name}": value for name, value in described.items()}
 
 
-def _fingerprint(tensors: Iterable[Tensor]) -> str:
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """Digest of shapes, dtypes and content, the same on every device."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())

@@ -11,7 +11,6 @@ from egtmetrics.training import (
     EDMPreconditioning,
     MeanLoss,
     MinMaxLoss,
-    ResidualMLP,
     ReweightedLoss,
     VPPreconditioning,
     train,
@@ -34,6 +33,11 @@ half_life = 100
 decay = 0.5
 n_bins = 2
 target = "ego"
+[evaluation]
+n_seeds = 2
+n_real = 30
+n_bootstrap = 20
+sampler_steps = 6
 """
 GROUPS = torch.tensor([0, 0, 0, 1])
 
@@ -49,7 +53,8 @@ def test_the_papers_scale(name: str, architecture: str, millions: float) -> None
     configuration = read_configuration(f"ffhq64-{name}")
     assert configuration.network["architecture"] == architecture
     assert configuration.training == {"batch_size": 256, "learning_rate": 1e-4, "half_life": 500_000}
-    assert configuration.strategy["decay"] == 0.9
+    assert configuration.strategy == {"decay": 0.9, "n_bins": 8, "target": "ego"}
+    assert configuration.evaluation == {"n_seeds": 1, "n_real": 10_000, "n_bootstrap": 1000, "sampler_steps": 40}
     with torch.device("meta"):
         network = UNet(**configuration.network)
     assert round(sum(weight.numel() for weight in network.parameters()) / 1e6, 1) == millions
@@ -93,8 +98,8 @@ def test_a_start_is_used_and_conditioned(tmp_path: Path) -> None:
     assert conditional.denoiser.preconditioning is start.preconditioning
     assert conditional.labels is GROUPS
     assert start.network.n_classes is None
-    with pytest.raises(ValueError, match="expected a UNet to condition"):
-        configuration.prepare("Conditional", GROUPS, denoiser=Denoiser(ResidualMLP(2), EDMPreconditioning()))
+    with pytest.raises(ValueError, match="expected a UNet or ResidualMLP"):
+        configuration.prepare("Conditional", GROUPS, denoiser=Denoiser(torch.nn.Identity(), EDMPreconditioning()))
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,7 @@ def test_a_start_is_used_and_conditioned(tmp_path: Path) -> None:
     [
         ("decay = 0.5", "dekay = 0.5", r"unknown keys \['strategy.dekay'\] and lacks \['strategy.decay'\]"),
         ("[training]", "[trainning]", r"lacks \['training.batch_size'"),
+        ("n_real = 30", "n_fake = 30", r"keys \['evaluation.n_fake'\] and lacks \['evaluation.n_real'\]"),
         ("resolution = 8", "", r"lacks \['network.resolution'\]"),
         ("resolution = 8", "resolution = 8\nn_classes = 2", r"unknown keys \['network.n_classes'\]"),
         ("[network]", "n_steps = 5\n[network]", r"unknown keys \['n_steps.'\]"),

@@ -10,20 +10,9 @@ import pytest
 
 import egtmetrics.training
 
-MODULES = [
-    "_checks",
-    "checkpoints",
-    "configurations",
-    "diffusion",
-    "images",
-    "loop",
-    "losses",
-    "mlp",
-    "noise",
-    "sampling",
-    "table1",
-    "unet",
-]
+MODULES = sorted(
+    path.stem for path in Path(egtmetrics.training.__file__).parent.glob("*.py") if path.stem != "__init__"
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -32,12 +21,7 @@ def test_examples_in_docstrings(name: str) -> None:
     module = importlib.import_module(f"egtmetrics.training.{name}")
     result = doctest.testmod(module)
     assert result.failed == 0
-    assert result.attempted > 0 or name == "_checks"
-
-
-def test_every_module_is_listed_above() -> None:
-    folder = Path(egtmetrics.training.__file__).parent
-    assert sorted(MODULES) == sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+    assert result.attempted > 0 or name.startswith("_")
 
 
 def test_public_names_exist_and_are_documented() -> None:

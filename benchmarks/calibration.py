@@ -1,0 +1,368 @@
+"""Do the intervals cover, do the tests keep their size, and how far is delta_p moved by chance? By simulation.
+
+    python -m benchmarks.calibration --out benchmarks/results            400 repeats
+    python -m benchmarks.calibration --repeats 20 --only fid             a try of one case, printed only
+    python -m benchmarks.calibration --repeats 0 --out benchmarks/results    the tables of the repeats that are there
+
+Every repeat draws new samples of known laws, new projections and new bootstraps. Repeat i of a case depends on nothing
+but i and the case, so a run that was stopped goes on where it was; finished repeats lie in ``--stages``. Remove that
+folder after a change of the statistics.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tabulate import tabulate
+from tqdm import tqdm
+
+from egtmetrics import (
+    GenerativeMetricFrame,
+    frechet_distance,
+    precision_recall_density_coverage,
+    topp_precision_recall,
+)
+from egtmetrics.groups import permutation_test
+from egtmetrics.report import write_whole
+
+SEED = 20261124
+"""Of everything that is reported; nothing was tuned on it."""
+LEVEL = 0.95
+SIZE = 0.05
+N_PERMUTATIONS = 39
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One metric, samples per group and side, and the law of the fake samples of every group."""
+
+    name: str
+    metric: Callable[..., Any]
+    n: int
+    d: int
+    laws: tuple[str, ...]
+    share: float = 1.0
+    """Of the repeats: slow cases get fewer."""
+    permutation: bool = False
+
+    @property
+    def equal(self) -> bool:
+        return len(set(self.laws)) == 1
+
+
+_TOPP = topp_precision_recall
+CASES = (
+    Case("topp-8-wide", _TOPP, 500, 8, ("wide", "wide")),
+    Case("topp-8-shifted", _TOPP, 1000, 8, ("shifted", "shifted")),
+    Case("topp-8-unequal", _TOPP, 500, 8, ("wide", "narrow")),
+    Case("topp-8-four-groups", _TOPP, 300, 8, ("wide",) * 4),
+    Case("topp-24-wide", _TOPP, 1000, 24, ("wide", "wide"), share=0.5),
+    Case("topp-24-narrow", _TOPP, 1000, 24, ("narrow", "narrow"), share=0.5),
+    Case("topp-24-unequal", _TOPP, 1000, 24, ("wide", "narrow"), share=0.5),
+    Case("topp-48-wide", _TOPP, 1000, 48, ("wide", "wide"), share=0.25),
+    Case("prdc", precision_recall_density_coverage, 500, 8, ("narrow", "narrow")),
+    Case("fid", frechet_distance, 500, 8, ("narrow", "narrow")),
+    Case("fid-unequal", frechet_distance, 500, 8, ("wide", "narrow")),
+    Case(
+        "permutation",
+        functools.partial(_TOPP, n_bootstrap=100),
+        150,
+        4,
+        ("wide", "wide"),
+        permutation=True,
+    ),
+)
+
+
+def draw(rng: np.random.Generator, n: int, d: int, law: str) -> NDArray[np.float32]:
+    """Gaussian samples. Against real ones, ``wide`` lacks precision, ``narrow`` and ``shifted`` lack recall."""
+    x = rng.standard_normal((n, d)) * np.linspace(1.5, 0.5, d)
+    if law == "wide":
+        x[:, : d // 4] *= 1.3
+        x[:, d // 2 :] *= 0.85
+        x[:, 0] += 0.7
+    elif law == "narrow":
+        x[:, : d // 2] *= 0.85
+        x[:, d // 2 :] *= 1.1
+        x[:, 0] += 0.7
+    elif law == "shifted":
+        x[:, d // 2 :] *= 0.8
+        x[:, 1] += 1.0
+    return x.astype(np.float32)
+
+
+def repeat(case: Case, i: int) -> Record:
+    """Draw, evaluate, and note estimates, ends of intervals and p-values."""
+    rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode()), i])
+    labels = [f"g{g}" for g in range(len(case.laws))]
+    groups = np.repeat(labels, case.n)
+    data: dict[str, Any] = {
+        "real": np.concatenate([draw(rng, case.n, case.d, "real") for _ in case.laws]),
+        "fake": np.concatenate([draw(rng, case.n, case.d, law) for law in case.laws]),
+        "real_sensitive_features": groups,
+        "fake_sensitive_features": groups,
+        "random_state": int(rng.integers(2**32)),
+        "n_threads": 1,
+    }
+    if case.permutation:
+        test = permutation_test(metric=case.metric, score="precision", n_permutations=N_PERMUTATIONS, **data)
+        return {"permutation_p": test.p_value}
+    frame = GenerativeMetricFrame(metrics={"m": case.metric}, **data)
+    intervals = frame.interval(LEVEL)
+    columns = [str(column) for column in frame.by_group]
+    record: Record = {
+        "scores": {
+            column: intervals.by_group.loc[column][["value", "low", "high"]].to_numpy().tolist() for column in columns
+        },
+        "differences": {
+            column: [
+                *frame.by_group[column].iloc[:2].tolist(),
+                *frame.difference_interval(column, labels[0], labels[1]),
+            ]
+            for column in columns
+        },
+        "disparities": intervals.disparities.loc[["m"]].droplevel(0)[["low", "high"]].T.to_dict("list"),
+        "variance": intervals.variance.loc[["m"]].droplevel(0).T.to_dict(),
+        "p_values": frame.test().loc[["m"]].droplevel(0)["p_value"].to_dict(),
+    }
+    if case.metric is _TOPP and case.equal:
+        options: dict[str, Any] = {"compatibility": "top-pr", "n_projections": 10, "n_threads": 1}
+        record["protocol"] = [
+            _TOPP(
+                data["real"][groups == label],
+                data["fake"][groups == label],
+                random_state=int(rng.integers(2**32)),
+                **options,
+            ).precision
+            for label in labels[:2]
+        ]
+    return record
+
+
+def binomial_error(share: float, n: int) -> float:
+    """Monte-Carlo standard error of a share whose nominal value is ``share``."""
+    return math.sqrt(share * (1.0 - share) / n)
+
+
+def coverage_rows(case: Case, records: Sequence[Record]) -> list[Record]:
+    """Shares of intervals that hold the truth: 0 between groups of one law, else the mean over the repeats."""
+    m = len(records)
+    error = binomial_error(LEVEL, m)
+    rows = []
+    for column in records[0]["differences"]:
+        a, b, low, high = np.array([record["differences"][column] for record in records]).T
+        centre = 0.0 if case.equal else float((a - b).mean())
+        # Against the mean of the repeats themselves, errors are smaller by this factor.
+        errors = np.abs(a - b - centre) * (1.0 if case.equal else math.sqrt(m / (m - 1)))
+        deviation = float(np.sqrt(((a - b - centre) ** 2).sum() / (m if case.equal else m - 1)))
+        by_group = np.array([record["scores"][column] for record in records])  # (M, G, 3)
+        truth = by_group[..., 0].mean(axis=(0, 1) if case.equal else 0)
+        inside = (by_group[..., 1] <= truth) & (truth <= by_group[..., 2])
+        rows.append(
+            {
+                "case": case.name,
+                "score": column.removeprefix("m_"),
+                "repeats": m,
+                "deviation": deviation,
+                "standard_error": float(np.sqrt((((high - low) / 2 / 1.959964) ** 2).mean())),
+                "difference_coverage": float((errors <= (high - low) / 2).mean()),
+                "score_coverage": float(inside.mean()),
+                "monte_carlo_error": error,
+            }
+        )
+    return rows
+
+
+def test_rows(case: Case, records: Sequence[Record]) -> list[Record]:
+    """Rejections at 5 %: the size between groups of one law, the power elsewhere."""
+    m = len(records)
+    if case.permutation:
+        found = {"permutation_test of precision": [record["permutation_p"] for record in records]}
+    else:
+        names = records[0]["p_values"]
+        found = {f"frame.test of {name}": [record["p_values"][name] for record in records] for name in names}
+    return [
+        {
+            "case": case.name,
+            "test": name,
+            "law of the groups": "one" if case.equal else "two",
+            "repeats": m,
+            "rejected": sum(p <= SIZE for p in p_values) / m,
+            # A power is unknown, and is estimated with one more test of either outcome, so that 100 % has an error.
+            "monte_carlo_error": binomial_error(
+                SIZE if case.equal else (1 + sum(p <= SIZE for p in p_values)) / (m + 2), m
+            ),
+        }
+        for name, p_values in found.items()
+    ]
+
+
+def noise_row(case: Case, records: Sequence[Record]) -> Record:
+    """Standard deviation of the difference in precision of two groups of one law, in points, and its parts."""
+    ours = 100 * np.array([record["differences"]["m_precision"][:2] for record in records])
+    paper = 100 * np.array([record["protocol"] for record in records])
+    deviations = [float(np.sqrt((np.diff(scores, axis=1) ** 2).mean())) for scores in (ours, paper)]
+    parts = {
+        name: float(np.mean([record["variance"]["delta_p"][name] for record in records]))
+        for name in ("data", "projections", "threshold")
+    }
+    total = sum(parts.values())
+    return {
+        "case": case.name,
+        "n": case.n,
+        "d": case.d,
+        "repeats": len(records),
+        "library": deviations[0],
+        "protocol": deviations[1],
+        "ratio": deviations[1] / deviations[0],
+        "relative_error_of_ratio": 1.0 / math.sqrt(len(records)),  # of both, as if independent: sqrt(2 / (2 M))
+        "mean_precision": [float(scores.mean()) for scores in (ours, paper)],
+        **{f"{name}_share": value / total if total else math.nan for name, value in parts.items()},
+    }
+
+
+def report(by_case: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    content: dict[str, list[Record]] = {"coverage": [], "tests": [], "noise": []}
+    for case in CASES:
+        records = by_case.get(case.name, [])
+        if len(records) < 2:
+            continue
+        content["tests"] += test_rows(case, records)
+        if not case.permutation:
+            content["coverage"] += coverage_rows(case, records)
+        if "protocol" in records[0]:
+            content["noise"].append(noise_row(case, records))
+    return content
+
+
+def markdown(content: dict[str, list[Record]]) -> str:
+    def table(rows: Sequence[Sequence[str]], headers: Sequence[str]) -> str:
+        return tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+
+    coverage = [
+        [
+            row["case"],
+            row["score"],
+            str(row["repeats"]),
+            f"{row['deviation']:.4f}",
+            f"{row['standard_error']:.4f}",
+            f"{row['difference_coverage']:.1%}",
+            f"{row['score_coverage']:.1%}",
+            f"{row['monte_carlo_error']:.1%}",
+        ]
+        for row in content["coverage"]
+    ]
+    tests = [
+        [
+            *(str(row[name]) for name in ("case", "test", "law of the groups", "repeats")),
+            f"{row['rejected']:.1%}",
+            f"{row['monte_carlo_error']:.1%}",
+        ]
+        for row in content["tests"]
+    ]
+    noise = [
+        [
+            row["case"],
+            *(str(row[name]) for name in ("n", "d", "repeats")),
+            f"{row['protocol']:.2f}",
+            f"{row['library']:.2f}",
+            f"{row['ratio']:.2f} ± {row['ratio'] * row['relative_error_of_ratio']:.2f}",
+            *(f"{row[f'{name}_share']:.0%}" for name in ("data", "projections", "threshold")),
+        ]
+        for row in content["noise"]
+    ]
+    parts = (
+        "# Calibration",
+        "Written by `python -m benchmarks.calibration`, from Gaussian samples of known laws. Errors are Monte-Carlo "
+        "standard errors at the nominal value; fewer repeats say less.",
+        "## Coverage of 95 % intervals",
+        table(
+            coverage,
+            [
+                "case",
+                "score",
+                "repeats",
+                "deviation of a - b",
+                "its standard error (rms)",
+                "cover a - b",
+                "cover scores",
+                "Monte-Carlo error",
+            ],
+        ),
+        "## Rejections at 5 %: size where the groups have one law, power where they have two",
+        table(tests, ["case", "test", "laws", "repeats", "rejected", "Monte-Carlo error"]),
+        "## Noise floor: standard deviation of the difference in precision of two groups of one law, in points",
+        table(
+            noise,
+            [
+                "case",
+                "n",
+                "d",
+                "repeats",
+                "top-pr, B = 10, 10 projections",
+                "library",
+                "ratio",
+                "data",
+                "projections",
+                "threshold",
+            ],
+        ),
+        "The shares are of the library's estimated variance. The two columns are scores of two bandwidth rules, which "
+        "differ in level too (see `mean_precision` in the JSON).",
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def read_stage(path: Path) -> dict[int, Record]:
+    """Finished repeats of one case by number; a line that a kill cut off is left out."""
+    records: dict[int, Record] = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            number, record = json.loads(line)
+        except ValueError:
+            continue
+        records[number] = record
+    return records
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="folder for calibration.json and .md; without it only printed")
+    parser.add_argument("--repeats", type=int, default=400, help="samples per case (default: %(default)s)")
+    parser.add_argument("--only", help="cases whose name starts so")
+    parser.add_argument("--stages", type=Path, default=Path("build/calibration"), help="default: %(default)s")
+    arguments = parser.parse_args()
+    cases = [case for case in CASES if case.name.startswith(arguments.only or "")]
+    paths = {case.name: arguments.stages / f"{case.name}.jsonl" for case in cases}
+    done = {name: read_stage(path) for name, path in paths.items()}
+    arguments.stages.mkdir(parents=True, exist_ok=True)
+    for i in tqdm(range(arguments.repeats), desc="repeats"):
+        for case in cases:
+            if i in done[case.name] or math.floor((i + 1) * case.share) == math.floor(i * case.share):
+                continue
+            done[case.name][i] = repeat(case, i)
+            with paths[case.name].open("a") as stage:  # the newline first: it ends a line that a kill cut off
+                stage.write("\n" + json.dumps([i, done[case.name][i]]))
+    content = report({name: list(records.values()) for name, records in done.items()})
+    text = markdown(content)
+    print(text)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        settings = {"seed": SEED, "level": LEVEL, "size": SIZE, "n_permutations": N_PERMUTATIONS}
+        write_whole(arguments.out / "calibration.json", json.dumps({"settings": settings, **content}, indent=1) + "\n")
+        write_whole(arguments.out / "calibration.md", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Prompts, and which tokens are learnt; with a tiny tokenizer made here."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+import torch
+
+from egtmetrics.training.prompts import (
+    ANSWER_START,
+    IGNORED,
+    SYSTEM_PROMPT,
+    USER_PROMPT,
+    messages,
+    prompt_tokens,
+    tokenise,
+)
+
+pytest.importorskip("transformers")
+
+from tests.training import _tiny
+
+TEXTS, GROUPS = _tiny.TEXTS, _tiny.GROUPS
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return _tiny.tokenizer()
+
+
+def with_template(template: str | None, **options: Any) -> Any:
+    return _tiny.tokenizer(template, **options)
+
+
+def test_the_prompts_are_the_papers() -> None:
+    """Words and order, by a digest made from the paper's text; line breaks of print apart."""
+    words = " ".join((SYSTEM_PROMPT + USER_PROMPT).split())
+    assert hashlib.sha256(words.encode()).hexdigest()[:16] == "5e6af9b4f8f2c05e"
+    assert SYSTEM_PROMPT.startswith("\nYou are")
+    assert "\n- Neutral, encyclopedic tone\n- No personal" in SYSTEM_PROMPT
+
+
+def test_the_attribute_follows_the_request() -> None:
+    anybody, woman = messages(), messages("female")
+    assert anybody[0] == woman[0] == {"role": "system", "content": SYSTEM_PROMPT}
+    assert anybody[1] == {"role": "user", "content": USER_PROMPT}
+    assert woman[1]["content"] == USER_PROMPT + " It should be a biography of a female person."
+
+
+def test_the_prompt_is_what_the_template_makes_of_it(tokenizer: Any) -> None:
+    expected = f"<|start|>system\n{SYSTEM_PROMPT}<|end|>\n<|start|>user\n{USER_PROMPT}<|end|>\n<|start|>assistant\n"
+    assert tokenizer.decode(prompt_tokens(tokenizer)) == expected
+
+
+@pytest.mark.parametrize("template", [_tiny.CHATML, _tiny.GEMMA])
+def test_only_the_answer_is_learnt(template: str) -> None:
+    tokenizer = with_template(template)
+    attributes = ["female", None] * 5
+    rows = tokenise(tokenizer, TEXTS, GROUPS, attributes=attributes)
+    assert (len(rows), rows.n_truncated) == (len(TEXTS), 0)
+    for i, text in enumerate(TEXTS):
+        row = rows[i]
+        learnt = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+        assert [label for label in row["labels"] if label != IGNORED] == learnt
+        # no line break after the end, which the template has there: a generated answer stops before it
+        assert tokenizer.decode(learnt) == f"{ANSWER_START}{text}<|end|>"
+        prompt = [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
+        assert prompt == prompt_tokens(tokenizer, attributes[i])
+        assert row["groups"] == GROUPS[i]
+
+
+def test_a_template_without_system_message_gets_it_in_the_users() -> None:
+    text = with_template(_tiny.GEMMA).decode(prompt_tokens(with_template(_tiny.GEMMA)))
+    assert text.startswith("<|begin|><|start|>user\n" + SYSTEM_PROMPT.strip() + "\n\n" + USER_PROMPT)
+    assert text.endswith("<|end|>\n<|start|>model\n")
+
+
+def test_a_template_that_drops_the_system_message_without_a_word_gets_it_in_the_users() -> None:
+    deaf = _tiny.CHATML.replace("in messages %}", "in messages if m['role'] != 'system' %}")
+    tokenizer = with_template(deaf)
+    assert SYSTEM_PROMPT.strip() in tokenizer.decode(prompt_tokens(tokenizer))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (None, "has no chat template; take that of the model's instruct variant"),
+        ("{{ 'hello' }}", "leaves out the prompt"),
+        ("{{ raise_exception('not today') }}", r"leaves out the prompt \(not today\)"),
+        (
+            "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ raise_exception('users only') }}{% endif %}"
+            "{{ m['content'] }}{% endfor %}",
+            r"has no assistant role \(users only\)",
+        ),
+        (
+            "{% for m in messages if m['role'] != 'assistant' %}{{ m['content'] }}{% endfor %}",
+            r"has no assistant role \(it leaves out the answer\)",
+        ),
+        (_tiny.CHATML.replace("assistant\n{%", "assistant\n<think>{%"), "does not begin with its prompt"),
+        ("{% for m in messages %}{{ m['content'] }}: {% endfor %}", "merges the end of the prompt with the beginning"),
+    ],
+)
+def test_templates_that_cannot_be_used_are_refused(template: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tokenise(with_template(template), TEXTS[:1], [0])
+
+
+def test_without_a_token_for_the_end_it_is_the_tokenizers() -> None:
+    template = "{% for m in messages %}{{ m['role'] }}\n{{ m['content'] }}\n{% endfor %}" + (
+        "{% if add_generation_prompt %}assistant\n{% endif %}"
+    )
+    tokenizer = with_template(template)
+    assert tokenizer.decode(tokenise(tokenizer, TEXTS[:1], [0]).tokens[0]).endswith("(1830-1894)\n<|end|>")
+
+
+def test_long_texts_are_cut_and_counted_but_prompts_never(tokenizer: Any) -> None:
+    whole = tokenise(tokenizer, TEXTS, GROUPS)
+    prompt = len(prompt_tokens(tokenizer))
+    limit = prompt + 12
+    cut = tokenise(tokenizer, TEXTS, GROUPS, max_length=limit)
+    assert cut.tokens == tuple(row[:limit] for row in whole.tokens)
+    assert 0 < cut.n_truncated == sum(len(row) > limit for row in whole.tokens) < len(TEXTS)
+    assert cut.prompt_lengths == whole.prompt_lengths == (prompt,) * len(TEXTS)
+    assert tokenise(tokenizer, TEXTS, GROUPS, max_length=prompt + 1).n_truncated == len(TEXTS)
+    with pytest.raises(
+        ValueError, match=f"max_length={prompt} leaves no room for an answer after the prompt of {prompt}"
+    ):
+        tokenise(tokenizer, TEXTS, GROUPS, max_length=prompt)
+
+
+def test_padding_is_told_from_the_end_of_an_answer_which_has_the_same_token(tokenizer: Any) -> None:
+    rows = tokenise(tokenizer, TEXTS, GROUPS)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    batch = rows.collate([rows[i] for i in range(len(rows))])
+    assert batch["groups"].tolist() == GROUPS
+    for i, tokens in enumerate(rows.tokens):
+        n = len(tokens)
+        assert batch["input_ids"][i, :n].tolist() == list(tokens)
+        assert batch["attention_mask"][i].tolist() == [1] * n + [0] * (batch["input_ids"].shape[1] - n)
+        assert batch["labels"][i, n - 1] == tokenizer.eos_token_id
+        assert (batch["labels"][i, n:] == IGNORED).all()
+        assert (batch["input_ids"][i, n:] == tokenizer.pad_token_id).all()
+    assert (batch["attention_mask"] == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"texts": []}, "there are none"),
+        ({"texts": ["a poet", "  \n"]}, "row 1 is empty"),
+        ({"groups": [0]}, r"groups has shape \(1,\), expected one per text, \(2,\)"),
+        ({"groups": [0, -1]}, "smallest value -1"),
+        ({"groups": [0.0, 1.0]}, "dtype torch.float32"),
+        ({"attributes": ["female"]}, r"attributes has shape \(1,\)"),
+        ({"max_length": 0}, "max_length=0"),
+    ],
+)
+def test_arguments_that_cannot_be_are_refused(tokenizer: Any, change: dict[str, Any], message: str) -> None:
+    given = {"texts": ["a poet", "a king"], "groups": torch.tensor([0, 1]), **change}
+    texts, groups = given.pop("texts"), given.pop("groups")
+    with pytest.raises(ValueError, match=message):
+        tokenise(tokenizer, texts, groups, **given)

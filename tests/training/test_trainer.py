@@ -1,0 +1,218 @@
+"""The mixin in the Trainer of transformers, against the plain loop; with tiny random models made here."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from egtmetrics.training import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("accelerate")
+
+from transformers import Trainer, TrainingArguments
+
+from egtmetrics.training.language import answer_losses, losses_of_texts
+from egtmetrics.training.trainer import GroupLossTrainerMixin
+from tests.training import _tiny, _trainer_ranks
+from tests.training._trainer_ranks import TEXTS, GroupTrainer, build, make, weights
+
+STRATEGIES: dict[str, Callable[[], GroupLoss]] = {
+    "mean": lambda: MeanLoss(2),
+    "reweighted": lambda: ReweightedLoss(target="ego", source=[0.7, 0.3]),
+    "min-max": lambda: MinMaxLoss(2),
+    "group DRO": lambda: GroupDROLoss(2, step_size=0.5),
+}
+
+
+def plain(loss: GroupLoss, *, size: int, n_steps: int) -> Any:
+    """The steps of ``train_language_model`` in the order of the data: an epoch is 10 texts, its last batch the rest."""
+    model = build().train()
+    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-2, weight_decay=0.01)
+    starts = [start for _ in range(n_steps) for start in range(0, 10, size)][:n_steps]
+    for start in starts:
+        batch = TEXTS.collate([TEXTS[i] for i in range(start, min(start + size, 10))])
+        optimizer.zero_grad()
+        with loss.accumulate(batch["groups"]):
+            loss(answer_losses(model, batch), batch["groups"]).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2), (1, 4), (1, 3)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_it_trains_as_the_plain_loop(strategy: str, batch_size: int, accumulation: int, tmp_path: Path) -> None:
+    """However the batch is cut into parts; the last of an epoch is smaller."""
+    loss, expected_loss = STRATEGIES[strategy](), STRATEGIES[strategy]()
+    trainer = make(
+        tmp_path, loss, per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, max_steps=7
+    )
+    before = weights(trainer.model)
+    trainer.train()
+    expected = plain(expected_loss, size=batch_size * accumulation, n_steps=7)
+    after = weights(trainer.model)
+    assert min(float((after[name] - w).abs().max()) for name, w in before.items()) > 1e-3
+    torch.testing.assert_close(after, weights(expected), rtol=1e-3, atol=5e-5)
+    torch.testing.assert_close(loss.state_dict(), expected_loss.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_the_groups_are_not_removed(remove: bool, tmp_path: Path) -> None:
+    loss = MeanLoss(2)
+    make(tmp_path, loss, max_steps=1, remove_unused_columns=remove).train()
+    assert loss.n_updates.sum() > 0
+
+
+@pytest.mark.parametrize("strategy", ["min-max", "group DRO"])
+def test_a_resumed_training_is_the_whole_one(strategy: str, tmp_path: Path) -> None:
+    whole = make(tmp_path / "whole", STRATEGIES[strategy]())
+    whole.train()
+    state = whole.group_loss.state_dict()
+    options = {"save_strategy": "steps", "save_steps": 2}
+    make(tmp_path / "part", STRATEGIES[strategy](), **options, max_steps=4).train()
+    shutil.rmtree(tmp_path / "part" / "checkpoint-4")  # killed after the checkpoint before
+    resumed = make(tmp_path / "part", STRATEGIES[strategy](), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "part" / "checkpoint-2"))
+    assert resumed.state.global_step == 6
+    torch.testing.assert_close(weights(resumed.model), weights(whole.model), rtol=0, atol=0)
+    torch.testing.assert_close(resumed.group_loss.state_dict(), state, rtol=0, atol=0)
+
+
+def test_checkpoints_without_the_averages_or_of_another_strategy_are_refused(tmp_path: Path) -> None:
+    make(tmp_path, MinMaxLoss(2), save_strategy="steps", save_steps=2, max_steps=2).train()
+    checkpoint = str(tmp_path / "checkpoint-2")
+    with pytest.raises(ValueError, match=r"loss\.decay was 0\.9, is 0\.5"):
+        make(tmp_path, MinMaxLoss(2, decay=0.5)).train(resume_from_checkpoint=checkpoint)
+    (tmp_path / "checkpoint-2" / "group_loss.pt").unlink()
+    with pytest.raises(ValueError, match=r"has no group_loss\.pt, so it was not written by a Trainer with this mixin"):
+        make(tmp_path, MinMaxLoss(2)).train(resume_from_checkpoint=checkpoint)
+
+
+def test_an_evaluation_changes_nothing_and_predicts_the_losses(tmp_path: Path) -> None:
+    loss = MinMaxLoss(2)
+    trainer = make(tmp_path, loss, max_steps=2)
+    trainer.train()
+    before = copy.deepcopy(loss.state_dict())
+    prediction = trainer.predict(TEXTS)
+    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+    expected = losses_of_texts(trainer.model, TEXTS).numpy()
+    np.testing.assert_allclose(prediction.predictions, expected, rtol=1e-4)
+    worst = int(loss.group_losses.argmax())
+    whole = make(tmp_path, loss, model=trainer.model, per_device_eval_batch_size=10)
+    mean = expected[np.array(_tiny.GROUPS) == worst].mean()
+    assert whole.evaluate(TEXTS)["eval_loss"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_after_an_error_in_a_step_the_next_training_is_none_the_worse(tmp_path: Path) -> None:
+    loss, calls = MinMaxLoss(2), iter(range(100))
+    trainer = make(tmp_path, loss)
+
+    def fail(*_: Any) -> None:
+        if next(calls) == 1:
+            raise RuntimeError("power cut")
+
+    hook = trainer.model.get_input_embeddings().register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        trainer.train()
+    assert loss.n_updates.sum() == 0
+    hook.remove()
+    trainer.train()
+    assert loss.n_updates.sum() > 0
+
+
+class Linear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight
+
+
+class RegressionTrainer(GroupLossTrainerMixin, Trainer):
+    def per_sample_losses(self, model: Any, inputs: Any) -> Tensor:
+        losses: Tensor = (model(inputs["x"]) - 1.0).square()
+        return losses
+
+
+def test_any_model_will_do_that_has_losses_per_sample(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    data = [{"x": torch.randn(3, generator=generator), "sex": torch.tensor(i % 2)} for i in range(8)]
+    model = Linear()
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path), use_cpu=True, report_to=[], disable_tqdm=True, max_steps=1, max_grad_norm=0.0,
+        optim="sgd", learning_rate=0.1, per_device_train_batch_size=4, gradient_accumulation_steps=2,
+        save_strategy="no", lr_scheduler_type="constant",
+    )  # fmt: skip
+    RegressionTrainer(
+        model=model, args=arguments, train_dataset=data, group_loss=MeanLoss(2), group_column="sex"
+    ).train()
+    x = torch.stack([row["x"] for row in data])
+    torch.testing.assert_close(model.weight.detach(), 0.2 * x.mean(dim=0))  # one step down the mean of (x w - 1)^2
+
+
+def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
+    class Alone(GroupLossTrainerMixin):
+        pass
+
+    with pytest.raises(TypeError, match="stands without a Trainer"):
+        Alone(group_loss=MeanLoss(2))
+    with pytest.raises(ValueError, match="group_loss has n_bins=3"):
+        make(tmp_path, MeanLoss(2, n_bins=3))
+    trainer = make(tmp_path, MeanLoss(2))
+    trainer.data_collator = lambda rows: {k: v for k, v in TEXTS.collate(rows).items() if k != "groups"}
+    with pytest.raises(ValueError, match=r"batches hold input_ids, attention_mask, labels, but no 'groups'"):
+        trainer.train()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes has saved."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).parents[2]
+    processes = []
+    for rank in range(2):
+        environment = {
+            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "RANK": str(rank), "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        }  # fmt: skip
+        command = [sys.executable, _trainer_ranks.__file__, str(folder)]
+        processes.append(subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE))
+    try:
+        errors = [process.communicate(timeout=180)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("strategy", _trainer_ranks.strategies())
+def test_two_processes_train_as_one(ranks: list[dict[str, Any]], strategy: str) -> None:
+    """Epochs of 10 texts in steps of 4, 4 and 2: the last has one part on each process."""
+    first, second = (results[strategy] for results in ranks)
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    loss = _trainer_ranks.strategies()[strategy]
+    one = plain(loss, size=4, n_steps=6)
+    torch.testing.assert_close(first["state"], loss.state_dict(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first["weights"], weights(one), rtol=1e-3, atol=5e-5)
+
+
+def test_the_trainer_is_the_one_of_transformers() -> None:
+    assert GroupTrainer.__mro__[1:3] == (GroupLossTrainerMixin, Trainer)

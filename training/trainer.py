@@ -1,0 +1,181 @@
+"""Group losses in the Trainer of transformers: a mixin that weighs the groups once per optimizer step.
+
+The Trainer shows a loss one part of a step at a time. But it draws the parts of a whole step in advance, so their
+groups are known before the first: that is all :meth:`GroupLoss.accumulate` needs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from egtmetrics.report import write_whole
+
+from .language import answer_losses, import_extra
+from .loop import describe_loss, read_checkpoint, to_bytes
+from .losses import GroupLoss
+
+_STATE = "group_loss.pt"
+
+
+class GroupLossTrainerMixin:
+    """Train under a strategy with the Trainer of transformers, or one derived from it.
+
+    The groups are weighed once per optimizer step, by the averages of the steps before and the groups of all its parts,
+    on all processes: as :func:`train_language_model` does, with whose weights those of this Trainer agree where their
+    batches and options do. Closed on the way are two traps: ``remove_unused_columns`` leaves the groups in, and the
+    loss is not divided by ``gradient_accumulation_steps`` once more. The averages are saved in every checkpoint and
+    resumed from it.
+
+    Parameters
+    ----------
+    group_loss
+        The strategy, with ``n_bins=1``; moved to the Trainer's device.
+    group_column
+        Entry of the batches that holds the groups, ``(n,)`` integers from 0.
+
+    Raises
+    ------
+    TypeError
+        The mixin stands without, or behind, the Trainer.
+    ValueError
+        Batches without the column; several GPUs in one process (start one process for each, with torchrun); a
+        checkpoint without the averages, or with those of another strategy.
+    ImportError
+        Without transformers, or with one too old.
+
+    Notes
+    -----
+    :meth:`per_sample_losses` gives what the strategy weighs, by default :func:`answer_losses`; override it for other
+    models. In evaluation the loss is that of the strategy under the averages reached, and the predictions are the
+    per-sample losses. ``average_tokens_across_devices`` and label smoothing have no effect. A step whose gradient is
+    NaN is not left out as it is there: the Trainer takes every step.
+
+    Examples
+    --------
+    >>> from egtmetrics.training import MinMaxLoss
+    >>> from egtmetrics.training.trainer import GroupLossTrainerMixin
+    >>> from transformers import Trainer  # doctest: +SKIP
+    >>> class GroupTrainer(GroupLossTrainerMixin, Trainer):
+    ...     pass  # doctest: +SKIP
+    >>> texts = tokenise(tokenizer, biographies, groups)  # doctest: +SKIP
+    >>> GroupTrainer(model=add_lora(model), args=arguments, train_dataset=texts, data_collator=texts.collate,
+    ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
+    """
+
+    args: Any  # these two are the Trainer's
+    state: Any
+
+    def __init__(self, *args: Any, group_loss: GroupLoss, group_column: str = "groups", **kwargs: Any) -> None:
+        transformers = import_extra("transformers")
+        if not isinstance(self, transformers.Trainer):
+            raise TypeError(
+                "GroupLossTrainerMixin stands without a Trainer; derive a class from it and from Trainer, in this order"
+            )
+        trainer: Any = super()
+        if not hasattr(trainer, "loss_is_scaled_for_ga"):
+            raise ImportError(
+                f"transformers {transformers.__version__} cannot be told that a loss is scaled for gradient "
+                "accumulation; pip install 'transformers>=5.23'"
+            )
+        self.group_column = group_column
+        trainer.__init__(*args, **kwargs)
+        if group_loss.n_bins != 1:
+            raise ValueError(f"group_loss has n_bins={group_loss.n_bins}; build it with n_bins=1")
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"args has {self.args.n_gpu} GPUs in one process, whose parts of a batch the strategy would not see "
+                "together; start one process for each, with torchrun"
+            )
+        self.group_loss = group_loss.to(self.args.device)
+        self._strategy = describe_loss(group_loss)
+        self._accumulation: AbstractContextManager[None] | None = None
+        self._parts_left = 0
+        self.model_accepts_loss_kwargs = False
+        self.loss_is_scaled_for_ga = True
+
+    def per_sample_losses(self, model: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """Loss of every sample of a batch, ``(n,)``; ``inputs`` is the batch without its groups."""
+        return answer_losses(model, inputs, share_prompt=False)
+
+    def compute_loss(
+        self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Value of the strategy for a part of a step, or for a batch of an evaluation."""
+        groups = self._groups_of(inputs)
+        per_sample = self.per_sample_losses(model, {k: v for k, v in inputs.items() if k != self.group_column})
+        self.group_loss.train(model.training)
+        loss = self.group_loss(per_sample, groups)
+        return (loss, {"losses": per_sample}) if return_outputs else loss
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
+        """Draw the parts of a step, and weigh the groups by all of them."""
+        trainer: Any = super()
+        parts, _ = trainer.get_batch_samples(epoch_iterator, num_batches, device)
+        if parts:
+            groups = torch.cat([self._groups_of(part) for part in parts]).to(device)
+            self.group_loss.train()
+            self._accumulation = self.group_loss.accumulate(groups)
+            self._accumulation.__enter__()
+            self._parts_left = len(parts)
+        return parts, None
+
+    def training_step(self, model: Any, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Gradients of one part; after the last, the averages take it in."""
+        trainer: Any = super()
+        assert self._accumulation is not None
+        try:
+            loss: Tensor = trainer.training_step(model, inputs, num_items_in_batch)
+        except BaseException:
+            self._accumulation.__exit__(*sys.exc_info())  # or the next step would count as within this one
+            raise
+        self._parts_left -= 1
+        if self._parts_left == 0:
+            self._accumulation.__exit__(None, None, None)
+        return loss
+
+    def _groups_of(self, inputs: Mapping[str, Any]) -> Tensor:
+        if self.group_column not in inputs:
+            raise ValueError(
+                f"batches hold {', '.join(inputs)}, but no {self.group_column!r}; give the dataset that column, let "
+                "the data_collator keep it, or name another group_column"
+            )
+        groups: Tensor = inputs[self.group_column]
+        return groups
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Leave the groups in a batch from which the Trainer removes what the model does not take."""
+        trainer: Any = super()
+        trainer._set_signature_columns_if_needed()
+        self._signature_columns: list[str]
+        if self.group_column not in self._signature_columns:
+            self._signature_columns.append(self.group_column)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        trainer: Any = super()
+        if self.args.should_save:
+            folder = Path(trainer._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            folder.mkdir(parents=True, exist_ok=True)
+            step = self.state.global_step
+            content = {"settings": self._strategy, "step": step, "loss": self.group_loss.state_dict()}
+            write_whole(folder / _STATE, to_bytes(content))
+        trainer._save_checkpoint(model, trial)  # after it, since its last file makes a checkpoint complete
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        trainer: Any = super()
+        trainer._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        path = Path(checkpoint) / _STATE
+        if not path.is_file():
+            raise ValueError(
+                f"checkpoint {checkpoint} has no {_STATE}, so it was not written by a Trainer with this mixin; name "
+                "another, or train from the start"
+            )
+        self.group_loss.load_state_dict(read_checkpoint(path, self._strategy, sys.maxsize)["loss"])
