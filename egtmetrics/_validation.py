@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics.ops import Features, device_tensor
+from egtmetrics.ops import Features, ShardedFeatures, device_tensor
 
 _LARGEST = 1e150
 """Above it a squared distance overflows float64."""
@@ -41,8 +41,10 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
 
     float16, bfloat16 and integers become float32 where that loses nothing, else float64. Other layouts (reversed,
     transposed, strided) are copied. With a ``device`` (see :class:`egtmetrics.ops.Backend`) they must lie there, and
-    come back as a tensor there.
+    come back as a tensor there. Features that are spread over ranks were checked when they were.
     """
+    if isinstance(values, ShardedFeatures):
+        return cast("Features", values)
     if device is not None:
         return _check_device_features(values, name, device)
     array = _as_array(values, name)

@@ -32,7 +32,7 @@ from egtmetrics.divergences import mauve
 from egtmetrics.features import ABSTAINED, GroupOracle, NameOracle, TextEncoder, call_oracle
 from egtmetrics.report import write_whole
 
-from ._stages import N_PROJECTIONS, cached, claim, compare, seed_of, table_metrics
+from ._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
 from .biographies import GROUPS, Biographies
 from .generation import Sampling, generate_texts
 from .language import (
@@ -63,10 +63,6 @@ _N_EXAMPLES = 8
 _TRIED, _ENOUGH = 0.25, 0.8
 """A model is given up after this part of the most texts to generate, if all would hold less than this part of what is
 needed of a group."""
-_MOST_PROJECTED = 32
-_SAMPLES_PER_DIMENSION = 37.5
-"""Of TopP&R. Its bandwidth reaches to neighbour 5 d'; with one dimension for so many texts that is 2/15 of them, as in
-our Table 1 (8 for 300), and the paper's 32 from 1200 texts on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,7 +137,7 @@ class Table2Settings:
     @property
     def projected_dim(self) -> int:
         """Dimensions d' to which TopP&R projects, see ``n_per_group``."""
-        return max(1, min(_MOST_PROJECTED, int(self.n_per_group / _SAMPLES_PER_DIMENSION)))
+        return projected_dim(self.n_per_group)
 
 
 FULL = Table2Settings()

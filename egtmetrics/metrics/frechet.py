@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_real_fake
-from egtmetrics.ops import Features
+from egtmetrics.ops import Features, ShardedFeatures
 from egtmetrics.results import MetricResult
 
 _BLOCK_BYTES = 1 << 25
@@ -95,19 +95,24 @@ def _mean_and_factor(x: Features, origin: NDArray[np.float64]) -> tuple[NDArray[
     The origin is a point of the data, so that features far from zero lose no digits.
     """
     n, d = x.shape
-    mean = sum((block.sum(axis=0) for block in _blocks(x, origin)), start=np.zeros(d)) / n
+    mean = _sum_over_rows(x, lambda block: (block - origin).sum(axis=0)) / n
     if n <= d:
-        return mean, (x - origin - mean) / np.sqrt(n - 1)
-    scatter = np.zeros((d, d))
-    for block in _blocks(x, origin):
-        block -= mean
-        scatter += block.T @ block
-    variances, axes = np.linalg.eigh(scatter / (n - 1))
+        return mean, (x[:] - origin - mean) / np.sqrt(n - 1)
+
+    def scatter(block: NDArray[Any]) -> NDArray[np.float64]:
+        difference = block - origin - mean
+        product: NDArray[np.float64] = difference.T @ difference
+        return product
+
+    variances, axes = np.linalg.eigh(_sum_over_rows(x, scatter) / (n - 1))
     return mean, np.sqrt(variances.clip(0.0))[:, None] * axes.T
 
 
-def _blocks(x: Features, origin: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
-    """Rows of ``x - origin`` in float64, a block at a time: a memory-mapped array is never held whole."""
+def _sum_over_rows(
+    x: Features | ShardedFeatures, function: Callable[[NDArray[Any]], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Sum over blocks of rows: neither a memory-mapped array nor a float64 copy is ever held whole."""
     step = max(1, _BLOCK_BYTES // (8 * x.shape[1]))
-    for start in range(0, len(x), step):
-        yield x[start : start + step] - origin
+    if isinstance(x, ShardedFeatures):
+        return x.sum_blocks(function, step)
+    return sum((function(x[start : start + step]) for start in range(0, len(x), step)), start=function(x[:0]))

@@ -25,6 +25,7 @@ themselves and are float32 products with float64 sums, within about 1e-5 relativ
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
 from egtmetrics.ops._device import common_device, device_tensor, join_rows, take_rows, to_host
 from egtmetrics.ops._dispatch import BackendName, select_backend, select_host_backend
+from egtmetrics.ops._sharded import Exchange, ShardedFeatures, digest
 
 __all__ = [
     "ANY_RADIUS",
@@ -32,10 +33,13 @@ __all__ = [
     "BackendName",
     "BallCounts",
     "Divergences",
+    "Exchange",
     "Features",
     "HostBackend",
+    "ShardedFeatures",
     "common_device",
     "device_tensor",
+    "digest",
     "join_rows",
     "select_backend",
     "select_host_backend",

@@ -374,6 +374,8 @@ def to_host(features: Any) -> Features:
     """
     if isinstance(features, np.ndarray):
         return features
+    if hasattr(features, "take_rows"):  # spread over ranks: rows are fetched as they are asked for
+        return cast("Features", features)
     return cast("Features", features.cpu().numpy())
 
 
@@ -387,6 +389,8 @@ def take_rows(features: Any, rows: NDArray[Any]) -> Features:
     """
     if isinstance(features, np.ndarray):
         return cast("Features", features[rows])
+    if hasattr(features, "take_rows"):
+        return cast("Features", features.take_rows(rows))
     import torch
 
     numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -403,6 +407,8 @@ def join_rows(x: Any, y: Any) -> Features:
     """
     if isinstance(x, np.ndarray):
         return np.concatenate([x, y])
+    if hasattr(x, "join_rows"):
+        return cast("Features", x.join_rows(y))
     import torch
 
     return cast("Features", torch.cat([x, y]))

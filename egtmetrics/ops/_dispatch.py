@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from egtmetrics.ops import _device
 from egtmetrics.ops._backend import Backend, HostBackend
 from egtmetrics.ops._native import CpuBackend, native_module
+from egtmetrics.ops._sharded import ShardedFeatures
 from egtmetrics.ops.reference import ReferenceBackend
 
 BackendName = Literal["auto", "cpu", "cuda", "reference"]
@@ -39,6 +40,8 @@ def select_backend(
     ImportError instead; so does ``"cuda"`` where its kernels were not built or torch is missing, and RuntimeError where
     there is no device. With ``"cuda"`` features must lie on the device; the other backends copy them to the host.
 
+    Features that are spread over ranks (``egtmetrics.distributed``) get the backend of their local rows, in a ring.
+
     ``n_threads=None`` takes every core this process may run on; results do not depend on it. It is for the CPU only.
 
     >>> select_backend("reference").name
@@ -48,6 +51,15 @@ def select_backend(
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, get_args(BackendName)))}")
     if n_threads is not None and (isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1):
         raise ValueError(f"n_threads={n_threads!r} is no positive integer; pass None to use every available core")
+    sharded = [values for values in features if isinstance(values, ShardedFeatures)]
+    if sharded:
+        if len(sharded) < len(features):
+            raise TypeError(
+                "one set of features is spread over ranks and the other is not; pass both through "
+                "egtmetrics.distributed.shard_features"
+            )
+        kernels = select_backend(backend, n_threads=n_threads, features=[values.local for values in sharded])
+        return sharded[0].backend(kernels, select_host_backend(backend, n_threads=n_threads))
     if backend == "cuda":
         return _device.CudaBackend(_device.KERNELS, _device.select_device(*features))
     device = _device.common_device(*features) if backend == "auto" else None

@@ -110,8 +110,10 @@ def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[st
     panels = figure.subplots(len(samples), len(groups), squeeze=False)
     for row, (method, images) in zip(panels, samples.items(), strict=True):
         for panel, group, of_group in zip(row, groups, images, strict=True):
-            strip = np.concatenate([np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=1.0) for i in of_group], axis=2)
-            panel.imshow(strip.transpose(1, 2, 0).squeeze(), cmap="gray_r" if len(strip) == 1 else None, vmin=0, vmax=1)
+            grey = of_group.shape[1] == 1  # ink on paper: white is 0
+            frame = [np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=0.0 if grey else 1.0) for i in of_group]
+            strip = np.concatenate(frame, axis=2).transpose(1, 2, 0)
+            panel.imshow(strip.squeeze(), cmap="gray_r" if grey else None, vmin=0, vmax=1)
             panel.set(xticks=[], yticks=[])
             panel.spines[:].set_visible(False)
             if panel in panels[0]:

@@ -116,7 +116,7 @@ def test_topp_halves_follow_the_metric_on_the_halves() -> None:
     """With k / 2 neighbours and the threshold of the full sample, worked out without any of the shortcuts.
 
     The shortcuts smooth the bandwidth of a half, so single halves scatter and the spread is a few percent short. Over
-    16 other seeds the correlation was 0.951 +- 0.012 and the ratio of spreads 0.96 +- 0.04: the bounds are four of
+    11 other seeds the correlation was 0.951 +- 0.012 and the ratio of spreads 0.96 +- 0.04: the bounds are four of
     these deviations away, and a wrong bandwidth, threshold or half is far beyond them.
     """
     rng = np.random.default_rng(12)

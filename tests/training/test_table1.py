@@ -417,6 +417,9 @@ def test_samples_are_drawn_by_method_and_group() -> None:
     drawn = np.asarray(figure.axes[3].images[0].get_array())
     assert drawn.shape == (6, 18, 3)
     np.testing.assert_array_equal(drawn[1:5, 7:11], samples["Real"][1, 1].transpose(1, 2, 0))
+    assert (drawn[0] == 1.0).all()  # white frames
+    grey = plot_samples({"Real": rng.random((2, 3, 1, 4, 4))}, ("0-4", "5-9")).axes[0].images[0]
+    assert (grey.to_rgba(grey.get_array())[0] == 1.0).all()
 
 
 def test_figure_draws_the_losses() -> None:

@@ -34,7 +34,7 @@ TINY = Table4Settings(
     n_splits=2,
     n_search_splits=1,
     max_samples=120,
-    mild_precision=0.9,
+    mild_precision=0.85,
     noises=(0.0, 0.1, 0.2, 0.3, 0.6),
     shares=(0.0, 0.4),
     n_bootstrap=20,
@@ -184,7 +184,7 @@ def test_results(finished: tuple[Path, Table4]) -> None:
     assert (strong["noise"] == found["noise"]).all()
     assert (strong["share"] == found["share"]).all()
     assert (mild["noise"] == found["mild_noise"]).all()
-    assert found["noise"] >= 2 * found["mild_noise"]
+    assert found["noise"] >= 1.5 * found["mild_noise"]
     pd.testing.assert_frame_equal(pd.read_csv(folder / "scores.csv"), table.scores)
     assert {example: images.shape for example, images in table.samples.items()} == dict.fromkeys(
         EXAMPLES, (2, 20, 1, 8, 8)
