@@ -10,10 +10,15 @@ Every strategy is a loss over per-sample losses, so that it serves any model::
 ``losses`` are these strategies; ``noise`` cuts the noise of a diffusion model into levels, ``diffusion`` has its
 preconditioning, loss and sampler, ``mlp`` a denoiser small enough for a CPU; ``sampling`` draws from a model until the
 groups, as an oracle of ``egtmetrics.features`` sees them, have given proportions. ``loop`` trains a denoiser,
-and ``table1`` repeats the paper's Table 1 with all of them on small data. For the paper's own scale there are the
-networks of Karras et al. 2022 in ``unet``, their public weights through ``checkpoints``, folders and archives of images
-in ``images``, and the paper's settings in ``configurations``. Groups are integers from 0 everywhere, and -1 is a sample
-of which the oracle could not say.
+``datasets`` loads digits, emoji and folders of faces, and ``table1`` repeats the paper's Table 1 with all of them;
+``table4`` its Table 4, which trains nothing. For the paper's own scale there are the networks of Karras et al. 2022 in
+``unet``, their public weights through ``checkpoints``, folders and archives of images in ``images``, and the paper's
+settings in ``configurations``.
+
+For language models ``prompts`` makes rows of tokens, ``language`` loads models and fine-tunes them with LoRA,
+``trainer`` is a mixin for the Trainer of transformers, ``generation`` writes texts, ``biographies`` reads real ones,
+and ``table2`` repeats Table 2. These need the extra ``[language]`` and are imported by name. Groups are integers from 0
+everywhere, and -1 is a sample of which the oracle could not say.
 
 The modules import each other relatively: their folder lies beside ``egtmetrics``, not in it.
 """
