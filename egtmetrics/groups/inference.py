@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
 """Fewest real and fake samples of a group that an interval is given for."""
-UNIT_SCORES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage")
+UNIT_SCORES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage", "mauve", "mauve_star")
 """Scores in [0, 1], to which their intervals are cut."""
 _N_SPLITS = 100
 _DRAWS = 20_000

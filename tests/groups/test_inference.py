@@ -20,6 +20,7 @@ from egtmetrics import (
     GenerativeMetricFrame,
     frechet_distance,
     improved_precision_recall,
+    mauve,
     precision_recall_density_coverage,
     topp_precision_recall,
 )
@@ -174,6 +175,12 @@ def test_every_score_and_disparity_has_an_interval_around_it() -> None:
     )
     assert intervals.by_group.loc["topp_precision"]["high"].max() <= 1.0
     assert (intervals.disparities["low"] >= 0.0).all()
+
+
+def test_mauve_keeps_to_its_range() -> None:
+    by_group = frame({"mauve": mauve}, n=60, shift=6.0).interval().by_group  # g0 near 0, g1 near 1
+    assert ((by_group["low"] >= 0.0) & (by_group["high"] <= 1.0)).all()
+    assert {by_group["low"].min(), by_group["high"].max()} == {0.0, 1.0}
 
 
 def test_more_groups_need_more_evidence() -> None:
