@@ -226,9 +226,9 @@ def test_the_cache_gives_what_was_computed_and_spares_the_network(
     monkeypatch.setattr(second, "_forward", lambda batch: pytest.fail("encoded again"))
     np.testing.assert_array_equal(second(images[::-1]), uncached[::-1])
     np.testing.assert_array_equal(second(images.astype(np.float32) / 255), uncached)
+    file = sorted(tmp_path.glob("*/*.npy"))[0]
     resized = ImageEncoder(network, size=4, cache=tmp_path, device="cpu")(images)
     np.testing.assert_array_equal(resized, ImageEncoder(network, size=4, device="cpu")(images))
-    file = sorted(tmp_path.glob("*/*.npy"))[0]
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.warns(CacheWarning, match="is damaged"):
         np.testing.assert_array_equal(ImageEncoder(network, cache=tmp_path, device="cpu")(images), uncached)
