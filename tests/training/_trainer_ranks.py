@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,16 @@ def weights(model: Any) -> dict[str, torch.Tensor]:
 
 def run(folder: Path) -> None:
     torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    # By a file, not by MASTER_PORT: another test may take a port that was free.
+    rendezvous = f"file://{folder}/rendezvous"
+    torch.distributed.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
     results = {}
-    rank = 0
     for name, loss in strategies().items():
         # One row a part on each of two processes, in two parts: steps of four, as on one process with two rows a part.
         trainer = make(folder / "out", loss, per_device_train_batch_size=1, ddp_backend="gloo")
         trainer.train()
-        rank = trainer.args.process_index
+        assert trainer.args.process_index == rank
         results[name] = {
             "weights": weights(trainer.accelerator.unwrap_model(trainer.model)),
             "state": loss.state_dict(),

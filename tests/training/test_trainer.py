@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,15 +181,12 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes has saved."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     root = Path(__file__).parents[2]
     processes = []
     for rank in range(2):
         environment = {
             **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "RANK": str(rank), "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
         }  # fmt: skip
         command = [sys.executable, _trainer_ranks.__file__, str(folder)]
         processes.append(subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE))
