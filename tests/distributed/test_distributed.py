@@ -30,7 +30,7 @@ from egtmetrics import (
 )
 from egtmetrics.distributed import RankError, gather_labels, shard_features
 from egtmetrics.ops import select_backend
-from tests.distributed._ranks import on_ranks
+from tests._ranks import on_ranks
 
 
 def _data() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:

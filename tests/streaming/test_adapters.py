@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from egtmetrics import frechet_distance  # noqa: E402
 from egtmetrics.streaming import GenerativeMetricStream, flat_scores, merge_ranks  # noqa: E402
+from tests._ranks import on_ranks  # noqa: E402
 
 METRICS = {"fid": frechet_distance}
 GROUPS = np.tile([0, 1], 20)
@@ -41,35 +42,28 @@ def parts_of(rank: int) -> dict[bool, Any]:
     return {True: np.arange(rank, 40, 2), False: np.arange(40) if rank == 0 else np.arange(0)}
 
 
-def run_rank(rank: int, folder: str, kind: str) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def stream_rank(rank: int, size: int) -> dict[str, float]:
     stream = GenerativeMetricStream(metrics=METRICS, random_state=0)
-    metric: Any = None
-    if kind == "torchmetrics":
-        from egtmetrics.streaming.torchmetrics import GroupMetric
-
-        metric = GroupMetric(METRICS)
     for real, rows in parts_of(rank).items():
-        if len(rows) and metric is not None:
-            metric.update(torch.tensor(samples()[real][rows]), real=real, groups=torch.tensor(GROUPS[rows]))
-        elif len(rows):
+        if len(rows):
             stream.update(samples()[real][rows], real=real, sensitive_features=GROUPS[rows])
-    if metric is None:
-        merge_ranks(stream)
-        scores = flat_scores(stream.compute())
-    else:
-        scores = {name: float(value) for name, value in metric.compute().items()}
-    Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(scores))
-    torch.distributed.destroy_process_group()
+    merge_ranks(stream)
+    return flat_scores(stream.compute())
 
 
-@pytest.mark.parametrize("kind", ["stream", "torchmetrics"])
-def test_two_ranks_equal_one_process(tmp_path: Path, kind: str) -> None:
-    if kind == "torchmetrics":
-        pytest.importorskip("torchmetrics")
-    torch.multiprocessing.start_processes(run_rank, (str(tmp_path), kind), nprocs=2, start_method="fork")
-    for rank in (0, 1):
-        assert numbers(pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())) == expected()
+def torchmetrics_rank(rank: int, size: int) -> dict[str, float]:
+    from egtmetrics.streaming.torchmetrics import GroupMetric
+
+    metric = GroupMetric(METRICS)
+    for real, rows in parts_of(rank).items():
+        if len(rows):
+            metric.update(torch.tensor(samples()[real][rows]), real=real, groups=torch.tensor(GROUPS[rows]))
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+    for scores in on_ranks(stream_rank, 2, tmp_path):
+        assert numbers(scores) == expected()
 
 
 class TestTorchmetrics:
@@ -91,6 +85,11 @@ class TestTorchmetrics:
         metric.reset()
         metric.update(torch.tensor(samples()[False]), real=False, groups=torch.tensor(GROUPS))
         assert numbers(metric.compute()) == expected()
+
+    def test_two_ranks_equal_one_process(self, tmp_path: Path) -> None:
+        pytest.importorskip("torchmetrics")
+        for scores in on_ranks(torchmetrics_rank, 2, tmp_path):
+            assert numbers(scores) == expected()
 
     def test_in_a_collection(self) -> None:
         torchmetrics = pytest.importorskip("torchmetrics")

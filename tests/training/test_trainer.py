@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
 import shutil
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,58 @@ pytest.importorskip("accelerate")
 
 from transformers import Trainer, TrainingArguments
 
-from egtmetrics.training.language import answer_losses, losses_of_texts
+from egtmetrics.training.language import add_lora, answer_losses, losses_of_texts
+from egtmetrics.training.prompts import tokenise
 from egtmetrics.training.trainer import GroupLossTrainerMixin
-from tests.training import _tiny, _trainer_ranks
-from tests.training._trainer_ranks import TEXTS, GroupTrainer, build, make, weights
+from tests._ranks import on_ranks
+from tests.training import _tiny
+
+TOKENIZER = _tiny.tokenizer()
+TEXTS = tokenise(TOKENIZER, _tiny.TEXTS, _tiny.GROUPS)
+
+
+class GroupTrainer(GroupLossTrainerMixin, Trainer):
+    """In the order of the data, so that batches can be told."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return torch.utils.data.SequentialSampler(TEXTS)
+
+
+def build() -> Any:
+    return add_lora(_tiny.llama(len(TOKENIZER)), random_state=1)
+
+
+def make(folder: Path, loss: GroupLoss, model: Any = None, **options: Any) -> GroupTrainer:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        use_cpu=True,
+        report_to=[],
+        disable_tqdm=True,
+        lr_scheduler_type="constant",
+        weight_decay=0.01,
+        max_grad_norm=0.0,
+        **{
+            "learning_rate": 1e-2,
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 2,
+            "save_strategy": "no",
+            "max_steps": 6,
+            "logging_strategy": "no",
+            **options,
+        },
+    )
+    return GroupTrainer(
+        model=build() if model is None else model,
+        args=arguments,
+        train_dataset=TEXTS,
+        data_collator=TEXTS.collate,
+        group_loss=loss,
+    )
+
+
+def weights(model: Any) -> dict[str, torch.Tensor]:
+    return {name: w.detach().clone() for name, w in model.named_parameters() if w.requires_grad}
+
 
 STRATEGIES: dict[str, Callable[[], GroupLoss]] = {
     "mean": lambda: MeanLoss(2),
@@ -35,6 +81,8 @@ STRATEGIES: dict[str, Callable[[], GroupLoss]] = {
     "min-max": lambda: MinMaxLoss(2),
     "group DRO": lambda: GroupDROLoss(2, step_size=0.5),
 }
+SHARED = ("min-max", "group DRO")
+"""Those whose weights depend on what every process has seen."""
 
 
 def plain(loss: GroupLoss, *, size: int, n_steps: int) -> Any:
@@ -177,34 +225,35 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
         trainer.train()
 
 
+def run(rank: int, size: int) -> dict[str, Any]:
+    """What either of two processes finds."""
+    torch.set_num_threads(1)
+    results = {}
+    for name in SHARED:
+        loss = STRATEGIES[name]()
+        # One row a part on each of two processes, in two parts: steps of four, as on one process with two rows a part.
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make(Path(folder), loss, per_device_train_batch_size=1, ddp_backend="gloo")
+            trainer.train()
+        assert (trainer.args.process_index, trainer.args.world_size) == (rank, size)
+        results[name] = {
+            "weights": weights(trainer.accelerator.unwrap_model(trainer.model)),
+            "state": loss.state_dict(),
+        }
+    return results
+
+
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes has saved."""
-    folder = tmp_path_factory.mktemp("ranks")
-    root = Path(__file__).parents[2]
-    processes = []
-    for rank in range(2):
-        environment = {
-            **os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "RANK": str(rank), "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
-        }  # fmt: skip
-        command = [sys.executable, _trainer_ranks.__file__, str(folder)]
-        processes.append(subprocess.Popen(command, cwd=root, env=environment, stderr=subprocess.PIPE))
-    try:
-        errors = [process.communicate(timeout=180)[1].decode() for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return on_ranks(run, 2, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("strategy", _trainer_ranks.strategies())
+@pytest.mark.parametrize("strategy", SHARED)
 def test_two_processes_train_as_one(ranks: list[dict[str, Any]], strategy: str) -> None:
     """Epochs of 10 texts in steps of 4, 4 and 2: the last has one part on each process."""
     first, second = (results[strategy] for results in ranks)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    loss = _trainer_ranks.strategies()[strategy]
+    loss = STRATEGIES[strategy]()
     one = plain(loss, size=4, n_steps=6)
     torch.testing.assert_close(first["state"], loss.state_dict(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["weights"], weights(one), rtol=1e-3, atol=5e-5)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[1]
 _RANK = """
 import importlib.util, os, pickle, sys
 import torch.distributed as dist
@@ -25,7 +25,7 @@ except Exception as error:
     outcome = RuntimeError(f"{type(error).__name__}: {error}")
 with open(f"{folder}/{rank}", "wb") as file:
     pickle.dump(outcome, file)
-os._exit(0)  # a rank may not wait for a dead one on its way out
+os._exit(0)  # gloo's destructor waits for dead ranks, and holds the GIL while its thread may want it
 """
 
 
@@ -36,7 +36,7 @@ def on_ranks(function: Any, size: int, folder: Path, *, timeout: float = 300.0) 
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", _RANK, str(folder), str(path), function.__name__, str(rank), str(size)],
-            env=environment,
+            env={**environment, **_torchrun(rank, size)},
             stderr=subprocess.PIPE,
         )
         for rank in range(size)
@@ -53,3 +53,11 @@ def on_ranks(function: Any, size: int, folder: Path, *, timeout: float = 300.0) 
         assert process.returncode in (0, 9), errors[rank]
         outcomes.append(pickle.loads((folder / str(rank)).read_bytes()) if process.returncode == 0 else None)
     return outcomes
+
+
+def _torchrun(rank: int, size: int) -> dict[str, str]:
+    """What torchrun would set; the ranks meet by a file, so that the port is not used."""
+    return {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
+    }  # fmt: skip
