@@ -15,10 +15,10 @@ groups, as an oracle of ``egtmetrics.features`` sees them, have given proportion
 ``unet``, their public weights through ``checkpoints``, folders and archives of images in ``images``, and the paper's
 settings in ``configurations``.
 
-For language models ``prompts`` makes rows of tokens, ``language`` loads models and fine-tunes them with LoRA,
-``trainer`` is a mixin for the Trainer of transformers, ``generation`` writes texts, ``biographies`` reads real ones,
-and ``table2`` repeats Table 2. These need the extra ``[language]`` and are imported by name. Groups are integers from 0
-everywhere, and -1 is a sample of which the oracle could not say.
+For language models ``causal_lm`` loads them and puts LoRA adapters into them, ``prompts`` makes rows of tokens,
+``language`` fine-tunes, ``trainer`` is a mixin for the Trainer of transformers, ``generation`` writes texts,
+``biographies`` reads real ones, and ``table2`` repeats Table 2. These need the extra ``[language]`` and are imported by
+name. Groups are integers from 0 everywhere, and -1 is a sample of which the oracle could not say.
 
 The modules import each other relatively: their folder lies beside ``egtmetrics``, not in it.
 """

@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from egtmetrics._models import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.report import write_whole
 
-from .language import describe_adapters, device_of, evaluating, halve, out_of_memory, prompt_states
+from .causal_lm import describe_adapters, device_of
+from .language import evaluating, halve, prompt_states
 from .loop import fingerprint
 from .prompts import ANSWER_START, prompt_tokens
 
@@ -125,7 +127,7 @@ def generate_texts(
     Examples
     --------
     >>> from egtmetrics.training.generation import Sampling, generate_texts
-    >>> from egtmetrics.training.language import load_causal_lm, packaged_model
+    >>> from egtmetrics.training.causal_lm import load_causal_lm, packaged_model
     >>> model, tokenizer = load_causal_lm(packaged_model())  # doctest: +SKIP
     >>> made = generate_texts(model, tokenizer, ["female"] * 100, path="women.jsonl")  # doctest: +SKIP
     >>> Sampling(temperature=0.0)

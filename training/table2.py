@@ -34,16 +34,9 @@ from egtmetrics.report import write_whole
 
 from ._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
 from .biographies import GROUPS, Biographies
+from .causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
 from .generation import Sampling, generate_texts
-from .language import (
-    LoRASettings,
-    add_lora,
-    load_causal_lm,
-    losses_of_texts,
-    packaged_model,
-    save_adapter,
-    train_language_model,
-)
+from .language import losses_of_texts, train_language_model
 from .losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from .prompts import PromptedTexts, tokenise
 

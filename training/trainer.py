@@ -17,7 +17,8 @@ from torch import Tensor
 
 from egtmetrics.report import write_whole
 
-from .language import answer_losses, import_extra
+from .causal_lm import import_extra
+from .language import answer_losses
 from .loop import describe_loss, read_checkpoint, to_bytes
 from .losses import GroupLoss
 

@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._atomic import write_whole
+from egtmetrics._models import first_line, out_of_memory
 
 Item = TypeVar("Item")
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 class CacheWarning(UserWarning):
@@ -106,30 +105,19 @@ class Batches:
         start = 0
         while start < len(items):
             batch = items[start : start + self.size]
-            try:
+            with out_of_memory() as failed:
                 parts.append(np.asarray(forward(batch), dtype=np.float32))
-            except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise MemoryError(
-                        f"encoding does not fit into memory even one at a time ({first_line(error)}); use a smaller "
-                        "model, smaller or shorter inputs, or another device"
-                    ) from error
-                self.size = len(batch) // 2
-            else:
                 start += len(batch)
+            if not failed:
                 continue
-            _free()  # outside the handler, where the failed batch is no longer referred to
+            if len(batch) == 1:
+                raise MemoryError(
+                    f"encoding does not fit into memory even one at a time ({failed[0]}); use a smaller model, smaller "
+                    "or shorter inputs, or another device"
+                )
+            self.size = len(batch) // 2
+            _free()
         return np.concatenate(parts)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def content_hash(*parts: bytes) -> bytes:

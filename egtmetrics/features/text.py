@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from egtmetrics._models import first_line, loading_quietly
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features._cache import Batches, FeatureCache, check_device, check_finite, content_hash, first_line
+from egtmetrics.features._cache import Batches, FeatureCache, check_device, check_finite, content_hash
 
 
 class TruncationWarning(UserWarning):
@@ -195,7 +195,6 @@ def _check_texts(texts: Sequence[str]) -> Sequence[str]:
 
 def _load(model: str | Path | None, device: Any) -> Any:
     try:
-        import torch
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError("encoding texts needs sentence-transformers; pip install 'egtmetrics[text]'") from error
@@ -217,7 +216,7 @@ def _load(model: str | Path | None, device: Any) -> Any:
             "Face hub"
         )
     try:
-        with torch.random.fork_rng(devices=[]), _no_loading_bar():
+        with loading_quietly():
             return SentenceTransformer(str(source) if source.is_dir() else str(model), device=device)
     except Exception as error:  # of the hub, of transformers, of each format of weights
         what = "is a folder without a model" if source.is_dir() else "is neither a folder nor fetched from the hub"
@@ -225,21 +224,6 @@ def _load(model: str | Path | None, device: Any) -> Any:
             f"model={model} {what} ({first_line(error)}); pass the folder of a sentence-transformers model, or its "
             "name on the Hugging Face hub"
         ) from error
-
-
-@contextlib.contextmanager
-def _no_loading_bar() -> Iterator[None]:
-    """Without the bar of transformers, which does not ask whether anybody looks."""
-    import transformers.utils
-
-    logging: Any = transformers.utils.logging  # untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _model_hash(model: Any) -> str:

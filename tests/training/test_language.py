@@ -26,18 +26,15 @@ from egtmetrics.training import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, R
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from egtmetrics.training.language import (
-    LanguageRun,
+from egtmetrics.training.causal_lm import (
     LoRASettings,
     add_lora,
-    answer_losses,
     load_adapter,
     load_causal_lm,
-    losses_of_texts,
     packaged_model,
     save_adapter,
-    train_language_model,
 )
+from egtmetrics.training.language import LanguageRun, answer_losses, losses_of_texts, train_language_model
 from egtmetrics.training.prompts import PromptedTexts, tokenise
 from tests.training import _tiny
 

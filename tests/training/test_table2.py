@@ -33,7 +33,8 @@ from egtmetrics.report.table2 import describe_samples, describe_table2
 from egtmetrics.training import biographies as biographies_module
 from egtmetrics.training import table2
 from egtmetrics.training.biographies import GROUPS, Biographies
-from egtmetrics.training.language import load_adapter, load_causal_lm, losses_of_texts
+from egtmetrics.training.causal_lm import load_adapter, load_causal_lm
+from egtmetrics.training.language import losses_of_texts
 from egtmetrics.training.prompts import tokenise
 from egtmetrics.training.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
 from tests.training import _tiny

@@ -22,7 +22,8 @@ pytest.importorskip("accelerate")
 
 from transformers import Trainer, TrainingArguments
 
-from egtmetrics.training.language import add_lora, answer_losses, losses_of_texts
+from egtmetrics.training.causal_lm import add_lora
+from egtmetrics.training.language import answer_losses, losses_of_texts
 from egtmetrics.training.prompts import tokenise
 from egtmetrics.training.trainer import GroupLossTrainerMixin
 from tests._ranks import on_ranks
