@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +31,24 @@ class DataArgument(argparse.Action):
             expected = f"one path, as in {option_string} {name} PATH" if _DATA_WITH_PATH[name] else "no path"
             raise argparse.ArgumentError(self, f"{name} takes {expected}, got {len(paths)}")
         setattr(namespace, self.dest, (name, Path(paths[0]) if paths else None))
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    help: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """Add the parser of a command, the lines of its epilog as they are."""
+    kind = argparse.RawDescriptionHelpFormatter
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=description, epilog=epilog, formatter_class=kind
+    )
+    parser.set_defaults(run=run)
+    return parser
 
 
 def check_writable(paths: Sequence[Path]) -> None:

@@ -51,6 +51,12 @@ class Evaluation(NamedTuple):
     provenance: Mapping[str, Any]
 
 
+def add_sides(parser: argparse.ArgumentParser, file: str) -> None:
+    """Add REAL and FAKE; ``file`` says what each is, with ``{}`` in the place of the side."""
+    parser.add_argument("real", metavar="REAL", help=file.format("real"))
+    parser.add_argument("fake", metavar="FAKE", help=file.format("generated"))
+
+
 def add_file_options(parser: argparse.ArgumentParser) -> Any:
     """Add the options that say where groups and features are in files; return their group for the others."""
     data = parser.add_argument_group("data")

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from egtmetrics.cli._common import Commands
-from egtmetrics.cli._evaluation import add_file_options, add_options, check_options, evaluate_and_write, read_samples
+from egtmetrics.cli._common import Commands, add_command
+from egtmetrics.cli._evaluation import (
+    add_file_options,
+    add_options,
+    add_sides,
+    check_options,
+    evaluate_and_write,
+    read_samples,
+)
 
 _EPILOG = """\
 files:
@@ -23,16 +30,15 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    evaluate = commands.add_parser(
+    evaluate = add_command(
+        commands,
         "evaluate",
+        _evaluate,
         help="compare real and generated features, group by group",
         description="Compare real and generated features, overall and group by group, and print every disparity.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    evaluate.set_defaults(run=_evaluate)
-    evaluate.add_argument("real", metavar="REAL", help="file with the features of the real samples")
-    evaluate.add_argument("fake", metavar="FAKE", help="file with the features of the generated samples")
+    add_sides(evaluate, "file with the features of the {} samples")
     add_options(evaluate, add_file_options(evaluate))
 
 

