@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,3 +56,21 @@ def beyond_noise(title: str, values: Mapping[str, NDArray[np.float64]], n_seeds:
         f"{(1 - LEVEL) * len(tested):.1f} would by chance."
     )
     return "\n".join([head, *(f"  {line}" for line in found)])
+
+
+def signed_gaps(groups: Sequence[str]) -> dict[str, tuple[Callable[[pd.DataFrame], Any], str, float]]:
+    """By name: signed gap of the first two groups as a function of runs, column of the disparity, scale."""
+
+    def gap(*scores: str) -> Callable[[pd.DataFrame], Any]:
+        first, second = ([f"{score}/{group}" for score in scores] for group in groups[:2])
+        return lambda runs: runs[first].sum(axis=1, skipna=False) - runs[second].sum(axis=1, skipna=False)
+
+    compared = {"FID": (gap("fid.fid"), "fid.delta_fid", 1.0)}
+    for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
+        p, r = f"{metric}.precision", f"{metric}.recall"
+        compared |= {
+            f"{name} P": (gap(p), f"{metric}.delta_p", 100.0),
+            f"{name} R": (gap(r), f"{metric}.delta_r", 100.0),
+            f"{name} P + R": (gap(p, r), f"{metric}.delta_pr", 100.0),
+        }
+    return compared

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, table, worst, worst_losses
+from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
 from egtmetrics.report.figures import COLORS, figure_class
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
     for (generation, method), chosen in runs.groupby(["generation", "method"], sort=False):
         before = runs[(runs["generation"] == generation) & (runs["method"] == baseline)].set_index("seed")
         after = chosen.set_index("seed")
-        for name, (signed, disparity, scale) in _compared(groups).items():
+        for name, (signed, disparity, scale) in signed_gaps(groups).items():
             gaps[f"{method} at {generation}, {name}"] = scale * signed(after).to_numpy()
             if method != baseline:
                 change = scale * (after[disparity] - before[disparity]).to_numpy()
@@ -250,24 +250,6 @@ def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
         f"Changes of a disparity against {baseline}, paired by seed, beyond their noise": changes,
     }
     return [beyond_noise(title, values, n_seeds) for title, values in titles.items()]
-
-
-def _compared(groups: Sequence[str]) -> dict[str, tuple[Callable[[pd.DataFrame], Any], str, float]]:
-    """By name: signed gap of the first two groups as a function of runs, column of the disparity, scale."""
-
-    def gap(*scores: str) -> Callable[[pd.DataFrame], Any]:
-        first, second = ([f"{score}/{group}" for score in scores] for group in groups[:2])
-        return lambda runs: runs[first].sum(axis=1) - runs[second].sum(axis=1)
-
-    compared = {"FID": (gap("fid.fid"), "fid.delta_fid", 1.0)}
-    for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
-        p, r = f"{metric}.precision", f"{metric}.recall"
-        compared |= {
-            f"{name} P": (gap(p), f"{metric}.delta_p", 100.0),
-            f"{name} R": (gap(r), f"{metric}.delta_r", 100.0),
-            f"{name} P + R": (gap(p, r), f"{metric}.delta_pr", 100.0),
-        }
-    return compared
 
 
 def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, table, worst, worst_losses
+from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
 from egtmetrics.report.figures import plot_precision_recall
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _noise(runs: pd.DataFrame) -> list[str]:
     changes: dict[str, NDArray[np.float64]] = {}
     for method, chosen in models[models["method"] != _BASELINE].groupby("method", sort=False):
         after = chosen.set_index("seed")
-        for name, (_, disparity, scale) in _compared().items():
+        for name, (_, disparity, scale) in signed_gaps(_GROUPS).items():
             changes[f"{method}, δ of {name}"] = scale * (after[disparity] - before[disparity]).to_numpy()
     return [*lines, beyond_noise(f"Changes of a disparity against {_BASELINE}, paired by seed", changes, n_seeds)]
 
@@ -196,7 +196,7 @@ def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(real) - 1))
     tested, found = 0, []
     spread = []
-    for name, (signed, _, scale) in _compared().items():
+    for name, (signed, _, scale) in signed_gaps(_GROUPS).items():
         of_real = scale * signed(real)
         spread.append(f"{name} {of_real.mean():+.3g} ± {of_real.std():.2g}")
         for method, chosen in models.groupby("method", sort=False):
@@ -216,24 +216,6 @@ def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
         f"{(1 - LEVEL) * tested:.1f} would by chance."
     )
     return "\n".join([head, *(f"  {line}" for line in found), f"  Real texts: {', '.join(spread)}"])
-
-
-def _compared() -> dict[str, tuple[Callable[[pd.DataFrame], Any], str, float]]:
-    """By name: signed gap of the groups as a function of runs, column of the disparity, scale."""
-
-    def gap(*scores: str) -> Callable[[pd.DataFrame], Any]:
-        first, second = ([f"{score}/{group}" for score in scores] for group in _GROUPS)
-        return lambda runs: runs[first].sum(axis=1, skipna=False) - runs[second].sum(axis=1, skipna=False)
-
-    compared = {"FID": (gap("fid.fid"), "fid.delta_fid", 1.0)}
-    for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
-        p, r = f"{metric}.precision", f"{metric}.recall"
-        compared |= {
-            f"{name} P": (gap(p), f"{metric}.delta_p", 100.0),
-            f"{name} R": (gap(r), f"{metric}.delta_r", 100.0),
-            f"{name} P + R": (gap(p, r), f"{metric}.delta_pr", 100.0),
-        }
-    return compared
 
 
 def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
