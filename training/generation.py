@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from egtmetrics._models import out_of_memory
+from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.report import write_whole
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from egtmetrics._models import out_of_memory
+from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.report import write_whole
 

@@ -119,7 +119,7 @@ def _read(path: str, spec: str, text_key: str) -> _Texts:
     texts = columns[text_key].tolist()
     for number, text in enumerate(texts, start=1):
         if text is None or not text.strip():
-            raise ValueError(f"{path}: text {number} is empty; remove it, or fill it in")
+            raise ValueError(f"{path}: text {number} is empty or has no {text_key!r}; remove it, or fill it in")
     if by_oracle:
         groups = pd.DataFrame({"gender": _by_oracle(oracle, texts, columns[name_key].tolist() if name_key else None)})
     else:

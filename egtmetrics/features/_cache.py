@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._atomic import write_whole
-from egtmetrics._models import first_line, out_of_memory
+from egtmetrics._errors import first_line, out_of_memory
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from egtmetrics._models import first_line, is_out_of_memory
+from egtmetrics._errors import first_line, is_out_of_memory
 from egtmetrics._validation import check_positive_int
 from egtmetrics.features._cache import (
     Batches,

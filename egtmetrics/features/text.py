@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from egtmetrics._models import first_line, loading_quietly
+from egtmetrics._errors import first_line
+from egtmetrics._models import loading_quietly
 from egtmetrics._validation import check_positive_int
 from egtmetrics.features._cache import Batches, FeatureCache, check_device, check_finite, content_hash
 

