@@ -215,6 +215,7 @@ def _sample(
     start = prompt_states(model, torch.tensor([list(prompt)], device=device))
     states, logits = start.past_key_values, start.logits[:, -1].expand(len(uniforms), -1)
     states.batch_repeat_interleave(len(uniforms))
+    _reserve(states, uniforms.shape[1])
     answers: list[list[int]] = [[] for _ in uniforms]
     going = torch.arange(len(uniforms), device=device)
     for place in range(uniforms.shape[1]):
@@ -229,6 +230,42 @@ def _sample(
             states.batch_select_indices(kept)
         logits = model(input_ids=tokens[:, None], past_key_values=states, use_cache=True).logits[:, -1]
     return answers
+
+
+def _reserve(states: Any, n_tokens: int) -> None:
+    """Let the layers of a cache, but for sliding windows, take ``n_tokens`` more without being copied for each."""
+    from transformers.cache_utils import DynamicLayer
+
+    class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+        """Keys and values are the first columns of longer arrays."""
+
+        def __init__(self, layer: Any) -> None:
+            super().__init__()
+            self.lazy_initialization(layer.keys, layer.values)
+            self.keys, self.values = layer.keys, layer.values
+            self.room = layer.keys.shape[-2] + n_tokens
+            self.batch_select_indices(slice(None))
+
+        def batch_select_indices(self, indices: Any) -> None:
+            self.keys, self.values = self._with_room(self.keys[indices]), self._with_room(self.values[indices])
+
+        def _with_room(self, used: Tensor) -> Tensor:
+            n, heads, length, width = used.shape
+            whole = used.new_empty(n, heads, self.room, width)
+            whole[..., :length, :] = used
+            return whole[..., :length, :]
+
+        def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+            self.keys, self.values = self._appended(self.keys, key_states), self._appended(self.values, value_states)
+            return self.keys, self.values
+
+        def _appended(self, used: Tensor, new: Tensor) -> Tensor:
+            length = used.shape[-2] + new.shape[-2]
+            longer = used.as_strided((*used.shape[:-2], length, used.shape[-1]), used.stride())
+            longer[..., used.shape[-2] :, :] = new
+            return longer
+
+    states.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in states.layers]
 
 
 def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
-from egtmetrics.training.generation import GeneratedTexts, Sampling, generate_texts
+from egtmetrics.training.generation import GeneratedTexts, Sampling, _reserve, generate_texts
+from egtmetrics.training.language import prompt_states
 from egtmetrics.training.prompts import prompt_tokens
 from tests.training import _tiny
 
@@ -257,3 +258,16 @@ def test_a_model_without_an_end_is_refused(tmp_path: Path) -> None:
     model.generation_config.eos_token_id = tokenizer.eos_token = None
     with pytest.raises(ValueError, match="names a token that ends an answer"):
         generate_texts(model, tokenizer, [None], path=tmp_path / "t")
+
+
+def test_the_states_of_a_batch_are_not_copied_for_every_token() -> None:
+    model = build()
+    states = prompt_states(model, torch.tensor([prompt_tokens(TOKENIZER)])).past_key_values
+    states.batch_repeat_interleave(3)
+    _reserve(states, 4)
+    places = [layer.keys.data_ptr() for layer in states.layers]
+    with torch.no_grad():
+        for _ in range(4):
+            model(input_ids=torch.ones(3, 1, dtype=torch.long), past_key_values=states, use_cache=True)
+    assert [layer.keys.data_ptr() for layer in states.layers] == places
+    assert states.get_seq_length() == len(prompt_tokens(TOKENIZER)) + 4
