@@ -5,6 +5,7 @@ fake one. What the paper leaves open (factors, units, ties, the odds that do not
 ``docs/adr/0007-divergence-conventions.md``.
 """
 
+from egtmetrics.divergences.codebook import Codebook, quantize
 from egtmetrics.divergences.decomposition import Decomposition, decompose
 from egtmetrics.divergences.density_ratio import (
     classifier_f_divergence,
@@ -13,6 +14,15 @@ from egtmetrics.divergences.density_ratio import (
 )
 from egtmetrics.divergences.estimates import DivergenceEstimate, DivergenceEstimateWarning
 from egtmetrics.divergences.exact import f_divergence
+from egtmetrics.divergences.frontiers import (
+    FRONTIER_INTEGRAL,
+    FrontierIntegralResult,
+    MauveResult,
+    PRDResult,
+    frontier_integral,
+    mauve,
+    precision_recall_distributions,
+)
 from egtmetrics.divergences.generators import (
     FGenerator,
     alpha_divergence,
@@ -23,18 +33,7 @@ from egtmetrics.divergences.generators import (
     user_generator,
 )
 from egtmetrics.divergences.neighbors import knn_f_divergence, knn_ratio_f_divergence
-from egtmetrics.divergences.quantized import (
-    FRONTIER_INTEGRAL,
-    Codebook,
-    FrontierIntegralResult,
-    MauveResult,
-    PRDResult,
-    frontier_integral,
-    mauve,
-    precision_recall_distributions,
-    quantize,
-    quantized_f_divergence,
-)
+from egtmetrics.divergences.quantized import quantized_f_divergence
 from egtmetrics.divergences.theory import (
     TwoLevelModel,
     UnequalModel,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_number, check_positive_int, check_real_fake
 from egtmetrics.divergences import decompose, f_divergence
+from egtmetrics.divergences.codebook import quantize
 from egtmetrics.divergences.decomposition import Decomposition
-from egtmetrics.divergences.quantized import quantize
 from egtmetrics.groups._assignment import assign_groups
 from egtmetrics.ops import BackendName, select_backend, take_rows
 

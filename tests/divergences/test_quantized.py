@@ -28,7 +28,7 @@ from egtmetrics.divergences import (
     quantized_f_divergence,
     user_generator,
 )
-from egtmetrics.divergences.quantized import frontier_area
+from egtmetrics.divergences.frontiers import frontier_area
 from egtmetrics.groups import GenerativeMetricFrame
 from tests import _golden
 from tests.strategies import SiteSamples, lattice_pairs, site_samples

@@ -1,0 +1,213 @@
+"""A codebook which two sets share, and their histograms on it.
+
+How many real and how many fake points lie nearest to each of K centres, found by k-means on both sets together. The
+distinct rows are clustered, in an order that depends on nothing but the set of rows: swapping real and fake, or
+shuffling either, changes nothing, and equal rows share a code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import ThreadpoolController
+
+from egtmetrics._order import canonical_order
+from egtmetrics._random import RandomState, check_random_state
+from egtmetrics._validation import check_positive_int, check_real_fake
+from egtmetrics.divergences.generators import Values
+from egtmetrics.ops import Features
+
+KMeansLibrary: TypeAlias = Literal["sklearn", "faiss"]
+Counts: TypeAlias = NDArray[np.int64]
+
+_THREADS = ThreadpoolController()
+_MAX_ROUNDS = 300
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Codebook:
+    """Centres of k-means on two sets together, and which of them each row lies nearest to."""
+
+    centers: Values
+    """``(K, d)``"""
+    real_codes: NDArray[np.int64]
+    """``(n,)``, from 0 to K - 1."""
+    fake_codes: NDArray[np.int64]
+
+    @property
+    def real_counts(self) -> Counts:
+        """Histogram ``(K,)`` of the real set."""
+        return np.bincount(self.real_codes, minlength=len(self.centers))
+
+    @property
+    def fake_counts(self) -> Counts:
+        """Histogram ``(K,)`` of the fake set."""
+        return np.bincount(self.fake_codes, minlength=len(self.centers))
+
+
+def quantize(
+    real: Any,
+    fake: Any,
+    *,
+    n_clusters: int,
+    kmeans: KMeansLibrary = "sklearn",
+    random_state: RandomState = None,
+) -> Codebook:
+    """Cluster both sets together by k-means.
+
+    Parameters
+    ----------
+    real, fake
+        Features ``(n, d)`` and ``(m, d)`` from one encoder.
+    n_clusters
+        K, at most the number of distinct rows.
+    kmeans
+        ``"sklearn"`` or ``"faiss"``, which must be installed and is many times faster for a thousand clusters. They
+        find different codebooks, so the choice does not depend on what happens to be installed. scikit-learn runs on
+        one thread here, since its sums depend on how many there are.
+    random_state
+        Seeds k-means. One integer gives one codebook for one pair of sets, in either order of the arguments and of the
+        rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an unknown option.
+    ImportError
+        If faiss is asked for and not installed.
+
+    Notes
+    -----
+    Lloyd's algorithm from one k-means++ (faiss: random) start, at most 300 rounds. Time O((n + m) K d) a round, memory
+    a sorted copy of the features.
+
+    Examples
+    --------
+    >>> codebook = quantize([[0.0], [0.1], [5.0]], [[5.1], [0.2]], n_clusters=2, random_state=0)
+    >>> sorted(codebook.centers.round(6).ravel().tolist())
+    [0.1, 5.05]
+    >>> bool(codebook.real_codes[2] == codebook.fake_codes[0] != codebook.real_codes[0])
+    True
+    """
+    union = distinct_union(*check_real_fake(real, fake))
+    n_clusters = check_clusters(n_clusters, union)
+    return cluster(union, union.rows, n_clusters, kmeans, check_random_state(random_state))
+
+
+class DistinctRows(NamedTuple):
+    """The distinct rows of two sets, in canonical order."""
+
+    rows: Features
+    """``(U, d)``"""
+    weights: Values
+    """How often each row occurs in both sets together."""
+    real_ids: NDArray[np.int64]
+    """Which of the rows each real row is, ``(n,)``."""
+    fake_ids: NDArray[np.int64]
+
+
+class Histograms(NamedTuple):
+    """Counts of both sets on one codebook per clustering, ``(S, K)``."""
+
+    real_counts: Counts
+    fake_counts: Counts
+
+    @property
+    def n_real(self) -> int:
+        return int(self.real_counts[0].sum())
+
+    @property
+    def n_fake(self) -> int:
+        return int(self.fake_counts[0].sum())
+
+    @property
+    def n_clusters(self) -> int:
+        return int(self.real_counts.shape[1])
+
+    def pmfs(self, smoothing: float) -> zip[tuple[Values, Values]]:
+        return zip(pmf(self.real_counts, smoothing), pmf(self.fake_counts, smoothing), strict=True)
+
+
+def distinct_union(real: Features, fake: Features) -> DistinctRows:
+    union = np.concatenate([real, fake])
+    order = canonical_order(union)
+    union = union[order]
+    starts = np.concatenate([[True], (union[1:] != union[:-1]).any(axis=1)])
+    ids = np.empty(len(union), dtype=np.int64)
+    ids[order] = np.cumsum(starts) - 1
+    return DistinctRows(union[starts], np.bincount(ids).astype(np.float64), ids[: len(real)], ids[len(real) :])
+
+
+def check_clusters(n_clusters: Any, union: DistinctRows, *, default: int | None = None) -> int:
+    if n_clusters is None and default is not None:
+        return min(max(2, default), len(union.rows))
+    checked = check_positive_int(n_clusters, "n_clusters")
+    if checked > len(union.rows):
+        raise ValueError(
+            f"n_clusters={checked}, but real and fake have {len(union.rows)} distinct rows together; pass at most as "
+            "many"
+        )
+    return checked
+
+
+def cluster(
+    union: DistinctRows, points: Features, n_clusters: int, kmeans: KMeansLibrary, rng: np.random.Generator
+) -> Codebook:
+    """Cluster ``points``, which stand for the rows of ``union``."""
+    if kmeans not in get_args(KMeansLibrary):
+        raise ValueError(f"kmeans={kmeans!r} is unknown; choose one of {', '.join(map(repr, get_args(KMeansLibrary)))}")
+    seed = int(rng.integers(2**31))
+    run = _run_sklearn if kmeans == "sklearn" else _run_faiss
+    codes, centers = run(points, union.weights, n_clusters, seed)
+    return Codebook(centers=centers, real_codes=codes[union.real_ids], fake_codes=codes[union.fake_ids])
+
+
+def _run_sklearn(points: Features, weights: Values, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Values]:
+    model = KMeans(n_clusters, n_init=1, max_iter=_MAX_ROUNDS, random_state=seed)
+    with warnings.catch_warnings(), _THREADS.limit(limits=1, user_api="openmp"):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # points may coincide after a projection: empty clusters
+        model.fit(points, sample_weight=weights)
+    return model.labels_.astype(np.int64), model.cluster_centers_.astype(np.float64)
+
+
+def _run_faiss(points: Features, weights: Values, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Values]:
+    try:
+        import faiss
+    except ImportError as error:
+        raise ImportError("kmeans='faiss' needs faiss; install faiss-cpu, or pass kmeans='sklearn'") from error
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    model = faiss.Kmeans(
+        points.shape[1],
+        n_clusters,
+        niter=_MAX_ROUNDS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(points),
+    )
+    model.train(points, weights=weights.astype(np.float32))
+    _, codes = model.index.search(points, 1)
+    return codes[:, 0].astype(np.int64), np.asarray(model.centroids, dtype=np.float64)
+
+
+def histograms_of(
+    union: DistinctRows,
+    points: Features,
+    n_clusters: int,
+    n_clusterings: int,
+    kmeans: KMeansLibrary,
+    rng: np.random.Generator,
+) -> Histograms:
+    n_clusterings = check_positive_int(n_clusterings, "n_clusterings")
+    codebooks = [cluster(union, points, n_clusters, kmeans, rng) for _ in range(n_clusterings)]
+    return Histograms(np.stack([c.real_counts for c in codebooks]), np.stack([c.fake_counts for c in codebooks]))
+
+
+def pmf(counts: Counts, smoothing: float) -> Values:
+    smoothed = counts + smoothing
+    return np.asarray(smoothed / smoothed.sum(axis=-1, keepdims=True))
