@@ -11,6 +11,7 @@ matrix product of the same shape, or for the divergences the generation of the r
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import json
 import os
@@ -317,12 +318,54 @@ def bench_paper(scale: float) -> list[Row]:
     return [{**entry, "wanted_seconds": 900}]
 
 
+def bench_intervals(scale: float) -> list[Row]:
+    """What an interval adds to the scores, against calling the metric on the same random halves."""
+    from egtmetrics import precision_recall_density_coverage, topp_precision_recall
+    from egtmetrics.metrics._halves import spread
+
+    rng = np.random.default_rng(0)
+    rows = []
+    for name, metric, n, d, n_projections in (
+        ("TopP&R", functools.partial(topp_precision_recall, random_state=0), int(2_000 * scale), 64, 10),
+        ("precision, recall, density, coverage", precision_recall_density_coverage, int(10_000 * scale), 768, 1),
+    ):
+        real = rng.normal(size=(n, d)).astype(np.float32)
+        fake = (0.9 * rng.normal(size=(n, d))).astype(np.float32)
+        result = metric(real, fake)
+
+        def variances(function: Any, n_splits: int, real: Any = real, fake: Any = fake, result: Any = result) -> Any:
+            draws = np.random.default_rng(1)
+            return spread(function, result, real, fake, n_splits=n_splits, rng=draws).data.diagonal()
+
+        def unknown(x: Any, y: Any, metric: Any = metric) -> Any:  # so that the shortcut is not taken
+            return metric(x, y)
+
+        few = 2 if name == "TopP&R" else 5
+        if name != "TopP&R":  # there the shortcut smooths the halves' bandwidths, so they agree in the mean alone
+            np.testing.assert_allclose(variances(metric, few), variances(unknown, few), rtol=1e-9)
+        called = seconds(lambda f=variances, g=unknown, k=few: f(g, k), repeats=1) * 100 / few
+        rows.append(
+            row(
+                f"variance of {name} from 100 pairs of halves, n = {n}, d = {d}",
+                seconds(lambda f=variances, g=metric: f(g, 100), repeats=2),
+                {
+                    f"the metric on 200 halves (timed on {2 * few})": called,
+                    "one evaluation": seconds(lambda g=metric, x=real, y=fake: g(x, y), repeats=2),
+                },
+                wanted={},
+                ceiling=n_projections * 4 * gemm_seconds(n, n, min(d, 32 if n_projections > 1 else d) + 100),
+            )
+        )
+    return rows
+
+
 SECTIONS: dict[str, Callable[[float], list[Row]]] = {
     "topp": bench_topp,
     "memory": bench_memory,
     "neighbors": bench_neighbors,
     "prdc": bench_prdc,
     "divergences": bench_divergences,
+    "intervals": bench_intervals,
     "paper": bench_paper,
 }
 
@@ -347,12 +390,13 @@ def table(rows: list[Row]) -> str:
 def machine() -> dict[str, Any]:
     from egtmetrics.ops._native import native_module
 
-    packages = ("egtmetrics", "numpy", "torch", "faiss-cpu", "scikit-learn", "prdc", "top-pr", "torch-fidelity")
+    packages = {"egtmetrics", "numpy", "torch", "faiss-cpu", "scikit-learn", "prdc", "top-pr", "torch-fidelity"}
+    found = sorted(packages & {str(found.name) for found in importlib.metadata.distributions()})
     return {
         "processor": f"{len(os.sched_getaffinity(0))} cores of a shared {platform.machine()} server, no GPU",
         "kernels": native_module().build_info(),
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {name: importlib.metadata.version(name) for name in found},
     }
 
 
@@ -364,19 +408,31 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[Row] = []
     for name in tqdm(arguments.only.split(","), desc="benchmarks"):
-        rows += SECTIONS[name](arguments.scale)
-    text = table(rows)
-    description = machine()
-    print(text)
+        rows += [{"section": name, **entry} for entry in SECTIONS[name](arguments.scale)]
+    print(table(rows))
     if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        report = {"machine": description, "command": "make bench", "rows": rows}
-        (arguments.out / "cpu.json").write_text(json.dumps(report, indent=1) + "\n")
-        kernels = description["kernels"]
-        note = (
-            f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `make bench`.\n"
-        )
-        (arguments.out / "cpu.md").write_text(f"{text}\n\n{note}")
+        write(arguments.out, rows)
+
+
+def write(folder: Path, rows: list[Row]) -> None:
+    """Put the rows in the place of those of the same sections that were recorded before."""
+    from egtmetrics.report import write_whole
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "cpu.json"
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    new = {entry["section"] for entry in rows}
+    rows = sorted(
+        [*(r for r in before if r["section"] not in new), *rows], key=lambda r: [*SECTIONS].index(r["section"])
+    )
+    description = machine()
+    kernels = description["kernels"]
+    write_whole(path, json.dumps({"machine": description, "command": "make bench", "rows": rows}, indent=1) + "\n")
+    note = (
+        f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `make bench`; what "
+        "stands in one row was timed in one run.\n"
+    )
+    write_whole(folder / "cpu.md", f"{table(rows)}\n\n{note}")
 
 
 if __name__ == "__main__":
