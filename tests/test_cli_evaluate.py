@@ -238,7 +238,7 @@ REFUSED_TEXTS = {
         ["evaluate-text", "t.txt", "fake.jsonl", "--groups", "age"],
         "t.txt: a .txt file holds one text",
     ),
-    "empty text": (["evaluate-text", "empty.jsonl", "fake.jsonl", *ORACLE], "empty.jsonl: text 2 is empty or has no 'text'"),
+    "empty text": (["evaluate-text", "empty.jsonl", "fake.jsonl", *ORACLE], "text 2 is empty or has no 'text'"),
     "no JSON": (["evaluate-text", "t.jsonl", "fake.jsonl", *ORACLE], "t.jsonl: line 1 is no JSON"),
     "nobody in a group": (
         ["evaluate-text", "t.txt", "fake.jsonl", *ORACLE],

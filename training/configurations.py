@@ -6,7 +6,7 @@ import dataclasses
 import importlib.resources
 import inspect
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,20 +141,30 @@ def read_configuration(source: str | Path) -> ImageConfiguration:
     >>> run = train(prepared.denoiser, images, groups, prepared.loss.cuda(), prepared.noise,
     ...     n_steps=40_000, labels=prepared.labels, checkpoint="min-max.pt", **prepared.options)  # doctest: +SKIP
     """
+    needed = [f"{table}.{key}" for table, keys in _TABLES.items() for key in keys if table != "network"]
+    tables = read_tables(source, _TABLES, needed=[*needed, "network.resolution"])
+    network = {key: tuple(value) if isinstance(value, list) else value for key, value in tables["network"].items()}
+    return ImageConfiguration(**{**tables, "network": network})
+
+
+def read_tables(source: str | Path, keys: Mapping[str, Sequence[str]], *, needed: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a TOML file, or one of the package by its name, whose tables may have these ``keys`` and no other.
+
+    ``needed`` are those that must be there, as ``"table.key"``.
+    """
     packaged = importlib.resources.files("egtmetrics.training") / "configs" / f"{source}.toml"
-    is_packaged = isinstance(source, str) and source.replace("-", "").isalnum() and packaged.is_file()
+    is_packaged = isinstance(source, str) and "/" not in source and packaged.is_file()
     text = packaged.read_text() if is_packaged else Path(source).read_text()
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source} is no TOML file: {error}") from error
-    given = {f"{table}.{key}" for table, keys in tables.items() for key in (keys if isinstance(keys, dict) else [""])}
-    known = {f"{table}.{key}" for table, keys in _TABLES.items() for key in keys}
-    needed = {name for name in known if not name.startswith("network.")} | {"network.resolution"}
-    if given - known or needed - given:
+    given = {f"{table}.{key}" for table, has in tables.items() for key in (has if isinstance(has, dict) else [""])}
+    known = {f"{table}.{key}" for table, names in keys.items() for key in names}
+    missing = set(needed) - given
+    if given - known or missing:
         raise ValueError(
-            f"{source} has the unknown keys {sorted(given - known)} and lacks {sorted(needed - given)}; the keys are "
+            f"{source} has the unknown keys {sorted(given - known)} and lacks {sorted(missing)}; the keys are "
             f"{', '.join(sorted(known))}"
         )
-    network = {key: tuple(value) if isinstance(value, list) else value for key, value in tables["network"].items()}
-    return ImageConfiguration(**{**tables, "network": network})
+    return tables

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.resources
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +34,7 @@ from egtmetrics.report import write_whole
 from ._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
 from .biographies import GROUPS, Biographies
 from .causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
+from .configurations import read_tables
 from .generation import Sampling, generate_texts
 from .language import losses_of_texts, train_language_model
 from .losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
@@ -170,19 +170,7 @@ def read_table2_settings(source: str | Path) -> Table2Settings:
     >>> settings.model, settings.rank, settings.n_epochs, settings.batch_size, settings.learning_rate
     ('meta-llama/Llama-3.2-1B-Instruct', 8, 6, 64, 0.0001)
     """
-    packaged = importlib.resources.files("egtmetrics.training") / "configs" / f"{source}.toml"
-    is_packaged = isinstance(source, str) and "/" not in source and packaged.is_file()
-    text = packaged.read_text() if is_packaged else Path(source).read_text()
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{source} is no TOML file: {error}") from error
-    given = {f"{table}.{key}" for table, keys in tables.items() for key in (keys if isinstance(keys, dict) else [""])}
-    known = {f"{table}.{key}" for table, keys in _TABLES.items() for key in keys}
-    if given - known:
-        raise ValueError(
-            f"{source} has the unknown keys {sorted(given - known)}; the keys are {', '.join(sorted(known))}"
-        )
+    tables = read_tables(source, _TABLES)
     return Table2Settings(**{key: value for keys in tables.values() for key, value in keys.items()})
 
 

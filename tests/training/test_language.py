@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -36,6 +34,7 @@ from egtmetrics.training.causal_lm import (
 )
 from egtmetrics.training.language import LanguageRun, answer_losses, losses_of_texts, train_language_model
 from egtmetrics.training.prompts import PromptedTexts, tokenise
+from tests._killing import kill_when
 from tests.training import _tiny
 
 TOKENIZER = _tiny.tokenizer()
@@ -261,17 +260,7 @@ def test_a_run_in_pieces_is_the_whole_run_bit_for_bit(strategy: str, tmp_path: P
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
-    root = Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, __file__, str(path)], cwd=root, env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while not path.exists() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.01)
-        time.sleep(0.3)
-    finally:
-        process.kill()
-        process.wait()
+    kill_when(path.exists, [sys.executable, __file__, path])  # the last lines of this file
     step = torch.load(path, weights_only=True)["step"]
     assert step >= 1
     threads = torch.get_num_threads()

@@ -6,9 +6,7 @@ import copy
 import os
 import pickle
 import re
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from egtmetrics.training import (
     denoising_losses,
     train,
 )
+from tests._killing import kill_when
 
 DATA = 0.5 * torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
 GROUPS = torch.arange(60) % 3 // 2
@@ -138,14 +137,8 @@ def test_resumed_equals_uninterrupted(name: str, stop: int, tmp_path: Path) -> N
 
 def test_killed_equals_uninterrupted(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.pt"
-    process = subprocess.Popen([sys.executable, __file__, str(path)])  # the last lines of this file
-    deadline = time.monotonic() + 100
-    while not path.exists() or saved_step(path) < 10:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -9
+    command = [sys.executable, __file__, path]  # the last lines of this file
+    kill_when(lambda: path.exists() and saved_step(path) >= 10, command)
     killed_at = saved_step(path)
     denoiser, loss, whole, whole_loss = build(Dropout), LOSSES["min-max"](), build(Dropout), LOSSES["min-max"]()
     result = run(denoiser, loss, n_steps=killed_at + 3, labels=GROUPS, checkpoint=path, checkpoint_every=2)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import subprocess
 import sys
-import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +24,7 @@ from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP, table
 from egtmetrics.training.datasets import ImageData, load_image_data
 from egtmetrics.training.loop import fingerprint
 from egtmetrics.training.table1 import METHODS, Table1, Table1Settings, paper_settings, reproduce_table1
+from tests._killing import kill_when
 
 TINY = Table1Settings(
     n_seeds=2, pretrain_steps=240, finetune_steps=20, batch_size=128, learning_rate=3e-3, n_bins=4,
@@ -206,14 +205,7 @@ def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table1], tmp_pa
     expected, _ = finished
     out = tmp_path / "out"
     for waited_for in ("seed0/base.pt", "seed0/Reweighted-losses.json"):
-        process = subprocess.Popen([sys.executable, __file__, str(out)])  # the last lines of this file
-        deadline = time.monotonic() + 100
-        while not (out / waited_for).exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -9
+        kill_when((out / waited_for).exists, [sys.executable, __file__, out])  # the last lines of this file
     assert not (out / "runs.csv").exists()
     reproduce_table1(out, DIGITS, settings=TINY)
     for name in ("runs.csv", "losses.csv"):

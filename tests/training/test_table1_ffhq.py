@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
-import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -23,6 +21,7 @@ from torch import nn
 from egtmetrics.cli import main
 from egtmetrics.training import EDMPreconditioning, UNet, VPPreconditioning, load_checkpoint
 from egtmetrics.training.loop import fingerprint
+from tests._killing import kill_when
 
 COUNTS = (72, 48)
 
@@ -97,16 +96,7 @@ def test_from_a_checkpoint_killed_and_resumed(files: Path, tmp_path: Path, capsy
     checkpoint = save_checkpoint(tmp_path / "base.safetensors")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     words = command(files, "ffhq-16x16", "--checkpoint", checkpoint, "--out")
-    process = subprocess.Popen([sys.executable, "-m", "egtmetrics", *words, str(killed)])
-    deadline = time.monotonic() + 300
-    try:
-        while not (killed / "seed0" / "Conditional.pt").exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        process.kill()
-    assert process.wait() == -9
+    kill_when((killed / "seed0" / "Conditional.pt").exists, [sys.executable, "-m", "egtmetrics", *words, killed])
     assert not (killed / "runs.csv").exists()
     before = torch.random.get_rng_state()
     texts = []

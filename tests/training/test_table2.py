@@ -9,10 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import os
-import subprocess
 import sys
-import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +34,7 @@ from egtmetrics.training.causal_lm import load_adapter, load_causal_lm
 from egtmetrics.training.language import losses_of_texts
 from egtmetrics.training.prompts import tokenise
 from egtmetrics.training.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
+from tests._killing import kill_when
 from tests.training import _tiny
 
 TINY = Table2Settings(
@@ -219,16 +217,8 @@ def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table2], model:
     """Killed in a generation (a text file is there, its end is not) and between stages."""
     expected, _ = finished
     out = tmp_path / "out"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     for waited_for in ("seed0/Unconditional-texts/000000.jsonl", "seed0/Reweighted-losses.json"):
-        process = subprocess.Popen([sys.executable, "-W", "ignore", __file__, str(out), model], env=environment)
-        deadline = time.monotonic() + 200
-        while not (out / waited_for).exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.kill()
-        assert process.wait() == -9
+        kill_when((out / waited_for).exists, [sys.executable, "-W", "ignore", __file__, out, model])
     assert not (out / "runs.csv").exists()
     reproduce(out, dataclasses.replace(TINY, model=model))
     for name in ("runs.csv", "losses.csv", "samples.jsonl"):

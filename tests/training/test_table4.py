@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from egtmetrics.training.table4 import (
     duplicates,
     reproduce_table4,
 )
+from tests._killing import kill_when
 
 TINY = Table4Settings(
     n_splits=2,
@@ -214,14 +213,7 @@ def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table4], tmp_pa
     expected, _ = finished
     out = tmp_path / "out"
     for waited_for in ("search2-Example 2-0.1.json", "split0-Example 1.json"):
-        process = subprocess.Popen([sys.executable, __file__, str(out)])  # the last lines of this file
-        deadline = time.monotonic() + 100
-        while not (out / waited_for).exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.kill()
-        assert process.wait() == -9
+        kill_when((out / waited_for).exists, [sys.executable, __file__, out])  # the last lines of this file
     assert not (out / "scores.csv").exists()
     reproduce_table4(load_image_data("digits"), out, settings=TINY)
     assert (out / "scores.csv").read_bytes() == (expected / "scores.csv").read_bytes()
