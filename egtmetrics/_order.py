@@ -7,25 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops import Features, take_rows, to_host
+from egtmetrics.ops import Features, to_host
 
-_HEAD_COLUMNS = 2
+_FIRST_COLUMNS = 2
+_BLOCK_BYTES = 1 << 25
 
 
 def canonical_order(x: Any) -> NDArray[np.int64]:
     """Order the rows by their bytes, equal rows by their place.
 
-    Of features that lie elsewhere (on a device, on other ranks) a few columns come to the host at a time, and only of
-    rows that are equal in all columns before.
+    A few columns are read at a time, and more of them only of rows that are equal in all columns before. So features
+    may lie in a file, on a device or on other ranks: beyond them this takes O(n) memory.
     """
-    if isinstance(x, np.ndarray):
-        return np.argsort(_row_bytes(x), kind="stable")
     n, d = x.shape
     places = np.zeros(n, dtype=np.int64)  # how many rows come before all those that are equal to this one so far
     tied = np.arange(n)
-    for start in range(0, d, _HEAD_COLUMNS):
-        rest = x if start == 0 else take_rows(x, tied)
-        head = np.unique(_row_bytes(to_host(rest[:, start : start + _HEAD_COLUMNS])), return_inverse=True)[1]
+    start, width = 0, _FIRST_COLUMNS
+    while start < d and len(tied):
+        rows = slice(None) if len(tied) == n else tied
+        head = np.unique(_row_bytes(to_host(x[rows, start : start + width])), return_inverse=True)[1]
         order = np.lexsort((head, places[tied]))
         place, head = places[tied][order], head[order]
         new_class = np.concatenate([[True], place[1:] != place[:-1]])
@@ -37,8 +37,9 @@ def canonical_order(x: Any) -> NDArray[np.int64]:
         places[tied[order]] = place + before
         alone = new_place & np.concatenate([new_place[1:], [True]])
         tied = np.sort(tied[order][~alone])
-        if not len(tied):
-            break
+        start += width
+        # wider and wider, so that many long equal rows need few rounds, but never more than a block or two columns
+        width = max(_FIRST_COLUMNS, min(2 * width, _BLOCK_BYTES // (8 * max(1, len(tied)))))
     return np.argsort(places, kind="stable")
 
 

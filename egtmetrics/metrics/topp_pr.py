@@ -165,7 +165,8 @@ def topp_precision_recall(
     It is left out here, and bands are reported without it.
 
     Cost for each projection: O((n^2 + m^2) (d' + B) + n m d') time. Memory: 2 B max(n, m) bytes for the bootstrap, and
-    a sorted copy of each set; no matrix of distances is held.
+    a sorted copy of each set after projection; no matrix of distances is held. Above 32 features, memory-mapped arrays
+    of float32 or float64, both sets of one, may be larger than memory: each projection reads them once, as they lie.
 
     References
     ----------
@@ -196,9 +197,9 @@ def topp_precision_recall(
     n_projections = default_projections if n_projections is None else check_positive_int(n_projections, "n_projections")
     given_indices = None if bootstrap_indices is None else _check_bootstrap_indices(bootstrap_indices, n, m)
 
+    real_order = fake_order = None
     if compatibility is None:
         real_order, fake_order = canonical_order(real), canonical_order(fake)
-        real, fake = take_rows(real, real_order), take_rows(fake, fake_order)
         if given_indices is not None:  # they number the rows as they were passed
             given_indices = np.argsort(real_order)[given_indices[0]], np.argsort(fake_order)[given_indices[1]]
 
@@ -227,8 +228,8 @@ def topp_precision_recall(
 
     evaluations = []
     for matrix, blocks in zip(matrices, draws, strict=False):  # the draws never end
-        x = real if matrix is None else _project(kernels, real, matrix, "real")
-        y = fake if matrix is None else _project(kernels, fake, matrix, "fake")
+        x = _points(kernels, real, matrix, real_order, "real")
+        y = _points(kernels, fake, matrix, fake_order, "fake")
         evaluations.append(_evaluate(kernels, x, y, blocks, n_bootstrap, alpha, compatibility))
 
     for score, name, n_kept in (
@@ -319,9 +320,21 @@ def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
-def _project(kernels: Backend, x: Features, matrix: NDArray[np.float64], name: str) -> Features:
-    """Equal rows stay equal, as they must: at h = 0 only equal points count."""
-    return check_features(kernels.project(x, matrix), f"{name} after projection", device=kernels.device)
+def _points(
+    kernels: Backend,
+    features: Features,
+    matrix: NDArray[np.float64] | None,
+    order: NDArray[np.int64] | None,
+    name: str,
+) -> Features:
+    """Project, then sort: the features are read as they lie, and those of a file are never copied at full width.
+
+    The projection of a row does not depend on its place. Equal rows stay equal, as they must: at h = 0 only equal
+    points count.
+    """
+    if matrix is not None:
+        features = check_features(kernels.project(features, matrix), f"{name} after projection", device=kernels.device)
+    return features if order is None else take_rows(features, order)
 
 
 def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Compatibility | None) -> float:

@@ -50,12 +50,14 @@ def project(x: Features, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
     Not by a BLAS product, which rounds a row by its place in the block.
     """
-    projected = np.empty((x.shape[0], matrix.shape[0]))
+    # einsum sums a single product in pieces, so one of one row and one direction would round differently
+    directions = matrix if len(matrix) > 1 else np.repeat(matrix, 2, axis=0)
+    projected = np.empty((len(x), len(directions)))
     step = max(1, _BLOCK_BYTES // (8 * x.shape[1]))
     for start in range(0, x.shape[0], step):
         rows = slice(start, start + step)
-        np.einsum("nd,kd->nk", x[rows].astype(np.float64), matrix, out=projected[rows], optimize=False)
-    return projected
+        np.einsum("nd,kd->nk", x[rows].astype(np.float64), directions, out=projected[rows], optimize=False)
+    return np.ascontiguousarray(projected[:, : len(matrix)])
 
 
 class ReferenceBackend:
