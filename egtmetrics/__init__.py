@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         samples_needed,
     )
     from egtmetrics.metrics import (
+        approximate_precision_recall_density_coverage,
         clipped_density_coverage,
         frechet_distance,
         improved_precision_recall,
@@ -94,6 +95,7 @@ _HOME = {
         "samples_needed",
     ),
     "metrics": (
+        "approximate_precision_recall_density_coverage",
         "clipped_density_coverage",
         "frechet_distance",
         "improved_precision_recall",
@@ -112,6 +114,7 @@ __all__ = [
     "GenerativeMetricFrame",
     "GenerativeMetricStream",
     "MatchedSamples",
+    "approximate_precision_recall_density_coverage",
     "at_sample_size",
     "classifier_f_divergence",
     "clipped_density_coverage",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _METRICS = {
     "topp": "topp_precision_recall",
     "prdc": "precision_recall_density_coverage",
+    "approximate-prdc": "approximate_precision_recall_density_coverage",
     "ipr": "improved_precision_recall",
     "p-pr": "p_precision_recall",
     "cover": "precision_recall_cover",
@@ -31,7 +32,7 @@ _METRICS = {
     "prd": "precision_recall_distributions",
 }
 """Names on the command line, and of the package's functions."""
-_FIGURE_METRICS = ("topp", "prdc", "ipr", "p-pr", "cover")
+_FIGURE_METRICS = ("topp", "prdc", "approximate-prdc", "ipr", "p-pr", "cover")
 _METRIC_OPTIONS = ("alpha", "n_bootstrap", "n_projections", "n_neighbors", "subset_size")
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
@@ -161,7 +162,10 @@ def add_metric_options(parser: argparse.ArgumentParser, data: Any) -> None:
         "--n-projections", type=int, metavar="N", help="topp: random projections to average over (default: 10)"
     )
     metrics.add_argument(
-        "--n-neighbors", type=int, metavar="K", help="prdc, ipr, p-pr, cover, clipped (default: each its own)"
+        "--n-neighbors",
+        type=int,
+        metavar="K",
+        help="prdc, approximate-prdc, ipr, p-pr, cover, clipped (default: each its own)",
     )
     metrics.add_argument("--subset-size", type=int, metavar="N", help="kid: rows in each subset (default: 1000)")
     metrics.add_argument(

@@ -4,6 +4,10 @@ Each file is one idea: its formula and source stand in the docstring, the pairwi
 :mod:`egtmetrics.ops`, and what is left is a few lines.
 """
 
+from egtmetrics.metrics.approximate import (
+    ApproximatePRDCResult,
+    approximate_precision_recall_density_coverage,
+)
 from egtmetrics.metrics.clipped import ClippedDensityCoverageResult, clipped_density_coverage
 from egtmetrics.metrics.cover import PrecisionRecallCoverResult, precision_recall_cover
 from egtmetrics.metrics.frechet import FrechetResult, frechet_distance
@@ -18,6 +22,7 @@ from egtmetrics.metrics.prdc import (
 from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, topp_precision_recall
 
 __all__ = [
+    "ApproximatePRDCResult",
     "ClippedDensityCoverageResult",
     "FrechetResult",
     "ImprovedPrecisionRecallResult",
@@ -27,6 +32,7 @@ __all__ = [
     "PrecisionRecallCoverResult",
     "TopPREvaluation",
     "TopPRResult",
+    "approximate_precision_recall_density_coverage",
     "clipped_density_coverage",
     "frechet_distance",
     "improved_precision_recall",

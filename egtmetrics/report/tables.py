@@ -19,8 +19,12 @@ _TABLE_STYLES = {"table": "simple", "markdown": "pipe", "latex": "latex_booktabs
 SHARES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage")
 """Scores in [0, 1], which are printed in percent as in the paper; others are printed as they are."""
 SHARE_DISPARITIES = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r", *(f"delta_{name}" for name in SHARES))
-_OPTIONS = ("alpha", "n_bootstrap", "n_projections", "n_neighbors", "ties", "cover_factor", "n_subsets", "subset_size")
-"""Fields of results that say how a score was computed."""
+_OPTIONS = (
+    *("alpha", "n_bootstrap", "n_projections", "n_neighbors", "ties", "cover_factor", "n_subsets", "subset_size"),
+    *("real_index", "fake_index", "n_probes", "n_real_checked", "n_fake_checked", "level"),
+    *("precision_error", "recall_error", "density_error", "coverage_error"),
+)
+"""Fields of results that say how a score was computed, and how well."""
 
 
 def render(
