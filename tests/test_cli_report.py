@@ -117,17 +117,40 @@ def test_compare_prints_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
         metrics={"fid": frechet_distance},
         real=REAL, fake=FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS, random_state=0,
     )  # fmt: skip
-    (row,) = [line.split() for line in out.splitlines() if line.startswith("fake ")]
-    assert row[1:3] == [f"{frame.overall['fid']:.4g}*", f"{frame.by_group['fid'].max():.4g}"]
+    found = {tuple(line.split()[:2]): line.split() for line in out.splitlines() if line.startswith(("fid  ", "  "))}
+    assert found["fid", "overall"][-1] == f"{frame.overall['fid']:.4g}*"
+    assert any(row[-1] == f"{frame.by_group.loc['f', 'fid']:.4g}*" for row in found.values() if row[0] == "f")
     content = json.loads(Path("models.json").read_text())
     assert content["models"]["fake"]["overall"]["fid"] == pytest.approx(frame.overall["fid"])
     assert content["tests"][0]["p_value"] == 0.005
     assert content["real"]["file"] == "real.npz"
 
 
+def test_compare_tests_the_matched_samples(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is tested is the difference of the scores that are shown."""
+    options = ["--metrics", "fid", "--match-groups", "--permutations", "79", "--format", "json", "--quiet"]
+    assert main(compare(*options)) == 0
+    content = json.loads(capsys.readouterr().out)
+    models = content["models"]
+    assert {row["n_fake"] for model in models.values() for row in model["group_counts"].values()} == {60}
+    for row in content["tests"]:
+        mine, first = (
+            model["overall"]["fid"]
+            if row["score"] == "fid" and row["group"] is None
+            else model["disparities"]["fid"]["delta_fid"]["value"]
+            if row["group"] is None
+            else model["by_group"][row["group"]]["fid"]
+            for model in (models["fake"], models["other"])
+        )
+        assert row["difference"] == pytest.approx(mine - first)
+
+
 def test_compare_draws_and_can_leave_out_the_tests(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(compare("--permutations", "0", "--figure", "models.svg", "--match-sizes", "--quiet")) == 0
-    assert "No test between models was made" in capsys.readouterr().out
+    options = ["--permutations", "0", "--figure", "models.svg", "--match-sizes", "--interval", "0.8", "--quiet"]
+    assert main(compare(*options)) == 0
+    out = capsys.readouterr().out
+    assert "No test between models was made" in out
+    assert "80 % intervals" in out
     assert "<svg" in Path("models.svg").read_text()
 
 
@@ -135,4 +158,4 @@ def test_compare_refuses(capsys: pytest.CaptureFixture[str]) -> None:
     assert "pass two or more files" in error(capsys, "compare", "--reference", "real.npz", "fake.npz", *LABELS)
     twice = ["compare", "--reference", "real.npz", "fake.npz", "fake.npz", *LABELS]
     assert "fake.npz is given twice" in error(capsys, *twice)
-    assert "at least 19" in error(capsys, *compare("--metrics", "fid", "--permutations", "5", "--quiet"))
+    assert "at least 79" in error(capsys, *compare("--metrics", "fid", "--permutations", "5", "--quiet"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from egtmetrics.cli._common import Commands
+from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_file_options,
     add_options,
@@ -19,8 +19,12 @@ from egtmetrics.cli._evaluation import (
     write_outputs,
 )
 
+if TYPE_CHECKING:
+    from egtmetrics.report.tables import Format
+
 _EPILOG = """\
-Every model is compared with the first one: a star marks an overall score that differs by more than chance.
+Every model is compared with the first one: a star marks a score, overall or of a group, or a disparity that differs by
+more than chance.
 --fake-groups and --fake-key hold for the files of all models.
 
 examples:
@@ -31,14 +35,14 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    compare = commands.add_parser(
+    compare = add_command(
+        commands,
         "compare",
+        _compare,
         help="compare several models on the same real features",
         description="Compare several models with one set of real features, group by group, and with each other.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    compare.set_defaults(run=_compare)
     compare.add_argument("models", metavar="FAKE", nargs="+", help="file with the features of a model's samples")
     data = add_file_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
@@ -49,42 +53,44 @@ def add_to(commands: Commands) -> None:
         "--permutations",
         type=int,
         metavar="N",
-        help="of each test of a model against the first; 2 (N + 1) evaluations for each score. 0: no tests (default: "
-        "199, or as many as the number of tests needs)",
+        help="of each test of a model against the first, as long as 2 N evaluations. 0: no tests (default: 199, or as "
+        "many as correction needs: 20 for each overall score, score of a group and disparity of a model)",
     )
 
 
 def _compare(args: argparse.Namespace) -> None:
     plan = check_options(args)
     names = _model_names(args.models)
-    from egtmetrics.groups._evaluation import bind
     from egtmetrics.report import plot_precision_recall, save_figure
-    from egtmetrics.report.compare import compare_with_first, render_comparison
+    from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
-    frames, fakes = {}, {}
+    frames = {}
     provenance: dict[str, Any] = {}
     for name, path in zip(names, args.models, strict=True):
         samples, source = read_samples(args, args.reference, path)
         evaluation = evaluate_samples(args, plan.metrics, samples, source)
-        frames[name], fakes[name] = evaluation.frame, samples["fake"]
+        frames[name] = evaluation.frame
         facts = dict(evaluation.provenance)
         provenance |= {"real": facts.pop("real"), name: facts}
+    intervals = None
+    if args.interval is not None:
+        intervals = {name: frame.interval(args.interval) for name, frame in frames.items()}
     tests = None
     if args.permutations != 0:
-        first = frames[names[0]]
-        options = {"n_threads": args.n_threads, "backend": args.backend}
         tests = compare_with_first(
-            samples["real"],
-            fakes,
-            {name: bind(metric, options) for name, metric in plan.metrics.items()},
-            {name: list(map(str, first.scores(name))) for name in plan.metrics},
+            frames,
             n_permutations=args.permutations,
             random_state=args.random_state,
             progress=show_progress(args),
         )
-    write_outputs(args, lambda format: render_comparison(frames, tests=tests, format=format, provenance=provenance))
+
+    def text(format: Format) -> str:
+        return render_comparison(frames, tests=tests, intervals=intervals, format=format, provenance=provenance)
+
+    write_outputs(args, text)
     if args.figure is not None:
-        save_figure(plot_precision_recall(frames, metric=plan.figure_metric), args.figure)
+        hollow = [] if tests is None else undecided(tests, str(plan.figure_metric))
+        save_figure(plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow), args.figure)
         note(args, f"wrote {args.figure}")
 
 

@@ -10,7 +10,7 @@ from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
 from egtmetrics.groups.matching import MatchedSamples, match_sizes
-from egtmetrics.groups.permutation import PermutationTest, compare_models, permutation_test
+from egtmetrics.groups.permutation import PermutationTest, compare_frames, compare_models, permutation_test
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolated
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "PermutationTest",
     "ResampledResult",
     "at_sample_size",
+    "compare_frames",
     "compare_models",
     "delta_fid",
     "delta_p",

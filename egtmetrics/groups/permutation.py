@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.groups._evaluation import GroupEvaluation, Metric, bind, scores_by_group
-from egtmetrics.groups._pairs import max_pairwise_difference
+from egtmetrics.groups._evaluation import GroupEvaluation, Metric, Score, bind, scores_by_group, scores_of
+from egtmetrics.groups._pairs import disparities_from_scores, max_pairwise_difference
+from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.ops import BackendName, common_device, join_rows, take_rows
+
+_Numbers: TypeAlias = dict[tuple[str, str, Hashable | None], float]
+"""By metric, score and group; the group is None for scores of all samples and for disparities."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,8 +109,8 @@ def permutation_test(
     )
     groups, (name,) = evaluation.groups, evaluation.metrics
 
-    def statistic() -> float:
-        scores = scores_by_group(evaluation.by_group(), name, evaluation.groups.index)
+    def statistic(results: Mapping[Hashable, Mapping[str, Score]]) -> float:
+        scores = scores_by_group(results, name, evaluation.groups.index)
         column = _score_name(list(map(str, scores)), score)
         return max_pairwise_difference(scores[column].to_dict()).value
 
@@ -118,9 +124,9 @@ def permutation_test(
         evaluation.groups = dataclasses.replace(
             groups, real_ids=permuted(groups.real_ids), fake_ids=permuted(groups.fake_ids)
         )
-        return statistic()
+        return statistic(evaluation.by_group())
 
-    return _test(statistic(), permute, n_permutations, progress)
+    return _test(statistic(evaluation.by_group()), permute, n_permutations, progress)
 
 
 def compare_models(
@@ -188,6 +194,126 @@ def compare_models(
     )
 
 
+def compare_frames(
+    frame: GenerativeMetricFrame,
+    other: GenerativeMetricFrame,
+    *,
+    n_permutations: int = 199,
+    random_state: RandomState = None,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Test whether two models differ, in every score, overall and by group, and in every disparity of their scores.
+
+    The statistic is what one frame says minus what the other does. For scores by group and disparities the fake samples
+    of the two models are permuted between them within every group; the null hypothesis is that the models have one
+    law in the group, or for a disparity in every group. For overall scores all are permuted; the null hypothesis is
+    that the models have one law, proportions of groups included. Under its null hypothesis each test is exact,
+    conditionally on the real samples of either frame and on the numbers of samples.
+
+    Parameters
+    ----------
+    frame, other
+        Frames with the same metrics and groups. Their samples are permuted as they are, matched sizes included.
+    n_permutations, random_state, progress
+        As for :func:`permutation_test`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each test: ``metric``, ``score`` (or disparity), ``group`` (None for overall scores and
+        disparities), ``difference`` and ``p_value``, which is NaN where a score is NaN or infinite. A permutation
+        that gives NaN counts as one that gives a larger difference. p-values are not corrected for their number.
+
+    Raises
+    ------
+    ValueError
+        If the frames differ in metrics or groups, or come from a stream with ``max_samples``.
+
+    Notes
+    -----
+    Cost: ``2 n_permutations`` evaluations of every metric on all samples and on every group.
+
+    Examples
+    --------
+    >>> def mean_gap(real, fake):
+    ...     return float(abs(real.mean() - fake.mean()))
+    >>> groups = ["f", "m"] * 20
+    >>> frames = [
+    ...     GenerativeMetricFrame(metrics={"gap": mean_gap}, real=[[0.0]] * 40, fake=fake,
+    ...                           real_sensitive_features=groups, fake_sensitive_features=groups)
+    ...     for fake in ([[0.5], [0.0]] * 20, [[0.0], [0.0]] * 20)]
+    >>> compare_frames(*frames, random_state=0)
+      metric      score group  difference  p_value
+    0    gap        gap  None        0.25    0.005
+    1    gap        gap     f        0.50    0.005
+    2    gap        gap     m        0.00    1.000
+    3    gap  delta_gap  None        0.50    0.005
+    """
+    n_permutations = check_positive_int(n_permutations, "n_permutations")
+    if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
+        raise ValueError(
+            f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()} and other has "
+            f"{list(other.by_group)} of {other.by_group.index.tolist()}; evaluate both with the same metrics and groups"
+        )
+    for name, one in (("frame", frame), ("other", other)):
+        if "max_samples" in one.settings:
+            raise ValueError(
+                f"{name} is of a stream with max_samples={one.settings['max_samples']}, whose overall scores are of "
+                "other samples than the scores of its groups; collect with spill instead, or compare frames of all rows"
+            )
+    rng = check_random_state(random_state)
+    slots = [copy.copy(evaluation) for evaluation in (frame._evaluation, other._evaluation)]
+    both, n_first = join_rows(slots[0].fake, slots[1].fake), len(slots[0].fake)
+    ids = np.concatenate([slot.groups.fake_ids for slot in slots])
+    index = frame.by_group.index
+
+    def exchange(strata: NDArray[np.int64]) -> None:
+        order = np.arange(len(both))
+        for stratum in np.unique(strata):
+            rows = np.flatnonzero(strata == stratum)
+            order[rows] = rng.permutation(rows)
+        slots[0].fake, slots[1].fake = take_rows(both, order[:n_first]), take_rows(both, order[n_first:])
+
+    def permute() -> _Numbers:
+        exchange(ids)
+        by_group = [slot.by_group() for slot in slots]
+        exchange(np.zeros_like(ids))
+        first, second = (
+            _numbers(results, slot.overall(), index) for results, slot in zip(by_group, slots, strict=True)
+        )
+        return {key: first[key] - second[key] for key in first}
+
+    first, second = (_numbers(one.results, one.overall_results, index) for one in (frame, other))
+    observed = {key: first[key] - second[key] for key in first}
+    as_large = dict.fromkeys(observed, 0)
+    for _ in tqdm(range(n_permutations), desc="permutations", unit="permutation", disable=not progress):
+        for key, difference in permute().items():
+            as_large[key] += not _is_smaller(difference, observed[key])
+    p_values = {key: (1 + n) / (1 + n_permutations) for key, n in as_large.items()}
+    table = pd.DataFrame(list(observed), columns=["metric", "score", "group"], dtype=object)
+    table["difference"] = list(observed.values())
+    table["p_value"] = [p if math.isfinite(observed[key]) else math.nan for key, p in p_values.items()]
+    return table
+
+
+def _numbers(
+    by_group: Mapping[Hashable, Mapping[str, Score]], overall: Mapping[str, Score], index: pd.Index[Any]
+) -> _Numbers:
+    """All that two models can differ in."""
+    numbers: _Numbers = {}
+    for metric, result in overall.items():
+        scores = scores_by_group(by_group, metric, index)
+        numbers |= {(metric, score, None): value for score, value in scores_of(result, metric).items()}
+        numbers |= {(metric, str(score), group): value for score in scores for group, value in scores[score].items()}
+        numbers |= {(metric, name, None): pair.value for name, pair in disparities_from_scores(scores).items()}
+    return numbers
+
+
+def _is_smaller(permuted: float, observed: float) -> bool:
+    """A permutation that only renames the groups gives the same number in another order of additions."""
+    return abs(permuted) < abs(observed) * (1.0 - 1e-9)
+
+
 def _test(observed: float, permute: Callable[[], float], n_permutations: int, progress: bool) -> PermutationTest:
     null = np.array(
         [permute() for _ in tqdm(range(n_permutations), desc="permutations", unit="call", disable=not progress)]
@@ -196,8 +322,7 @@ def _test(observed: float, permute: Callable[[], float], n_permutations: int, pr
         raise ValueError(
             "metric is NaN for the samples or for a permutation of them, so none can be ranked; add samples"
         )
-    # A permutation that only renames the groups gives the same number in another order of additions.
-    as_large = np.count_nonzero(np.abs(null) >= abs(observed) * (1.0 - 1e-9))
+    as_large = np.count_nonzero([not _is_smaller(value, observed) for value in null.tolist()])
     return PermutationTest(
         statistic=observed, p_value=float((1 + as_large) / (1 + n_permutations)), null_distribution=null
     )

@@ -16,7 +16,7 @@ import pandas as pd
 
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.report._page_parts import Gap, Inference, gap_name, metric_name
-from egtmetrics.report.figures import COLORS, figure_class, plot_precision_recall
+from egtmetrics.report.figures import COLORS, add_legend, figure_class, plot_precision_recall
 from egtmetrics.report.tables import group_text
 
 if TYPE_CHECKING:
@@ -70,11 +70,6 @@ def _axes(figure: Figure, position: Any) -> Axes:
     return axes
 
 
-def _legend_label(text: str) -> str:
-    """A legend leaves out what begins with an underscore; a character without width keeps it."""
-    return f"\N{ZERO WIDTH SPACE}{text}" if text.startswith("_") else text
-
-
 def draw_precision_recall(frame: GenerativeMetricFrame, inference: Inference) -> Drawing | None:
     """Draw the first metric that has both, the groups joined by a line as in the paper's Figure 2."""
     for metric in frame.settings["metrics"]:
@@ -90,9 +85,9 @@ def draw_precision_recall(frame: GenerativeMetricFrame, inference: Inference) ->
     handles = list(axes.collections)
     title = figure.legends[0].get_title().get_text()
     figure.legends[0].remove()  # beside the axes it would leave them no room on a phone
-    labels = [_legend_label(group_text(group)) for group in groups]
+    labels = [group_text(group) for group in groups]
     columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
-    figure.legend(handles, labels, loc="outside lower center", frameon=False, title=title or None, ncols=columns)
+    add_legend(figure, handles, labels, title=title, loc="outside lower center", ncols=columns)
     caption = (
         f"{metric_name(frame, metric)}: precision against recall of each group. The dashed line joins the groups: the "
         "shorter it is, the more alike they are treated; up and to the right is better."

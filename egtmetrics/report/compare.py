@@ -4,120 +4,131 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from egtmetrics import __version__
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_positive_int
-from egtmetrics.groups import GenerativeMetricFrame, compare_models
-from egtmetrics.groups._evaluation import Metric
+from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
 from egtmetrics.groups.inference import holm
-from egtmetrics.report._page_parts import Gap, find_gaps, gap_name, infer, metric_name
-from egtmetrics.report.tables import Format, check_format, fact, method_notes, number, section
+from egtmetrics.groups.permutation import compare_frames
+from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_name, infer, metric_name
+from egtmetrics.report.tables import (
+    Format,
+    check_format,
+    fact,
+    group_text,
+    groups_title,
+    method_notes,
+    number,
+    section,
+)
 
 _LEVEL = 0.95
 
 
 def compare_with_first(
-    real: Any,
-    fakes: Mapping[str, Any],
-    metrics: Mapping[str, Metric],
-    scores: Mapping[str, Sequence[str]],
+    frames: Mapping[str, GenerativeMetricFrame],
     *,
     n_permutations: int | None = None,
     random_state: RandomState = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Test every model against the first, score by score, on all samples: a permutation test each, corrected by Holm.
+    """Test every model against the first: every score, overall and by group, and every disparity, corrected by Holm.
 
     Parameters
     ----------
-    real
-        Features ``(n, d)``.
-    fakes
-        Features ``(m, d)`` by model, two or more.
-    metrics
-        As for :class:`~egtmetrics.GenerativeMetricFrame`.
-    scores
-        The scores of each metric that are tested.
+    frames
+        One frame a model, two or more, all with the same metrics and groups. The samples that are permuted are theirs.
     n_permutations
         Of each test. None takes 199, or the fewest with which a corrected p-value can fall to 0.05.
     random_state, progress
-        As for :func:`~egtmetrics.groups.compare_models`; one integer gives all tests the same permutations.
+        As for :func:`~egtmetrics.groups.permutation.compare_frames`; one integer gives all models the same
+        permutations.
 
     Returns
     -------
     DataFrame
-        Indexed by ``(model, metric, score)``: ``difference`` (model minus the first), ``p_value`` and
-        ``adjusted_p_value``, for the hypothesis that model and first model have one law.
+        One row for each test: ``model``, then what :func:`~egtmetrics.groups.permutation.compare_frames` returns
+        (``difference`` is model minus the first), and ``adjusted_p_value``, corrected for the number of rows with a
+        p-value. ``attrs["n_permutations"]`` says how many there were.
 
     Raises
     ------
     ValueError
-        Fewer than two models, too few permutations for any corrected p-value to reach 0.05, samples that a metric
-        refuses.
+        Fewer than two models, frames of different metrics or groups, or too few permutations for any corrected p-value
+        to reach 0.05.
 
     Notes
     -----
-    Cost: ``2 (n_permutations + 1)`` evaluations for each model but the first and each score.
+    Cost: for each model but the first, ``2 n_permutations`` evaluations of every metric on all samples and on every
+    group.
 
     Examples
     --------
     >>> def mean_gap(real, fake):
     ...     return float(abs(real.mean() - fake.mean()))
-    >>> real = [[0.0], [1.0]] * 20
-    >>> fakes = {"good": real, "bad": [[3.0], [4.0]] * 20}
-    >>> tests = compare_with_first(real, fakes, {"gap": mean_gap}, {"gap": ["gap"]}, random_state=0)
-    >>> tests.loc[("bad", "gap", "gap")].to_dict()
-    {'difference': 3.0, 'p_value': 0.005, 'adjusted_p_value': 0.005}
+    >>> groups = ["f", "m"] * 20
+    >>> frames = {
+    ...     name: GenerativeMetricFrame(metrics={"gap": mean_gap}, real=[[0.0], [0.0]] * 20, fake=fake,
+    ...                                 real_sensitive_features=groups, fake_sensitive_features=groups)
+    ...     for name, fake in {"good": [[0.0], [0.0]] * 20, "unfair": [[3.0], [0.0]] * 20}.items()}
+    >>> tests = compare_with_first(frames, random_state=0)
+    >>> tests[["model", "score", "group", "difference", "adjusted_p_value"]]
+        model      score group  difference  adjusted_p_value
+    0  unfair        gap  None         1.5              0.02
+    1  unfair        gap     f         3.0              0.02
+    2  unfair        gap     m         0.0              1.00
+    3  unfair  delta_gap  None         3.0              0.02
     """
-    if len(fakes) < 2:
-        raise ValueError(f"fakes has {len(fakes)} models; pass two or more")
-    first, *others = fakes
-    keys = [(model, metric, score) for model in others for metric in metrics for score in scores[metric]]
-    fewest = math.ceil(len(keys) / (1.0 - _LEVEL) - 1e-9) - 1
+    _check_frames(frames)
+    first, *others = frames
+    n_tests = sum(_n_tests(frames[model], frames[first]) for model in others)
+    fewest = math.ceil(n_tests / (1.0 - _LEVEL) - 1e-9) - 1
     if n_permutations is None:
         n_permutations = max(199, fewest)
     if check_positive_int(n_permutations, "n_permutations") < fewest:
         raise ValueError(
-            f"n_permutations={n_permutations} cannot show a difference in any of {len(keys)} tests after correction "
+            f"n_permutations={n_permutations} cannot show a difference in any of {n_tests} tests after correction "
             f"for their number; pass at least {fewest}, or fewer models or metrics"
         )
-    rows = []
-    for model, metric, score in tqdm(keys, desc="tests", unit="test", disable=not progress):
-        test = compare_models(
-            real,
-            fakes[model],
-            fakes[first],
-            metric=metrics[metric],
-            score=None if scores[metric] == [metric] else score,
-            n_permutations=n_permutations,
-            random_state=random_state,
+    parts = []
+    for model in others:
+        part = compare_frames(
+            frames[model], frames[first], n_permutations=n_permutations, random_state=random_state, progress=progress
         )
-        rows.append({"difference": test.statistic, "p_value": test.p_value})
-    index = pd.MultiIndex.from_tuples(keys, names=["model", "metric", "score"])
-    table = pd.DataFrame(rows, index=index)
+        part.insert(0, "model", model)
+        parts.append(part)
+    table = pd.concat(parts, ignore_index=True)
     table["adjusted_p_value"] = holm(table["p_value"].to_numpy())
     table.attrs["n_permutations"] = n_permutations
     return table
+
+
+def _n_tests(frame: GenerativeMetricFrame, first: GenerativeMetricFrame) -> int:
+    """How many differences of the two are numbers."""
+    gaps, first_gaps = (one.disparities()["value"].drop(index="proportions", level="metric") for one in (frame, first))
+    differences = (frame.overall - first.overall, frame.by_group - first.by_group, gaps - first_gaps)
+    return sum(int(np.isfinite(difference.to_numpy(dtype=float)).sum()) for difference in differences)
 
 
 def render_comparison(
     frames: Mapping[str, GenerativeMetricFrame],
     *,
     tests: pd.DataFrame | None = None,
+    intervals: Mapping[str, FrameIntervals] | None = None,
     format: Format = "table",
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a table for each metric: every model's score overall, in the worst group, and its disparities.
+    """Return a table for each metric: every model's scores, overall and by group, and its disparities.
 
-    A star marks an overall score that differs from the first model's (``tests``), a dagger a disparity that is more
-    than noise (``frame.test``); both at the 0.05 level, corrected for the number of tests, of a model's disparities or
-    of all comparisons.
+    A star marks what differs from the first model's (``tests``), a dagger a disparity that is more than noise
+    (``frame.test``); both at the 0.05 level, corrected for the number of tests, of all models or of a model's
+    disparities.
 
     Parameters
     ----------
@@ -125,6 +136,8 @@ def render_comparison(
         One frame a model, all with the same metrics and groups.
     tests
         From :func:`compare_with_first`; without it no model is said to differ from another.
+    intervals
+        What ``frame.interval(...)`` returned for every model, to be printed beside scores of groups and disparities.
     format, provenance
         As for :func:`~egtmetrics.report.render`.
 
@@ -142,31 +155,60 @@ def render_comparison(
     ...     metrics={"gap": mean_gap}, real=real, fake=fake, random_state=0,
     ...     real_sensitive_features=groups, fake_sensitive_features=groups)
     ...     for name, fake in {"a": [[0.5], [0.5], [1.0], [1.0]], "b": [[0.0], [0.0], [3.0], [3.0]]}.items()}
-    >>> print(*render_comparison(frames).splitlines()[2:6], sep="\\n")
-    model      gap    δ gap
-    -------  -----  -------
-    a         0.25      0.5
-    b            1        2
+    >>> print(*render_comparison(frames).splitlines()[2:8], sep="\\n")
+    score    group       a    b
+    -------  -------  ----  ---
+    gap      overall  0.25    1
+             f         0.5    0
+             m           0    2
+    δ gap              0.5    2
     """
     check_format(format)
     _check_frames(frames)
     if format == "json":
-        rows = [] if tests is None else tests.reset_index().to_dict("records")
-        models = {name: frame.to_dict() for name, frame in frames.items()}
+        models = {name: frame.to_dict((intervals or {}).get(name)) for name, frame in frames.items()}
+        rows = [] if tests is None else _plain_rows(tests, next(iter(frames.values())))
         content = {"egtmetrics": __version__, **(provenance or {}), "models": models, "tests": rows}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     first = next(iter(frames.values()))
     inferences = {name: infer(frame, _LEVEL) for name, frame in frames.items()}
     gaps = {name: find_gaps(frame, inferences[name]) for name, frame in frames.items()}
+    differing = set() if tests is None else _differing(tests)
+    shown = {name: Inference(level=found.level, intervals=found) for name, found in (intervals or {}).items()}
     parts = [
-        section(metric_name(first, metric), _columns(frames, gaps, metric, tests), format)
+        section(metric_name(first, metric), _columns(frames, gaps, metric, differing, shown), format)
         for metric in first.settings["metrics"]
     ]
     reasons = {name: inference.reason for name, inference in inferences.items() if inference.reason}
     notes = [*_marks(frames, tests, reasons), *method_notes(first, {})]
+    if intervals:
+        level = next(iter(intervals.values())).level
+        notes.insert(
+            0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as egtmetrics evaluate has."
+        )
     notes += [f"{name}: {fact(value)}" for name, value in (provenance or {}).items()]
     mark = {"table": "", "markdown": "- ", "latex": "% "}[format]
     return "\n\n".join([*parts, "\n".join(f"{mark}{note}" for note in notes)]) + "\n"
+
+
+def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
+    """Model and group of every point whose precision and recall may differ from the first model's by chance only.
+
+    It is what :func:`~egtmetrics.report.plot_precision_recall` takes as ``hollow``.
+    """
+    differing = _differing(tests)
+    points = tests[(tests["metric"] == metric) & tests["group"].notna()][["model", "group"]]
+    return [
+        (model, group)
+        for model, group in dict.fromkeys(points.itertuples(index=False, name=None))
+        if not any((model, metric, score, group) in differing for score in ("precision", "recall"))
+    ]
+
+
+def _differing(tests: pd.DataFrame) -> set[tuple[str, str, str, Hashable | None]]:
+    """Model, metric, score and group of all that differs from the first model at the 0.05 level."""
+    found = tests[tests["adjusted_p_value"] <= 1.0 - _LEVEL]
+    return set(found[["model", "metric", "score", "group"]].itertuples(index=False, name=None))
 
 
 def _check_frames(frames: Mapping[str, GenerativeMetricFrame]) -> None:
@@ -187,37 +229,53 @@ def _columns(
     frames: Mapping[str, GenerativeMetricFrame],
     gaps: Mapping[str, Sequence[Gap]],
     metric: str,
-    tests: pd.DataFrame | None,
+    differing: set[tuple[str, str, str, Hashable | None]],
+    shown: Mapping[str, Inference],
 ) -> dict[str, list[str]]:
-    columns: dict[str, list[str]] = {"model": list(frames)}
+    """A row for every score overall and of every group, and for every disparity; a column for every model."""
+    first = next(iter(frames.values()))
+    groups = first.by_group.index.tolist()
     chosen = {name: [gap for gap in of_model if gap.metric == metric] for name, of_model in gaps.items()}
-    for gap in next(iter(chosen.values())):
-        if gap.score is None or gap.column is None:
-            continue
-        unit = " (%)" if gap.share else ""
-        columns[f"{gap.score}{unit}"] = [
-            number(frame.overall[gap.column], share=gap.share) + _star(tests, (name, metric, gap.score))
-            for name, frame in frames.items()
-        ]
-        if gap.direction:
-            columns[f"worst {gap.score}{unit}"] = [
-                number(
-                    frame.group_min()[gap.column] if gap.direction > 0 else frame.group_max()[gap.column],
-                    share=gap.share,
+    scores = [gap for gap in next(iter(chosen.values())) if gap.score is not None]
+    names: list[str] = []
+    labels: list[str] = []
+    for gap in scores:
+        names += [f"{gap.score} (%)" if gap.share else str(gap.score), *([""] * len(groups))]
+        labels += ["overall", *map(group_text, groups)]
+    names += [f"δ {gap_name(gap)}" for gap in next(iter(chosen.values()))]
+    columns = {"score": names, groups_title(first): labels + [""] * (len(names) - len(labels))}
+    for name, frame in frames.items():
+        cells = []
+        for gap in scores:
+            values = [frame.overall[str(gap.column)], *frame.by_group[str(gap.column)]]
+            for value, group in zip(values, [None, *groups], strict=True):
+                star = "*" if (name, metric, gap.score, group) in differing else ""
+                bounds = (
+                    shown[name].score_bounds(str(gap.column), group) if name in shown and group is not None else None
                 )
-                for frame in frames.values()
-            ]
-    for i, gap in enumerate(next(iter(chosen.values()))):
-        columns[f"δ {gap_name(gap)}"] = [
-            number(of_model[i].value, share=gap.share) + ("†" if of_model[i].beyond_noise else "")
-            for of_model in chosen.values()
-        ]
+                cells.append(number(value, share=gap.share) + star + _beside(bounds, gap))
+        for gap in chosen[name]:
+            star = "*" if (name, metric, gap.disparity, None) in differing else ""
+            bounds = shown[name].bounds((metric, gap.disparity)) if name in shown else None
+            dagger = "†" if gap.beyond_noise else ""
+            cells.append(number(gap.value, share=gap.share) + star + dagger + _beside(bounds, gap))
+        columns[name] = cells
     return columns
 
 
-def _star(tests: pd.DataFrame | None, key: tuple[str, str, str]) -> str:
-    p_values = {} if tests is None else tests["adjusted_p_value"].to_dict()
-    return "*" if p_values.get(key, 1.0) <= 1.0 - _LEVEL else ""
+def _beside(bounds: tuple[float, float] | None, gap: Gap) -> str:
+    return "" if bounds is None else " [{}, {}]".format(*(number(bound, share=gap.share) for bound in bounds))
+
+
+def _plain_rows(tests: pd.DataFrame, frame: GenerativeMetricFrame) -> list[dict[str, Any]]:
+    """The tests as JSON has them: groups under the names that they have in the frames, no numbers but finite ones."""
+    names = dict(zip(frame.by_group.index, frame.to_dict()["by_group"], strict=True))
+    rows = []
+    for row in tests.to_dict("records"):
+        plain = {str(key): None if isinstance(value, float) and not math.isfinite(value) else value
+                 for key, value in row.items()}  # fmt: skip
+        rows.append({**plain, "group": names.get(row["group"])})
+    return rows
 
 
 def _marks(
@@ -227,8 +285,12 @@ def _marks(
         notes = ["No test between models was made: that one has a better score than another may be chance."]
     else:
         notes = [
-            f"*: differs from {next(iter(frames))} at the 0.05 level, by permutation of the samples of the two models "
-            f"({tests.attrs['n_permutations']} permutations; {len(tests)} tests, corrected by Holm)."
+            f"*: differs from {next(iter(frames))} at the 0.05 level. Tested: every score, overall and of every group, "
+            f"and every δ, of every other model; {tests['p_value'].count()} tests, corrected by Holm together. Without "
+            "a star a difference may be chance.",
+            f"Each test is by {tests.attrs['n_permutations']} permutations of the very samples that the scores are of: "
+            "between the two models within each group for scores of groups and δ, regardless of groups for overall "
+            "scores. Proportions of groups are not tested.",
         ]
     sizes = {
         name: (frame.group_counts["n_real"].sum(), frame.group_counts["n_fake"].sum()) for name, frame in frames.items()

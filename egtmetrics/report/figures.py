@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def plot_precision_recall(
     *,
     metric: str | None = None,
     title: str | None = None,
+    hollow: Collection[tuple[str, Hashable]] = (),
 ) -> Figure:
     """Draw each group of each model at its precision (x) and recall (y), the groups of one model joined by a line.
 
@@ -49,6 +50,9 @@ def plot_precision_recall(
         Which metric of the frames; None takes the first that has both scores.
     title
         Printed above the axes.
+    hollow
+        Model and group of points to draw hollow, as those that may differ from the first model by chance only. The
+        legend says that this is what it means.
 
     Returns
     -------
@@ -82,29 +86,54 @@ def plot_precision_recall(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     if title is not None:
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)
     for scores in points.values():
         axes.plot(scores["precision"], scores["recall"], linestyle="--", color="0.6", linewidth=1.2, zorder=2)
+    handles: list[Any] = []
     for rank, group in enumerate(groups):
-        here = [scores.loc[group] for scores in points.values() if group in scores.index]
+        here = {name: scores.loc[group] for name, scores in points.items() if group in scores.index}
+        color, marker = COLORS[rank % len(COLORS)], _MARKERS[rank % len(_MARKERS)]
+        is_hollow = [(name, group) in hollow for name in here]
         axes.scatter(
-            [point["precision"] for point in here],
-            [point["recall"] for point in here],
+            [point["precision"] for point in here.values()],
+            [point["recall"] for point in here.values()],
             s=56,
-            color=COLORS[rank % len(COLORS)],
-            marker=_MARKERS[rank % len(_MARKERS)],
-            edgecolors="white",
-            linewidths=0.8,
-            label=group_text(group),
+            marker=marker,
+            facecolors=["white" if inside else color for inside in is_hollow],
+            edgecolors=[color if inside else "white" for inside in is_hollow],
+            linewidths=[1.6 if inside else 0.8 for inside in is_hollow],
             zorder=3,
         )
+        handles.append(_legend_point(marker, color, "white"))
     _zoom(axes, pd.concat(list(points.values())))
-    index_names = next(iter(points.values())).index.names
-    legend_title = ", ".join(str(name) for name in index_names if name is not None)
-    figure.legend(loc="outside right upper", frameon=False, title=legend_title or None)
+    feature_names = [str(name) for name in next(iter(points.values())).index.names if name is not None]
+    labels = [group_text(group) for group in groups]
+    add_legend(figure, handles, labels, title=", ".join(feature_names), loc="outside right upper")
+    if any((name, group) in hollow for name, scores in points.items() for group in scores.index):
+        meaning = f"hollow: may differ from {next(iter(points))} by chance only"
+        add_legend(figure, [_legend_point("o", "white", "0.4")], [meaning], title="", loc="outside lower center")
     if isinstance(models, Mapping):
         _label_models(axes, {name: scores.to_numpy() for name, scores in points.items()})
     return figure
+
+
+def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, title: str, **options: Any) -> None:
+    """Add a legend that shows names as they are: dollars are no formula, and a leading underscore hides nothing."""
+    legend = figure.legend(handles, ["-"] * len(labels), title=title or None, frameon=False, **options)
+    legend.get_title().set_parse_math(False)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_parse_math(False)
+        text.set_text(label)
+
+
+def _legend_point(marker: str, face: str, edge: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    width = 0.8 if edge == "white" else 1.6
+    return Line2D(
+        [], [], linestyle="", marker=marker, markersize=7.5, markerfacecolor=face, markeredgecolor=edge,
+        markeredgewidth=width,
+    )  # fmt: skip
 
 
 def save_figure(figure: Figure, path: str | Path, *, dpi: float = 200) -> None:
@@ -193,7 +222,14 @@ def _label_models(axes: Axes, models: Mapping[str, NDArray[np.float64]]) -> None
         return float(100 * covered + 10 * outside + 20 * ambiguity + 2 * (_gaps(lines, box) < point).sum() + own_gap)
 
     for name, path in paths.items():
-        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 9, "color": "0.2", "zorder": 4}
+        style: dict[str, Any] = {
+            "ha": "center",
+            "va": "center",
+            "fontsize": 9,
+            "color": "0.2",
+            "zorder": 4,
+            "parse_math": False,
+        }
         text = axes.annotate(name, models[name][0], **style)
         half = np.array(text.get_window_extent().size) / 2
         text.remove()

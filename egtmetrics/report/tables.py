@@ -207,7 +207,7 @@ def number(value: float, *, share: bool) -> str:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell.partition(" [")[0] or "nan")
+        float(cell.partition(" [")[0].rstrip("*†") or "nan")
     except ValueError:
         return False
     return True

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics import precision_recall_density_coverage
-from egtmetrics.groups import compare_models, permutation_test
+from egtmetrics.groups import GroupSizeWarning, compare_models, permutation_test
 
 
 def mean_gap(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -38,6 +38,21 @@ def test_p_values_of_groups_of_one_law_are_super_uniform() -> None:
     for level in (0.05, 0.1, 0.2, 0.5):
         error = np.sqrt(level * (1 - level) / 300)
         assert abs(np.mean(np.array(p_values) <= level + 1e-9) - level) < 4 * error
+
+
+def test_groups_of_unequal_sizes_are_warned_of_once() -> None:
+    groups = np.repeat(["a", "b"], [20, 5])
+    real, fake = np.random.default_rng(2).normal(size=(2, 25, 1))
+    with pytest.warns(GroupSizeWarning) as caught:
+        permutation_test(
+            real,
+            fake,
+            metric=mean_gap,
+            real_sensitive_features=groups,
+            fake_sensitive_features=groups,
+            n_permutations=5,
+        )
+    assert [warning.filename for warning in caught] == [__file__, __file__]  # for real and for fake
 
 
 def test_models_of_one_law_are_told_apart_at_the_level_only() -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, improved_precision_recall
-from egtmetrics.groups import compare_models
-from egtmetrics.report.compare import compare_with_first, render_comparison
+from egtmetrics.groups.inference import holm
+from egtmetrics.groups.permutation import compare_frames
+from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
 METRICS = {"ipr": improved_precision_recall, "fid": frechet_distance}
 GROUPS = np.repeat(["f", "m"], 60)
@@ -38,37 +38,106 @@ def frames() -> dict[str, GenerativeMetricFrame]:
 
 
 @pytest.fixture(scope="module")
-def tests() -> Any:
-    return compare_with_first(REAL, FAKES, {"fid": frechet_distance}, {"fid": ["fid"]}, random_state=0)
+def pair(frames: Any) -> Any:
+    return {name: frames[name] for name in ("same", "unfair")}
 
 
-def rows(text: str) -> list[list[str]]:
-    return [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
+@pytest.fixture(scope="module")
+def tests(pair: Any) -> Any:
+    return compare_with_first(pair, random_state=0)
 
 
-def test_rows_hold_the_scores_the_worst_group_and_the_disparities(frames: Any, tests: Any) -> None:
-    found = rows(render_comparison(frames, tests=tests))
-    for name, frame in frames.items():
-        p, r = (100 * frame.by_group[f"ipr_{score}"] for score in ("precision", "recall"))
-        overall = 100 * frame.overall
-        precision, recall = next(row for row in found if row[0] == name)[1:], frame.by_group["fid"]
-        assert precision[:4] == [f"{value:.2f}" for value in (overall.iloc[0], p.min(), overall.iloc[1], r.min())]
-        gaps = [np.ptp(p), np.ptp(r), np.ptp(p + r), np.ptp(p) + np.ptp(r)]
-        assert [cell.removesuffix("†") for cell in precision[4:]] == [f"{gap:.2f}" for gap in gaps]
-        fid = [row for row in found if row[0] == name][1][1:]
-        assert fid[1] == f"{recall.max():.4g}"  # less is better
-        assert fid[2].removesuffix("†") == f"{np.ptp(recall):.4g}"
+def cells(text: str) -> dict[tuple[str, str], list[str]]:
+    """The cells of the models by score and group, from Markdown."""
+    found, score = {}, ""
+    for line in text.splitlines():
+        if line.startswith("|") and not line.startswith(("|:", "| score")):
+            name, group, *values = (cell.strip() for cell in line.strip("|").split("|"))
+            score = name or score
+            found[score, group] = values
+    return found
 
 
-def test_marks_are_tests(frames: Any, tests: Any) -> None:
-    fid = {row[0]: row[1:] for row in rows(render_comparison(frames, tests=tests)) if len(row) == 4}
-    assert fid["unfair"][0].endswith("*")
-    assert not fid["same"][0].endswith("*")
-    assert not fid["twin"][0].endswith("*")
-    for name, frame in frames.items():
+def test_rows_hold_the_scores_of_every_group_and_the_disparities(frames: Any) -> None:
+    found = cells(render_comparison(frames, format="markdown").replace("†", ""))
+    expected: dict[tuple[str, str], list[str]] = {}
+    for column, name, text in (
+        ("ipr_precision", "precision (%)", lambda value: f"{100 * value:.2f}"),
+        ("ipr_recall", "recall (%)", lambda value: f"{100 * value:.2f}"),
+        ("fid", "fid", lambda value: f"{value:.4g}"),
+    ):
+        expected[name, "overall"] = [text(frame.overall[column]) for frame in frames.values()]
+        for group in ("f", "m"):
+            expected[name, group] = [text(frame.by_group.loc[group, column]) for frame in frames.values()]
+    p, r = ([100 * frame.by_group[f"ipr_{score}"] for frame in frames.values()] for score in ("precision", "recall"))
+    for name, gaps in {
+        "precision": map(np.ptp, p),
+        "recall": map(np.ptp, r),
+        "precision + recall": [np.ptp(a + b) for a, b in zip(p, r, strict=True)],
+        "precision gap + recall gap": [np.ptp(a) + np.ptp(b) for a, b in zip(p, r, strict=True)],
+    }.items():
+        expected[f"δ {name}", ""] = [f"{gap:.2f}" for gap in gaps]
+    expected["δ fid", ""] = [f"{np.ptp(frame.by_group['fid']):.4g}" for frame in frames.values()]
+    assert found == expected
+
+
+def test_stars_and_daggers_are_tests(pair: Any, tests: Any) -> None:
+    found = cells(render_comparison(pair, tests=tests, format="markdown"))
+    names = {
+        "ipr": {
+            "precision": "precision (%)",
+            "recall": "recall (%)",
+            "delta_p": "δ precision",
+            "delta_r": "δ recall",
+            "delta_pr": "δ precision + recall",
+            "delta_p_plus_delta_r": "δ precision gap + recall gap",
+        },
+        "fid": {"fid": "fid", "delta_fid": "δ fid"},
+    }
+    assert tests["p_value"].min() == 1 / 280
+    assert len(tests) == sum(map(len, found.values())) // 2  # every cell of the second model
+    for row in tests.itertuples():
+        name = names[row.metric][row.score]
+        group = row.group or ("" if name.startswith("δ") else "overall")
+        cell = found[name, group][list(pair).index(row.model)]
+        assert ("*" in cell) == (row.adjusted_p_value <= 0.05), row
+    assert not any("*" in row[0] for row in found.values())
+    assert found["fid", "f"][1].endswith("*")
+    assert found["δ fid", ""][1].endswith("*†")
+    assert not found["fid", "m"][1].endswith("*")
+    for i, frame in enumerate(pair.values()):
         p_value = frame.test().loc[("fid", "delta_fid"), "adjusted_p_value"]
-        assert fid[name][2].endswith("†") == (p_value <= 0.05)
-    assert fid["unfair"][2].endswith("†")
+        assert found["δ fid", ""][i].endswith("†") == (p_value <= 0.05)
+
+
+def test_the_note_says_what_was_tested(pair: Any, tests: Any) -> None:
+    text = " ".join(render_comparison(pair, tests=tests).split())
+    assert "14 tests, corrected by Holm together" in text
+    assert "by 279 permutations of the very samples that the scores are of" in text
+    assert "every score, overall and of every group, and every δ" in text
+    assert "Proportions of groups are not tested" in text
+
+
+def test_intervals_stand_beside_the_scores_of_groups_and_the_disparities(pair: Any, tests: Any) -> None:
+    intervals = {name: frame.interval(0.9) for name, frame in pair.items()}
+    text = render_comparison(pair, tests=tests, intervals=intervals, format="markdown")
+    found, plain = cells(text), cells(render_comparison(pair, tests=tests, format="markdown"))
+    low, high = intervals["unfair"].by_group.loc[("ipr_recall", "f"), ["low", "high"]]
+    assert found["recall (%)", "f"][1] == f"{plain['recall (%)', 'f'][1]} [{100 * low:.2f}, {100 * high:.2f}]"
+    low, high = intervals["same"].disparities.loc[("fid", "delta_fid"), ["low", "high"]]
+    assert found["δ fid", ""][0] == f"{plain['δ fid', ''][0]} [{low:.4g}, {high:.4g}]"
+    assert found["fid", "overall"] == plain["fid", "overall"]
+    assert "90 % intervals of each model alone" in text
+    content = json.loads(render_comparison(pair, intervals=intervals, format="json"))
+    assert content["models"]["unfair"]["intervals"]["level"] == 0.9
+
+
+def test_points_that_may_differ_by_chance(tests: Any) -> None:
+    assert undecided(tests, "ipr") == [("unfair", "m")]
+    rows = [("precision", "f", 0.04), ("recall", "f", 0.06), ("precision", "m", 0.06), ("recall", "m", 0.05),
+            ("precision", "x", 0.06), ("recall", "x", 0.06), ("recall", None, 0.04)]  # fmt: skip
+    made = pd.DataFrame(rows, columns=["score", "group", "adjusted_p_value"]).assign(model="a", metric="ipr")
+    assert undecided(made, "ipr") == [("a", "x")]
 
 
 def test_without_tests_no_model_is_said_to_differ(frames: Any) -> None:
@@ -89,27 +158,45 @@ def test_without_tests_no_model_is_said_to_differ(frames: Any) -> None:
     assert "No † for twin: group 'f' has 30 samples on one side" in text
 
 
-def test_p_values_are_those_of_compare_models_corrected(tests: Any) -> None:
-    table = compare_with_first(
-        REAL, FAKES, {"ipr": partial(improved_precision_recall, backend="reference")}, {"ipr": ["precision", "recall"]},
-        n_permutations=79, random_state=5,
-    )  # fmt: skip
-    assert table.index.tolist() == [(m, "ipr", s) for m in ("twin", "unfair") for s in ("precision", "recall")]
-    metric = partial(improved_precision_recall, backend="reference")
-    one = compare_models(
-        REAL, FAKES["unfair"], FAKES["same"], metric=metric, score="recall", n_permutations=79, random_state=5
-    )
-    assert table.loc[("unfair", "ipr", "recall"), "p_value"] == one.p_value
-    assert table.loc[("unfair", "ipr", "recall"), "difference"] == one.statistic
-    assert (table["adjusted_p_value"] >= table["p_value"]).all()
-    assert table["adjusted_p_value"].min() == pytest.approx(4 / 80)  # the smallest times the number of tests
-    assert tests.attrs["n_permutations"] == 199
+def test_p_values_are_those_of_compare_frames_corrected_together(frames: Any) -> None:
+    fid = {name: make_frame(fake, metrics=frechet_distance) for name, fake in FAKES.items()}
+    table = compare_with_first(fid, n_permutations=159, random_state=5)
+    assert table["model"].tolist() == ["twin"] * 4 + ["unfair"] * 4
+    for name, part in table.groupby("model"):
+        alone = compare_frames(fid[name], fid["same"], n_permutations=159, random_state=5)
+        assert part[alone.columns].reset_index(drop=True).equals(alone)
+    np.testing.assert_array_equal(table["adjusted_p_value"], holm(table["p_value"].to_numpy()))
+    assert table.attrs["n_permutations"] == 159
+    differing = table[table["adjusted_p_value"] <= 0.05]
+    assert differing[["model", "score", "group"]].to_numpy().tolist() == [
+        ["unfair", "fid", None], ["unfair", "fid", "f"], ["unfair", "delta_fid", None]
+    ]  # fmt: skip
+    with pytest.raises(ValueError, match=r"n_permutations=158 cannot show .* 8 tests .* at least 159"):
+        compare_with_first(fid, n_permutations=158)
 
 
-def test_json_holds_every_frame_and_test(frames: Any, tests: Any) -> None:
-    content = json.loads(render_comparison(frames, tests=tests, format="json", provenance={"real": {"file": "r"}}))
-    assert content["models"]["unfair"] == json.loads(json.dumps(frames["unfair"].to_dict()))
-    assert [row["model"] for row in content["tests"]] == ["twin", "unfair"]
+def test_what_has_no_score_is_not_tested() -> None:
+    labels = np.where(np.arange(120) == 0, "x", GROUPS)
+    frames = {
+        name: GenerativeMetricFrame(
+            metrics=frechet_distance, real=REAL, fake=fake, missing_groups="nan",
+            real_sensitive_features=GROUPS, fake_sensitive_features=labels,
+        )
+        for name, fake in {"same": FAKES["same"], "unfair": FAKES["unfair"]}.items()
+    }  # fmt: skip
+    tests = compare_with_first(frames, n_permutations=59)  # of 5 tests two are of a group without a score
+    assert tests["p_value"].isna().tolist() == [False, False, False, True, True]
+    rows = json.loads(render_comparison(frames, tests=tests, format="json"))["tests"]
+    assert rows[3]["group"] == "x"
+    assert rows[3]["adjusted_p_value"] is None
+
+
+def test_json_holds_every_frame_and_test(pair: Any, tests: Any) -> None:
+    content = json.loads(render_comparison(pair, tests=tests, format="json", provenance={"real": {"file": "r"}}))
+    assert content["models"]["unfair"] == json.loads(json.dumps(pair["unfair"].to_dict()))
+    assert len(content["tests"]) == len(tests)
+    for row, expected in zip(content["tests"], tests.to_dict("records"), strict=True):
+        assert row == expected
     assert content["real"] == {"file": "r"}
 
 
@@ -121,10 +208,8 @@ def test_what_cannot_be_compared_is_refused(frames: Any) -> None:
         render_comparison({"same": frames["same"], "other": other})
     with pytest.raises(ValueError, match="format='html' is unknown"):
         render_comparison(frames, format="html")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"n_permutations=19 cannot show .* 2 tests .* at least 39"):
-        compare_with_first(REAL, FAKES, {"fid": frechet_distance}, {"fid": ["fid"]}, n_permutations=19)
     with pytest.raises(ValueError, match="1 models"):
-        compare_with_first(REAL, {"same": REAL}, METRICS, {"ipr": [], "fid": []})
+        compare_with_first({"same": frames["same"]})
 
 
 def test_models_of_unequal_sizes_are_told(frames: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,11 +11,14 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
 from egtmetrics.report import plot_precision_recall, save_figure
+from egtmetrics.report._page_figures import draw_precision_recall, plain_text_figures
+from egtmetrics.report._page_parts import infer
 
 TABLES = pd.read_csv(Path(__file__).parents[1] / "golden" / "paper_tables_7_8.csv")
 
@@ -70,6 +74,53 @@ def test_the_legend_names_the_groups_and_the_feature() -> None:
     (legend,) = plot_precision_recall(paper_models(8)).legends
     assert [text.get_text() for text in legend.get_texts()] == ["male", "female"]
     assert legend.get_title().get_text() == "gender"
+
+
+ODD = ["_hidden", "$x$", "$", "a_b", "\\alpha"]
+"""Names that matplotlib leaves out of legends, takes for formulas, or fails on."""
+
+
+def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    scores = {"precision": [0.1, 0.3, 0.5, 0.7, 0.9], "recall": [0.5] * 5}
+    by_group = pd.DataFrame(scores, index=pd.Index(ODD, name="_$s$"))
+    models = {name: by_group * scale for name, scale in zip(ODD, [1, 0.8, 0.6, 0.4, 0.2], strict=True)}
+    figure = plot_precision_recall(models, title="$t$")
+    save_figure(figure, tmp_path / "figure.svg")
+    drawn = re.findall(r"<!-- (.*?) -->", (tmp_path / "figure.svg").read_text())  # beside every text as it was drawn
+    assert {"_$s$", "$t$", *ODD} <= set(drawn)
+    assert [text.get_text() for text in figure.axes[0].texts] == ODD  # outlined, and so without a comment
+    named = [text for text in figure.findobj(Text) if text.get_text() in {"_$s$", "$t$", *ODD}]
+    assert len(named) == 2 * len(ODD) + 2
+    assert not any(text.get_parse_math() for text in named)
+
+
+def test_the_page_draws_them_so_too() -> None:
+    rng, labels = np.random.default_rng(0), ["_f", "$m$"] * 20
+    frame = GenerativeMetricFrame(
+        metrics={"ipr": improved_precision_recall}, real=rng.normal(size=(40, 3)), fake=rng.normal(size=(40, 3)),
+        real_sensitive_features={"_$s$": labels}, fake_sensitive_features={"_$s$": labels}, backend="reference",
+    )  # fmt: skip
+    with plain_text_figures():
+        drawing = draw_precision_recall(frame, infer(frame, None))
+    assert drawing is not None
+    for name in ("_f", "$m$", "_$s$"):
+        assert f">{name}</text>" in drawing.svg, name
+
+
+def test_hollow_points_are_those_that_were_given_and_the_legend_says_why() -> None:
+    models = {"first": TWO, "other": TWO / 2}
+    figure = plot_precision_recall(models, hollow=[("other", "m")])
+    for dots, hollow in zip(figure.axes[0].collections, ([False, False], [False, True]), strict=True):
+        faces, edges = dots.get_facecolor(), dots.get_edgecolor()
+        assert [tuple(face[:3]) == (1.0, 1.0, 1.0) for face in faces] == hollow
+        assert [tuple(edge[:3]) != (1.0, 1.0, 1.0) for edge in edges] == hollow
+    groups, meaning = figure.legends
+    assert [text.get_text() for text in groups.get_texts()] == ["f", "m"]
+    assert [text.get_text() for text in meaning.get_texts()] == ["hollow: may differ from first by chance only"]
+    assert len(plot_precision_recall(models, hollow=[("other", "x")]).legends) == 1
+
+
+TWO = pd.DataFrame({"precision": [0.5, 0.9], "recall": [0.6, 0.4]}, index=["f", "m"])
 
 
 @pytest.mark.parametrize("models", [4, 8])
