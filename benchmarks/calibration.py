@@ -17,11 +17,12 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
@@ -29,6 +30,7 @@ from tqdm import tqdm
 from egtmetrics import (
     GenerativeMetricFrame,
     frechet_distance,
+    kernel_distance,
     precision_recall_density_coverage,
     topp_precision_recall,
 )
@@ -55,6 +57,8 @@ class Case:
     share: float = 1.0
     """Of the repeats: slow cases get fewer."""
     permutation: bool = False
+    noise_only: bool = False
+    """Precision of two groups, without intervals and tests."""
 
     @property
     def equal(self) -> bool:
@@ -62,6 +66,15 @@ class Case:
 
 
 _TOPP = topp_precision_recall
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "top_pr_10": {"compatibility": "top-pr", "n_bootstrap": 10},
+    "top_pr_1000": {"compatibility": "top-pr", "n_bootstrap": 1000},
+    "library_10": {"n_bootstrap": 10},
+    "library_1000": {"n_bootstrap": 1000},
+}
+"""Whose noise is compared: either bandwidth rule, few and many replicates. The last is what the library defaults to."""
+_KID = functools.partial(kernel_distance, subset_size=500, n_subsets=1)
+PARTS = ("data", "projections", "threshold")
 CASES = (
     Case("topp-8-wide", _TOPP, 500, 8, ("wide", "wide")),
     Case("topp-8-shifted", _TOPP, 1000, 8, ("shifted", "shifted")),
@@ -70,10 +83,17 @@ CASES = (
     Case("topp-24-wide", _TOPP, 1000, 24, ("wide", "wide"), share=0.5),
     Case("topp-24-narrow", _TOPP, 1000, 24, ("narrow", "narrow"), share=0.5),
     Case("topp-24-unequal", _TOPP, 1000, 24, ("wide", "narrow"), share=0.5),
+    Case("topp-32-same", _TOPP, 1000, 32, ("same", "same"), share=0.5),
     Case("topp-48-wide", _TOPP, 1000, 48, ("wide", "wide"), share=0.25),
+    Case("topp-384-same", _TOPP, 1000, 384, ("same", "same"), share=0.25),
+    Case("noise-384-same-2000", _TOPP, 2000, 384, ("same", "same"), share=0.15, noise_only=True),
     Case("prdc", precision_recall_density_coverage, 500, 8, ("narrow", "narrow")),
     Case("fid", frechet_distance, 500, 8, ("narrow", "narrow")),
     Case("fid-unequal", frechet_distance, 500, 8, ("wide", "narrow")),
+    Case("fid-same", frechet_distance, 500, 8, ("same", "same")),
+    Case("kid", _KID, 500, 8, ("narrow", "narrow")),
+    Case("kid-unequal", _KID, 500, 8, ("wide", "narrow")),
+    Case("kid-same", _KID, 500, 8, ("same", "same")),
     Case(
         "permutation",
         functools.partial(_TOPP, n_bootstrap=100),
@@ -86,7 +106,7 @@ CASES = (
 
 
 def draw(rng: np.random.Generator, n: int, d: int, law: str) -> NDArray[np.float32]:
-    """Gaussian samples. Against real ones, ``wide`` lacks precision, ``narrow`` and ``shifted`` lack recall."""
+    """Gaussian samples. ``same`` is the real law; ``wide`` lacks precision, ``narrow`` and ``shifted`` lack recall."""
     x = rng.standard_normal((n, d)) * np.linspace(1.5, 0.5, d)
     if law == "wide":
         x[:, : d // 4] *= 1.3
@@ -108,7 +128,7 @@ def repeat(case: Case, i: int) -> Record:
     labels = [f"g{g}" for g in range(len(case.laws))]
     groups = np.repeat(labels, case.n)
     data: dict[str, Any] = {
-        "real": np.concatenate([draw(rng, case.n, case.d, "real") for _ in case.laws]),
+        "real": np.concatenate([draw(rng, case.n, case.d, "same") for _ in case.laws]),
         "fake": np.concatenate([draw(rng, case.n, case.d, law) for law in case.laws]),
         "real_sensitive_features": groups,
         "fake_sensitive_features": groups,
@@ -118,6 +138,8 @@ def repeat(case: Case, i: int) -> Record:
     if case.permutation:
         test = permutation_test(metric=case.metric, score="precision", n_permutations=N_PERMUTATIONS, **data)
         return {"permutation_p": test.p_value}
+    if case.noise_only:
+        return {"precision": _precisions(data, PROTOCOLS, rng)}
     frame = GenerativeMetricFrame(metrics={"m": case.metric}, **data)
     intervals = frame.interval(LEVEL)
     columns = [str(column) for column in frame.by_group]
@@ -137,17 +159,25 @@ def repeat(case: Case, i: int) -> Record:
         "p_values": frame.test().loc[["m"]].droplevel(0)["p_value"].to_dict(),
     }
     if case.metric is _TOPP and case.equal:
-        options: dict[str, Any] = {"compatibility": "top-pr", "n_projections": 10, "n_threads": 1}
-        record["protocol"] = [
-            _TOPP(
-                data["real"][groups == label],
-                data["fake"][groups == label],
-                random_state=int(rng.integers(2**32)),
-                **options,
-            ).precision
-            for label in labels[:2]
-        ]
+        others = [name for name in PROTOCOLS if name != "library_1000"]
+        record["precision"] = {
+            **_precisions(data, others, rng),
+            "library_1000": frame.by_group["m_precision"].iloc[:2].tolist(),
+        }
     return record
+
+
+def _precisions(data: Record, protocols: Iterable[str], rng: np.random.Generator) -> dict[str, list[float]]:
+    """Of the first two groups, which share the projections, by protocol."""
+    found = {}
+    groups = data["real_sensitive_features"]
+    for name in protocols:
+        metric = functools.partial(_TOPP, n_projections=10, random_state=int(rng.integers(2**32)), n_threads=1)
+        found[name] = [
+            metric(data["real"][groups == group], data["fake"][groups == group], **PROTOCOLS[name]).precision
+            for group in np.unique(groups)[:2]
+        ]
+    return found
 
 
 def binomial_error(share: float, n: int) -> float:
@@ -209,27 +239,33 @@ def test_rows(case: Case, records: Sequence[Record]) -> list[Record]:
 
 
 def noise_row(case: Case, records: Sequence[Record]) -> Record:
-    """Standard deviation of the difference in precision of two groups of one law, in points, and its parts."""
-    ours = 100 * np.array([record["differences"]["m_precision"][:2] for record in records])
-    paper = 100 * np.array([record["protocol"] for record in records])
-    deviations = [float(np.sqrt((np.diff(scores, axis=1) ** 2).mean())) for scores in (ours, paper)]
-    parts = {
-        name: float(np.mean([record["variance"]["delta_p"][name] for record in records]))
-        for name in ("data", "projections", "threshold")
-    }
-    total = sum(parts.values())
-    return {
-        "case": case.name,
-        "n": case.n,
-        "d": case.d,
-        "repeats": len(records),
-        "library": deviations[0],
-        "protocol": deviations[1],
-        "ratio": deviations[1] / deviations[0],
-        "relative_error_of_ratio": 1.0 / math.sqrt(len(records)),  # of both, as if independent: sqrt(2 / (2 M))
-        "mean_precision": [float(scores.mean()) for scores in (ours, paper)],
-        **{f"{name}_share": value / total if total else math.nan for name, value in parts.items()},
-    }
+    """Standard deviation of the difference in precision of two groups of one law, in points, by rule and replicates.
+
+    The threshold's share of a variance at B = 10 is what goes with more replicates. The parts at the end are the
+    library's own estimates for its defaults.
+    """
+    scores = {name: 100 * np.array([record["precision"][name] for record in records]) for name in PROTOCOLS}
+    squares = {name: np.diff(pairs, axis=1).ravel() ** 2 for name, pairs in scores.items()}
+    row: Record = {"case": case.name, "n": case.n, "d": case.d, "repeats": len(records)}
+    for rule in ("top_pr", "library"):
+        few, many = f"{rule}_10", f"{rule}_1000"
+        row[f"{rule}_mean_precision"] = float(scores[many].mean())
+        row |= {name: float(np.sqrt(squares[name].mean())) for name in (few, many)}
+        row[f"{rule}_ratio"], row[f"{rule}_ratio_error"] = _ratio(squares[few], squares[many])
+        row[f"{rule}_threshold_share"] = 1.0 - row[f"{rule}_ratio"] ** -2
+    row["defaults_ratio"], row["defaults_ratio_error"] = _ratio(squares["top_pr_10"], squares["library_1000"])
+    if not case.noise_only:
+        parts = pd.DataFrame([record["variance"]["delta_p"] for record in records]).mean()
+        row["parts"] = {name: float(parts[name] / parts["total"]) for name in PARTS}
+    return row
+
+
+def _ratio(few: NDArray[np.float64], many: NDArray[np.float64]) -> tuple[float, float]:
+    """Ratio of two root mean squares over the same repeats, and its standard error from 200 bootstraps of these."""
+    drawn = np.random.default_rng(0).integers(len(few), size=(200, len(few)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.sqrt(few[drawn].mean(axis=1) / many[drawn].mean(axis=1))
+        return float(np.sqrt(few.mean() / many.mean())), float(ratios.std())
 
 
 def report(by_case: dict[str, list[Record]]) -> dict[str, list[Record]]:
@@ -238,10 +274,11 @@ def report(by_case: dict[str, list[Record]]) -> dict[str, list[Record]]:
         records = by_case.get(case.name, [])
         if len(records) < 2:
             continue
-        content["tests"] += test_rows(case, records)
-        if not case.permutation:
+        if not case.noise_only:
+            content["tests"] += test_rows(case, records)
+        if "scores" in records[0]:
             content["coverage"] += coverage_rows(case, records)
-        if "protocol" in records[0]:
+        if "precision" in records[0]:
             content["noise"].append(noise_row(case, records))
     return content
 
@@ -275,10 +312,23 @@ def markdown(content: dict[str, list[Record]]) -> str:
         [
             row["case"],
             *(str(row[name]) for name in ("n", "d", "repeats")),
-            f"{row['protocol']:.2f}",
-            f"{row['library']:.2f}",
-            f"{row['ratio']:.2f} ± {row['ratio'] * row['relative_error_of_ratio']:.2f}",
-            *(f"{row[f'{name}_share']:.0%}" for name in ("data", "projections", "threshold")),
+            name,
+            f"{row[f'{rule}_mean_precision']:.0f}",
+            f"{row[f'{rule}_10']:.2f}",
+            f"{row[f'{rule}_1000']:.2f}",
+            f"{row[f'{rule}_ratio']:.2f} ± {row[f'{rule}_ratio_error']:.2f}",
+            f"{row[f'{rule}_threshold_share']:.0%}",
+        ]
+        for row in content["noise"]
+        for rule, name in (("top_pr", "top-pr"), ("library", "library"))
+    ]
+    defaults = [
+        [
+            row["case"],
+            f"{row['top_pr_10']:.2f}",
+            f"{row['library_1000']:.2f}",
+            f"{row['defaults_ratio']:.2f} ± {row['defaults_ratio_error']:.2f}",
+            *(f"{row['parts'][name]:.0%}" if "parts" in row else "" for name in PARTS),
         ]
         for row in content["noise"]
     ]
@@ -303,23 +353,16 @@ def markdown(content: dict[str, list[Record]]) -> str:
         "## Rejections at 5 %: size where the groups have one law, power where they have two",
         table(tests, ["case", "test", "laws", "repeats", "rejected", "Monte-Carlo error"]),
         "## Noise floor: standard deviation of the difference in precision of two groups of one law, in points",
+        "Ten projections where d > 32, one evaluation elsewhere. Either bandwidth rule with 10 and 1000 replicates "
+        "of the bootstrap, on the same samples. Of the variance at B = 10, the threshold's share is what B = 1000 "
+        "takes away; the rest is that of the samples, and of projections as far as they do not cancel.",
         table(
             noise,
-            [
-                "case",
-                "n",
-                "d",
-                "repeats",
-                "top-pr, B = 10, 10 projections",
-                "library",
-                "ratio",
-                "data",
-                "projections",
-                "threshold",
-            ],
+            ["case", "n", "d", "repeats", "rule", "mean precision", "B = 10", "B = 1000", "ratio", "threshold, B = 10"],
         ),
-        "The shares are of the library's estimated variance. The two columns are scores of two bandwidth rules, which "
-        "differ in level too (see `mean_precision` in the JSON).",
+        "The protocol of top-pr (its rule, B = 10) against the library's defaults (its own rule, B = 1000). These are "
+        "scores of two rules, of different level. The parts are the library's own estimates of its variance.",
+        table(defaults, ["case", "top-pr, B = 10", "library, B = 1000", "ratio", *PARTS]),
     )
     return "\n\n".join(parts) + "\n"
 

@@ -12,6 +12,8 @@ class MetricResult:
     """Base of every result. ``score_names`` lists the fields a frame compares between groups, in display order."""
 
     score_names: ClassVar[tuple[str, ...]] = ()
+    depends_on_size: ClassVar[bool] = True
+    """Whether the expectation may change with the number of samples; groups of unlike sizes are then warned of."""
 
     backend: str
     """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``, ``"numpy"`` where no kernel takes part."""

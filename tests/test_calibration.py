@@ -14,7 +14,8 @@ from benchmarks.calibration import Case, Record
 
 
 def case(**options: Any) -> Case:
-    return Case("made-up", calibration.frechet_distance, **{"n": 60, "d": 2, "laws": ("wide", "wide"), **options})
+    made_up = {"name": "made-up", "metric": calibration.frechet_distance, "n": 60, "d": 2, "laws": ("wide", "wide")}
+    return Case(**{**made_up, **options})
 
 
 def record(a: float, b: float, margin: float) -> Record:
@@ -37,6 +38,44 @@ def test_coverage_is_counted_against_the_truth() -> None:
     assert unequal["difference_coverage"] == 0.75  # against the mean difference, 0.15
     (test,) = calibration.test_rows(case(), records)
     assert (test["rejected"], test["law of the groups"]) == (0.25, "one")
+
+
+def test_noise_is_compared_within_a_rule_and_between_the_defaults() -> None:
+    """The differences in points: 4 at 10 replicates, half of it under the same rule at 1000, and so on."""
+    differences = {"top_pr_10": 4.0, "top_pr_1000": 2.0, "library_10": 3.0, "library_1000": 1.0}
+    records: list[Record] = [
+        {
+            "precision": {name: [0.5, 0.5 + sign * points / 100] for name, points in differences.items()},
+            "variance": {"delta_p": {"total": 4.0, "data": 3.0, "projections": 0.0, "threshold": 1.0}},
+        }
+        for sign in (1, -1)
+    ]
+    row = calibration.noise_row(case(), records)
+    assert [row[name] for name in differences] == pytest.approx(list(differences.values()))
+    assert [row["top_pr_ratio"], row["library_ratio"], row["defaults_ratio"]] == pytest.approx([2.0, 3.0, 4.0])
+    assert row["top_pr_threshold_share"] == pytest.approx(1 - 1 / 4)
+    assert row["library_threshold_share"] == pytest.approx(1 - 1 / 9)
+    assert row["library_mean_precision"] == pytest.approx(50.0)
+    assert row["parts"] == {"data": 0.75, "projections": 0.0, "threshold": 0.25}
+    assert row["top_pr_ratio_error"] == pytest.approx(0.0)
+    assert "parts" not in calibration.noise_row(case(noise_only=True), records)
+
+
+def test_the_error_of_a_ratio_is_that_over_samples() -> None:
+    """Of two independent deviations over m repeats each: relative error 1 / sqrt(m), here over 300 pairs of samples."""
+    draws = np.random.default_rng(1).standard_normal((2, 300, 50)) ** 2
+    found = [calibration._ratio(*pair) for pair in zip(*draws, strict=True)]
+    ratios, errors = np.array(found).T
+    assert np.sqrt((errors**2).mean()) == pytest.approx(ratios.std(), rel=0.15)
+
+
+@pytest.mark.parametrize("noise_only", [False, True])
+def test_a_repeat_notes_the_precision_of_every_protocol(noise_only: bool) -> None:
+    topp = case(name="topp", metric=calibration._TOPP, noise_only=noise_only)
+    record = calibration.repeat(topp, 0)
+    assert set(record["precision"]) == set(calibration.PROTOCOLS)
+    assert ("p_values" in record) != noise_only
+    assert len({tuple(pair) for pair in record["precision"].values()}) == 4
 
 
 def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(

@@ -31,7 +31,11 @@ _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class GroupSizeWarning(UserWarning):
-    """The groups differ in size by more than a factor of two, so their scores differ in bias as well as in quality."""
+    """The groups differ in size by more than a factor of two, so their scores differ in bias as well as in quality.
+
+    A metric whose expectation does not change with the number of samples says so by ``depends_on_size = False`` on the
+    class of its result, and is not warned of.
+    """
 
 
 class GroupEvaluation:
@@ -66,7 +70,8 @@ class GroupEvaluation:
         if missing_groups == "raise" or not on_both_sides.any():
             self.groups.check_present("get a NaN row for it from GenerativeMetricFrame(..., missing_groups='nan')")
         self._positions = np.flatnonzero(on_both_sides)
-        self._warn_sizes(sizes[on_both_sides])
+        self._sizes = sizes[on_both_sides]
+        self._warned = False
         self.seed = resolve_seed(random_state)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
         self.given_metrics = name_metrics(metrics)
@@ -78,7 +83,10 @@ class GroupEvaluation:
         return len(self.metrics) * (len(self._positions) + 1)
 
     def by_group(self, advance: Callable[[], object] = lambda: None) -> dict[Hashable, dict[str, Score]]:
-        """Evaluate every metric in every group which has samples on both sides; ``advance`` is called after each."""
+        """Evaluate every metric in every group which has samples on both sides; ``advance`` is called after each.
+
+        The first time, warn of groups of very different sizes where a metric depends on them.
+        """
         results: dict[Hashable, dict[str, Score]] = {}
         labels = self.groups.index.tolist()
         for position in self._positions:
@@ -86,6 +94,9 @@ class GroupEvaluation:
             real = take_rows(self.real, self.groups.real_ids == position)
             fake = take_rows(self.fake, self.groups.fake_ids == position)
             results[label] = self._evaluate(real, fake, f"group {self.groups.name(label)!r}", advance)
+        if not self._warned:
+            self._warned = True
+            self._warn_sizes(results)
         return results
 
     def overall(self, advance: Callable[[], object] = lambda: None) -> dict[str, Score]:
@@ -111,18 +122,28 @@ class GroupEvaluation:
             advance()
         return results
 
-    def _warn_sizes(self, sizes: pd.DataFrame) -> None:
+    def _warn_sizes(self, results: Mapping[Hashable, Mapping[str, Score]]) -> None:
+        evaluated = next(iter(results.values()))
+        dependent = [repr(name) for name, result in evaluated.items() if _depends_on_size(result)]
+        if not dependent:
+            return
         for side in ("real", "fake"):
-            column = sizes[f"n_{side}"]
+            column = self._sizes[f"n_{side}"]
             if column.max() > _SIZE_FACTOR * column.min():
                 warnings.warn(
                     f"the groups differ in their number of {side} samples, from {column.min()} in group "
                     f"{self.groups.name(column.idxmin())!r} to {column.max()} in "
-                    f"{self.groups.name(column.idxmax())!r}; most metrics depend on it, so part of a difference "
-                    "between groups may come from their sizes. match_sizes(..., across_groups=True) makes them equal.",
+                    f"{self.groups.name(column.idxmax())!r}; {', '.join(dependent)} may depend on it, so part of a "
+                    "difference between groups may come from their sizes. match_sizes(..., across_groups=True) makes "
+                    "them equal.",
                     GroupSizeWarning,
                     stacklevel=4,
                 )
+
+
+def _depends_on_size(result: Score) -> bool:
+    """Whether the expectation of a score may change with the number of samples: assumed unless its result denies it."""
+    return not isinstance(result, MetricResult) or result.depends_on_size
 
 
 def scores_of(result: Score, metric_name: str) -> dict[str, float]:

@@ -86,8 +86,8 @@ class GenerativeMetricFrame:
     Warns
     -----
     GroupSizeWarning
-        If one group has more than twice the samples of another. Most metrics depend on the number of samples; see
-        ``match_sizes``.
+        If one group has more than twice the samples of another, and a metric depends on the number of samples, as most
+        do; see ``match_sizes``, ``at_sample_size`` and ``extrapolated``.
 
     Notes
     -----
@@ -251,8 +251,8 @@ class GenerativeMetricFrame:
 
         Notes
         -----
-        Cost: about one more evaluation for TopP&R, FID and the k-nearest-neighbour metrics, 100 evaluations of halves,
-        twice, for any other; once for a frame.
+        Cost: about one more evaluation for TopP&R, FID, KID and the k-nearest-neighbour metrics, 100 evaluations of
+        halves, twice, for any other; once for a frame.
         """
         columns = {name: list(map(str, _flat(name, scores))) for name, scores in self._scores.items()}
         return self._infer().intervals(level, columns)
@@ -293,7 +293,7 @@ class GenerativeMetricFrame:
         """
         labels = [self._label(label) for label in (a, b)]
         _, error = self._infer().difference(*self._column(metric), *labels)
-        n_samples = int(self.group_counts.loc[labels, ["n_real", "n_fake"]].to_numpy().min())
+        n_samples = int(self._groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().min())
         return samples_needed(error, n_samples, delta=delta, power=power, level=level)
 
     def _infer(self) -> FrameInference:

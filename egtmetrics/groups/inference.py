@@ -227,7 +227,8 @@ class FrameInference:
         n_threads: int | None = None,
     ) -> None:
         groups = evaluation.groups
-        few = counts[(counts["n_real"] > 0) & (counts["n_fake"] > 0)][["n_real", "n_fake"]].min(axis=1)
+        sizes = groups.counts()[["n_real", "n_fake"]]  # of a stream's sample, where ``counts`` are of all rows
+        few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
         if (few < MIN_SAMPLES).any():
             raise ValueError(
                 f"group {groups.name(few.idxmin())!r} has {few.min()} samples on one side, and an interval needs at "

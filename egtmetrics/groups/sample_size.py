@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ _FRACTIONS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.33)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ResampledResult(MetricResult):
     """Scores of a metric from random subsets of the samples, under the metric's own names."""
+
+    depends_on_size: ClassVar[bool] = False
+    """They are for one size, or for the limit of many samples."""
 
     means: dict[str, float]
     """The scores: averages over subsets of one size, or intercepts in the limit of many samples."""

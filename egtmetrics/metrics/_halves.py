@@ -10,8 +10,8 @@ A half keeps the meaning of the metric's tuning: TopP&R takes k / 2 neighbours f
 the full sample, so that it estimates the same supports.
 
 For TopP&R and the k-nearest-neighbour metrics all halves come from one pass over the pairs of points each
-(``resampled_density``, ``split_ball_counts``), for the Fréchet distance from its derivative. Every other metric is
-called on the halves.
+(``resampled_density``, ``split_ball_counts``). The Fréchet distance has its derivative instead, the kernel distance the
+variance of a U-statistic. Every other metric is called on the halves.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from scipy.special import ndtri
 from egtmetrics._order import canonical_order
 from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics.frechet import frechet_distance
+from egtmetrics.metrics.kernel import KernelDistanceResult, kernel_distance, polynomial_kernel
 from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, topp_precision_recall
 from egtmetrics.ops import BackendName, Features, HostBackend, select_host_backend, take_rows, to_host
@@ -91,7 +92,7 @@ def spread(
     ``metric`` may be a ``functools.partial`` that fixes the options; those of the library are known by their function.
     """
     function, options = (metric.func, metric.keywords) if isinstance(metric, functools.partial) else (metric, {})
-    real, fake = check_real_fake(to_host(real), to_host(fake))
+    real, fake = (points[:] for points in check_real_fake(to_host(real), to_host(fake)))  # fetched from other ranks
     splits = _splits_of(real, n_splits, rng), _splits_of(fake, n_splits, rng)
     kernels = select_host_backend(backend, n_threads=n_threads)
     own_draws = options.get("compatibility") is None and options.get("bootstrap_indices") is None
@@ -108,6 +109,8 @@ def spread(
         return Spread(names=result.score_names, data=_second_moments(differences))
     if function is frechet_distance:
         return Spread(names=result.score_names, data=_frechet_variance(real, fake))
+    if function is kernel_distance:
+        return Spread(names=result.score_names, data=_kernel_variance(result, options, real, fake))
     names, differences = _called_halves(metric, real, fake, *splits)
     return Spread(names=names, data=_second_moments(differences))
 
@@ -209,6 +212,9 @@ def _frechet_variance(real: Features, fake: Features) -> Floats:
     With A the linear map that carries N(0, Sigma_r) to N(0, Sigma_f) optimally, a real point x moves the distance by
     ``2 (mu_r - mu_f).(x - mu_r) + (x - mu_r)^T (I - A) (x - mu_r)``, less the mean of that; a fake point by the same
     with the roles exchanged and the inverse of A.
+
+    Between equal laws the derivative is 0, and its estimate from samples is not: the variance is then about twice that
+    of the distance.
     """
     x, y = real.astype(np.float64), fake.astype(np.float64)
     shift = x.mean(axis=0) - y.mean(axis=0)
@@ -234,6 +240,57 @@ def _matrix_power(symmetric: Floats, power: float) -> Floats:
     powers = np.where(kept, np.where(kept, values, 1.0) ** power, 0.0)
     result: Floats = (vectors * powers) @ vectors.T
     return result
+
+
+def _kernel_variance(
+    result: KernelDistanceResult, options: Mapping[str, Any], real: Features, fake: Features
+) -> Floats:
+    """Variance of the kernel distance as a U-statistic, ``(1, 1)``.
+
+    With ``a(x) = E k(x, x') - E k(x, y)``, ``b(y)`` alike, and the kernel's second moments v after centring both of its
+    arguments::
+
+        Var(n, m) = 4 Var a / n + 4 Var b / m + 2 v_xx / n(n - 1) + 2 v_yy / m(m - 1) + 4 v_xy / nm
+
+    The last three count where the laws are nearly equal. Row means vary by more than ``a`` does, by v_xx / (n - 1) +
+    v_xy / m, which is taken off. The mean of B subsets of s rows adds (Var(s, s) - Var(n, m)) / B to that of all rows.
+    """
+    degree, coef0 = options.get("degree", 3), options.get("coef0", 1.0)
+    gamma = options.get("gamma") or 1.0 / real.shape[1]
+    x, y = real.astype(np.float64), fake.astype(np.float64)
+    n, m = len(x), len(y)
+
+    def sums(rows: Floats, columns: Floats) -> tuple[Floats, Floats, float]:
+        """Of the kernel by row, by column, and of its squares; a row against itself is left out."""
+        by_row, by_column, squares = np.empty(len(rows)), np.zeros(len(columns)), 0.0
+        step = max(1, _LIST_BYTES // (8 * len(columns)))
+        for start in range(0, len(rows), step):
+            tile = polynomial_kernel(rows[start : start + step], columns, degree, gamma, coef0)
+            if rows is columns:
+                tile[np.arange(len(tile)), start + np.arange(len(tile))] = 0.0
+            by_row[start : start + step] = tile.sum(axis=1)
+            by_column += tile.sum(axis=0)
+            squares += float(np.vdot(tile, tile))
+        return by_row, by_column, squares
+
+    def centred_within(by_row: Floats, squares: float) -> float:
+        k = len(by_row)
+        moments = squares - 2.0 * by_row @ by_row / (k - 2) + by_row.sum() ** 2 / ((k - 1) * (k - 2))
+        return float(moments / (k * (k - 3)))
+
+    (in_x, _, xx), (in_y, _, yy) = sums(x, x), sums(y, y)
+    at_x, at_y, xy = sums(x, y)
+    v_xx, v_yy = centred_within(in_x, xx), centred_within(in_y, yy)
+    v_xy = float(xy - at_x @ at_x / m - at_y @ at_y / n + at_x.sum() ** 2 / (n * m)) / ((n - 1) * (m - 1))
+    of_a = max(0.0, float((in_x / (n - 1) - at_x / m).var(ddof=1)) - v_xx / (n - 1) - v_xy / m)
+    of_b = max(0.0, float((in_y / (m - 1) - at_y / n).var(ddof=1)) - v_yy / (m - 1) - v_xy / n)
+
+    def variance(n: int, m: int) -> float:
+        first = 4.0 * of_a / n + 4.0 * of_b / m
+        return first + 2.0 * v_xx / (n * (n - 1)) + 2.0 * v_yy / (m * (m - 1)) + 4.0 * v_xy / (n * m)
+
+    whole, subset = variance(n, m), variance(result.subset_size, result.subset_size)
+    return np.array([[whole + (subset - whole) / result.n_subsets]])
 
 
 def _topp_spread(

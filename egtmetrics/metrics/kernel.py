@@ -19,6 +19,8 @@ class KernelDistanceResult(MetricResult):
     """What :func:`kernel_distance` returns."""
 
     score_names: ClassVar[tuple[str, ...]] = ("kid",)
+    depends_on_size: ClassVar[bool] = False
+    """The estimate is unbiased, so groups of any sizes can be compared."""
 
     kid: float
     """Mean over the subsets."""
@@ -109,9 +111,9 @@ def kernel_distance(
         for subset in range(n_subsets):
             x = real[rng.choice(len(real), size, replace=False)].astype(np.float64)
             y = fake[rng.choice(len(fake), size, replace=False)].astype(np.float64)
-            within = _off_diagonal_mean(_kernel(x, x, degree, gamma, coef0))
-            within += _off_diagonal_mean(_kernel(y, y, degree, gamma, coef0))
-            estimates[subset] = within - 2.0 * _kernel(x, y, degree, gamma, coef0).mean()
+            within = _off_diagonal_mean(polynomial_kernel(x, x, degree, gamma, coef0))
+            within += _off_diagonal_mean(polynomial_kernel(y, y, degree, gamma, coef0))
+            estimates[subset] = within - 2.0 * polynomial_kernel(x, y, degree, gamma, coef0).mean()
     if not np.isfinite(estimates).all():
         raise ValueError("the kernel of real and fake overflows float64; rescale the features or lower degree or gamma")
     return KernelDistanceResult(
@@ -125,9 +127,10 @@ def kernel_distance(
     )
 
 
-def _kernel(
+def polynomial_kernel(
     x: NDArray[np.float64], y: NDArray[np.float64], degree: int, gamma: float, coef0: float
 ) -> NDArray[np.float64]:
+    """``(gamma x.y + coef0) ** degree`` of all pairs of rows, ``(n, m)``."""
     base = x @ y.T
     base *= gamma
     base += coef0

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning
+from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolated
 from egtmetrics.metrics.frechet import frechet_distance
+from egtmetrics.metrics.kernel import kernel_distance
 from egtmetrics.metrics.prdc import precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
 from egtmetrics.results import MetricResult
@@ -437,7 +438,26 @@ class TestGroups:
         assert len(messages) == int(warns)
         if warns:
             assert f"{side} samples, from 4 in group 'f' to 9 in 'm'" in messages[0]
+            assert "; 'mean_gap' may depend on it" in messages[0]
             assert caught[0].filename == __file__
+
+    def test_metrics_that_do_not_depend_on_the_sizes_are_not_warned_of(self) -> None:
+        rng = np.random.default_rng(0)
+        groups = np.repeat(["f", "m"], [20, 80])
+        samples = {
+            "real": rng.normal(size=(100, 2)),
+            "fake": rng.normal(size=(100, 2)),
+            "real_sensitive_features": groups,
+            "fake_sensitive_features": groups,
+        }
+        kid = functools.partial(kernel_distance, subset_size=10, n_subsets=2)
+        matched = at_sample_size(frechet_distance, 20, n_repeats=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GroupSizeWarning)
+            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolated(frechet_distance)}, **samples)
+        with pytest.warns(GroupSizeWarning, match="; 'fid', 'prdc' may depend on it") as caught:
+            FRAME(metrics={"kid": kid, "fid": frechet_distance, "prdc": PRDC}, **samples)
+        assert len(caught) == 2  # real and fake
 
 
 class TestSummaries:

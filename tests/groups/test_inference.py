@@ -6,6 +6,7 @@ Statistical tests have fixed seeds; the chance that a right program fails one, o
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,20 @@ from egtmetrics import (
     GenerativeMetricFrame,
     frechet_distance,
     improved_precision_recall,
+    kernel_distance,
     mauve,
     precision_recall_density_coverage,
     topp_precision_recall,
 )
+from egtmetrics._order import canonical_order
 from egtmetrics.groups import samples_needed
-from egtmetrics.groups.inference import holm, normal_quantile, score_contrasts, score_uncertainty
+from egtmetrics.groups.inference import (
+    holm,
+    normal_quantile,
+    proportion_uncertainty,
+    score_contrasts,
+    score_uncertainty,
+)
 from egtmetrics.metrics import _halves
 from egtmetrics.metrics._halves import half_splits, spread
 from egtmetrics.ops import select_host_backend
@@ -104,6 +113,77 @@ def test_frechet_variance_is_that_of_the_distance_on_halves() -> None:
     assert _halves._frechet_variance(real, fake)[0, 0] == pytest.approx(exact, rel=0.2)  # 4.5 standard errors
 
 
+@pytest.mark.parametrize(("size", "n_subsets"), [(5, 1), (4, 3)])
+def test_kernel_variance_tuple_by_tuple(size: int, n_subsets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every moment as the mean of products over tuples of different rows, in which it is unbiased."""
+    rng = np.random.default_rng(21)
+    x, y = rng.normal(size=(7, 2)), rng.normal(size=(5, 2)) + 0.5
+    metric = functools.partial(kernel_distance, degree=2, gamma=0.7, coef0=0.3, subset_size=size, n_subsets=n_subsets)
+
+    def k(a: NDArray[Any], b: NDArray[Any]) -> float:
+        return float((0.7 * a @ b + 0.3) ** 2)
+
+    def within(z: NDArray[Any]) -> float:
+        products = [
+            k(z[i], z[j]) * (k(z[i], z[j]) - 2.0 * k(z[i], z[p]) + k(z[p], z[q]))
+            for i, j, p, q in itertools.permutations(range(len(z)), 4)
+        ]
+        return float(np.mean(products))
+
+    def first(u: NDArray[Any], v: NDArray[Any]) -> float:
+        rows = range(len(u))
+        own = [np.mean([k(u[i], u[j]) for j in rows if j != i]) - np.mean([k(u[i], z) for z in v]) for i in rows]
+        return max(0.0, float(np.var(own, ddof=1)) - within(u) / (len(u) - 1) - between / len(v))
+
+    pairs = itertools.product(itertools.permutations(range(7), 2), itertools.permutations(range(5), 2))
+    centred = [
+        k(x[i], y[p]) * (k(x[i], y[p]) - k(x[j], y[p]) - k(x[i], y[q]) + k(x[j], y[q])) for (i, j), (p, q) in pairs
+    ]
+    between = float(np.mean(centred))
+
+    def variance(n: int, m: int) -> float:
+        second = 2 * within(x) / (n * (n - 1)) + 2 * within(y) / (m * (m - 1)) + 4 * between / (n * m)
+        return 4 * first(x, y) / n + 4 * first(y, x) / m + second
+
+    expected = variance(7, 5) + (variance(size, size) - variance(7, 5)) / n_subsets
+    monkeypatch.setattr(_halves, "_LIST_BYTES", 2 * 8 * 7)  # tiles of two rows and a rest
+    found = spread(metric, metric(x, y, random_state=0), x, y, n_splits=1, rng=rng).data
+    assert found.shape == (1, 1)
+    assert found[0, 0] == pytest.approx(expected, rel=1e-9)
+    assert first(x, y) > 0.0
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_kernel_variance_is_that_of_the_distance(shift: float) -> None:
+    """One feature and k(x, y) = x y: the squared difference of two means, less what they vary by.
+
+    Of 300 draws: 4.5 standard errors of their mean. Between equal laws the first part, which is 0, is estimated from
+    above, by up to half of the other ones.
+    """
+    n = 60
+    rng = np.random.default_rng(22)
+    metric = functools.partial(kernel_distance, degree=1, gamma=1.0, coef0=0.0, subset_size=60, n_subsets=1)
+    found = []
+    for _ in range(300):
+        real, fake = rng.normal(size=(n, 1)), 2.0 * rng.normal(size=(n, 1)) + shift
+        result = metric(real, fake, random_state=0)
+        found.append(spread(metric, result, real, fake, n_splits=1, rng=rng).data[0, 0])
+    exact = 4 * shift**2 * (1 + 4) / n + 2 * (1 + 4) ** 2 / n**2
+    error = 4.5 * np.std(found) / np.sqrt(300)
+    assert exact - error < np.mean(found) < exact * (1.0 if shift else 1.5) + error
+
+
+def test_kernel_variance_is_that_of_the_halves() -> None:
+    rng = np.random.default_rng(23)
+    real, fake = rng.normal(size=(400, 3)), rng.normal(size=(400, 3)) + 0.7
+    splits = half_splits(400, 1000, rng), half_splits(400, 1000, rng)
+    halved = functools.partial(kernel_distance, subset_size=200, n_subsets=1, random_state=0)
+    _, differences = _halves._called_halves(halved, real, fake, *splits)
+    whole = functools.partial(kernel_distance, subset_size=400, n_subsets=1)
+    found = spread(whole, whole(real, fake, random_state=0), real, fake, n_splits=1, rng=rng).data[0, 0]
+    assert found == pytest.approx((differences**2).mean(), rel=0.2)  # 4.5 standard errors
+
+
 def test_topp_projections_are_those_of_the_result() -> None:
     real, fake = np.random.default_rng(5).normal(size=(2, 200, 40))
     result = topp_precision_recall(real, fake, random_state=7, n_projections=3, n_bootstrap=20, n_threads=1)
@@ -143,6 +223,68 @@ def test_topp_halves_follow_the_metric_on_the_halves() -> None:
         exact = np.array(expected)[:, column]
         assert np.corrcoef(found[:, column], exact)[0, 1] > 0.9
         assert 0.8 < np.sqrt((found[:, column] ** 2).mean() / (exact**2).mean()) < 1.13
+
+
+def test_topp_spread_over_projections_is_made_of_that_of_each() -> None:
+    rng = np.random.default_rng(25)
+    real, fake = rng.normal(size=(220, 6)), rng.normal(size=(200, 6)) + 0.2
+    matrices = rng.normal(size=(3, 2, 6))
+    metric = functools.partial(topp_precision_recall, projections=matrices, n_bootstrap=50, n_threads=1)
+    result = metric(real, fake, random_state=0)
+    found = spread(metric, result, real, fake, n_splits=20, rng=np.random.default_rng(26), n_threads=1)
+
+    rng = np.random.default_rng(26)
+    splits = _halves._splits_of(real, 20, rng), _halves._splits_of(fake, 20, rng)
+    orders = canonical_order(real), canonical_order(fake)
+    differences, thresholds = [], []
+    for matrix, evaluation in zip(matrices, result.per_projection, strict=True):
+        x, y = (points[order] @ matrix.T for points, order in zip((real, fake), orders, strict=True))
+        sorted_splits = [signs[order] for signs, order in zip(splits, orders, strict=True)]
+        halves, shifted = _halves._topp_halves(CPU, x, y, evaluation, *sorted_splits, result, rng)
+        differences.append(halves)
+        thresholds.append(np.cov(shifted.T))
+    mean = np.mean(differences, axis=0)
+    np.testing.assert_allclose(found.data, mean.T @ mean / 20, atol=1e-12)
+    np.testing.assert_allclose(found.threshold, np.mean(thresholds, axis=0), atol=1e-12)
+    over_projections = [np.cov(np.array(differences)[:, split].T) for split in range(20)]
+    np.testing.assert_allclose(found.interaction, np.mean(over_projections, axis=0), atol=1e-12)
+    scores = [[getattr(one, name) for name in ("precision", "recall", "f1")] for one in result.per_projection]
+    np.testing.assert_allclose(found.per_projection, scores)
+
+
+def test_topp_scores_under_other_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Densities are interpolated between two bandwidths, which moves a few of 300 points over a threshold."""
+    rng = np.random.default_rng(29)
+    real, fake = rng.normal(size=(300, 3)), 0.8 * rng.normal(size=(300, 3)) + 0.4
+    result = topp_precision_recall(real, fake, random_state=0, n_bootstrap=50, n_threads=1)
+    (evaluation,) = result.per_projection
+    monkeypatch.setattr(_halves, "_band_error", lambda *_: np.log([1.0, 1.3]))
+    splits = half_splits(300, 20, rng), half_splits(300, 20, rng)
+    _, (same, stricter) = _halves._topp_halves(CPU, real, fake, evaluation, *splits, result, rng)
+    np.testing.assert_allclose(same, [result.precision, result.recall, result.f1], atol=0.01)
+    h = {"real": evaluation.real_bandwidth, "fake": evaluation.fake_bandwidth}
+    c = {"real": 1.3 * evaluation.real_confidence_band, "fake": 1.3 * evaluation.fake_confidence_band}
+    points = {"real": real, "fake": fake}
+    expected = []
+    for own, other in (("fake", "real"), ("real", "fake")):
+        kept, covered = (
+            CPU.kernel_density(points[own], points[side], bandwidth=h[side]) > c[side] for side in (own, other)
+        )
+        expected.append(covered[kept].mean())
+    np.testing.assert_allclose(stricter[:2], expected, atol=0.01)
+    assert np.abs(np.subtract(expected, [result.precision, result.recall])).max() > 0.03
+
+
+def test_the_error_of_a_band_is_that_of_other_bootstraps() -> None:
+    """Deviations of 150 bands and of 200 replicates, each known to some 10 %."""
+    points = np.random.default_rng(27).normal(size=(150, 2))
+    metric = functools.partial(topp_precision_recall, n_bootstrap=20, n_threads=1)
+    results = [metric(points, points, random_state=seed) for seed in range(150)]
+    bands = np.log([result.per_projection[0].real_confidence_band for result in results])
+    bandwidth = results[0].per_projection[0].real_bandwidth
+    found = _halves._band_error(CPU, points, bandwidth, results[0], np.random.default_rng(28))
+    assert 0.7 < found.std() / bands.std() < 1.4
+    assert found.mean() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_interval_of_a_mean_is_the_textbook_one() -> None:
@@ -210,6 +352,8 @@ def test_simultaneous_bound_against_the_studentised_range() -> None:
     assert largest.p_value() == pytest.approx(exact, rel=0.2)  # 20,000 draws: 6 standard errors
     bound = 4.0 - studentized_range.ppf(0.95, 5, np.inf)
     assert largest.interval(0.95)[0] == pytest.approx(bound, abs=0.1)  # 4 standard errors of the drawn quantile
+    beyond_all_draws = score_uncertainty(100.0 * scores, spreads).largest(score_contrasts(scores)["delta_s"])
+    assert beyond_all_draws.p_value() == 1 / 20_001
 
 
 P_VALUES = st.lists(st.floats(0.0, 1.0) | st.just(float("nan")), min_size=1, max_size=12)
@@ -400,3 +544,45 @@ def test_projections_that_groups_share_cancel_from_their_difference_whoever_is_m
     assert parts["projections"][0] == pytest.approx(spreads["a"].per_projection.var(ddof=1) / 50)
     assert parts["projections"][1] == pytest.approx(own.var(ddof=1) / 50)
     assert np.isnan(parts["total"][2])
+
+
+def test_parts_of_the_variance_of_a_mean_over_projections() -> None:
+    """Of two scores under 4 projections in one group and without projections in the other."""
+    rng = np.random.default_rng(24)
+    names = ("s", "t")
+    scores = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], index=["a", "b"], columns=names)
+    data, interaction, threshold = (np.diag(values) for values in ([0.5, 0.6], [0.02, 0.03], [0.04, 0.05]))
+    per_projection = rng.normal(size=(4, 2))
+    found = score_uncertainty(
+        scores,
+        {
+            "a": _halves.Spread(
+                names=names, data=data, interaction=interaction, threshold=threshold, per_projection=per_projection
+            ),
+            "b": _halves.Spread(names=names, data=2 * data, threshold=3 * threshold),
+        },
+    )
+    parts = found.parts(np.eye(4))
+    assert parts["data"].tolist() == pytest.approx([0.5, 0.6, 1.0, 1.2])
+    assert parts["threshold"].tolist() == pytest.approx([0.04 / 4, 0.05 / 4, 0.12, 0.15])
+    own = per_projection.var(axis=0, ddof=1) / 4 - np.array([0.02 + 0.04, 0.03 + 0.05]) / 4
+    assert parts["projections"].tolist() == pytest.approx([*own, 0.0, 0.0])
+    assert (own > 0).all()
+    together = found.parts(np.array([[1.0, 1.0, 0.0, 0.0]]))
+    sum_of_scores = per_projection.sum(axis=1).var(ddof=1) / 4 - (0.05 + 0.09) / 4
+    assert together["projections"].tolist() == pytest.approx([sum_of_scores])
+
+
+def test_proportions_vary_as_multinomial_ones() -> None:
+    counts = pd.DataFrame({"n_real": [30, 50, 20], "n_fake": [100, 60, 40]}, index=["a", "b", "c"])
+    p, q = ([0.3, 0.5, 0.2], [0.5, 0.3, 0.2])
+    counts["real_proportion"], counts["fake_proportion"] = p, q
+    found, contrasts = proportion_uncertainty(counts)
+    excess = np.subtract(q, p)
+    np.testing.assert_allclose(found.estimates(contrasts["mgo"]), [*excess, *-excess])
+    variances = [p[a] * (1 - p[a]) / 100 + q[a] * (1 - q[a]) / 200 for a in range(3)]
+    np.testing.assert_allclose(found.parts(contrasts["mgo"])["total"], variances * 2)
+    pairs = list(itertools.permutations(range(3), 2))
+    np.testing.assert_allclose(found.estimates(contrasts["ego"]), [q[a] - q[b] for a, b in pairs])
+    variances = [(q[a] + q[b] - (q[a] - q[b]) ** 2) / 200 for a, b in pairs]
+    np.testing.assert_allclose(found.parts(contrasts["ego"])["total"], variances)
