@@ -17,10 +17,14 @@ Where counts decide (precision and recall families, bandwidths, group proportion
 kernel densities, soft balls and Fréchet distances are sums in another order, equal within the rounding they have
 anyway.
 
-Features stay where they are: shards walk a ring, three of them in the memory of a rank at a time, and O(n) numbers
-(radii, counts, densities, labels) go to everyone, as do the bootstrap draws of TopP&R, 2 B n bytes, and, for the
-Fréchet distance, all rows of a set that has no more of them than features. If a rank ends, fails or stands still, all
-others raise :class:`RankError`, which names it.
+Features stay where they are: shards walk a ring, two of them in the memory of a rank at a time beside its own, and O(n)
+numbers (radii, counts, densities, labels) go to everyone, as do the bootstrap draws of TopP&R, 2 B n bytes, and, for
+the Fréchet distance, all rows of a set that has no more of them than features. ``frame.interval()`` and
+``frame.test()`` bring the rows of one group at a time to every rank, which works out the same intervals as one process.
+If a rank ends, fails or stands still, all others raise :class:`RankError`, which names it.
+
+A process may hang at its very end, after all results, in PyTorch itself: its destructor of a gloo group waits for a
+thread that may want the interpreter's lock. ``os._exit(0)`` as the last line, after all output is flushed, avoids it.
 """
 
 from egtmetrics.distributed._processes import RankError

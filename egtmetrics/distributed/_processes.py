@@ -123,12 +123,14 @@ class ProcessExchange:
         current = local if on_device else _tensor(local)
         if carrier is self._own:
             current = current.cpu()
+        # One is received while the other is worked on and sent.
+        buffers = [current.new_empty((int(counts.max()), local.shape[1])) for _ in range(min(2, self.size - 1))]
         to, source = self.ranks[(self.rank + 1) % self.size], self.ranks[(self.rank - 1) % self.size]
         for step in range(self.size):
             owner = (self.rank - step) % self.size
             requests: list[Any] = []
             if step + 1 < self.size:
-                following = current.new_empty((int(counts[owner - 1]), local.shape[1]))
+                following = buffers[step % 2][: int(counts[owner - 1])]
                 transfers = [
                     dist.P2POp(call, rows, peer, group=carrier)
                     for call, rows, peer in ((dist.isend, current, to), (dist.irecv, following, source))

@@ -39,7 +39,10 @@ class Exchange(Protocol):
         ...
 
     def tiles(self, local: Any, counts: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
-        """Yield every rank and its rows, the own ones first; ``counts[r]`` is how many rows rank r has."""
+        """Yield every rank and its rows, the own ones first; ``counts[r]`` is how many rows rank r has.
+
+        The rows of another rank are there until the next are asked for.
+        """
         ...
 
     def gather(self, part: NDArray[Any], counts: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -146,9 +149,10 @@ class RingBackend:
     """:class:`egtmetrics.ops.Backend` on :class:`ShardedFeatures`: the rows stay, O(n) results come to every rank.
 
     For each primitive the shards of one set walk the ring of ranks, and every rank works with its own rows of the other
-    set on the shard that is with it: n^2 / size pairs for each, three shards in memory. What decides something is
-    exact and comes out as from one process, to the last bit: squared distances and counts. Kernel sums are added shard
-    by shard, so they agree within the rounding that one process has, too (about 1e-5 relative or 2e-7 absolute).
+    set on the shard that is with it: n^2 / size pairs for each, two shards in memory beside its own. What decides
+    something is exact and comes out as from one process, to the last bit: squared distances and counts. Kernel sums are
+    added shard by shard, so they agree within the rounding that one process has, too (about 1e-5 relative or 2e-7
+    absolute).
     """
 
     device = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,14 +51,15 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
         n_threads: int | None = None,
         **kwargs: Any,
     ) -> None:
-        self.arguments: dict[str, Any] = {
-            "metrics": metrics,
-            "random_state": random_state,
-            "missing_groups": missing_groups,
-            "backend": backend,
-            "n_threads": n_threads,
-        }
-        GenerativeMetricStream(**self.arguments)  # complains about the arguments now
+        self._new_stream = functools.partial(
+            GenerativeMetricStream,
+            metrics=metrics,
+            random_state=random_state,
+            missing_groups=missing_groups,
+            backend=backend,
+            n_threads=n_threads,
+        )
+        self._new_stream()  # complains about the arguments now
         super().__init__(**kwargs)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -74,7 +76,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, *, features: Any, real: Any, group: Any) -> dict[str, float]:
-        stream = GenerativeMetricStream(**self.arguments)
+        stream = self._new_stream()
         is_real = np.asarray(real, dtype=bool)
         labels = np.array([label or None for label in group], dtype=object)
         for side in (True, False):

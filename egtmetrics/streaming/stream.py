@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Hashable, Mapping
+import os
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features, check_positive_int, label_columns
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning
+from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups._evaluation import (
     GroupEvaluation,
     Metric,
@@ -25,6 +26,7 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.groups.frame import describe_metric
 from egtmetrics.ops import BackendName, select_backend
 from egtmetrics.streaming._collected import Collected, priorities
+from egtmetrics.streaming._spilled import Spilled, reordered_in_file, rows_in_file
 
 Side: TypeAlias = Literal["real", "fake"]
 Label: TypeAlias = tuple[Hashable, ...] | None
@@ -46,6 +48,10 @@ class GenerativeMetricStream:
         keeps all. Scores by group are then computed on these samples, the overall scores on a uniform sample of
         ``max_samples`` rows of a side that exceeds it in some group. ``group_counts``, and with them mgo and ego, count
         every row that was seen.
+    spill
+        A folder to keep the rows in instead of memory, in files without a name, which are gone when ``reset`` or the
+        end of the process, however it comes, leaves nobody to read them. Not together with ``max_samples``. Streams
+        that are merged may differ in it.
 
     Notes
     -----
@@ -62,10 +68,15 @@ class GenerativeMetricStream:
     stand at one position of two streams are kept or dropped together.
 
     *Memory*: the rows, or with ``max_samples`` up to twice as many rows of each group and side; ``compute`` copies the
-    rows twice. *Cost* of an update: linear; with ``max_samples`` a few microseconds per row for the hash. -0.0 becomes
-    0.0. Features on a device are copied to the host.
+    rows twice. With ``spill`` a batch, and in ``compute`` the rows of one group at a time, a few numbers for each row
+    and what the metrics need beside their features, which then are memory-mapped; the frame is the same, to the last
+    bit. ``compute`` needs twice as much room on disk again, and the frame keeps half of that.
 
-    A stream can be pickled where its metrics can; ``state_dict`` holds its data without the metrics.
+    *Cost* of an update: linear; with ``max_samples`` a few microseconds per row for the hash. -0.0 becomes 0.0.
+    Features on a device are copied to the host.
+
+    A stream can be pickled where its metrics can; ``state_dict`` holds its data without the metrics. Pickling either
+    brings rows that were spilled into memory.
 
     Examples
     --------
@@ -88,6 +99,7 @@ class GenerativeMetricStream:
         backend: BackendName = "auto",
         n_threads: int | None = None,
         max_samples: int | None = None,
+        spill: str | os.PathLike[str] | None = None,
     ) -> None:
         if missing_groups not in get_args(MissingGroups):
             raise ValueError(f"missing_groups={missing_groups!r} is unknown; choose 'raise' or 'nan'")
@@ -100,6 +112,13 @@ class GenerativeMetricStream:
             "n_threads": n_threads,
         }
         self._max_samples = None if max_samples is None else check_positive_int(max_samples, "max_samples")
+        if spill is not None and max_samples is not None:
+            raise ValueError(
+                f"max_samples={max_samples} and spill={os.fspath(spill)!r} both bound memory; pass one of them"
+            )
+        self._spill = None if spill is None else os.fspath(spill)
+        if self._spill is not None:
+            Spilled(self._spill)  # complains about the folder now
         self._known: dict[str, Any] = {}
         self._rows: dict[Side, dict[Label, Collected]] = {"real": {}, "fake": {}}
 
@@ -130,6 +149,8 @@ class GenerativeMetricStream:
         ------
         ValueError, TypeError
             If features or labels are invalid, or unlike those of an earlier update. Nothing of the batch is added.
+        OSError
+            With ``spill``, if there is no room left. Nothing of the batch is added.
         """
         if not isinstance(real, bool | np.bool_):
             raise TypeError(f"real={real!r} is {type(real).__name__}, expected True for real or False for fake samples")
@@ -146,9 +167,10 @@ class GenerativeMetricStream:
             members.setdefault(label, []).append(i)
         parts = {label: array[positions] for label, positions in members.items()}
         drawn = {label: self._draw(side, label, rows) for label, rows in parts.items()}
-        self._known = known
-        for label, rows in parts.items():
-            self._collected(side, label).add(rows, drawn[label], n_seen=len(rows))
+        with self._all_or_nothing():
+            self._known = known
+            for label, rows in parts.items():
+                self._collected(side, label).add(rows, drawn[label], n_seen=len(rows))
 
     def merge(self, other: GenerativeMetricStream) -> None:
         """Add everything that another stream has seen, which itself stays as it is.
@@ -166,10 +188,12 @@ class GenerativeMetricStream:
         if other is self:
             raise ValueError("other is this stream itself, whose rows would count twice; merge another one")
         _check_same(self.settings, other.settings, "other")
-        self._known = self._agree(other._known, "other")
-        for side in _SIDES:
-            for label, part in other._rows[side].items():
-                self._collected(side, label).merge(part)
+        known = self._agree(other._known, "other")
+        with self._all_or_nothing():
+            self._known = known
+            for side in _SIDES:
+                for label, part in other._rows[side].items():
+                    self._collected(side, label).merge(part)
 
     def reset(self, *, keep_real: bool = False) -> None:
         """Forget all rows, or all but the real ones, which then serve for the next evaluation as well."""
@@ -214,9 +238,7 @@ class GenerativeMetricStream:
             return frame
         frame.settings["max_samples"] = self._max_samples
         if len(real_sample) < len(real) or len(fake_sample) < len(fake):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", GroupSizeWarning)  # the frame has warned
-                evaluation = GroupEvaluation(**arguments)
+            evaluation = GroupEvaluation(**arguments)
             evaluation.real, evaluation.fake = real[real_sample], fake[fake_sample]
             frame.overall_results = evaluation.overall()
             scores = [scores_of(result, name) for name, result in frame.overall_results.items()]
@@ -248,14 +270,32 @@ class GenerativeMetricStream:
         if not isinstance(state, Mapping) or set(state) != {"settings", "known", "rows"}:
             raise ValueError("state is not what GenerativeMetricStream.state_dict returned; pass that, whole")
         _check_same(self.settings, state["settings"], "state")
-        self._known = dict(state["known"])
-        self._rows = {"real": {}, "fake": {}}
-        for side in _SIDES:
-            for label, rows, drawn, n_seen in state["rows"][side]:
-                self._collected(side, label).add(rows, drawn, n_seen=n_seen)
+        with self._all_or_nothing():
+            self._known = dict(state["known"])
+            self._rows = {"real": {}, "fake": {}}
+            for side in _SIDES:
+                for label, rows, drawn, n_seen in state["rows"][side]:
+                    self._collected(side, label).add(rows, drawn, n_seen=n_seen)
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Go back to what was here before where a disk is full."""
+        known, before = self._known, {side: list(self._rows[side].items()) for side in _SIDES}
+        n_seen = {id(part): part.n_seen for side in _SIDES for _, part in before[side]}
+        try:
+            yield
+        except OSError:
+            self._known, self._rows = known, {side: dict(parts) for side, parts in before.items()}
+            for side in _SIDES:
+                for part in self._rows[side].values():
+                    part.n_seen = n_seen[id(part)]
+            raise
 
     def _collected(self, side: Side, label: Label) -> Collected:
-        return self._rows[side].setdefault(label, Collected(self._max_samples))
+        if label not in self._rows[side]:
+            fresh = Collected(self._max_samples) if self._spill is None else Spilled(self._spill)
+            self._rows[side][label] = fresh
+        return self._rows[side][label]
 
     def _draw(self, side: Side, label: Label, rows: NDArray[Any]) -> NDArray[np.uint64]:
         if self._max_samples is None:
@@ -268,7 +308,8 @@ class GenerativeMetricStream:
         """Rows and labels in an order that depends on the set of rows only, and the rows of the overall scores."""
         parts = self._rows[side]
         kept = [part.kept() for part in parts.values()]
-        rows, drawn = (np.concatenate(column) for column in zip(*kept, strict=True))
+        blocks, draws = zip(*kept, strict=True)
+        rows = np.concatenate(blocks) if self._spill is None else rows_in_file(list(blocks), self._spill)
         order = canonical_order(rows)
         group = np.repeat(np.arange(len(parts)), [len(part) for part, _ in kept])[order]
         labels = {}
@@ -279,8 +320,9 @@ class GenerativeMetricStream:
         overall = np.arange(len(rows))
         if any(part.is_sample for part in parts.values()):
             # each group holds its smallest draws, so the smallest of all are here: a uniform sample of all rows
-            overall = np.sort(np.argsort(drawn[order])[: self._max_samples])
-        return rows[order], pd.DataFrame(labels), overall
+            overall = np.sort(np.argsort(np.concatenate(draws)[order])[: self._max_samples])
+        ordered = rows[order] if self._spill is None else reordered_in_file(rows, order, self._spill)
+        return ordered, pd.DataFrame(labels), overall
 
     def _agree(self, new: Mapping[str, Any], source: str) -> dict[str, Any]:
         """Return what is known of features and labels together with what is ``new``, which must not contradict it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -39,9 +40,9 @@ class GroupMetric(Metric):  # type: ignore[misc]
     Notes
     -----
     Features are kept on the metric's device in its dtype, float32 unless ``set_dtype`` says otherwise, all of them:
-    for bounded memory see ``max_samples`` of :class:`egtmetrics.streaming.GenerativeMetricStream`. Labels are integers,
-    since torch gathers nothing else. ``forward`` adds the batch and returns None: groups of one batch have no score
-    worth a number. The result is the same for every way to deal the rows out to ranks; a rank may have none.
+    for bounded memory see ``max_samples`` and ``spill`` of :class:`egtmetrics.streaming.GenerativeMetricStream`. Labels
+    are integers, since torch gathers nothing else. ``forward`` adds the batch and returns None: groups of a batch have
+    no score worth a number. The result is the same for every way to deal the rows out to ranks; a rank may have none.
 
     Examples
     --------
@@ -75,14 +76,15 @@ class GroupMetric(Metric):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.arguments: dict[str, Any] = {
-            "metrics": metrics,
-            "random_state": random_state,
-            "missing_groups": missing_groups,
-            "backend": backend,
-            "n_threads": n_threads,
-        }
-        GenerativeMetricStream(**self.arguments)  # complains about the arguments now
+        self._new_stream = functools.partial(
+            GenerativeMetricStream,
+            metrics=metrics,
+            random_state=random_state,
+            missing_groups=missing_groups,
+            backend=backend,
+            n_threads=n_threads,
+        )
+        self._new_stream()  # complains about the arguments now
         self.group_names = None if group_names is None else list(group_names)
         self.reset_real_features = reset_real_features
         for side in ("real", "fake"):
@@ -126,7 +128,7 @@ class GroupMetric(Metric):  # type: ignore[misc]
         sizes = sorted({int(d) for d in self.n_features.flatten()} - {0})
         if len(sizes) > 1:
             raise ValueError(f"the ranks hold features of {sizes} columns; use one encoder on all of them")
-        stream = GenerativeMetricStream(**self.arguments)
+        stream = self._new_stream()
         for side in ("real", "fake"):
             values, groups = getattr(self, f"{side}_values"), getattr(self, f"{side}_groups")
             if not sum(part.numel() for part in values):  # a list of tensors, or once gathered one tensor

@@ -37,14 +37,14 @@ def numbers(scores: Any) -> dict[str, float]:
     return {name: pytest.approx(float(value), rel=1e-6) for name, value in scores.items()}
 
 
-def parts_of(rank: int) -> dict[bool, Any]:
-    """Rank 1 has no fake rows."""
-    return {True: np.arange(rank, 40, 2), False: np.arange(40) if rank == 0 else np.arange(0)}
+def parts_of(rank: int, size: int) -> dict[bool, Any]:
+    """Only rank 0 has fake rows."""
+    return {True: np.arange(rank, 40, size), False: np.arange(40) if rank == 0 else np.arange(0)}
 
 
 def stream_rank(rank: int, size: int) -> dict[str, float]:
     stream = GenerativeMetricStream(metrics=METRICS, random_state=0)
-    for real, rows in parts_of(rank).items():
+    for real, rows in parts_of(rank, size).items():
         if len(rows):
             stream.update(samples()[real][rows], real=real, sensitive_features=GROUPS[rows])
     merge_ranks(stream)
@@ -55,14 +55,14 @@ def torchmetrics_rank(rank: int, size: int) -> dict[str, float]:
     from egtmetrics.streaming.torchmetrics import GroupMetric
 
     metric = GroupMetric(METRICS)
-    for real, rows in parts_of(rank).items():
+    for real, rows in parts_of(rank, size).items():
         if len(rows):
             metric.update(torch.tensor(samples()[real][rows]), real=real, groups=torch.tensor(GROUPS[rows]))
     return {name: float(value) for name, value in metric.compute().items()}
 
 
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
-    for scores in on_ranks(stream_rank, 2, tmp_path):
+def test_three_ranks_equal_one_process(tmp_path: Path) -> None:
+    for scores in on_ranks(stream_rank, 3, tmp_path):
         assert numbers(scores) == expected()
 
 
@@ -90,6 +90,19 @@ class TestTorchmetrics:
         pytest.importorskip("torchmetrics")
         for scores in on_ranks(torchmetrics_rank, 2, tmp_path):
             assert numbers(scores) == expected()
+
+    def test_names_groups_and_knows_rows_in_none(self, metric: Any) -> None:
+        from egtmetrics.streaming.torchmetrics import GroupMetric
+
+        named = GroupMetric(METRICS, group_names=["f", "m"])
+        for real, features in samples().items():
+            named.update(torch.tensor(features), real=real, groups=torch.tensor(GROUPS))
+        named.update(torch.ones(3, 3), real=True, groups=torch.full((3,), -1))
+        frame = named.frame()
+        assert frame.unassigned == {"real": 3, "fake": 0}
+        assert frame.by_group["fid"].to_dict() == dict(zip("fm", metric.frame().by_group["fid"], strict=True))
+        with pytest.raises(ValueError, match="0 to 1, as group_names has 2 names"):
+            named.update(torch.ones(1, 3), real=True, groups=torch.tensor([2]))
 
     def test_in_a_collection(self) -> None:
         torchmetrics = pytest.importorskip("torchmetrics")

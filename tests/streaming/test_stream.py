@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import functools
+import gc
+import os
 import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
-from egtmetrics.streaming import GenerativeMetricStream, fairlearn_metric, flat_scores, pair_by_group
+from egtmetrics.groups.permutation import compare_frames
+from egtmetrics.streaming import GenerativeMetricStream, _spilled, fairlearn_metric, flat_scores, pair_by_group
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -139,17 +146,29 @@ class TestReservoir:
         assert abs(np.mean(means) - values.mean()) < 4 * np.sqrt(variance / 400)
         assert 0.65 < np.var(means) / variance < 1.35
 
+    def test_the_two_sides_are_drawn_apart(self) -> None:
+        """Of 200 rows that are the same on both sides 20 are kept on each: 2 in common on average, 8 or more never.
+
+        The hypergeometric chance of 8 or more is 1e-4.
+        """
+        stream = stream_of(max_samples=20)
+        for real in (True, False):
+            stream.update(np.arange(200.0)[:, None], real=real, sensitive_features=["a"] * 200)
+        real_kept, fake_kept = (stream._rows[side]["a",].kept()[0] for side in ("real", "fake"))
+        assert len(np.intersect1d(real_kept, fake_kept)) < 8
+
     def test_overall_keeps_the_proportions_of_all_rows(self) -> None:
-        """Of 1000 rows 900 are 0 and 100 are 1, in two groups; 200 a group are kept, the overall mean is near 0.1.
+        """Of 1000 rows 900 are 0 and 100 are 1, in two groups; 200 a group are kept, the overall means are near 0.1.
 
         Its standard deviation is 0.019; 5 of them either way. The mean of all kept rows would be 1/3.
         """
-        stream = stream_of(metrics=lambda real, fake: float(real.mean()), max_samples=200)
+        means: Any = {"real": lambda real, fake: float(real.mean()), "fake": lambda real, fake: float(fake.mean())}
+        stream = stream_of(metrics=means, max_samples=200)
         labels = np.repeat(["a", "b"], [900, 100])
         for real in (True, False):
             stream.update((labels == "b").astype(float)[:, None], real=real, sensitive_features=labels)
         frame = stream.compute()
-        assert abs(frame.overall.iloc[0] - 0.1) < 0.095
+        assert (abs(frame.overall - 0.1) < 0.095).all()
         assert frame.group_counts["real_proportion"].tolist() == [0.9, 0.1]
         assert frame.settings["max_samples"] == 200
 
@@ -160,6 +179,28 @@ class TestReservoir:
             stream.update(rows, real=True, sensitive_features=["a"] * 9)
             assert stream._rows["real"]["a",]._n_held < 20
 
+    def test_intervals_are_of_the_rows_that_were_kept_and_those_of_proportions_of_all(self) -> None:
+        data = data_of(600)
+        frame = whole(data, metrics={"fid": frechet_distance}, max_samples=60).compute()
+        kept = frame._evaluation
+        same = GenerativeMetricFrame(
+            metrics={"fid": frechet_distance}, real=kept.real, fake=kept.fake, random_state=0,
+            real_sensitive_features=kept.groups.real_ids, fake_sensitive_features=kept.groups.fake_ids,
+        )  # fmt: skip
+        every = whole(data, metrics={"fid": frechet_distance}).compute()
+        assert len(kept.real) == 120
+        found, of_kept, of_all = (one.interval() for one in (frame, same, every))
+        assert found.by_group.to_numpy().tolist() == of_kept.by_group.to_numpy().tolist()
+        assert found.disparities.loc["fid"].equals(of_kept.disparities.loc["fid"])
+        assert found.disparities.loc["proportions"].equals(of_all.disparities.loc["proportions"])
+        needed, of_kept_needed = (one.samples_needed("fid", 0, 1, delta=0.01) for one in (frame, same))
+        assert needed == of_kept_needed
+        few = whole(data, metrics={"fid": frechet_distance}, max_samples=40).compute()
+        with pytest.raises(ValueError, match="has 40 samples on one side, and an interval needs at least 50"):
+            few.interval()
+        with pytest.raises(ValueError, match="other is of a stream with max_samples=60"):
+            compare_frames(every, frame)
+
     def test_drops_nothing_up_to_the_limit(self) -> None:
         data = data_of()
         frame = whole(data, max_samples=20).compute()
@@ -167,15 +208,156 @@ class TestReservoir:
         assert frame.overall.equals(whole(data).compute().overall)
 
 
-class TestState:
-    @pytest.mark.parametrize("limit", [None, 5])
-    def test_survives_a_checkpoint(self, limit: int | None) -> None:
+IN_LITTLE_MEMORY = """
+import resource, sys
+import numpy as np
+from egtmetrics.streaming import GenerativeMetricStream
+
+def mean_gap(real, fake):
+    return float(real.mean(dtype=np.float64) - fake.mean(dtype=np.float64))
+
+def scores(n_batches, **options):
+    stream, rng = GenerativeMetricStream(metrics=mean_gap, random_state=0, **options), np.random.default_rng(0)
+    for batch in range(n_batches):
+        for real in (True, False):
+            rows = rng.standard_normal((1000, 1000), dtype=np.float32)
+            stream.update(rows, real=real, sensitive_features=np.arange(1000) % 10)
+    frame = stream.compute()
+    return [*frame.overall, *frame.by_group["mean_gap"]]
+
+scores(1, spill=sys.argv[1])  # what is loaded at the first call is loaded
+with open("/proc/self/status") as status:  # anonymous memory: pages of a mapped file are not counted
+    data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (1024 * data + (60 << 20), resource.RLIM_INFINITY))
+found = scores(15, spill=sys.argv[1])  # 120 MB
+try:
+    scores(15)
+except MemoryError:
+    pass
+else:
+    raise SystemExit("the rows fit into memory, so the limit proves nothing")
+resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+assert found == scores(15), "not the scores of rows in memory"
+"""
+
+
+class TestSpill:
+    @settings(max_examples=25)
+    @given(grouped_samples(), st.data())
+    def test_gives_the_frame_of_rows_in_memory_for_any_split_and_merge(
+        self, data: GroupedSamples, more: st.DataObject
+    ) -> None:
+        """Some streams spill and some do not; some batches are of float32, which is widened where others are not."""
+        with tempfile.TemporaryDirectory() as folder:
+            streams = [stream_of(spill=folder), stream_of(spill=more.draw(st.sampled_from([None, folder])))]
+            expected = stream_of()
+            for side in ("real", "fake"):
+                rows = np.array(more.draw(st.permutations(range(len(getattr(data, side))))))
+                for i, block in enumerate(split(more.draw, rows, 4)):
+                    narrow = data._replace(**{side: getattr(data, side).astype(np.float32)})
+                    batch = more.draw(st.sampled_from([data, narrow]))
+                    for stream in (streams[i % 2], expected):
+                        feed(stream, batch, side, block)
+            streams[0].merge(streams[1])
+            frame = streams[0].compute()
+            assert frame.to_dict() == expected.compute().to_dict()
+            assert frame._evaluation.real.dtype == expected.compute()._evaluation.real.dtype
+            assert os.listdir(folder) == []
+
+    def test_with_blocks_of_a_few_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_spilled, "BLOCK_BYTES", 100)
         data = data_of()
-        expected = whole(data, max_samples=limit).compute().to_dict()
-        half = stream_of(max_samples=limit)
+        stream = whole(data._replace(real=data.real.astype(np.float32)), spill=tmp_path)
+        feed(stream, data, "real", np.arange(40))
+        expected = whole(data._replace(real=data.real.astype(np.float32)))
+        feed(expected, data, "real", np.arange(40))
+        assert stream.compute().to_dict() == expected.compute().to_dict()
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="limits anonymous memory as Linux counts it")
+    def test_needs_little_memory(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-W", "error", "-c", IN_LITTLE_MEMORY, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def test_a_full_disk_leaves_everything_as_it_was(self, tmp_path: Path) -> None:
+        """Group 0 is written before group 1 finds no room; float32 rows are where float64 ones would widen them."""
+        resource = pytest.importorskip("resource")
+        data = data_of()
+        data = data._replace(real=data.real.astype(np.float32))
+        stream, expected = whole(data, spill=tmp_path), whole(data).compute().to_dict()
+        rows, labels = np.ones((300, 2), np.float32), np.repeat([0, 1, 2], [1, 297, 2])
+        large, wide, empty = stream_of(), stream_of(spill=tmp_path), stream_of(spill=tmp_path)
+        large.update(rows, real=True, sensitive_features=labels)
+        wide.update(rows[:200], real=True, sensitive_features=[0] * 200)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))  # bytes; beyond them a write fails
+        try:
+            for fill, n_rows in (
+                (lambda: stream.update(rows, real=True, sensitive_features=labels), 297),
+                (lambda: stream.merge(large), 297),
+                (lambda: stream.load_state_dict(large.state_dict()), 297),
+                (lambda: wide.update(data.fake[:1], real=True, sensitive_features=[0]), 200),
+                (lambda: empty.update(rows, real=True, sensitive_features=labels), 297),
+            ):
+                with pytest.raises(OSError, match=f"no room for {n_rows} more rows in the folder of spill") as caught:
+                    fill()
+                assert caught.value.filename == str(tmp_path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert os.fstat(stream._rows["real"][1,]._file.fileno()).st_size == 20 * 2 * 4  # what was written is given back
+        assert stream.compute().to_dict() == expected
+        stream.update(rows, real=True, sensitive_features=labels)
+        stream.update(data.fake[:2], real=False, sensitive_features=[2, 2])
+        assert stream.compute().group_counts["n_real"].tolist() == [21, 317, 2]
+        empty.update(np.ones((2, 7)), real=True, sensitive_features=["other", "labels"])
+        wide.update(data.fake[:1], real=True, sensitive_features=[0])
+        kept, _ = wide._rows["real"][0,].kept()
+        np.testing.assert_array_equal(kept, np.concatenate([rows[:200], data.fake[:1]]))
+
+    def test_a_killed_process_leaves_nothing(self, tmp_path: Path) -> None:
+        code = (
+            "import os, sys; import numpy as np; from egtmetrics.streaming import GenerativeMetricStream as S\n"
+            "s = S(metrics=max, spill=sys.argv[1])\n"
+            "s.update(np.ones((9, 2)), real=True, sensitive_features=[0] * 9); os.kill(os.getpid(), 9)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=False)
+        assert done.returncode == -9, done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux to see open files")
+    def test_reset_gives_the_room_back(self, tmp_path: Path) -> None:
+        def n_open() -> int:
+            targets = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+            mapped = Path("/proc/self/maps").read_text().count(str(tmp_path))
+            return sum(target.startswith(str(tmp_path)) for target in targets) + mapped
+
+        stream = whole(data_of(), spill=tmp_path)
+        assert n_open() == 4  # two groups on two sides
+        frame = stream.compute()
+        assert n_open() > 4
+        del frame
+        gc.collect()
+        stream.reset(keep_real=True)
+        assert n_open() == 2
+        stream.reset()
+        assert n_open() == 0
+
+    def test_refuses_what_cannot_be(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"max_samples=3 and spill='.*' both bound memory"):
+            stream_of(max_samples=3, spill=tmp_path)
+        with pytest.raises(OSError, match="missing"):
+            stream_of(spill=tmp_path / "missing")
+
+
+class TestState:
+    @pytest.mark.parametrize("options", [{}, {"max_samples": 5}, {"spill": "."}])
+    def test_survives_a_checkpoint(self, options: dict[str, Any]) -> None:
+        data = data_of()
+        expected = whole(data, **options).compute().to_dict()
+        half = stream_of(**options)
         feed(half, data, "real", np.arange(40))
         feed(half, data, "fake", np.arange(17))
-        loaded = stream_of(max_samples=limit)
+        loaded = stream_of(**options)
         loaded.load_state_dict(pickle.loads(pickle.dumps(half.state_dict())))
         for stream in (pickle.loads(pickle.dumps(half)), loaded):
             feed(stream, data, "fake", np.arange(17, 40))
@@ -185,6 +367,8 @@ class TestState:
         data, stream = data_of(), whole(data_of(seed=1))
         expected = whole(data_of(seed=1)._replace(fake=data.fake)).compute().to_dict()
         stream.reset(keep_real=True)
+        with pytest.raises(ValueError, match="n_features=7 where there was 2"):  # as the real ones have
+            stream.update(np.ones((2, 7)), real=False, sensitive_features=[0, 1])
         feed(stream, data, "fake", np.arange(40))
         assert stream.compute().to_dict() == expected
         stream.reset()
@@ -248,6 +432,9 @@ def test_rows_in_no_group_count_overall_only() -> None:
     assert frame.unassigned == {"real": 3, "fake": 0}
     assert frame.by_group.equals(whole(data).compute().by_group)
     assert frame.overall["fid"] != whole(data).compute().overall["fid"]
+    sampled = whole(data, max_samples=2)
+    sampled.update(np.full((3, 2), -9.0), real=True, sensitive_features=[None] * 3)
+    assert sampled.compute().unassigned == {"real": 3, "fake": 0}  # seen, of which two are kept
 
 
 class TestFlatScores:
