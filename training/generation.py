@@ -213,7 +213,7 @@ def _sample(
     device = device_of(model)
     uniforms, stops = uniforms.to(device), torch.tensor(ends, device=device)
     start = prompt_states(model, torch.tensor([list(prompt)], device=device))
-    states, logits = start.past_key_values, start.logits[:, -1].expand(len(uniforms), -1)
+    states, logits = start.cache, start.logits[:, -1].expand(len(uniforms), -1)
     states.batch_repeat_interleave(len(uniforms))
     _reserve(states, uniforms.shape[1])
     answers: list[list[int]] = [[] for _ in uniforms]
@@ -228,7 +228,7 @@ def _sample(
         if len(kept) < len(going):
             going, tokens = going[kept], tokens[kept]
             states.batch_select_indices(kept)
-        logits = model(input_ids=tokens[:, None], past_key_values=states, use_cache=True).logits[:, -1]
+        logits = model(input_ids=tokens[:, None], cache=states, use_cache=True).logits[:, -1]
     return answers
 
 

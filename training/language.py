@@ -73,12 +73,12 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
     if shared == 0:
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
     else:
-        states = prompt_states(model, ids[:1, :shared]).past_key_values
+        states = prompt_states(model, ids[:1, :shared]).cache
         states.batch_repeat_interleave(len(ids))
         logits = model(
             input_ids=ids[:, shared:],
             attention_mask=mask,
-            past_key_values=states,
+            cache=states,
             use_cache=True,
             logits_to_keep=kept - shared,
         ).logits
@@ -91,7 +91,7 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
 def prompt_states(model: Any, ids: Tensor) -> Any:
     """Pass a prompt ``(1, length)`` through a model: its keys and values, and the logits of its last token."""
     cache = import_extra("transformers").DynamicCache(config=model.config)
-    return model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
 
 
 def _common_prefix(ids: Tensor, mask: Tensor) -> int:

@@ -83,7 +83,7 @@ class GroupLossTrainerMixin:
         if not hasattr(trainer, "loss_is_scaled_for_ga"):
             raise ImportError(
                 f"transformers {transformers.__version__} cannot be told that a loss is scaled for gradient "
-                "accumulation; pip install 'transformers>=5.23'"
+                "accumulation; pip install 'transformers>=5.24'"
             )
         self.group_column = group_column
         trainer.__init__(*args, **kwargs)

@@ -262,12 +262,12 @@ def test_a_model_without_an_end_is_refused(tmp_path: Path) -> None:
 
 def test_the_states_of_a_batch_are_not_copied_for_every_token() -> None:
     model = build()
-    states = prompt_states(model, torch.tensor([prompt_tokens(TOKENIZER)])).past_key_values
+    states = prompt_states(model, torch.tensor([prompt_tokens(TOKENIZER)])).cache
     states.batch_repeat_interleave(3)
     _reserve(states, 4)
     places = [layer.keys.data_ptr() for layer in states.layers]
     with torch.no_grad():
         for _ in range(4):
-            model(input_ids=torch.ones(3, 1, dtype=torch.long), past_key_values=states, use_cache=True)
+            model(input_ids=torch.ones(3, 1, dtype=torch.long), cache=states, use_cache=True)
     assert [layer.keys.data_ptr() for layer in states.layers] == places
     assert states.get_seq_length() == len(prompt_tokens(TOKENIZER)) + 4
