@@ -1,12 +1,13 @@
 """Do the intervals cover, do the tests keep their size, and how far is delta_p moved by chance? By simulation.
 
     python -m benchmarks.calibration --out benchmarks/results            400 repeats
-    python -m benchmarks.calibration --repeats 20 --only fid             a try of one case, printed only
+    python -m benchmarks.calibration --repeats 20 --only fid             a try of some cases, printed only
+    python -m benchmarks.calibration --study noise --out benchmarks/results  the noise floor only
     python -m benchmarks.calibration --repeats 0 --out benchmarks/results    the tables of the repeats that are there
 
 Every repeat draws new samples of known laws, new projections and new bootstraps. Repeat i of a case depends on nothing
 but i and the case, so a run that was stopped goes on where it was; finished repeats lie in ``--stages``. Remove that
-folder after a change of the statistics.
+folder after a change of the statistics. Cases without any keep the rows that they have in ``--out``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import functools
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ class Case:
     def equal(self) -> bool:
         return len(set(self.laws)) == 1
 
+    @property
+    def studies(self) -> tuple[str, ...]:
+        if self.noise_only:
+            return ("noise",)
+        return ("intervals", "noise") if self.metric is _TOPP and self.equal else ("intervals",)
+
 
 _TOPP = topp_precision_recall
 PROTOCOLS: dict[str, dict[str, Any]] = {
@@ -90,9 +97,11 @@ CASES = (
     Case("prdc", precision_recall_density_coverage, 500, 8, ("narrow", "narrow")),
     Case("fid", frechet_distance, 500, 8, ("narrow", "narrow")),
     Case("fid-unequal", frechet_distance, 500, 8, ("wide", "narrow")),
+    Case("fid-near", frechet_distance, 500, 8, ("near", "near")),
     Case("fid-same", frechet_distance, 500, 8, ("same", "same")),
     Case("kid", _KID, 500, 8, ("narrow", "narrow")),
     Case("kid-unequal", _KID, 500, 8, ("wide", "narrow")),
+    Case("kid-near", _KID, 500, 8, ("near", "near")),
     Case("kid-same", _KID, 500, 8, ("same", "same")),
     Case(
         "permutation",
@@ -106,7 +115,7 @@ CASES = (
 
 
 def draw(rng: np.random.Generator, n: int, d: int, law: str) -> NDArray[np.float32]:
-    """Gaussian samples. ``same`` is the real law; ``wide`` lacks precision, ``narrow`` and ``shifted`` lack recall."""
+    """Gaussian samples. ``same`` is the real law and ``near`` almost; ``wide`` lacks precision, the others recall."""
     x = rng.standard_normal((n, d)) * np.linspace(1.5, 0.5, d)
     if law == "wide":
         x[:, : d // 4] *= 1.3
@@ -119,11 +128,13 @@ def draw(rng: np.random.Generator, n: int, d: int, law: str) -> NDArray[np.float
     elif law == "shifted":
         x[:, d // 2 :] *= 0.8
         x[:, 1] += 1.0
+    elif law == "near":
+        x[:, 0] += 0.3
     return x.astype(np.float32)
 
 
-def repeat(case: Case, i: int) -> Record:
-    """Draw, evaluate, and note estimates, ends of intervals and p-values."""
+def sample(case: Case, i: int) -> tuple[dict[str, Any], np.random.Generator]:
+    """Features and groups of one repeat, and the generator for what comes after them."""
     rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode()), i])
     labels = [f"g{g}" for g in range(len(case.laws))]
     groups = np.repeat(labels, case.n)
@@ -135,15 +146,20 @@ def repeat(case: Case, i: int) -> Record:
         "random_state": int(rng.integers(2**32)),
         "n_threads": 1,
     }
+    return data, rng
+
+
+def measure_intervals(case: Case, i: int) -> Record:
+    """Estimates, ends of intervals and p-values."""
+    data, _ = sample(case, i)
+    labels = [f"g{g}" for g in range(len(case.laws))]
     if case.permutation:
         test = permutation_test(metric=case.metric, score="precision", n_permutations=N_PERMUTATIONS, **data)
         return {"permutation_p": test.p_value}
-    if case.noise_only:
-        return {"precision": _precisions(data, PROTOCOLS, rng)}
     frame = GenerativeMetricFrame(metrics={"m": case.metric}, **data)
     intervals = frame.interval(LEVEL)
     columns = [str(column) for column in frame.by_group]
-    record: Record = {
+    return {
         "scores": {
             column: intervals.by_group.loc[column][["value", "low", "high"]].to_numpy().tolist() for column in columns
         },
@@ -158,13 +174,15 @@ def repeat(case: Case, i: int) -> Record:
         "variance": intervals.variance.loc[["m"]].droplevel(0).T.to_dict(),
         "p_values": frame.test().loc[["m"]].droplevel(0)["p_value"].to_dict(),
     }
-    if case.metric is _TOPP and case.equal:
-        others = [name for name in PROTOCOLS if name != "library_1000"]
-        record["precision"] = {
-            **_precisions(data, others, rng),
-            "library_1000": frame.by_group["m_precision"].iloc[:2].tolist(),
-        }
-    return record
+
+
+def measure_noise(case: Case, i: int) -> Record:
+    """Precision of two groups under every protocol."""
+    data, rng = sample(case, i)
+    return {"precision": _precisions(data, PROTOCOLS, rng)}
+
+
+MEASURES: dict[str, Callable[[Case, int], Record]] = {"intervals": measure_intervals, "noise": measure_noise}
 
 
 def _precisions(data: Record, protocols: Iterable[str], rng: np.random.Generator) -> dict[str, list[float]]:
@@ -241,8 +259,7 @@ def test_rows(case: Case, records: Sequence[Record]) -> list[Record]:
 def noise_row(case: Case, records: Sequence[Record]) -> Record:
     """Standard deviation of the difference in precision of two groups of one law, in points, by rule and replicates.
 
-    The threshold's share of a variance at B = 10 is what goes with more replicates. The parts at the end are the
-    library's own estimates for its defaults.
+    The threshold's share of a variance at B = 10 is what goes with more replicates.
     """
     scores = {name: 100 * np.array([record["precision"][name] for record in records]) for name in PROTOCOLS}
     squares = {name: np.diff(pairs, axis=1).ravel() ** 2 for name, pairs in scores.items()}
@@ -254,10 +271,13 @@ def noise_row(case: Case, records: Sequence[Record]) -> Record:
         row[f"{rule}_ratio"], row[f"{rule}_ratio_error"] = _ratio(squares[few], squares[many])
         row[f"{rule}_threshold_share"] = 1.0 - row[f"{rule}_ratio"] ** -2
     row["defaults_ratio"], row["defaults_ratio_error"] = _ratio(squares["top_pr_10"], squares["library_1000"])
-    if not case.noise_only:
-        parts = pd.DataFrame([record["variance"]["delta_p"] for record in records]).mean()
-        row["parts"] = {name: float(parts[name] / parts["total"]) for name in PARTS}
     return row
+
+
+def parts_row(case: Case, records: Sequence[Record]) -> Record:
+    """Shares of samples, projections and bootstrap in the variance of delta_p, as the library estimates them."""
+    parts = pd.DataFrame([record["variance"]["delta_p"] for record in records]).mean()
+    return {"case": case.name, **{name: float(parts[name] / parts["total"]) for name in PARTS}}
 
 
 def _ratio(few: NDArray[np.float64], many: NDArray[np.float64]) -> tuple[float, float]:
@@ -268,18 +288,21 @@ def _ratio(few: NDArray[np.float64], many: NDArray[np.float64]) -> tuple[float, 
         return float(np.sqrt(few.mean() / many.mean())), float(ratios.std())
 
 
-def report(by_case: dict[str, list[Record]]) -> dict[str, list[Record]]:
-    content: dict[str, list[Record]] = {"coverage": [], "tests": [], "noise": []}
+def report(records: Mapping[tuple[str, str], Sequence[Record]], earlier: Mapping[str, Any]) -> dict[str, list[Record]]:
+    """Rows by table, from the records of every case and study; cases without any keep their earlier rows."""
+    content: dict[str, list[Record]] = {"coverage": [], "tests": [], "noise": [], "parts": []}
     for case in CASES:
-        records = by_case.get(case.name, [])
-        if len(records) < 2:
-            continue
-        if not case.noise_only:
-            content["tests"] += test_rows(case, records)
-        if "scores" in records[0]:
-            content["coverage"] += coverage_rows(case, records)
-        if "precision" in records[0]:
-            content["noise"].append(noise_row(case, records))
+        found: dict[str, list[Record]] = {}
+        intervals, noise = (records.get((case.name, study), ()) for study in MEASURES)
+        if len(intervals) > 1:
+            found["tests"] = test_rows(case, intervals)
+            found["coverage"] = [] if case.permutation else coverage_rows(case, intervals)
+            found["parts"] = [parts_row(case, intervals)] if case.metric is _TOPP and case.equal else []
+        if len(noise) > 1:
+            found["noise"] = [noise_row(case, noise)]
+        for table, rows in content.items():
+            kept = [row for row in earlier.get(table, ()) if row["case"] == case.name]
+            rows += found.get(table, kept)
     return content
 
 
@@ -322,17 +345,18 @@ def markdown(content: dict[str, list[Record]]) -> str:
         for row in content["noise"]
         for rule, name in (("top_pr", "top-pr"), ("library", "library"))
     ]
+    parts = {row["case"]: row for row in content["parts"]}
     defaults = [
         [
             row["case"],
             f"{row['top_pr_10']:.2f}",
             f"{row['library_1000']:.2f}",
             f"{row['defaults_ratio']:.2f} ± {row['defaults_ratio_error']:.2f}",
-            *(f"{row['parts'][name]:.0%}" if "parts" in row else "" for name in PARTS),
+            *(f"{parts[row['case']][name]:.0%}" if row["case"] in parts else "" for name in PARTS),
         ]
         for row in content["noise"]
     ]
-    parts = (
+    sections = (
         "# Calibration",
         "Written by `python -m benchmarks.calibration`, from Gaussian samples of known laws. Errors are Monte-Carlo "
         "standard errors at the nominal value; fewer repeats say less.",
@@ -364,7 +388,7 @@ def markdown(content: dict[str, list[Record]]) -> str:
         "scores of two rules, of different level. The parts are the library's own estimates of its variance.",
         table(defaults, ["case", "top-pr, B = 10", "library, B = 1000", "ratio", *PARTS]),
     )
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(sections) + "\n"
 
 
 def read_stage(path: Path) -> dict[int, Record]:
@@ -384,20 +408,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for calibration.json and .md; without it only printed")
     parser.add_argument("--repeats", type=int, default=400, help="samples per case (default: %(default)s)")
     parser.add_argument("--only", help="cases whose name starts so")
+    parser.add_argument("--study", choices=list(MEASURES), help="of every case (default: both)")
     parser.add_argument("--stages", type=Path, default=Path("build/calibration"), help="default: %(default)s")
     arguments = parser.parse_args()
-    cases = [case for case in CASES if case.name.startswith(arguments.only or "")]
-    paths = {case.name: arguments.stages / f"{case.name}.jsonl" for case in cases}
-    done = {name: read_stage(path) for name, path in paths.items()}
+    stages = {
+        (case.name, study): arguments.stages / f"{case.name}-{study}.jsonl"
+        for case in CASES
+        for study in case.studies
+        if case.name.startswith(arguments.only or "") and study in ([arguments.study] if arguments.study else MEASURES)
+    }
+    done = {key: read_stage(path) for key, path in stages.items()}
+    by_name = {case.name: case for case in CASES}
     arguments.stages.mkdir(parents=True, exist_ok=True)
     for i in tqdm(range(arguments.repeats), desc="repeats"):
-        for case in cases:
-            if i in done[case.name] or math.floor((i + 1) * case.share) == math.floor(i * case.share):
+        for (name, study), path in stages.items():
+            share = by_name[name].share
+            if i in done[name, study] or math.floor((i + 1) * share) == math.floor(i * share):
                 continue
-            done[case.name][i] = repeat(case, i)
-            with paths[case.name].open("a") as stage:  # the newline first: it ends a line that a kill cut off
-                stage.write("\n" + json.dumps([i, done[case.name][i]]))
-    content = report({name: list(records.values()) for name, records in done.items()})
+            done[name, study][i] = MEASURES[study](by_name[name], i)
+            with path.open("a") as stage:  # the newline first: it ends a line that a kill cut off
+                stage.write("\n" + json.dumps([i, done[name, study][i]]))
+    earlier = arguments.out / "calibration.json" if arguments.out else None
+    content = report(
+        {key: list(records.values()) for key, records in done.items()},
+        json.loads(earlier.read_text()) if earlier and earlier.exists() else {},
+    )
     text = markdown(content)
     print(text)
     if arguments.out:

@@ -44,10 +44,7 @@ def test_noise_is_compared_within_a_rule_and_between_the_defaults() -> None:
     """The differences in points: 4 at 10 replicates, half of it under the same rule at 1000, and so on."""
     differences = {"top_pr_10": 4.0, "top_pr_1000": 2.0, "library_10": 3.0, "library_1000": 1.0}
     records: list[Record] = [
-        {
-            "precision": {name: [0.5, 0.5 + sign * points / 100] for name, points in differences.items()},
-            "variance": {"delta_p": {"total": 4.0, "data": 3.0, "projections": 0.0, "threshold": 1.0}},
-        }
+        {"precision": {name: [0.5, 0.5 + sign * points / 100] for name, points in differences.items()}}
         for sign in (1, -1)
     ]
     row = calibration.noise_row(case(), records)
@@ -56,9 +53,24 @@ def test_noise_is_compared_within_a_rule_and_between_the_defaults() -> None:
     assert row["top_pr_threshold_share"] == pytest.approx(1 - 1 / 4)
     assert row["library_threshold_share"] == pytest.approx(1 - 1 / 9)
     assert row["library_mean_precision"] == pytest.approx(50.0)
-    assert row["parts"] == {"data": 0.75, "projections": 0.0, "threshold": 0.25}
     assert row["top_pr_ratio_error"] == pytest.approx(0.0)
-    assert "parts" not in calibration.noise_row(case(noise_only=True), records)
+
+
+def test_parts_of_a_variance_are_shares_of_their_mean() -> None:
+    parts = [{"total": 3.0, "data": 3.0, "projections": 0.0, "threshold": 0.0}]
+    parts += [{"total": 5.0, "data": 3.0, "projections": 0.0, "threshold": 2.0}]
+    row = calibration.parts_row(case(), [{"variance": {"delta_p": one}} for one in parts])
+    assert row == {"case": "made-up", "data": 0.75, "projections": 0.0, "threshold": 0.25}
+
+
+def test_cases_without_repeats_keep_their_earlier_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "CASES", (case(), case(name="other")))
+    earlier = {"coverage": [{"case": "other", "score": "m"}, {"case": "made-up", "score": "old"}, {"case": "gone"}]}
+    records = [record(1.0, 1.0, 0.5), record(2.0, 1.0, 0.5)]
+    content = calibration.report({("made-up", "intervals"): records}, earlier)
+    assert [row["case"] for row in content["coverage"]] == ["made-up", "other"]
+    assert content["coverage"][0]["repeats"] == 2
+    assert (len(content["tests"]), content["noise"], content["parts"]) == (1, [], [])
 
 
 def test_the_error_of_a_ratio_is_that_over_samples() -> None:
@@ -69,13 +81,16 @@ def test_the_error_of_a_ratio_is_that_over_samples() -> None:
     assert np.sqrt((errors**2).mean()) == pytest.approx(ratios.std(), rel=0.15)
 
 
-@pytest.mark.parametrize("noise_only", [False, True])
-def test_a_repeat_notes_the_precision_of_every_protocol(noise_only: bool) -> None:
-    topp = case(name="topp", metric=calibration._TOPP, noise_only=noise_only)
-    record = calibration.repeat(topp, 0)
-    assert set(record["precision"]) == set(calibration.PROTOCOLS)
-    assert ("p_values" in record) != noise_only
-    assert len({tuple(pair) for pair in record["precision"].values()}) == 4
+def test_both_studies_of_a_case_see_the_same_samples() -> None:
+    topp = case(name="topp", metric=calibration._TOPP)
+    assert topp.studies == ("intervals", "noise")
+    assert case(name="topp", metric=calibration._TOPP, noise_only=True).studies == ("noise",)
+    assert case().studies == ("intervals",)
+    noise = calibration.measure_noise(topp, 0)["precision"]
+    assert set(noise) == set(calibration.PROTOCOLS)
+    assert len({tuple(pair) for pair in noise.values()}) == 4
+    value = calibration.measure_intervals(topp, 0)["scores"]["m_precision"][0][0]
+    assert value == pytest.approx(noise["library_1000"][0], abs=0.15)  # under another bootstrap
 
 
 def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
@@ -91,7 +106,7 @@ def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
 
     whole = run("whole", 4)
     broken = run("broken", 3)
-    stage = broken / "made-up.jsonl"
+    stage = broken / "made-up-intervals.jsonl"
     stage.write_text(stage.read_text()[:-20])  # the kill came while repeat 2 was written
     assert sorted(calibration.read_stage(stage)) == [0, 1]
     run("broken", 4)

@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <utility>
@@ -152,6 +153,26 @@ py::tuple ball_counts(const Array<T>& x, const std::optional<Array<T>>& y, const
 }
 
 template <class T>
+Doubles split_kth_neighbor(const Array<T>& x, const Array<std::uint8_t>& parts, const Array<std::int64_t>& n_neighbors,
+                           std::int64_t depth, int n_threads) {
+  const auto own = points(x);
+  require(parts.ndim() == 2 && parts.shape(0) == own.n, "parts need one row per point");
+  const std::int64_t n_splits = parts.shape(1);
+  require(n_neighbors.ndim() == 1 && n_neighbors.shape(0) == n_splits,
+          "n_neighbors needs one entry per column of parts");
+  const std::int64_t* wanted = n_neighbors.data();
+  require(std::all_of(wanted, wanted + n_splits, [](std::int64_t k) { return k >= 1; }),
+          "n_neighbors must be positive");
+  require(1 <= depth && depth < own.n, "depth must be at least 1 and less than the number of points");
+  Doubles sq_radii({own.n, n_splits});
+  double* out = sq_radii.mutable_data();
+  const std::uint8_t* in = parts.data();
+  without_gil(n_threads,
+              [&](const egt::Run& run) { egt::split_neighbor_radii<T>(own, in, n_splits, wanted, depth, out, run); });
+  return sq_radii;
+}
+
+template <class T>
 py::tuple split_ball_counts(const Array<T>& x, const Array<T>& y, const Doubles& x_sq_radii,
                             const Array<std::uint8_t>& x_sides, const Array<std::uint8_t>& y_sides, bool closed,
                             int n_threads) {
@@ -204,7 +225,7 @@ std::pair<Doubles, Doubles> kernel_density_band(const Array<T>& x, const Array<s
 
 template <class T>
 std::pair<Doubles, Doubles> resampled_density(const Array<T>& x, const Array<T>& y, const Array<std::uint16_t>& counts,
-                                              double bandwidth, bool ball, int n_threads) {
+                                              double bandwidth, int n_threads) {
   const Pair<T> sets(x, y);
   require(bandwidth >= 0.0, "bandwidth must not be negative");
   require(counts.ndim() == 2 && counts.shape(0) == sets.n_other(), "counts need one row per point of y");
@@ -212,9 +233,8 @@ std::pair<Doubles, Doubles> resampled_density(const Array<T>& x, const Array<T>&
   Doubles density(sets.x.n), deviation({sets.x.n, n_replicates});
   double *out_density = density.mutable_data(), *out_deviation = deviation.mutable_data();
   const std::uint16_t* in = counts.data();
-  const egt::Kernel kernel = ball ? egt::Kernel::ball : egt::Kernel::cosine;
   without_gil(n_threads, [&](const egt::Run& run) {
-    egt::resampled_density<T>(sets.x, *sets.y, bandwidth, kernel, in, n_replicates, out_density, out_deviation, run);
+    egt::resampled_density<T>(sets.x, *sets.y, bandwidth, in, n_replicates, out_density, out_deviation, run);
   });
   return {density, deviation};
 }
@@ -279,13 +299,15 @@ void define(py::module_& m) {
   m.def("neighbors", &neighbors<T>, x, y, py::arg("n_neighbors"), n_threads);
   m.def("ball_counts", &ball_counts<T>, x, y, py::arg("x_sq_radii").noconvert().none(true),
         py::arg("y_sq_radii").noconvert().none(true), py::arg("closed"), n_threads);
+  m.def("split_kth_neighbor", &split_kth_neighbor<T>, x, py::arg("parts").noconvert(),
+        py::arg("n_neighbors").noconvert(), py::arg("depth"), n_threads);
   m.def("split_ball_counts", &split_ball_counts<T>, x, py::arg("y").noconvert(), py::arg("x_sq_radii").noconvert(),
         py::arg("x_sides").noconvert(), py::arg("y_sides").noconvert(), py::arg("closed"), n_threads);
   m.def("kernel_density", &kernel_density<T>, x, py::arg("y").noconvert(), py::arg("bandwidth"), n_threads);
   m.def("kernel_density_band", &kernel_density_band<T>, x, py::arg("counts").noconvert(), py::arg("bandwidth"),
         n_threads);
   m.def("resampled_density", &resampled_density<T>, x, py::arg("y").noconvert(), py::arg("counts").noconvert(),
-        py::arg("bandwidth"), py::arg("ball"), n_threads);
+        py::arg("bandwidth"), n_threads);
   m.def("soft_ball_product", &soft_ball_product<T>, x, py::arg("y").noconvert(), py::arg("radius"), n_threads);
 }
 

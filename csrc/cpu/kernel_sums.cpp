@@ -113,12 +113,11 @@ float recompute_cosine_below(float norms) {
   return norms <= 32.0f ? minus_infinity : norms < 1e30f ? 1.0f + 1e-5f * norms : std::numeric_limits<float>::max();
 }
 
-// Row sums of a kernel and, with counts, of the kernel times counts - 1, a task of rows at a time:
-//   transform(strip, n_rows, n_cols, sums)   turns squared distances into kernel values and adds them up
-//   finish(i0, n_rows, sums, excess, ld)     excess[r * ld + b] = sum_j (counts[j, b] - 1) K_rj; null without counts
-template <class T, class Transform, class Finish>
+// Row sums of the kernel and, with counts, of the kernel times counts - 1, a task of rows at a time:
+//   finish(i0, n_rows, sums, excess, ld)   excess[r * ld + b] = sum_j (counts[j, b] - 1) K_rj; null without counts
+template <class T, class Finish>
 void sum_kernel(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
-                const Run& run, Transform transform, Finish finish) {
+                const Run& run, Finish finish) {
   const Tile& tile = cpu::tile();
   const ScaledStrips<T> strips(x, y, bandwidth);
   const std::int64_t rows = rows_per_task(x.n, run, tile);
@@ -136,7 +135,7 @@ void sum_kernel(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t*
         if (counts) tile.pack_excess(counts + c0 * n_replicates, n_cols, n_replicates, packed.get());
       };
       const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, float* strip) {
-        transform(strip, n, n_cols, sums.data() + r0);
+        tile.cosine(strip, n, n_cols, sums.data() + r0);
         if (counts) tile.weighted(strip, n_cols, packed.get(), n_replicates, excess.data() + r0 * ld, ld);
       };
       strips.walk(i0, n_rows, scratch, stop, begin, use, recompute_cosine_below);
@@ -173,11 +172,11 @@ void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint1
       deviation[b] = std::max(deviation[b], largest[static_cast<std::size_t>(b)]);
     }
   };
-  cpu::sum_kernel(x, y, bandwidth, counts, n_replicates, run, cpu::tile().cosine, finish);
+  cpu::sum_kernel(x, y, bandwidth, counts, n_replicates, run, finish);
 }
 
 template <class T>
-void resampled_density(Points<T> x, Points<T> y, double bandwidth, Kernel kernel, const std::uint16_t* counts,
+void resampled_density(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts,
                        std::int64_t n_replicates, double* density, double* deviation, const Run& run) {
   const auto n_y = static_cast<double>(y.n);
   const auto finish = [&](std::int64_t i0, std::int64_t n_rows, const double* sums, const double* excess,
@@ -188,8 +187,7 @@ void resampled_density(Points<T> x, Points<T> y, double bandwidth, Kernel kernel
       for (std::int64_t b = 0; b < n_replicates; ++b) row[b] = excess[r * ld + b] / n_y;
     }
   };
-  const auto transform = kernel == Kernel::ball ? cpu::tile().indicator : cpu::tile().cosine;
-  cpu::sum_kernel(x, y, bandwidth, counts, n_replicates, run, transform, finish);
+  cpu::sum_kernel(x, y, bandwidth, counts, n_replicates, run, finish);
 }
 
 template <class T>
@@ -222,10 +220,10 @@ template void kernel_density<float>(Points<float>, Points<float>, double, const 
                                     double*, const Run&);
 template void kernel_density<double>(Points<double>, Points<double>, double, const std::uint16_t*, std::int64_t,
                                      double*, double*, const Run&);
-template void resampled_density<float>(Points<float>, Points<float>, double, Kernel, const std::uint16_t*, std::int64_t,
+template void resampled_density<float>(Points<float>, Points<float>, double, const std::uint16_t*, std::int64_t,
                                        double*, double*, const Run&);
-template void resampled_density<double>(Points<double>, Points<double>, double, Kernel, const std::uint16_t*,
-                                        std::int64_t, double*, double*, const Run&);
+template void resampled_density<double>(Points<double>, Points<double>, double, const std::uint16_t*, std::int64_t,
+                                        double*, double*, const Run&);
 template void soft_ball_product<float>(Points<float>, Points<float>, double, double*, const Run&);
 template void soft_ball_product<double>(Points<double>, Points<double>, double, double*, const Run&);
 

@@ -207,6 +207,34 @@ void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_grou
   });
 }
 
+template <class T>
+void split_neighbor_radii(Points<T> x, const std::uint8_t* parts, std::int64_t n_splits,
+                          const std::int64_t* n_neighbors, std::int64_t depth, double* sq_radii, const Run& run) {
+  auto nearest = cpu::search<T, cpu::Candidate>(x, nullptr, depth, SqRange{}, run);
+  nearest.for_each(run, [&](std::int64_t i, cpu::Candidate* kept, std::int64_t) {
+    std::sort(kept, kept + depth);
+    // Of each split: how many neighbours in the own part are still wanted, and how far one had to look for them.
+    std::vector<std::int32_t> wanted(n_neighbors, n_neighbors + n_splits), place(static_cast<std::size_t>(n_splits), 0);
+    const std::uint8_t* own = parts + i * n_splits;
+    for (std::int64_t k = 0; k < depth; ++k) {
+      const std::uint8_t* other = parts + kept[k].row * n_splits;
+      for (std::int64_t b = 0; b < n_splits; ++b) {
+        const std::int32_t looking = wanted[b] > 0;
+        place[b] += looking;
+        wanted[b] -= looking & static_cast<std::int32_t>(own[b] == other[b]);
+      }
+    }
+    for (std::int64_t b = 0; b < n_splits; ++b) {
+      const bool found = wanted[b] == 0;
+      sq_radii[i * n_splits + b] = found ? kept[place[b] - 1].sq_distance : std::numeric_limits<double>::infinity();
+    }
+  });
+}
+
+template void split_neighbor_radii<float>(Points<float>, const std::uint8_t*, std::int64_t, const std::int64_t*,
+                                          std::int64_t, double*, const Run&);
+template void split_neighbor_radii<double>(Points<double>, const std::uint8_t*, std::int64_t, const std::int64_t*,
+                                           std::int64_t, double*, const Run&);
 template void neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, SqRange, double*, const Run&);
 template void neighbor_radii<double>(Points<double>, const Points<double>*, std::int64_t, SqRange, double*, const Run&);
 template void grouped_neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, const std::int64_t*,

@@ -38,9 +38,6 @@ struct Tile {
   // In place: s -> cos(pi/2 sqrt(s)) for s in [0, 1], 0 above, 1 below; row sums are added to sums.
   void (*cosine)(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums);
 
-  // In place: s -> [s <= 1]; row sums are added to sums.
-  void (*indicator)(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums);
-
   // products[r] *= prod_c clamp(strip[r, c], 0, 1).
   void (*product)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, double* products);
 

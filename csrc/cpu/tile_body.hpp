@@ -164,9 +164,8 @@ inline Vec cosine_of_square(Vec s) {
   return (one - s) * q;
 }
 
-// The values past the last column of a row are those of squared distance `outside`, where every kernel is 0.
-template <Vec (*kernel)(Vec)>
-void kernel_values(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums) {
+// The values past the last column of a row are those of squared distance `outside`, where the kernel is 0.
+void cosine(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums) {
   constexpr float outside = 4.0f;
   const std::int64_t whole = (n_cols + lanes - 1) / lanes * lanes;
   for (std::int64_t r = 0; r < n_rows; ++r) {
@@ -174,7 +173,7 @@ void kernel_values(float* strip, std::int64_t n_rows, std::int64_t n_cols, doubl
     for (std::int64_t c = n_cols; c < whole; ++c) row[c] = outside;
     Vec sum{};
     for (std::int64_t c = 0; c < whole; c += lanes) {
-      const Vec value = kernel(load(row + c));
+      const Vec value = cosine_of_square(load(row + c));
       store(row + c, value);
       sum += value;
     }
@@ -183,8 +182,6 @@ void kernel_values(float* strip, std::int64_t n_rows, std::int64_t n_cols, doubl
     sums[r] += total;
   }
 }
-
-inline Vec within_one(Vec s) { return s <= splat(1.0f) ? splat(1.0f) : Vec{}; }
 
 void product(const float* strip, std::int64_t n_rows, std::int64_t n_cols, double* products) {
   const Vec one = splat(1.0f);
@@ -603,8 +600,7 @@ const Tile EGT_TILE = {
     pack<double>,
     distances,
     select,
-    kernel_values<cosine_of_square>,
-    kernel_values<within_one>,
+    cosine,
     product,
     pack_excess,
     weighted,

@@ -239,20 +239,20 @@ class GenerativeMetricFrame:
         """Return confidence intervals of every score of every group, and of every disparity.
 
         They are for the expectation of the score over samples of this size and law, projections and bootstraps, and
-        come from the scores of random halves of the samples; see ``egtmetrics.metrics._halves``. An interval of a
-        disparity that starts at 0 says that the groups may be equal. They are normal approximations, and have not been
-        shown to hold as often as ``level`` says: ``benchmarks/results/calibration.md`` has what was simulated.
+        come from the scores of random halves and quarters of the samples; see ``egtmetrics.metrics._spread``. An
+        interval of a disparity that starts at 0 says that the groups may be equal. They are normal approximations; how
+        often they held in simulations is in ``benchmarks/results/calibration.md``.
 
         Raises
         ------
         ValueError
-            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, or a metric refuses half of a
-            group.
+            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, or a metric refuses
+            half of a group.
 
         Notes
         -----
-        Cost: about one more evaluation for TopP&R, FID, KID and the k-nearest-neighbour metrics, 100 evaluations of
-        halves, twice, for any other; once for a frame.
+        Cost: one or two more evaluations for TopP&R, FID, KID and, where features are many, the k-nearest-neighbour
+        metrics; 198 evaluations of halves and 132 of quarters for any other; once for a frame.
         """
         columns = {name: list(map(str, _flat(name, scores))) for name, scores in self._scores.items()}
         return self._infer().intervals(level, columns)

@@ -15,7 +15,8 @@ from scipy.special import ndtr, ndtri
 from egtmetrics._validation import check_positive_int
 from egtmetrics.divergences.estimates import check_level
 from egtmetrics.groups._evaluation import GroupEvaluation, Score
-from egtmetrics.metrics._halves import Spread, spread
+from egtmetrics.metrics._parts import Spread
+from egtmetrics.metrics._spread import spread
 from egtmetrics.ops import BackendName, take_rows
 
 Floats = NDArray[np.float64]
@@ -24,7 +25,7 @@ MIN_SAMPLES = 50
 """Fewest real and fake samples of a group that an interval is given for."""
 UNIT_SCORES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage", "mauve", "mauve_star")
 """Scores in [0, 1], to which their intervals are cut."""
-_N_SPLITS = 100
+_N_QUARTERINGS = 33
 _DRAWS = 20_000
 _BLOCKS = 20
 _LARGEST_SUM_OF_GROUPS = 8
@@ -56,6 +57,8 @@ class Uncertainty:
     projections: Floats
     """An unbiased estimate, which need not be positive."""
     threshold: Floats
+    alone: Floats
+    """``(n,)``: variances for the interval of a number by itself, where larger than the sum of those parts."""
 
     @property
     def values(self) -> Floats:
@@ -138,6 +141,7 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
     """Put the spreads of the groups together; a group without one gets NaN."""
     n_groups, n_scores = scores.shape
     size = n_groups * n_scores
+    alone = np.zeros(size)
     data, threshold, own = np.zeros((size, size)), np.zeros((size, size)), np.zeros((size, size))
     by_projection: list[Floats] = []
     projected: list[int] = []
@@ -149,6 +153,8 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
             continue
         n_projections = 1 if found.per_projection is None else len(found.per_projection)
         data[block, block] = found.data
+        if found.alone is not None:
+            alone[block] = found.alone
         if found.threshold is not None:
             threshold[block, block] = found.threshold / n_projections
         if found.per_projection is not None and found.interaction is not None:
@@ -160,7 +166,7 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
         together = np.concatenate(by_projection, axis=1)  # all groups see the same projections
         projections[np.ix_(projected, projected)] = np.cov(together.T) / len(together)
         projections -= own
-    return Uncertainty(table=scores, data=data, projections=projections, threshold=threshold)
+    return Uncertainty(table=scores, data=data, projections=projections, threshold=threshold, alone=alone)
 
 
 def proportion_uncertainty(counts: pd.DataFrame) -> tuple[Uncertainty, dict[str, Floats]]:
@@ -178,7 +184,10 @@ def proportion_uncertainty(counts: pd.DataFrame) -> tuple[Uncertainty, dict[str,
         "ego": _pairwise(table, ["fake_proportion"]),
     }
     covariance = data.reshape(nothing.shape)
-    return Uncertainty(table=table, data=covariance, projections=nothing, threshold=nothing), contrasts
+    found = Uncertainty(
+        table=table, data=covariance, projections=nothing, threshold=nothing, alone=np.zeros(2 * n_groups)
+    )
+    return found, contrasts
 
 
 def _pairwise(table: pd.DataFrame, members: Sequence[str]) -> Floats:
@@ -222,7 +231,7 @@ class FrameInference:
         scores: Mapping[str, pd.DataFrame],
         counts: pd.DataFrame,
         *,
-        n_splits: int = _N_SPLITS,
+        n_quarterings: int = _N_QUARTERINGS,
         backend: BackendName = "auto",
         n_threads: int | None = None,
     ) -> None:
@@ -249,15 +258,15 @@ class FrameInference:
                         results[label][name],
                         real,
                         fake,
-                        n_splits=n_splits,
+                        n_quarterings=n_quarterings,
                         rng=rng,
                         backend=backend,
                         n_threads=n_threads,
                     )
                 except ValueError as error:
                     raise ValueError(
-                        f"an interval needs scores of random halves of every group, and metric {name!r} has refused "
-                        f"half of group {groups.name(label)!r} ({len(real)} real, {len(fake)} fake): {error}"
+                        f"an interval needs scores of random parts of every group, and metric {name!r} has refused "
+                        f"those of group {groups.name(label)!r} ({len(real)} real, {len(fake)} fake): {error}"
                     ) from error
             self.uncertainties[name] = score_uncertainty(scores[name], spreads)
         self.contrasts = {name: score_contrasts(scores[name]) for name in self.uncertainties}
@@ -270,6 +279,7 @@ class FrameInference:
         for metric, names in columns.items():
             uncertainty = self.uncertainties[metric]
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
+            variances = np.maximum(variances, uncertainty.alone)  # NaN stays
             margins = z * np.sqrt(variances).reshape(uncertainty.table.shape)
             for s, name in enumerate(names):
                 values, margin = uncertainty.table.iloc[:, s], margins[:, s]

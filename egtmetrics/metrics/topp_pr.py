@@ -21,10 +21,10 @@ from egtmetrics.results import MetricResult
 
 Compatibility: TypeAlias = Literal["top-pr"]
 
-_PROJECTED_DIM = 32
-_NEIGHBORS_PER_DIM = 5
+PROJECTED_DIM = 32
+NEIGHBORS_PER_DIM = 5
 _RADIUS_SAMPLE = 256
-_NO_F1_BELOW = 1e-4
+NO_F1_BELOW = 1e-4
 _BLOCK_REPLICATES = 32
 _REFERENCE_PROJECTION_SEED = 99
 _REFERENCE_BOOTSTRAP_SEED = 42
@@ -206,14 +206,14 @@ def topp_precision_recall(
     matrices: Iterable[NDArray[np.float64] | None]
     if projections is not None:
         matrices = _check_projections(projections, d)
-    elif d <= _PROJECTED_DIM:
+    elif d <= PROJECTED_DIM:
         matrices = [None]
     else:
         normal: Callable[[tuple[int, int]], NDArray[np.float64]] = rng.standard_normal
         if compatibility is not None:
             normal = functools.partial(_torch_normal, np.random.RandomState(_REFERENCE_PROJECTION_SEED))
-        scale = math.sqrt(2.0 / (d + _PROJECTED_DIM))
-        matrices = (scale * normal((_PROJECTED_DIM, d)) for _ in range(n_projections))
+        scale = math.sqrt(2.0 / (d + PROJECTED_DIM))
+        matrices = (scale * normal((PROJECTED_DIM, d)) for _ in range(n_projections))
 
     draws: Iterable[tuple[_IndexBlocks, _IndexBlocks]]
     if given_indices is not None:
@@ -223,7 +223,7 @@ def topp_precision_recall(
     elif compatibility is None:
         draws = _common_draws(rng, n, m, n_bootstrap)
     else:
-        seed = _REFERENCE_BOOTSTRAP_SEED if d > _PROJECTED_DIM else _legacy_seed(random_state)
+        seed = _REFERENCE_BOOTSTRAP_SEED if d > PROJECTED_DIM else _legacy_seed(random_state)
         draws = _reference_draws(seed, n, m, n_bootstrap)
 
     evaluations = []
@@ -311,7 +311,7 @@ def _share(covered: NDArray[np.bool_], kept: NDArray[np.bool_]) -> float:
 def _harmonic_mean(precision: float, recall: float) -> float:
     if math.isnan(precision) or math.isnan(recall):
         return math.nan
-    if min(precision, recall) <= _NO_F1_BELOW:
+    if min(precision, recall) <= NO_F1_BELOW:
         return 0.0
     return 2.0 * precision * recall / (precision + recall)
 
@@ -339,10 +339,10 @@ def _points(
 
 def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Compatibility | None) -> float:
     n, d = points.shape
-    k = _NEIGHBORS_PER_DIM * d
+    k = NEIGHBORS_PER_DIM * d
     if n <= k:
         raise ValueError(
-            f"{name} has {n} rows; its bandwidth, a distance to the {k}-th neighbour ({_NEIGHBORS_PER_DIM} for each of "
+            f"{name} has {n} rows; its bandwidth, a distance to the {k}-th neighbour ({NEIGHBORS_PER_DIM} for each of "
             f"{d} dimensions), needs at least {k + 1}: add samples, merge small groups, or project to fewer dimensions "
             "with projections=..."
         )

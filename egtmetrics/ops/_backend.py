@@ -159,12 +159,21 @@ class HostBackend(Backend, Protocol):
     """What resampling needs besides, on the host only: a CUDA backend hands its features to one of these."""
 
     def resampled_density(
-        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float, ball: bool = False
+        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Density p of y at every x, and ``p_b - p`` for each resampling b of y, shape ``(n, R)``.
 
-        ``counts`` is ``(m, R)``: how often resampling b holds row j of y; ``p_b,i = sum_j counts[j, b] K_ij / m``. With
-        ``ball`` the kernel is ``K(u) = [u <= 1]``, and pairs within about 1e-5 of the sphere may fall on either side.
+        ``counts`` is ``(m, R)``: how often resampling b holds row j of y; ``p_b,i = sum_j counts[j, b] K_ij / m``.
+        """
+        ...
+
+    def split_kth_neighbor(
+        self, x: Features, parts: NDArray[np.uint8], *, n_neighbors: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Squared distance of every row to the k-th nearest other row of its own part, for R splits into parts.
+
+        ``parts`` ``(n, R)`` numbers the parts from 0, n at least 2; ``n_neighbors`` ``(R,)`` has the k of every split.
+        Infinity where a part has too few rows. Fast where the parts of a split are about equally large.
         """
         ...
 

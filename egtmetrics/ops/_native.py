@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 from functools import cache
 from types import ModuleType
@@ -112,10 +113,24 @@ class CpuBackend:
         return values, replicates
 
     def resampled_density(
-        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float, ball: bool = False
+        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        density, deviation = self._module.resampled_density(x, y, counts, bandwidth, ball, self._n_threads)
+        density, deviation = self._module.resampled_density(x, y, counts, bandwidth, self._n_threads)
         return density, deviation
+
+    def split_kth_neighbor(
+        self, x: Features, parts: NDArray[np.uint8], *, n_neighbors: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        # The k-th neighbour in one of P equal parts is about the Pk-th of all, with a variance of k P (P - 1).
+        n_parts = parts.max(axis=0, initial=0).astype(np.int64) + 1
+        places = n_neighbors * n_parts
+        depth = math.ceil(float((places + 7.0 * np.sqrt(places * (n_parts - 1))).max(initial=1.0)))
+        while True:
+            depth = min(depth, len(x) - 1)
+            radii: NDArray[np.float64] = self._module.split_kth_neighbor(x, parts, n_neighbors, depth, self._n_threads)
+            if depth == len(x) - 1 or np.isfinite(radii).all():
+                return radii
+            depth *= 2
 
     def split_ball_counts(
         self,

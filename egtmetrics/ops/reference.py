@@ -196,15 +196,25 @@ class ReferenceBackend:
         return values, replicates
 
     def resampled_density(
-        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float, ball: bool = False
+        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         density, deviation = np.empty(x.shape[0]), np.empty((x.shape[0], counts.shape[1]))
         excess = counts.astype(np.float64) - 1.0
         for rows, block in _sq_distance_blocks(x, y):
-            kernel = (np.sqrt(block) <= bandwidth).astype(np.float64) if ball else _cosine_kernel(block, bandwidth)
+            kernel = _cosine_kernel(block, bandwidth)
             density[rows] = kernel.mean(axis=1)
             deviation[rows] = kernel @ excess / y.shape[0]
         return density, deviation
+
+    def split_kth_neighbor(
+        self, x: Features, parts: NDArray[np.uint8], *, n_neighbors: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        radii = np.empty(parts.shape)
+        for rows, block in _sq_distance_blocks(x, None):
+            for b, k in enumerate(n_neighbors):
+                others = np.where(parts[rows, b, None] == parts[:, b], block, np.inf)
+                radii[rows, b] = np.partition(others, k - 1, axis=1)[:, k - 1]
+        return radii
 
     def split_ball_counts(
         self,

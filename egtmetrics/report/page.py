@@ -278,7 +278,7 @@ def _method(frame: GenerativeMetricFrame, inference: Inference, provenance: Mapp
     return [
         *notes,
         f"intervals ({inference.level:.0%}): for what the scores would be on average over samples of this size, from "
-        "random halves of the samples (frame.interval). That of a gap starts at 0 where the groups may be equal.",
+        "random parts of the samples (frame.interval). That of a gap starts at 0 where the groups may be equal.",
         "corrected p: the chance of a gap like this or a larger one between groups with equal expected scores; a "
         "normal approximation for the largest over all pairs of groups, corrected by Holm for the number of gaps, "
         "those of proportions among them (frame.test).",

@@ -203,12 +203,6 @@ def test_resampled_density(pair: tuple[NDArray[Any], NDArray[Any]], n_replicates
         np.testing.assert_allclose(density, expected, rtol=3e-6, atol=2e-7)
         np.testing.assert_allclose(deviation, expected_deviation, rtol=1e-5, atol=1e-6)
         np.testing.assert_array_equal(density, CPU.kernel_density(x, y, bandwidth=h))
-        density, deviation = CPU.resampled_density(x, y, counts, bandwidth=h, ball=True)
-        low, high = (REFERENCE.resampled_density(x, y, counts, bandwidth=f * h, ball=True)[0] for f in (0.999, 1.001))
-        assert ((low <= density) & (density <= high)).all()  # integers lie on the sphere: either side is right
-        clear = low == high
-        expected_deviation = REFERENCE.resampled_density(x, y, counts, bandwidth=h, ball=True)[1]
-        np.testing.assert_allclose(deviation[clear], expected_deviation[clear], atol=1e-6)
 
 
 def test_the_densities_of_a_resampling_are_those_of_the_band(dtype: Any) -> None:
@@ -220,6 +214,35 @@ def test_the_densities_of_a_resampling_are_those_of_the_band(dtype: Any) -> None
         own, deviation = backend.resampled_density(x, x, counts, bandwidth=2.0)
         np.testing.assert_array_equal(own, density)
         np.testing.assert_allclose(np.abs(deviation).max(axis=0), largest, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_parts", [1, 4])
+def test_split_kth_neighbor(pair: tuple[NDArray[Any], NDArray[Any]], n_parts: int) -> None:
+    x, _ = pair
+    if len(x) < max(2, n_parts):
+        pytest.skip("no row for every part, or no other row")
+    rng = np.random.default_rng(7)
+    parts = rng.permuted((np.arange(3 * len(x)).reshape(3, -1) % n_parts).astype(np.uint8), axis=1).T.copy()
+    fewest = len(x) // n_parts
+    n_neighbors = np.array([1, max(1, fewest // 3), fewest])  # the last has no such neighbour, in a smallest part
+    radii = CPU.split_kth_neighbor(x, parts, n_neighbors=n_neighbors)
+    assert_same_distances(radii, REFERENCE.split_kth_neighbor(x, parts, n_neighbors=n_neighbors))
+    for b, k in enumerate(n_neighbors):
+        for part in range(n_parts):
+            own = x[parts[:, b] == part]
+            expected = CPU.kth_neighbor(own, n_neighbors=int(k)) if k < len(own) else np.full(len(own), np.inf)
+            np.testing.assert_array_equal(radii[parts[:, b] == part, b], expected)
+
+
+def test_split_kth_neighbor_looks_farther_where_a_part_is_far_away() -> None:
+    rng = np.random.default_rng(3)
+    points = np.concatenate([rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + 100.0])
+    parts = np.repeat(np.array([[0], [1]], dtype=np.uint8), 200, axis=0)
+    parts[0], parts[200] = 1, 0  # the neighbours of these two are all in the other part
+    n_neighbors = np.array([3])
+    radii = CPU.split_kth_neighbor(points, parts, n_neighbors=n_neighbors)
+    assert_same_distances(radii, REFERENCE.split_kth_neighbor(points, parts, n_neighbors=n_neighbors))
+    assert radii[0] > 1000.0
 
 
 @pytest.mark.parametrize("closed", [False, True])
@@ -252,7 +275,7 @@ def test_zero_bandwidth_counts_coinciding_points(dtype: Any) -> None:
     np.testing.assert_allclose(REFERENCE.kernel_density(y, x, bandwidth=0.0), expected, rtol=1e-12)
     once = np.ones((len(x), 2), dtype=np.uint16)
     for backend in (CPU, REFERENCE):
-        density, deviation = backend.resampled_density(y, x, once, bandwidth=0.0, ball=True)
+        density, deviation = backend.resampled_density(y, x, once, bandwidth=0.0)
         np.testing.assert_allclose(density, expected, rtol=1e-12)
         assert not deviation.any()
     product = (cdist(y, x) > 0).all(axis=1).astype(float)
@@ -282,6 +305,7 @@ def every_primitive(backend: HostBackend, x: NDArray[Any], y: NDArray[Any]) -> l
         backend.kernel_density(x, y, bandwidth=2.0),
         *backend.kernel_density_band(x, counts, bandwidth=2.0),
         *backend.resampled_density(y, x, counts, bandwidth=2.0),
+        backend.split_kth_neighbor(x, (np.arange(len(x)) % 2).astype(np.uint8)[:, None], n_neighbors=np.array([3])),
         *backend.split_ball_counts(
             x,
             y,
@@ -336,8 +360,12 @@ def split(module: Any, x: Any, y: Any, radii: Any, x_sides: Any, y_sides: Any) -
         lambda m, x, y: m.kernel_density(x, y, -1.0, 1),
         lambda m, x, y: m.kernel_density(x, y, float("nan"), 1),
         lambda m, x, y: m.kernel_density_band(x, np.ones((59, 3), dtype=np.uint16), 1.0, 1),
-        lambda m, x, y: m.resampled_density(x, y, np.ones((60, 3), dtype=np.uint16), 1.0, False, 1),
-        lambda m, x, y: m.resampled_density(x, y, np.ones((50, 3), dtype=np.uint16), -1.0, False, 1),
+        lambda m, x, y: m.resampled_density(x, y, np.ones((60, 3), dtype=np.uint16), 1.0, 1),
+        lambda m, x, y: m.resampled_density(x, y, np.ones((50, 3), dtype=np.uint16), -1.0, 1),
+        lambda m, x, y: m.split_kth_neighbor(x, np.ones((59, 2), dtype=np.uint8), np.array([1, 1]), 5, 1),
+        lambda m, x, y: m.split_kth_neighbor(x, np.ones((60, 2), dtype=np.uint8), np.array([1]), 5, 1),
+        lambda m, x, y: m.split_kth_neighbor(x, np.ones((60, 2), dtype=np.uint8), np.array([1, 0]), 5, 1),
+        lambda m, x, y: m.split_kth_neighbor(x, np.ones((60, 2), dtype=np.uint8), np.array([1, 1]), 60, 1),
         lambda m, x, y: split(m, x, y, (59, 3), (59, 3), (50, 3)),
         lambda m, x, y: split(m, x, y, (60, 3), (60, 2), (50, 3)),
         lambda m, x, y: split(m, x, y, (60, 3), (60, 3), (50, 2)),

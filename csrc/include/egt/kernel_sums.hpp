@@ -17,11 +17,9 @@ void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint1
                     double* density, double* deviation, const Run& run);
 
 // The densities themselves under every resampling, for any x: deviation[i, b] = sum_j (counts[j, b] - 1) K_ij / y.n,
-// that is p_b - p at x_i, shape (x.n, n_replicates). Kernel::ball is K(u) = [u <= 1], decided in float32: pairs within
-// about 1e-5 of the sphere may fall on either side.
-enum class Kernel { cosine, ball };
+// that is p_b - p at x_i, shape (x.n, n_replicates).
 template <class T>
-void resampled_density(Points<T> x, Points<T> y, double bandwidth, Kernel kernel, const std::uint16_t* counts,
+void resampled_density(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts,
                        std::int64_t n_replicates, double* density, double* deviation, const Run& run);
 
 // product[i] = prod_j min(1, |x_i - y_j| / radius); at radius 0 it is [no y_j equals x_i].

@@ -38,7 +38,15 @@ template <class T>
 void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_groups, const std::int64_t* x_offsets,
                             const std::int64_t* y_offsets, std::int64_t n_neighbors, double* sq_radii, const Run& run);
 
-// The same on a GPU; the offsets are read on the host.
+// Radii under many splits of x into parts. Split b puts x_i into part parts[i, b]; sq_radii[i, b] is the squared
+// distance of x_i to the n_neighbors[b]-th nearest other row of its own part, looked for among the depth nearest of all
+// rows, and infinity where those do not hold it. Arrays (x.n, n_splits); n_neighbors (n_splits). Memory: O(x.n *
+// depth).
+template <class T>
+void split_neighbor_radii(Points<T> x, const std::uint8_t* parts, std::int64_t n_splits,
+                          const std::int64_t* n_neighbors, std::int64_t depth, double* sq_radii, const Run& run);
+
+// The same on a GPU, but for splits; the offsets are read on the host.
 template <class T>
 void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, SqRange range, double* sq_radii,
                     const Queue& queue);
