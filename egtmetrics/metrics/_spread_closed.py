@@ -75,8 +75,8 @@ def kernel_variances(
         Var(n, m) = 4 Var a / n + 4 Var b / m + 2 v_xx / n(n - 1) + 2 v_yy / m(m - 1) + 4 v_xy / nm  =:  L + D
 
     D counts where the laws are nearly equal. Row means vary by more than ``a`` does, by v_xx / (n - 1) + v_xy / m,
-    which is taken off. So row means tell L + 2 D, and from a half of the rows twice L + 4 D: for differences L + D is
-    estimated by ``(L + 2 D)^2 / (L + 4 D)``, for the distance alone as it stands, with no Var below 0.
+    which is taken off. So row means tell L + 2 D, which stands for the distance alone, and from a half of the rows
+    twice L + 4 D: for differences L + D is estimated by ``(L + 2 D)^2 / (L + 4 D)``.
 
     The mean of B subsets of s rows adds (Var(s, s) - Var(n, m)) / B to that of all rows.
     """
@@ -112,9 +112,9 @@ def kernel_variances(
 
     def variances(n: int, m: int) -> Floats:
         between_equals = 2.0 * v_xx / (n * (n - 1)) + 2.0 * v_yy / (m * (m - 1)) + 4.0 * v_xy / (n * m)
-        told = 4.0 * of_a / n + 4.0 * of_b / m + 2.0 * between_equals
+        told = max(0.0, 4.0 * of_a / n + 4.0 * of_b / m + 2.0 * between_equals)
         followed = told**2 / (told + 2.0 * between_equals) if told > 0.0 else 0.0
-        return np.array([followed, 4.0 * max(0.0, of_a) / n + 4.0 * max(0.0, of_b) / m + between_equals])
+        return np.array([followed, told])
 
     whole, subset = variances(n, m), variances(result.subset_size, result.subset_size)
     in_differences, alone = (whole + (subset - whole) / result.n_subsets).tolist()

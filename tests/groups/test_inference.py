@@ -221,8 +221,7 @@ def test_kernel_variance_tuple_by_tuple(size: int, n_subsets: int, monkeypatch: 
     def variances(n: int, m: int) -> NDArray[Any]:
         second = 2 * within(x) / (n * (n - 1)) + 2 * within(y) / (m * (m - 1)) + 4 * between / (n * m)
         told = 4 * first(x, y) / n + 4 * first(y, x) / m + 2 * second
-        alone = 4 * max(0.0, first(x, y)) / n + 4 * max(0.0, first(y, x)) / m + second
-        return np.array([told**2 / (told + 2 * second), alone])
+        return np.array([told**2 / (told + 2 * second), told])
 
     expected = variances(7, 5) + (variances(size, size) - variances(7, 5)) / n_subsets
     monkeypatch.setattr(_spread_closed, "_TILE_BYTES", 2 * 8 * 7)  # tiles of two rows and a rest
@@ -235,8 +234,7 @@ def test_kernel_variance_tuple_by_tuple(size: int, n_subsets: int, monkeypatch: 
 def test_kernel_variance_is_that_of_the_distance(shift: float) -> None:
     """One feature and k(x, y) = x y: the squared difference of two means, less what they vary by.
 
-    Of 300 draws: 4.5 standard errors of their mean. Between equal laws the first part, which is 0, is estimated from
-    above for the distance alone, by up to half of the other ones.
+    Of 300 draws: 4.5 standard errors of their mean. For the distance alone the second part counts twice.
     """
     n = 60
     rng = np.random.default_rng(22)
@@ -249,7 +247,7 @@ def test_kernel_variance_is_that_of_the_distance(shift: float) -> None:
     exact = 4 * shift**2 * (1 + 4) / n + 2 * (1 + 4) ** 2 / n**2
     errors = 4.5 * np.std(found, axis=0) / np.sqrt(300)
     followed, alone = np.mean(found, axis=0)
-    assert exact - errors[1] < alone < exact * (1.0 if shift else 1.5) + errors[1]
+    assert alone == pytest.approx(exact + 2 * (1 + 4) ** 2 / n**2, abs=errors[1])
     # (L + 2 D)^2 / (L + 4 D) is less than L + D by what it is at the truth, and more than that by its curvature.
     second = 2 * (1 + 4) ** 2 / n**2
     first = exact - second
