@@ -251,7 +251,7 @@ class GenerativeMetricFrame:
 
         Notes
         -----
-        Cost: one or two more evaluations for TopP&R, FID, KID and, where features are many, the k-nearest-neighbour
+        Cost: one to three more evaluations for TopP&R, FID, KID and, where features are many, the k-nearest-neighbour
         metrics; 198 evaluations of halves and 132 of quarters for any other; once for a frame.
         """
         columns = {name: list(map(str, _flat(name, scores))) for name, scores in self._scores.items()}
