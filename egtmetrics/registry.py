@@ -39,10 +39,18 @@ class Metric:
     variance: Callable[..., Any] | None = None
     """Its variance estimator; see :func:`metric`."""
 
+    def result_class(self) -> type[MetricResult] | None:
+        """The class of its result, from the annotation; None where that names none."""
+        try:
+            returned: Any = typing.get_type_hints(self.function).get("return")
+        except (NameError, TypeError):  # of names that are imported for type checkers only, or of an object
+            return None
+        return returned if isinstance(returned, type) and issubclass(returned, MetricResult) else None
+
     def scores(self) -> dict[str, Score]:
-        """What its scores are, before it is called: from the class of its result, in the annotation."""
-        returned: Any = typing.get_type_hints(self.function).get("return")
-        return score_fields(returned) if isinstance(returned, type) and issubclass(returned, MetricResult) else {}
+        """What its scores are, before it is called: from the class of its result."""
+        result_class = self.result_class()
+        return {} if result_class is None else score_fields(result_class)
 
 
 def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None) -> Callable[[Function], Function]:
