@@ -40,8 +40,11 @@ class Metric:
     """Its variance estimator; see :func:`metric`."""
 
     def result_class(self) -> type[MetricResult] | None:
-        """Return the class of its result, from the annotation of the function, if it has one."""
-        returned: Any = typing.get_type_hints(self.function).get("return")
+        """Return the class of its result, from the annotation of the function; None where that names none."""
+        try:
+            returned: Any = typing.get_type_hints(self.function).get("return")
+        except (NameError, TypeError):  # names that are imported for type checkers only, or a callable object
+            return None
         return returned if isinstance(returned, type) and issubclass(returned, MetricResult) else None
 
     def scores(self) -> dict[str, Score]:

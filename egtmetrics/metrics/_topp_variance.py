@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from egtmetrics.metrics._parts import (
-    Divided,
+from egtmetrics.metrics._topp_result import NEIGHBORS_PER_DIM, NO_F1_BELOW, TopPREvaluation, TopPRResult
+from egtmetrics.metrics.subsampling import (
+    N_QUARTERINGS,
     Floats,
-    Spread,
+    Subsamples,
     covariance_of_parts,
-    full_size_covariance,
-    grouped,
+    draw_subsamples,
+    extrapolated_covariance,
+    split_by_part,
 )
-from egtmetrics.metrics.topp_pr import NEIGHBORS_PER_DIM, NO_F1_BELOW, PROJECTED_DIM, TopPREvaluation, TopPRResult
-from egtmetrics.ops import Features, HostBackend
+from egtmetrics.metrics.variance import ScoreCovariance, covariance_from_scores
+from egtmetrics.ops import BackendName, Features, HostBackend, select_host_backend
 
 _BAND_REPLICATES = 200
 _THRESHOLD_DRAWS = 200
@@ -31,29 +32,36 @@ density of the densest fifth; their own bootstrap is most of the rest.
 """
 
 
-def topp_spread(
-    kernels: HostBackend,
+def topp_variance(
     result: TopPRResult,
-    options: Mapping[str, Any],
-    real: Divided,
-    fake: Divided,
+    real: Any,
+    fake: Any,
     rng: np.random.Generator,
-) -> Spread:
-    """Spread of precision, recall and f1."""
-    matrices = _projections(result, options, real.points.shape[1])
+    *,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+    n_quarterings: int = N_QUARTERINGS,
+) -> ScoreCovariance | None:
+    """Covariances of precision, recall and f1 from random halves and quarters, thresholds and projections.
+
+    None under ``compatibility`` and for given bootstraps, whose rules this does not follow.
+    """
+    if result.compatibility is not None or not result.own_draws or not result.projections:
+        return None
+    kernels = select_host_backend(backend, n_threads=n_threads)
+    real_parts, fake_parts = draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
     by_projection: list[list[Floats]] = []
     thresholds = []
-    for matrix, evaluation in zip(matrices, result.per_projection, strict=True):
+    for matrix, evaluation in zip(result.projections, result.per_projection, strict=True):
         x, y = (
-            sample if matrix is None else Divided(kernels.project(sample.points, matrix), sample.parts)
-            for sample in (real, fake)
+            sample if matrix is None else Subsamples(kernels.project(sample.points, matrix), sample.parts)
+            for sample in (real_parts, fake_parts)
         )
         scores, under_other_thresholds = topp_scores(kernels, x, y, evaluation, result, rng)
         by_projection.append(scores)
         thresholds.append(np.cov(under_other_thresholds.T))
-    n_projections = len(matrices)
+    n_projections = len(result.projections)
     halves, quarters = (np.stack(scores) for scores in zip(*by_projection, strict=True))  # (M, P, C, 3) each
-    of_halves, of_quarters = (covariance_of_parts(scores.mean(axis=0)) for scores in (halves, quarters))
     per_projection = interaction = None
     if n_projections > 1:
         per_projection = np.array([[e.precision, e.recall, e.f1] for e in result.per_projection])
@@ -61,34 +69,19 @@ def topp_spread(
             np.sum([covariance_of_parts(own) for own in scores - scores.mean(axis=0)], axis=0) / (n_projections - 1)
             for scores in (halves, quarters)
         )
-        interaction = full_size_covariance(of_own_halves, of_own_quarters)
-    return Spread(
-        names=result.score_names,
-        data=full_size_covariance(of_halves, of_quarters),
+        interaction = extrapolated_covariance(of_own_halves, of_own_quarters)
+    return ScoreCovariance(
+        data=covariance_from_scores([halves.mean(axis=0), quarters.mean(axis=0)]),
         per_projection=per_projection,
         interaction=interaction,
         threshold=np.mean(thresholds, axis=0),
     )
 
 
-def _projections(result: TopPRResult, options: Mapping[str, Any], d: int) -> list[Floats | None]:
-    """The matrices that gave ``result``: as ``topp_precision_recall`` draws them from an integer ``random_state``."""
-    if options.get("projections") is not None:
-        return [np.asarray(matrix, dtype=np.float64) for matrix in options["projections"]]
-    if d <= PROJECTED_DIM:
-        return [None]
-    rng = np.random.default_rng(options["random_state"])
-    matrices: list[Floats | None] = []
-    for _ in range(result.n_projections):
-        matrices.append(math.sqrt(2.0 / (d + PROJECTED_DIM)) * rng.standard_normal((PROJECTED_DIM, d)))
-        rng.integers(2**63)  # the seed of the bootstraps
-    return matrices
-
-
 def topp_scores(
     kernels: HostBackend,
-    x: Divided,
-    y: Divided,
+    x: Subsamples,
+    y: Subsamples,
     evaluation: TopPREvaluation,
     result: TopPRResult,
     rng: np.random.Generator,
@@ -103,7 +96,7 @@ def topp_scores(
     for n_parts, columns in x.by_size():
         x_parts, y_parts = x.parts[:, columns], y.parts[:, columns]
         density_x, density_y, fake_at_x, real_at_y = (
-            grouped(values[:, columns], parts, n_parts)
+            split_by_part(values[:, columns], parts, n_parts)
             for values, parts in ((own_x, x_parts), (own_y, y_parts), (at_x, x_parts), (at_y, y_parts))
         )
         bands = c_x * _band_factors(density_x), c_y * _band_factors(density_y)
@@ -161,21 +154,21 @@ def _band_error(
     return scaled
 
 
-def _bandwidths(kernels: HostBackend, divided: Divided, bandwidth: float) -> Floats:
+def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float) -> Floats:
     """Bandwidth of every part ``(4, C)``, from 1 / P of the neighbours for each of P parts; NaN for parts 2, 3 of 2."""
-    n, d = divided.points.shape
-    bandwidths = np.full((4, divided.parts.shape[1]), math.nan)
+    n, d = sample.points.shape
+    bandwidths = np.full((4, sample.parts.shape[1]), math.nan)
     if bandwidth == 0.0:
         return np.zeros_like(bandwidths)
-    k = np.minimum(-(-NEIGHBORS_PER_DIM * d // divided.n_parts), n // divided.n_parts - 1)
-    radii = np.sqrt(kernels.split_kth_neighbor(divided.points, divided.parts, n_neighbors=k))
-    for n_parts, columns in divided.by_size():
-        by_part = grouped(radii[:, columns], divided.parts[:, columns], n_parts)
+    k = np.minimum(-(-NEIGHBORS_PER_DIM * d // sample.n_parts), n // sample.n_parts - 1)
+    radii = np.sqrt(kernels.split_kth_neighbor(sample.points, sample.parts, n_neighbors=k))
+    for n_parts, columns in sample.by_size():
+        by_part = split_by_part(radii[:, columns], sample.parts[:, columns], n_parts)
         bandwidths[:n_parts, columns] = np.median(by_part, axis=1)
     return bandwidths
 
 
-def _densities(kernels: HostBackend, x: Divided, y: Divided, bandwidths: Floats) -> Floats:
+def _densities(kernels: HostBackend, x: Subsamples, y: Subsamples, bandwidths: Floats) -> Floats:
     """Density at each x of those y that share its part, under that part's bandwidth ``(n, C)``.
 
     The logarithm is interpolated between two bandwidths in theirs; in it a density is nearly linear.
