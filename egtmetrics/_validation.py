@@ -6,13 +6,15 @@ Every message names the argument, what came, what was expected and what to do ab
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics.ops import Features, ShardedFeatures, device_tensor
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _LARGEST = 1e150
 """Above it a squared distance overflows float64."""
@@ -166,6 +168,8 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
     intersections are the groups, as a MultiIndex. A row with a None or NaN label in any feature is unassigned.
     ``n=None`` where no samples say how many labels there must be.
     """
+    import pandas as pd  # takes longer to import than everything else here
+
     names, columns = label_columns(labels, name)
     if columns[0].ndim != 1 or len({column.shape for column in columns}) > 1:
         shapes = ", ".join(f"{key}: {column.shape}" for key, column in zip(names, columns, strict=True))
@@ -201,6 +205,8 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
 
 def label_columns(labels: Any, name: str) -> tuple[list[str], list[NDArray[Any]]]:
     """Split labels into named features."""
+    import pandas as pd
+
     if isinstance(labels, pd.DataFrame | Mapping):
         names = [str(key) for key, _ in labels.items()]
         columns = [_label_array(column, name) for _, column in labels.items()]
@@ -221,6 +227,8 @@ def label_columns(labels: Any, name: str) -> tuple[list[str], list[NDArray[Any]]
 
 
 def _label_array(labels: Any, name: str) -> NDArray[Any]:
+    import pandas as pd
+
     if hasattr(labels, "detach"):
         return _as_array(labels, name)
     if isinstance(labels, str | bytes) or not (isinstance(labels, Sequence) or hasattr(labels, "__array__")):
