@@ -232,6 +232,7 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     name, path = args.data
     _check_table1_scale(args, name)
     figure_class()
+    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
     from egtmetrics.paper import datasets, table1
 
     if args.scale == "paper":
@@ -274,6 +275,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
     from egtmetrics.report.figures import figure_class
 
     figure_class()
+    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
     from egtmetrics.paper import biographies, table2
 
     settings = table2.QUICK if args.quick else table2.FULL
@@ -298,6 +300,7 @@ def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.report.figures import figure_class
 
     figure_class()
+    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
     from egtmetrics.paper import datasets, table4
 
     name, path = args.data
