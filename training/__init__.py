@@ -38,8 +38,6 @@ except ImportError as error:
         "egtmetrics.training needs PyTorch, which cannot be imported; pip install egtmetrics[training]"
     ) from error
 
-from .checkpoints import convert_checkpoint, load_checkpoint
-from .configurations import ImageConfiguration, PreparedTraining, read_configuration
 from .diffusion import (
     Denoiser,
     EDMPreconditioning,
@@ -51,13 +49,11 @@ from .diffusion import (
     denoising_losses,
     heun_sample,
 )
-from .images import ImageGroups
 from .loop import TrainingRun, train
 from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from .mlp import ResidualMLP
 from .noise import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
 from .sampling import RejectionSamples, rejection_sample
-from .unet import UNet
 
 __all__ = [
     "Denoiser",
@@ -65,31 +61,24 @@ __all__ = [
     "EDMPreconditioning",
     "GroupDROLoss",
     "GroupLoss",
-    "ImageConfiguration",
-    "ImageGroups",
     "MeanLoss",
     "MinMaxLoss",
     "NoiseLaw",
     "NoiseLevels",
     "Preconditioning",
-    "PreparedTraining",
     "RejectionSamples",
     "ResidualMLP",
     "ReweightedLoss",
     "Scalings",
     "ThinCellWarning",
     "TrainingRun",
-    "UNet",
     "VENoise",
     "VEPreconditioning",
     "VPNoise",
     "VPPreconditioning",
     "WeightEMA",
-    "convert_checkpoint",
     "denoising_losses",
     "heun_sample",
-    "load_checkpoint",
-    "read_configuration",
     "rejection_sample",
     "train",
 ]

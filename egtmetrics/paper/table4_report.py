@@ -1,4 +1,4 @@
-"""The paper's Table 4 and Figure 4 as text and figure, from the scores of ``egtmetrics.training.table4``."""
+"""The paper's Table 4 and Figure 4 as text and figure, from the scores of ``egtmetrics.paper.table4``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics.report._experiments import cell, table
+from egtmetrics.paper._report_parts import cell, table
 from egtmetrics.report.figures import figure_class
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown:
     Parameters
     ----------
     scores, facts
-        The fields of ``egtmetrics.training.table4.Table4``.
+        The fields of ``egtmetrics.paper.table4.Table4``.
     markdown
         Pipe tables instead of those for a terminal.
     """

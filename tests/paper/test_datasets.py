@@ -14,7 +14,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from egtmetrics.training.datasets import _persons, load_image_data
+from egtmetrics.paper.datasets import _persons, load_image_data
 
 TONES = ("1F3FB", "1F3FC", "1F3FD", "1F3FE", "1F3FF")
 

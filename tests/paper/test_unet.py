@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from egtmetrics.paper.unet import UNet, _Block, _ResampledConv
 from egtmetrics.training import Denoiser, EDMPreconditioning, heun_sample
-from egtmetrics.training.unet import UNet, _Block, _ResampledConv
 
 Architecture = Literal["ddpmpp", "ncsnpp"]
 ARCHITECTURES: tuple[Architecture, ...] = ("ddpmpp", "ncsnpp")

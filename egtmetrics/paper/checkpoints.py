@@ -23,10 +23,15 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from egtmetrics.report import write_whole
-
-from .diffusion import Denoiser, EDMPreconditioning, Preconditioning, VEPreconditioning, VPPreconditioning
-from .unet import UNet
+from egtmetrics._atomic import write_whole
+from egtmetrics.paper.unet import UNet
+from egtmetrics.training.diffusion import (
+    Denoiser,
+    EDMPreconditioning,
+    Preconditioning,
+    VEPreconditioning,
+    VPPreconditioning,
+)
 
 _PREFIX = "model."
 """The network's name in the wrapper that the files hold."""
@@ -68,7 +73,7 @@ def convert_checkpoint(path: str | Path, out: str | Path) -> None:
 
     Examples
     --------
-    >>> from egtmetrics.training.checkpoints import convert_checkpoint, load_checkpoint
+    >>> from egtmetrics.paper.checkpoints import convert_checkpoint, load_checkpoint
     >>> convert_checkpoint("edm-ffhq-64x64-uncond-vp.pkl", "ffhq-vp.safetensors")  # doctest: +SKIP
     >>> denoiser = load_checkpoint("ffhq-vp.safetensors")  # doctest: +SKIP
     """
@@ -111,7 +116,7 @@ def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
     Warm-start a conditional model, which gives the unconditional one's outputs until it is trained on:
 
     >>> from egtmetrics.training import Denoiser
-    >>> from egtmetrics.training.checkpoints import load_checkpoint
+    >>> from egtmetrics.paper.checkpoints import load_checkpoint
     >>> denoiser = load_checkpoint("ffhq-vp.safetensors")  # doctest: +SKIP
     >>> conditional = Denoiser(denoiser.network.with_classes(2), denoiser.preconditioning)  # doctest: +SKIP
     """

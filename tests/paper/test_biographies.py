@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtmetrics.features import LabelOracle, NameOracle
-from egtmetrics.training.biographies import DEBIAN_WORDNET, GROUPS, Biographies, load_biographies
+from egtmetrics.paper.biographies import DEBIAN_WORDNET, GROUPS, Biographies, load_biographies
 
 FEMALE, MALE = GROUPS.index("female"), GROUPS.index("male")
 ORACLE = NameOracle({"Ada": "female", "Blaise": "male", "Augusta": "female"})

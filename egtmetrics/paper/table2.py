@@ -5,7 +5,7 @@ For every seed the experiment walks
     split -> fine-tunings -> losses of held-out texts -> texts, until each group has enough -> metrics by group
 
 and keeps the outcome of each stage in the output folder, from which an interrupted run goes on. Tables, texts to read
-and figure are made of the outcome by ``egtmetrics.report.table2``.
+and figure are made of the outcome by ``egtmetrics.paper.table2_report``.
 """
 
 from __future__ import annotations
@@ -26,19 +26,18 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
+from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences import mauve
 from egtmetrics.features import ABSTAINED, GroupOracle, NameOracle, TextEncoder, call_oracle
-from egtmetrics.report import write_whole
-
-from ._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
-from .biographies import GROUPS, Biographies
-from .causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
-from .configurations import read_tables
-from .generation import Sampling, generate_texts
-from .language import losses_of_texts, train_language_model
-from .losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
-from .prompts import PromptedTexts, tokenise
+from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
+from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.configurations import read_tables
+from egtmetrics.training.causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
+from egtmetrics.training.generation import Sampling, generate_texts
+from egtmetrics.training.language import losses_of_texts, train_language_model
+from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from egtmetrics.training.prompts import PromptedTexts, tokenise
 
 PRETRAINED, UNCONDITIONAL, CONDITIONAL = "Pretrained", "Unconditional", "Conditional"
 METHODS = (PRETRAINED, UNCONDITIONAL, CONDITIONAL, "Reweighted", "Min-Max")
@@ -165,7 +164,7 @@ def read_table2_settings(source: str | Path) -> Table2Settings:
 
     Examples
     --------
-    >>> from egtmetrics.training.table2 import read_table2_settings
+    >>> from egtmetrics.paper.table2 import read_table2_settings
     >>> settings = read_table2_settings("llama-3.2-1b")
     >>> settings.model, settings.rank, settings.n_epochs, settings.batch_size, settings.learning_rate
     ('meta-llama/Llama-3.2-1B-Instruct', 8, 6, 64, 0.0001)
@@ -236,7 +235,7 @@ def reproduce_table2(
     Returns
     -------
     Table2
-        Scores, losses, texts and facts, to be shown with ``egtmetrics.report.table2``.
+        Scores, losses, texts and facts, to be shown with ``egtmetrics.paper.table2_report``.
 
     Raises
     ------
@@ -257,8 +256,8 @@ def reproduce_table2(
 
     Examples
     --------
-    >>> from egtmetrics.training.biographies import load_biographies
-    >>> from egtmetrics.training.table2 import QUICK, reproduce_table2
+    >>> from egtmetrics.paper.biographies import load_biographies
+    >>> from egtmetrics.paper.table2 import QUICK, reproduce_table2
     >>> table = reproduce_table2("table2", load_biographies(), settings=QUICK)  # doctest: +SKIP
     >>> table.runs.groupby("method")["topp.delta_pr"].mean()  # doctest: +SKIP
     """

@@ -26,14 +26,14 @@ pytest.importorskip("sentence_transformers")
 
 from egtmetrics.cli import main
 from egtmetrics.features import LabelOracle
-from egtmetrics.report.table2 import describe_samples, describe_table2
-from egtmetrics.training import biographies as biographies_module
-from egtmetrics.training import table2
-from egtmetrics.training.biographies import GROUPS, Biographies
+from egtmetrics.paper import biographies as biographies_module
+from egtmetrics.paper import table2
+from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
+from egtmetrics.paper.table2_report import describe_samples, describe_table2
 from egtmetrics.training.causal_lm import load_adapter, load_causal_lm
 from egtmetrics.training.language import losses_of_texts
 from egtmetrics.training.prompts import tokenise
-from egtmetrics.training.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
 from tests._killing import kill_when
 from tests.training import _tiny
 

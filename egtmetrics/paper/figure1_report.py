@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 from tabulate import tabulate
 
-from egtmetrics.divergences import Figure1
+from egtmetrics.paper.figure1 import Figure1
 from egtmetrics.report.figures import COLORS, figure_class
 
 if TYPE_CHECKING:

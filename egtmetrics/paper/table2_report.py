@@ -1,4 +1,4 @@
-"""The paper's Table 2 as text and figure, from the scores and losses of all runs (``egtmetrics.training.table2``)."""
+"""The paper's Table 2 as text and figure, from the scores and losses of all runs (``egtmetrics.paper.table2``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
+from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
 from egtmetrics.report.figures import plot_precision_recall
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def describe_table2(
     Parameters
     ----------
     runs, losses, facts
-        The fields of ``egtmetrics.training.table2.Table2``.
+        The fields of ``egtmetrics.paper.table2.Table2``.
     markdown
         Pipe tables instead of those for a terminal.
     """

@@ -39,7 +39,7 @@ class Biographies:
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.training.biographies import Biographies
+    >>> from egtmetrics.paper.biographies import Biographies
     >>> biographies = Biographies(texts=("Ada: mathematician", "Anon: poet"), groups=np.array([1, -1]))
     >>> biographies.n_abstained, biographies.labelled().texts
     (1, ('Ada: mathematician',))
@@ -83,7 +83,7 @@ class Biographies:
         Examples
         --------
         >>> import numpy as np
-        >>> from egtmetrics.training.biographies import Biographies
+        >>> from egtmetrics.paper.biographies import Biographies
         >>> biographies = Biographies(texts=tuple("abcdefgh"), groups=np.array([1, 1, 1, 1, 1, 1, 0, -1]))
         >>> biographies.thinned(0.25).counts
         array([1, 3])
@@ -112,7 +112,7 @@ class Biographies:
         Examples
         --------
         >>> import numpy as np
-        >>> from egtmetrics.training.biographies import Biographies
+        >>> from egtmetrics.paper.biographies import Biographies
         >>> biographies = Biographies(texts=tuple("abcdefgh"), groups=np.array([0, 0, 0, 0, 0, 0, 1, 1]))
         >>> train, held_out = biographies.split(0.5)
         >>> train.counts, held_out.counts
@@ -182,7 +182,7 @@ def load_biographies(source: str | Path | None = None, *, oracle: GroupOracle | 
     >>> import tempfile
     >>> from pathlib import Path
     >>> from egtmetrics.features import LabelOracle
-    >>> from egtmetrics.training.biographies import load_biographies
+    >>> from egtmetrics.paper.biographies import load_biographies
     >>> oracle = LabelOracle(2, lambda texts: [1 if text.startswith("Simone") else -1 for text in texts])
     >>> entry = "11394950 18 n 02 Weil 0 Simone_Weil 0 001 @i 10443334 n 0000 | French philosopher (1909-1943)\\n"
     >>> with tempfile.TemporaryDirectory() as folder:

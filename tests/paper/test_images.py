@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from egtmetrics.training.images import ImageGroups
+from egtmetrics.paper.images import ImageGroups
 
 NAMES = ["00000/img00000000.png", "00000/img00000001.png", "00001/img00001000.PNG"]
 

@@ -23,7 +23,7 @@ from egtmetrics import (
     improved_precision_recall,
     topp_precision_recall,
 )
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import write_whole
 
 N_PROJECTIONS = 10
 """Of TopP&R, as the paper has it."""

@@ -1,4 +1,4 @@
-"""The paper's Table 1 as text and figure, from the scores and losses of all runs (``egtmetrics.training.table1``)."""
+"""The paper's Table 1 as text and figure, from the scores and losses of all runs (``egtmetrics.paper.table1``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from egtmetrics.report._experiments import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
+from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
 from egtmetrics.report.figures import COLORS, figure_class
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def describe_table1(
     Parameters
     ----------
     runs, losses, facts
-        The fields of ``egtmetrics.training.table1.Table1``.
+        The fields of ``egtmetrics.paper.table1.Table1``.
     markdown
         Pipe tables instead of those for a terminal.
     """

@@ -50,7 +50,7 @@ class ImageGroups(Dataset[tuple[Tensor, int]]):
     >>> import tempfile
     >>> from pathlib import Path
     >>> import PIL.Image
-    >>> from egtmetrics.training.images import ImageGroups
+    >>> from egtmetrics.paper.images import ImageGroups
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     PIL.Image.new("RGB", (64, 64), (255, 0, 0)).save(Path(folder, "img0.png"))
     ...     dataset = ImageGroups(folder, groups=[1])

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics.report import table2
-from egtmetrics.report.table2 import describe_samples, describe_table2, plot_table2
+from egtmetrics.paper import table2_report
+from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
 
 METHODS = ("Pretrained", "Unconditional", "Conditional", "Reweighted", "Min-Max")
 
@@ -121,7 +121,7 @@ def test_prediction_interval_has_its_level() -> None:
         runs[columns] = 0.5 + 0.1 * rng.normal(size=(len(runs), len(columns)))
         runs.loc[runs["method"] == "Pretrained", columns] = np.nan
         match = re.search(
-            r"splits of the same texts\): (\d+) of 28", table2._beyond_real(runs[~is_real], runs[is_real])
+            r"splits of the same texts\): (\d+) of 28", table2_report._beyond_real(runs[~is_real], runs[is_real])
         )
         assert match is not None
         alarms.append(int(match[1]) / 28)

@@ -104,7 +104,7 @@ class UNet(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from egtmetrics.training.unet import UNet
+    >>> from egtmetrics.paper.unet import UNet
     >>> network = UNet(16, width=8, multipliers=(1, 2), n_blocks=1, attention=(8,))
     >>> network(torch.randn(2, 3, 16, 16), torch.zeros(2)).abs().max()
     tensor(0., grad_fn=<MaxBackward1>)
@@ -216,7 +216,7 @@ class UNet(nn.Module):
 
         Examples
         --------
-        >>> from egtmetrics.training.unet import UNet
+        >>> from egtmetrics.paper.unet import UNet
         >>> network = UNet(16, width=8, multipliers=(1, 2), n_blocks=2, architecture="ncsnpp")
         >>> UNet.from_state_dict(network.state_dict()).n_blocks
         2
@@ -259,7 +259,7 @@ class UNet(nn.Module):
 
         Examples
         --------
-        >>> from egtmetrics.training.unet import UNet
+        >>> from egtmetrics.paper.unet import UNet
         >>> UNet(16, width=8, multipliers=(1, 2), n_blocks=1).with_classes(2).n_classes
         2
         """

@@ -5,7 +5,7 @@ At small scale the first group plays the majority, the others a minority. For ev
     split -> pretrain -> four fine-tunings -> losses by noise level -> samples at MGO and EGO -> metrics by group
 
 and keeps the outcome of each stage in the output folder, from which an interrupted run goes on. Text and figures are
-made of the outcome by ``egtmetrics.report.table1``.
+made of the outcome by ``egtmetrics.paper.table1_report``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
+from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_positive_int
 from egtmetrics.features import ClassifierOracle
-from egtmetrics.report import write_whole
-
-from ._stages import (
+from egtmetrics.paper._stages import (
     N_PROJECTIONS,
     SAMPLES_PER_DIMENSION,
     cached,
@@ -44,14 +43,14 @@ from ._stages import (
     seed_of,
     table_metrics,
 )
-from .checkpoints import load_checkpoint
-from .configurations import ImageConfiguration, read_configuration
-from .datasets import ImageData
-from .diffusion import Denoiser, EDMPreconditioning, denoising_losses, heun_sample
-from .loop import fingerprint, seeded, train
-from .mlp import ResidualMLP
-from .sampling import RejectionSamples, rejection_sample
-from .unet import UNet
+from egtmetrics.paper.checkpoints import load_checkpoint
+from egtmetrics.paper.configurations import ImageConfiguration, read_configuration
+from egtmetrics.paper.datasets import ImageData
+from egtmetrics.paper.unet import UNet
+from egtmetrics.training.diffusion import Denoiser, EDMPreconditioning, denoising_losses, heun_sample
+from egtmetrics.training.loop import fingerprint, seeded, train
+from egtmetrics.training.mlp import ResidualMLP
+from egtmetrics.training.sampling import RejectionSamples, rejection_sample
 
 METHODS = ("Pretrain", "Conditional", "Reweighted", "Min-Max")
 REAL = "Real"
@@ -163,7 +162,7 @@ def paper_settings(configuration: str | Path = "ffhq64-vp", *, n_steps: int = 40
 
     Examples
     --------
-    >>> from egtmetrics.training.table1 import paper_settings
+    >>> from egtmetrics.paper.table1 import paper_settings
     >>> settings = paper_settings("ffhq64-ve")
     >>> settings.network["architecture"], settings.batch_size, settings.projected_dim
     ('ncsnpp', 256, 32)
@@ -232,7 +231,7 @@ def reproduce_table1(
     Returns
     -------
     Table1
-        Scores, losses, samples and facts, to be shown with ``egtmetrics.report.table1``.
+        Scores, losses, samples and facts, to be shown with ``egtmetrics.paper.table1_report``.
 
     Raises
     ------
@@ -253,8 +252,8 @@ def reproduce_table1(
 
     Examples
     --------
-    >>> from egtmetrics.training.datasets import load_image_data
-    >>> from egtmetrics.training.table1 import QUICK, reproduce_table1
+    >>> from egtmetrics.paper.datasets import load_image_data
+    >>> from egtmetrics.paper.table1 import QUICK, reproduce_table1
     >>> table = reproduce_table1("table1-digits", load_image_data("digits"), settings=QUICK)  # doctest: +SKIP
     >>> table.runs.groupby("method")["topp.delta_pr"].mean()  # doctest: +SKIP
     """
@@ -368,7 +367,8 @@ def _split(data: ImageData, seed: int, n_real: int, ratio: int | None) -> _Split
 def _network(options: Mapping[str, Any], image_shape: tuple[int, ...]) -> nn.Module:
     if options.get("architecture") == "mlp":
         rest = {name: value for name, value in options.items() if name != "architecture"}
-        return ResidualMLP(math.prod(image_shape), **rest)
+        mlp: nn.Module = ResidualMLP(math.prod(image_shape), **rest)
+        return mlp
     return UNet(**{"channels": image_shape[0], **options})
 
 

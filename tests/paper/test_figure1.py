@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.stats import truncnorm
 
 from egtmetrics.divergences import f_divergence, is_delta_ego, is_delta_mgo
-from egtmetrics.divergences.toy import Figure1, figure1, toy_divergences
+from egtmetrics.paper.figure1 import Figure1, figure1, toy_divergences
 
 
 def by_adaptive_quadrature(mu: float, sigma: float) -> float:

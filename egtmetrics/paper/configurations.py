@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .diffusion import Denoiser, EDMPreconditioning
-from .losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
-from .mlp import ResidualMLP
-from .noise import NoiseLevels
-from .unet import UNet
+from egtmetrics.paper.unet import UNet
+from egtmetrics.training.diffusion import Denoiser, EDMPreconditioning
+from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from egtmetrics.training.mlp import ResidualMLP
+from egtmetrics.training.noise import NoiseLevels
 
 _TABLES = {
     "network": tuple(name for name in inspect.signature(UNet).parameters if name not in ("n_classes",)),
@@ -74,7 +74,7 @@ class ImageConfiguration:
         Examples
         --------
         >>> import torch
-        >>> from egtmetrics.training.configurations import read_configuration
+        >>> from egtmetrics.paper.configurations import read_configuration
         >>> prepared = read_configuration("ffhq64-vp").prepare("Min-Max", torch.tensor([0, 1, 1]))
         >>> prepared.loss.n_bins, prepared.options["batch_size"]
         (8, 256)
@@ -131,9 +131,9 @@ def read_configuration(source: str | Path) -> ImageConfiguration:
     The paper's min-max fine-tuning of EDM-VP, on one GPU:
 
     >>> from egtmetrics.training import train
-    >>> from egtmetrics.training.checkpoints import load_checkpoint
-    >>> from egtmetrics.training.configurations import read_configuration
-    >>> from egtmetrics.training.images import ImageGroups
+    >>> from egtmetrics.paper.checkpoints import load_checkpoint
+    >>> from egtmetrics.paper.configurations import read_configuration
+    >>> from egtmetrics.paper.images import ImageGroups
     >>> configuration = read_configuration("ffhq64-vp")
     >>> images, groups = (t.cuda() for t in ImageGroups("ffhq-64x64.zip").load())  # doctest: +SKIP
     >>> start = load_checkpoint("ffhq-vp.safetensors").cuda()  # doctest: +SKIP
@@ -152,7 +152,7 @@ def read_tables(source: str | Path, keys: Mapping[str, Sequence[str]], *, needed
 
     ``needed`` are those that must be there, as ``"table.key"``.
     """
-    packaged = importlib.resources.files("egtmetrics.training") / "configs" / f"{source}.toml"
+    packaged = importlib.resources.files("egtmetrics.paper") / "configs" / f"{source}.toml"
     is_packaged = isinstance(source, str) and "/" not in source and packaged.is_file()
     text = packaged.read_text() if is_packaged else Path(source).read_text()
     try:

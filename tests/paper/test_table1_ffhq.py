@@ -19,7 +19,9 @@ import torch
 from torch import nn
 
 from egtmetrics.cli import main
-from egtmetrics.training import EDMPreconditioning, UNet, VPPreconditioning, load_checkpoint
+from egtmetrics.paper.checkpoints import load_checkpoint
+from egtmetrics.paper.unet import UNet
+from egtmetrics.training import EDMPreconditioning, VPPreconditioning
 from egtmetrics.training.loop import fingerprint
 from tests._killing import kill_when
 

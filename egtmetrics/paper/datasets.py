@@ -18,8 +18,7 @@ from sklearn.datasets import load_digits
 
 from egtmetrics._validation import check_positive_int
 from egtmetrics.features import ImageEncoder, ImageFiles
-
-from .images import ImageGroups
+from egtmetrics.paper.images import ImageGroups
 
 DATA = ("digits", "emoji", "ffhq")
 """Names of data for :func:`load_image_data`."""
@@ -132,7 +131,7 @@ def load_image_data(
 
     Examples
     --------
-    >>> from egtmetrics.training.datasets import load_image_data
+    >>> from egtmetrics.paper.datasets import load_image_data
     >>> data = load_image_data("digits")
     >>> data.images.shape, data.group_names, data.encode(data.images[:3]).shape
     ((1797, 1, 8, 8), ('0-4', '5-9'), (3, 64))

@@ -2,7 +2,7 @@
 
 One half of the real images stands for a generator's samples. Example 1 degrades both groups a little, Example 2 only
 the first group but strongly, so that precision and recall over both come out as in Example 1. Proportions of the groups
-are those of the real images in both. Text and figure are made of the outcome by ``egtmetrics.report.table4``.
+are those of the real images in both. Text and figure are made of the outcome by ``egtmetrics.paper.table4_report``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
+from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.report import write_whole
-
-from ._stages import N_PROJECTIONS, cached, claim, compare, seed_of, table_metrics
-from .datasets import ImageData
+from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, seed_of, table_metrics
+from egtmetrics.paper.datasets import ImageData
 
 REAL = "Real"
 """In the place of an example: the other half of the real images as it is."""
@@ -124,7 +123,7 @@ def reproduce_table4(
     Returns
     -------
     Table4
-        Scores, images and facts, to be shown with ``egtmetrics.report.table4``.
+        Scores, images and facts, to be shown with ``egtmetrics.paper.table4_report``.
 
     Raises
     ------
@@ -148,8 +147,8 @@ def reproduce_table4(
 
     Examples
     --------
-    >>> from egtmetrics.training.datasets import load_image_data
-    >>> from egtmetrics.training.table4 import QUICK, reproduce_table4
+    >>> from egtmetrics.paper.datasets import load_image_data
+    >>> from egtmetrics.paper.table4 import QUICK, reproduce_table4
     >>> table = reproduce_table4(load_image_data("digits"), "table4-digits", settings=QUICK)  # doctest: +SKIP
     >>> table.scores.groupby("example")["topp.precision/all"].mean()  # doctest: +SKIP
     """
@@ -333,7 +332,7 @@ def duplicates(n: int, share: float, rng: np.random.Generator) -> tuple[NDArray[
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.training.table4 import duplicates
+    >>> from egtmetrics.paper.table4 import duplicates
     >>> sources, flipped = duplicates(10, 0.8, np.random.default_rng(0))
     >>> len(set(sources.tolist())), int((sources == np.arange(10)).sum())
     (2, 2)
@@ -369,7 +368,7 @@ def at_precision(
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.training.table4 import at_precision
+    >>> from egtmetrics.paper.table4 import at_precision
     >>> noise, scores = at_precision(np.array([[0.9, 0.8], [0.5, 0.4]]), 0.7, [0.0, 0.2])
     >>> round(noise, 6), scores.round(6).tolist()
     (0.1, [0.7, 0.6])
@@ -419,7 +418,7 @@ def choose_degradation(
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.training.table4 import choose_degradation
+    >>> from egtmetrics.paper.table4 import choose_degradation
     >>> grid = np.array([[[1.0, 0.80], [0.75, 0.50]], [[0.5, 0.80], [0.25, 0.50]]])
     >>> choose_degradation(grid, np.array([0.75, 0.79]), [0.0, 0.5], [0.0, 0.5], 0.01, least_noise=0.1)
     (0.25, 0.0)

@@ -25,9 +25,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from egtmetrics.paper.checkpoints import convert_checkpoint, load_checkpoint
+from egtmetrics.paper.unet import UNet
 from egtmetrics.training import Denoiser, EDMPreconditioning, VEPreconditioning, VPPreconditioning
-from egtmetrics.training.checkpoints import convert_checkpoint, load_checkpoint
-from egtmetrics.training.unet import UNet
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtmetrics.cli import main
-from egtmetrics.report.table4 import describe_table4, plot_samples
-from egtmetrics.training import table4
-from egtmetrics.training.datasets import ImageData, load_image_data
-from egtmetrics.training.table4 import (
+from egtmetrics.paper import table4
+from egtmetrics.paper.datasets import ImageData, load_image_data
+from egtmetrics.paper.table4 import (
     EXAMPLES,
     REAL,
     Table4,
@@ -27,6 +26,7 @@ from egtmetrics.training.table4 import (
     duplicates,
     reproduce_table4,
 )
+from egtmetrics.paper.table4_report import describe_table4, plot_samples
 from tests._killing import kill_when
 
 TINY = Table4Settings(

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from egtmetrics.paper.configurations import ImageConfiguration, read_configuration
+from egtmetrics.paper.unet import UNet
 from egtmetrics.training import (
     Denoiser,
     EDMPreconditioning,
@@ -15,8 +17,6 @@ from egtmetrics.training import (
     VPPreconditioning,
     train,
 )
-from egtmetrics.training.configurations import ImageConfiguration, read_configuration
-from egtmetrics.training.unet import UNet
 
 SMALL = """
 [network]
