@@ -9,7 +9,7 @@ Every strategy is a loss over per-sample losses, so that it serves any model::
 
 ``losses`` are these strategies; ``noise`` cuts the noise of a diffusion model into levels, ``diffusion`` has its
 preconditioning, loss and sampler, ``mlp`` a denoiser small enough for a CPU; ``sampling`` draws from a model until the
-groups, as an oracle of ``egtmetrics.features`` sees them, have given proportions. ``loop`` trains a denoiser,
+groups, as an oracle of ``egtmetrics.oracles`` sees them, have given proportions. ``loop`` trains a denoiser,
 ``datasets`` loads digits, emoji and folders of faces, and ``table1`` repeats the paper's Table 1 with all of them;
 ``table4`` its Table 4, which trains nothing. For the paper's own scale there are the networks of Karras et al. 2022 in
 ``unet``, their public weights through ``checkpoints``, folders and archives of images in ``images``, and the paper's

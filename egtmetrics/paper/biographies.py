@@ -1,7 +1,7 @@
 """Short biographies and whom they are of: WordNet's glosses of persons, or texts of one's own, in two groups.
 
 WordNet says of 3,817 persons in a line who they were. A text is one of a person's names and that line; its group is
-what an oracle of ``egtmetrics.features`` reads from it, which may be nothing.
+what an oracle of ``egtmetrics.oracles`` reads from it, which may be nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_number
-from egtmetrics.features import ABSTAINED, GroupOracle, NameOracle, call_oracle
+from egtmetrics.oracles import ABSTAINED, GroupOracle, NameOracle, call_oracle
 
 GROUPS = NameOracle.group_names
 """Names of groups 0 and 1, as they stand in the paper's prompt."""
@@ -181,7 +181,7 @@ def load_biographies(source: str | Path | None = None, *, oracle: GroupOracle | 
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from egtmetrics.features import LabelOracle
+    >>> from egtmetrics.oracles import LabelOracle
     >>> from egtmetrics.paper.biographies import load_biographies
     >>> oracle = LabelOracle(2, lambda texts: [1 if text.startswith("Simone") else -1 for text in texts])
     >>> entry = "11394950 18 n 02 Weil 0 Simone_Weil 0 001 @i 10443334 n 0000 | French philosopher (1909-1943)\\n"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from egtmetrics.features import ImageFiles
+from egtmetrics.data import ImageFiles
 
 
 class ImageGroups(Dataset[tuple[Tensor, int]]):

@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features import ClassifierOracle
+from egtmetrics.oracles import ClassifierOracle
 from egtmetrics.paper._stages import (
     N_PROJECTIONS,
     SAMPLES_PER_DIMENSION,

@@ -29,7 +29,8 @@ from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences import mauve
-from egtmetrics.features import ABSTAINED, GroupOracle, NameOracle, TextEncoder, call_oracle
+from egtmetrics.encoders import TextEncoder
+from egtmetrics.oracles import ABSTAINED, GroupOracle, NameOracle, call_oracle
 from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
 from egtmetrics.paper.biographies import GROUPS, Biographies
 from egtmetrics.paper.configurations import read_tables

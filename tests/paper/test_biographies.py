@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtmetrics.features import LabelOracle, NameOracle
+from egtmetrics.oracles import LabelOracle, NameOracle
 from egtmetrics.paper.biographies import DEBIAN_WORDNET, GROUPS, Biographies, load_biographies
 
 FEMALE, MALE = GROUPS.index("female"), GROUPS.index("male")

@@ -104,7 +104,7 @@ def test_groups_replace_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([[NAMES[0], 0]], r"no label for 2 of 3 images, as 00000/img00000001\.png"),
+        ([[NAMES[0], 0]], r"no label for 2 of 3 images, such as 00000/img00000001\.png"),
         ([[name, 0.5] for name in NAMES], "has the label 0.5, expected integers from 0"),
         ([[name, [1.0, 0.0]] for name in NAMES], r"has the label \[1.0, 0.0\]"),
         ([[name, -1] for name in NAMES], "has the label -1"),
@@ -128,7 +128,7 @@ def test_bad_files(as_zip: bool, tmp_path: Path) -> None:
         dataset("size", _1=png(np.zeros((5, 6, 3), np.uint8)))[1]
     with pytest.raises(ValueError, match=r"img00000001\.png has shape \(1, 4, 6\)"):
         dataset("grey", _1=png(np.zeros((4, 6), np.uint8))).load()
-    with pytest.raises(ValueError, match=r"img00000000\.png cannot be read \(its kind is RGBA\)"):
+    with pytest.raises(ValueError, match=r"img00000000\.png cannot be read \(its mode is RGBA\)"):
         dataset("alpha", _0=png(np.zeros((4, 6, 4), np.uint8)))
     whole = png(levels()[0])
     for n, broken in enumerate((b"", b"no image", whole[:-30], whole[:40])):
@@ -142,7 +142,7 @@ def test_bad_paths(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no PNG files"):
         ImageGroups(tmp_path)
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 cut off")
-    with pytest.raises(ValueError, match="is no whole zip file"):
+    with pytest.raises(ValueError, match="is not a whole zip file"):
         ImageGroups(tmp_path / "a.zip")
     store(tmp_path / "data", {**files(levels()), "dataset.json": b"{"}, as_zip=False)
     with pytest.raises(ValueError, match=r"dataset\.json cannot be read"):

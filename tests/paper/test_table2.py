@@ -25,7 +25,7 @@ pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
 
 from egtmetrics.cli import main
-from egtmetrics.features import LabelOracle
+from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies

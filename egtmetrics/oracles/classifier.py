@@ -73,7 +73,7 @@ class LabelOracle:
     --------
     Biographies by their pronoun, which some lack:
 
-    >>> from egtmetrics.features import LabelOracle
+    >>> from egtmetrics.oracles import LabelOracle
     >>> oracle = LabelOracle(2, lambda texts: [0 if "she " in text else 1 if "he " in text else -1 for text in texts])
     >>> oracle(["she wrote", "he wrote", "wrote"])
     array([ 0,  1, -1])
@@ -143,7 +143,7 @@ class ClassifierOracle:
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.features import ClassifierOracle
+    >>> from egtmetrics.oracles import ClassifierOracle
     >>> rng = np.random.default_rng(0)
     >>> groups = np.repeat([0, 1], 100)
     >>> oracle = ClassifierOracle(rng.normal(size=(200, 2)) + 6.0 * groups[:, None], groups)

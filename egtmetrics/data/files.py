@@ -1,9 +1,9 @@
-"""Read features and group labels from the files people keep them in; nothing read here can run code.
+"""Features, group labels and texts from files; reading a file never runs code that it holds.
 
 A ``.npy``, ``.npz``, ``.safetensors`` or ``.pt`` file holds arrays, a ``.csv`` or ``.parquet`` file holds columns, a
-``.txt`` file holds one label per line. Group labels live in the features' own file or in another one, and are compared
-as text, so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Samples that are texts come in a ``.jsonl``,
-``.csv`` or ``.parquet`` file with their labels, or in a ``.txt`` without.
+``.txt`` file holds one label per line. Group labels are in the features' file or in another one. They are read as text,
+so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Texts come in a ``.jsonl``, ``.csv`` or ``.parquet``
+file with their labels, or in a ``.txt`` file without.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._errors import first_line
-from egtmetrics._validation import check_features
+from egtmetrics._extras import extra
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _TABLE_SUFFIXES = (".csv", ".parquet", ".txt")
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth", *_TABLE_SUFFIXES)
@@ -33,14 +35,15 @@ _ONLY = ""
 
 _FEATURES = "features"
 _NO_PICKLE = "Python objects are not loaded, because that can run code"
+_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelledFeatures:
-    """One side of a comparison, as it was read."""
+    """The real or the generated samples, as they were read."""
 
     features: NDArray[Any]
-    """Shape ``(n, d)``; memory-mapped where the file is a ``.npy``."""
+    """Shape ``(n, d)``; memory-mapped where the file is a ``.npy``. Their values are checked by what uses them."""
     groups: pd.DataFrame
     """Shape ``(n, s)``: one column of text labels per sensitive feature, None where a row has no label."""
     source: dict[str, Any]
@@ -50,19 +53,20 @@ class LabelledFeatures:
 def read_labelled_features(path: str | Path, *, groups: str, key: str | None = None) -> LabelledFeatures:
     """Read the features of one set and the group of each of its rows.
 
-    ``groups`` is a file, ``FILE:KEY``, or the key (the column) in the features' own file; several keys separated by
-    commas make the groups their intersections. A value that names an existing file is that file. ``key`` names the
-    features: an array, or columns separated by commas. Without it they are the array called ``features``, else the
-    only two-dimensional array; in a table, every column that is not a label.
+    ``groups`` is a file, ``FILE:KEY``, or a key (a column) of the features' own file; several keys, separated by
+    commas, give their intersections. A value that names an existing file means that file. ``key`` names the features:
+    an array, or columns separated by commas. Without it, the features are the array called ``features``, else the only
+    two-dimensional array; in a table, all columns that are not labels.
 
     Raises
     ------
     OSError
         A file is missing or cannot be opened.
     ValueError
-        A file is not what its suffix says, holds Python objects, lacks the key, or its labels do not fit its rows.
+        A file is not what its suffix says, holds Python objects or lacks the key, the features are not
+        two-dimensional, or there is not one label per row.
     ImportError
-        A ``.pt`` file and no torch, a ``.safetensors`` file and no safetensors, a ``.parquet`` file and no pyarrow.
+        A ``.pt`` file needs torch, a ``.safetensors`` file safetensors, a ``.parquet`` file pyarrow.
 
     Examples
     --------
@@ -80,7 +84,11 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
         if same_file:
             labels = _labels(contents, label_keys, path)
         features, key = _features(contents, key, path, exclude=label_keys if same_file else ())
-    checked = check_features(features, f"{path}[{key!r}]" if key else str(path))
+    if features.ndim != 2:
+        raise ValueError(
+            f"{f'{path}[{key!r}]' if key else path} has shape {features.shape}, expected (n_samples, n_features); "
+            "flatten each sample"
+        )
     if not same_file:
         with _open(labels_path, text_columns=None) as contents:
             labels = _labels(contents, label_keys, labels_path)
@@ -90,7 +98,7 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
             f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row{hint}"
         )
     return LabelledFeatures(
-        features=checked,
+        features=features,
         groups=labels,
         source={
             "file": str(path),
@@ -105,8 +113,8 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
 def read_text_columns(path: str | Path, keys: Sequence[str]) -> pd.DataFrame:
     """Read columns of text: ``(n, len(keys))`` of str, None where there is none.
 
-    A ``.jsonl`` file holds one object in each line, a ``.csv`` or ``.parquet`` file columns, a ``.txt`` file one text
-    in each line and nothing else, whatever its key is called. Numbers and booleans become text.
+    A ``.jsonl`` file holds one object per line, a ``.csv`` or ``.parquet`` file columns. A ``.txt`` file holds one text
+    per line and nothing else; any single key stands for it. Numbers and booleans become text.
 
     Raises
     ------
@@ -115,7 +123,7 @@ def read_text_columns(path: str | Path, keys: Sequence[str]) -> pd.DataFrame:
     ValueError
         It is not what its suffix says, is empty, lacks a key, or holds lists or objects under it.
     ImportError
-        A ``.parquet`` file and no pyarrow.
+        A ``.parquet`` file needs pyarrow.
 
     Examples
     --------
@@ -142,11 +150,11 @@ def read_text_columns(path: str | Path, keys: Sequence[str]) -> pd.DataFrame:
     else:
         with _open(path, text_columns=None) as contents:
             pass
-    return pd.DataFrame({key: _as_text(_get(contents, key, path), key, path) for key in keys}, dtype=object)
+    return _text_frame({key: _get(contents, key, path) for key in keys}, path)
 
 
 def _json_lines(path: Path, keys: Sequence[str]) -> dict[str, list[Any]]:
-    """Every key to its values, None where a line lacks it."""
+    """Map every key to its values, None where a line lacks it."""
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(_lines(path), start=1):
         try:
@@ -167,14 +175,14 @@ def _lines(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: is no UTF-8 text ({error}); convert it") from error
-    lines = text.removesuffix("\n").split("\n")  # splitlines would split at separators that JSON and texts may hold
+    lines = text.removesuffix("\n").split("\n")  # splitlines would also split at separators inside JSON and texts
     if not text.strip():
-        raise ValueError(f"{path}: it has no lines")
+        raise ValueError(f"{path}: has no lines")
     return lines
 
 
 def _locate_labels(groups: str, features_path: Path) -> tuple[Path, list[str]]:
-    """Return the file of the labels and their keys, no key where the value is the file alone."""
+    """Return the file of the labels and their keys; no keys where ``groups`` is a file alone."""
     if _is_file(groups):
         return Path(groups), []
     head, _, keys = groups.rpartition(":")
@@ -184,24 +192,22 @@ def _locate_labels(groups: str, features_path: Path) -> tuple[Path, list[str]]:
 
 
 def _is_file(value: str) -> bool:
-    """Whether the value means a file, one that is missing included."""
+    """Whether the value means a file, even one that is missing."""
     return Path(value).is_file() or Path(value).suffix.lower() in SUFFIXES
 
 
 @contextmanager
 def _open(path: Path, *, text_columns: Sequence[str] | None) -> Iterator[Mapping[str, Any]]:
-    """Name to array, or to column; ``text_columns`` of a ``.csv`` (None: all) are not read as numbers."""
+    """Map names to arrays or columns; ``text_columns`` of a ``.csv`` (None: all) are not read as numbers."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(SUFFIXES)}")
-    with path.open("rb") as file:  # also because a missing file is then an OSError, whatever the readers make of it
+    with path.open("rb") as file:  # first of all, so that a missing file is an OSError whatever the reader
         try:
-            contents = _read(path, file, text_columns)
-        except OSError:
+            with extra("torch" if suffix in (".pt", ".pth") else "files", f"{path}: reading it needs another package"):
+                contents = _read(path, file, text_columns)
+        except (OSError, ImportError):
             raise
-        except ImportError as error:
-            extra = "torch" if suffix in (".pt", ".pth") else "files"
-            raise ImportError(f"{path}: {first_line(error)}; pip install 'egtmetrics[{extra}]'") from error
         except Exception as error:  # each format has errors of its own, not all of them ValueErrors
             if "pickl" in f"{type(error).__name__} {error}" or "Python objects" in str(error):
                 raise ValueError(
@@ -244,6 +250,8 @@ def _torch_file(path: Path) -> Mapping[str, Any]:
 
 
 def _table(path: Path, text_columns: Sequence[str] | None) -> Mapping[str, Any]:
+    import pandas as pd
+
     if path.suffix.lower() == ".parquet":
         frame = pd.read_parquet(path)
     elif path.suffix.lower() == ".txt":
@@ -255,7 +263,7 @@ def _table(path: Path, text_columns: Sequence[str] | None) -> Mapping[str, Any]:
             header=None if header is None else 0,
             dtype=str if text_columns is None else dict.fromkeys(text_columns, str),
             skipinitialspace=True,
-            keep_default_na=False,  # "NA" and "None" can be labels; only an empty field is none
+            keep_default_na=False,  # "NA" and "None" can be labels; only an empty field is missing
             na_values=[""],
         )
         if header is not None and "" in header:
@@ -314,7 +322,7 @@ def _n_dimensions(contents: Mapping[str, Any], name: str) -> int:
 
 
 def _feature_column(contents: Mapping[str, Any], name: str, path: Path) -> NDArray[Any]:
-    """Return one column as ``(n, width)``: width 1, or more where each cell holds a whole embedding."""
+    """Return one column as ``(n, width)``; the width is above 1 where each cell holds a whole embedding."""
     column: NDArray[Any] = _get(contents, name, path)
     if column.dtype == object and len(column) and isinstance(column[0], np.ndarray):
         widths = {np.shape(cell) for cell in column}
@@ -339,31 +347,37 @@ def _only_label(contents: Mapping[str, Any], path: Path) -> str:
 
 def _labels(contents: Mapping[str, Any], keys: Sequence[str], path: Path) -> pd.DataFrame:
     keys = keys or [_only_label(contents, path)]
-    columns = {key or "group": _as_text(_get(contents, key, path), key, path) for key in keys}
-    lengths = {key: len(column) for key, column in columns.items()}
+    return _text_frame({key: _get(contents, key, path) for key in keys}, path)
+
+
+def _text_frame(columns: Mapping[str, Any], path: Path) -> pd.DataFrame:
+    """Return columns of text, None where a value is missing; the column of an array without a name is "group"."""
+    import pandas as pd
+
+    texts: dict[str, list[str | None]] = {}
+    for key, values in columns.items():
+        array = np.asarray(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
+        if array.ndim != 1:
+            raise ValueError(
+                f"{path}: {repr(key) if key else 'its array'} has shape {array.shape}, expected one label per row; "
+                "name several one-dimensional labels, separated by commas, for their intersections"
+            )
+        missing = pd.isna(array)
+        texts[key or "group"] = [
+            None if absent else _text(value) for value, absent in zip(array.tolist(), missing, strict=True)
+        ]
+    lengths = {key: len(column) for key, column in texts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{path}: the labels differ in length: {lengths}")
-    return pd.DataFrame(columns, dtype=object)
+    return pd.DataFrame(texts, dtype=object)
 
 
-def _as_text(values: Any, key: str, path: Path) -> list[str | None]:
-    array = np.asarray(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
-    if array.ndim != 1:
-        raise ValueError(
-            f"{path}: {f'{key!r}' if key else 'its array'} has shape {array.shape}, expected one label "
-            "per row; name several one-dimensional labels, separated by commas, for their intersections"
-        )
-    return [_label_text(value) for value in array.tolist()]
-
-
-def _label_text(value: Any) -> str | None:
+def _text(value: Any) -> str | None:
     if isinstance(value, bytes):
         value = value.decode()
-    if value is None or value is pd.NA or value != value or value == "":
-        return None
     if isinstance(value, float) and value.is_integer():  # integers beside a missing value are stored as floats
-        return str(int(value))
-    return str(value)
+        value = int(value)
+    return str(value) or None
 
 
 def _get(contents: Mapping[str, Any], key: str, path: Path) -> Any:
@@ -373,7 +387,7 @@ def _get(contents: Mapping[str, Any], key: str, path: Path) -> Any:
         raise ValueError(f"{path}: no {kind} {key!r} in it; it holds {_listing(contents)}")
     try:
         return contents[key]
-    except ValueError as error:  # only a .npz reads its arrays here
+    except ValueError as error:  # a .npz reads its arrays only here
         raise ValueError(
             f"{path}: array {key!r} holds Python objects; {_NO_PICKLE}. Save text as array.astype(str)"
         ) from error
@@ -383,4 +397,5 @@ def _listing(contents: Mapping[str, Any]) -> str:
     if _ONLY in contents:
         return "a single array without a name"
     names = [repr(name) for name in contents]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more or "nothing"

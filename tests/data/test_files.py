@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics.io import read_labelled_features, read_text_columns
+from egtmetrics.data import read_labelled_features, read_text_columns
 
 FEATURES = np.array([[0.5, -1.25, 3.0], [2.0, 4.5, 0.125], [-8.0, 0.0, 1.0], [7.0, 6.0, 5.0]], dtype=np.float32)
 GENDER = ["f", "m", "f", None]
@@ -188,7 +188,6 @@ BAD_CSV = {
     "index of pandas": (",a,gender\n0,1.5,f\n1,2.5,m\n", "column 1 has no name.*index=False"),
     "words": ("a,name,gender\n1,anna,f\n2,otto,m\n", "column 'name' is not numeric"),
     "ragged": ("a,gender\n1,f\n2,m,3,4\n", "real.csv: cannot be read as .csv"),
-    "missing value": ("a,gender\n1,f\n,m\n", r"real\.csv holds NaN.*row 1"),
     "labels alone": ("gender\nf\nm\n", "no column for the features"),
     "no such column": ("a,sex\n1,f\n2,m\n", "no column 'gender' in it; it holds 'a', 'sex'"),
 }
@@ -210,9 +209,7 @@ def test_bad_arrays(tmp_path: Path) -> None:
         ({"a": FEATURES[:, 0]}, None, "0 two-dimensional arrays"),
         ({"a": FEATURES}, "b", "no array 'b' in it; it holds 'a'"),
         ({"features": FEATURES.reshape(2, 2, 3)}, None, r"real\.npz\['features'\] has shape \(2, 2, 3\)"),
-        ({"features": FEATURES.astype(str)}, None, r"real\.npz\['features'\] has dtype"),
         ({"features": FEATURES[:3]}, None, r"groups\.npy: 4 labels for the 3 rows of .*real\.npz"),
-        ({"features": np.full((4, 3), np.nan)}, None, r"real\.npz\['features'\] holds NaN"),
     ]:
         np.savez(path, **arrays)
         with pytest.raises((ValueError, TypeError), match=message):
@@ -296,7 +293,7 @@ def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path)
         ('{"text": "a"}\n\n', "line 2 is no JSON"),
         ('"a"', "line 1 is no JSON object"),
         ("{'text': 'a'}", "line 1 is no JSON"),
-        ("", "it has no lines"),
+        ("", "has no lines"),
         (b"\xff\xfe", "is no UTF-8 text"),
     ):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egtmetrics.features import CacheWarning
-from egtmetrics.features._cache import Batches, FeatureCache, content_hash
+from egtmetrics.encoders import CacheWarning
+from egtmetrics.encoders._batches import Batches
+from egtmetrics.encoders._cache import FeatureCache, content_hash
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"model": "m", "size": 8}
@@ -90,7 +91,7 @@ def test_a_damaged_file_is_said_removed_and_computed_again(damage: str, tmp_path
 
 WRITE_FOR_EVER = """
 import itertools, sys, numpy as np
-from egtmetrics.features._cache import FeatureCache, content_hash
+from egtmetrics.encoders._cache import FeatureCache, content_hash
 cache = FeatureCache(sys.argv[1], {"model": "m", "size": 8})
 for i in itertools.count(int(sys.argv[2])):
     keys = [content_hash(f"{i // 2}-{j}".encode()) for j in range(50)]

