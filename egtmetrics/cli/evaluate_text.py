@@ -14,6 +14,7 @@ from egtmetrics.cli._evaluation import (
     check_groups,
     check_options,
     evaluate_and_write,
+    group_samples,
     note,
     show_progress,
 )
@@ -100,7 +101,7 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         samples[f"{name}_sensitive_features"] = side.groups
         side.source["truncated"] = encoder.truncated
     provenance = {**{name: side.source for name, side in sides.items()}, "encoder": encoder.identity}
-    evaluate_and_write(args, plan, samples, provenance)
+    evaluate_and_write(args, plan, group_samples(args, **samples), provenance)
 
 
 def _read(path: str, spec: str, text_key: str) -> _Texts:

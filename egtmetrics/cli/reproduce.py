@@ -14,6 +14,7 @@ from egtmetrics.cli._common import Commands, DataArgument, add_command, check_wr
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -209,7 +210,7 @@ def _add_table4(what: Commands) -> None:
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
     check_writable([args.figure])
-    from egtmetrics.report.figures import check_figure_suffix, figure_class
+    from egtmetrics.plots import check_figure_suffix, figure_class
 
     check_figure_suffix(args.figure)
     figure_class()
@@ -227,7 +228,7 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table1_report import describe_table1, plot_losses, plot_samples
-    from egtmetrics.report.figures import figure_class
+    from egtmetrics.plots import figure_class
 
     name, path = args.data
     _check_table1_scale(args, name)
@@ -271,8 +272,8 @@ def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
+    from egtmetrics.plots import figure_class
     from egtmetrics.report import write_whole
-    from egtmetrics.report.figures import figure_class
 
     figure_class()
     import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
@@ -297,7 +298,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table4_report import describe_table4, plot_samples
-    from egtmetrics.report.figures import figure_class
+    from egtmetrics.plots import figure_class
 
     figure_class()
     import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
@@ -317,7 +318,7 @@ def _write(
     args: argparse.Namespace,
     name: str,
     describe: Callable[..., str],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Figure | Axes],
     others: Sequence[str],
 ) -> None:
     """Print the tables, write them and the figures, and name these and the ``others``, which are there already."""
