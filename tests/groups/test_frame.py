@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolated
+from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolate
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.kernel import kernel_distance
-from egtmetrics.metrics.prdc import precision_recall_density_coverage
+from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
 from egtmetrics.results import MetricResult
 from tests.strategies import GroupedSamples, grouped_samples
@@ -358,14 +358,41 @@ class TestMetrics:
         with pytest.raises(KeyboardInterrupt):
             frame_of(data, interrupted)
 
-    @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {"precision": 1.0}])
+    @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {}, {"precision": "1"}, {3: 1.0}])
     def test_what_is_no_score(self, data: GroupedSamples, result: Any) -> None:
-        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number or a MetricResult"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number, a mapping of names to"):
             frame_of(data, {"m": lambda real, fake: result})
 
-    def test_result_without_score_names(self, data: GroupedSamples) -> None:
+    @pytest.mark.parametrize("result", [0.5, np.float32(0.5), np.array(0.5), {"m": 0.5}, {"m": np.array(0.5)}])
+    def test_numbers_arrays_without_dimension_and_mappings(self, data: GroupedSamples, result: Any) -> None:
+        assert frame_of(data, {"m": lambda real, fake: result}).by_group["m"].tolist() == [0.5] * 3
+
+    def test_a_tensor_without_dimension(self, data: GroupedSamples) -> None:
+        torch = pytest.importorskip("torch")
+        tensor = torch.tensor(0.5, requires_grad=True)
+        assert frame_of(data, {"m": lambda real, fake: tensor}).by_group["m"].tolist() == [0.5] * 3
+
+    def test_a_mapping_of_several_scores(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"m": lambda real, fake: {"precision": 0.5, "recall": len(fake) / 10}})
+        assert frame.by_group.columns.tolist() == ["m_precision", "m_recall"]
+        assert frame.disparities()["value"].loc["m"].index.tolist() == [
+            "delta_p",
+            "delta_r",
+            "delta_pr",
+            "delta_p_plus_delta_r",
+        ]
+
+    def test_metrics_by_name(self, data: GroupedSamples) -> None:
+        expected = frame_of(data, {"fid": frechet_distance, "ipr": improved_precision_recall}).by_group
+        for names in ("fid,ipr", "fid, ipr", ["fid", "ipr"], ("fid", "ipr")):
+            pd.testing.assert_frame_equal(frame_of(data, names).by_group, expected)
+        assert frame_of(data, ["fid", mean_gap]).by_group.columns.tolist() == ["fid", "mean_gap"]
+        with pytest.raises(ValueError, match=r"metric 'fidd' is unknown; choose from .*, fid, .*, topp"):
+            frame_of(data, "fidd")
+
+    def test_result_without_scores(self, data: GroupedSamples) -> None:
         result = Unnamed(value=1.0, backend="numpy", n_real=1, n_fake=1)
-        with pytest.raises(TypeError, match=r"metric 'm' returned Unnamed, expected .* with score_names"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned Unnamed, expected .* or a MetricResult with scores"):
             frame_of(data, {"m": lambda real, fake: result})
 
     def test_scores_that_differ_between_groups(self, data: GroupedSamples) -> None:
@@ -379,8 +406,8 @@ class TestMetrics:
     @pytest.mark.parametrize(
         ("metrics", "error", "message"),
         [
-            ({}, ValueError, "metrics is empty; pass a callable"),
-            ({"m": 3}, TypeError, r"metrics\['m'\] is int, expected names \(str\) mapped to callables"),
+            ({}, ValueError, "metrics is empty; pass names such as"),
+            ({"m": 3}, TypeError, r"metrics\['m'\] is int, expected names \(str\) mapped to functions"),
             ({3: mean_gap}, TypeError, r"metrics\[3\] is function, expected names"),
             (3, TypeError, r"metrics\['int'\] is int, expected names"),
             (
@@ -454,7 +481,7 @@ class TestGroups:
         matched = at_sample_size(frechet_distance, 20, n_repeats=2)
         with warnings.catch_warnings():
             warnings.simplefilter("error", GroupSizeWarning)
-            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolated(frechet_distance)}, **samples)
+            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolate(frechet_distance)}, **samples)
         with pytest.warns(GroupSizeWarning, match="; 'fid', 'prdc' may depend on it") as caught:
             FRAME(metrics={"kid": kid, "fid": frechet_distance, "prdc": PRDC}, **samples)
         assert len(caught) == 2  # real and fake
@@ -557,7 +584,7 @@ class TestToDict:
         assert isinstance(result, MetricResult)
         assert content["results"]["by_group"]["1"]["topp"]["n_bootstrap"] == 3
         assert content["results"]["by_group"]["1"]["topp"]["precision"] == result.scores()["precision"]
-        assert content["results"]["overall"]["gap"] == frame.overall["gap"]
+        assert content["results"]["overall"]["gap"]["values"] == {"gap": frame.overall["gap"]}
 
     def test_nan_infinity_and_intersections(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
