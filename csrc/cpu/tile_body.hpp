@@ -29,7 +29,9 @@ inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); 
 inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
 inline Wide widened(const float* p) { return __builtin_convertvector(*reinterpret_cast<const Half*>(p), Wide); }
 inline Wide widened(const double* p) { return *reinterpret_cast<const LooseWide*>(p); }
-inline Vec splat(float v) { return Vec{} + v; }
+// v - 0 is v whatever its sign, so compilers drop the subtraction and broadcast from memory where v lies there. 0 + v
+// is not v for -0: it would stay a scalar addition and a broadcast from a register, on a port that the products need.
+inline Vec splat(float v) { return v - Vec{}; }
 
 // acc[r][v] = sum_k a(r, k) * b[k * cols_per_panel + v * lanes ...], a(r, k) = a[r * row_stride + k * k_stride].
 template <int row_stride, int k_stride>
