@@ -198,4 +198,6 @@ def check_number(
 
 def check_level(level: Any) -> float:
     """Check a confidence level."""
-    return check_number(level, "level", above=0.0, below=1.0)
+    if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
+        raise ValueError(f"level={level!r} is no number strictly between 0 and 1; pass one, for example 0.95")
+    return float(level)

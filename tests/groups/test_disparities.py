@@ -239,9 +239,7 @@ class TestScalarFunctions:
             "fake_sensitive_features": ["f", "f", "m", "m"],
         }
         x = np.arange(4.0)[:, None]
-        with pytest.raises(
-            ValueError, match=r"the scores \['fid'\], and delta_pr needs precision and recall"
-        ):
+        with pytest.raises(ValueError, match=r"the scores \['fid'\], and delta_pr needs precision and recall"):
             delta_pr(x, x, metric=frechet_distance, **data)
         with pytest.raises(ValueError, match=r"score='precision' is none of the metric's scores \['fid'\]"):
             delta_p(x, x, metric=frechet_distance, **data)
