@@ -48,8 +48,9 @@ from egtmetrics.paper.configurations import ImageConfiguration, read_configurati
 from egtmetrics.paper.datasets import ImageData
 from egtmetrics.paper.unet import UNet
 from egtmetrics.training.diffusion import Denoiser, EDMPreconditioning, denoising_losses, heun_sample
-from egtmetrics.training.loop import fingerprint, seeded, train
+from egtmetrics.training.loop import train
 from egtmetrics.training.mlp import ResidualMLP
+from egtmetrics.training.resumable import fingerprint, seeded
 from egtmetrics.training.sampling import RejectionSamples, rejection_sample
 
 METHODS = ("Pretrain", "Conditional", "Reweighted", "Min-Max")

@@ -24,7 +24,7 @@ from egtmetrics.paper.datasets import ImageData, load_image_data
 from egtmetrics.paper.table1 import METHODS, Table1, Table1Settings, paper_settings, reproduce_table1
 from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, plot_losses, plot_samples
 from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP
-from egtmetrics.training.loop import fingerprint
+from egtmetrics.training.resumable import fingerprint
 from tests._killing import kill_when
 
 TINY = Table1Settings(

@@ -29,11 +29,10 @@ from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.causal_lm import load_adapter, load_causal_lm
 from egtmetrics.paper.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
-from egtmetrics.training.causal_lm import load_adapter, load_causal_lm
 from egtmetrics.training.language import losses_of_texts
-from egtmetrics.training.prompts import tokenise
 from tests._killing import kill_when
 from tests.training import _tiny
 
@@ -127,7 +126,7 @@ def test_losses_are_those_of_the_held_out_texts_under_the_adapters(
         for group, name in enumerate(GROUPS):
             chosen = [text for text, a in zip(held_out.texts, held_out.groups, strict=True) if a == group][:75]
             asked = [name] * 75 if method == "Conditional" else None
-            rows = tokenise(tokenizer, chosen, [group] * 75, attributes=asked)
+            rows = _tiny.biographies(tokenizer, chosen, [group] * 75, attributes=asked)
             expected = float(losses_of_texts(network, rows).mean())
             row = table.losses.query("seed == 1 and method == @method and group == @name")
             assert row["loss"].item() == pytest.approx(expected, rel=1e-5)
