@@ -43,7 +43,7 @@ def test_the_demo_answers_its_question_and_the_command_line_makes_its_page(
     assert (tmp_path / "digits-precision-recall.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "digits.md").read_text().count("\n### Scores\n") == 4
 
-    # The answer, in words: five clusters cannot draw ten digits, and the rare ones suffer more than other real digits do.
+    # The answer, in words: five clusters cannot draw ten digits, and the rare ones suffer most.
     words = out[out.index("\n5 clusters") : out.index("\n40 clusters")]
     assert "FID: digits 5 to 9 are worse off" in words
     assert out.count("corrected p =") == 9  # three generators, three scores

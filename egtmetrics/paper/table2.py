@@ -30,9 +30,9 @@ from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences import mauve
 from egtmetrics.encoders import TextEncoder
-from egtmetrics.oracles import ABSTAINED, GroupOracle, NameOracle, call_oracle
+from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
-from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.biographies import ABSTAINED, GROUPS, Biographies
 from egtmetrics.paper.causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
 from egtmetrics.paper.configurations import read_tables
 from egtmetrics.paper.generation import Sampling, generate_texts
@@ -416,7 +416,7 @@ class _Stage:
                 progress=self.progress,
             )
             texts += batch.texts
-            groups += call_oracle(self.oracle, batch.texts, size).tolist()
+            groups += group_indices(self.oracle(batch.texts), GROUPS, n=size).tolist()
             asked += names
             for what in counts:
                 counts[what] += getattr(batch, what)
