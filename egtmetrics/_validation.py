@@ -27,10 +27,10 @@ def keep_checked(features: Features) -> Features:
     cannot be made read-only and is returned as it is.
     """
     kept: Any = features
-    if isinstance(features, ShardedFeatures):
+    if isinstance(kept, ShardedFeatures):
         return features
-    if isinstance(features, np.ndarray):
-        kept = features.view()
+    if isinstance(kept, np.ndarray):
+        kept = kept.view()
         kept.flags.writeable = False
     key = id(kept)
     _CHECKED[key] = weakref.ref(kept, lambda _: _CHECKED.pop(key, None))

@@ -14,10 +14,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr
+from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -82,33 +83,44 @@ def generate(images: Images, digits: NDArray[np.int64], n_samples: int) -> dict[
     }
 
 
-def excess_gaps(frame: GenerativeMetricFrame, placebo: GenerativeMetricFrame) -> list[dict[str, float | str]]:
-    """By score: the gap of a generator, that of other real digits, and whether the generator's is more than noise.
+class Gap(NamedTuple):
+    """A signed difference between the groups, the second minus the first."""
 
-    A gap is signed, group 1 minus group 0. Both frames share the reference, which makes their errors cancel in part;
+    column: str
+    model: float
+    placebo: float
+    """Of other real digits, scored as if a generator had made them."""
+    p_value: float
+    """Of the hypothesis that the two are equal."""
+
+
+def gaps_of(frame: GenerativeMetricFrame, placebo: GenerativeMetricFrame) -> list[Gap]:
+    """Compare the gap of a generator in every score with that of other real digits.
+
+    Both frames share the reference, which makes their errors cancel in part;
     adding their variances is therefore cautious.
     """
-    rows = []
-    for column in frame.by_group:
+    found = []
+    for column in map(str, frame.by_group):
         gaps, errors = [], []
         for one in (frame, placebo):
-            low, high = one.difference_interval(str(column), GROUPS[1], GROUPS[0])
+            low, high = one.difference_interval(column, GROUPS[1], GROUPS[0])
             gaps.append((low + high) / 2)
             errors.append((high - low) / 2 / normal_quantile(0.95))
         excess, error = gaps[0] - gaps[1], math.hypot(*errors)
-        p_value = float(2.0 * ndtr(-abs(excess) / error)) if error > 0 else 1.0
-        rows.append({"score": str(column), "gap": gaps[0], "placebo": gaps[1], "excess": excess, "p": p_value})
-    return rows
+        found.append(Gap(column, *gaps, p_value=2.0 * norm.sf(abs(excess) / error) if error > 0 else 1.0))
+    return found
 
 
-def sentence(frame: GenerativeMetricFrame, row: dict[str, float | str], adjusted_p: float) -> str:
+def sentence(frame: GenerativeMetricFrame, gap: Gap, adjusted_p: float) -> str:
     """Say in words who is worse off, by how much, and whether it is more than noise."""
-    score = frame.describe()[str(row["score"])]
+    score = frame.describe()[gap.column]
     factor, unit = (100.0, " points") if score.percent else (1.0, "")
-    gap, placebo, excess = (factor * float(row[name]) for name in ("gap", "placebo", "excess"))
-    numbers = f"gap {gap:+.3g}{unit}, of other real digits {placebo:+.3g}{unit}, corrected p = {adjusted_p:.2g}"
+    model, placebo = factor * gap.model, factor * gap.placebo
+    numbers = f"gap {model:+.3g}{unit}, of other real digits {placebo:+.3g}{unit}, corrected p = {adjusted_p:.2g}"
     if adjusted_p > LEVEL:
         return f"{score.label}: no gap that is more than noise ({numbers})"
+    excess = model - placebo
     worse = GROUPS[score.loss(excess) > 0]  # in these scores a loss is the score itself, or minus it
     return (
         f"{score.label}: {worse} are worse off, by {abs(excess):.3g}{unit} more than other real digits show ({numbers})"
@@ -146,17 +158,20 @@ def main(folder: Path = Path("demo-output"), *, n_generated: int = 1500) -> dict
 
     placebo = frames[OTHER_REAL]
     generators = [name for name in frames if name != OTHER_REAL]
-    found = {name: excess_gaps(frames[name], placebo) for name in generators}
-    adjusted = iter(holm(np.array([float(row["p"]) for rows in found.values() for row in rows])).tolist())
-    for name, rows in found.items():
+    found = {name: gaps_of(frames[name], placebo) for name in generators}
+    adjusted = iter(holm(np.array([gap.p_value for gaps in found.values() for gap in gaps])).tolist())
+    for name, gaps in found.items():
         print(f"{name} (proportions are off by {100 * proportions[name]:.1f} points)")
-        for row in rows:
-            print(f"  - {sentence(frames[name], row, next(adjusted))}")
+        for gap in gaps:
+            print(f"  - {sentence(frames[name], gap, next(adjusted))}")
         print()
     columns = placebo.describe()
     header = ["", *(f"{score.label}{' (%)' if score.percent else ''}" for score in columns.values())]
     body = [
-        [f"{name}, {group}", *(score.text(frame.by_group.loc[group, column]) for column, score in columns.items())]
+        [
+            f"{name}, {group}",
+            *(score.text(frame.by_group[column].to_dict()[group]) for column, score in columns.items()),
+        ]
         for name, frame in frames.items()
         for group in GROUPS
     ]

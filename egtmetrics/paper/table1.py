@@ -527,9 +527,9 @@ class _Stage:
             "generation": generation,
             **self._compare(features, groups, generation),
             "mgo": mgo(trained_on, sampled),
-            "ego": ego(sampled),
+            "ego": ego(trained_on, sampled),
             "mgo_generated": mgo(trained_on, generated),
-            "ego_generated": ego(generated),
+            "ego_generated": ego(trained_on, generated),
             "draws_per_sample": result.expected_draws_per_sample,
         }
 

@@ -445,7 +445,7 @@ class _Stage:
             row |= self.cached(f"{method}-training", dict)
         if known.any():
             real, generated = names[self.biographies.groups], names[groups[known]]
-            row |= {"mgo": mgo(real, generated), "ego": ego(generated, real_sensitive_features=real)}
+            row |= {"mgo": mgo(real, generated), "ego": ego(real, generated)}
         if method == CONDITIONAL and known.any():
             row["obeyed"] = float(np.mean(names[groups[known]] == np.array(draws["asked"])[known]))
         if counts.min() >= self.settings.n_per_group:
