@@ -108,7 +108,8 @@ def gaps_of(frame: GenerativeMetricFrame, placebo: GenerativeMetricFrame) -> lis
             gaps.append((low + high) / 2)
             errors.append((high - low) / 2 / normal_quantile(0.95))
         excess, error = gaps[0] - gaps[1], math.hypot(*errors)
-        found.append(Gap(column, *gaps, p_value=2.0 * norm.sf(abs(excess) / error) if error > 0 else 1.0))
+        p_value = float(2.0 * norm.sf(abs(excess) / error)) if error > 0 else 1.0
+        found.append(Gap(column, gaps[0], gaps[1], p_value))
     return found
 
 
