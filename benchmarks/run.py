@@ -418,7 +418,7 @@ def main() -> None:
 
 def write(folder: Path, rows: list[Row]) -> None:
     """Put the rows in the place of those of the same sections that were recorded before."""
-    from egtmetrics.report import write_whole
+    from egtmetrics._atomic import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cpu.json"
