@@ -26,18 +26,25 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics.groups import samples_needed
+from egtmetrics.groups.disparity import EGO, MGO, score_table
 from egtmetrics.groups.inference import (
     holm,
     normal_quantile,
     proportion_uncertainty,
-    score_contrasts,
     score_uncertainty,
 )
 from egtmetrics.metrics import ScoreCovariance
+from egtmetrics.results import Score
 
 
 def mean_difference(real: NDArray[Any], fake: NDArray[Any]) -> float:
     return float(real[:, 0].mean() - fake[:, 0].mean())
+
+
+def contrasts_of(scores: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    table = score_table("m", scores, {str(name): Score(label=str(name)) for name in scores})
+    found = {disparity.name: disparity.contrasts(scores) for disparity in table.disparities}
+    return {name: contrasts for name, contrasts in found.items() if contrasts is not None}
 
 
 def frame(metrics: Any, n: int = 200, shift: float = 0.0, d: int = 4, seed: int = 0, n_groups: int = 2) -> Any:
@@ -109,7 +116,7 @@ def test_more_groups_need_more_evidence() -> None:
         labels = [f"g{g}" for g in range(n_groups)]
         scores = pd.DataFrame({"s": [3.0, *([0.0] * (n_groups - 1))]}, index=labels)
         covariances = {label: ScoreCovariance(data=np.eye(1)) for label in labels}
-        largest = score_uncertainty(scores, covariances).largest(score_contrasts(scores)["delta_s"])
+        largest = score_uncertainty(scores, covariances).largest(contrasts_of(scores)["delta_s"])
         widths.append(3.0 - largest.interval(0.95)[0])
         p_values.append(largest.p_value())
     assert widths[0] == pytest.approx(min(3.0, 1.96 * np.sqrt(2)), abs=1e-2)
@@ -124,12 +131,12 @@ def test_simultaneous_bound_against_the_studentised_range() -> None:
     labels = list("abcde")
     scores = pd.DataFrame({"s": [4.0, 0.0, 0.0, 0.0, 0.0]}, index=labels)
     covariances = {label: ScoreCovariance(data=np.eye(1)) for label in labels}
-    largest = score_uncertainty(scores, covariances).largest(score_contrasts(scores)["delta_s"])
+    largest = score_uncertainty(scores, covariances).largest(contrasts_of(scores)["delta_s"])
     exact = studentized_range.sf(4.0, 5, np.inf)
     assert largest.p_value() == pytest.approx(exact, rel=0.2)  # 20,000 draws: 6 standard errors
     bound = 4.0 - studentized_range.ppf(0.95, 5, np.inf)
     assert largest.interval(0.95)[0] == pytest.approx(bound, abs=0.1)  # 4 standard errors of the drawn quantile
-    beyond_all_draws = score_uncertainty(100.0 * scores, covariances).largest(score_contrasts(scores)["delta_s"])
+    beyond_all_draws = score_uncertainty(100.0 * scores, covariances).largest(contrasts_of(scores)["delta_s"])
     assert beyond_all_draws.p_value() == 1 / 20_001
 
 
@@ -186,8 +193,8 @@ def test_the_order_of_groups_moves_disparities_by_the_drawn_maxima_only(small: A
     again = scores.rename(index=renamed).sort_index()
     found = score_uncertainty(scores, covariances)
     moved = score_uncertainty(again, {renamed[label]: covariance for label, covariance in covariances.items()})
-    for name, contrasts in score_contrasts(scores).items():
-        one, other = found.largest(contrasts), moved.largest(score_contrasts(again)[name])
+    for name, contrasts in contrasts_of(scores).items():
+        one, other = found.largest(contrasts), moved.largest(contrasts_of(again)[name])
         assert other.interval(0.9)[1] == pytest.approx(one.interval(0.9)[1])
         assert other.interval(0.9)[0] == pytest.approx(one.interval(0.9)[0], abs=0.05 * one.errors.max())  # drawn
         assert other.p_value() == pytest.approx(one.p_value(), abs=0.02)
@@ -230,7 +237,7 @@ def test_p_values_are_uniform_between_groups_of_one_law() -> None:
         means = rng.normal(size=2) / np.sqrt(200)
         covariances = {label: ScoreCovariance(data=np.eye(1) / 200) for label in labels}
         scores = pd.DataFrame({"s": means}, index=labels)
-        p_values.append(score_uncertainty(scores, covariances).largest(score_contrasts(scores)["delta_s"]).p_value())
+        p_values.append(score_uncertainty(scores, covariances).largest(contrasts_of(scores)["delta_s"]).p_value())
     share = np.mean(np.array(p_values) < 0.05)
     assert 0.05 - 4 * np.sqrt(0.05 * 0.95 / 400) < share < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 400)
 
@@ -289,7 +296,7 @@ def test_what_cannot_be_answered_is_refused(small: Any) -> None:
             small.interval(level)
         with pytest.raises(ValueError, match=r"level=.* is no number strictly between 0 and 1"):
             small.difference_interval("fid", "g0", "g1", level)
-    with pytest.raises(ValueError, match="metric='prdc' is no column of by_group; choose one of"):
+    with pytest.raises(ValueError, match="score='prdc' is no column of by_group; choose one of"):
         small.difference_interval("prdc", "g0", "g1")
     with pytest.raises(ValueError, match=r"'g9' is no group of this frame; choose two of"):
         small.difference_interval("fid", "g0", "g9")
@@ -299,7 +306,7 @@ def test_what_cannot_be_answered_is_refused(small: Any) -> None:
         samples_needed(0.1, 10, delta=0.1, power=1.0)
     with pytest.raises(ValueError, match="standard_error=nan is no positive number"):
         samples_needed(float("nan"), 10, delta=0.1)
-    with pytest.raises(ValueError, match="real has less than the 164 rows that quarters with 40 neighbours need"):
+    with pytest.raises(ValueError, match="real has 60 rows, but quarters with 40 neighbours need at least 164"):
         frame(functools.partial(precision_recall_density_coverage, n_neighbors=40), n=60).interval()
 
 
@@ -353,7 +360,8 @@ def test_proportions_vary_as_multinomial_ones() -> None:
     counts = pd.DataFrame({"n_real": [30, 50, 20], "n_fake": [100, 60, 40]}, index=["a", "b", "c"])
     p, q = ([0.3, 0.5, 0.2], [0.5, 0.3, 0.2])
     counts["real_proportion"], counts["fake_proportion"] = p, q
-    found, contrasts = proportion_uncertainty(counts)
+    found = proportion_uncertainty(counts)
+    contrasts = {one.name: one.contrasts(found.table) for one in (MGO, EGO)}
     excess = np.subtract(q, p)
     np.testing.assert_allclose(found.estimates(contrasts["mgo"]), [*excess, *-excess])
     variances = [p[a] * (1 - p[a]) / 100 + q[a] * (1 - q[a]) / 200 for a in range(3)]
