@@ -529,7 +529,7 @@ def test_a_covariance_of_another_shape_is_refused() -> None:
         return ScoreCovariance(data=np.eye(2))
 
     gap = registry.metric("test-gap", title="Gap", variance=two)(lambda real, fake: mean_difference(real, fake))
-    with pytest.raises(ValueError, match=r"shape \(2, 2\) for 1 scores; expected \(1, 1\)"):
+    with pytest.raises(TypeError, match=r"shape \(2, 2\) for 1 scores; expected \(1, 1\)"):
         covariance(gap, 0.0)
 
 
