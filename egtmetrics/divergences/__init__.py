@@ -14,6 +14,7 @@ from egtmetrics.divergences.density_ratio import (
 )
 from egtmetrics.divergences.estimates import DivergenceEstimate, DivergenceEstimateWarning
 from egtmetrics.divergences.exact import f_divergence
+from egtmetrics.divergences.families import alpha_divergence, get_generator, hockey_stick, precision_recall
 from egtmetrics.divergences.frontiers import (
     FRONTIER_INTEGRAL,
     FrontierIntegralResult,
@@ -23,15 +24,7 @@ from egtmetrics.divergences.frontiers import (
     mauve,
     precision_recall_distributions,
 )
-from egtmetrics.divergences.generators import (
-    FGenerator,
-    alpha_divergence,
-    get_generator,
-    hockey_stick,
-    precision_recall,
-    unit_scale,
-    user_generator,
-)
+from egtmetrics.divergences.generators import FGenerator, unit_scale, user_generator
 from egtmetrics.divergences.neighbors import knn_f_divergence, knn_ratio_f_divergence
 from egtmetrics.divergences.quantized import quantized_f_divergence
 from egtmetrics.divergences.theory import (

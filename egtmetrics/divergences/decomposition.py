@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, get_generator
+from egtmetrics.divergences.generators import FGenerator, Values, unit_scale
 
 _ODDS_TOLERANCE = 1e-12
 """Sums of the same masses in another order differ by less, relatively."""

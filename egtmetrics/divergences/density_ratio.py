@@ -32,7 +32,8 @@ from egtmetrics.divergences.estimates import (
     random_blocks,
     warn_of,
 )
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, get_generator
+from egtmetrics.divergences.generators import FGenerator, Values, unit_scale
 
 _THREADS = ThreadpoolController()
 """Products as small as these are best not shared out: on a busy machine two threads take ten times as long as one."""

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, get_generator
+from egtmetrics.divergences.generators import FGenerator, Values, unit_scale
 
 _SUM_TOLERANCE = 1e-8
 

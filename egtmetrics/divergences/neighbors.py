@@ -26,7 +26,8 @@ from egtmetrics.divergences.estimates import (
     random_blocks,
     warn_of,
 )
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, get_generator
+from egtmetrics.divergences.generators import FGenerator, Values, unit_scale
 from egtmetrics.ops import Backend, BackendName, Features, join_rows, select_backend, take_rows
 
 _LARGEST_SHARE_ALONE = 0.05

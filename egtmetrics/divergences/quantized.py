@@ -12,7 +12,8 @@ from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.divergences.codebook import Counts, KMeansLibrary, check_clusters, cluster, distinct_union, pmf
 from egtmetrics.divergences.estimates import DivergenceEstimate, check_level, warn_of
 from egtmetrics.divergences.exact import f_divergence
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, get_generator
+from egtmetrics.divergences.generators import FGenerator, Values, unit_scale
 from egtmetrics.ops import Backend, BackendName, Divergences, select_backend
 
 _ROWS_PER_CLUSTER = 5

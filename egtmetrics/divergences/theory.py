@@ -25,7 +25,8 @@ from egtmetrics.divergences.decomposition import (
     matching_odds,
 )
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, get_generator
+from egtmetrics.divergences.generators import FGenerator, Values, unit_scale
 
 _Pair: TypeAlias = Callable[[float, float], tuple[float, float]]
 
