@@ -5,13 +5,9 @@ fake one. What the paper leaves open (factors, units, ties, the odds that do not
 ``docs/adr/0007-divergence-conventions.md``.
 """
 
+from egtmetrics.divergences.classifier import classifier_f_divergence, f_divergence_lower_bound
 from egtmetrics.divergences.codebook import Codebook, quantize
 from egtmetrics.divergences.decomposition import Decomposition, decompose
-from egtmetrics.divergences.density_ratio import (
-    classifier_f_divergence,
-    f_divergence_lower_bound,
-    kde_f_divergence,
-)
 from egtmetrics.divergences.estimates import DivergenceEstimate, DivergenceEstimateWarning
 from egtmetrics.divergences.exact import f_divergence
 from egtmetrics.divergences.families import alpha_divergence, get_generator, hockey_stick, precision_recall
@@ -25,6 +21,7 @@ from egtmetrics.divergences.frontiers import (
     precision_recall_distributions,
 )
 from egtmetrics.divergences.generators import FGenerator, unit_scale, user_generator
+from egtmetrics.divergences.kernel_density import kde_f_divergence
 from egtmetrics.divergences.neighbors import knn_f_divergence, knn_ratio_f_divergence
 from egtmetrics.divergences.quantized import quantized_f_divergence
 from egtmetrics.divergences.theory import (
