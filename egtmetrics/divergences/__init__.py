@@ -8,6 +8,14 @@ fake one. What the paper leaves open (factors, units, ties, the odds that do not
 from egtmetrics.divergences.classifier import classifier_f_divergence, f_divergence_lower_bound
 from egtmetrics.divergences.codebook import Codebook, quantize
 from egtmetrics.divergences.decomposition import Decomposition, decompose
+from egtmetrics.divergences.equalized import (
+    conditional_closure,
+    delta_egt,
+    egt_lower_bound,
+    is_delta_ego,
+    is_delta_egt,
+    is_delta_mgo,
+)
 from egtmetrics.divergences.estimates import DivergenceEstimate, DivergenceEstimateWarning
 from egtmetrics.divergences.exact import f_divergence
 from egtmetrics.divergences.families import alpha_divergence, get_generator, hockey_stick, precision_recall
@@ -27,12 +35,6 @@ from egtmetrics.divergences.quantized import quantized_f_divergence
 from egtmetrics.divergences.theory import (
     TwoLevelModel,
     UnequalModel,
-    conditional_closure,
-    delta_egt,
-    egt_lower_bound,
-    is_delta_ego,
-    is_delta_egt,
-    is_delta_mgo,
     largest_feasible_gap,
     phi,
     solve_divergence,
