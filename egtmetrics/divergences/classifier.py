@@ -113,6 +113,7 @@ def classifier_f_divergence(
         notes=_notes(real, *log_ratios),
         real=real,
         fake=fake,
+        never_negative=True,
     )
 
 

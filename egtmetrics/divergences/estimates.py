@@ -6,7 +6,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Sequence, Sized
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,34 +14,38 @@ from scipy.special import stdtrit
 
 from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
 from egtmetrics.divergences.generators import FGenerator
-from egtmetrics.results import MetricResult
+from egtmetrics.results import MetricResult, Score, internal, score, setting
 
 Interval: TypeAlias = tuple[float, float]
 Rows: TypeAlias = NDArray[np.int64]
 
 N_BLOCKS = 10
+_HELP = "How far the distribution of the generated samples is from that of the real ones; 0 for equal distributions."
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DivergenceEstimate(MetricResult):
     """D_f(P||Q) estimated from samples: P is the law of the real ones, Q that of the fake ones."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("value",)
-
-    value: float
+    value: float = score(label="f-divergence", help=_HELP, better="lower")
     """In nats, or units of ``base``. A divergence without a logarithm has no unit."""
     standard_error: float | None
     """Of ``value``, by the rule that the estimator's docstring names. None where ``notes`` say why."""
     interval: Interval | None
     """Confidence interval ``(low, high)``. It is not cut at 0: below 0 it says that the noise exceeds the value."""
-    level: float
+    level: float = setting()
     """Nominal coverage of ``interval``. It ignores the estimator's bias unless its docstring says otherwise."""
-    f: str
+    f: str = setting()
     """Name of the generator."""
-    base: float | None
-    method: str
+    base: float | None = setting()
+    method: str = setting()
     notes: tuple[str, ...]
     """Why the estimate may be wrong. The same texts were given as warnings."""
+    value_score: Score = internal()  # noqa: RUF009  # a declaration, as of dataclasses.field
+    """What is known about ``value``: its unit and bounds depend on f."""
+
+    def describe(self) -> dict[str, Score]:
+        return {"value": self.value_score}
 
 
 class DivergenceEstimateWarning(UserWarning):
@@ -75,6 +79,7 @@ class Target(NamedTuple):
         real: Sized,
         fake: Sized,
         backend: str = "numpy",
+        never_negative: bool = False,
     ) -> DivergenceEstimate:
         """Build the result of an estimator, and give its notes as warnings in the name of the estimator's caller."""
         all_notes = (*notes, *uncertainty.notes)
@@ -89,9 +94,20 @@ class Target(NamedTuple):
             base=self.base,
             method=method,
             notes=all_notes,
+            value_score=self._score(0.0 if never_negative else -math.inf),
             backend=backend,
             n_real=len(real),
             n_fake=len(fake),
+        )
+
+    def _score(self, smallest: float) -> Score:
+        unit = "nats" if self.base is None else "bits" if self.base == 2 else f"units of base {self.base:g}"
+        return Score(
+            label=f"{self.generator.name} divergence",
+            help=_HELP,
+            better="lower",
+            bounds=(smallest, self.unit * self.generator.maximum),
+            unit=unit if self.generator.logarithmic else "",
         )
 
 

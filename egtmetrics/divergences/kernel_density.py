@@ -110,7 +110,9 @@ def kde_f_divergence(
     blocks = block_pairs(len(real), len(fake), rng, min_rows=2)
     block_values = [evaluate(*_kernel_log_ratios(real[x], fake[y], *factors)) for x, y in blocks]
     uncertainty = block_uncertainty(value, block_values, target.level)
-    return target.estimate(value, uncertainty, method="kernel densities", notes=notes, real=real, fake=fake)
+    return target.estimate(
+        value, uncertainty, method="kernel densities", notes=notes, real=real, fake=fake, never_negative=True
+    )
 
 
 def _covariance_factor(x: Values, name: str) -> Values:

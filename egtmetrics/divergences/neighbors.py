@@ -287,6 +287,7 @@ def knn_ratio_f_divergence(
         real=real,
         fake=fake,
         backend=kernels.name,
+        never_negative=True,
     )
 
 

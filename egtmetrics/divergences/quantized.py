@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_number, check_positive_int, check_real_fake
+from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences.codebook import Counts, KMeansLibrary, check_clusters, cluster, distinct_union, pmf
 from egtmetrics.divergences.estimates import DivergenceEstimate, Uncertainty, check_target
 from egtmetrics.divergences.exact import f_divergence
@@ -122,9 +122,8 @@ def quantized_f_divergence(
     n_bootstrap = check_positive_int(n_bootstrap, "n_bootstrap", minimum=2)
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
-    real, fake = check_real_fake(real, fake)
     union = distinct_union(real, fake)
-    n_rows = min(len(real), len(fake))
+    n_rows = union.smaller_size
     n_clusters = check_clusters(n_clusters, union, default=round(n_rows ** (1 / 3)))
     codebook = cluster(union, union.rows, n_clusters, kmeans, rng)
     counts = codebook.real_counts, codebook.fake_counts
@@ -155,6 +154,7 @@ def quantized_f_divergence(
         real=real,
         fake=fake,
         backend="numpy" if generator.kernel_code is None else kernels.name,
+        never_negative=not miller_madow,
     )
 
 
