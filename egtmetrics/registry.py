@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from egtmetrics.results import MetricResult, Score, score_fields
+from egtmetrics.results import MetricResult, Score, score_fields, setting_fields
 
 _ATTRIBUTE = "__egtmetrics__"
 _ENTRY_POINTS = "egtmetrics.metrics"
@@ -39,10 +39,23 @@ class Metric:
     variance: Callable[..., Any] | None = None
     """Its variance estimator; see :func:`metric`."""
 
+    def result_class(self) -> type[MetricResult] | None:
+        """Return the class of its result, from the annotation of the function; None where that names none."""
+        try:
+            returned: Any = typing.get_type_hints(self.function).get("return")
+        except (NameError, TypeError):  # names that are imported for type checkers only, or a callable object
+            return None
+        return returned if isinstance(returned, type) and issubclass(returned, MetricResult) else None
+
     def scores(self) -> dict[str, Score]:
-        """What its scores are, before it is called: from the class of its result, in the annotation."""
-        returned: Any = typing.get_type_hints(self.function).get("return")
-        return score_fields(returned) if isinstance(returned, type) and issubclass(returned, MetricResult) else {}
+        """What its scores are, before it is called."""
+        found = self.result_class()
+        return {} if found is None else score_fields(found)
+
+    def settings(self) -> tuple[str, ...]:
+        """Names of the fields of its result that say how the scores were computed."""
+        found = self.result_class()
+        return () if found is None else setting_fields(found)
 
 
 def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None) -> Callable[[Function], Function]:

@@ -126,6 +126,11 @@ def score_fields(result_class: type[MetricResult]) -> dict[str, Score]:
     }
 
 
+def setting_fields(result_class: type[MetricResult]) -> tuple[str, ...]:
+    """Return the names of the settings that a class of results declares."""
+    return tuple(field.name for field in dataclasses.fields(result_class) if _SETTING in field.metadata)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricResult:
     """Base of every result. Its scores are the fields declared with :func:`score`, in that order."""
@@ -150,9 +155,7 @@ class MetricResult:
 
     def settings(self) -> dict[str, Any]:
         """How the scores were computed: the fields declared with :func:`setting`."""
-        return {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if _SETTING in field.metadata
-        }
+        return {name: getattr(self, name) for name in setting_fields(type(self))}
 
     def to_dict(self) -> dict[str, Any]:
         """Every field but internal ones, as plain Python values."""
@@ -193,6 +196,41 @@ class UndeclaredScores(MetricResult):
 
     def scores(self) -> dict[str, float]:
         return dict(self.values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedResult(MetricResult):
+    """A result that was read back from a file."""
+
+    fields: Mapping[str, Any]
+    """What its ``to_dict`` was."""
+    values: Mapping[str, float]
+    described: Mapping[str, Score]
+    setting_names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        fields: Mapping[str, Any],
+        values: Mapping[str, float],
+        described: Mapping[str, Score],
+        setting_names: tuple[str, ...],
+    ) -> SavedResult:
+        """Return a result whose scores and their description are known, and its other fields as they were saved."""
+        base = {name: fields[name] for name in ("backend", "n_real", "n_fake")}
+        return cls(fields=fields, values=values, described=described, setting_names=setting_names, **base)
+
+    def describe(self) -> dict[str, Score]:
+        return dict(self.described)
+
+    def scores(self) -> dict[str, float]:
+        return dict(self.values)
+
+    def settings(self) -> dict[str, Any]:
+        return {name: self.fields[name] for name in self.setting_names if name in self.fields}
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.fields)
 
 
 def as_result(value: Any, metric_name: str, *, n_real: int, n_fake: int) -> MetricResult:

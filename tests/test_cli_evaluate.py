@@ -1,6 +1,6 @@
 """``evaluate-text`` and ``evaluate-images``: the numbers of the library from texts and images, groups counted.
 
-The encoders are those of tests/features/_models.py: a tiny random BERT (needs sentence-transformers) and a network of
+The encoders are those of tests/encoders/_models.py: a tiny random BERT (needs sentence-transformers) and a network of
 six features; one test each runs the default models where their packages are installed.
 """
 
@@ -27,8 +27,10 @@ import pytest
 import egtmetrics
 from egtmetrics import GenerativeMetricFrame
 from egtmetrics.cli import main
-from egtmetrics.features import ImageEncoder, ImageFiles, PronounOracle, TextEncoder, TruncationWarning
-from tests.features._models import corner_network, random_bert
+from egtmetrics.data import ImageFiles
+from egtmetrics.encoders import ImageEncoder, TextEncoder, TruncationWarning
+from egtmetrics.oracles import PronounOracle
+from tests.encoders._models import corner_network, random_bert
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
@@ -203,8 +205,8 @@ def test_texts_as_users_run_it(texts: Path, bert: Path, capsys: pytest.CaptureFi
     assert notes == [
         "egtmetrics: real.jsonl: of 60 texts 24 female, 24 male, 12 in no group",
         "egtmetrics: fake.jsonl: of 50 texts 20 female, 20 male, 10 in no group",
-        f"egtmetrics: warning: 50 of 50 texts are longer than the 16 tokens that {bert} reads, so their ends are not "
-        "seen; shorten them, or use a model with a longer context",
+        f"egtmetrics: warning: 50 of 50 texts are longer than the 16 tokens that {bert} reads, so their ends are cut "
+        "off; shorten them, or use a model with a longer context",
         *(f"egtmetrics: wrote {name}" for name in outputs),
     ]
     content = json.loads((texts / "result.json").read_text())
@@ -389,7 +391,7 @@ IMAGES = ["evaluate-images", "real", "fake", "--model", "corner.pt", "--device",
 REFUSED_IMAGES = {
     "missing folder": (["evaluate-images", "no", "fake"], "no is neither a folder nor a file"),
     "no images": (["evaluate-images", "empty", "fake"], "empty holds no PNG or JPEG files"),
-    "no groups": (["evaluate-images", "real", "bare"], "bare: 24 of 24 images, as 00.png, lie in no subfolder"),
+    "no groups": (["evaluate-images", "real", "bare"], "bare: 24 of 24 images, such as 00.png, are in no subfolder"),
     "no json": ([*IMAGES, "--real-groups", "json"], "real: has no dataset.json with labels"),
     "unknown groups": ([*IMAGES, "--real-groups", "gender"], "groups 'gender' are unknown; choose json, folder"),
     "oracle of itself": ([*IMAGES, "--real-groups", "oracle"], "--real-groups oracle: the oracle is fitted on the gr"),

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from egtmetrics._models import loading_quietly
+from egtmetrics._extras import loading_quietly
 from egtmetrics._validation import check_number, check_positive_int
 
 from .loop import seeded

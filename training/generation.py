@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from egtmetrics._atomic import write_whole
 from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.report import write_whole
 
 from .causal_lm import describe_adapters, device_of
 from .language import evaluating, halve, prompt_states

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
+from egtmetrics._atomic import write_whole
 from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.report import write_whole
 
 from .causal_lm import describe_adapters, device_of, import_extra
 from .loop import describe_loss, fingerprint, read_checkpoint, seeded, step_if_finite, to_bytes

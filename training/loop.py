@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.report import write_whole
 
 from .diffusion import Denoiser, WeightEMA, denoising_losses
 from .losses import GroupLoss, MinMaxLoss

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features import ABSTAINED, GroupOracle, OracleErrorWarning, call_oracle
+from egtmetrics.oracles import ABSTAINED, GroupOracle, OracleErrorWarning, call_oracle
 
 from ._checks import check_proportions
 
@@ -131,7 +131,7 @@ def rejection_sample(
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.features import LabelOracle
+    >>> from egtmetrics.oracles import LabelOracle
     >>> from egtmetrics.training import rejection_sample
     >>> rng = np.random.default_rng(0)
     >>> result = rejection_sample(lambda k: rng.choice(2, size=k, p=[0.84, 0.16]), LabelOracle(2), "ego",

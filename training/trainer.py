@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import write_whole
 
 from .causal_lm import import_extra
 from .language import answer_losses

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from egtmetrics.features import ImageFiles
+    from egtmetrics.data import ImageFiles
 
 _FILE_COLUMN = "file_name"
 
@@ -92,7 +92,8 @@ def _evaluate_images(args: argparse.Namespace) -> None:
     if args.real_groups == "oracle":
         raise ValueError("--real-groups oracle: the oracle is fitted on the groups of REAL; give them in another way")
 
-    from egtmetrics.features import ImageEncoder, ImageFiles
+    from egtmetrics.data import ImageFiles
+    from egtmetrics.encoders import ImageEncoder
 
     real_files, fake_files = ImageFiles(args.real), ImageFiles(args.fake)
     real_groups, real_by = _labels(real_files, args.real_groups)
@@ -150,7 +151,7 @@ def _labels(files: ImageFiles, spec: str | None) -> tuple[pd.DataFrame, str]:
 
 
 def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
-    from egtmetrics.io import read_text_columns
+    from egtmetrics.data import read_text_columns
 
     path, _, keys = spec.rpartition(":")
     if not path or not keys:
@@ -174,7 +175,7 @@ def _by_oracle(
     """The groups of the fakes by a classifier fitted on the real images, and what is known of its error."""
     import pandas as pd
 
-    from egtmetrics.features import ClassifierOracle, OracleErrorWarning
+    from egtmetrics.oracles import ClassifierOracle, OracleErrorWarning
 
     labels = pd.MultiIndex.from_frame(real_groups)
     known = real_groups.notna().all(axis=1).to_numpy()

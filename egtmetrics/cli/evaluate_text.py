@@ -84,7 +84,7 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         note(args, _count(sides[name]))
     check_groups(args, sides["real"].groups, sides["fake"].groups)
 
-    from egtmetrics.features import TextEncoder
+    from egtmetrics.encoders import TextEncoder
 
     encoder = TextEncoder(
         args.model,
@@ -106,7 +106,7 @@ def _evaluate_text(args: argparse.Namespace) -> None:
 def _read(path: str, spec: str, text_key: str) -> _Texts:
     import pandas as pd
 
-    from egtmetrics.io import read_text_columns
+    from egtmetrics.data import read_text_columns
 
     oracle, _, name_key = spec.removeprefix("oracle:").partition(":")
     by_oracle = spec.startswith("oracle:")
@@ -132,7 +132,7 @@ def _read(path: str, spec: str, text_key: str) -> _Texts:
 
 
 def _by_oracle(oracle: str, texts: list[str], names: list[str | None] | None) -> list[str | None]:
-    from egtmetrics.features import NameOracle, PronounOracle
+    from egtmetrics.oracles import NameOracle, PronounOracle
 
     labels = PronounOracle()(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
     return [None if label < 0 else PronounOracle.group_names[label] for label in labels.tolist()]

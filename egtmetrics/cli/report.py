@@ -119,11 +119,11 @@ def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[n
     """Images or texts by row of FAKE, or None."""
     contents: Any
     if args.images is not None:
-        from egtmetrics.features import ImageFiles
+        from egtmetrics.data import ImageFiles
 
         contents, option, path = ImageFiles(args.images), "--images", args.images
     elif args.texts is not None:
-        from egtmetrics.io import read_text_columns
+        from egtmetrics.data import read_text_columns
 
         head, _, key = args.texts.rpartition(":")
         path, key = (head, key) if head and not Path(args.texts).is_file() else (args.texts, "text")

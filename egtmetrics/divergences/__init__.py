@@ -41,7 +41,6 @@ from egtmetrics.divergences.theory import (
     two_level_model,
     unequal_model,
 )
-from egtmetrics.divergences.toy import Figure1, figure1
 
 __all__ = [
     "FRONTIER_INTEGRAL",
@@ -50,7 +49,6 @@ __all__ = [
     "DivergenceEstimate",
     "DivergenceEstimateWarning",
     "FGenerator",
-    "Figure1",
     "FrontierIntegralResult",
     "MauveResult",
     "PRDResult",
@@ -64,7 +62,6 @@ __all__ = [
     "egt_lower_bound",
     "f_divergence",
     "f_divergence_lower_bound",
-    "figure1",
     "frontier_integral",
     "get_generator",
     "hockey_stick",

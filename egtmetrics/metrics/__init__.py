@@ -4,6 +4,7 @@ Each file is one idea: its formula and source stand in the docstring, the pairwi
 :mod:`egtmetrics.ops`, and what is left is a few lines.
 """
 
+from egtmetrics.metrics._topp_result import TopPREvaluation, TopPRResult
 from egtmetrics.metrics.approximate import (
     ApproximatePRDCResult,
     approximate_precision_recall_density_coverage,
@@ -19,7 +20,8 @@ from egtmetrics.metrics.prdc import (
     improved_precision_recall,
     precision_recall_density_coverage,
 )
-from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, topp_precision_recall
+from egtmetrics.metrics.topp_pr import topp_precision_recall
+from egtmetrics.metrics.variance import ScoreCovariance
 
 __all__ = [
     "ApproximatePRDCResult",
@@ -30,6 +32,7 @@ __all__ = [
     "PPrecisionRecallResult",
     "PRDCResult",
     "PrecisionRecallCoverResult",
+    "ScoreCovariance",
     "TopPREvaluation",
     "TopPRResult",
     "approximate_precision_recall_density_coverage",

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,10 @@ from scipy.special import gammaln, logsumexp, stdtrit
 from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_n_neighbors, check_number, check_positive_int, check_real_fake
-from egtmetrics.metrics.prdc import Ties
+from egtmetrics.metrics.prdc import Ties, coverage_share, density_score, precision_share, recall_share
 from egtmetrics.ops import Backend, BackendName, BallCounts, Features, select_backend, take_rows, to_host
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, setting
 
 Counts = NDArray[np.int64]
 
@@ -37,27 +38,25 @@ _FARTHEST = 1e6
 class ApproximatePRDCResult(MetricResult):
     """What :func:`approximate_precision_recall_density_coverage` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall", "density", "coverage")
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-    precision_error: float
+    precision: float = precision_share()
+    recall: float = recall_share()
+    density: float = density_score()
+    coverage: float = coverage_share()
+    precision_error: float = setting()
     """With confidence ``level``, the exact precision lies within this of ``precision``; so for the other scores."""
-    recall_error: float
-    density_error: float
-    coverage_error: float
-    level: float
-    n_neighbors: int
-    ties: Ties
-    real_index: str
+    recall_error: float = setting()
+    density_error: float = setting()
+    coverage_error: float = setting()
+    level: float = setting()
+    n_neighbors: int = setting()
+    ties: Ties = setting()
+    real_index: str = setting()
     """The index of the real rows, as faiss names it: ``"IVF1265,Flat"`` has 1265 cells, ``"Flat"`` looks everywhere."""
-    fake_index: str
-    n_probes: int
+    fake_index: str = setting()
+    n_probes: int = setting()
     """Cells that were searched for each row, where there are as many."""
-    n_real_checked: int
-    n_fake_checked: int
+    n_real_checked: int = setting()
+    n_fake_checked: int = setting()
     exact_radii: float
     """Share of the checked rows whose radius in the index was the exact one."""
     largest_radius_error: float
@@ -65,7 +64,7 @@ class ApproximatePRDCResult(MetricResult):
 
     def errors(self) -> dict[str, float]:
         """How far, with confidence ``level`` each, the exact scores may be from ``scores()``."""
-        return {name: float(getattr(self, f"{name}_error")) for name in self.score_names}
+        return {name: float(getattr(self, f"{name}_error")) for name in self.describe()}
 
     def _repr_html_(self) -> str:
         bounds = ", ".join(f"{name} {error:.2g}" for name, error in self.errors().items())
@@ -73,6 +72,7 @@ class ApproximatePRDCResult(MetricResult):
         return f"{super()._repr_html_()}<p>{html.escape(note)}</p>"
 
 
+@metric("approximate-prdc", title="Approximate precision, recall, density, coverage")
 def approximate_precision_recall_density_coverage(
     real: Any,
     fake: Any,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,24 @@ from scipy.special import betaln
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.ops import Backend, BackendName, Features, select_backend
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, setting, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClippedDensityCoverageResult(MetricResult):
     """What :func:`clipped_density_coverage` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("clipped_density", "clipped_coverage")
+    clipped_density: float = share(
+        label="clipped density", help="Density in which no sample counts for more than a good one."
+    )
+    clipped_coverage: float = share(
+        label="clipped coverage", help="Coverage, calibrated so that it falls in proportion to the bad samples."
+    )
+    n_neighbors: int = setting()
 
-    clipped_density: float
-    clipped_coverage: float
-    n_neighbors: int
 
-
+@metric("clipped", title="Clipped density and coverage")
 def clipped_density_coverage(
     real: Any,
     fake: Any,

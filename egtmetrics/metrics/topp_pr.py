@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,19 @@ from numpy.typing import NDArray
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_positive_int, check_real_fake
+from egtmetrics.metrics._topp_result import (
+    NEIGHBORS_PER_DIM,
+    NO_F1_BELOW,
+    Compatibility,
+    TopPREvaluation,
+    TopPRResult,
+)
+from egtmetrics.metrics._topp_variance import topp_variance
 from egtmetrics.ops import ANY_RADIUS, Backend, BackendName, Features, select_backend, take_rows, to_host
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
 
-Compatibility: TypeAlias = Literal["top-pr"]
-
-PROJECTED_DIM = 32
-NEIGHBORS_PER_DIM = 5
+_PROJECTED_DIM = 32
 _RADIUS_SAMPLE = 256
-NO_F1_BELOW = 1e-4
 _BLOCK_REPLICATES = 32
 _REFERENCE_PROJECTION_SEED = 99
 _REFERENCE_BOOTSTRAP_SEED = 42
@@ -33,45 +36,7 @@ _IndexBlocks: TypeAlias = Iterable[NDArray[np.integer[Any]]]
 """The rows that the bootstrap draws, a few replicates at a time: blocks ``(b, n)`` whose b add up to n_bootstrap."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TopPREvaluation:
-    """Scores and estimated supports under one projection."""
-
-    precision: float
-    recall: float
-    f1: float
-    real_bandwidth: float
-    """Kernel bandwidth h of the real set, a distance in the (projected) feature space."""
-    fake_bandwidth: float
-    real_confidence_band: float
-    """Half width c of the band, in units of the unnormalised density, which lies in [0, 1]."""
-    fake_confidence_band: float
-    n_real_kept: int
-    """How many real points lie in the estimated support of their own set: the denominator of recall."""
-    n_fake_kept: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TopPRResult(MetricResult):
-    """What :func:`topp_precision_recall` returns: means over the projections, and each projection by itself."""
-
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall", "f1")
-
-    precision: float
-    recall: float
-    f1: float
-    precision_std: float | None
-    """Standard deviation over the projections (ddof = 1); None for one projection, which says nothing about it."""
-    recall_std: float | None
-    f1_std: float | None
-    alpha: float
-    n_bootstrap: int
-    n_projections: int
-    """How many evaluations were averaged; 1 where nothing was projected."""
-    compatibility: Compatibility | None
-    per_projection: tuple[TopPREvaluation, ...]
-
-
+@metric("topp", title="TopP&R", variance=topp_variance)
 def topp_precision_recall(
     real: Any,
     fake: Any,
@@ -206,14 +171,14 @@ def topp_precision_recall(
     matrices: Iterable[NDArray[np.float64] | None]
     if projections is not None:
         matrices = _check_projections(projections, d)
-    elif d <= PROJECTED_DIM:
+    elif d <= _PROJECTED_DIM:
         matrices = [None]
     else:
         normal: Callable[[tuple[int, int]], NDArray[np.float64]] = rng.standard_normal
         if compatibility is not None:
             normal = functools.partial(_torch_normal, np.random.RandomState(_REFERENCE_PROJECTION_SEED))
-        scale = math.sqrt(2.0 / (d + PROJECTED_DIM))
-        matrices = (scale * normal((PROJECTED_DIM, d)) for _ in range(n_projections))
+        scale = math.sqrt(2.0 / (d + _PROJECTED_DIM))
+        matrices = (scale * normal((_PROJECTED_DIM, d)) for _ in range(n_projections))
 
     draws: Iterable[tuple[_IndexBlocks, _IndexBlocks]]
     if given_indices is not None:
@@ -223,13 +188,14 @@ def topp_precision_recall(
     elif compatibility is None:
         draws = _common_draws(rng, n, m, n_bootstrap)
     else:
-        seed = _REFERENCE_BOOTSTRAP_SEED if d > PROJECTED_DIM else _legacy_seed(random_state)
+        seed = _REFERENCE_BOOTSTRAP_SEED if d > _PROJECTED_DIM else _legacy_seed(random_state)
         draws = _reference_draws(seed, n, m, n_bootstrap)
 
-    evaluations = []
+    evaluations, used = [], []
     for matrix, blocks in zip(matrices, draws, strict=False):  # the draws never end
         x = _points(kernels, real, matrix, real_order, "real")
         y = _points(kernels, fake, matrix, fake_order, "fake")
+        used.append(matrix)
         evaluations.append(_evaluate(kernels, x, y, blocks, n_bootstrap, alpha, compatibility))
 
     for score, name, n_kept in (
@@ -261,6 +227,8 @@ def topp_precision_recall(
         n_projections=len(evaluations),
         compatibility=compatibility,
         per_projection=tuple(evaluations),
+        projections=tuple(used),
+        own_draws=given_indices is None,
     )
 
 

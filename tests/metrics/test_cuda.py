@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -73,14 +72,14 @@ def on_device(real: NDArray[Any], fake: NDArray[Any]) -> tuple[Any, Any]:
 
 def assert_alike(result: Any, expected: Any, *, rel: float, scores_rel: float = 0.0) -> None:
     """Equal but for the backend; floats within ``rel``, scores within ``scores_rel``."""
-    found, wanted = dataclasses.asdict(result), dataclasses.asdict(expected)
+    found, wanted = result.to_dict(), expected.to_dict()
     assert (found.pop("backend"), wanted.pop("backend")) == ("cuda", "cpu")
 
     def compare(a: Any, b: Any, tolerance: float) -> None:
         if isinstance(b, dict):
             assert a.keys() == b.keys()
             for key in b:
-                compare(a[key], b[key], scores_rel if key in result.score_names else rel)
+                compare(a[key], b[key], scores_rel if key in result.describe() else rel)
         elif isinstance(b, tuple | list):
             for left, right in zip(a, b, strict=True):
                 compare(left, right, tolerance)

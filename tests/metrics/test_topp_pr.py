@@ -174,7 +174,7 @@ def test_projections_are_applied_and_averaged(d: int) -> None:
     assert result.n_projections == 3
     for evaluation, by_oracle in zip(result.per_projection, expected, strict=True):
         assert dataclasses.asdict(evaluation) == pytest.approx(by_oracle, rel=1e-5)
-    for score in result.score_names:
+    for score in result.scores():
         values = [by_oracle[score] for by_oracle in expected]
         assert getattr(result, score) == pytest.approx(np.mean(values))
         assert getattr(result, f"{score}_std") == pytest.approx(np.std(values, ddof=1))

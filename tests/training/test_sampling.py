@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare, kstest
 
-from egtmetrics.features import LabelOracle, OracleErrorWarning
+from egtmetrics.oracles import LabelOracle, OracleErrorWarning
 from egtmetrics.training import RejectionSamples, rejection_sample
 from tests.training.strategies import proportions
 

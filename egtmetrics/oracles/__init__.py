@@ -1,0 +1,27 @@
+"""Which group a sample belongs to, where no label says so.
+
+An oracle is called with samples and returns the name of each one's group, or None where it cannot tell. These names go
+into ``real_sensitive_features=`` and ``fake_sensitive_features=`` as they are. Importing this package loads neither
+pandas nor scikit-learn nor torch.
+"""
+
+from egtmetrics.oracles.classifier import (
+    ABSTAINED,
+    ClassifierOracle,
+    GroupOracle,
+    LabelOracle,
+    OracleErrorWarning,
+    call_oracle,
+)
+from egtmetrics.oracles.texts import NameOracle, PronounOracle
+
+__all__ = [
+    "ABSTAINED",
+    "ClassifierOracle",
+    "GroupOracle",
+    "LabelOracle",
+    "NameOracle",
+    "OracleErrorWarning",
+    "PronounOracle",
+    "call_oracle",
+]
