@@ -17,6 +17,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 
+from egtmetrics._extras import extra
 from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
@@ -203,12 +204,8 @@ def _run_sklearn(points: Features, weights: Values, n_clusters: int, seed: int) 
 def _run_faiss(
     points: Features, weights: Values, n_clusters: int, seed: int, device: str | None
 ) -> tuple[NDArray[np.int64], Values, str]:
-    try:
+    with extra("approximate", "kmeans='faiss' needs faiss", otherwise="pass kmeans='sklearn'"):
         import faiss
-    except ImportError as error:
-        raise ImportError(
-            "kmeans='faiss' needs faiss; pip install 'egtmetrics[approximate]', or pass kmeans='sklearn'"
-        ) from error
     points = np.ascontiguousarray(points, dtype=np.float32)
     model = faiss.Kmeans(
         points.shape[1],

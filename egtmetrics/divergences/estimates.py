@@ -6,12 +6,13 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Sequence, Sized
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from egtmetrics._validation import check_level
 from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
 from egtmetrics.divergences.generators import FGenerator
 from egtmetrics.results import MetricResult, Score, internal, score, setting
@@ -41,7 +42,7 @@ class DivergenceEstimate(MetricResult):
     method: str = setting()
     notes: tuple[str, ...]
     """Why the estimate may be wrong. The same texts were given as warnings."""
-    value_score: Score = internal()  # noqa: RUF009  # a declaration, as of dataclasses.field
+    value_score: Score = internal()
     """What is known about ``value``: its unit and bounds depend on f."""
 
     def describe(self) -> dict[str, Score]:
@@ -114,13 +115,6 @@ class Target(NamedTuple):
 def check_target(f: GeneratorLike, base: float | None, level: float) -> Target:
     generator, unit = generator_and_unit(f, base)
     return Target(generator, base, unit, check_level(level))
-
-
-def check_level(level: Any) -> float:
-    """Check a confidence level."""
-    if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
-        raise ValueError(f"level={level!r} is not a number strictly between 0 and 1; pass one, for example 0.95")
-    return float(level)
 
 
 def block_pairs(n_real: int, n_fake: int, rng: np.random.Generator, *, min_rows: int) -> list[tuple[Rows, Rows]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp, stdtrit
 
+from egtmetrics._extras import extra
 from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_n_neighbors, check_number, check_positive_int, check_real_fake
@@ -251,7 +252,7 @@ def _check_cells(n_cells: Any, points: Features, name: str) -> int:
 
 
 def _use_one_openmp_thread() -> None:
-    """Keep the calling thread from starting others inside faiss; OpenMP remembers this by thread, not by process."""
+    """Keep faiss from starting threads of its own. OpenMP keeps this setting for the calling thread only."""
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -274,14 +275,9 @@ class _Index:
         seed: int,
         pool: ThreadPoolExecutor,
     ) -> None:
-        try:
+        with extra("approximate", f"cells of {len(points)} rows need faiss", otherwise="pass n_cells=1 to search all"):
             import faiss
             from faiss.contrib import ivf_tools
-        except ImportError as error:
-            raise ImportError(
-                f"cells of {len(points)} rows need faiss; pip install 'egtmetrics[approximate]', or pass n_cells=1 to "
-                "look everywhere"
-            ) from error
         n, d = points.shape
         self.name = f"IVF{n_cells},Flat"
         self._kernels, self._points, self._n_cells, self._n_probes, self._k = kernels, points, n_cells, n_probes, k
