@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp, stdtrit
 
+from egtmetrics._extras import extra
+from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_n_neighbors, check_number, check_positive_int, check_real_fake
 from egtmetrics.metrics.prdc import Ties, coverage_share, density_score, precision_share, recall_share
@@ -123,8 +125,10 @@ def approximate_precision_recall_density_coverage(
     random_state
         Seed or Generator for the checked rows and for k-means.
     backend, n_threads
-        See :func:`egtmetrics.ops.select_backend`. Features on a CUDA device stay there for the kernels; faiss, on the
-        host, is given copies of some thousand rows at a time.
+        See :func:`egtmetrics.ops.select_backend`. Features on a CUDA device stay there for the kernels. faiss gets
+        copies of a few thousand rows at a time. It trains and searches on that device where its build for GPUs is
+        installed (``egtmetrics[gpu]``) and ``n_probes`` and ``n_neighbors`` are below 2048, else on the host. No GPU
+        has run this yet; the calls are those that are tested on the host.
 
     Raises
     ------
@@ -190,11 +194,11 @@ def approximate_precision_recall_density_coverage(
     kernels_of_cells = select_backend(backend, n_threads=1, features=(real, fake))  # cells are too small for more
     with ThreadPoolExecutor(n_workers, initializer=_use_one_openmp_thread) as pool:
         real_index, fake_index = (
-            _Index(kernels_of_cells, points, n_cells, n_probes, int(seed), pool) if n_probes < n_cells else None
+            _Index(kernels_of_cells, points, n_cells, n_probes, k, int(seed), pool) if n_probes < n_cells else None
             for points, n_cells, seed in ((real, n_real_cells, seeds[0]), (fake, n_fake_cells, seeds[1]))
         )
         real_sq_radii, fake_sq_radii = (
-            kernels.kth_neighbor(points, n_neighbors=k) if index is None else index.sq_radii(k)
+            kernels.kth_neighbor(points, n_neighbors=k) if index is None else index.sq_radii()
             for points, index in ((real, real_index), (fake, fake_index))
         )
         if real_index is None:
@@ -248,7 +252,7 @@ def _check_cells(n_cells: Any, points: Features, name: str) -> int:
 
 
 def _use_one_openmp_thread() -> None:
-    """Keep the calling thread from starting others inside faiss; OpenMP remembers this by thread, not by process."""
+    """Keep faiss from starting threads of its own. OpenMP keeps this setting for the calling thread only."""
     import faiss
 
     faiss.omp_set_num_threads(1)
@@ -257,24 +261,31 @@ def _use_one_openmp_thread() -> None:
 class _Index:
     """The rows of one set in the cells of an inverted file that faiss trains and searches.
 
-    faiss and the kernels run in the threads of ``pool``, on blocks and cells that do not depend on their number.
+    On the host, faiss and the kernels run in the threads of ``pool``, on blocks and cells that do not depend on their
+    number. On a device, where one thread may call them at a time, they run in the calling thread.
     """
 
     def __init__(
-        self, kernels: Backend, points: Features, n_cells: int, n_probes: int, seed: int, pool: ThreadPoolExecutor
+        self,
+        kernels: Backend,
+        points: Features,
+        n_cells: int,
+        n_probes: int,
+        k: int,
+        seed: int,
+        pool: ThreadPoolExecutor,
     ) -> None:
-        try:
+        with extra(
+            "approximate", f"cells of {len(points)} rows need faiss", otherwise="pass n_cells=1 to search all rows"
+        ):
             import faiss
             from faiss.contrib import ivf_tools
-        except ImportError as error:
-            raise ImportError(
-                f"cells of {len(points)} rows need faiss; pip install 'egtmetrics[approximate]', or pass n_cells=1 to "
-                "search all rows"
-            ) from error
         n, d = points.shape
         self.name = f"IVF{n_cells},Flat"
-        self._kernels, self._points, self._n_cells, self._n_probes = kernels, points, n_cells, n_probes
+        self._kernels, self._points, self._n_cells, self._n_probes, self._k = kernels, points, n_cells, n_probes, k
         self._tools, self._pool = ivf_tools, pool
+        self._gpu = find_gpu(kernels.device, largest_k=max(n_probes, k + 1))
+        self._map_blocks = pool.map if self._gpu is None else map
         self._map_cells = pool.map if kernels.device is None else map
         n_training = min(n, _TRAINING_ROWS_PER_CELL * n_cells)
         rows = np.sort(np.random.default_rng(seed).choice(n, n_training, replace=False))
@@ -290,23 +301,29 @@ class _Index:
         self._index.cp.niter = _TRAINING_ROUNDS
         self._index.cp.min_points_per_centroid = 1
         self._index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_CELL
-        self._pool.submit(self._index.train, self._for_faiss(training)).result()
+        self._clustering = on_gpu(faiss.IndexFlatL2(d), self._gpu)  # kept: faiss holds no reference to it
+        self._index.clustering_index = self._clustering
+        self._run(self._index.train, self._for_faiss(training))
+        self._quantizer = on_gpu(self._index.quantizer, self._gpu)
         self._probes = self._probe(points)
         self._members = _rows_by_cell(self._probes[:, :1], n_cells)
         for start in range(0, n, _BLOCK_ROWS):
             cells = np.ascontiguousarray(self._probes[start : start + _BLOCK_ROWS, 0])
-            self._pool.submit(ivf_tools.add_preassigned, self._index, self._block(points, start), cells).result()
+            self._run(ivf_tools.add_preassigned, self._index, self._block(points, start), cells)
 
-    def sq_radii(self, k: int) -> NDArray[np.float64]:
+    def sq_radii(self) -> NDArray[np.float64]:
         """Squared distance of every row to the k-th nearest other one that was found, by the kernels: never too small.
 
         The rows of a cell look among all that was found for any of them, and among themselves.
         """
 
+        k = self._k
+        index = on_gpu(self._index, self._gpu)
+
         def search(start: int) -> Any:
             probes = np.ascontiguousarray(self._probes[start : start + _BLOCK_ROWS])
             block = self._block(self._points, start)
-            return self._tools.search_preassigned(self._index, block, k + 1, probes)[1]
+            return self._tools.search_preassigned(index, block, k + 1, probes)[1]
 
         def among_found(rows: Counts) -> Any:
             candidates = np.union1d(rows, neighbors[rows])
@@ -359,12 +376,18 @@ class _Index:
         """The cells nearest to each row, nearest first, ``(n, n_probes)``."""
 
         def search(start: int) -> Any:
-            return self._index.quantizer.search(self._block(points, start), self._n_probes)[1]
+            return self._quantizer.search(self._block(points, start), self._n_probes)[1]
 
         return self._by_block(search, points)
 
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self._gpu is None:
+            self._pool.submit(function, *arguments).result()
+        else:
+            function(*arguments)
+
     def _by_block(self, search: Callable[[int], Any], points: Features) -> Counts:
-        return np.concatenate(list(self._pool.map(search, range(0, len(points), _BLOCK_ROWS))))
+        return np.concatenate(list(self._map_blocks(search, range(0, len(points), _BLOCK_ROWS))))
 
     def _block(self, points: Features, start: int) -> NDArray[np.float32]:
         rows = np.arange(start, min(start + _BLOCK_ROWS, len(points)))

@@ -55,8 +55,8 @@ def distant_clusters(seed: int = 0) -> Pair:
     return side(240), side(180)
 
 
-def index_of(points: NDArray[Any], n_cells: int, n_probes: int, pool: ThreadPoolExecutor) -> _Index:
-    return _Index(select_backend("cpu", n_threads=1), points, n_cells, n_probes, 0, pool)
+def index_of(points: NDArray[Any], n_cells: int, n_probes: int, pool: ThreadPoolExecutor, k: int = 5) -> _Index:
+    return _Index(select_backend("cpu", n_threads=1), points, n_cells, n_probes, k, 0, pool)
 
 
 @given(lattice_pairs(min_rows=4), st.integers(1, 3), st.sampled_from(TIES), st.integers(1, 4))
@@ -124,10 +124,10 @@ def test_radii_are_never_too_small(scale: float, shift: float) -> None:
     points[100:120] = points[99]
     exact = kernels.kth_neighbor(points, n_neighbors=5)
     with ThreadPoolExecutor(2, initializer=_use_one_openmp_thread) as pool:
-        poor, good = (index_of(points, 20, n_probes, pool).sq_radii(5) for n_probes in (1, 12))
-        lonely = index_of(points[:30], 30, 1, pool)  # a row to a cell: nothing is found, so everything is looked for
+        poor, good = (index_of(points, 20, n_probes, pool).sq_radii() for n_probes in (1, 12))
         for k in (1, 5):
-            assert np.array_equal(lonely.sq_radii(k), kernels.kth_neighbor(points[:30], n_neighbors=k))
+            lonely = index_of(points[:30], 30, 1, pool, k)  # one row in each cell: nothing is found, all is searched
+            assert np.array_equal(lonely.sq_radii(), kernels.kth_neighbor(points[:30], n_neighbors=k))
     assert (poor >= exact).all()
     assert (good >= exact).all()
     assert np.mean(good == exact) > 0.9
