@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._errors import listed
 from egtmetrics._validation import as_array
 
 
@@ -50,13 +51,15 @@ class Groups:
         """Return the place of a group in ``index``."""
         labels = self.index.tolist()
         if label not in labels:
-            raise ValueError(f"{label!r} is no group of these samples; choose one of {_first_ten(labels)}")
+            raise ValueError(f"{label!r} is no group of these samples; choose one of {listed(map(repr, labels))}")
         return labels.index(label)
 
     def labels(self, ids: NDArray[np.int64]) -> pd.DataFrame:
         """Return the labels of rows as a table, one column per sensitive feature; None in a row without a group."""
-        table = self.index.to_frame(index=False).astype(object)
-        table.loc[len(table)] = [None] * table.shape[1]  # the last one, which -1 takes
+        table = self.index.to_frame(index=False)
+        if (ids < 0).any():
+            table = table.astype(object)
+            table.loc[len(table)] = [None] * table.shape[1]  # the last one, which -1 takes
         return table.iloc[ids].reset_index(drop=True)
 
     def check_two(self) -> None:
@@ -74,15 +77,10 @@ class Groups:
             missing = [self.name(label) for label in self.index[counts[f"n_{side}"] == 0]]
             if missing:
                 raise ValueError(
-                    f"{side}_sensitive_features holds no sample of group {', '.join(map(repr, missing))}, which "
+                    f"{side}_sensitive_features holds no sample of group {listed(map(repr, missing))}, which "
                     f"{other}_sensitive_features has; check the spelling of the labels, add {side} samples of it, or "
                     f"{remedy}"
                 )
-
-
-def _first_ten(items: Sequence[Any]) -> str:
-    shown = [repr(item) for item in items[:10]]
-    return ", ".join(shown) + (f" and {len(items) - 10} more" if len(items) > 10 else "")
 
 
 def assign_groups(
