@@ -210,7 +210,7 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, con
 def check_options(args: argparse.Namespace) -> Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     if args.interval is not None:
-        from egtmetrics.divergences.estimates import check_level
+        from egtmetrics._validation import check_level
 
         check_level(args.interval)
     return Plan(check_metrics(args), _check_outputs(args))

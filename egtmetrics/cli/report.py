@@ -77,7 +77,7 @@ def _report(args: argparse.Namespace) -> None:
     check_writable([args.out])
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
-    from egtmetrics.divergences.estimates import check_level
+    from egtmetrics._validation import check_level
 
     check_level(args.level)
     samples, provenance = read_samples(args, args.real, args.fake)
