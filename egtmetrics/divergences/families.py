@@ -47,7 +47,7 @@ def get_generator(f: GeneratorLike) -> FGenerator:
     Raises
     ------
     ValueError, TypeError
-        For an unknown name, or a function that is no generator.
+        The name is unknown, or the function is not a generator.
 
     Examples
     --------
@@ -78,14 +78,14 @@ def generator_and_unit(f: GeneratorLike, base: float | None) -> tuple[FGenerator
 def alpha_divergence(alpha: float) -> FGenerator:
     """Return f(t) = (t^alpha - alpha t - (1 - alpha)) / (alpha (alpha - 1)), for any real alpha.
 
-    The limits are ``kl`` for alpha = 1 and ``reverse_kl`` for alpha = 0, which are returned there. alpha = 1/2 gives
-    twice ``hellinger``, 2 half of ``pearson`` and -1 half of ``neyman``. f(0) is 1/alpha for alpha > 0, else inf;
+    alpha = 1 and alpha = 0 return the limits ``kl`` and ``reverse_kl``. alpha = 1/2 gives twice ``hellinger``, 2 half
+    of ``pearson`` and -1 half of ``neyman``. f(0) is 1/alpha for alpha > 0, else inf;
     fbar(inf) is 1/(1 - alpha) for alpha < 1, else inf. The partner is that of 1 - alpha.
 
     Raises
     ------
     ValueError
-        If alpha is not finite.
+        alpha is not finite.
 
     Notes
     -----
@@ -125,7 +125,7 @@ def hockey_stick(gamma: float) -> FGenerator:
     Raises
     ------
     ValueError
-        If gamma is not positive and finite.
+        gamma is not positive and finite.
 
     Notes
     -----
@@ -144,16 +144,16 @@ def precision_recall(lam: float) -> FGenerator:
     """Return f(t) = max(lam t, 1) - max(lam, 1), the precision-recall divergence PR_lambda, for lam > 0.
 
     With P the real and Q the fake law, min(lam, 1) - D_f(P||Q) = sum min(lam p, q) = alpha_lam is the precision and
-    alpha_lam / lam the recall at one point of the curve of Sajjadi et al. As lam -> inf, alpha_lam grows to
-    Q(p > 0), the precision, and as lam -> 0, alpha_lam / lam grows to P(q > 0), the recall. These two limits
-    themselves are no f-divergences with a continuous f: they do not see how p and q differ where both are positive.
+    alpha_lam / lam the recall at one point of the curve of Sajjadi et al. As lam -> inf, alpha_lam grows to Q(p > 0),
+    the precision of supports, and as lam -> 0, alpha_lam / lam grows to P(q > 0), their recall. No continuous f gives
+    these two limits: they do not depend on how p and q differ where both are positive.
 
     The maximum is min(lam, 1).
 
     Raises
     ------
     ValueError
-        If lam is not positive and finite.
+        lam is not positive and finite.
 
     Notes
     -----
@@ -172,7 +172,7 @@ def precision_recall(lam: float) -> FGenerator:
 def _check_parameter(value: float, name: str, *, positive: bool = False) -> float:
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or (positive and value <= 0.0):
-        raise ValueError(f"{name}={value!r} is no finite {'positive ' if positive else ''}number; pass one")
+        raise ValueError(f"{name}={value!r} is not a finite {'positive ' if positive else ''}number; pass one")
     return float(value)
 
 

@@ -91,9 +91,9 @@ def unit_scale(generator: FGenerator, base: float | None) -> float:
     if base is None:
         return 1.0
     if not isinstance(base, int | float | np.number) or not (0.0 < base < math.inf) or base == 1:
-        raise ValueError(f"base={base!r} is no base of logarithms; pass 2 for bits, or None for nats")
+        raise ValueError(f"base={base!r} is not a base of logarithms; pass 2 for bits, or None for nats")
     if not generator.logarithmic:
-        raise ValueError(f"base={base!r} has no meaning for {generator.name!r}, which is no logarithm; leave it out")
+        raise ValueError(f"base={base!r} has no meaning for {generator.name!r}, which has no logarithm; leave it out")
     return 1.0 / math.log(base)
 
 
@@ -115,25 +115,25 @@ def user_generator(
     f
         Maps a float64 array of t > 0 to an array of the same shape.
     derivative
-        f'. None takes central differences, good to about 1e-9 relative.
+        f'. None means central differences, with a relative error of about 1e-9.
     conjugate
-        f*. Without it ``FGenerator.conjugate`` raises; only variational bounds need it.
+        f*. Without it ``FGenerator.conjugate`` raises an error.
     at_zero, slope_at_infinity
-        f(0) and fbar(inf), inf where they are. None reads them off f(t) and f(t)/t at t down to 1e-200 and up to
-        1e200.
+        f(0) and fbar(inf), which may be inf. None means that they are read off f(t) and f(t)/t, at t down to 1e-200 and
+        up to 1e200.
     logarithmic
         Whether a ``base`` makes sense for the divergence.
 
     Raises
     ------
     ValueError
-        If f(1) is not 0, if f is not finite or not convex at one of 801 points between 1e-4 and 1e4, or if a limit
-        cannot be read off.
+        f(1) is not 0, f is not finite or not convex at one of 801 points between 1e-4 and 1e4, or a limit cannot be
+        read off.
 
     Notes
     -----
-    Sampling can refute convexity, not prove it. f is used as it comes: where it is not written with f'(1) = 0, small
-    divergences suffer from cancellation.
+    Sampling can refute convexity, not prove it. f is used as it is: unless f'(1) = 0, small divergences lose digits to
+    cancellation.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def user_generator(
         slope_at_infinity = _limit_at_zero(lambda s: s * np.asarray(f(1.0 / s)), "slope_at_infinity")
     for limit, argument in ((at_zero, "at_zero"), (slope_at_infinity, "slope_at_infinity")):
         if math.isnan(limit) or limit == -math.inf:
-            raise ValueError(f"{argument}={limit} is no limit of a convex function; pass a number or inf")
+            raise ValueError(f"{argument}={limit} cannot be a limit of a convex function; pass a number or inf")
     return FGenerator(
         name=name,
         f=functools.partial(_user_f, f, at_zero),
