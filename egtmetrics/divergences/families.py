@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import wrightomega, xlogy
+from scipy.special import xlogy
 
 from egtmetrics.divergences.generators import ArrayFunction, FGenerator, Values, unit_scale, user_generator
 
@@ -105,7 +105,6 @@ def alpha_divergence(alpha: float) -> FGenerator:
         name=f"alpha({alpha:g})",
         f=functools.partial(_alpha, alpha=alpha),
         derivative=functools.partial(_alpha_derivative, alpha=alpha),
-        conjugate=functools.partial(_alpha_conjugate, alpha=alpha),
         at_zero=1.0 / alpha if alpha > 0.0 else math.inf,
         slope_at_infinity=1.0 / (1.0 - alpha) if alpha < 1.0 else math.inf,
         source="Cichocki and Amari 2010, section 2",
@@ -188,10 +187,6 @@ def _reverse_kl_derivative(t: Values) -> Values:
     return 1.0 - 1.0 / t
 
 
-def _reverse_kl_conjugate(u: Values) -> Values:
-    return np.where(u < 1.0, -np.log1p(-np.minimum(u, 1.0)), np.inf)
-
-
 def _js(t: Values) -> Values:
     half = 0.5 * (t - 1.0)
     small = xlogy(t, t) - (t + 1.0) * np.log1p(half)
@@ -203,21 +198,12 @@ def _js_derivative(t: Values) -> Values:
     return _LOG_2 - np.log1p(1.0 / t)
 
 
-def _js_conjugate(u: Values) -> Values:
-    return np.where(u < _LOG_2, -np.log1p(-np.expm1(u)), np.inf)
-
-
 def _jeffreys(t: Values) -> Values:
     return (t - 1.0) * np.log(t)
 
 
 def _jeffreys_derivative(t: Values) -> Values:
     return np.log(t) + (1.0 - 1.0 / t)
-
-
-def _jeffreys_conjugate(u: Values) -> Values:
-    inverse = wrightomega(1.0 - u)  # 1/t where f'(t) = u: 1/t + log(1/t) = 1 - u
-    return inverse + 1.0 / inverse + u - 2.0
 
 
 def _pearson(t: Values) -> Values:
@@ -228,21 +214,12 @@ def _pearson_derivative(t: Values) -> Values:
     return 2.0 * (t - 1.0)
 
 
-def _pearson_conjugate(u: Values) -> Values:
-    u = np.maximum(u, -2.0)
-    return u + 0.25 * np.square(u)
-
-
 def _neyman(t: Values) -> Values:
     return np.square(1.0 - t) / t
 
 
 def _neyman_derivative(t: Values) -> Values:
     return 1.0 - np.square(1.0 / t)
-
-
-def _neyman_conjugate(u: Values) -> Values:
-    return np.where(u <= 1.0, 2.0 * u / (1.0 + np.sqrt(1.0 - np.minimum(u, 1.0))), np.inf)
 
 
 def _hellinger(t: Values) -> Values:
@@ -253,22 +230,12 @@ def _hellinger_derivative(t: Values) -> Values:
     return 1.0 - 1.0 / np.sqrt(t)
 
 
-def _hellinger_conjugate(u: Values) -> Values:
-    return np.where(u < 1.0, u / (1.0 - u), np.inf)
-
-
 def _le_cam(t: Values) -> Values:
     return 0.5 * (t - 1.0) * ((t - 1.0) / (t + 1.0))
 
 
 def _le_cam_derivative(t: Values) -> Values:
     return 0.5 - 2.0 / np.square(t + 1.0)
-
-
-def _le_cam_conjugate(u: Values) -> Values:
-    u = np.maximum(u, -1.5)  # below, the supremum lies at t = 0
-    root = np.sqrt(1.0 - 2.0 * np.minimum(u, 0.5))
-    return np.where(u <= 0.5, 4.0 * u / (1.0 + root) - u, np.inf)
 
 
 def _alpha(t: Values, alpha: float) -> Values:
@@ -283,12 +250,6 @@ def _alpha(t: Values, alpha: float) -> Values:
 
 def _alpha_derivative(t: Values, alpha: float) -> Values:
     return np.expm1((alpha - 1.0) * np.log(t)) / (alpha - 1.0)
-
-
-def _alpha_conjugate(u: Values, alpha: float) -> Values:
-    base = np.maximum((alpha - 1.0) * u, -1.0)  # t^(alpha - 1) - 1 where f'(t) = u
-    value = np.expm1(alpha / (alpha - 1.0) * np.log1p(base)) / alpha
-    return np.where(u <= 1.0 / (1.0 - alpha), value, np.inf) if alpha < 1.0 else value
 
 
 def _hinge_family(
@@ -314,7 +275,6 @@ def _hinge(a: float, b: float, tilt: float, **traits: Any) -> FGenerator:
     return FGenerator(
         f=functools.partial(_hinge_f, a=a, b=b, tilt=tilt),
         derivative=functools.partial(_hinge_derivative, a=a, b=b, tilt=tilt),
-        conjugate=functools.partial(_hinge_conjugate, a=a, b=b, tilt=tilt),
         at_zero=b - max(a, b) + tilt,
         slope_at_infinity=a - tilt,
         **traits,
@@ -329,11 +289,6 @@ def _hinge_derivative(t: Values, a: float, b: float, tilt: float) -> Values:
     return np.where(a * t > b, a, 0.0) - tilt
 
 
-def _hinge_conjugate(u: Values, a: float, b: float, tilt: float) -> Values:
-    slope = u + tilt
-    return np.where(slope <= a, np.maximum(slope, 0.0) * (b / a) - b + (max(a, b) - tilt), np.inf)
-
-
 def _tv(t: Values) -> Values:
     return 0.5 * np.abs(t - 1.0)
 
@@ -342,27 +297,22 @@ def _tv_derivative(t: Values) -> Values:
     return np.where(t > 1.0, 0.5, -0.5)
 
 
-def _tv_conjugate(u: Values) -> Values:
-    return np.where(u <= 0.5, np.maximum(u, -0.5), np.inf)
-
-
 def _named(
     kernel_code: int,
     name: str,
-    functions: tuple[ArrayFunction, ArrayFunction, ArrayFunction],
+    functions: tuple[ArrayFunction, ArrayFunction],
     limits: tuple[float, float],
     *,
     partner: str | None = None,
     source: str = "Polyanskiy and Wu 2025, section 7",
     **traits: Any,
 ) -> FGenerator:
-    f, derivative, conjugate = functions
+    f, derivative = functions
     at_zero, slope_at_infinity = limits
     return FGenerator(
         name=name,
         f=f,
         derivative=derivative,
-        conjugate=conjugate,
         at_zero=at_zero,
         slope_at_infinity=slope_at_infinity,
         source=source,
@@ -380,7 +330,7 @@ _NAMED = {
         _named(
             0,
             "kl",
-            (_kl, np.log, np.expm1),
+            (_kl, np.log),
             (1.0, _INF),
             partner="reverse_kl",
             power=1.0,
@@ -390,7 +340,7 @@ _NAMED = {
         _named(
             1,
             "reverse_kl",
-            (_reverse_kl, _reverse_kl_derivative, _reverse_kl_conjugate),
+            (_reverse_kl, _reverse_kl_derivative),
             (_INF, 1.0),
             partner="kl",
             power=0.0,
@@ -400,7 +350,7 @@ _NAMED = {
         _named(
             2,
             "js",
-            (_js, _js_derivative, _js_conjugate),
+            (_js, _js_derivative),
             (_LOG_2, _LOG_2),
             logarithmic=True,
             source="Lin 1991; EGT paper, section 2.1",
@@ -408,16 +358,16 @@ _NAMED = {
         _named(
             3,
             "jeffreys",
-            (_jeffreys, _jeffreys_derivative, _jeffreys_conjugate),
+            (_jeffreys, _jeffreys_derivative),
             (_INF, _INF),
             logarithmic=True,
             source="Jeffreys 1946",
         ),
-        _named(4, "tv", (_tv, _tv_derivative, _tv_conjugate), (0.5, 0.5)),
+        _named(4, "tv", (_tv, _tv_derivative), (0.5, 0.5)),
         _named(
             5,
             "pearson",
-            (_pearson, _pearson_derivative, _pearson_conjugate),
+            (_pearson, _pearson_derivative),
             (1.0, _INF),
             partner="neyman",
             power=2.0,
@@ -425,12 +375,12 @@ _NAMED = {
         _named(
             6,
             "neyman",
-            (_neyman, _neyman_derivative, _neyman_conjugate),
+            (_neyman, _neyman_derivative),
             (_INF, 1.0),
             partner="pearson",
             power=-1.0,
         ),
-        _named(7, "hellinger", (_hellinger, _hellinger_derivative, _hellinger_conjugate), (1.0, 1.0), power=0.5),
-        _named(8, "le_cam", (_le_cam, _le_cam_derivative, _le_cam_conjugate), (0.5, 0.5)),
+        _named(7, "hellinger", (_hellinger, _hellinger_derivative), (1.0, 1.0), power=0.5),
+        _named(8, "le_cam", (_le_cam, _le_cam_derivative), (0.5, 0.5)),
     )
 }

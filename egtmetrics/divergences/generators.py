@@ -31,8 +31,6 @@ class FGenerator:
     """f(t) for t >= 0; at t = 0 its limit ``at_zero``."""
     derivative: ArrayFunction
     """f'(t) for t > 0; at a kink the left derivative."""
-    conjugate: ArrayFunction
-    """f*(u) = sup over t >= 0 of (u t - f(t)), inf outside its domain."""
     at_zero: float
     """f(0), the limit of f(t) for t -> 0, or inf: the cost of fake mass where there is no real mass."""
     slope_at_infinity: float
@@ -49,7 +47,7 @@ class FGenerator:
     closed_partner: Callable[[], FGenerator] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("f", "derivative", "conjugate"):
+        for name in ("f", "derivative"):
             object.__setattr__(self, name, functools.partial(_call_quietly, getattr(self, name)))
 
     @property
@@ -70,7 +68,6 @@ class FGenerator:
             name=f"partner of {self.name}",
             f=functools.partial(_partner_f, self),
             derivative=functools.partial(_partner_derivative, self),
-            conjugate=functools.partial(_no_conjugate, f"partner of {self.name}"),
             at_zero=self.slope_at_infinity,
             slope_at_infinity=self.at_zero,
             source=self.source,
@@ -102,7 +99,6 @@ def user_generator(
     *,
     name: str = "user-defined",
     derivative: ArrayFunction | None = None,
-    conjugate: ArrayFunction | None = None,
     at_zero: float | None = None,
     slope_at_infinity: float | None = None,
     source: str = "user-defined",
@@ -116,8 +112,6 @@ def user_generator(
         Maps a float64 array of t > 0 to an array of the same shape.
     derivative
         f'. None means central differences, with a relative error of about 1e-9.
-    conjugate
-        f*. Without it ``FGenerator.conjugate`` raises an error.
     at_zero, slope_at_infinity
         f(0) and fbar(inf), which may be inf. None means that they are read off f(t) and f(t)/t, at t down to 1e-200 and
         up to 1e200.
@@ -157,7 +151,6 @@ def user_generator(
         name=name,
         f=functools.partial(_user_f, f, at_zero),
         derivative=functools.partial(_user_derivative, f) if derivative is None else derivative,
-        conjugate=functools.partial(_no_conjugate, name) if conjugate is None else conjugate,
         at_zero=float(at_zero),
         slope_at_infinity=float(slope_at_infinity),
         source=source,
@@ -219,10 +212,6 @@ def _user_derivative(f: ArrayFunction, t: Values) -> Values:
     step = t * 6e-6  # the cube root of the rounding error balances it with the error of the difference
     below, above = t - step, t + step
     return np.asarray((f(above) - f(below)) / (above - below), dtype=np.float64)
-
-
-def _no_conjugate(name: str, u: Values) -> Values:
-    raise ValueError(f"the conjugate of {name!r} is not known; build it with user_generator(..., conjugate=...)")
 
 
 def _partner_f(generator: FGenerator, t: Values) -> Values:

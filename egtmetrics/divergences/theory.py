@@ -178,7 +178,7 @@ def solve_divergence(f: GeneratorLike, value: float, *, base: float | None = Non
 
 
 def largest_feasible_gap(eps: float, proportion: float, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
-    r"""The supremum of the gaps gamma that a model at global divergence eps can have between groups, with matching odds.
+    r"""The supremum of the gaps gamma between groups, for models at global divergence eps with matching odds.
 
     For a worst group of proportion pi (one over the number of groups under equalized odds) it is
 
