@@ -36,7 +36,7 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics.groups import permutation_test
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import write_whole
 
 SEED = 20261124
 """Of everything that is reported; nothing was tuned on it."""

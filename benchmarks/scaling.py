@@ -39,7 +39,7 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics.ops._native import native_module
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import write_whole
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 D, PROJECTED = 64, 32

@@ -27,10 +27,10 @@ def keep_checked(features: Features) -> Features:
     cannot be made read-only and is returned as it is.
     """
     kept: Any = features
-    if isinstance(features, ShardedFeatures):
+    if isinstance(kept, ShardedFeatures):
         return features
-    if isinstance(features, np.ndarray):
-        kept = features.view()
+    if isinstance(kept, np.ndarray):
+        kept = kept.view()
         kept.flags.writeable = False
     key = id(kept)
     _CHECKED[key] = weakref.ref(kept, lambda _: _CHECKED.pop(key, None))
@@ -85,13 +85,18 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
         np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer) or array.dtype == bool
     )
     _check_layout(array, name, real_numbers=real_numbers)
-    n, d = array.shape
     if array.dtype not in (np.float32, np.float64):
         small = array.dtype == np.float16 or array.dtype == bool or array.dtype.itemsize <= 2
         array = array.astype(np.float32 if small else np.float64)
     array = np.ascontiguousarray(array)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
+    _check_finite(array, name)
+    return array
+
+
+def _check_finite(array: NDArray[Any], name: str) -> None:
+    n, d = array.shape
     step = max(1, _ROWS_BYTES // (array.itemsize * d))
     for start in range(0, n, step):  # in blocks, so that a memory-mapped array is never doubled in memory
         block = array[start : start + step]
@@ -108,7 +113,6 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
                 f"{name} holds NaN or infinity (first in row {row}); expected finite numbers: remove such rows from "
                 f"{name} and from its group labels, or repair the encoder"
             )
-    return array
 
 
 def _check_layout(array: Any, name: str, *, real_numbers: bool) -> None:
@@ -194,4 +198,6 @@ def check_number(
 
 def check_level(level: Any) -> float:
     """Check a confidence level."""
-    return check_number(level, "level", above=0.0, below=1.0)
+    if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
+        raise ValueError(f"level={level!r} is no number strictly between 0 and 1; pass one, for example 0.95")
+    return float(level)

@@ -55,8 +55,10 @@ class Groups:
 
     def labels(self, ids: NDArray[np.int64]) -> pd.DataFrame:
         """Return the labels of rows as a table, one column per sensitive feature; None in a row without a group."""
-        table = self.index.to_frame(index=False).astype(object)
-        table.loc[len(table)] = [None] * table.shape[1]  # the last one, which -1 takes
+        table = self.index.to_frame(index=False)
+        if (ids < 0).any():
+            table = table.astype(object)
+            table.loc[len(table)] = [None] * table.shape[1]  # the last one, which -1 takes
         return table.iloc[ids].reset_index(drop=True)
 
     def check_two(self) -> None:

@@ -109,9 +109,9 @@ def metric_of(function: Callable[..., Any]) -> Metric | None:
 
 
 def registered_metrics() -> dict[str, Metric]:
-    """Return all metrics by name: the library's, then those of other packages."""
+    """Return all metrics in the order of their names, those of other packages included."""
     _load()
-    return dict(_REGISTERED)
+    return dict(sorted(_REGISTERED.items()))
 
 
 @functools.cache

@@ -72,7 +72,7 @@ class GroupedSamples:
     real_rows: Rows | None
     fake_rows: Rows | None
     max_samples: int | None
-    _overall: tuple[Features, Features] | None
+    _overall: tuple[Rows | None, Rows | None]
     _seen: tuple[pd.DataFrame, dict[str, int]] | None
 
     def __init__(self, *, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> None:
@@ -87,7 +87,7 @@ class GroupedSamples:
             real_rows=None,
             fake_rows=None,
             max_samples=None,
-            _overall=None,
+            _overall=(None, None),
             _seen=None,
         )
 
@@ -142,7 +142,11 @@ class GroupedSamples:
 
         Of a stream with ``max_samples`` it is a uniform sample of the rows, since groups were not kept in proportion.
         """
-        return (self.real, self.fake) if self._overall is None else self._overall
+        real, fake = (
+            side if rows is None else take_checked(side, rows)
+            for side, rows in zip((self.real, self.fake), self._overall, strict=True)
+        )
+        return real, fake
 
     def take(self, real_rows: Rows, fake_rows: Rows) -> Self:
         """Return some of the rows, given in ascending order."""
@@ -155,7 +159,7 @@ class GroupedSamples:
             groups=groups,
             real_rows=real_rows if self.real_rows is None else self.real_rows[real_rows],
             fake_rows=fake_rows if self.fake_rows is None else self.fake_rows[fake_rows],
-            _overall=None,
+            _overall=(None, None),
             _seen=None,
         )
 
@@ -233,19 +237,19 @@ class GroupedSamples:
         max_samples: int,
         n_real: dict[Hashable, int],
         n_fake: dict[Hashable, int],
-        overall: tuple[Rows, Rows],
+        overall: tuple[Rows | None, Rows | None],
     ) -> Self:
         """Say what these samples were drawn from.
 
         ``n_real`` and ``n_fake`` count all rows seen by group, and under None those in no group; ``overall`` are the
-        rows of either side to compute overall scores on.
+        rows of either side to compute overall scores on, None for all.
         """
         seen = {side: dict(by_group) for side, by_group in (("real", n_real), ("fake", n_fake))}
         unassigned = {side: by_group.pop(None, 0) for side, by_group in seen.items()}
         sizes = {side: [by_group.get(label, 0) for label in self.groups.index] for side, by_group in seen.items()}
         return self._with(
             max_samples=max_samples,
-            _overall=(take_checked(self.real, overall[0]), take_checked(self.fake, overall[1])),
+            _overall=overall,
             _seen=(self.groups.table(np.array(sizes["real"]), np.array(sizes["fake"])), unassigned),
         )
 

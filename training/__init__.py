@@ -18,7 +18,8 @@ settings in ``configurations``.
 For language models ``causal_lm`` loads them and puts LoRA adapters into them, ``prompts`` makes rows of tokens,
 ``language`` fine-tunes, ``trainer`` is a mixin for the Trainer of transformers, ``generation`` writes texts,
 ``biographies`` reads real ones, and ``table2`` repeats Table 2. These need the extra ``[language]`` and are imported by
-name. Groups are integers from 0 everywhere, and -1 is a sample of which the oracle could not say.
+name. Losses and loops take groups as integers from 0; oracles name them, and ``egtmetrics.oracles.group_indices`` turns
+names into integers.
 
 The modules import each other relatively: their folder lies beside ``egtmetrics``, not in it.
 """

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics._errors import first_line
+from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ _ONLY = ""
 
 _FEATURES = "features"
 _NO_PICKLE = "Python objects are not loaded, because that can run code"
-_LISTED = 10
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -396,6 +395,4 @@ def _get(contents: Mapping[str, Any], key: str, path: Path) -> Any:
 def _listing(contents: Mapping[str, Any]) -> str:
     if _ONLY in contents:
         return "a single array without a name"
-    names = [repr(name) for name in contents]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more or "nothing"
+    return listed(map(repr, contents)) or "nothing"

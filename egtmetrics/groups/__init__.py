@@ -14,6 +14,7 @@ from egtmetrics.groups.disparity import (
     disparities_from_scores,
     max_pairwise_difference,
 )
+from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
 from egtmetrics.groups.permutation import PermutationTest, compare_frames, compare_models, permutation_test
@@ -40,6 +41,7 @@ __all__ = [
     "ego",
     "egt",
     "extrapolate",
+    "flat_scores",
     "max_pairwise_difference",
     "mgo",
     "permutation_test",

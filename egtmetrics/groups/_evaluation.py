@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_features, keep_checked
+from egtmetrics._validation import check_features, check_real_fake, keep_checked
 from egtmetrics.ops import BackendName, Features, select_backend
 from egtmetrics.registry import registered_metrics
 from egtmetrics.results import MetricResult, as_result
@@ -53,6 +53,19 @@ class MetricSet:
         self.given = name_metrics(metrics)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
         self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
+
+    def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
+        """Check and group samples, where the backend reads them."""
+        if self.backend == "cuda":  # before they are grouped, so that an error names the side that lies elsewhere
+            device = select_backend("cuda", features=(real, fake)).device
+            real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
+        samples = GroupedSamples(
+            real=real,
+            fake=fake,
+            real_sensitive_features=real_sensitive_features,
+            fake_sensitive_features=fake_sensitive_features,
+        )
+        return self.place(samples)
 
     def place(self, samples: GroupedSamples) -> GroupedSamples:
         """Return the samples where the backend reads them: tensors on a device stay there only if it does."""

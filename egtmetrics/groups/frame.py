@@ -158,7 +158,11 @@ class GenerativeMetricFrame:
             "fake_sensitive_features": fake_sensitive_features,
         }
         self._metrics = MetricSet(metrics, random_state=random_state, backend=backend, n_threads=n_threads)
-        self.samples = samples = self._metrics.place(_one_way_given(samples, given))
+        if _samples_given(samples, given):
+            assert samples is not None
+            self.samples = samples = self._metrics.place(samples)
+        else:
+            self.samples = samples = self._metrics.group(**given)
         check_groups(samples, missing_groups)
         n_calls = len(self._metrics.bound) * (len(groups_on_both_sides(samples)) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
@@ -579,18 +583,17 @@ def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, Score
     return tables
 
 
-def _one_way_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> GroupedSamples:
+def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> bool:
+    """Whether ``samples`` was given, not the four arguments in its place; TypeError unless it is just one of them."""
     named = [name for name, value in given.items() if value is not None]
-    if samples is None and len(named) == len(given):
-        return GroupedSamples(**given)
-    if samples is None:
+    if samples is None and len(named) < len(given):
         missing = [name for name in given if name not in named]
         raise TypeError(f"{', '.join(missing)} missing; pass {', '.join(given)}, or samples=GroupedSamples(...)")
-    if named:
+    if samples is not None and named:
         raise TypeError(f"samples and {', '.join(named)} were both given; pass one or the other")
-    if not isinstance(samples, GroupedSamples):
+    if samples is not None and not isinstance(samples, GroupedSamples):
         raise TypeError(f"samples is {type(samples).__name__}, expected GroupedSamples(real=..., fake=..., ...)")
-    return samples
+    return samples is not None
 
 
 def _registered(description: str) -> Metric | None:

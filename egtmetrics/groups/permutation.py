@@ -101,14 +101,7 @@ def permutation_test(
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     rng = check_random_state(random_state)
     metrics = MetricSet(metric, random_state=int(rng.integers(2**32)), backend=backend, n_threads=n_threads)
-    samples = metrics.place(
-        GroupedSamples(
-            real=real,
-            fake=fake,
-            real_sensitive_features=real_sensitive_features,
-            fake_sensitive_features=fake_sensitive_features,
-        )
-    )
+    samples = metrics.group(real, fake, real_sensitive_features, fake_sensitive_features)
     check_groups(samples, "raise")
 
     def statistic(results: Results) -> float:

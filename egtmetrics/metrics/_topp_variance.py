@@ -1,4 +1,9 @@
-"""Scores of TopP&R on random parts of real and fake, all from one pass over the pairs of points."""
+"""The variance of TopP&R, from its scores on random halves and quarters of real and fake.
+
+A part has to estimate the same supports as the full sample. So each of P parts takes 1 / P of the neighbours for its
+bandwidth, and the confidence band of the full sample, corrected for how dense the part is. All parts are scored in a
+few passes over the pairs of points.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +29,12 @@ _BAND_REPLICATES = 200
 _THRESHOLD_DRAWS = 200
 _DENSE_SHARE = 0.2
 _BAND_EXPONENT = 0.4
-"""A band is as wide as the density is high where it is highest, to this power.
+"""The width of a band is proportional to this power of the density where that is highest.
 
-Its deviations are largest there, and that of a mean of K goes with the root of E K^2 - p^2, for small p with that of p.
-Bands of 60 to 200 samples in 8 and 24 dimensions gave .34 to .45, and .82 to .95 as the correlation with the mean
-density of the densest fifth; their own bootstrap is most of the rest.
+The largest deviations of a bootstrap are there. The deviation of a mean of K is proportional to the root of
+E K^2 - p^2, for small p to the root of p. Measured on bands of 60 to 200 samples in 8 and 24 dimensions: powers of .34
+to .45, and correlations of .82 to .95 with the mean density of the densest fifth. Most of the rest is the noise of
+their own bootstrap.
 """
 
 
@@ -42,9 +48,9 @@ def topp_variance(
     n_threads: int | None = None,
     n_quarterings: int = N_QUARTERINGS,
 ) -> ScoreCovariance | None:
-    """Covariances of precision, recall and f1 from random halves and quarters, thresholds and projections.
+    """Covariances of precision, recall and f1 over other samples, projections and bootstraps.
 
-    None under ``compatibility`` and for given bootstraps, whose rules this does not follow.
+    None where this does not follow the metric: under ``compatibility``, and for bootstraps that were given to it.
     """
     if result.compatibility is not None or not result.own_draws or not result.projections:
         return None
@@ -86,7 +92,7 @@ def topp_scores(
     result: TopPRResult,
     rng: np.random.Generator,
 ) -> tuple[list[Floats], Floats]:
-    """Scores of halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``, and of all under other thresholds ``(T, 3)``."""
+    """Scores of halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``, and of all rows under T other bands ``(T, 3)``."""
     h_x, h_y = evaluation.real_bandwidth, evaluation.fake_bandwidth
     c_x, c_y = evaluation.real_confidence_band, evaluation.fake_confidence_band
     x_bandwidths, y_bandwidths = _bandwidths(kernels, x, h_x), _bandwidths(kernels, y, h_y)
@@ -130,7 +136,7 @@ def _scores(own_x: Floats, at_x: Floats, own_y: Floats, at_y: Floats, x_band: Fl
 
 
 def _band_factors(densities: Floats) -> Floats:
-    """By what the confidence band of a sample like each part would differ from that of all, ``(P, C)``."""
+    """Ratio of the confidence band of a full sample like each part to that of all parts, ``(P, C)``."""
     n_dense = max(1, round(_DENSE_SHARE * densities.shape[1]))
     dense = np.log(np.partition(densities, -n_dense, axis=1)[:, -n_dense:].mean(axis=1))
     factors: Floats = np.exp(_BAND_EXPONENT * (dense - dense.mean()))
@@ -140,9 +146,10 @@ def _band_factors(densities: Floats) -> Floats:
 def _band_error(
     kernels: HostBackend, points: Features, bandwidth: float, result: TopPRResult, rng: np.random.Generator
 ) -> Floats:
-    """Logarithms of factors by which another bootstrap would change the confidence band, ``(T,)``.
+    """Logarithms of factors by which T other bootstraps would change the confidence band, ``(T,)``.
 
-    The quantile's error falls with the root of the number of replicates, so a few replicates tell that of many.
+    The error of the quantile falls with the root of the number of replicates. So it is measured at few replicates and
+    scaled to many.
     """
     n = points.shape[0]
     counts = rng.multinomial(n, np.full(n, 1.0 / n), size=_BAND_REPLICATES).T
@@ -155,7 +162,7 @@ def _band_error(
 
 
 def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float) -> Floats:
-    """Bandwidth of every part ``(4, C)``, from 1 / P of the neighbours for each of P parts; NaN for parts 2, 3 of 2."""
+    """Bandwidth of every part ``(4, C)``; NaN for parts 2 and 3 where the parts are halves."""
     n, d = sample.points.shape
     bandwidths = np.full((4, sample.parts.shape[1]), math.nan)
     if bandwidth == 0.0:
@@ -169,9 +176,10 @@ def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float) -> F
 
 
 def _densities(kernels: HostBackend, x: Subsamples, y: Subsamples, bandwidths: Floats) -> Floats:
-    """Density at each x of those y that share its part, under that part's bandwidth ``(n, C)``.
+    """Density at each x of those y that are in its part, with the bandwidth of that part, ``(n, C)``.
 
-    The logarithm is interpolated between two bandwidths in theirs; in it a density is nearly linear.
+    It is computed at the smallest and the largest bandwidth and interpolated between them on logarithmic scales, where
+    it is nearly linear.
     """
     n_pairs = x.pairs_of_halves.stop
     x_signs, y_signs = (1 - 2 * side.parts[:, :n_pairs].astype(np.int8) for side in (x, y))

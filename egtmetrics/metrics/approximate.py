@@ -26,7 +26,7 @@ from egtmetrics.results import MetricResult, setting
 Counts = NDArray[np.int64]
 
 _EXACT_BELOW = 200_000
-"""Rows of a set that an index would not save time for."""
+"""A set with fewer rows is searched in full, which is about as fast as an index."""
 _CELLS_PER_ROOT = 4
 _TRAINING_ROWS_PER_CELL = 64
 _TRAINING_ROUNDS = 5
@@ -52,7 +52,7 @@ class ApproximatePRDCResult(MetricResult):
     n_neighbors: int = setting()
     ties: Ties = setting()
     real_index: str = setting()
-    """The index of the real rows, as faiss names it: ``"IVF1265,Flat"`` has 1265 cells, ``"Flat"`` looks everywhere."""
+    """The index of the real rows, as faiss names it: ``"IVF1265,Flat"`` has 1265 cells, ``"Flat"`` none."""
     fake_index: str = setting()
     n_probes: int = setting()
     """Cells that were searched for each row, where there are as many."""
@@ -90,20 +90,20 @@ def approximate_precision_recall_density_coverage(
 ) -> ApproximatePRDCResult:
     r"""Estimate what :func:`precision_recall_density_coverage` would return, and say how far off that may be.
 
-    Each set is cut into cells by k-means (an inverted file, IVF). A row looks for neighbours in the ``n_probes`` cells
-    nearest to it, which gives radii that are never too small; then every fake row looks for the real rows of the
-    ``n_probes`` cells nearest to it, and only such pairs are tested for membership. Radii that are too large push the
-    scores up and pairs that are not looked at push them down, so the error has no known sign, and it is measured: c
-    rows of each set are drawn, and their memberships worked out exactly. With a_j the approximate and e_j the exact
-    contribution of row j, and S the rows drawn,
+    Each set is cut into cells by k-means (an inverted file, IVF). The neighbours of a row are searched in the
+    ``n_probes`` cells nearest to it only, so radii are never too small. Then each fake row is tested against the real
+    rows in the ``n_probes`` cells nearest to it, and against no others. Radii that are too large raise the scores and
+    pairs that are not tested lower them, so the sign of the error is unknown. Its size is measured: c rows of each set
+    are drawn and their memberships computed exactly. With a_j the approximate and e_j the exact contribution of row j,
+    and S the rows drawn,
 
     .. math::
 
         \text{score} = \frac1m \sum_j a_j + \frac1c \sum_{j \in S} (e_j - a_j),
 
-    cut to the range of the score. Without the cut this is unbiased over the draw of S, whatever the index missed; a
-    poor index costs a wider bound and not a wrong score. On data without any structure, where ``exact_radii`` is near
-    0, the bound is even wider than the c rows alone would give.
+    clipped to the range of the score. Without the clipping this is unbiased over the draw of S, whatever the index
+    missed: a poor index gives wider error bounds, not a wrong score. On data without any structure, where
+    ``exact_radii`` is near 0, the bounds are even wider than those that the c rows alone would give.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def approximate_precision_recall_density_coverage(
     n_neighbors, ties
         As in :func:`precision_recall_density_coverage`.
     n_cells
-        Cells of each set, at most its rows. None: 1 below 200,000 rows, where looking everywhere is about as fast, and
-        else four times the root of the number of rows.
+        Cells of each set, at most its number of rows. None means 1 below 200,000 rows, where a search of all rows is
+        about as fast, and four times the root of the number of rows from there on.
     n_probes
         Cells searched for each row. With at least ``n_cells`` of them for both sets the scores are the exact ones,
         every error is 0, and nothing is checked.
@@ -121,9 +121,9 @@ def approximate_precision_recall_density_coverage(
         c, 2 or more; a smaller set is checked in full. The errors fall with its root, and are 0 where all rows are
         checked.
     level
-        Confidence of each error bound by itself, over the draw of the checked rows.
+        Confidence of each error bound separately, over the draw of the checked rows.
     random_state
-        Of the checked rows and of k-means.
+        Seed or Generator for the checked rows and for k-means.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`. Features on a CUDA device stay there for the kernels. faiss gets
         copies of a few thousand rows at a time. It trains and searches on that device where its build for GPUs is
@@ -140,16 +140,16 @@ def approximate_precision_recall_density_coverage(
 
     Notes
     -----
-    The bounds are for the distance to the exact score *of these samples*; they say nothing of other samples, see
-    :meth:`egtmetrics.GenerativeMetricFrame.interval`. For precision, recall and coverage they hold at every sample
-    size: the numbers of rows with e = 1, a = 0 and with e = 0, a = 1 lie between exact hypergeometric limits, four of
-    them at a quarter of the error rate. For density, whose e - a has no known range, it is Student's interval, an
-    approximation that rare large errors can defeat. It is at least what rows of a kind that was never drawn may add
-    (upper hypergeometric limit) with the largest difference seen.
+    The bounds are for the distance to the exact score *of these samples*. They say nothing about other samples; for
+    those see :meth:`egtmetrics.GenerativeMetricFrame.interval`. For precision, recall and coverage they hold at every
+    sample size: the numbers of rows with e = 1, a = 0 and with e = 0, a = 1 lie between exact hypergeometric limits,
+    each of the four at a quarter of the error rate. For density, where e - a has no known range, the bound is that of
+    Student's interval, an approximation that fails where large errors are rare. It is at least as wide as if a kind of
+    row that was never drawn had the largest difference seen, in as many rows as the hypergeometric limit allows.
 
-    faiss trains the cells and proposes neighbours, in float32; distances that decide are the float64 ones of the
-    kernels, so ties count as in the exact metric. Results are the same for any number of threads, and depend on the
-    order of the rows, since rows are drawn by position. The index is trained on 64 rows a cell in 5 rounds.
+    faiss trains the cells and proposes neighbours in float32. The kernels compute the distances that decide in float64,
+    so ties count as in the exact metric. Results are the same for any number of threads. They depend on the order of
+    the rows, since rows are drawn by position. The index is trained on 64 rows a cell in 5 rounds.
 
     Time, with C cells and p probes: O((n + m) (C + p n / C) d) for the index, O(k c (n + m) d) for the check. Memory
     O((n + m) (d + p)). Measured times and errors: ``benchmarks/results/approximate.md``.
@@ -191,7 +191,7 @@ def approximate_precision_recall_density_coverage(
     real_rows, fake_rows = (np.sort(rng.choice(rows, min(n_checked, rows), replace=False)) for rows in (n, m))
     seeds = rng.integers(2**31, size=2)
     n_workers = n_threads or len(os.sched_getaffinity(0))
-    kernels_of_cells = select_backend(backend, n_threads=1, features=(real, fake))  # a cell is too small to share out
+    kernels_of_cells = select_backend(backend, n_threads=1, features=(real, fake))  # cells are too small for more
     with ThreadPoolExecutor(n_workers, initializer=_use_one_openmp_thread) as pool:
         real_index, fake_index = (
             _Index(kernels_of_cells, points, n_cells, n_probes, k, int(seed), pool) if n_probes < n_cells else None
@@ -259,7 +259,7 @@ def _use_one_openmp_thread() -> None:
 
 
 class _Index:
-    """The rows of one set in the cells of an inverted file, which faiss trains and searches.
+    """The rows of one set in the cells of an inverted file that faiss trains and searches.
 
     On the host, faiss and the kernels run in the threads of ``pool``, on blocks and cells that do not depend on their
     number. On a device, where one thread may call them at a time, they run in the calling thread.
@@ -275,7 +275,9 @@ class _Index:
         seed: int,
         pool: ThreadPoolExecutor,
     ) -> None:
-        with extra("approximate", f"cells of {len(points)} rows need faiss", otherwise="pass n_cells=1 to search all"):
+        with extra(
+            "approximate", f"cells of {len(points)} rows need faiss", otherwise="pass n_cells=1 to search all rows"
+        ):
             import faiss
             from faiss.contrib import ivf_tools
         n, d = points.shape
@@ -392,7 +394,7 @@ class _Index:
         return self._for_faiss(np.asarray(to_host(take_rows(points, rows)), dtype=np.float64))
 
     def _for_faiss(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Centred and scaled, for float32 keeps little of what is far from the origin."""
+        """Centre and scale: float32 has few digits left far from the origin."""
         scaled: NDArray[np.float64] = (rows - self._center) / self._scale
         return scaled.clip(-_FARTHEST, _FARTHEST).astype(np.float32)
 
@@ -410,7 +412,7 @@ def _nearest(kernels: Backend, points: Features, rows: Counts, among: Features, 
 
 
 class _Check(NamedTuple):
-    """Exact counts, of the checked rows only, and what they say of the radii in the index."""
+    """Exact counts of the checked rows, and how exact the radii in the index are."""
 
     counts: BallCounts
     exact_radii: float

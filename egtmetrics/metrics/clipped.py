@@ -131,7 +131,7 @@ def _saturation(counts: NDArray[np.int64], k: int) -> float:
 def _squared_median(sq_radii: NDArray[np.float64]) -> float:
     """Square of the median radius, equal to one of ``sq_radii`` to the last bit where the median is one of the radii.
 
-    A detour over roots would move points that lie exactly on that sphere to either side of it.
+    Taking the root and squaring it again would move points that lie exactly on that sphere to either side of it.
     """
     n = len(sq_radii)
     lower, upper = np.sort(sq_radii)[[(n - 1) // 2, n // 2]]

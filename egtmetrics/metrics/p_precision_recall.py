@@ -40,7 +40,7 @@ def p_precision_recall(
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> PPrecisionRecallResult:
-    r"""Mean probability that a point lies in the support of the other set, each ball counting the less the further.
+    r"""Mean probability that a point lies in the support of the other set, whose balls thin out from their centres.
 
     A real point x covers y with probability max(0, 1 - |x - y| / R_X), independently of the other real points, where
     R_X is ``radius_factor`` times the mean distance of a real point to its ``n_neighbors``-th nearest other one:

@@ -68,9 +68,9 @@ def topp_precision_recall(
     depend on the matrix, so several are drawn and the scores (f1 too) are averaged.
 
     By default the result does not depend on the order of the rows, and a set compared with itself scores exactly 1.
-    To this end the rows are sorted, and both bands draw from one stream: sets of one size draw the same positions.
-    The draws being independent of the data, each band keeps its distribution. One integer ``random_state`` gives the
-    same projections to every pair of sets with d features, so that groups are compared in one space.
+    To this end the rows are sorted and both bands draw from one stream, so sets of equal size draw the same positions.
+    The draws are independent of the data, so each band keeps its distribution. One integer ``random_state`` gives the
+    same projections for every pair of sets with d features, so that groups are compared in one space.
 
     Parameters
     ----------
@@ -98,8 +98,8 @@ def topp_precision_recall(
         compare scores of the two rules. Above 32 features the package ignores the seed, and so does this. Projections
         after the first continue its random streams.
     random_state : int, numpy.random.Generator or None
-        Under ``compatibility``, the integer s stands for ``numpy.random.seed(s)`` before a call of the package; the
-        others draw such an s.
+        Under ``compatibility``, an integer s has the effect of ``numpy.random.seed(s)`` before a call of the package; a
+        Generator or None draws such an s.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 
@@ -130,8 +130,9 @@ def topp_precision_recall(
     It is left out here, and bands are reported without it.
 
     Cost for each projection: O((n^2 + m^2) (d' + B) + n m d') time. Memory: 2 B max(n, m) bytes for the bootstrap, and
-    a sorted copy of each set after projection; no matrix of distances is held. Above 32 features, memory-mapped arrays
-    of float32 or float64, both sets of one, may be larger than memory: each projection reads them once, as they lie.
+    a sorted copy of each set after projection; no matrix of distances is held. The result keeps the projections, 256 d
+    bytes each, for its variance estimator. Above 32 features, memory-mapped arrays may be larger than memory if both
+    sets are float32 or both float64: each projection reads them once, in place.
 
     References
     ----------
@@ -295,9 +296,9 @@ def _points(
     order: NDArray[np.int64] | None,
     name: str,
 ) -> Features:
-    """Project, then sort: the features are read as they lie, and those of a file are never copied at full width.
+    """Project, then sort, so that features in a file are never copied at full width.
 
-    The projection of a row does not depend on its place. Equal rows stay equal, as they must: at h = 0 only equal
+    The projection of a row does not depend on its position. Equal rows stay equal, as they must: at h = 0 only equal
     points count.
     """
     if matrix is not None:
@@ -327,8 +328,8 @@ def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Com
 def _median_radius(kernels: Backend, points: Features, k: int) -> float:
     """Median over all rows of the distance to the k-th neighbour.
 
-    Most radii need not be worked out. Those of a few rows give a range which holds the median but for a chance of
-    6e-5; should it not, all radii are worked out.
+    Most radii need not be computed: those of a few rows give a range that contains the median, except with probability
+    6e-5. Where it does not, all radii are computed.
     """
     n = points.shape[0]
     sample = take_rows(points, np.arange(0, n, max(1, n // _RADIUS_SAMPLE)))
@@ -366,7 +367,7 @@ def _draw_blocks(draw: Callable[..., Any], n_rows: int, n_bootstrap: int) -> Ite
 
 
 def _count_draws(blocks: _IndexBlocks, n_rows: int, n_bootstrap: int) -> NDArray[np.uint16]:
-    """How often each replicate drew each row, ``(n_rows, n_bootstrap)``."""
+    """Count how often each replicate drew each row, ``(n_rows, n_bootstrap)``."""
     counts = np.empty((n_rows, n_bootstrap), dtype=np.uint16)
     start = 0
     for block in blocks:

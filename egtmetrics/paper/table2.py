@@ -30,12 +30,13 @@ from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences import mauve
 from egtmetrics.encoders import TextEncoder
-from egtmetrics.oracles import ABSTAINED, GroupOracle, NameOracle, call_oracle
+from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
-from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.biographies import ABSTAINED, GROUPS, Biographies
+from egtmetrics.paper.causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
 from egtmetrics.paper.configurations import read_tables
-from egtmetrics.training.causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
-from egtmetrics.training.generation import Sampling, generate_texts
+from egtmetrics.paper.generation import Sampling, generate_texts
+from egtmetrics.paper.prompts import ANSWER_START, messages
 from egtmetrics.training.language import losses_of_texts, train_language_model
 from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from egtmetrics.training.prompts import PromptedTexts, tokenise
@@ -358,10 +359,10 @@ class _Stage:
             learning_rate=settings.learning_rate,
             checkpoint=self.folder / f"{method}.pt",
             checkpoint_every=10,
-            log=self.folder / f"{method}-log.csv",
             random_state=seed_of(self.seed, "order"),  # the same batches for every method, which compare in pairs
             progress=self.progress,
         )
+        write_whole(self.folder / f"{method}-log.csv", run.log.to_csv(index=False))
         done = {"n_seen": run.n_samples_seen, "n_truncated": rows.n_truncated, "n_skipped": run.n_skipped}
         if not (self.folder / f"{method}-adapter").exists():
             save_adapter(model, self.folder / f"{method}-adapter")
@@ -379,8 +380,8 @@ class _Stage:
         return losses[method]()
 
     def _tokenise(self, method: str, tokenizer: Any, texts: Biographies) -> PromptedTexts:
-        names = [GROUPS[group] for group in texts.groups] if method == CONDITIONAL else None
-        return tokenise(tokenizer, texts.texts, texts.groups, attributes=names)
+        prompts = [messages(GROUPS[group] if method == CONDITIONAL else None) for group in texts.groups]
+        return tokenise(tokenizer, prompts, [ANSWER_START + text for text in texts.texts], texts.groups)
 
     def losses(self, method: str, model: _Model) -> list[dict[str, Any]]:
         """Mean loss of each group's held-out texts, the same texts for all methods."""
@@ -415,7 +416,7 @@ class _Stage:
                 progress=self.progress,
             )
             texts += batch.texts
-            groups += call_oracle(self.oracle, batch.texts, size).tolist()
+            groups += group_indices(self.oracle(batch.texts), GROUPS, n=size).tolist()
             asked += names
             for what in counts:
                 counts[what] += getattr(batch, what)
@@ -444,7 +445,7 @@ class _Stage:
             row |= self.cached(f"{method}-training", dict)
         if known.any():
             real, generated = names[self.biographies.groups], names[groups[known]]
-            row |= {"mgo": mgo(real, generated), "ego": ego(generated, real_sensitive_features=real)}
+            row |= {"mgo": mgo(real, generated), "ego": ego(real, generated)}
         if method == CONDITIONAL and known.any():
             row["obeyed"] = float(np.mean(names[groups[known]] == np.array(draws["asked"])[known]))
         if counts.min() >= self.settings.n_per_group:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import comb
 
-from egtmetrics import GenerativeMetricFrame, precision_recall_density_coverage
+from egtmetrics import GenerativeMetricFrame
 from egtmetrics.metrics.approximate import (
     ApproximatePRDCResult,
     _chance_of_at_most,
@@ -28,6 +28,7 @@ from egtmetrics.metrics.approximate import (
     _use_one_openmp_thread,
     approximate_precision_recall_density_coverage,
 )
+from egtmetrics.metrics.prdc import precision_recall_density_coverage
 from egtmetrics.ops import select_backend
 from tests.strategies import invalid_features, lattice_pairs
 
@@ -310,7 +311,7 @@ def test_what_notebooks_show_names_the_error() -> None:
         *normal_pair(200, 200, 3), n_cells=10, n_probes=2, random_state=0
     )
     shown = result._repr_html_()
-    assert "ApproximatePRDCResult, 200 real and 200 fake samples" in shown
+    assert "ApproximatePRDCResult: 200 real and 200 fake samples" in shown
     assert "Largest error at level 0.95: precision 0, recall 0, density 0, coverage 0; index IVF10,Flat" in shown
 
 

@@ -11,24 +11,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from egtmetrics import (
-    GenerativeMetricFrame,
+from egtmetrics import GenerativeMetricFrame
+from egtmetrics._order import canonical_order
+from egtmetrics._validation import check_features, check_real_fake
+from egtmetrics.divergences import knn_f_divergence, knn_ratio_f_divergence, quantized_f_divergence
+from egtmetrics.divergences.estimates import DivergenceEstimateWarning
+from egtmetrics.metrics import (
     clipped_density_coverage,
     frechet_distance,
     improved_precision_recall,
-    knn_f_divergence,
-    knn_ratio_f_divergence,
-    match_sizes,
     p_precision_recall,
     precision_recall_cover,
     precision_recall_density_coverage,
-    quantized_f_divergence,
     topp_precision_recall,
 )
-from egtmetrics._order import canonical_order
-from egtmetrics._validation import check_features, check_real_fake
-from egtmetrics.divergences.estimates import DivergenceEstimateWarning
 from egtmetrics.ops import _device
+from egtmetrics.samples import GroupedSamples
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -216,8 +214,9 @@ def test_matched_sizes_stay_on_the_device() -> None:
         "real_sensitive_features": np.arange(len(real)) % 3,
         "fake_sensitive_features": np.arange(len(fake)) // 5 % 3,
     }
-    matched = match_sizes(*on_device(real, fake), random_state=0, **groups)
-    expected = match_sizes(real, fake, random_state=0, **groups)
+    tensors = on_device(real, fake)
+    matched = GroupedSamples(real=tensors[0], fake=tensors[1], **groups).matched(random_state=0)
+    expected = GroupedSamples(real=real, fake=fake, **groups).matched(random_state=0)
     assert isinstance(matched.real, torch.Tensor)
     np.testing.assert_array_equal(matched.real, expected.real)
     np.testing.assert_array_equal(matched.fake, expected.fake)

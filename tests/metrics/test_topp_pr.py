@@ -14,7 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, _count_draws, _torch_normal, topp_precision_recall
+from egtmetrics.metrics import TopPREvaluation, TopPRResult, topp_precision_recall
+from egtmetrics.metrics.topp_pr import _count_draws, _torch_normal
 from tests._golden import GOLDEN_NAMES, load
 from tests.strategies import similarities, tied_points
 

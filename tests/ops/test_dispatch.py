@@ -111,27 +111,38 @@ def test_memory_stays_far_below_the_distance_matrix() -> None:
 
 
 INTERRUPTED = """
-import time
+import signal, time
 import numpy as np
 from egtmetrics.ops import select_backend
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with the signal ignored
 x = np.random.default_rng(0).normal(size=(200_000, 512)).astype(np.float32)
-print("started", flush=True)
+backend = select_backend("cpu", n_threads=1)
 try:
-    select_backend("cpu").kth_neighbor(x, n_neighbors=5)
+    print("started", time.process_time(), flush=True)
+    backend.kth_neighbor(x, n_neighbors=5)
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print("interrupted", time.process_time(), flush=True)
 """
 
 
+def processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_ctrl_c_is_honoured_within_a_second() -> None:
+    """A second of the process's own time, which other processes do not stretch."""
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        time.sleep(1.0)  # well into a computation of minutes
-        sent = time.monotonic()
+        word, started = process.stdout.readline().split()
+        assert word == "started"
+        while processor_seconds(process.pid) < float(started) + 0.5:  # well into a computation of minutes
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - sent < 1.0
+        sent = processor_seconds(process.pid)
+        word, interrupted = process.stdout.readline().split()
+        assert word == "interrupted"
+        assert float(interrupted) - sent < 1.0
 
 
 def test_the_gil_is_released() -> None:

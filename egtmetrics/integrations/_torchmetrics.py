@@ -1,9 +1,9 @@
-"""The stream as a torchmetrics ``Metric``, whose states torchmetrics moves between devices and gathers over ranks."""
+"""Scores by group as a torchmetrics ``Metric``, which torchmetrics moves between devices and gathers from ranks."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,10 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from egtmetrics._validation import check_features
 from egtmetrics.groups import GenerativeMetricFrame
-from egtmetrics.groups._evaluation import Metric as ScoreFunction
-from egtmetrics.groups._evaluation import MissingGroups
+from egtmetrics.groups._evaluation import Metrics, MissingGroups
+from egtmetrics.groups.flat import flat_scores
 from egtmetrics.ops import BackendName, common_device
-from egtmetrics.streaming.scores import flat_scores
-from egtmetrics.streaming.stream import GenerativeMetricStream
+from egtmetrics.streaming import GenerativeMetricStream
 
 
 class GroupMetric(Metric):  # type: ignore[misc]
@@ -28,10 +27,10 @@ class GroupMetric(Metric):  # type: ignore[misc]
     ----------
     metrics, missing_groups, backend, n_threads
         As for :class:`egtmetrics.GenerativeMetricFrame`.
+    group_names
+        Names of the groups 0, 1, ..., which the scores go by.
     random_state
         An integer, so that all ranks compute the same.
-    group_names
-        Names of the groups 0, 1, ...; None calls them by their numbers.
     reset_real_features
         False keeps the real samples at ``reset``, as in torchmetrics' own FID.
     kwargs
@@ -39,21 +38,25 @@ class GroupMetric(Metric):  # type: ignore[misc]
 
     Notes
     -----
-    Features are kept on the metric's device in its dtype, float32 unless ``set_dtype`` says otherwise, all of them:
-    for bounded memory see ``max_samples`` and ``spill`` of :class:`egtmetrics.streaming.GenerativeMetricStream`. Labels
-    are integers, since torch gathers nothing else. ``forward`` adds the batch and returns None: groups of a batch have
-    no score worth a number. The result is the same for every way to deal the rows out to ranks; a rank may have none.
+    All features are kept on the metric's device, as float32 unless ``set_dtype`` says otherwise; for bounded memory see
+    ``max_samples`` and ``spill`` of :class:`egtmetrics.GenerativeMetricStream`. ``update`` takes groups as integers,
+    since torch gathers nothing else. ``forward`` adds the batch and returns None: the few samples of a batch have no
+    meaningful score. The result does not depend on which rank has which rows; a rank may have none.
 
     Examples
     --------
-    >>> from egtmetrics import frechet_distance
-    >>> metric = GroupMetric(frechet_distance, group_names=["f", "m"])
+    >>> metric = GroupMetric("fid", group_names=["f", "m"])
     >>> groups = torch.tensor([0, 0, 1, 1])
     >>> metric.update(torch.tensor([[0.0], [2.0], [0.0], [2.0]]), real=True, groups=groups)
     >>> metric.update(torch.tensor([[1.0], [3.0], [0.0], [2.0]]), real=False, groups=groups)
-    >>> {name: round(float(value), 6) for name, value in metric.compute().items() if name.startswith("frechet")}
-    {'frechet_distance/overall': 0.268576, 'frechet_distance/f': 1.0, 'frechet_distance/m': 0.0, \
-'frechet_distance/delta_fid': 1.0}
+    >>> scores = metric.compute()
+    >>> for name in ("fid/overall", "fid/f", "fid/m", "fid/worst", "fid/delta_fid"):
+    ...     print(name, round(float(scores[name]), 6))
+    fid/overall 0.268576
+    fid/f 1.0
+    fid/m 0.0
+    fid/worst 1.0
+    fid/delta_fid 1.0
     """
 
     n_features: Tensor
@@ -65,10 +68,10 @@ class GroupMetric(Metric):  # type: ignore[misc]
 
     def __init__(
         self,
-        metrics: ScoreFunction | Mapping[str, ScoreFunction],
+        metrics: Metrics,
         *,
+        group_names: Sequence[str],
         random_state: int = 0,
-        group_names: Sequence[str] | None = None,
         missing_groups: MissingGroups = "raise",
         backend: BackendName = "auto",
         n_threads: int | None = None,
@@ -84,11 +87,13 @@ class GroupMetric(Metric):  # type: ignore[misc]
             backend=backend,
             n_threads=n_threads,
         )
-        self._new_stream()  # complains about the arguments now
-        self.group_names = None if group_names is None else list(group_names)
+        self._new_stream()  # raises now if an argument is invalid
+        self.group_names = list(group_names)
+        if len(set(self.group_names)) < len(self.group_names):
+            raise ValueError(f"group_names={self.group_names} has a name twice; give every group a name of its own")
         self.reset_real_features = reset_real_features
         for side in ("real", "fake"):
-            # flat, so that a rank without rows, which knows no d, can gather with the others
+            # flat, so that a rank without rows, which does not know d, can take part in gathering
             self.add_state(f"{side}_values", default=[], dist_reduce_fx="cat")
             self.add_state(f"{side}_groups", default=[], dist_reduce_fx="cat")
         self.add_state("n_features", default=torch.zeros(1, dtype=torch.long), dist_reduce_fx="cat")
@@ -100,13 +105,15 @@ class GroupMetric(Metric):  # type: ignore[misc]
         if groups.is_floating_point() or groups.is_complex() or tuple(groups.shape) != (len(checked),):
             raise ValueError(
                 f"groups has shape {tuple(groups.shape)} and dtype {groups.dtype} for {len(checked)} samples, expected "
-                "one integer each; pass the number of the group, or -1 for none"
+                "one integer per sample; pass the number of its group in group_names, or -1 for none"
             )
-        n_groups = None if self.group_names is None else len(self.group_names)
+        n_groups = len(self.group_names)
         low, high = (int(value) for value in groups.aminmax())
-        if low < -1 or (n_groups is not None and high >= n_groups):
-            highest = "" if n_groups is None else f" to {n_groups - 1}, as group_names has {n_groups} names"
-            raise ValueError(f"groups holds {low} to {high}, expected -1 (no group), 0{highest}; correct the numbers")
+        if low < -1 or high >= n_groups:
+            raise ValueError(
+                f"groups has numbers from {low} to {high}, expected 0 to {n_groups - 1}, as group_names has {n_groups} "
+                "names, or -1 for no group; correct the numbers"
+            )
         d = int(self.n_features.max())
         if d and d != checked.shape[1]:
             raise ValueError(
@@ -120,40 +127,39 @@ class GroupMetric(Metric):  # type: ignore[misc]
         getattr(self, f"{side}_groups").append(groups.to(self.device, torch.long, copy=True))
 
     def compute(self) -> dict[str, Tensor]:
-        """Return :func:`egtmetrics.streaming.flat_scores` of the frame, as tensors on the metric's device."""
+        """Return :func:`egtmetrics.flat_scores` of the frame, as tensors on the metric's device."""
         return {name: torch.tensor(value, device=self.device) for name, value in flat_scores(self.frame()).items()}
 
     def frame(self) -> GenerativeMetricFrame:
-        """Return the frame over the states as they are: of this rank, unless inside ``sync_context``."""
+        """Return the frame of the samples of this rank; inside ``sync_context``, of all ranks."""
         sizes = sorted({int(d) for d in self.n_features.flatten()} - {0})
         if len(sizes) > 1:
-            raise ValueError(f"the ranks hold features of {sizes} columns; use one encoder on all of them")
+            raise ValueError(f"the ranks have different numbers of features: {sizes}; use one encoder on all ranks")
         stream = self._new_stream()
         for side in ("real", "fake"):
             values, groups = getattr(self, f"{side}_values"), getattr(self, f"{side}_groups")
-            if not sum(part.numel() for part in values):  # a list of tensors, or once gathered one tensor
+            if not sum(part.numel() for part in values):  # a list of tensors, or one tensor after gathering
                 continue
             ids = dim_zero_cat(groups).long().tolist()
-            names = self.group_names
-            labels = [None if i < 0 else i if names is None else names[i] for i in ids]
+            labels = [None if i < 0 else self.group_names[i] for i in ids]
             stream.update(dim_zero_cat(values).reshape(-1, sizes[0]), real=side == "real", sensitive_features=labels)
         return stream.compute()
 
     def forward(self, *args: Any, **kwargs: Any) -> None:
-        """Add a batch; there is no value for a batch alone."""
+        """Add a batch, as ``update`` does."""
         self.update(*args, **kwargs)
 
     def reset(self) -> None:
         """Forget all samples, or with ``reset_real_features=False`` the fake ones."""
         values, groups, n_features = list(self.real_values), list(self.real_groups), self.n_features
-        super().reset()  # empties the lists in place
+        super().reset()  # which empties the lists in place
         if values and not self.reset_real_features:
             self.real_values, self.real_groups, self.n_features = values, groups, n_features
 
     def _sync_dist(
         self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
     ) -> None:
-        """Give the states one dtype on all ranks, those of a rank without rows too, before they are gathered."""
+        """Bring the states to one dtype on all ranks, also on one without rows, before torchmetrics gathers them."""
         for side in ("real", "fake"):
             for state, dtype in ((f"{side}_values", self.dtype), (f"{side}_groups", torch.long)):
                 parts = getattr(self, state)

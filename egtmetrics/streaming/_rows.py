@@ -1,4 +1,4 @@
-"""The rows of one group on one side, as they come in: all of them, or a uniform sample of bounded size."""
+"""The rows of one group on one side in memory: all of them, or a uniform sample of bounded size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 
 def priorities(rows: NDArray[Any], *, first: int, key: str) -> NDArray[np.uint64]:
-    """Draw one 64-bit number for every row, a keyed hash of the row and of its position in its group.
+    """Draw a 64-bit number for every row: a keyed hash of its values and of its position in the group.
 
-    ``first`` is the position of the first row. Without the position, copies of one row would be kept or dropped
-    together; without the row, so would the rows at equal positions of two streams that are merged.
+    ``first`` is the position of the first row. Without the position, equal rows would be kept or dropped together;
+    without the values, rows at equal positions of two merged streams would.
     """
     keyed = hashlib.blake2b(digest_size=8, key=hashlib.blake2b(key.encode()).digest())
     drawn = np.empty(len(rows), dtype=np.uint64)
@@ -25,12 +25,12 @@ def priorities(rows: NDArray[Any], *, first: int, key: str) -> NDArray[np.uint64
     return drawn
 
 
-class Collected:
-    """Rows that were seen. With a ``limit``, those of the smallest priorities only.
+class Rows:
+    """Rows that were seen; with a ``limit`` only those of the smallest priorities.
 
-    Which rows have the smallest priorities depends on neither the order nor the bundling in which they came, so two
-    of these can be merged in any order. Rows beyond the limit are dropped when there are as many again, which keeps
-    the cost of a row constant and the memory below twice the limit.
+    Which rows those are does not depend on the order of the rows or on how they were batched, so two samples can be
+    merged in either order. Rows above the limit are dropped once there are as many of them as the limit: the cost of a
+    row is constant and memory stays below twice the limit.
     """
 
     def __init__(self, limit: int | None) -> None:
@@ -42,7 +42,7 @@ class Collected:
         self._largest = np.iinfo(np.uint64).max
 
     def add(self, rows: NDArray[Any], drawn: NDArray[np.uint64], *, n_seen: int) -> None:
-        """Add rows, which must not change afterwards, and what was drawn for them; ``n_seen`` rows stand behind."""
+        """Add rows, which must not change afterwards, and their priorities; they were kept of ``n_seen`` rows."""
         self.n_seen += n_seen
         if self.limit is not None:
             candidates = drawn <= self._largest
@@ -55,7 +55,7 @@ class Collected:
         if self.limit is not None and self._n_held >= 2 * self.limit:
             self.kept()
 
-    def merge(self, other: Collected) -> None:
+    def merge(self, other: Rows) -> None:
         """Add the rows of another."""
         rows, drawn = other.kept()
         self.add(rows, drawn, n_seen=other.n_seen)
@@ -66,7 +66,7 @@ class Collected:
         return self.limit is not None and self.n_seen > self.limit
 
     def kept(self) -> tuple[NDArray[Any], NDArray[np.uint64]]:
-        """Return the rows and what was drawn for them."""
+        """Return the rows and their priorities."""
         if len(self._blocks) > 1:
             self._blocks, self._drawn = [np.concatenate(self._blocks)], [np.concatenate(self._drawn)]
         rows, drawn = self._blocks[0], self._drawn[0]

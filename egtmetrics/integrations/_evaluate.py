@@ -1,33 +1,34 @@
-"""The stream as an ``evaluate.Metric`` of Hugging Face."""
+"""Scores by group as an ``evaluate.Metric`` of Hugging Face."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import datasets
 import evaluate
 import numpy as np
 
-from egtmetrics.groups._evaluation import Metric, MissingGroups
+from egtmetrics.groups._evaluation import Metrics, MissingGroups
+from egtmetrics.groups.flat import flat_scores
 from egtmetrics.ops import BackendName
-from egtmetrics.streaming.scores import flat_scores
-from egtmetrics.streaming.stream import GenerativeMetricStream
+from egtmetrics.streaming import GenerativeMetricStream
 
 
 class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
     """Scores and disparities by group, as an ``evaluate.Metric`` with ``add``, ``add_batch`` and ``compute``.
 
-    Batches have three columns instead of predictions and references, which would have to come in pairs: ``features``
-    (one list of numbers per row, kept as float32), ``real`` (whether the row is a real sample) and ``group`` (text;
-    the empty text means no group). ``evaluate`` keeps them in a file. ``compute`` returns
-    :func:`egtmetrics.streaming.flat_scores`.
+    Batches have three columns: ``features`` (one list of numbers per row, kept as float32), ``real`` (whether the row
+    is a real sample) and ``group`` (text; the empty text means no group). Predictions and references would have to come
+    in pairs, which real and generated samples do not. ``evaluate`` keeps the rows in a file. ``compute`` returns
+    :func:`egtmetrics.flat_scores`.
 
     Parameters
     ----------
-    metrics, random_state, missing_groups, backend, n_threads
+    metrics, missing_groups, backend, n_threads
         As for :class:`egtmetrics.GenerativeMetricFrame`.
+    random_state
+        An integer, so that all processes compute the same.
     kwargs
         For ``evaluate.Metric``, for example ``cache_dir``, ``num_process`` and ``process_id``.
 
@@ -35,7 +36,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
     --------
     ::
 
-        module = GroupEvaluationModule({"fid": frechet_distance})
+        module = GroupEvaluationModule("fid")
         module.add_batch(features=real, real=[True] * len(real), group=real_labels)
         module.add_batch(features=fake, real=[False] * len(fake), group=fake_labels)
         module.compute()  # {"fid/overall": ..., "fid/f": ..., ...}
@@ -43,7 +44,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
 
     def __init__(
         self,
-        metrics: Metric | Mapping[str, Metric],
+        metrics: Metrics,
         *,
         random_state: int = 0,
         missing_groups: MissingGroups = "raise",
@@ -59,7 +60,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
             backend=backend,
             n_threads=n_threads,
         )
-        self._new_stream()  # complains about the arguments now
+        self._new_stream()  # raises now if an argument is invalid
         super().__init__(**kwargs)
 
     def _info(self) -> evaluate.MetricInfo:

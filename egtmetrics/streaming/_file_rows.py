@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.streaming._collected import Collected
+from egtmetrics.streaming._rows import Rows
 
 BLOCK_BYTES = 1 << 24
 
 
-class Spilled(Collected):
-    """Rows in a file of a folder; it never has a name there, so the system removes it when nobody holds it any more.
+class FileRows(Rows):
+    """Rows in a file without a name, which the system deletes when nothing refers to it any more.
 
-    It is written by system calls and only read through its mapping: where the disk is full, a write to a mapping would
-    end the process. What lies behind the ``n_seen`` rows is left from a write that failed, and written over.
+    The file is written with system calls and mapped for reading only: on a full disk, writing to a mapping would kill
+    the process. What a failed write leaves behind the first ``n_seen`` rows is overwritten.
     """
 
     def __init__(self, folder: str) -> None:
@@ -29,13 +30,21 @@ class Spilled(Collected):
         self._dtype: Any = None
         self._width = 0
 
+    @classmethod
+    def of(cls, blocks: Iterable[NDArray[Any]], folder: str) -> NDArray[Any]:
+        """Write blocks of rows into one file, and return them as one memory-mapped array."""
+        written = cls(folder)
+        for rows in blocks:
+            written.add(rows, _NOT_DRAWN, n_seen=len(rows))
+        return written._mapped()
+
     def _open(self) -> Any:
         file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115
         weakref.finalize(self, file.close)
         return file
 
     def add(self, rows: NDArray[Any], drawn: NDArray[np.uint64], *, n_seen: int) -> None:
-        """Append rows; all are float64 from the first on that is."""
+        """Append rows. The first float64 rows make all of them float64."""
         if self.n_seen == 0:
             self._dtype, self._width = rows.dtype, rows.shape[1]
         elif self._dtype.itemsize < rows.dtype.itemsize:
@@ -81,24 +90,16 @@ class Spilled(Collected):
         return {"folder": self._folder, "rows": rows}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Spilled.__init__(self, state["folder"])
+        FileRows.__init__(self, state["folder"])
         if state["rows"] is not None:
-            self.add(state["rows"], np.empty(0, np.uint64), n_seen=len(state["rows"]))
+            self.add(state["rows"], _NOT_DRAWN, n_seen=len(state["rows"]))
 
 
-def rows_in_file(parts: list[NDArray[Any]], folder: str) -> NDArray[Any]:
-    """Put the rows of all parts under each other in a file, and map it."""
-    together = Spilled(folder)
-    for rows in parts:
-        together.add(rows, np.empty(0, np.uint64), n_seen=len(rows))
-    return together._mapped()
+_NOT_DRAWN = np.empty(0, np.uint64)
+"""In place of priorities, which rows in a file do not have."""
 
 
 def reordered_in_file(rows: NDArray[Any], order: NDArray[np.int64], folder: str) -> NDArray[Any]:
-    """Bring rows into another order, in another file, and map it."""
-    ordered = Spilled(folder)
+    """Bring rows into another order, in another file, a block at a time."""
     step = max(1, BLOCK_BYTES // rows[:1].nbytes)
-    for start in range(0, len(rows), step):
-        block = rows[order[start : start + step]]
-        ordered.add(block, np.empty(0, np.uint64), n_seen=len(block))
-    return ordered._mapped()
+    return FileRows.of((rows[order[start : start + step]] for start in range(0, len(rows), step)), folder)

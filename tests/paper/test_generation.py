@@ -13,7 +13,8 @@ from torch import Tensor
 
 pytest.importorskip("transformers")
 
-from egtmetrics.training.generation import GeneratedTexts, Sampling, _reserve, generate_texts
+from egtmetrics.paper.generation import GeneratedTexts, Sampling, _reserve, generate_texts
+from egtmetrics.paper.prompts import messages
 from egtmetrics.training.language import prompt_states
 from egtmetrics.training.prompts import prompt_tokens
 from tests.training import _tiny
@@ -53,7 +54,7 @@ def test_cold_answers_are_those_of_a_greedy_search(make: Any, tmp_path: Path) ->
         tmp_path / "t.jsonl", model, attributes=attributes, sampling=Sampling(temperature=1e-6, max_new_tokens=20)
     )
     for attribute, text, n_tokens in zip(attributes, made.texts, made.n_tokens, strict=True):
-        prompt = torch.tensor([prompt_tokens(TOKENIZER, attribute)])
+        prompt = torch.tensor([prompt_tokens(TOKENIZER, messages(attribute))])
         expected = model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=20, pad_token_id=0
         )[0, prompt.shape[1] :].tolist()
@@ -73,7 +74,7 @@ def test_sampled_answers_follow_the_probabilities_of_their_prefixes(make: Any, t
     sampling = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=15)
     generate_texts(model, tokenizer, [None] * 8, path=tmp_path / "t", sampling=sampling, batch_size=8, random_state=3)
     assert len({len(tokens) for tokens in seen}) > 2
-    prompt = prompt_tokens(TOKENIZER)
+    prompt = prompt_tokens(TOKENIZER, messages())
     for row, answer in enumerate(seen):
         uniforms = np.random.default_rng([3, row]).random(15)
         logits = model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].double() / 0.7
@@ -262,7 +263,7 @@ def test_a_model_without_an_end_is_refused(tmp_path: Path) -> None:
 
 def test_the_states_of_a_batch_are_not_copied_for_every_token() -> None:
     model = build()
-    states = prompt_states(model, torch.tensor([prompt_tokens(TOKENIZER)])).cache
+    states = prompt_states(model, torch.tensor([prompt_tokens(TOKENIZER, messages())])).cache
     states.batch_repeat_interleave(3)
     _reserve(states, 4)
     places = [layer.keys.data_ptr() for layer in states.layers]
@@ -270,4 +271,4 @@ def test_the_states_of_a_batch_are_not_copied_for_every_token() -> None:
         for _ in range(4):
             model(input_ids=torch.ones(3, 1, dtype=torch.long), cache=states, use_cache=True)
     assert [layer.keys.data_ptr() for layer in states.layers] == places
-    assert states.get_seq_length() == len(prompt_tokens(TOKENIZER)) + 4
+    assert states.get_seq_length() == len(prompt_tokens(TOKENIZER, messages())) + 4

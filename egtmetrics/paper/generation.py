@@ -23,11 +23,10 @@ from tqdm.auto import tqdm
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
-
-from .causal_lm import describe_adapters, device_of
-from .language import evaluating, halve, prompt_states
-from .loop import fingerprint
-from .prompts import ANSWER_START, prompt_tokens
+from egtmetrics.paper.prompts import ANSWER_START, messages
+from egtmetrics.training.language import describe_adapters, device_of, evaluating, halve, prompt_states
+from egtmetrics.training.prompts import prompt_tokens
+from egtmetrics.training.resumable import fingerprint
 
 _HEADING = ANSWER_START.strip()
 
@@ -126,8 +125,8 @@ def generate_texts(
 
     Examples
     --------
-    >>> from egtmetrics.training.generation import Sampling, generate_texts
-    >>> from egtmetrics.training.causal_lm import load_causal_lm, packaged_model
+    >>> from egtmetrics.paper.generation import Sampling, generate_texts
+    >>> from egtmetrics.paper.causal_lm import load_causal_lm, packaged_model
     >>> model, tokenizer = load_causal_lm(packaged_model())  # doctest: +SKIP
     >>> made = generate_texts(model, tokenizer, ["female"] * 100, path="women.jsonl")  # doctest: +SKIP
     >>> Sampling(temperature=0.0)
@@ -140,7 +139,7 @@ def generate_texts(
     given = list(attributes)
     if isinstance(attributes, str) or not all(a is None or isinstance(a, str) for a in given) or not given:
         raise ValueError("attributes is no sequence of one attribute or None per text; pass for example [None] * 100")
-    prompts = {attribute: prompt_tokens(tokenizer, attribute) for attribute in dict.fromkeys(given)}
+    prompts = {attribute: prompt_tokens(tokenizer, messages(attribute)) for attribute in dict.fromkeys(given)}
     batches = [
         rows[start : start + batch_size]
         for attribute in prompts

@@ -1,4 +1,4 @@
-"""One stream out of those of several processes."""
+"""Merge the streams of several processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from egtmetrics.streaming.stream import GenerativeMetricStream
 
 
 def merge_ranks(stream: GenerativeMetricStream) -> None:
-    """Make the stream of every rank hold what the streams of all ranks have seen.
+    """Give the stream of every rank all the rows that any rank has seen.
 
-    All ranks have to call this, with ``torch.distributed`` started. Every rank then holds all rows (or, with
-    ``max_samples``, one sample of them) and computes the same frame. Real samples that every rank has seen count once
-    for each.
+    Call it on all ranks, after ``torch.distributed.init_process_group``. Every rank then holds all rows (with
+    ``max_samples``, one sample of them) and computes the same frame. Real samples that several ranks have seen count
+    several times.
 
     Raises
     ------

