@@ -290,7 +290,7 @@ def test_command_without_torch_names_the_extra(
     assert main([*COMMAND, "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("egtmetrics: error: ")
-    assert "pip install egtmetrics[training]" in line
+    assert "pip install 'egtmetrics[training]'" in line
     assert not (tmp_path / "out").exists()
 
 
