@@ -94,8 +94,8 @@ def _add_table1(what: Commands) -> None:
     )
     table1.add_argument(
         "--config",
-        metavar="NAME",
-        help="with --scale paper: ffhq64-vp, ffhq64-ve or a TOML file like those (default: ffhq64-vp)",
+        choices=("ffhq64-vp", "ffhq64-ve"),
+        help="with --scale paper: which of its models (default: ffhq64-vp)",
     )
     table1.add_argument(
         "--steps",
@@ -150,9 +150,8 @@ def _add_table2(what: Commands) -> None:
     )
     size.add_argument(
         "--config",
-        metavar="NAME",
-        help="settings from a TOML file, or by name: llama-3.2-1b, llama-3.2-3b, gemma-3-4b-pt, gemma-3-4b-it, which "
-        "are the paper's",
+        choices=("llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"),
+        help="the paper's settings for one of its models",
     )
     table2.add_argument(
         "--model",
@@ -237,8 +236,9 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     from egtmetrics.paper import datasets, table1
 
     if args.scale == "paper":
-        given = {} if args.steps is None else {"n_steps": args.steps}
-        settings = table1.paper_settings(args.config or "ffhq64-vp", **given)
+        settings = table1.PAPER[args.config or "ffhq64-vp"]
+        if args.steps is not None:
+            settings = dataclasses.replace(settings, pretrain_steps=args.steps, finetune_steps=args.steps)
     else:
         full, quick = {"digits": (table1.FULL, table1.QUICK), "emoji": (table1.EMOJI_FULL, table1.EMOJI_QUICK)}[name]
         settings = quick if args.quick else full
@@ -279,9 +279,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
     import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
     from egtmetrics.paper import biographies, table2
 
-    settings = table2.QUICK if args.quick else table2.FULL
-    if args.config is not None:
-        settings = table2.read_table2_settings(args.config)
+    settings = table2.PAPER.get(args.config, table2.QUICK if args.quick else table2.FULL)
     chosen = {name: getattr(args, name) for name in ("model", "encoder") if getattr(args, name) is not None}
     results = table2.reproduce_table2(
         args.out,
