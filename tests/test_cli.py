@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import egtmetrics
+from egtmetrics import metrics
 from egtmetrics.cli import main
 from egtmetrics.groups import GenerativeMetricFrame, ego, mgo
 from egtmetrics.ops import select_backend
@@ -59,22 +60,22 @@ def json_of(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> dic
     return content
 
 
-def library_frame(metrics: dict[str, Any], **options: Any) -> GenerativeMetricFrame:
+def library_frame(chosen: dict[str, Any], **options: Any) -> GenerativeMetricFrame:
     samples = {"real_sensitive_features": GENDER, "fake_sensitive_features": GENDER, **options}
-    return GenerativeMetricFrame(metrics=metrics, real=REAL, fake=FAKE, random_state=0, **samples)
+    return GenerativeMetricFrame(metrics=chosen, real=REAL, fake=FAKE, random_state=0, **samples)
 
 
 def test_every_metric_gives_the_numbers_of_the_library(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     frame = library_frame(
         {
-            "topp": partial(egtmetrics.topp_precision_recall, n_bootstrap=50, alpha=0.2),
-            "prdc": partial(egtmetrics.precision_recall_density_coverage, n_neighbors=4),
-            "ipr": partial(egtmetrics.improved_precision_recall, n_neighbors=4),
-            "p-pr": partial(egtmetrics.p_precision_recall, n_neighbors=4),
-            "cover": partial(egtmetrics.precision_recall_cover, n_neighbors=4),
-            "clipped": partial(egtmetrics.clipped_density_coverage, n_neighbors=4),
-            "fid": egtmetrics.frechet_distance,
-            "kid": partial(egtmetrics.kernel_distance, subset_size=20),
+            "topp": partial(metrics.topp_precision_recall, n_bootstrap=50, alpha=0.2),
+            "prdc": partial(metrics.precision_recall_density_coverage, n_neighbors=4),
+            "ipr": partial(metrics.improved_precision_recall, n_neighbors=4),
+            "p-pr": partial(metrics.p_precision_recall, n_neighbors=4),
+            "cover": partial(metrics.precision_recall_cover, n_neighbors=4),
+            "clipped": partial(metrics.clipped_density_coverage, n_neighbors=4),
+            "fid": metrics.frechet_distance,
+            "kid": partial(metrics.kernel_distance, subset_size=20),
         }
     )
     options = ["--n-bootstrap", "50", "--alpha", "0.2", "--n-neighbors", "4", "--subset-size", "20"]
@@ -100,7 +101,7 @@ def test_intersections_and_labels_of_another_file(folder: Path, capsys: pytest.C
         ["--real-groups", "gender,age", "--fake-groups", "labels.csv:gender,age", "--metrics", "fid"], capsys
     )
     frame = library_frame(
-        {"fid": egtmetrics.frechet_distance},
+        {"fid": metrics.frechet_distance},
         real_sensitive_features={"gender": GENDER, "age": AGE.astype(str)},
         fake_sensitive_features={"gender": GENDER, "age": AGE.astype(str)},
     )
@@ -119,7 +120,7 @@ def test_matching_is_the_library_s_and_says_what_it_changed(
     matched = samples.matched(across_groups=flag == "--match-groups", random_state=5)
     for label in ("female", "male"):
         group = matched.group(label)
-        assert content["by_group"][label]["fid"] == egtmetrics.frechet_distance(group.real, group.fake).fid
+        assert content["by_group"][label]["fid"] == metrics.frechet_distance(group.real, group.fake).fid
     assert content["matching"] == {
         "across_groups": flag == "--match-groups",
         "real_kept": len(matched.real),
@@ -141,7 +142,7 @@ def test_a_missing_group_is_refused_or_null(folder: Path, capsys: pytest.Capture
 
 def test_intervals_are_those_of_the_library(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json_of([*GROUPS, "--metrics", "fid", "--interval", "0.9"], capsys)
-    intervals = library_frame({"fid": egtmetrics.frechet_distance}).interval(0.9)
+    intervals = library_frame({"fid": metrics.frechet_distance}).interval(0.9)
     assert content["intervals"]["level"] == 0.9
     for group in ("female", "male"):
         bounds = intervals.by_group.loc[("fid", group), ["low", "high"]]
@@ -149,7 +150,7 @@ def test_intervals_are_those_of_the_library(folder: Path, capsys: pytest.Capture
     assert main(["evaluate", "real.npz", "fake.npz", *GROUPS, "--metrics", "fid", "--interval", "0.9"]) == 0
     assert "[low, high]: 90 % intervals" in capsys.readouterr().out
     assert main(["evaluate", "nowhere.npz", "fake.npz", *GROUPS, "--interval", "95"]) == 2
-    assert "level=95.0 is no number above 0 and below 1" in capsys.readouterr().err
+    assert "level=95.0 is no number strictly between 0 and 1" in capsys.readouterr().err
 
 
 def test_a_run_as_users_run_it(folder: Path) -> None:
@@ -469,10 +470,10 @@ def test_help_has_the_options_and_defaults_of_the_library(capsys: pytest.Capture
     with pytest.raises(SystemExit):
         main(["evaluate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    result = egtmetrics.topp_precision_recall(  # in more than 32 dimensions, so that it projects
+    result = metrics.topp_precision_recall(  # in more than 32 dimensions, so that it projects
         np.tile(REAL, (2, 12)), np.tile(FAKE, (2, 12)), random_state=0
     )
-    kid = egtmetrics.kernel_distance.__kwdefaults__
+    kid = metrics.kernel_distance.__kwdefaults__
     for option, default in {
         "alpha": result.alpha,
         "n-bootstrap": result.n_bootstrap,
