@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ BATCHES, N_EPOCHS, INTERRUPTED_AT = 4, 3, 1
 @pytest.fixture
 def lightning() -> Any:
     """Imported here and not above, since every worker that collects tests would spend seconds on it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its own, on import
-        return pytest.importorskip("lightning.pytorch")
+    return pytest.importorskip("lightning.pytorch")
 
 
 def regression(lightning: Any, loss: GroupLoss) -> Any:
@@ -58,16 +55,14 @@ def batches() -> DataLoader[Any]:
 
 def fit(lightning: Any, loss: GroupLoss, folder: Path, *, n_epochs: int, resume: Path | None = None) -> Any:
     module = regression(lightning, loss)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on workers, on logs, on the middle of an epoch
-        trainer = lightning.Trainer(
-            max_epochs=n_epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, default_root_dir=folder,
-        )  # fmt: skip
-        # torch takes the state of the optimizer and the position in the epoch for more than data
-        trainer.fit(module, batches(), ckpt_path=resume, **({} if resume is None else {"weights_only": False}))
-        assert trainer.global_step == BATCHES * n_epochs
-        trainer.save_checkpoint(folder / f"{n_epochs}.ckpt")
+    trainer = lightning.Trainer(
+        max_epochs=n_epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=folder,
+    )  # fmt: skip
+    # torch takes the state of the optimizer and the position in the epoch for more than data
+    trainer.fit(module, batches(), ckpt_path=resume, **({} if resume is None else {"weights_only": False}))
+    assert trainer.global_step == BATCHES * n_epochs
+    trainer.save_checkpoint(folder / f"{n_epochs}.ckpt")
     return module
 
 
