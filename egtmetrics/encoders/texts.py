@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._errors import first_line
-from egtmetrics._extras import extra, loading_quietly
+from egtmetrics._extras import extra
 from egtmetrics._validation import check_positive_int, check_texts
 from egtmetrics.encoders._batches import Batches, check_device, check_finite
 from egtmetrics.encoders._cache import FeatureCache, content_hash
+from egtmetrics.encoders._quiet import loading_quietly
 
 
 class TruncationWarning(UserWarning):
