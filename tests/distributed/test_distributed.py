@@ -174,7 +174,7 @@ def test_ranks_agree_with_one_process_and_name_one_at_fault(tmp_path: Path) -> N
     for found in everyone[:2]:
         assert found["failed"].startswith("RankError: rank 2 failed with RuntimeError: no room")
     for _, error, seconds in (first, last):
-        assert error.startswith(f"{RankError.__name__}: rank 1 ended or stands still")
+        assert error.startswith(f"{RankError.__name__}: rank 1 ended or hangs")
         assert seconds < 45  # well before the timeout
 
 
