@@ -259,15 +259,12 @@ def test_command_refuses_in_one_line(finished: tuple[Path, Table1], capsys: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("digits --scale paper", "--scale paper has settings for FFHQ alone, got --data digits; pass --data ffhq PATH"),
-        ("emoji PATH --scale paper", "--scale paper has settings for FFHQ alone, got --data emoji"),
-        ("ffhq PATH", "--data ffhq has the paper's settings alone; pass --scale paper, without --quick"),
-        ("ffhq PATH --scale paper --quick", "--data ffhq has the paper's settings alone"),
-        ("digits --steps 5", "--steps belongs to --scale paper; leave it out, or pass --data ffhq PATH --scale paper"),
-        ("digits --config ffhq64-ve", "--config belongs to --scale paper"),
-        ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --scale paper"),
+        ("ffhq PATH --quick", "--data ffhq has the paper's settings alone; leave out --quick"),
+        ("digits --steps 5", "--steps belongs to --data ffhq, got --data digits; leave it out"),
+        ("digits --config ffhq64-ve", "--config belongs to --data ffhq"),
+        ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --data ffhq, got --data emoji"),
         ("digits --encoder FILE", "encoder cannot be given for digits"),
-        ("ffhq PATH --scale paper --steps 0", "pretrain_steps=0"),
+        ("ffhq PATH --steps 0", "pretrain_steps=0"),
     ],
 )
 def test_command_refuses_options(
@@ -297,7 +294,9 @@ def test_command_without_torch_names_the_extra(
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["reproduce", "table1", "--help"])
-    assert "egtmetrics reproduce table1 --data digits --quick --out table1-quick" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "egtmetrics reproduce table1 --data digits --quick --out table1-quick" in text
+    assert f"--config {{{','.join(PAPER)}}}" in text
 
 
 def made_up(gap: float, noise: float, n_seeds: int = 5) -> Table1:

@@ -80,7 +80,7 @@ def save_checkpoint(path: Path, **options: Any) -> Path:
 
 def command(files: Path, data: str, *rest: object) -> list[str]:
     options = [*("--steps", 2), *("--encoder", files / "means.pt"), "--quiet"]
-    words = ["reproduce", "table1", "--data", "ffhq", files / data, "--scale", "paper", "--device", "cpu"]
+    words = ["reproduce", "table1", "--data", "ffhq", files / data, "--device", "cpu"]
     return [str(word) for word in (*words, *options, *rest)]
 
 
