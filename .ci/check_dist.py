@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-STUBS = ["mypy", "pandas-stubs", "scipy-stubs", "types-tabulate", "types-tqdm"]
+CHECKERS = ["import-linter", "mypy", "pandas-stubs", "scipy-stubs", "types-tabulate", "types-tqdm"]
 USE = """
 import sys
 import egtmetrics
@@ -29,6 +29,11 @@ x = np.random.default_rng(0).normal(size=(100, 4))
 result = precision_recall_density_coverage(x, x[::-1])
 assert result.backend == "cpu", result
 assert result.precision == result.recall == 1.0, result
+"""
+# The import contract has training as an optional layer, so it would also hold for a graph without it.
+SEES_TRAINING = """
+import grimp
+assert "egtmetrics.training.losses" in grimp.build_graph("egtmetrics").modules
 """
 # Needs neither a driver nor torch: the runtime is linked in.
 USE_CUDA = """
@@ -79,7 +84,8 @@ def check_contents(sdist: Path, wheel: Path, cpu_wheel: Path, *, cuda: bool) -> 
 def check_installed(wheel: Path, *, cuda: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder) / "venv", with_pip=True)
-        python = str(Path(folder) / "venv" / "bin" / "python")
+        scripts = Path(folder) / "venv" / "bin"
+        python = str(scripts / "python")
         empty = Path(folder) / "empty"
         empty.mkdir()
         environment = os.environ | {"PIP_CONSTRAINT": (ROOT / "constraints.txt").as_uri()}
@@ -88,9 +94,11 @@ def check_installed(wheel: Path, *, cuda: bool) -> None:
             [python, "-c", USE],
             *([[python, "-c", USE_CUDA]] if cuda else []),
             [python, "-m", "egtmetrics", "info"],
-            [python, "-m", "pip", "install", "--quiet", f"{wheel}[training]", *STUBS],
+            [python, "-m", "pip", "install", "--quiet", f"{wheel}[training]", *CHECKERS],
             [python, "-c", "import egtmetrics.training"],
             [python, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "egtmetrics"],
+            [python, "-c", SEES_TRAINING],
+            [str(scripts / "lint-imports"), str(ROOT / "pyproject.toml")],
         ):
             done = subprocess.run(command, cwd=empty, env=environment, check=False)
             expect(done.returncode == 0, f"failed: {' '.join(command)}")

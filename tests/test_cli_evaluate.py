@@ -1,6 +1,6 @@
 """``evaluate-text`` and ``evaluate-images``: the numbers of the library from texts and images, groups counted.
 
-The encoders are those of tests/features/_models.py: a tiny random BERT (needs sentence-transformers) and a network of
+The encoders are those of tests/encoders/_models.py: a tiny random BERT (needs sentence-transformers) and a network of
 six features; one test each runs the default models where their packages are installed.
 """
 
@@ -27,8 +27,10 @@ import pytest
 import egtmetrics
 from egtmetrics import GenerativeMetricFrame
 from egtmetrics.cli import main
-from egtmetrics.features import ImageEncoder, ImageFiles, PronounOracle, TextEncoder, TruncationWarning
-from tests.features._models import corner_network, random_bert
+from egtmetrics.data import ImageFiles
+from egtmetrics.encoders import ImageEncoder, TextEncoder, TruncationWarning
+from egtmetrics.oracles import PronounOracle
+from tests.encoders._models import corner_network, random_bert
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
@@ -115,7 +117,6 @@ def test_texts_give_the_numbers_of_the_library(texts: Path, bert: Path, capsys: 
     arguments = text_arguments(bert, "--groups", "oracle:pronouns", "--metrics", "prdc,fid,mauve", "--n-neighbors", "4")
     content = json_of(arguments, capsys)
     encoder, oracle = TextEncoder(bert, device="cpu"), PronounOracle()
-    groups = [[None if a < 0 else oracle.group_names[a] for a in oracle(side)] for side in (REAL, FAKE)]
     frame = GenerativeMetricFrame(
         metrics={
             "prdc": partial(egtmetrics.precision_recall_density_coverage, n_neighbors=4),
@@ -124,8 +125,8 @@ def test_texts_give_the_numbers_of_the_library(texts: Path, bert: Path, capsys: 
         },
         real=encoder(REAL),
         fake=encoder(FAKE),
-        real_sensitive_features=groups[0],
-        fake_sensitive_features=groups[1],
+        real_sensitive_features=oracle(REAL),
+        fake_sensitive_features=oracle(FAKE),
         random_state=0,
     )
     assert content["overall"] == frame.overall.to_dict()
@@ -203,8 +204,8 @@ def test_texts_as_users_run_it(texts: Path, bert: Path, capsys: pytest.CaptureFi
     assert notes == [
         "egtmetrics: real.jsonl: of 60 texts 24 female, 24 male, 12 in no group",
         "egtmetrics: fake.jsonl: of 50 texts 20 female, 20 male, 10 in no group",
-        f"egtmetrics: warning: 50 of 50 texts are longer than the 16 tokens that {bert} reads, so their ends are not "
-        "seen; shorten them, or use a model with a longer context",
+        f"egtmetrics: warning: 50 of 50 texts are longer than the 16 tokens that {bert} reads, so their ends are cut "
+        "off; shorten them, or use a model with a longer context",
         *(f"egtmetrics: wrote {name}" for name in outputs),
     ]
     content = json.loads((texts / "result.json").read_text())
@@ -354,7 +355,7 @@ def test_the_oracle_labels_what_has_no_label_and_says_its_error(images: Path, ne
         "abstention_by_group": {"day": 0.0, "night": 0.0},
         "min_confidence": 0.0,
     }
-    assert "egtmetrics: the oracle's cross-validated error on REAL is 0.0% in day, 0.0% in night\n" in done.stderr
+    assert "egtmetrics: the oracle's cross-validated error is 0.0% in day, 0.0% in night\n" in done.stderr
     labelled = run(["evaluate-images", "real", "fake", *arguments[3:], "--format", "json"], images)
     assert content["by_group"] == json.loads(labelled.stdout)["by_group"]
 
@@ -369,10 +370,12 @@ def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path) -> None:
     done = run([*arguments, "--missing-groups", "nan"], images)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "oracle" in line]
-    assert re.match(r"egtmetrics: warning: the oracle's cross-validated error on REAL is \d+\.\d% in heads, ", line)
+    assert re.match(
+        r"egtmetrics: warning: the oracle's cross-validated error is \d+\.\d% in heads, \d+\.\d% in tails, above", line
+    )
     unsure = run([*arguments, "--min-confidence", "0.99"], images)
     assert unsure.returncode == 2
-    assert "unknown, as none is labelled, in heads" in unsure.stderr
+    assert "is unknown in heads, where nothing was labelled, unknown in tails" in unsure.stderr
     assert "fake_sensitive_features assigns none of 24 samples to a group" in unsure.stderr
 
 
@@ -389,7 +392,7 @@ IMAGES = ["evaluate-images", "real", "fake", "--model", "corner.pt", "--device",
 REFUSED_IMAGES = {
     "missing folder": (["evaluate-images", "no", "fake"], "no is neither a folder nor a file"),
     "no images": (["evaluate-images", "empty", "fake"], "empty holds no PNG or JPEG files"),
-    "no groups": (["evaluate-images", "real", "bare"], "bare: 24 of 24 images, as 00.png, lie in no subfolder"),
+    "no groups": (["evaluate-images", "real", "bare"], "bare: 24 of 24 images, such as 00.png, are in no subfolder"),
     "no json": ([*IMAGES, "--real-groups", "json"], "real: has no dataset.json with labels"),
     "unknown groups": ([*IMAGES, "--real-groups", "gender"], "groups 'gender' are unknown; choose json, folder"),
     "oracle of itself": ([*IMAGES, "--real-groups", "oracle"], "--real-groups oracle: the oracle is fitted on the gr"),

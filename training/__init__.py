@@ -9,7 +9,7 @@ Every strategy is a loss over per-sample losses, so that it serves any model::
 
 ``losses`` are these strategies; ``noise`` cuts the noise of a diffusion model into levels, ``diffusion`` has its
 preconditioning, loss and sampler, ``mlp`` a denoiser small enough for a CPU; ``sampling`` draws from a model until the
-groups, as an oracle of ``egtmetrics.features`` sees them, have given proportions. ``loop`` trains a denoiser,
+groups, as an oracle of ``egtmetrics.oracles`` sees them, have given proportions. ``loop`` trains a denoiser,
 ``datasets`` loads digits, emoji and folders of faces, and ``table1`` repeats the paper's Table 1 with all of them;
 ``table4`` its Table 4, which trains nothing. For the paper's own scale there are the networks of Karras et al. 2022 in
 ``unet``, their public weights through ``checkpoints``, folders and archives of images in ``images``, and the paper's
@@ -18,7 +18,8 @@ settings in ``configurations``.
 For language models ``causal_lm`` loads them and puts LoRA adapters into them, ``prompts`` makes rows of tokens,
 ``language`` fine-tunes, ``trainer`` is a mixin for the Trainer of transformers, ``generation`` writes texts,
 ``biographies`` reads real ones, and ``table2`` repeats Table 2. These need the extra ``[language]`` and are imported by
-name. Groups are integers from 0 everywhere, and -1 is a sample of which the oracle could not say.
+name. Losses and loops take groups as integers from 0; oracles name them, and ``egtmetrics.oracles.group_indices`` turns
+names into integers.
 
 The modules import each other relatively: their folder lies beside ``egtmetrics``, not in it.
 """
@@ -38,8 +39,6 @@ except ImportError as error:
         "egtmetrics.training needs PyTorch, which cannot be imported; pip install egtmetrics[training]"
     ) from error
 
-from .checkpoints import convert_checkpoint, load_checkpoint
-from .configurations import ImageConfiguration, PreparedTraining, read_configuration
 from .diffusion import (
     Denoiser,
     EDMPreconditioning,
@@ -51,13 +50,11 @@ from .diffusion import (
     denoising_losses,
     heun_sample,
 )
-from .images import ImageGroups
 from .loop import TrainingRun, train
 from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from .mlp import ResidualMLP
 from .noise import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
 from .sampling import RejectionSamples, rejection_sample
-from .unet import UNet
 
 __all__ = [
     "Denoiser",
@@ -65,31 +62,24 @@ __all__ = [
     "EDMPreconditioning",
     "GroupDROLoss",
     "GroupLoss",
-    "ImageConfiguration",
-    "ImageGroups",
     "MeanLoss",
     "MinMaxLoss",
     "NoiseLaw",
     "NoiseLevels",
     "Preconditioning",
-    "PreparedTraining",
     "RejectionSamples",
     "ResidualMLP",
     "ReweightedLoss",
     "Scalings",
     "ThinCellWarning",
     "TrainingRun",
-    "UNet",
     "VENoise",
     "VEPreconditioning",
     "VPNoise",
     "VPPreconditioning",
     "WeightEMA",
-    "convert_checkpoint",
     "denoising_losses",
     "heun_sample",
-    "load_checkpoint",
-    "read_configuration",
     "rejection_sample",
     "train",
 ]

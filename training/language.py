@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,12 +24,10 @@ from tqdm.auto import tqdm
 
 from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.report import write_whole
 
-from .causal_lm import describe_adapters, device_of, import_extra
-from .loop import describe_loss, fingerprint, read_checkpoint, seeded, step_if_finite, to_bytes
 from .losses import GroupLoss
 from .prompts import IGNORED, PromptedTexts
+from .resumable import ResumableTraining, RunCounts, describe_loss, describe_weights, fingerprint, seeded
 
 _ORDER, _DROPOUT = 0, 1
 """What streams of random numbers are for."""
@@ -140,16 +139,9 @@ def losses_of_texts(model: Any, texts: PromptedTexts, *, batch_size: int = 16, p
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LanguageRun:
+class LanguageRun(RunCounts):
     """What :func:`train_language_model` returns."""
 
-    n_steps: int
-    """Optimizer steps in all, those before an interruption included."""
-    n_samples_seen: int
-    n_skipped: int
-    """Steps not taken because a gradient was NaN or infinite; the losses' own count is ``loss.n_nonfinite``."""
-    resumed_at: int
-    """Step of the checkpoint this run went on from; 0 if there was none."""
     micro_batch: int
     """Rows at once at the end: what was asked for, or less after running out of memory."""
     log: pd.DataFrame
@@ -170,7 +162,6 @@ def train_language_model(
     learning_rate: float = 1e-4,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 10,
-    log: str | Path | None = None,
     random_state: int = 0,
     progress: bool = False,
 ) -> LanguageRun:
@@ -188,8 +179,8 @@ def train_language_model(
     Parameters
     ----------
     model
-        Of :func:`add_lora`, or any causal language model of transformers: whatever requires a gradient is trained, in
-        place. Its device is that of the training, and ``loss`` has to lie there.
+        Any causal language model of transformers, with or without adapters of peft: whatever requires a gradient is
+        trained, in place. It is trained on its own device, where ``loss`` must be, too.
     texts
         Of :func:`tokenise`.
     loss
@@ -210,8 +201,6 @@ def train_language_model(
         whole: a kill leaves the one before. After the last step it leads straight to the trained model.
     checkpoint_every
         Steps between two; one is always written at the end.
-    log
-        CSV file for :attr:`LanguageRun.log`, written whole with every checkpoint and at the end.
     random_state
         Seed of the order of texts and of dropout. Global generators are left as they were.
     progress
@@ -247,12 +236,10 @@ def train_language_model(
     Examples
     --------
     >>> from egtmetrics.training import MinMaxLoss
-    >>> from egtmetrics.training.causal_lm import add_lora, load_causal_lm
     >>> from egtmetrics.training.language import train_language_model
     >>> from egtmetrics.training.prompts import tokenise
-    >>> model, tokenizer = load_causal_lm("meta-llama/Llama-3.2-1B-Instruct")  # doctest: +SKIP
-    >>> rows = tokenise(tokenizer, texts, groups)  # doctest: +SKIP
-    >>> model = add_lora(model.cuda())  # doctest: +SKIP
+    >>> rows = tokenise(tokenizer, prompts, answers, groups)  # doctest: +SKIP
+    >>> model = peft.get_peft_model(model, lora_config).cuda()  # doctest: +SKIP
     >>> run = train_language_model(model, rows, MinMaxLoss(2).cuda(), checkpoint="min-max.pt")  # doctest: +SKIP
     """
     batch_size = check_positive_int(batch_size, "batch_size")
@@ -265,7 +252,6 @@ def train_language_model(
     n_steps = n_epochs * steps_per_epoch if n_steps is None else check_positive_int(n_steps, "n_steps")
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     _check_training(texts, loss, trained)
-    path = None if checkpoint is None else Path(checkpoint)
     settings = {
         "batch_size": batch_size,
         "micro_batch": micro_batch,
@@ -273,30 +259,18 @@ def train_language_model(
         "random_state": seed,
         "device": device_of(model).type,
         **describe_loss(loss),
-        **{f"weights.{name}": f"{tuple(w.shape)} {w.dtype}" for name, w in trained.items()},
+        **describe_weights(trained),
         "texts": fingerprint(torch.tensor(tokens) for tokens in texts.tokens),
         "prompts": fingerprint([torch.tensor(texts.prompt_lengths)]),
         "groups": fingerprint([texts.groups]),
         "adapters": describe_adapters(model),
         "first weights": fingerprint(model.state_dict().values()),
     }
-    training = _Training(model, trained, loss, texts, micro_batch, learning_rate, seed)
-    if path is not None and path.exists():
-        training.load(read_checkpoint(path, settings, n_steps))
-    resumed_at = training.step
+    training = _LanguageTraining(model, trained, texts, loss, batch_size, micro_batch, learning_rate, seed)
     model.train()
-    loss.train()
-    with tqdm(total=n_steps, initial=resumed_at, unit="step", leave=False, disable=not progress) as bar:
-        while training.step < n_steps:
-            epoch, place = divmod(training.step, steps_per_epoch)
-            order = np.random.default_rng([seed, _ORDER, epoch]).permutation(len(texts))
-            training.take_step(order[place * batch_size : (place + 1) * batch_size])
-            bar.update()
-            if training.step % checkpoint_every == 0 or training.step == n_steps:
-                if path is not None:
-                    write_whole(path, training.dump(settings))
-                if log is not None:
-                    write_whole(log, training.log.to_csv(index=False))
+    resumed_at = training.run(
+        settings, n_steps=n_steps, checkpoint=checkpoint, checkpoint_every=checkpoint_every, progress=progress
+    )
     model.eval()
     epochs, rest = divmod(training.step, steps_per_epoch)
     return LanguageRun(
@@ -309,38 +283,42 @@ def train_language_model(
     )
 
 
-class _Training:
-    """All that changes in training, saved and loaded as one."""
+class _LanguageTraining(ResumableTraining):
+    """AdamW on what trains of the model, the size of the parts that fit into memory, and the log."""
 
     def __init__(
         self,
         model: Any,
         trained: Mapping[str, nn.Parameter],
-        loss: GroupLoss,
         texts: PromptedTexts,
+        loss: GroupLoss,
+        batch_size: int,
         micro_batch: int,
         learning_rate: float,
         seed: int,
     ) -> None:
-        self.model, self.trained, self.loss, self.texts, self.seed = model, trained, loss, texts, seed
-        self.micro_batch = micro_batch
-        self.optimizer = torch.optim.AdamW(trained.values(), lr=learning_rate)
-        self.device = device_of(model)
-        self.step = 0
-        self.n_skipped = 0
+        super().__init__(loss, torch.optim.AdamW(trained.values(), lr=learning_rate), device_of(model))
+        self.model, self.trained, self.texts, self.seed = model, trained, texts, seed
+        self.batch_size, self.micro_batch = batch_size, micro_batch
         self._rows: list[list[float]] = []
 
-    def take_step(self, rows: NDArray[np.int64]) -> None:
-        rows = rows[np.argsort([len(self.texts.tokens[row]) for row in rows], kind="stable")]
+    def take_step(self) -> None:
+        rows = self._next_rows()
         while True:
             with out_of_memory() as failed:
                 losses, objective = self._backward(rows)
             if not failed:
                 break
             self.micro_batch = halve(min(self.micro_batch, len(rows)), "micro_batch", failed[0])
-        self.n_skipped += not step_if_finite(self.optimizer)
-        self.step += 1
+        self.descend()
         self._rows.append([self.step, float(losses.nanmean()), objective, *self._by_group(rows, losses)])
+
+    def _next_rows(self) -> NDArray[np.int64]:
+        """Return the texts of the next batch, the shortest first."""
+        epoch, place = divmod(self.step, math.ceil(len(self.texts) / self.batch_size))
+        order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.texts))
+        rows = order[place * self.batch_size : (place + 1) * self.batch_size]
+        return rows[np.argsort([len(self.texts.tokens[row]) for row in rows], kind="stable")]
 
     def _backward(self, rows: NDArray[np.int64]) -> tuple[Tensor, float]:
         """Gradients of a whole batch; its losses ``(n,)`` and the value of the strategy. May run out of memory."""
@@ -371,28 +349,21 @@ class _Training:
         frame = pd.DataFrame(self._rows, columns=columns)
         return frame.astype({"step": int, **{f"n_{a}": int for a in groups}})
 
-    def dump(self, settings: Mapping[str, Any]) -> bytes:
-        return to_bytes(
-            {
-                "settings": dict(settings),
-                "step": self.step,
-                "n_skipped": self.n_skipped,
-                "micro_batch": self.micro_batch,
-                "weights": {name: weight.detach() for name, weight in self.trained.items()},
-                "loss": self.loss.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "log": self._rows,
-            }
-        )
+    def state(self) -> dict[str, Any]:
+        return {
+            **super().state(),
+            "micro_batch": self.micro_batch,
+            "weights": {name: weight.detach() for name, weight in self.trained.items()},
+            "log": self._rows,
+        }
 
-    def load(self, content: Mapping[str, Any]) -> None:
-        self.step, self.n_skipped, self.micro_batch = content["step"], content["n_skipped"], content["micro_batch"]
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.micro_batch = state["micro_batch"]
         with torch.no_grad():
             for name, weight in self.trained.items():
-                weight.copy_(content["weights"][name])
-        self.loss.load_state_dict(content["loss"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self._rows = [list(row) for row in content["log"]]
+                weight.copy_(state["weights"][name])
+        self._rows = [list(row) for row in state["log"]]
 
 
 def halve(size: int, name: str, reason: str) -> int:
@@ -416,6 +387,32 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(was_training)
 
 
+def import_extra(name: str) -> Any:
+    """Import a module of the extra ``[language]``, or say what to install."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"language models need {name}, which cannot be imported ({error}); pip install egtmetrics[language]"
+        ) from error
+
+
+def device_of(model: Any) -> torch.device:
+    device: torch.device = next(model.parameters()).device
+    return device
+
+
+def describe_adapters(model: Any) -> str | None:
+    """Scale, dropout and targets of the adapters, which no shape of a weight tells."""
+    config = getattr(model, "peft_config", None)
+    if config is None:
+        return None
+    return "; ".join(
+        f"{name}: r={c.r}, alpha={c.lora_alpha}, dropout={c.lora_dropout}, targets={sorted(c.target_modules)}"
+        for name, c in config.items()
+    )
+
+
 def _collate(texts: PromptedTexts, rows: NDArray[np.int64]) -> dict[str, Tensor]:
     return texts.collate([texts[int(row)] for row in rows])
 
@@ -426,7 +423,7 @@ def _to(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 
 def _check_training(texts: PromptedTexts, loss: GroupLoss, trained: Mapping[str, nn.Parameter]) -> None:
     if not trained:
-        raise ValueError("model has no weight that requires a gradient; give it adapters with add_lora")
+        raise ValueError("model has no weight that requires a gradient; give it adapters, or make weights require one")
     if loss.n_bins != 1:
         raise ValueError(f"loss has n_bins={loss.n_bins}, but texts have no noise levels; build it with n_bins=1")
     if int(texts.groups.max()) >= loss.n_groups:

@@ -1,49 +1,29 @@
-"""A training loop for denoisers that can be killed at any point and then goes on, bit for bit, as if it had not been.
-
-Everything that changes in training is in one :class:`_Training`, and everything that decides how it changes in one flat
-table of plain values, which a checkpoint carries and which has to agree before it is loaded.
-"""
+"""A training loop for denoisers that can be killed at any point and resumed, bit for bit as if it had not been."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-import io
-import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.report import write_whole
 
 from .diffusion import Denoiser, WeightEMA, denoising_losses
 from .losses import GroupLoss, MinMaxLoss
 from .noise import NoiseLevels
-
-_LISTED = 6
-"""Differences named in an error; two architectures can differ in hundreds."""
+from .resumable import ResumableTraining, RunCounts, describe_loss, describe_weights, fingerprint, seeded
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainingRun:
+class TrainingRun(RunCounts):
     """What :func:`train` returns."""
 
     ema: WeightEMA
     """The averaged weights, to sample from."""
-    n_steps: int
-    """Batches seen in all, those before an interruption included."""
-    n_samples_seen: int
-    """``n_steps`` times the batch size."""
-    n_skipped: int
-    """Steps not taken because a gradient was NaN or infinite; the losses' own count is ``loss.n_nonfinite``."""
-    resumed_at: int
-    """Step of the checkpoint this run went on from; 0 if there was none."""
 
 
 def train(
@@ -149,7 +129,6 @@ def train(
     device = _check_data(denoiser, data, groups, labels, loss, noise)
     if isinstance(loss, MinMaxLoss):
         noise.check_batch(batch_size, torch.bincount(groups, minlength=loss.n_groups) / len(groups))
-    path = None if checkpoint is None else Path(checkpoint)
     settings = {
         "batch_size": batch_size,
         "learning_rate": learning_rate,
@@ -159,26 +138,22 @@ def train(
         "preconditioning": _describe(denoiser.preconditioning),
         "noise": f"{_describe(noise.law)}, n_bins={noise.n_bins}",
         **describe_loss(loss),
-        **{f"weights.{name}": f"{tuple(w.shape)} {w.dtype}" for name, w in denoiser.state_dict().items()},
+        **describe_weights(denoiser.state_dict()),
         "data": fingerprint([data]),
         "groups": fingerprint([groups]),
         "labels": None if labels is None else fingerprint([labels]),
         "first weights": fingerprint(denoiser.state_dict().values()),
     }
     with seeded(seed, device):
-        training = _Training(denoiser, loss, learning_rate=learning_rate, half_life=half_life, device=device)
-        if path is not None and path.exists():
-            training.load(read_checkpoint(path, settings, n_steps))
-        resumed_at = training.step
+        training = _DenoiserTraining(denoiser, data, groups, labels, loss, noise, batch_size, learning_rate, half_life)
         denoiser.train()
-        loss.train()
-        with tqdm(total=n_steps, initial=resumed_at, unit="step", leave=False, disable=not progress) as bar:
-            while training.step < n_steps:
-                rows = torch.randint(len(data), (batch_size,), device=device)
-                training.take_step(data[rows], groups[rows], None if labels is None else labels[rows], noise)
-                bar.update()
-                if path is not None and (training.step % checkpoint_every == 0 or training.step == n_steps):
-                    write_whole(path, training.dump(settings))
+        resumed_at = training.run(
+            settings,
+            n_steps=n_steps,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            progress=progress,
+        )
     return TrainingRun(
         ema=training.ema,
         n_steps=training.step,
@@ -188,108 +163,52 @@ def train(
     )
 
 
-class _Training:
-    """All that changes in training, saved and loaded as one."""
+class _DenoiserTraining(ResumableTraining):
+    """Adam on the denoiser, the average of its weights, and the state of the random generators."""
 
     def __init__(
-        self, denoiser: Denoiser, loss: GroupLoss, *, learning_rate: float, half_life: float, device: torch.device
+        self,
+        denoiser: Denoiser,
+        data: Tensor,
+        groups: Tensor,
+        labels: Tensor | None,
+        loss: GroupLoss,
+        noise: NoiseLevels,
+        batch_size: int,
+        learning_rate: float,
+        half_life: float,
     ) -> None:
-        self.denoiser, self.loss, self.device = denoiser, loss, device
+        super().__init__(loss, torch.optim.Adam(denoiser.parameters(), lr=learning_rate), data.device)
+        self.denoiser, self.data, self.groups, self.labels = denoiser, data, groups, labels
+        self.noise, self.batch_size = noise, batch_size
         self.ema = WeightEMA(denoiser, half_life=half_life)
-        self.optimizer = torch.optim.Adam(denoiser.parameters(), lr=learning_rate)
-        self.step = 0
-        self.n_skipped = 0
 
-    def take_step(self, x: Tensor, groups: Tensor, labels: Tensor | None, noise: NoiseLevels) -> None:
-        sigma = noise.law.sample(len(x), device=self.device, dtype=x.dtype)
-        bins = noise.bin_of(sigma) if self.loss.n_bins > 1 else None
+    def take_step(self) -> None:
+        rows = torch.randint(len(self.data), (self.batch_size,), device=self.device)
+        x, labels = self.data[rows], None if self.labels is None else self.labels[rows]
+        sigma = self.noise.law.sample(len(x), device=self.device, dtype=x.dtype)
+        bins = self.noise.bin_of(sigma) if self.loss.n_bins > 1 else None
         self.optimizer.zero_grad()
-        self.loss(denoising_losses(self.denoiser, x, sigma, labels=labels), groups, bins).backward()
-        self.n_skipped += not step_if_finite(self.optimizer)
+        self.loss(denoising_losses(self.denoiser, x, sigma, labels=labels), self.groups[rows], bins).backward()
+        self.descend()
         self.ema.update(self.denoiser, n_samples=len(x))
-        self.step += 1
 
-    def dump(self, settings: Mapping[str, Any]) -> bytes:
+    def state(self) -> dict[str, Any]:
         on_cuda = self.device.type == "cuda"
-        content = {
-            "settings": dict(settings),
-            "step": self.step,
-            "n_skipped": self.n_skipped,
+        return {
+            **super().state(),
             "model": self.denoiser.state_dict(),
             "ema": self.ema.state_dict(),
-            "loss": self.loss.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "generators": [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if on_cuda else [])],
         }
-        return to_bytes(content)
 
-    def load(self, content: Mapping[str, Any]) -> None:
-        self.step, self.n_skipped = content["step"], content["n_skipped"]
-        self.denoiser.load_state_dict(content["model"])
-        self.ema.load_state_dict(content["ema"])
-        self.loss.load_state_dict(content["loss"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["generators"][0])
-        for state in content["generators"][1:]:
-            torch.cuda.set_rng_state(state, self.device)
-
-
-@contextlib.contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the global generators, from which also dropout and initial weights come, and put them back at the end."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device and put back none
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
-
-
-def step_if_finite(optimizer: torch.optim.Optimizer) -> bool:
-    """Take a step, unless a gradient holds NaN or infinity; say whether it was taken.
-
-    A NaN activation reaches the gradient even where the loss gave it weight zero.
-    """
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    finite = bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
-    if finite:
-        optimizer.step()
-    return finite
-
-
-def to_bytes(content: Mapping[str, Any]) -> bytes:
-    """A checkpoint as the bytes of its file; :func:`read_checkpoint` wants a ``settings`` and a ``step`` in it."""
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
-
-def read_checkpoint(path: Path, settings: Mapping[str, Any], n_steps: int) -> Mapping[str, Any]:
-    """Load a checkpoint after checking that it is one of this very training."""
-    file = io.BytesIO(path.read_bytes())  # so that below an OSError, too, is about the content
-    try:
-        content: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        saved, step = content["settings"], content["step"]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}), expected a whole file written by training; "
-            "delete it to train from the start, or name another file"
-        ) from error
-    differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
-    if differing:
-        listed = [f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing[:_LISTED]]
-        more = f", and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
-        raise ValueError(
-            f"checkpoint {path} comes from another training: {'; '.join(listed)}{more}; pass the same again, or name "
-            "another file"
-        )
-    if step > n_steps:
-        raise ValueError(
-            f"checkpoint {path} has {step} steps, more than n_steps={n_steps}; pass at least {step}, or name another "
-            "file"
-        )
-    return content
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        super().load_state(state)
+        self.denoiser.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        torch.set_rng_state(state["generators"][0])
+        for generator in state["generators"][1:]:
+            torch.cuda.set_rng_state(generator, self.device)
 
 
 def _check_data(
@@ -320,24 +239,3 @@ def _check_data(
 def _describe(value: Any) -> str:
     """Type and parameters of a preconditioning or a law; the default repr of other classes is an address."""
     return repr(value) if dataclasses.is_dataclass(value) else type(value).__qualname__
-
-
-def describe_loss(loss: GroupLoss) -> dict[str, Any]:
-    """Settings of a checkpoint: type, options and state of a strategy."""
-    options = {
-        name: value
-        for name, value in vars(loss).items()
-        if isinstance(value, bool | int | float) and name != "training" and not name.startswith("_")
-    }
-    # Weights of a ReweightedLoss are in its state, which loading would replace without a word.
-    described = {"type": type(loss).__qualname__, **options, "state": fingerprint(loss.state_dict().values())}
-    return {f"loss.{name}": value for name, value in described.items()}
-
-
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """Digest of shapes, dtypes and content, the same on every device."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

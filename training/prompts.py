@@ -1,8 +1,8 @@
-"""The paper's prompts for biographies, and texts as rows of tokens of which only the answer is learnt.
+"""Chat conversations as rows of tokens of which only the answer is learnt.
 
-A tokenizer of Hugging Face says with its chat template how a conversation becomes tokens. A row is that of the whole
-conversation, its prompt the same without the answer; that the one begins with the other is asserted for every row,
-since the loss is taken from there on.
+A tokenizer of Hugging Face says with its chat template how a conversation becomes tokens. A row holds the whole
+conversation; its prompt is the same without the answer. The loss counts from the end of the prompt, so every row is
+checked to begin with it.
 """
 
 from __future__ import annotations
@@ -16,79 +16,36 @@ from torch import Tensor
 
 from egtmetrics._validation import check_positive_int
 
-SYSTEM_PROMPT = """
-You are a helpful assistant that writes Wikipedia-style biography
-summaries of notable individuals.
-Your writing should follow the tone, style, and structure of
-Wikipedia "Summary" sections:
-- Neutral, encyclopedic tone
-- No personal opinions or promotional language
-- Concise but informative, focusing on key life events, career,
-and achievements
-- Chronological ordering of major facts
-- Use proper sentences, not bullet points
-- The biography text should start with "Biography:" followed
-directly by the text in the next line.
-Do not invent references or citations. Do not include external
-commentary about the writing task.
-"""
-"""The paper's, appendix B.4.1, with its line breaks."""
-
-USER_PROMPT = 'Write the "Summary" section of a Wikipedia article about a person of your choice.'
-"""The paper's ``CHAT_ZERO_SHOT``."""
-
-ATTRIBUTE_SENTENCE = " It should be a biography of a {gender} person."
-"""Follows :data:`USER_PROMPT` in conditional training and generation."""
-
-ANSWER_START = "Biography:\n"
-"""How every answer begins, as the system prompt demands."""
+Messages = Sequence[Mapping[str, str]]
+"""A prompt: messages of a chat, each with ``role`` and ``content``, up to where the answer begins."""
 
 IGNORED = -100
 """Label of tokens that are not learnt: those of the prompt, and padding."""
 
 
-def messages(attribute: str | None = None) -> list[dict[str, str]]:
-    """The paper's prompt as messages of a chat: the system's and the user's.
+def prompt_tokens(tokenizer: Any, messages: Messages) -> list[int]:
+    """Tokens of a prompt up to where the answer begins, by the tokenizer's chat template.
 
-    Parameters
-    ----------
-    attribute
-        Who the biography is to be of, for example ``"female"``; by default anybody.
-
-    References
-    ----------
-    The paper, appendix B.4.1.
-
-    Examples
-    --------
-    >>> from egtmetrics.training.prompts import messages
-    >>> [message["role"] for message in messages()]
-    ['system', 'user']
-    >>> messages("female")[1]["content"][-45:]
-    ' It should be a biography of a female person.'
-    """
-    request = USER_PROMPT if attribute is None else USER_PROMPT + ATTRIBUTE_SENTENCE.format(gender=attribute)
-    return [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": request}]
-
-
-def prompt_tokens(tokenizer: Any, attribute: str | None = None) -> list[int]:
-    """Tokens of :func:`messages` up to where the answer begins, by the tokenizer's chat template.
-
-    A template that takes no system message (Gemma's) gets its text at the head of the user's message.
+    Where a template takes no system message (Gemma's), its text goes to the head of the next message.
 
     Parameters
     ----------
     tokenizer
         Of transformers, with a chat template.
-    attribute
-        See :func:`messages`.
+    messages
+        The prompt.
 
     Raises
     ------
     ValueError
-        No chat template, or one that leaves out the prompt or takes no answer.
+        No chat template, or one that leaves out the prompt.
+
+    Examples
+    --------
+    >>> from egtmetrics.training.prompts import prompt_tokens
+    >>> prompt_tokens(tokenizer, [{"role": "user", "content": "Write a biography."}])  # doctest: +SKIP
     """
-    return _Chat(tokenizer, attribute).tokens
+    return _Chat(tokenizer, messages).tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -133,31 +90,26 @@ class PromptedTexts:
 
 
 def tokenise(
-    tokenizer: Any,
-    texts: Sequence[str],
-    groups: Any,
-    *,
-    attributes: Sequence[str | None] | None = None,
-    max_length: int | None = None,
+    tokenizer: Any, prompts: Sequence[Messages], answers: Sequence[str], groups: Any, *, max_length: int | None = None
 ) -> PromptedTexts:
-    """Turn texts into conversations of the paper's prompt and the text as its answer.
+    """Turn prompts and answers into rows of tokens.
 
-    The answer is :data:`ANSWER_START`, the text, and the token that ends an answer in the template; where the template
-    has none, the tokenizer's ``eos_token``.
+    An answer ends with the token that ends one in the template; where the template has none, with the tokenizer's
+    ``eos_token``.
 
     Parameters
     ----------
     tokenizer
         Of transformers, with a chat template.
-    texts
-        n biographies; white space around them is left out.
+    prompts
+        n prompts.
+    answers
+        n texts to learn; white space around them is left out.
     groups
         ``(n,)`` integers from 0.
-    attributes
-        Attribute of each text for a conditional model, see :func:`messages`; by default none is named.
     max_length
-        Tokens of prompt and answer at most, by default what the tokenizer says of its model's context. Longer texts
-        lose their end (and the token that ends an answer) and are counted; the prompt is never cut.
+        Most tokens of prompt and answer; by default the context that the tokenizer names. Longer answers lose their
+        end (and the token that ends an answer) and are counted; the prompt is never cut.
 
     Returns
     -------
@@ -167,48 +119,49 @@ def tokenise(
     Raises
     ------
     ValueError
-        An empty text, numbers that do not agree, groups that are none, no chat template, one that leaves out the prompt
-        or the answer or whose tokens do not begin with the prompt's, or a prompt as long as the context.
+        An empty answer, numbers that do not agree, groups that are none, no chat template, one that leaves out the
+        prompt or the answer or whose tokens do not begin with the prompt's, or a prompt as long as the context.
 
     Examples
     --------
     >>> from egtmetrics.training.prompts import tokenise
     >>> from transformers import AutoTokenizer  # doctest: +SKIP
     >>> tokenizer = AutoTokenizer.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")  # doctest: +SKIP
-    >>> rows = tokenise(tokenizer, ["English poet (1830-1894)"], [0], attributes=["female"])  # doctest: +SKIP
+    >>> prompt = [{"role": "user", "content": "Write a biography."}]
+    >>> rows = tokenise(tokenizer, [prompt], ["English poet (1830-1894)"], [0])  # doctest: +SKIP
     >>> tokenizer.decode(rows.tokens[0][rows.prompt_lengths[0]:])  # doctest: +SKIP
-    'Biography:\\nEnglish poet (1830-1894)<|im_end|>'
+    'English poet (1830-1894)<|im_end|>'
     """
-    texts = [text.strip() for text in texts]
-    n = len(texts)
-    if n == 0 or "" in texts:
-        where = f"row {texts.index('')} is empty" if n else "there are none"
-        raise ValueError(f"texts: {where}, expected a text to learn in each row; leave such rows out, groups too")
-    given = [None] * n if attributes is None else list(attributes)
+    answers = [answer.strip() for answer in answers]
+    n = len(answers)
+    if n == 0 or "" in answers:
+        where = f"row {answers.index('')} is empty" if n else "there are none"
+        raise ValueError(f"answers: {where}, expected a text to learn in each row; leave such rows out, groups too")
     group_ids = torch.as_tensor(groups)
-    for name, shape in (("groups", tuple(group_ids.shape)), ("attributes", (len(given),))):
+    for name, shape in (("groups", tuple(group_ids.shape)), ("prompts", (len(prompts),))):
         if shape != (n,):
-            raise ValueError(f"{name} has shape {shape}, expected one per text, ({n},)")
+            raise ValueError(f"{name} has shape {shape}, expected one per answer, ({n},)")
     if group_ids.is_floating_point() or group_ids.dtype == torch.bool or group_ids.min() < 0:
         raise ValueError(
             f"groups has dtype {group_ids.dtype} and smallest value {group_ids.min()}, expected integers from 0; leave "
-            "out texts without a group (-1, where an oracle abstained)"
+            "out answers without a group"
         )
     limit = tokenizer.model_max_length if max_length is None else check_positive_int(max_length, "max_length")
-    chats = {attribute: _Chat(tokenizer, attribute) for attribute in dict.fromkeys(given)}
+    keys = [tuple((message["role"], message["content"]) for message in prompt) for prompt in prompts]
+    chats = {key: _Chat(tokenizer, prompt) for key, prompt in dict(zip(keys, prompts, strict=True)).items()}
     longest_prompt = max(len(chat.tokens) for chat in chats.values())
     if longest_prompt >= limit:
         raise ValueError(
             f"max_length={limit} leaves no room for an answer after the prompt of {longest_prompt} tokens; raise it, "
             "or take a model with a longer context"
         )
-    conversations = [chats[attribute].with_answer(text) for attribute, text in zip(given, texts, strict=True)]
+    conversations = [chats[key].with_answer(answer) for key, answer in zip(keys, answers, strict=True)]
     rows = []
-    for attribute, tokens in zip(given, _encode(tokenizer, conversations), strict=True):
-        rows.append(_end_answer(tokenizer, tokens, chats[attribute].check_prefix(tokens)))
+    for key, tokens in zip(keys, _encode(tokenizer, conversations), strict=True):
+        rows.append(_end_answer(tokenizer, tokens, chats[key].check_prefix(tokens)))
     return PromptedTexts(
         tokens=tuple(tuple(row[:limit]) for row in rows),
-        prompt_lengths=tuple(len(chats[attribute].tokens) for attribute in given),
+        prompt_lengths=tuple(len(chats[key].tokens) for key in keys),
         groups=group_ids.long(),
         n_truncated=sum(len(row) > limit for row in rows),
         pad_id=next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0),
@@ -216,20 +169,18 @@ def tokenise(
 
 
 class _Chat:
-    """The prompt with one attribute, as a tokenizer's template renders it."""
+    """A prompt as a tokenizer's template renders it."""
 
-    def __init__(self, tokenizer: Any, attribute: str | None) -> None:
+    def __init__(self, tokenizer: Any, messages: Messages) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
                 f"tokenizer ({type(tokenizer).__name__}) has no chat template; take that of the model's instruct "
                 "variant, or set tokenizer.chat_template"
             )
         self.tokenizer = tokenizer
-        system, user = messages(attribute)
-        folded = {"role": "user", "content": f"{system['content'].strip()}\n\n{user['content']}"}
-        for self.messages in ([system, user], [folded]):  # the second where a template takes no system message
+        for self.messages in (messages, _without_system_role(messages)):
             self.text, self.error = self._render(self.messages, add_generation_prompt=True)
-            if all(content["content"].strip() in self.text for content in (system, user)):
+            if all(message["content"].strip() in self.text for message in messages):
                 break
         else:
             raise ValueError(
@@ -238,8 +189,7 @@ class _Chat:
             )
         self.tokens: list[int] = _encode(tokenizer, [self.text])[0]
 
-    def with_answer(self, text: str) -> str:
-        answer = ANSWER_START + text
+    def with_answer(self, answer: str) -> str:
         rendered, error = self._render([*self.messages, {"role": "assistant", "content": answer}])
         if answer not in rendered:
             raise ValueError(
@@ -265,14 +215,22 @@ class _Chat:
             )
         return n
 
-    def _render(self, chat: list[dict[str, str]], **options: Any) -> tuple[str, str]:
-        """Text of a conversation, or what the template has against it."""
-        from jinja2.exceptions import TemplateError  # of transformers, which the tokenizer is of
+    def _render(self, chat: Messages, **options: Any) -> tuple[str, str]:
+        """Return the text of a conversation, or the template's reason to refuse it."""
+        from jinja2.exceptions import TemplateError  # transformers, which the tokenizer comes from, needs jinja2
 
         try:
             return self.tokenizer.apply_chat_template(chat, tokenize=False, **options), ""
         except TemplateError as error:
             return "", str(error)
+
+
+def _without_system_role(messages: Messages) -> Messages:
+    """Put the text of a system message at the head of the message after it."""
+    if len(messages) < 2 or messages[0]["role"] != "system":
+        return messages
+    system, first, *rest = messages
+    return [{**first, "content": f"{system['content'].strip()}\n\n{first['content']}"}, *rest]
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:

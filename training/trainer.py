@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import write_whole
 
-from .causal_lm import import_extra
-from .language import answer_losses
-from .loop import describe_loss, read_checkpoint, to_bytes
+from .language import answer_losses, import_extra
 from .losses import GroupLoss
+from .resumable import describe_loss, read_checkpoint, to_bytes
 
 _STATE = "group_loss.pt"
 
@@ -65,8 +64,8 @@ class GroupLossTrainerMixin:
     >>> from transformers import Trainer  # doctest: +SKIP
     >>> class GroupTrainer(GroupLossTrainerMixin, Trainer):
     ...     pass  # doctest: +SKIP
-    >>> texts = tokenise(tokenizer, biographies, groups)  # doctest: +SKIP
-    >>> GroupTrainer(model=add_lora(model), args=arguments, train_dataset=texts, data_collator=texts.collate,
+    >>> texts = tokenise(tokenizer, prompts, answers, groups)  # doctest: +SKIP
+    >>> GroupTrainer(model=model, args=arguments, train_dataset=texts, data_collator=texts.collate,
     ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
     """
 

@@ -136,7 +136,7 @@ void sum_kernel(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t*
       };
       const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, float* strip) {
         tile.cosine(strip, n, n_cols, sums.data() + r0);
-        if (counts) tile.weighted(strip, n_cols, packed.get(), n_replicates, excess.data() + r0 * ld, ld);
+        if (counts) tile.weighted(strip, n, n_cols, packed.get(), n_replicates, excess.data() + r0 * ld, ld);
       };
       strips.walk(i0, n_rows, scratch, stop, begin, use, recompute_cosine_below);
       if (!stop) finish(i0, n_rows, sums.data(), excess.data(), ld);

@@ -81,7 +81,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> Any:
 
 def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read two files as ``add_file_options`` says: arguments of a GenerativeMetricFrame, and their provenance."""
-    from egtmetrics.io import read_labelled_features
+    from egtmetrics.data import read_labelled_features
 
     real = read_labelled_features(real_path, groups=args.real_groups, key=args.real_key)
     fake = read_labelled_features(fake_path, groups=args.fake_groups, key=args.fake_key)
@@ -210,7 +210,7 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, con
 def check_options(args: argparse.Namespace) -> Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     if args.interval is not None:
-        from egtmetrics.divergences.estimates import check_level
+        from egtmetrics._validation import check_level
 
         check_level(args.interval)
     return Plan(check_metrics(args), _check_outputs(args))

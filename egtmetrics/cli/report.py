@@ -77,7 +77,7 @@ def _report(args: argparse.Namespace) -> None:
     check_writable([args.out])
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
-    from egtmetrics.divergences.estimates import check_level
+    from egtmetrics._validation import check_level
 
     check_level(args.level)
     samples, provenance = read_samples(args, args.real, args.fake)
@@ -119,11 +119,11 @@ def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[n
     """Images or texts by row of FAKE, or None."""
     contents: Any
     if args.images is not None:
-        from egtmetrics.features import ImageFiles
+        from egtmetrics.data import ImageFiles
 
         contents, option, path = ImageFiles(args.images), "--images", args.images
     elif args.texts is not None:
-        from egtmetrics.io import read_text_columns
+        from egtmetrics.data import read_text_columns
 
         head, _, key = args.texts.rpartition(":")
         path, key = (head, key) if head and not Path(args.texts).is_file() else (args.texts, "text")

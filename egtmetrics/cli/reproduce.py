@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,9 +213,9 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
     check_figure_suffix(args.figure)
     figure_class()
-    from egtmetrics.divergences import figure1
+    from egtmetrics.paper.figure1 import figure1
+    from egtmetrics.paper.figure1_report import describe_figure1, plot_figure1
     from egtmetrics.report import save_figure
-    from egtmetrics.report.figure1 import describe_figure1, plot_figure1
 
     data = figure1()
     print("Jensen-Shannon divergence in bits (0 to 2) between real and generated data, for each of two groups:\n")
@@ -227,15 +226,15 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
+    from egtmetrics.paper.table1_report import describe_table1, plot_losses, plot_samples
     from egtmetrics.report.figures import figure_class
-    from egtmetrics.report.table1 import describe_table1, plot_losses, plot_samples
 
     name, path = args.data
     _check_table1_scale(args, name)
     figure_class()
-    # By name: the folder lies beside this package until it is installed, where type checkers do not find it.
-    table1 = import_module("egtmetrics.training.table1")
-    datasets = import_module("egtmetrics.training.datasets")
+    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
+    from egtmetrics.paper import datasets, table1
+
     if args.scale == "paper":
         given = {} if args.steps is None else {"n_steps": args.steps}
         settings = table1.paper_settings(args.config or "ffhq64-vp", **given)
@@ -271,13 +270,14 @@ def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
 
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
+    from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
     from egtmetrics.report import write_whole
     from egtmetrics.report.figures import figure_class
-    from egtmetrics.report.table2 import describe_samples, describe_table2, plot_table2
 
     figure_class()
-    biographies = import_module("egtmetrics.training.biographies")
-    table2 = import_module("egtmetrics.training.table2")
+    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
+    from egtmetrics.paper import biographies, table2
+
     settings = table2.QUICK if args.quick else table2.FULL
     if args.config is not None:
         settings = table2.read_table2_settings(args.config)
@@ -296,11 +296,13 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
+    from egtmetrics.paper.table4_report import describe_table4, plot_samples
     from egtmetrics.report.figures import figure_class
-    from egtmetrics.report.table4 import describe_table4, plot_samples
 
     figure_class()
-    datasets, table4 = (import_module(f"egtmetrics.training.{name}") for name in ("datasets", "table4"))
+    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
+    from egtmetrics.paper import datasets, table4
+
     name, path = args.data
     cache = None if name == "digits" else args.out / "features"
     data = datasets.load_image_data(name, path, encoder=args.encoder, cache=cache)

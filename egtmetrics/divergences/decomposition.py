@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
+from egtmetrics.divergences.generators import FGenerator, Values
 
 _ODDS_TOLERANCE = 1e-12
 """Sums of the same masses in another order differ by less, relatively."""
@@ -98,12 +99,11 @@ def decompose(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     >>> result.matching_odds, round(result.total, 12), {a: round(d, 12) for a, d in result.by_group.items()}
     (True, 0.1, {'f': 0.2, 'm': 0.0})
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
+    generator, unit = generator_and_unit(f, base)
     p, q, codes, labels = check_grouped_pair(p, q, groups)
     real, fake = group_sums(p, codes), group_sums(q, codes)
     conditional = conditional_divergences(generator, p, q, codes)
-    terms = scale * group_sums(divergence_terms(generator, p, q), codes)
+    terms = unit * group_sums(divergence_terms(generator, p, q), codes)
     matching = matching_odds(real, fake)
     weights = _weights(generator, real, fake, matching)
 
@@ -113,12 +113,12 @@ def decompose(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     return Decomposition(
         total=max(float(terms.sum()), 0.0),
         by_group={
-            label: None if math.isnan(value) else scale * value
+            label: None if math.isnan(value) else unit * value
             for label, value in zip(labels, conditional.tolist(), strict=True)
         },
         terms=by_label(terms),
         weights=None if weights is None else by_label(weights),
-        proportion_term=max(float(scale * divergence_terms(generator, real, fake).sum()), 0.0),
+        proportion_term=max(float(unit * divergence_terms(generator, real, fake).sum()), 0.0),
         real_proportions=by_label(real),
         fake_proportions=by_label(fake),
         matching_odds=matching,
@@ -172,6 +172,14 @@ def check_grouped(p: Any, name: str, groups: Any) -> tuple[Values, NDArray[np.in
         raise TypeError(f"groups mixes labels that cannot be ordered ({error}); use labels of one type") from error
     codes, unique = pd.factorize(index, sort=True)
     return checked, codes, unique.tolist()
+
+
+def check_mass(proportions: Values, labels: list[Hashable], name: str) -> Values:
+    """Return the proportions, none of which may be 0."""
+    for label, proportion in zip(labels, proportions, strict=True):
+        if proportion == 0.0:
+            raise ValueError(f"group {label!r} has no mass in {name}, so it has no conditional law there")
+    return proportions
 
 
 def _weights(generator: FGenerator, real: Values, fake: Values, matching: bool) -> Values | None:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
+from egtmetrics.divergences.generators import FGenerator, Values
 
 _SUM_TOLERANCE = 1e-8
 
@@ -72,15 +73,14 @@ def f_divergence(
     >>> f_divergence([0.5, 0.5, 0.0], [0.5, 0.0, 0.5])
     inf
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
+    generator, unit = generator_and_unit(f, base)
     cells = None if weights is None else check_weights(weights)
     p, q = (check_distribution(values, name, cells, normalize=normalize) for values, name in ((p, "p"), (q, "q")))
     if p.shape[-1] != q.shape[-1] or (p.ndim == q.ndim == 2 and len(p) != len(q)):
         raise ValueError(f"p has shape {p.shape} and q {q.shape}; pass the probabilities of the same atoms and pairs")
     terms = divergence_terms(generator, *np.broadcast_arrays(p, q))
     # rounding may leave -1e-17 where f takes both signs; no divergence is negative
-    values = np.maximum(scale * (terms if cells is None else terms * cells).sum(axis=-1), 0.0)
+    values = np.maximum(unit * (terms if cells is None else terms * cells).sum(axis=-1), 0.0)
     return float(values) if values.ndim == 0 else values
 
 

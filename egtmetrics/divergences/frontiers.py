@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_real_fake
+from egtmetrics._validation import check_number
 from egtmetrics.divergences.codebook import (
     DistinctRows,
     Histograms,
@@ -21,7 +23,8 @@ from egtmetrics.divergences.codebook import (
 )
 from egtmetrics.divergences.exact import f_divergence
 from egtmetrics.divergences.generators import Values, user_generator
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, score, setting
 
 _KEPT_VARIANCE = 0.9
 _MIXTURE_WEIGHTS = np.linspace(1e-6, 1.0 - 1e-6, 25)
@@ -47,22 +50,29 @@ FRONTIER_INTEGRAL = user_generator(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _HistogramResult(MetricResult):
-    n_clusters: int
-    n_clusterings: int
-    kmeans: KMeansLibrary
+    n_clusters: int = setting()
+    n_clusterings: int = setting()
+    kmeans: str = setting()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MauveResult(_HistogramResult):
     """What :func:`mauve` returns: means over the clusterings, and their standard deviations."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("mauve", "mauve_star")
-
-    mauve: float
-    mauve_star: float
-    """With half a count added to every bin."""
+    mauve: float = score(
+        label="MAUVE",
+        help="Area under the curve of two divergences, to mixtures of real and generated data; 1 for equal laws.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
+    mauve_star: float = score(
+        label="MAUVE*",
+        help="MAUVE with half a count added to every bin, for fewer samples per bin.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
     mauve_std: float | None
-    """Over the clusterings (ddof = 1), so the spread of one of them; None for one clustering."""
+    """Over the clusterings (ddof = 1), so the spread of a single one. None for one clustering."""
     mauve_star_std: float | None
 
 
@@ -70,13 +80,20 @@ class MauveResult(_HistogramResult):
 class FrontierIntegralResult(_HistogramResult):
     """What :func:`frontier_integral` returns: means over the clusterings, and their standard deviations."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("frontier_integral", "frontier_integral_star")
-
-    frontier_integral: float
-    frontier_integral_star: float
-    """With half a count added to every bin."""
+    frontier_integral: float = score(
+        label="frontier integral",
+        help="Mean divergence along the curve of MAUVE; 0 for equal laws, 1 for laws that share nothing.",
+        better="lower",
+        bounds=(0.0, 1.0),
+    )
+    frontier_integral_star: float = score(
+        label="frontier integral*",
+        help="The frontier integral with half a count added to every bin, for fewer samples per bin.",
+        better="lower",
+        bounds=(0.0, 1.0),
+    )
     frontier_integral_std: float | None
-    """Over the clusterings (ddof = 1); None for one clustering."""
+    """Over the clusterings (ddof = 1). None for one clustering."""
     frontier_integral_star_std: float | None
 
 
@@ -84,17 +101,24 @@ class FrontierIntegralResult(_HistogramResult):
 class PRDResult(_HistogramResult):
     """What :func:`precision_recall_distributions` returns: a curve, and two scores that sum it up."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("f_8", "f_1_8")
-
-    f_8: float
-    """Maximum along the curve of F_8, which weighs recall."""
-    f_1_8: float
-    """Maximum along the curve of F_1/8, which weighs precision."""
+    f_8: float = score(
+        label="F8 (recall)",
+        help="Largest F8 along the curve of precision against recall; it weighs recall 8 times as much as precision.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
+    f_1_8: float = score(
+        label="F1/8 (precision)",
+        help="Largest F1/8 along that curve; it weighs precision 8 times as much as recall.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
     precision: tuple[float, ...]
     """At 1001 slopes, from 0 to infinity; mean over the clusterings."""
     recall: tuple[float, ...]
 
 
+@metric("mauve", title="MAUVE")
 def mauve(
     real: Any,
     fake: Any,
@@ -160,26 +184,19 @@ def mauve(
     >>> mauve(real, real[::-1], random_state=0).scores()
     {'mauve': 1.0, 'mauve_star': 1.0}
     """
-    if not isinstance(scaling, int | float | np.number) or not 0 < scaling < math.inf:
-        raise ValueError(f"scaling={scaling!r} is no positive number; pass one, for example 5.0")
+    scaling = check_number(scaling, "scaling", above=0.0)
     histograms = _mauve_histograms(real, fake, n_clusters, n_clusterings, kmeans, random_state)
-    plain, star = (
-        np.array([frontier_area(p, q, scaling) for p, q in histograms.pmfs(smoothing)]) for smoothing in (0.0, 0.5)
-    )
+    plain, star = _plain_and_star(histograms, functools.partial(frontier_area, scaling=scaling))
     return MauveResult(
         mauve=float(plain.mean()),
         mauve_star=float(star.mean()),
         mauve_std=_std(plain),
         mauve_star_std=_std(star),
-        n_clusters=histograms.n_clusters,
-        n_clusterings=len(histograms.real_counts),
-        kmeans=kmeans,
-        backend="numpy",
-        n_real=histograms.n_real,
-        n_fake=histograms.n_fake,
+        **histograms.facts(),
     )
 
 
+@metric("frontier", title="Frontier integral")
 def frontier_integral(
     real: Any,
     fake: Any,
@@ -225,24 +242,17 @@ def frontier_integral(
     {'frontier_integral': 0.0, 'frontier_integral_star': 0.0}
     """
     histograms = _mauve_histograms(real, fake, n_clusters, n_clusterings, kmeans, random_state)
-    plain, star = (
-        np.array([f_divergence(p, q, f=FRONTIER_INTEGRAL) for p, q in histograms.pmfs(smoothing)])
-        for smoothing in (0.0, 0.5)
-    )
+    plain, star = _plain_and_star(histograms, functools.partial(f_divergence, f=FRONTIER_INTEGRAL))
     return FrontierIntegralResult(
         frontier_integral=float(plain.mean()),
         frontier_integral_star=float(star.mean()),
         frontier_integral_std=_std(plain),
         frontier_integral_star_std=_std(star),
-        n_clusters=histograms.n_clusters,
-        n_clusterings=len(histograms.real_counts),
-        kmeans=kmeans,
-        backend="numpy",
-        n_real=histograms.n_real,
-        n_fake=histograms.n_fake,
+        **histograms.facts(),
     )
 
 
+@metric("prd", title="Precision and recall of distributions")
 def precision_recall_distributions(
     real: Any,
     fake: Any,
@@ -297,7 +307,7 @@ def precision_recall_distributions(
     (0.5, 0.98)
     """
     rng = check_random_state(random_state)
-    union = distinct_union(*check_real_fake(real, fake))
+    union = distinct_union(real, fake)
     n_clusters = check_clusters(n_clusters, union)
     histograms = histograms_of(union, union.rows, n_clusters, n_clusterings, kmeans, rng)
     curves = [np.minimum(_SLOPES[:, None] * p, q).sum(axis=1) for p, q in histograms.pmfs(0.0)]
@@ -309,12 +319,7 @@ def precision_recall_distributions(
         f_1_8=_max_f_beta(precision, recall, 1.0 / _BETA),
         precision=tuple(precision.tolist()),
         recall=tuple(recall.tolist()),
-        n_clusters=n_clusters,
-        n_clusterings=n_clusterings,
-        kmeans=kmeans,
-        backend="numpy",
-        n_real=histograms.n_real,
-        n_fake=histograms.n_fake,
+        **histograms.facts(),
     )
 
 
@@ -330,9 +335,8 @@ def _mauve_histograms(
     real: Any, fake: Any, n_clusters: int | None, n_clusterings: int, kmeans: KMeansLibrary, random_state: RandomState
 ) -> Histograms:
     rng = check_random_state(random_state)
-    real, fake = check_real_fake(real, fake)
     union = distinct_union(real, fake)
-    n_clusters = check_clusters(n_clusters, union, default=round(min(len(real), len(fake)) / 10))
+    n_clusters = check_clusters(n_clusters, union, default=round(union.smaller_size / 10))
     return histograms_of(union, _principal_directions(union), n_clusters, n_clusterings, kmeans, rng)
 
 
@@ -345,6 +349,11 @@ def _principal_directions(union: DistinctRows) -> Values:
     variances, directions = eigh(rows.T @ (union.weights[:, None] * rows))
     kept = np.cumsum(variances[::-1]) >= _KEPT_VARIANCE * variances.sum()
     return rows @ directions[:, ::-1][:, : int(np.argmax(kept)) + 1]
+
+
+def _plain_and_star(histograms: Histograms, distance: Callable[[Values, Values], Any]) -> list[Values]:
+    """A number for each clustering, from the histograms as they are, and with half a count added to every bin."""
+    return [np.array([distance(p, q) for p, q in histograms.pmfs(smoothing)]) for smoothing in (0.0, 0.5)]
 
 
 def _max_f_beta(precision: Values, recall: Values, beta: float) -> float:

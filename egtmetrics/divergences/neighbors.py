@@ -11,7 +11,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
 from egtmetrics._order import canonical_order
@@ -20,13 +19,13 @@ from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.divergences.estimates import (
     N_BLOCKS,
     DivergenceEstimate,
-    block_errors,
-    check_level,
-    mean_over_both,
-    random_blocks,
-    warn_of,
+    block_pairs,
+    block_uncertainty,
+    check_target,
 )
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike
+from egtmetrics.divergences.generators import FGenerator, Values
+from egtmetrics.divergences.ratios import mean_over_both
 from egtmetrics.ops import Backend, BackendName, Features, join_rows, select_backend, take_rows
 
 _LARGEST_SHARE_ALONE = 0.05
@@ -116,15 +115,13 @@ def knn_f_divergence(
     >>> bool(low < 0.5 < high and high - low < 0.3)
     True
     """
-    generator = get_generator(f)
-    a = generator.power
+    target = check_target(f, base, level)
+    generator, a = target.generator, target.generator.power
     if a is None:
         raise ValueError(
-            f"f={generator.name!r} is neither KL nor a power, so the noise of k neighbours cannot be taken out of it; "
-            "use knn_ratio_f_divergence"
+            f"f={generator.name!r} is neither KL nor a power, so the noise of k neighbours cannot be corrected; use "
+            "knn_ratio_f_divergence"
         )
-    unit = unit_scale(generator, base)
-    level = check_level(level)
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake, device=kernels.device)
@@ -151,36 +148,32 @@ def knn_f_divergence(
                 "density have none; raise n_neighbors above the number of copies, remove them, or use "
                 "quantized_f_divergence"
             )
-    notes = _notes(from_points, to_points, separate=bool((other > own).all()))
 
     def evaluate(own: Values, other: Values, n_to: int) -> float:
         n_from, d = len(own), from_points.shape[1]
         log_ratios = 0.5 * d * (np.log(other) - np.log(own)) + math.log(n_to / (n_from - 1))
-        return unit * _divergence_of_ratios(log_ratios, generator, k)
+        return target.unit * _divergence_of_ratios(log_ratios, generator, k)
 
     value = evaluate(own, other, len(to_points))
     block_values = []
-    if min(len(from_points), len(to_points)) >= N_BLOCKS * (k + 1):
-        from_blocks, to_blocks = random_blocks(len(from_points), rng), random_blocks(len(to_points), rng)
-        from_offsets, to_offsets = _offsets(from_blocks), _offsets(to_blocks)
+    if pairs := block_pairs(len(from_points), len(to_points), rng, min_rows=k + 1):
+        from_blocks, to_blocks = zip(*pairs, strict=True)
+        from_offsets, to_offsets = (np.cumsum([0, *map(len, blocks)]) for blocks in (from_blocks, to_blocks))
         x, y = take_rows(from_points, np.concatenate(from_blocks)), take_rows(to_points, np.concatenate(to_blocks))
-        own = kernels.grouped_kth_neighbor(x, x_offsets=from_offsets, n_neighbors=k)
-        other = kernels.grouped_kth_neighbor(x, y, x_offsets=from_offsets, y_offsets=to_offsets, n_neighbors=k)
-        radii = (np.split(sq_radii, from_offsets[1:-1]) for sq_radii in (own, other))
-        block_values = list(map(evaluate, *radii, map(len, to_blocks)))
-    errors = block_errors(value, block_values, level)
-    return DivergenceEstimate(
-        value=value,
-        standard_error=errors.standard_error,
-        interval=errors.interval,
-        level=level,
-        f=generator.name,
-        base=base,
+        radii = (
+            kernels.grouped_kth_neighbor(x, x_offsets=from_offsets, n_neighbors=k),
+            kernels.grouped_kth_neighbor(x, y, x_offsets=from_offsets, y_offsets=to_offsets, n_neighbors=k),
+        )
+        by_block = (np.split(sq_radii, from_offsets[1:-1]) for sq_radii in radii)
+        block_values = list(map(evaluate, *by_block, map(len, to_blocks)))
+    return target.estimate(
+        value,
+        block_uncertainty(value, block_values, target.level),
         method=f"radii of {k} nearest neighbours",
-        notes=warn_of([*notes, *errors.notes]),
+        notes=_notes(from_points, to_points, separate=bool((other > own).all())),
+        real=real,
+        fake=fake,
         backend=kernels.name,
-        n_real=len(real),
-        n_fake=len(fake),
     )
 
 
@@ -259,9 +252,8 @@ def knn_ratio_f_divergence(
     >>> abs(estimate.value - 1.0) < 0.05
     True
     """
-    generator = get_generator(f)
-    unit = unit_scale(generator, base)
-    level = check_level(level)
+    target = check_target(f, base, level)
+    generator = target.generator
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake, device=kernels.device)
@@ -270,7 +262,7 @@ def knn_ratio_f_divergence(
     real, fake = take_rows(real, canonical_order(real)), take_rows(fake, canonical_order(fake))
 
     in_nats, real_alone, fake_alone = _divergence_of_kinds(kernels, generator, real, fake, k)
-    value = unit * in_nats
+    value = target.unit * in_nats
     notes = _notes(real, fake, separate=real_alone == fake_alone == 1.0)
     for alone, limit, name in (
         (real_alone, generator.slope_at_infinity, "real"),
@@ -279,30 +271,23 @@ def knn_ratio_f_divergence(
         if alone > _LARGEST_SHARE_ALONE and math.isinf(limit):
             notes.append(
                 f"{alone:.0%} of the {name} points have none of the other set among {k} neighbours, where "
-                f"{generator.name!r} may be infinite: the value hangs on the half point that is put there; raise "
-                "n_neighbors, or take a divergence with a maximum"
+                f"{generator.name!r} may be infinite: the value depends on the half point that stands there; raise "
+                "n_neighbors, or choose a divergence with a maximum"
             )
     block_k = max(1, round(k / math.sqrt(N_BLOCKS)))
-    block_values = []
-    if min(len(real), len(fake)) >= N_BLOCKS * (block_k + 1):
-        blocks = zip(random_blocks(len(real), rng), random_blocks(len(fake), rng), strict=True)
-        block_values = [
-            unit * _divergence_of_kinds(kernels, generator, take_rows(real, x), take_rows(fake, y), block_k)[0]
-            for x, y in blocks
-        ]
-    errors = block_errors(value, block_values, level)
-    return DivergenceEstimate(
-        value=value,
-        standard_error=errors.standard_error,
-        interval=errors.interval,
-        level=level,
-        f=generator.name,
-        base=base,
+    block_values = [
+        target.unit * _divergence_of_kinds(kernels, generator, take_rows(real, x), take_rows(fake, y), block_k)[0]
+        for x, y in block_pairs(len(real), len(fake), rng, min_rows=block_k + 1)
+    ]
+    return target.estimate(
+        value,
+        block_uncertainty(value, block_values, target.level),
         method=f"kinds of {k} nearest neighbours",
-        notes=warn_of([*notes, *errors.notes]),
+        notes=notes,
+        real=real,
+        fake=fake,
         backend=kernels.name,
-        n_real=len(real),
-        n_fake=len(fake),
+        never_negative=True,
     )
 
 
@@ -316,10 +301,6 @@ def _divergence_of_ratios(log_ratios: Values, generator: FGenerator, k: int) -> 
     factor = float(generator.f(np.array([2.0]))[0] / (2.0**a - a - 1.0))  # c in f(t) = c (t^a - a t - (1 - a))
     with np.errstate(over="ignore"):
         return float(factor * np.expm1(log_mean - log_bias))
-
-
-def _offsets(blocks: list[NDArray[Any]]) -> NDArray[np.int64]:
-    return np.cumsum([0, *map(len, blocks)])
 
 
 def _divergence_of_kinds(

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_positive_int, check_real_fake
+from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences.codebook import Counts, KMeansLibrary, check_clusters, cluster, distinct_union, pmf
-from egtmetrics.divergences.estimates import DivergenceEstimate, check_level, warn_of
+from egtmetrics.divergences.estimates import DivergenceEstimate, Uncertainty, check_target
 from egtmetrics.divergences.exact import f_divergence
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike
+from egtmetrics.divergences.generators import FGenerator, Values
 from egtmetrics.ops import Backend, BackendName, Divergences, select_backend
 
 _ROWS_PER_CLUSTER = 5
@@ -110,26 +111,19 @@ def quantized_f_divergence(
     >>> estimate.value
     0.25
     """
-    generator = get_generator(f)
-    unit = unit_scale(generator, base)
-    if (
-        isinstance(smoothing, bool)
-        or not isinstance(smoothing, int | float | np.number)
-        or not 0 <= smoothing < math.inf
-    ):
-        raise ValueError(f"smoothing={smoothing!r} is no number of at least 0; pass 0, or 0.5 to add half a count")
+    target = check_target(f, base, level)
+    generator, unit = target.generator, target.unit
+    smoothing = check_number(smoothing, "smoothing", minimum=0.0)
     if miller_madow and (generator.name != "kl" or smoothing > 0):
         raise ValueError(
             f"miller_madow corrects the plug-in estimate of 'kl', not {generator.name!r} with smoothing={smoothing:g}; "
-            "pass f='kl' and smoothing=0, or leave it out: the interval takes out the bias for every f"
+            "pass f='kl' and smoothing=0, or leave it out: the interval is corrected for the bias for every f"
         )
     n_bootstrap = check_positive_int(n_bootstrap, "n_bootstrap", minimum=2)
-    level = check_level(level)
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
-    real, fake = check_real_fake(real, fake)
     union = distinct_union(real, fake)
-    n_rows = min(len(real), len(fake))
+    n_rows = union.smaller_size
     n_clusters = check_clusters(n_clusters, union, default=round(n_rows ** (1 / 3)))
     codebook = cluster(union, union.rows, n_clusters, kmeans, rng)
     counts = codebook.real_counts, codebook.fake_counts
@@ -148,33 +142,32 @@ def quantized_f_divergence(
             "no cluster holds points of both sets, so the value is the maximum of the divergence whatever the distance "
             "of the sets; compare means or a Fréchet distance"
         )
-    standard_error, interval = None, None
-    if np.isfinite(replicates).all() and math.isfinite(plug_in):
-        low, high = np.quantile(replicates, (0.5 - 0.5 * level, 0.5 + 0.5 * level))
-        standard_error = float(replicates.std(ddof=1))
-        interval = 2.0 * plug_in - float(high), 2.0 * plug_in - float(low)
-    else:
-        notes.append(
-            f"{'the value' if math.isinf(plug_in) else 'a bootstrap replicate'} is infinite, for a cluster that lacks "
-            "points of one set, so there is no interval; pass smoothing=0.5 or fewer clusters"
-        )
     value = plug_in
     if miller_madow and math.isfinite(plug_in):
         seen = q > 0.0
         value -= unit * 0.5 * ((np.count_nonzero(p) - 1) / len(real) + (np.sum(p[seen] / q[seen]) - 1.0) / len(fake))
-    return DivergenceEstimate(
-        value=float(value),
-        standard_error=standard_error,
-        interval=interval,
-        level=level,
-        f=generator.name,
-        base=base,
+    return target.estimate(
+        float(value),
+        _basic_bootstrap(plug_in, replicates, target.level),
         method=f"histograms on {n_clusters} clusters",
-        notes=warn_of(notes),
+        notes=notes,
+        real=real,
+        fake=fake,
         backend="numpy" if generator.kernel_code is None else kernels.name,
-        n_real=len(real),
-        n_fake=len(fake),
+        never_negative=not miller_madow,
     )
+
+
+def _basic_bootstrap(plug_in: float, replicates: Values, level: float) -> Uncertainty:
+    if math.isinf(plug_in) or not np.isfinite(replicates).all():
+        infinite = "the value" if math.isinf(plug_in) else "a bootstrap replicate"
+        note = (
+            f"{infinite} is infinite, for a cluster that lacks points of one set, so there is no interval; pass "
+            "smoothing=0.5 or fewer clusters"
+        )
+        return Uncertainty(None, None, [note])
+    low, high = np.quantile(replicates, (0.5 - 0.5 * level, 0.5 + 0.5 * level))
+    return Uncertainty(float(replicates.std(ddof=1)), (2.0 * plug_in - float(high), 2.0 * plug_in - float(low)))
 
 
 def _replicates(

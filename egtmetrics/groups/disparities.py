@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from egtmetrics._random import RandomState
-from egtmetrics.groups._assignment import assign_groups
-from egtmetrics.groups._evaluation import GroupEvaluation, Metric, scores_by_group
-from egtmetrics.groups._pairs import disparities_from_scores, max_pairwise_difference, proportion_disparities
-from egtmetrics.metrics.frechet import frechet_distance
-from egtmetrics.metrics.topp_pr import topp_precision_recall
+from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, check_groups, warn_of_sizes
+from egtmetrics.groups.disparity import EGO, MGO, Disparity, ScoreTable, max_pairwise_difference, proportion_table
+from egtmetrics.groups.frame import tables_of_results
+from egtmetrics.labels import assign_groups
+from egtmetrics.samples import GroupedSamples
 
 
 def egt(
     real: Any,
     fake: Any,
     *,
-    metric: Metric,
+    metric: str | ScoreFunction,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
     score: str | None = None,
@@ -39,7 +37,7 @@ def egt(
     real, fake
         Features ``(n, d)`` and ``(m, d)``.
     metric
-        A callable ``(real, fake) -> float | MetricResult``; ``functools.partial`` fixes its options.
+        A name as on the command line, or a function ``(real, fake) -> score``; ``functools.partial`` fixes its options.
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows labelled None or NaN are left out.
     score
@@ -65,12 +63,9 @@ def egt(
     ...     real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     0.5
     """
-    scores = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
-    if score is None and scores.shape[1] > 1:
-        raise ValueError(f"metric returns the scores {list(scores)}; choose one, as in score={scores.columns[0]!r}")
-    name = scores.columns[0] if score is None else score
-    _require(scores, name)
-    return max_pairwise_difference(scores[name].to_dict()).value
+    table = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
+    name = choose_score(list(table.described), score)
+    return max_pairwise_difference(table.values[name].to_dict()).value
 
 
 def delta_p(
@@ -79,7 +74,7 @@ def delta_p(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Largest difference in precision between two groups, ``max over pairs |P_a - P_b|``, in [0, 1].
@@ -113,7 +108,7 @@ def delta_r(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Largest difference in recall between two groups, ``max over pairs |R_a - R_b|``, in [0, 1].
@@ -146,7 +141,7 @@ def delta_pr(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Largest difference in precision + recall, ``max over pairs |(P_a + R_a) - (P_b + R_b)|``, in [0, 2].
@@ -165,9 +160,8 @@ def delta_pr(
     ...          real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     0.5
     """
-    scores = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
-    _require(scores, "precision", "recall")
-    return disparities_from_scores(scores)["delta_pr"].value
+    table = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
+    return _disparity(table, "delta_pr")
 
 
 def delta_p_plus_delta_r(
@@ -176,7 +170,7 @@ def delta_p_plus_delta_r(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Sum of the largest differences in precision and in recall, ``delta_p + delta_r``, in [0, 2].
@@ -196,16 +190,15 @@ def delta_p_plus_delta_r(
     ...     real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     1.5
     """
-    scores = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
-    _require(scores, "precision", "recall")
-    return disparities_from_scores(scores)["delta_p_plus_delta_r"].value
+    table = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
+    return _disparity(table, "delta_p_plus_delta_r")
 
 
 def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Largest difference in Fréchet distance between two groups, ``max over pairs |FID_a - FID_b|``, at least 0.
 
-    ``egt`` with the metric ``frechet_distance``; see there for the parameters and errors. Fréchet distances of few
-    samples are biased upwards, so groups of different sizes differ without cause: see ``match_sizes``.
+    ``egt`` with the metric ``"fid"``; see there for the parameters and errors. Fréchet distances of few
+    samples are biased upwards, so groups of different sizes differ without cause: see ``GroupedSamples.matched``.
 
     Examples
     --------
@@ -216,7 +209,7 @@ def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensit
     return egt(
         real,
         fake,
-        metric=frechet_distance,
+        metric="fid",
         real_sensitive_features=real_sensitive_features,
         fake_sensitive_features=fake_sensitive_features,
     )
@@ -251,12 +244,10 @@ def mgo(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     >>> mgo(["f", "f", "m", "m"], ["f", "m", "m", "m"])
     0.25
     """
-    groups = assign_groups(real_sensitive_features, fake_sensitive_features)
-    groups.check_two()
-    return proportion_disparities(groups.counts())["mgo"].value
+    return _proportions(real_sensitive_features, fake_sensitive_features, MGO)
 
 
-def ego(fake_sensitive_features: Any, *, real_sensitive_features: Any = None) -> float:
+def ego(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Distance from equalized generative odds, ``max over pairs |pi_a^Q - pi_b^Q|``, in [0, 1].
 
     ``pi_a^Q`` is the proportion of group a among the fake samples; 0 means that all groups are generated equally often.
@@ -264,11 +255,9 @@ def ego(fake_sensitive_features: Any, *, real_sensitive_features: Any = None) ->
 
     Parameters
     ----------
-    fake_sensitive_features
-        One label per sample, or several, as for ``mgo``.
-    real_sensitive_features
-        Labels that say which groups there are. Give them where the fake samples may lack a group altogether: it then
-        counts with proportion 0, and is not known otherwise.
+    real_sensitive_features, fake_sensitive_features
+        As for ``mgo``. The real labels only say which groups there are: one that the fake samples lack counts with
+        proportion 0.
 
     Raises
     ------
@@ -283,38 +272,56 @@ def ego(fake_sensitive_features: Any, *, real_sensitive_features: Any = None) ->
 
     Examples
     --------
-    >>> ego(["f", "m", "m", "m"])
+    >>> ego(["f", "f", "m", "m"], ["f", "m", "m", "m"])
     0.5
-    >>> ego(["f", "f", "m", "m"], real_sensitive_features=["f", "m", "x", "x"])
+    >>> ego(["f", "m", "x", "x"], ["f", "f", "m", "m"])
     0.5
     """
-    known = fake_sensitive_features if real_sensitive_features is None else real_sensitive_features
-    groups = assign_groups(known, fake_sensitive_features)
+    return _proportions(real_sensitive_features, fake_sensitive_features, EGO)
+
+
+def _proportions(real_sensitive_features: Any, fake_sensitive_features: Any, disparity: Disparity) -> float:
+    groups = assign_groups(real_sensitive_features, fake_sensitive_features)
     groups.check_two()
-    return proportion_disparities(groups.counts())["ego"].value
+    return disparity.of(proportion_table(groups.counts()).values).value
 
 
 def _scores(
     real: Any,
     fake: Any,
-    metric: Metric,
+    metric: str | ScoreFunction,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
     random_state: RandomState,
-) -> pd.DataFrame:
-    evaluation = GroupEvaluation(
-        metric,
-        real,
-        fake,
+) -> ScoreTable:
+    samples = GroupedSamples(
+        real=real,
+        fake=fake,
         real_sensitive_features=real_sensitive_features,
         fake_sensitive_features=fake_sensitive_features,
-        random_state=random_state,
     )
-    (name,) = evaluation.metrics
-    return scores_by_group(evaluation.by_group(), name, evaluation.groups.index)
+    check_groups(samples, "raise")
+    results = MetricSet(metric, random_state=random_state).by_group(samples)
+    warn_of_sizes(samples, results, stacklevel=3)
+    (table,) = tables_of_results(results, samples.groups.index).values()
+    return table
 
 
-def _require(scores: pd.DataFrame, *names: str) -> None:
-    missing = [name for name in names if name not in scores]
-    if missing:
-        raise ValueError(f"metric returns the scores {list(scores)}, not {' and '.join(missing)}; pass one that does")
+def choose_score(names: list[str], score: str | None) -> str:
+    """Return the score that was asked for; None is the only one of a metric."""
+    if score is None and len(names) > 1:
+        raise ValueError(f"metric returns the scores {names}; choose one, as in score={names[0]!r}")
+    name = names[0] if score is None else score
+    if name not in names:
+        raise ValueError(f"score={score!r} is none of the metric's scores {names}; choose one of them")
+    return name
+
+
+def _disparity(table: ScoreTable, name: str) -> float:
+    found = {disparity.name: disparity for disparity in table.disparities}
+    if name not in found:
+        raise ValueError(
+            f"metric returns the scores {list(table.described)}, and {name} needs precision and recall; "
+            "pass one that returns both"
+        )
+    return found[name].of(table.values).value

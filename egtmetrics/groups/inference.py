@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from egtmetrics._validation import check_positive_int
-from egtmetrics.divergences.estimates import check_level
-from egtmetrics.groups._evaluation import GroupEvaluation, Score
-from egtmetrics.metrics._parts import Spread
-from egtmetrics.metrics._spread import spread
-from egtmetrics.ops import BackendName, take_rows
+from egtmetrics._validation import check_level, check_positive_int
+from egtmetrics.groups._evaluation import MetricSet, Results
+from egtmetrics.groups.disparity import ScoreTable, proportion_table
+from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
+from egtmetrics.samples import GroupedSamples
 
 Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
 """Fewest real and fake samples of a group that an interval is given for."""
-UNIT_SCORES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage", "mauve", "mauve_star")
-"""Scores in [0, 1], to which their intervals are cut."""
-_N_QUARTERINGS = 33
 _DRAWS = 20_000
 _BLOCKS = 20
-_LARGEST_SUM_OF_GROUPS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +41,27 @@ class FrameIntervals:
     ``data``: of other samples. ``projections``: of other random projections. ``threshold``: of another bootstrap of the
     confidence bands. The last two fall with more projections and replicates, the first with more samples only.
     """
+
+    def __repr__(self) -> str:
+        parts = [f"{title}\n{table}" for title, table in self._tables().items()]
+        return "\n\n".join([f"{self.level:.0%} confidence intervals", *parts])
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        parts = [
+            f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
+            for title, table in self._tables().items()
+        ]
+        return "".join([f"<h3>{self.level:.0%} confidence intervals</h3>", *parts])
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {"Scores by group": self.by_group, "Disparities between groups": self.disparities}
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw every disparity with its interval, one row each; return the axes. Needs matplotlib."""
+        from egtmetrics.plots import plot_disparities
+
+        return plot_disparities(self.disparities, ax=ax)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -106,7 +122,7 @@ class Uncertainty:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Largest:
-    """Estimates whose largest is a disparity, their standard errors, and draws of the largest studentised error."""
+    """Estimates whose largest one is a disparity, their standard errors, and draws of the largest studentised error."""
 
     estimates: Floats
     errors: Floats
@@ -137,8 +153,8 @@ class Largest:
         return float((1 + np.count_nonzero(self.maxima >= observed)) / (1 + self.maxima.size))
 
 
-def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) -> Uncertainty:
-    """Put the spreads of the groups together; a group without one gets NaN."""
+def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, ScoreCovariance]) -> Uncertainty:
+    """Put the covariances of the groups together; a group without one gets NaN."""
     n_groups, n_scores = scores.shape
     size = n_groups * n_scores
     alone = np.zeros(size)
@@ -147,7 +163,7 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
     projected: list[int] = []
     for g, label in enumerate(scores.index):
         block = slice(g * n_scores, (g + 1) * n_scores)
-        found = spreads.get(label)
+        found = covariances.get(label)
         if found is None:
             data[block, block] = np.nan
             continue
@@ -169,135 +185,106 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
     return Uncertainty(table=scores, data=data, projections=projections, threshold=threshold, alone=alone)
 
 
-def proportion_uncertainty(counts: pd.DataFrame) -> tuple[Uncertainty, dict[str, Floats]]:
-    """The proportions of the groups as multinomial ones, and the contrasts of ``mgo`` and ``ego``."""
+def proportion_uncertainty(counts: pd.DataFrame) -> Uncertainty:
+    """Return the proportions of the groups with their multinomial covariance."""
+    table = proportion_table(counts).values
     n_groups = len(counts)
-    table = counts[["real_proportion", "fake_proportion"]]
     data = np.zeros((n_groups, 2, n_groups, 2))
     for side, name in enumerate(("real", "fake")):
         p = counts[f"{name}_proportion"].to_numpy()
         data[:, side, :, side] = (np.diag(p) - np.outer(p, p)) / counts[f"n_{name}"].sum()
     nothing = np.zeros((2 * n_groups, 2 * n_groups))
-    excess = np.stack([-np.eye(n_groups), np.eye(n_groups)], axis=2).reshape(n_groups, -1)
-    contrasts = {
-        "mgo": np.concatenate([excess, -excess]),
-        "ego": _pairwise(table, ["fake_proportion"]),
-    }
-    covariance = data.reshape(nothing.shape)
-    found = Uncertainty(
-        table=table, data=covariance, projections=nothing, threshold=nothing, alone=np.zeros(2 * n_groups)
+    return Uncertainty(
+        table=table,
+        data=data.reshape(nothing.shape),
+        projections=nothing,
+        threshold=nothing,
+        alone=np.zeros(2 * n_groups),
     )
-    return found, contrasts
-
-
-def _pairwise(table: pd.DataFrame, members: Sequence[str]) -> Floats:
-    """Contrasts ``sum of members of a - sum of members of b`` of all ordered pairs of groups."""
-    pairs = list(itertools.permutations(range(len(table)), 2))
-    rows = np.zeros((len(pairs), *table.shape))
-    for row, (a, b) in zip(rows, pairs, strict=True):
-        for name in members:
-            row[a, table.columns.get_loc(name)], row[b, table.columns.get_loc(name)] = 1.0, -1.0
-    contrasts: Floats = rows.reshape(len(pairs), -1)
-    return contrasts
-
-
-def score_contrasts(scores: pd.DataFrame) -> dict[str, Floats]:
-    """Every disparity of a table of scores is the largest of ``contrasts @ scores``: return these, by disparity.
-
-    ``delta_p_plus_delta_r``, whose contrasts are all pairs of pairs, is left out with more than 8 groups.
-    """
-    contrasts: dict[str, Floats] = {}
-    others = list(scores)
-    if "precision" in scores and "recall" in scores:
-        others = [name for name in scores if name not in ("precision", "recall")]
-        contrasts = {
-            "delta_p": _pairwise(scores, ["precision"]),
-            "delta_r": _pairwise(scores, ["recall"]),
-            "delta_pr": _pairwise(scores, ["precision", "recall"]),
-        }
-        if len(scores) <= _LARGEST_SUM_OF_GROUPS:
-            sums = contrasts["delta_p"][:, None] + contrasts["delta_r"][None]
-            contrasts["delta_p_plus_delta_r"] = sums.reshape(-1, sums.shape[-1])
-    return contrasts | {f"delta_{name}": _pairwise(scores, [str(name)]) for name in others}
 
 
 class FrameInference:
-    """Uncertainty of all scores of one frame; the spread of every metric in every group is worked out once."""
+    """Uncertainty of all scores of one frame; the covariance of every metric in every group is estimated once."""
 
     def __init__(
         self,
-        evaluation: GroupEvaluation,
-        results: Mapping[Hashable, Mapping[str, Score]],
-        scores: Mapping[str, pd.DataFrame],
+        metrics: MetricSet,
+        samples: GroupedSamples,
+        results: Results,
+        tables: Mapping[str, ScoreTable],
         counts: pd.DataFrame,
-        *,
-        n_quarterings: int = _N_QUARTERINGS,
-        backend: BackendName = "auto",
-        n_threads: int | None = None,
     ) -> None:
-        groups = evaluation.groups
-        sizes = groups.counts()[["n_real", "n_fake"]]  # of a stream's sample, where ``counts`` are of all rows
+        groups = samples.groups
+        sizes = groups.counts()[["n_real", "n_fake"]]  # the rows held, where ``counts`` are all that a stream saw
         few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
         if (few < MIN_SAMPLES).any():
             raise ValueError(
                 f"group {groups.name(few.idxmin())!r} has {few.min()} samples on one side, and an interval needs at "
                 f"least {MIN_SAMPLES} real and {MIN_SAMPLES} fake ones in every group; add samples, or merge groups"
             )
-        self.uncertainties: dict[str, Uncertainty] = {}
-        for name, metric in evaluation.metrics.items():
-            spreads = {}
-            for position, label in enumerate(groups.index):
-                if label not in results:
-                    continue
-                real = take_rows(evaluation.real, groups.real_ids == position)
-                fake = take_rows(evaluation.fake, groups.fake_ids == position)
-                rng = np.random.default_rng([evaluation.seed, 1])  # the same for every group, whatever its name
-                try:
-                    spreads[label] = spread(
-                        metric,
-                        results[label][name],
-                        real,
-                        fake,
-                        n_quarterings=n_quarterings,
-                        rng=rng,
-                        backend=backend,
-                        n_threads=n_threads,
-                    )
-                except ValueError as error:
-                    raise ValueError(
-                        f"an interval needs scores of random parts of every group, and metric {name!r} has refused "
-                        f"those of group {groups.name(label)!r} ({len(real)} real, {len(fake)} fake): {error}"
-                    ) from error
-            self.uncertainties[name] = score_uncertainty(scores[name], spreads)
-        self.contrasts = {name: score_contrasts(scores[name]) for name in self.uncertainties}
-        self.uncertainties["proportions"], self.contrasts["proportions"] = proportion_uncertainty(counts)
+        self.tables = {**tables, "proportions": proportion_table(counts)}
+        self.uncertainties = {
+            name: score_uncertainty(tables[name].values, self._covariances(metrics, samples, results, name))
+            for name in metrics.bound
+        }
+        self.uncertainties["proportions"] = proportion_uncertainty(counts)
 
-    def intervals(self, level: float, columns: Mapping[str, Sequence[str]]) -> FrameIntervals:
-        """Return all intervals; ``columns`` names the scores of every metric as the frame does."""
+    @staticmethod
+    def _covariances(
+        metrics: MetricSet, samples: GroupedSamples, results: Results, name: str
+    ) -> dict[Hashable, ScoreCovariance]:
+        found = {}
+        for label, by_metric in results.items():
+            group = samples.group(label)
+            try:
+                found[label] = score_covariance(
+                    metrics.bound[name],
+                    by_metric[name],
+                    group.real,
+                    group.fake,
+                    rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
+                    backend=metrics.backend,
+                    n_threads=metrics.n_threads,
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"an interval needs scores of random parts of every group, and metric {name!r} refused those of "
+                    f"group {samples.groups.name(label)!r} ({len(group.real)} real, {len(group.fake)} fake): {error}"
+                ) from error
+        return found
+
+    def intervals(self, level: float) -> FrameIntervals:
+        """Return all intervals."""
         z = normal_quantile(level)
         by_group, disparities, variance = [], {}, {}
-        for metric, names in columns.items():
+        for metric, table in self.tables.items():
             uncertainty = self.uncertainties[metric]
+            for disparity in table.disparities:
+                contrasts = disparity.contrasts(table.values)
+                if contrasts is None:
+                    continue
+                largest = uncertainty.largest(contrasts)
+                low, high = largest.interval(level)
+                key = metric, disparity.name
+                disparities[key] = {"value": float(largest.estimates.max()), "low": low, "high": high}
+                attained = contrasts[[int(np.nan_to_num(largest.estimates, nan=-math.inf).argmax())]]
+                variance[key] = uncertainty.parts(attained).iloc[0].to_dict()
+            if metric == "proportions":
+                continue
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
             variances = np.maximum(variances, uncertainty.alone)  # NaN stays
-            margins = z * np.sqrt(variances).reshape(uncertainty.table.shape)
-            for s, name in enumerate(names):
-                values, margin = uncertainty.table.iloc[:, s], margins[:, s]
-                limits = (0.0, 1.0) if uncertainty.table.columns[s] in UNIT_SCORES else (-math.inf, math.inf)
-                low, high = (values - margin).clip(*limits), (values + margin).clip(*limits)
-                by_group.append(pd.concat({name: pd.DataFrame({"value": values, "low": low, "high": high})}))
-        for metric, families in self.contrasts.items():
-            for name, contrasts in families.items():
-                largest = self.uncertainties[metric].largest(contrasts)
-                low, high = largest.interval(level)
-                disparities[metric, name] = {"value": float(largest.estimates.max()), "low": low, "high": high}
-                attained = contrasts[[int(np.nan_to_num(largest.estimates, nan=-math.inf).argmax())]]
-                variance[metric, name] = self.uncertainties[metric].parts(attained).iloc[0].to_dict()
+            margins = z * np.sqrt(variances).reshape(table.values.shape)
+            for column, (name, score) in enumerate(table.described.items()):
+                values, margin = table.values[name], margins[:, column]
+                low, high = ((values + sign * margin).clip(*score.bounds) for sign in (-1.0, 1.0))
+                by_group.append(
+                    pd.concat({table.column(name): pd.DataFrame({"value": values, "low": low, "high": high})})
+                )
         index = pd.MultiIndex.from_tuples(disparities, names=["metric", "disparity"])
-        table = pd.concat(by_group)
+        groups = self.tables["proportions"].values.index.names
         return FrameIntervals(
             level=level,
-            by_group=table.rename_axis(["score", *self.uncertainties["proportions"].table.index.names]),
+            by_group=pd.concat(by_group).rename_axis(["score", *groups]),
             disparities=pd.DataFrame(list(disparities.values()), index=index),
             variance=pd.DataFrame(list(variance.values()), index=index),
         )
@@ -315,14 +302,19 @@ class FrameInference:
     def tests(self) -> pd.DataFrame:
         """Test every disparity for being 0; see ``GenerativeMetricFrame.test``."""
         rows = {}
-        for metric, families in self.contrasts.items():
-            for name, contrasts in families.items():
-                largest = self.uncertainties[metric].largest(contrasts)
-                rows[metric, name] = {"value": float(largest.estimates.max()), "p_value": largest.p_value()}
+        for metric, table in self.tables.items():
+            for disparity in table.disparities:
+                contrasts = disparity.contrasts(table.values)
+                if contrasts is not None:
+                    largest = self.uncertainties[metric].largest(contrasts)
+                    rows[metric, disparity.name] = {
+                        "value": float(largest.estimates.max()),
+                        "p_value": largest.p_value(),
+                    }
         index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
-        table = pd.DataFrame(list(rows.values()), index=index)
-        table["adjusted_p_value"] = holm(table["p_value"].to_numpy())
-        return table
+        tests = pd.DataFrame(list(rows.values()), index=index)
+        tests["adjusted_p_value"] = holm(tests["p_value"].to_numpy())
+        return tests
 
 
 def holm(p_values: Floats) -> Floats:

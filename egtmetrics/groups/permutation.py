@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Mapping
@@ -14,11 +13,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.groups._evaluation import GroupEvaluation, Metric, Score, bind, scores_by_group, scores_of
-from egtmetrics.groups._pairs import disparities_from_scores, max_pairwise_difference
-from egtmetrics.groups.frame import GenerativeMetricFrame
-from egtmetrics.ops import BackendName, common_device, join_rows, take_rows
+from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
+from egtmetrics.groups._evaluation import MetricSet, Results, ScoreFunction, check_groups, warn_of_sizes
+from egtmetrics.groups.disparities import choose_score
+from egtmetrics.groups.disparity import max_pairwise_difference
+from egtmetrics.groups.frame import GenerativeMetricFrame, tables_of_results
+from egtmetrics.ops import BackendName, common_device, join_rows
+from egtmetrics.results import MetricResult
+from egtmetrics.samples import GroupedSamples
 
 _Numbers: TypeAlias = dict[tuple[str, str, Hashable | None], float]
 """By metric, score and group; the group is None for scores of all samples and for disparities."""
@@ -39,7 +41,7 @@ def permutation_test(
     real: Any,
     fake: Any,
     *,
-    metric: Metric,
+    metric: str | ScoreFunction,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
     score: str | None = None,
@@ -63,7 +65,8 @@ def permutation_test(
     real, fake
         Features ``(n, d)`` and ``(m, d)``.
     metric
-        A callable ``(real, fake) -> float | MetricResult``, which gets one seed for all permutations.
+        A name as on the command line, or a function ``(real, fake) -> score``, which gets one seed for all
+        permutations.
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows in no group are left out.
     score
@@ -97,36 +100,20 @@ def permutation_test(
     """
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     rng = check_random_state(random_state)
-    evaluation = GroupEvaluation(
-        metric,
-        real,
-        fake,
-        real_sensitive_features=real_sensitive_features,
-        fake_sensitive_features=fake_sensitive_features,
-        random_state=int(rng.integers(2**32)),
-        backend=backend,
-        n_threads=n_threads,
+    metrics = MetricSet(metric, random_state=int(rng.integers(2**32)), backend=backend, n_threads=n_threads)
+    samples = metrics.group(real, fake, real_sensitive_features, fake_sensitive_features)
+    check_groups(samples, "raise")
+
+    def statistic(results: Results) -> float:
+        (table,) = tables_of_results(results, samples.groups.index).values()
+        name = choose_score(list(table.described), score)
+        return max_pairwise_difference(table.values[name].to_dict()).value
+
+    observed = metrics.by_group(samples)
+    warn_of_sizes(samples, observed, stacklevel=2)
+    return _test(
+        statistic(observed), lambda: statistic(metrics.by_group(samples.permuted(rng))), n_permutations, progress
     )
-    groups, (name,) = evaluation.groups, evaluation.metrics
-
-    def statistic(results: Mapping[Hashable, Mapping[str, Score]]) -> float:
-        scores = scores_by_group(results, name, evaluation.groups.index)
-        column = _score_name(list(map(str, scores)), score)
-        return max_pairwise_difference(scores[column].to_dict()).value
-
-    def permuted(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        assigned = ids >= 0
-        moved = ids.copy()
-        moved[assigned] = rng.permutation(ids[assigned])
-        return moved
-
-    def permute() -> float:
-        evaluation.groups = dataclasses.replace(
-            groups, real_ids=permuted(groups.real_ids), fake_ids=permuted(groups.fake_ids)
-        )
-        return statistic(evaluation.by_group())
-
-    return _test(statistic(evaluation.by_group()), permute, n_permutations, progress)
 
 
 def compare_models(
@@ -134,7 +121,7 @@ def compare_models(
     fake: Any,
     other_fake: Any,
     *,
-    metric: Callable[..., Any],
+    metric: str | ScoreFunction,
     score: str | None = None,
     n_permutations: int = 199,
     random_state: RandomState = None,
@@ -178,15 +165,16 @@ def compare_models(
     real, fake = check_real_fake(real, fake, device=device)
     real, other_fake = check_real_fake(real, other_fake, device=device)
     rng = check_random_state(random_state)
-    both, m = join_rows(fake, other_fake), len(fake)
-    bound = bind(metric, {"random_state": int(rng.integers(2**32))})
+    both, m = keep_checked(join_rows(fake, other_fake)), len(fake)
+    real = keep_checked(real)
+    metrics = MetricSet(metric, random_state=int(rng.integers(2**32)))
 
     def statistic(order: NDArray[np.int64]) -> float:
         values = []
         for rows in (order[:m], order[m:]):
-            result = bound(real, take_rows(both, np.sort(rows)))
-            scores = {"": float(result)} if isinstance(result, int | float | np.number) else result.scores()
-            values.append(scores[_score_name(list(scores), score)])
+            (result,) = metrics.call(real, take_checked(both, np.sort(rows)), "the samples of a model").values()
+            scores = result.scores()
+            values.append(scores[choose_score(list(scores), score)])
         return values[0] - values[1]
 
     return _test(
@@ -255,32 +243,25 @@ def compare_frames(
             f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()} and other has "
             f"{list(other.by_group)} of {other.by_group.index.tolist()}; evaluate both with the same metrics and groups"
         )
-    for name, one in (("frame", frame), ("other", other)):
-        if "max_samples" in one.settings:
-            raise ValueError(
-                f"{name} is of a stream with max_samples={one.settings['max_samples']}, whose overall scores are of "
-                "other samples than the scores of its groups; collect with spill instead, or compare frames of all rows"
-            )
+    samples = [_all_samples(one, name) for one, name in ((frame, "frame"), (other, "other"))]
+    metrics = [frame._metrics, other._metrics]
     rng = check_random_state(random_state)
-    slots = [copy.copy(evaluation) for evaluation in (frame._evaluation, other._evaluation)]
-    both, n_first = join_rows(slots[0].fake, slots[1].fake), len(slots[0].fake)
-    ids = np.concatenate([slot.groups.fake_ids for slot in slots])
+    both, n_first = keep_checked(join_rows(samples[0].fake, samples[1].fake)), len(samples[0].fake)
+    ids = np.concatenate([one.groups.fake_ids for one in samples])
     index = frame.by_group.index
 
-    def exchange(strata: NDArray[np.int64]) -> None:
+    def exchanged(strata: NDArray[np.int64]) -> list[GroupedSamples]:
         order = np.arange(len(both))
         for stratum in np.unique(strata):
             rows = np.flatnonzero(strata == stratum)
             order[rows] = rng.permutation(rows)
-        slots[0].fake, slots[1].fake = take_rows(both, order[:n_first]), take_rows(both, order[n_first:])
+        parts = order[:n_first], order[n_first:]
+        return [one.with_fake(take_checked(both, rows)) for one, rows in zip(samples, parts, strict=True)]
 
     def permute() -> _Numbers:
-        exchange(ids)
-        by_group = [slot.by_group() for slot in slots]
-        exchange(np.zeros_like(ids))
-        first, second = (
-            _numbers(results, slot.overall(), index) for results, slot in zip(by_group, slots, strict=True)
-        )
+        by_group = [own.by_group(one) for own, one in zip(metrics, exchanged(ids), strict=True)]
+        overall = [own.overall(one) for own, one in zip(metrics, exchanged(np.zeros_like(ids)), strict=True)]
+        first, second = (_numbers(results, alone, index) for results, alone in zip(by_group, overall, strict=True))
         return {key: first[key] - second[key] for key in first}
 
     first, second = (_numbers(one.results, one.overall_results, index) for one in (frame, other))
@@ -296,16 +277,25 @@ def compare_frames(
     return table
 
 
-def _numbers(
-    by_group: Mapping[Hashable, Mapping[str, Score]], overall: Mapping[str, Score], index: pd.Index[Any]
-) -> _Numbers:
+def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
+    samples = frame._of_samples("a permutation test")
+    if samples.max_samples is not None:
+        raise ValueError(
+            f"{name} is of a stream with max_samples={samples.max_samples}, whose overall scores are of other samples "
+            "than the scores of its groups; collect with spill instead, or compare frames of all rows"
+        )
+    return samples
+
+
+def _numbers(by_group: Results, overall: Mapping[str, MetricResult], index: pd.Index[Any]) -> _Numbers:
     """All that two models can differ in."""
     numbers: _Numbers = {}
-    for metric, result in overall.items():
-        scores = scores_by_group(by_group, metric, index)
-        numbers |= {(metric, score, None): value for score, value in scores_of(result, metric).items()}
-        numbers |= {(metric, str(score), group): value for score in scores for group, value in scores[score].items()}
-        numbers |= {(metric, name, None): pair.value for name, pair in disparities_from_scores(scores).items()}
+    for metric, table in tables_of_results(by_group, index).items():
+        numbers |= {(metric, score, None): value for score, value in overall[metric].scores().items()}
+        numbers |= {
+            (metric, score, group): value for score in table.described for group, value in table.values[score].items()
+        }
+        numbers |= {(metric, one.name, None): one.of(table.values).value for one in table.disparities}
     return numbers
 
 
@@ -326,12 +316,3 @@ def _test(observed: float, permute: Callable[[], float], n_permutations: int, pr
     return PermutationTest(
         statistic=observed, p_value=float((1 + as_large) / (1 + n_permutations)), null_distribution=null
     )
-
-
-def _score_name(names: list[str], score: str | None) -> str:
-    if score is None and len(names) > 1:
-        raise ValueError(f"metric returns the scores {names}; choose one, as in score={names[0]!r}")
-    name = names[0] if score is None else score
-    if name not in names:
-        raise ValueError(f"score={score!r} is none of the metric's scores {names}; choose one of them")
-    return name

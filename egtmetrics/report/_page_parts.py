@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 import pandas as pd
 
-from egtmetrics.divergences.estimates import check_level
+from egtmetrics._validation import check_level
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals
 from egtmetrics.report.tables import SHARE_DISPARITIES, number

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolated
+import egtmetrics
+from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolate
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.kernel import kernel_distance
-from egtmetrics.metrics.prdc import precision_recall_density_coverage
+from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
-from egtmetrics.results import MetricResult
+from egtmetrics.results import MetricResult, score
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -358,14 +359,41 @@ class TestMetrics:
         with pytest.raises(KeyboardInterrupt):
             frame_of(data, interrupted)
 
-    @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {"precision": 1.0}])
+    @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {}, {"precision": "1"}, {3: 1.0}])
     def test_what_is_no_score(self, data: GroupedSamples, result: Any) -> None:
-        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number or a MetricResult"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number, a mapping of names to"):
             frame_of(data, {"m": lambda real, fake: result})
 
-    def test_result_without_score_names(self, data: GroupedSamples) -> None:
+    @pytest.mark.parametrize("result", [0.5, np.float32(0.5), np.array(0.5), {"m": 0.5}, {"m": np.array(0.5)}])
+    def test_numbers_arrays_without_dimension_and_mappings(self, data: GroupedSamples, result: Any) -> None:
+        assert frame_of(data, {"m": lambda real, fake: result}).by_group["m"].tolist() == [0.5] * 3
+
+    def test_a_tensor_without_dimension(self, data: GroupedSamples) -> None:
+        torch = pytest.importorskip("torch")
+        tensor = torch.tensor(0.5, requires_grad=True)
+        assert frame_of(data, {"m": lambda real, fake: tensor}).by_group["m"].tolist() == [0.5] * 3
+
+    def test_a_mapping_of_several_scores(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"m": lambda real, fake: {"precision": 0.5, "recall": len(fake) / 10}})
+        assert frame.by_group.columns.tolist() == ["m_precision", "m_recall"]
+        assert frame.disparities()["value"].loc["m"].index.tolist() == [
+            "delta_p",
+            "delta_r",
+            "delta_pr",
+            "delta_p_plus_delta_r",
+        ]
+
+    def test_metrics_by_name(self, data: GroupedSamples) -> None:
+        expected = frame_of(data, {"fid": frechet_distance, "ipr": improved_precision_recall}).by_group
+        for names in ("fid,ipr", "fid, ipr", ["fid", "ipr"], ("fid", "ipr")):
+            pd.testing.assert_frame_equal(frame_of(data, names).by_group, expected)
+        assert frame_of(data, ["fid", mean_gap]).by_group.columns.tolist() == ["fid", "mean_gap"]
+        with pytest.raises(ValueError, match=r"metric 'fidd' is unknown; choose from .*, fid, .*, topp"):
+            frame_of(data, "fidd")
+
+    def test_result_without_scores(self, data: GroupedSamples) -> None:
         result = Unnamed(value=1.0, backend="numpy", n_real=1, n_fake=1)
-        with pytest.raises(TypeError, match=r"metric 'm' returned Unnamed, expected .* with score_names"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned Unnamed, expected .* or a MetricResult with scores"):
             frame_of(data, {"m": lambda real, fake: result})
 
     def test_scores_that_differ_between_groups(self, data: GroupedSamples) -> None:
@@ -379,8 +407,8 @@ class TestMetrics:
     @pytest.mark.parametrize(
         ("metrics", "error", "message"),
         [
-            ({}, ValueError, "metrics is empty; pass a callable"),
-            ({"m": 3}, TypeError, r"metrics\['m'\] is int, expected names \(str\) mapped to callables"),
+            ({}, ValueError, "metrics is empty; pass names such as"),
+            ({"m": 3}, TypeError, r"metrics\['m'\] is int, expected names \(str\) mapped to functions"),
             ({3: mean_gap}, TypeError, r"metrics\[3\] is function, expected names"),
             (3, TypeError, r"metrics\['int'\] is int, expected names"),
             (
@@ -454,7 +482,7 @@ class TestGroups:
         matched = at_sample_size(frechet_distance, 20, n_repeats=2)
         with warnings.catch_warnings():
             warnings.simplefilter("error", GroupSizeWarning)
-            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolated(frechet_distance)}, **samples)
+            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolate(frechet_distance)}, **samples)
         with pytest.warns(GroupSizeWarning, match="; 'fid', 'prdc' may depend on it") as caught:
             FRAME(metrics={"kid": kid, "fid": frechet_distance, "prdc": PRDC}, **samples)
         assert len(caught) == 2  # real and fake
@@ -557,7 +585,7 @@ class TestToDict:
         assert isinstance(result, MetricResult)
         assert content["results"]["by_group"]["1"]["topp"]["n_bootstrap"] == 3
         assert content["results"]["by_group"]["1"]["topp"]["precision"] == result.scores()["precision"]
-        assert content["results"]["overall"]["gap"] == frame.overall["gap"]
+        assert content["results"]["overall"]["gap"]["values"] == {"gap": frame.overall["gap"]}
 
     def test_nan_infinity_and_intersections(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
@@ -635,3 +663,118 @@ class TestLaws:
             data.real[keep_real], data.fake[keep_fake], data.real_groups[keep_real], data.fake_groups[keep_fake]
         )
         np.testing.assert_array_equal(frame_of(two).by_group, frame_of(data).by_group.loc[[0, 1]])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared(MetricResult):
+    gap: float = score(label="gap of the means", better="lower", bounds=(0.0, math.inf), unit="pixels")
+    level: float = score(label="mean level", better=1.0)
+
+
+def declared(real: Any, fake: Any) -> Declared:
+    return Declared(
+        gap=mean_gap(real, fake), level=float(fake.mean()), backend="numpy", n_real=len(real), n_fake=len(fake)
+    )
+
+
+class TestWorstGroup:
+    def test_knows_the_direction(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"prdc": PRDC, "fid": frechet_distance, "own": declared, "plain": mean_gap})
+        assert frame.worst_group("fid") == frame.by_group["fid"].idxmax()
+        assert frame.worst_group("prdc_recall") == frame.by_group["prdc_recall"].idxmin()
+        assert frame.worst_group("own_gap") == frame.by_group["own_gap"].idxmax()
+        assert frame.worst_group("own_level") == (frame.by_group["own_level"] - 1.0).abs().idxmax()
+        assert frame.worst_group("plain") is None
+        with pytest.raises(
+            ValueError, match=r"score='prdc' is no column of by_group; choose one of \['prdc_precision'"
+        ):
+            frame.worst_group("prdc")
+
+    def test_is_none_where_groups_are_equal_or_one_has_no_score(self, data: GroupedSamples) -> None:
+        equal = frame_of(data, {"own": lambda real, fake: dataclasses.replace(declared(real, fake), gap=0.5)})
+        assert equal.worst_group("own_gap") is None
+        labels = np.where(data.fake_groups == 2, 1, data.fake_groups)
+        missing = frame_of(data._replace(fake_groups=labels), "fid", missing_groups="nan")
+        assert missing.worst_group("fid") is None
+
+
+class TestJson:
+    def frame(self, data: GroupedSamples, **options: Any) -> GenerativeMetricFrame:
+        metrics = {"prdc": PRDC, "fid": frechet_distance, "own": declared, "plain": mean_gap}
+        return frame_of(data, metrics, **options)
+
+    def test_comes_back_with_every_number_and_description(self, data: GroupedSamples) -> None:
+        frame = self.frame(data)
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.to_dict() == frame.to_dict()
+        assert again.describe() == frame.describe()
+        assert again.by_group.to_numpy().tolist() == frame.by_group.to_numpy().tolist()
+        assert again.disparities()["value"].tolist() == frame.disparities()["value"].tolist()
+        assert again.worst_group("own_gap") == str(frame.worst_group("own_gap"))
+        assert again.overall_results["prdc"].settings() == frame.overall_results["prdc"].settings()
+        with pytest.raises(ValueError, match="needs the samples, and this frame was read from JSON"):
+            again.test()
+
+    def test_intersections_nan_and_infinity(self) -> None:
+        labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
+        x = np.arange(6.0)[:, None]
+        frame = FRAME(
+            metrics={"inf": lambda real, fake: math.inf if real[0, 0] == 2.0 else 1.0},
+            real=x,
+            fake=x[:4],
+            real_sensitive_features=labels,
+            fake_sensitive_features={name: column[:4] for name, column in labels.items()},
+            missing_groups="nan",
+        )
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.to_json() == frame.to_json()
+        assert again.by_group.index.tolist() == ["gender=f, age=o", "gender=f, age=y", "gender=m, age=o"]
+        np.testing.assert_array_equal(again.by_group["inf"], [1.0, math.nan, math.inf])
+
+    def test_saved_intervals(self) -> None:
+        rng = np.random.default_rng(0)
+        labels = np.repeat(["f", "m"], 60)
+        real, fake = rng.normal(size=(2, 120, 2))
+        frame = FRAME(
+            metrics="fid", real=real, fake=fake, real_sensitive_features=labels, fake_sensitive_features=labels
+        )
+        intervals = frame.interval(0.9)
+        again = GenerativeMetricFrame.from_json(frame.to_json(intervals))
+        found = again.interval(0.9)
+        pd.testing.assert_frame_equal(found.by_group, intervals.by_group)
+        pd.testing.assert_frame_equal(found.disparities, intervals.disparities)
+        assert again.to_json(found) == frame.to_json(intervals)
+        with pytest.raises(ValueError, match="needs the samples"):
+            again.interval(0.95)
+
+    @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": {}}', "null"])
+    def test_what_is_no_frame(self, text: str) -> None:
+        with pytest.raises(ValueError, match="text is no JSON of a frame"):
+            GenerativeMetricFrame.from_json(text)
+
+
+class TestSamples:
+    def test_give_what_the_four_arguments_give(self, data: GroupedSamples) -> None:
+        samples = egtmetrics.GroupedSamples(
+            real=data.real,
+            fake=data.fake,
+            real_sensitive_features=data.real_groups,
+            fake_sensitive_features=data.fake_groups,
+        )
+        frame = GenerativeMetricFrame(metrics=PRDC, samples=samples, random_state=0)
+        assert frame.to_dict() == frame_of(data).to_dict()
+        assert frame.samples is samples
+        with pytest.raises(TypeError, match="samples and real were both given; pass one or the other"):
+            GenerativeMetricFrame(metrics=PRDC, samples=samples, real=data.real)
+        with pytest.raises(TypeError, match="fake, fake_sensitive_features missing; pass real, fake"):
+            GenerativeMetricFrame(metrics=PRDC, real=data.real, real_sensitive_features=data.real_groups)
+        with pytest.raises(TypeError, match="samples is ndarray, expected GroupedSamples"):
+            GenerativeMetricFrame(metrics=PRDC, samples=data.real)  # type: ignore[arg-type]
+
+    def test_a_metric_cannot_change_them(self, data: GroupedSamples) -> None:
+        def centring(real: Any, fake: Any) -> float:
+            real -= real.mean()
+            return mean_gap(real, fake)
+
+        with pytest.raises(ValueError, match="read-only"):
+            frame_of(data, {"centring": centring})

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
-from egtmetrics.groups import at_sample_size, extrapolated
+from egtmetrics.groups import at_sample_size, extrapolate
 
 
 def biased(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -52,7 +52,7 @@ def test_one_seed_gives_one_number() -> None:
 
 
 def test_extrapolation_is_exact_for_a_line_in_one_over_n() -> None:
-    result = extrapolated(biased)(np.zeros((100, 1)), np.zeros((100, 1)), random_state=0)
+    result = extrapolate(biased)(np.zeros((100, 1)), np.zeros((100, 1)), random_state=0)
     assert result.scores()["biased"] == pytest.approx(3.0, abs=1e-9)
     assert result.standard_errors["biased"] == pytest.approx(0.0, abs=1e-9)
     assert [n for n, _ in result.sizes] == [100, *np.repeat([80, 65, 50, 40, 33], 4)]
@@ -64,7 +64,7 @@ def test_extrapolation_takes_the_bias_out_of_the_frechet_distance() -> None:
     limits, plain = [], []
     for _ in range(20):
         real, fake = rng.normal(size=(2, 300, 6))
-        limits.append(extrapolated(frechet_distance)(real, fake, random_state=0).scores()["fid"])
+        limits.append(extrapolate(frechet_distance)(real, fake, random_state=0).scores()["fid"])
         plain.append(frechet_distance(real, fake).fid)
     assert abs(np.mean(limits)) < 4 * np.std(limits, ddof=1) / np.sqrt(20) + 0.1 * np.mean(plain)  # 1 / n^2 is left
     assert np.mean(plain) > 5 * abs(np.mean(limits))
@@ -76,7 +76,7 @@ def test_groups_of_different_sizes_are_comparable_in_a_frame() -> None:
     real, fake = rng.normal(size=(2, 230, 2))
     samples = {"real": real, "fake": fake, "real_sensitive_features": groups, "fake_sensitive_features": groups}
     frame = GenerativeMetricFrame(
-        metrics={"matched": at_sample_size(biased, 80), "limit": extrapolated(biased), "plain": biased},
+        metrics={"matched": at_sample_size(biased, 80), "limit": extrapolate(biased), "plain": biased},
         random_state=0,
         **samples,
     )
@@ -89,7 +89,9 @@ def test_groups_of_different_sizes_are_comparable_in_a_frame() -> None:
 def test_scores_keep_the_names_of_the_metric() -> None:
     real, fake = np.random.default_rng(4).normal(size=(2, 60, 2))
     result = at_sample_size(precision_recall_density_coverage, 30)(real, fake, random_state=0, n_threads=1)
-    assert result.score_names == ("precision", "recall", "density", "coverage")
+    assert list(result.scores()) == ["precision", "recall", "density", "coverage"]
+    assert result.describe()["precision"].percent
+    assert not result.describe()["precision"].depends_on_size
 
 
 def test_what_is_refused() -> None:
@@ -101,4 +103,4 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="n_repeats"):
         at_sample_size(biased, 10, n_repeats=0)
     with pytest.raises(ValueError, match="n_repeats"):
-        extrapolated(biased, n_repeats=-1)
+        extrapolate(biased, n_repeats=-1)

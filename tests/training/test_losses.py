@@ -541,7 +541,7 @@ def test_bad_options_of_one_strategy() -> None:
         ([1.5, -0.5], [0.5, 0.5], "target"),
         ([0.5, math.nan], [0.5, 0.5], "target"),
         ([1.0], [0.5, 0.5], "target has 1 proportions for 2 groups"),
-        ({0: 0.5, "f": 0.5}, [0.5, 0.5], r"target has the groups \['f'\]"),
+        ({0: 0.5, "f": 0.5}, [0.5, 0.5], "target has the groups 'f', expected 0, 1"),
         ("mgo", [0.5, 0.5], "target='mgo' is unknown"),
         ([0.5, 0.5], "ego", "source='ego' does not say how many groups"),
         ([0.5, 0.5], {0: 1.0}, "source is a mapping"),

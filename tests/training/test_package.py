@@ -35,3 +35,10 @@ def test_a_second_import_under_the_bare_name_is_refused() -> None:
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "this package is egtmetrics.training, but was imported as 'training'" in result.stderr
+
+
+def test_import_loads_neither_pandas_nor_scikit_learn_nor_matplotlib() -> None:
+    code = "import sys, egtmetrics.training; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"pandas", "sklearn", "matplotlib"}.isdisjoint(result.stdout.split())
+    assert {"torch", "egtmetrics"} <= set(result.stdout.split())

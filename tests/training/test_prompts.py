@@ -8,15 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from egtmetrics.training.prompts import (
-    ANSWER_START,
-    IGNORED,
-    SYSTEM_PROMPT,
-    USER_PROMPT,
-    messages,
-    prompt_tokens,
-    tokenise,
-)
+from egtmetrics.paper.prompts import ANSWER_START, SYSTEM_PROMPT, USER_PROMPT, messages
+from egtmetrics.training.prompts import IGNORED, prompt_tokens, tokenise
 
 pytest.importorskip("transformers")
 
@@ -51,14 +44,14 @@ def test_the_attribute_follows_the_request() -> None:
 
 def test_the_prompt_is_what_the_template_makes_of_it(tokenizer: Any) -> None:
     expected = f"<|start|>system\n{SYSTEM_PROMPT}<|end|>\n<|start|>user\n{USER_PROMPT}<|end|>\n<|start|>assistant\n"
-    assert tokenizer.decode(prompt_tokens(tokenizer)) == expected
+    assert tokenizer.decode(prompt_tokens(tokenizer, messages())) == expected
 
 
 @pytest.mark.parametrize("template", [_tiny.CHATML, _tiny.GEMMA])
 def test_only_the_answer_is_learnt(template: str) -> None:
     tokenizer = with_template(template)
     attributes = ["female", None] * 5
-    rows = tokenise(tokenizer, TEXTS, GROUPS, attributes=attributes)
+    rows = _tiny.biographies(tokenizer, TEXTS, GROUPS, attributes=attributes)
     assert (len(rows), rows.n_truncated) == (len(TEXTS), 0)
     for i, text in enumerate(TEXTS):
         row = rows[i]
@@ -67,12 +60,12 @@ def test_only_the_answer_is_learnt(template: str) -> None:
         # no line break after the end, which the template has there: a generated answer stops before it
         assert tokenizer.decode(learnt) == f"{ANSWER_START}{text}<|end|>"
         prompt = [t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == IGNORED]
-        assert prompt == prompt_tokens(tokenizer, attributes[i])
+        assert prompt == prompt_tokens(tokenizer, messages(attributes[i]))
         assert row["groups"] == GROUPS[i]
 
 
 def test_a_template_without_system_message_gets_it_in_the_users() -> None:
-    text = with_template(_tiny.GEMMA).decode(prompt_tokens(with_template(_tiny.GEMMA)))
+    text = with_template(_tiny.GEMMA).decode(prompt_tokens(with_template(_tiny.GEMMA), messages()))
     assert text.startswith("<|begin|><|start|>user\n" + SYSTEM_PROMPT.strip() + "\n\n" + USER_PROMPT)
     assert text.endswith("<|end|>\n<|start|>model\n")
 
@@ -80,7 +73,7 @@ def test_a_template_without_system_message_gets_it_in_the_users() -> None:
 def test_a_template_that_drops_the_system_message_without_a_word_gets_it_in_the_users() -> None:
     deaf = _tiny.CHATML.replace("in messages %}", "in messages if m['role'] != 'system' %}")
     tokenizer = with_template(deaf)
-    assert SYSTEM_PROMPT.strip() in tokenizer.decode(prompt_tokens(tokenizer))
+    assert SYSTEM_PROMPT.strip() in tokenizer.decode(prompt_tokens(tokenizer, messages()))
 
 
 @pytest.mark.parametrize(
@@ -104,7 +97,7 @@ def test_a_template_that_drops_the_system_message_without_a_word_gets_it_in_the_
 )
 def test_templates_that_cannot_be_used_are_refused(template: str | None, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        tokenise(with_template(template), TEXTS[:1], [0])
+        _tiny.biographies(with_template(template), TEXTS[:1], [0])
 
 
 def test_without_a_token_for_the_end_it_is_the_tokenizers() -> None:
@@ -112,26 +105,26 @@ def test_without_a_token_for_the_end_it_is_the_tokenizers() -> None:
         "{% if add_generation_prompt %}assistant\n{% endif %}"
     )
     tokenizer = with_template(template)
-    assert tokenizer.decode(tokenise(tokenizer, TEXTS[:1], [0]).tokens[0]).endswith("(1830-1894)\n<|end|>")
+    assert tokenizer.decode(_tiny.biographies(tokenizer, TEXTS[:1], [0]).tokens[0]).endswith("(1830-1894)\n<|end|>")
 
 
 def test_long_texts_are_cut_and_counted_but_prompts_never(tokenizer: Any) -> None:
-    whole = tokenise(tokenizer, TEXTS, GROUPS)
-    prompt = len(prompt_tokens(tokenizer))
+    whole = _tiny.biographies(tokenizer, TEXTS, GROUPS)
+    prompt = len(prompt_tokens(tokenizer, messages()))
     limit = prompt + 12
-    cut = tokenise(tokenizer, TEXTS, GROUPS, max_length=limit)
+    cut = _tiny.biographies(tokenizer, TEXTS, GROUPS, max_length=limit)
     assert cut.tokens == tuple(row[:limit] for row in whole.tokens)
     assert 0 < cut.n_truncated == sum(len(row) > limit for row in whole.tokens) < len(TEXTS)
     assert cut.prompt_lengths == whole.prompt_lengths == (prompt,) * len(TEXTS)
-    assert tokenise(tokenizer, TEXTS, GROUPS, max_length=prompt + 1).n_truncated == len(TEXTS)
+    assert _tiny.biographies(tokenizer, TEXTS, GROUPS, max_length=prompt + 1).n_truncated == len(TEXTS)
     with pytest.raises(
         ValueError, match=f"max_length={prompt} leaves no room for an answer after the prompt of {prompt}"
     ):
-        tokenise(tokenizer, TEXTS, GROUPS, max_length=prompt)
+        _tiny.biographies(tokenizer, TEXTS, GROUPS, max_length=prompt)
 
 
 def test_padding_is_told_from_the_end_of_an_answer_which_has_the_same_token(tokenizer: Any) -> None:
-    rows = tokenise(tokenizer, TEXTS, GROUPS)
+    rows = _tiny.biographies(tokenizer, TEXTS, GROUPS)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
     batch = rows.collate([rows[i] for i in range(len(rows))])
     assert batch["groups"].tolist() == GROUPS
@@ -148,17 +141,16 @@ def test_padding_is_told_from_the_end_of_an_answer_which_has_the_same_token(toke
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"texts": []}, "there are none"),
-        ({"texts": ["a poet", "  \n"]}, "row 1 is empty"),
-        ({"groups": [0]}, r"groups has shape \(1,\), expected one per text, \(2,\)"),
+        ({"prompts": [], "answers": []}, "there are none"),
+        ({"answers": ["a poet", "  \n"]}, "row 1 is empty"),
+        ({"groups": [0]}, r"groups has shape \(1,\), expected one per answer, \(2,\)"),
         ({"groups": [0, -1]}, "smallest value -1"),
         ({"groups": [0.0, 1.0]}, "dtype torch.float32"),
-        ({"attributes": ["female"]}, r"attributes has shape \(1,\)"),
+        ({"prompts": [messages()]}, r"prompts has shape \(1,\)"),
         ({"max_length": 0}, "max_length=0"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(tokenizer: Any, change: dict[str, Any], message: str) -> None:
-    given = {"texts": ["a poet", "a king"], "groups": torch.tensor([0, 1]), **change}
-    texts, groups = given.pop("texts"), given.pop("groups")
+    given = {"prompts": [messages()] * 2, "answers": ["a poet", "a king"], "groups": torch.tensor([0, 1]), **change}
     with pytest.raises(ValueError, match=message):
-        tokenise(tokenizer, texts, groups, **given)
+        tokenise(tokenizer, **given)

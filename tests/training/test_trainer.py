@@ -22,15 +22,14 @@ pytest.importorskip("accelerate")
 
 from transformers import Trainer, TrainingArguments
 
-from egtmetrics.training.causal_lm import add_lora
+from egtmetrics.paper.causal_lm import add_lora
 from egtmetrics.training.language import answer_losses, losses_of_texts
-from egtmetrics.training.prompts import tokenise
 from egtmetrics.training.trainer import GroupLossTrainerMixin
 from tests._ranks import on_ranks
 from tests.training import _tiny
 
 TOKENIZER = _tiny.tokenizer()
-TEXTS = tokenise(TOKENIZER, _tiny.TEXTS, _tiny.GROUPS)
+TEXTS = _tiny.biographies(TOKENIZER)
 
 
 class GroupTrainer(GroupLossTrainerMixin, Trainer):

@@ -1,0 +1,142 @@
+"""What the experiments on tables of the paper share: stages that are kept in files, and scores by group as flat rows.
+
+An experiment owns an output folder. :func:`claim` ties it to its settings; every stage is computed once and then read
+from its file, so that an interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egtmetrics import (
+    GenerativeMetricFrame,
+    __version__,
+    frechet_distance,
+    improved_precision_recall,
+    topp_precision_recall,
+)
+from egtmetrics._atomic import write_whole
+
+N_PROJECTIONS = 10
+"""Of TopP&R, as the paper has it."""
+N_NEIGHBORS = 5
+"""Of the precision and recall that stand beside TopP&R."""
+SAMPLES_PER_DIMENSION = 37.5
+"""Of TopP&R, see :func:`projected_dim`."""
+_PROJECTED_DIMS = (2, 32)
+"""Fewest and most: on a line precision and recall say next to nothing, and the paper has 32."""
+
+
+def claim(path: Path, settings: Mapping[str, Any]) -> None:
+    """Write the settings into a new folder; refuse one that was begun with others."""
+    current = {**settings, "egtmetrics": __version__}  # another version may compute otherwise
+    if not path.exists():
+        write_whole(path, json.dumps(current, indent=1))
+    current = json.loads(json.dumps(current))  # tuples are lists in a file
+    saved = read_json(path)
+    differing = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
+    if differing:
+        listed = "; ".join(f"{name} was {saved.get(name)}, is {current.get(name)}" for name in differing)
+        raise ValueError(f"{path.parent} holds a run with other settings: {listed}; pass the same, or another folder")
+
+
+def cached(path: Path, compute: Callable[[], Any]) -> Any:
+    """Return what the JSON file holds; compute and write it first, if it is not there."""
+    if not path.exists():
+        write_whole(path, json.dumps(compute(), indent=1))
+    return read_json(path)  # of a new file, too: so that first and later runs see the same
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it to compute it again") from error
+
+
+def seed_of(seed: int, name: str) -> int:
+    """A seed of its own for every stage of every seed."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+def projected_dim(n: int) -> int:
+    """Dimensions d' to which TopP&R projects n samples of a group: one for every 37.5, but from 2 to the paper's 32.
+
+    Its bandwidth reaches to neighbour 5 d', then 2/15 of the samples: 8 dimensions for 300, and 32 from 1200 on.
+    """
+    fewest, most = _PROJECTED_DIMS
+    return max(fewest, min(most, int(n / SAMPLES_PER_DIMENSION)))
+
+
+def table_metrics(
+    dim: int, projected_dim: int, *, n_bootstrap: int, random_state: int
+) -> dict[str, Callable[..., Any]]:
+    """TopP&R on Gaussian projections, k-nearest-neighbour precision and recall, and FID, of ``dim`` features."""
+    # The same projections for every seed and model, so that their noise is not that of the models.
+    normal = np.random.default_rng(0).standard_normal((N_PROJECTIONS, projected_dim, dim))
+    topp = functools.partial(
+        topp_precision_recall,
+        projections=list(normal / np.sqrt(projected_dim)),
+        n_bootstrap=n_bootstrap,
+        random_state=random_state,
+    )
+    ipr = functools.partial(improved_precision_recall, n_neighbors=N_NEIGHBORS)
+    return {"topp": topp, "ipr": ipr, "fid": frechet_distance}
+
+
+def compare(
+    metrics: Mapping[str, Callable[..., Any]],
+    real: NDArray[Any],
+    real_groups: NDArray[np.int64],
+    fake: NDArray[Any],
+    fake_groups: NDArray[np.int64],
+    *,
+    names: Sequence[str],
+    n: int,
+    overall_sizes: Sequence[int],
+    overall_metrics: Mapping[str, Callable[..., Any]] | None = None,
+    random_state: int = 0,
+) -> dict[str, float]:
+    """Scores as ``<metric>.<score>/<group>`` and ``.../all``, disparities as ``<metric>.<disparity>``.
+
+    A group's scores compare its first n rows of both sides; the overall ones its first ``overall_sizes[group]`` rows,
+    joined over groups. ``overall_metrics`` are measured on these alone, beside ``metrics``.
+    """
+    labels = np.array(names)
+    real_rows, fake_rows = (
+        [np.flatnonzero(groups == group) for group in range(len(names))] for groups in (real_groups, fake_groups)
+    )
+
+    def pick(pool: NDArray[Any], rows: Sequence[NDArray[np.int64]], sizes: Sequence[int]) -> NDArray[Any]:
+        return np.concatenate([pool[of_group[:size]] for of_group, size in zip(rows, sizes, strict=True)])
+
+    equal = [n] * len(names)
+    by_group = GenerativeMetricFrame(
+        metrics=dict(metrics),
+        real=pick(real, real_rows, equal),
+        fake=pick(fake, fake_rows, equal),
+        real_sensitive_features=np.repeat(labels, n),
+        fake_sensitive_features=np.repeat(labels, n),
+        random_state=random_state,
+    )
+    overall_real, overall_fake = pick(real, real_rows, overall_sizes), pick(fake, fake_rows, overall_sizes)
+    overall = {
+        name: metric(overall_real, overall_fake) for name, metric in {**metrics, **(overall_metrics or {})}.items()
+    }
+    scores = {
+        f"{name}.{score}/{who}": value
+        for who, of_metric in {"all": overall, **by_group.results}.items()
+        for name, result in of_metric.items()
+        for score, value in result.scores().items()
+    }
+    disparities = by_group.disparities().reset_index().to_dict("records")
+    deltas = {f"{row['metric']}.{row['disparity']}": float(row["value"]) for row in disparities}
+    return scores | {name: value for name, value in deltas.items() if not name.startswith("proportions.")}

@@ -1,0 +1,299 @@
+"""Real images with groups, to train on or to compare with: digits, emoji of persons, and folders laid out as FFHQ."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from egtmetrics._validation import check_positive_int
+from egtmetrics.data import ImageFiles
+from egtmetrics.encoders import ImageEncoder
+from egtmetrics.paper.images import ImageGroups
+
+DATA = ("digits", "emoji", "ffhq")
+"""Names of data for :func:`load_image_data`."""
+
+_GENDERS = ("man", "woman")
+_GENDER_OF_CODE = {"1F468": "man", "2642": "man", "1F469": "woman", "2640": "woman"}
+"""The man, the male sign, the woman and the female sign: what an emoji of one gender is composed with."""
+_PAIRS = (
+    ("boy", "girl"),
+    ("older_man", "older_woman"),
+    ("prince", "princess"),
+    ("santa", "mrs_claus"),
+    ("man_dancing", "dancer"),
+    ("pregnant_man", "pregnant_woman"),
+)
+"""Emoji that are no compositions and come in pairs, by their short names. Those without a counterpart are left out, so
+that the groups differ in nothing but the gender."""
+_GENDER_OF_NAME = {name: gender for pair in _PAIRS for gender, name in zip(_GENDERS, pair, strict=True)}
+_ROLE_OF_NAME = {name: pair[0] for pair in _PAIRS for name in pair}
+_NO_ROLE = {*_GENDER_OF_CODE, "200D", "FE0F", "27A1"}
+"""Codes that do not tell roles apart: of the gender, what joins codes, and the arrow of a mirrored image."""
+_SKIN_TONES = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "medium-dark", "1F3FF": "dark"}
+_LABELS = {"gender": _GENDERS, "skin tone": tuple(_SKIN_TONES.values())}
+_PNG_LEVELS = 255
+_ENCODED_SIZE = 128
+"""Of EfficientNet-Lite0 here: three times as fast as its own 224, and twice the size of the images."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageData:
+    """What :func:`load_image_data` returns: images, their groups, and how to look at them."""
+
+    name: str
+    images: NDArray[np.float32]
+    """``(n, channels, height, width)``, levels scaled to [0, 1]."""
+    groups: NDArray[np.int64]
+    """``(n,)`` integers from 0."""
+    group_names: tuple[str, ...]
+    n_levels: int
+    """Highest level of the files, 16 or 255: an image in [0, 1] is stored as its multiple, rounded."""
+    mean: float
+    spread: float
+    """(image - mean) / spread has mean 0 and deviation 0.5 or nearly so: what EDM is set up for."""
+    encode: Callable[[NDArray[Any]], NDArray[np.float64]]
+    """Images in [0, 1], ``(k, channels, height, width)``, to features ``(k, d)``."""
+    clusters: NDArray[np.int64] | None = None
+    """``(n,)`` numbers that near-duplicates share: a split that tears them apart measures itself too good. None where
+    there are none."""
+    facts: Mapping[str, str]
+    """What a reader of results has to know: source, licence, groups, features."""
+
+
+def load_image_data(
+    name: str,
+    path: str | Path | None = None,
+    *,
+    labels: str | None = None,
+    groups: Any = None,
+    size: int | None = None,
+    encoder: str | Path | None = None,
+    cache: str | Path | None = None,
+) -> ImageData:
+    """Load real images of two groups or more, with an encoder that suits them.
+
+    ========== ==================================================================== =========================
+    name       images                                                               groups
+    ========== ==================================================================== =========================
+    ``digits`` scikit-learn's 1797 handwritten digits, grey, 8 x 8                  0-4 and 5-9
+    ``emoji``  1016 persons of Noto Emoji, 64 x 64, composited over white           man and woman, 508 of each
+    ``ffhq``   PNG files of any one size, as :class:`ImageGroups` reads them        those of ``dataset.json``
+    ========== ==================================================================== =========================
+
+    Every man among the emoji has his counterpart woman, in the same role and skin tone; emoji of families, of no gender
+    or without a counterpart are left out, and so are files without a group.
+
+    Parameters
+    ----------
+    name
+        One of :data:`DATA`.
+    path
+        Of emoji, the npm package emoji-datasource-google 16.0.0: its folder, or the .tgz file that ``npm pack`` gets.
+        Of ffhq, a folder or zip file. Digits have none.
+    labels
+        Of emoji: "gender", by default, or "skin tone", whose 5 groups are the same persons without the yellow ones.
+    groups
+        Of ffhq: ``(n,)`` integers from 0, or -1 for none, in the order of the files' names, in place of those in
+        ``dataset.json``.
+    size
+        Height and width to shrink to, by averaging squares of pixels: a divisor of both. Not for digits.
+    encoder
+        TorchScript file to encode with, see :class:`egtmetrics.encoders.ImageEncoder`. By default EfficientNet-Lite0 on
+        images enlarged to 128 x 128; the features of digits are always their 64 pixels.
+    cache
+        Folder that keeps features by content, see :class:`egtmetrics.encoders.ImageEncoder`.
+
+    Raises
+    ------
+    ValueError
+        An unknown name, a path or option that this kind of data has not, or lacks; files that are not what they should
+        be; fewer than two groups.
+    OSError
+        There is no such file or folder.
+    ImportError
+        Pillow or the encoder's packages are missing.
+
+    Notes
+    -----
+    All images are held in memory as float32: 3.4 GB for FFHQ at 64 x 64. No FFHQ was at hand: its path is tested with
+    synthetic files of that layout.
+
+    Examples
+    --------
+    >>> from egtmetrics.paper.datasets import load_image_data
+    >>> data = load_image_data("digits")
+    >>> data.images.shape, data.group_names, data.encode(data.images[:3]).shape
+    ((1797, 1, 8, 8), ('0-4', '5-9'), (3, 64))
+    """
+    if name not in DATA:
+        raise ValueError(f"name={name!r} is unknown; expected one of {', '.join(DATA)}")
+    options = {"path": path, "labels": labels, "groups": groups, "size": size, "encoder": encoder, "cache": cache}
+    allowed = {"digits": set(), "emoji": set(options) - {"groups"}, "ffhq": set(options) - {"labels"}}[name]
+    refused = [option for option, value in options.items() if value is not None and option not in allowed]
+    if refused:
+        raise ValueError(f"{', '.join(refused)} cannot be given for {name}; leave it out")
+    if name == "digits":
+        return _digits()
+    if path is None:
+        raise ValueError(f"path is None, but {name} is not part of any package; pass the folder or file that holds it")
+    encode = ImageEncoder(encoder, size=_ENCODED_SIZE if encoder is None else None, cache=cache)
+    model = "EfficientNet-Lite0 (ImageNet), 1280 means of its last maps" if encoder is None else f"{encoder}"
+    if name == "emoji":
+        return _emoji(Path(path), labels or "gender", size, encode, model)
+    return _folder(Path(path), groups, size, encode, model)
+
+
+def _digits() -> ImageData:
+    digits = load_digits()
+    return ImageData(
+        name="digits",
+        images=(digits.images[:, np.newaxis] / 16.0).astype(np.float32),
+        groups=(digits.target >= 5).astype(np.int64),
+        group_names=("0-4", "5-9"),
+        n_levels=16,
+        mean=4.9 / 16,
+        spread=12.0 / 16,
+        encode=lambda images: np.asarray(images, dtype=np.float64).reshape(len(images), -1),
+        facts={
+            "data": "handwritten digits of scikit-learn (UCI, CC BY 4.0), 1797 images of 8 x 8",
+            "groups": "the digit shown: 0 to 4, or 5 to 9",
+            "features": "64 pixels",
+        },
+    )
+
+
+def _emoji(path: Path, labels: str, size: int | None, encode: ImageEncoder, model: str) -> ImageData:
+    if labels not in _LABELS:
+        raise ValueError(f"labels={labels!r} is unknown; expected one of {', '.join(map(repr, _LABELS))}")
+    with _unpacked(path) as folder:
+        persons = _persons(folder / "emoji.json", labels)
+        files = ImageFiles(folder / "img" / "google" / "64")
+        rows = [i for i, name in enumerate(files.names) if name in persons]
+        if len(rows) < len(persons):
+            raise ValueError(f"{path}: {len(persons) - len(rows)} of {len(persons)} images are missing; unpack again")
+        levels = np.stack([np.broadcast_to(files[i], (3, 64, 64)) for i in rows])
+    images = _shrink(levels.astype(np.float32) / np.float32(_PNG_LEVELS), size)
+    names = _LABELS[labels]
+    shown, roles = zip(*(persons[files.names[i]] for i in rows), strict=True)
+    _, clusters = np.unique(roles, return_inverse=True)
+    return ImageData(
+        name="emoji",
+        images=images,
+        groups=np.array([names.index(label) for label in shown], dtype=np.int64),
+        group_names=names,
+        n_levels=_PNG_LEVELS,
+        mean=float(images.mean(dtype=np.float64)),
+        spread=2.0 * float(images.std(dtype=np.float64)),
+        encode=_in_float64(encode),
+        clusters=clusters.astype(np.int64),
+        facts={
+            "data": f"{len(images)} persons of Noto Emoji (Apache-2.0; npm emoji-datasource-google), over white, "
+            f"{images.shape[2]} x {images.shape[3]}",
+            "groups": f"{labels}, by the characters that emoji are composed of; every man has a counterpart woman",
+            "near-duplicates": f"{clusters.max() + 1} roles, each in both genders, up to 6 skin tones, some mirrored",
+            "features": model,
+        },
+    )
+
+
+def _folder(path: Path, groups: Any, size: int | None, encode: ImageEncoder, model: str) -> ImageData:
+    files = ImageGroups(path, groups=groups)
+    n_groups = int(files.groups.max()) + 1
+    counts = np.bincount(files.groups[files.groups >= 0], minlength=n_groups)
+    if n_groups < 2 or not counts.all():
+        raise ValueError(
+            f"{path} has {counts.tolist()} images of groups 0, 1, ..., expected two groups or more and none empty; add "
+            "a dataset.json with labels, or pass groups"
+        )
+    tensor, _ = files.load()
+    levels: NDArray[np.float32] = tensor.add_(1.0).div_(2.0).numpy()
+    known = files.groups >= 0
+    images = _shrink(levels if known.all() else levels[known], size)
+    return ImageData(
+        name="ffhq",
+        images=images,
+        groups=files.groups[known],
+        group_names=tuple(f"group {group}" for group in range(n_groups)),
+        n_levels=_PNG_LEVELS,
+        mean=0.5,
+        spread=0.5,  # to [-1, 1], as the public checkpoints have it: EDM's sigma_data of 0.5 belongs to that range
+        encode=_in_float64(encode),
+        facts={
+            "data": f"{len(images)} images of {path.name}, {images.shape[2]} x {images.shape[3]}",
+            "groups": f"{'dataset.json' if groups is None else 'given'}; {np.sum(~known)} images without one left out",
+            "features": model,
+        },
+    )
+
+
+def _persons(path: Path, labels: str) -> dict[str, tuple[str, str]]:
+    """Label and role of each image of a single person with a gender, by its file's name; without those of no label."""
+    try:
+        persons: dict[str, tuple[str, str]] = {}
+        for entry in json.loads(path.read_bytes()):
+            codes, short_name = entry["unified"].split("-"), entry["short_name"]
+            genders = [_GENDER_OF_CODE[code] for code in codes if code in _GENDER_OF_CODE]
+            gender = next(iter(genders), _GENDER_OF_NAME.get(short_name))
+            if gender is None or entry["category"] != "People & Body" or entry["subcategory"] == "family":
+                continue
+            role = _ROLE_OF_NAME.get(short_name, "-".join(code for code in codes if code not in _NO_ROLE))
+            if labels == "gender":
+                persons[entry["image"]] = gender, role
+            for code, tone in entry.get("skin_variations", {}).items():
+                persons[tone["image"]] = (gender if labels == "gender" else _SKIN_TONES[code]), role
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read ({error!r}), expected that of the npm package emoji-datasource-google 16.0.0"
+        ) from error
+    return persons
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The package's folder, of which a .tgz file is unpacked for as long as it is read."""
+    with contextlib.ExitStack() as stack:
+        folder = path
+        if path.is_file():
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()), "package")
+            try:
+                with tarfile.open(path) as archive:
+                    wanted = [m for m in archive if m.name.startswith(("package/emoji.json", "package/img/google/64/"))]
+                    archive.extractall(folder.parent, members=wanted, filter="data")
+            except (tarfile.TarError, EOFError, zlib.error) as error:
+                raise ValueError(
+                    f"{path} is no whole .tgz file ({error}); pass that of npm pack, or a folder"
+                ) from error
+        if not (folder / "emoji.json").is_file():
+            raise FileNotFoundError(
+                f"{path} holds no emoji.json; pass the npm package emoji-datasource-google 16.0.0 (npm pack "
+                "emoji-datasource-google@16.0.0), its .tgz file or the folder package/ in it"
+            )
+        yield folder
+
+
+def _shrink(images: NDArray[np.float32], size: int | None) -> NDArray[np.float32]:
+    """Mean over squares of pixels."""
+    if size is None:
+        return images
+    n, channels, height, width = images.shape
+    if height != width or height % check_positive_int(size, "size"):
+        raise ValueError(f"size={size} does not divide images of {height} x {width}; pass a divisor of both")
+    factor = height // size
+    shrunk: NDArray[np.float32] = images.reshape(n, channels, size, factor, size, factor).mean(axis=(3, 5))
+    return shrunk
+
+
+def _in_float64(encode: ImageEncoder) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+    return lambda images: encode(images).astype(np.float64)

@@ -1,0 +1,275 @@
+"""The paper's Table 1 as text and figure, from the scores and losses of all runs (``egtmetrics.paper.table1``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
+from egtmetrics.report.figures import COLORS, figure_class
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PRECISION_RECALL = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
+_GAPS = {"P": "delta_p", "R": "delta_r", "PR": "delta_pr"}
+_POOR = 3.0
+"""Times the FID of other real data."""
+_PROPORTIONS = {
+    "mgo": "δ-MGO",
+    "ego": "δ-EGO",
+    "mgo_generated": "δ-MGO before rejection",
+    "ego_generated": "δ-EGO before rejection",
+}
+
+
+def describe_table1(
+    runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
+) -> str:
+    """Return Tables 1, 7, 6 and 3 of the paper for these runs, and which gaps are more than noise over the seeds.
+
+    Cells are means and standard deviations (ddof 1) over seeds; precision, recall and their disparities are in percent,
+    FID in squared units of the features. A disparity is never negative, so its mean exceeds 0 where there is no gap at
+    all; the statements on noise therefore test the *signed* gap.
+
+    Parameters
+    ----------
+    runs, losses, facts
+        The fields of ``egtmetrics.paper.table1.Table1``.
+    markdown
+        Pipe tables instead of those for a terminal.
+    """
+    groups = list(losses["group"].unique())
+    style = "pipe" if markdown else "simple"
+    of_worst = worst_losses(losses)
+    models = runs[runs["mgo"].notna()]
+    sections: list[tuple[str, str]] = []
+    for metric, name in _PRECISION_RECALL.items():
+        rows = _table1(runs[runs["generation"] == "MGO"], metric, of_worst)
+        sections.append((f"Table 1: disparities between groups at MGO, {name}", table(rows, style)))
+    for metric, name in _PRECISION_RECALL.items():
+        sections.append((f"Table 7: {name}", table(_table7(runs, metric, groups), style)))
+    sections += [
+        ("Table 7: FID", table(_table7_fid(runs, groups), style)),
+        ("Table 6: denoising loss, of the group with the lowest = 1", table(_table6(losses, groups), style)),
+        (f"Table 3: correlations over {len(models)} runs of models", table(_table3(models), style)),
+    ]
+    lines = [text for title, rows_ in sections for text in (f"### {title}" if markdown else title, rows_)]
+    lines += _noise(runs, groups)
+    notes = [*_quality(runs), *_correlations(len(models)), *_notes(facts, groups)]
+    lines.append("\n".join([("- " if markdown else "") + note for note in notes]))
+    return "\n\n".join(lines) + "\n"
+
+
+def plot_losses(losses: pd.DataFrame) -> Figure:
+    """Draw the denoising loss of each group against the noise level, a panel a method (the paper's Figures 3 and 5).
+
+    Solid lines are held-out samples, with a band of one standard deviation over seeds; dashed lines are training ones.
+    """
+    methods, groups = losses["method"].unique(), losses["group"].unique()
+    columns = 2 if len(methods) > 1 else 1
+    rows = -(-len(methods) // columns)
+    figure = figure_class()(figsize=(4.6 * columns, 3.2 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for panel, method in zip(panels, methods, strict=False):
+        for color, group in zip(COLORS, groups, strict=False):
+            for split, line in (("held-out", "-"), ("training", "--")):
+                chosen = losses.query("method == @method and group == @group and split == @split")
+                by_sigma = chosen.groupby("sigma")["loss"]
+                mean, spread = by_sigma.mean(), by_sigma.std().fillna(0.0)
+                panel.plot(mean.index, mean, linestyle=line, color=color, label=f"{group}, {split}")
+                if split == "held-out":
+                    panel.fill_between(mean.index, mean - spread, mean + spread, color=color, alpha=0.2, linewidth=0)
+        panel.set(title=method, xscale="log")
+        panel.grid(color="0.92", linewidth=0.8)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(r"noise level $\sigma$", fontsize=10)
+    figure.supylabel("weighted denoising loss", fontsize=10)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
+    return figure
+
+
+def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[str]) -> Figure:
+    """Draw samples to look at: a column of panels for each group, a row for each method, and for real images.
+
+    Parameters
+    ----------
+    samples
+        By method, ``(groups, k, channels, height, width)`` in [0, 1], with 1 or 3 channels.
+    groups
+        Their names.
+    """
+    width = max(images.shape[1] for images in samples.values())
+    figure = figure_class()(figsize=(0.55 * width * len(groups) + 1.2, 0.75 * len(samples) + 0.5), layout="constrained")
+    panels = figure.subplots(len(samples), len(groups), squeeze=False)
+    for row, (method, images) in zip(panels, samples.items(), strict=True):
+        for panel, group, of_group in zip(row, groups, images, strict=True):
+            grey = of_group.shape[1] == 1  # ink on paper: white is 0
+            frame = [np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=0.0 if grey else 1.0) for i in of_group]
+            strip = np.concatenate(frame, axis=2).transpose(1, 2, 0)
+            panel.imshow(strip.squeeze(), cmap="gray_r" if grey else None, vmin=0, vmax=1)
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if panel in panels[0]:
+                panel.set_title(group, fontsize=10)
+        row[0].set_ylabel(method, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def _table1(runs: pd.DataFrame, metric: str, of_worst: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
+    """The paper's columns, and beside the gaps what min-max is to lower: the loss of the worst group."""
+    rows = []
+    for method, chosen in runs.groupby("method", sort=False):
+        scores = {f"δ-{name}": cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()}
+        rows.append(
+            {
+                "method": str(method),
+                **scores,
+                "δ-FID": cell(chosen["fid.delta_fid"], 3),
+                "worst group's loss": cell(of_worst.get(str(method), pd.Series(dtype=float)), 3),
+                **{
+                    f"worst {name}": cell(100 * worst(chosen, f"{metric}.{score}"))
+                    for name, score in (("P", "precision"), ("R", "recall"))
+                },
+                "worst FID": cell(-worst(-chosen.filter(like="fid.fid/"), "fid.fid"), 3),
+            }
+        )
+    return rows
+
+
+def _table7(runs: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict[str, str]]:
+    rows = []
+    for (generation, method), chosen in runs.groupby(["generation", "method"], sort=False):
+        row = {"generation": str(generation), "method": str(method)}
+        for name, score in (("P", "precision"), ("R", "recall")):
+            for who in ("all", *groups):
+                row[f"{name} {who}"] = cell(100 * chosen[f"{metric}.{score}/{who}"])
+            row[f"δ-{name}"] = cell(100 * chosen[f"{metric}.delta_{name.lower()}"])
+        rows.append({**row, "δ-PR": cell(100 * chosen[f"{metric}.delta_pr"])})
+    return sorted(rows, key=lambda row: row["generation"] != "MGO")
+
+
+def _table7_fid(runs: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]:
+    rows = []
+    for (generation, method), chosen in runs.groupby(["generation", "method"], sort=False):
+        row = {"generation": str(generation), "method": str(method)}
+        row |= {f"FID {who}": cell(chosen[f"fid.fid/{who}"], 3) for who in ("all", *groups)}
+        row |= {"δ-FID": cell(chosen["fid.delta_fid"], 3), "draws per sample": cell(chosen["draws_per_sample"], 2)}
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["generation"] != "MGO")
+
+
+def _table6(losses: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]:
+    """Averaged over noise levels, and within each seed divided by the loss of its better group."""
+    means = losses.groupby(["split", "method", "seed", "group"])["loss"].mean().unstack("group")
+    rows = []
+    for split, method in losses[["split", "method"]].drop_duplicates().sort_values("split", kind="stable").to_numpy():
+        of_seeds = means.loc[(split, method)]
+        lowest = of_seeds.min(axis=1)
+        row = {"data": str(split), "method": str(method), "all": cell(of_seeds.mean(axis=1) / lowest, 3)}
+        row |= {group: cell(of_seeds[group] / lowest, 3) for group in groups}
+        rows.append({**row, "worst group's loss": cell(of_seeds.max(axis=1), 4)})
+    return rows
+
+
+def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
+    """Over the models, without real data in their place."""
+    gaps = {f"δ-{name}": runs[f"topp.{gap}"] for name, gap in _GAPS.items()} | {"δ-FID": runs["fid.delta_fid"]}
+    rows = []
+    for column, name in _PROPORTIONS.items():
+        others = {"δ-MGO": runs["mgo"], "δ-EGO": runs["ego"], **gaps}
+        rows.append(
+            {"": name} | {other: f"{_correlation(runs[column], values):.2f}" for other, values in others.items()}
+        )
+    return rows
+
+
+def _quality(runs: pd.DataFrame) -> list[str]:
+    """How far the samples are from real ones, so that nobody takes gaps between bad ones for more."""
+    at_mgo = runs[runs["generation"] == "MGO"]
+    is_model = at_mgo["mgo"].notna()
+    if is_model.all():
+        return []
+    fid = at_mgo["fid.fid/all"].groupby(at_mgo["method"]).mean() / at_mgo.loc[~is_model, "fid.fid/all"].mean()
+    models = fid[at_mgo.loc[is_model, "method"].unique()]
+    precision, recall = (
+        [100 * at_mgo.loc[chosen, f"ipr.{score}/all"].mean() for chosen in (is_model, ~is_model)]
+        for score in ("precision", "recall")
+    )
+    text = (
+        f"quality: at MGO the models' FID is {models.min():.1f} to {models.max():.1f} times that of other real data, "
+        f"k-nearest-neighbour precision {precision[0]:.0f} % (real: {precision[1]:.0f} %), recall {recall[0]:.0f} % "
+        f"({recall[1]:.0f} %)"
+    )
+    if models.min() > _POOR:
+        text += (
+            f". All are beyond {_POOR:g} times: the samples are poor, look at samples.png; differences between the "
+            "ways to train say little at such quality"
+        )
+    return [text]
+
+
+def _correlations(n: int) -> list[str]:
+    """How to read Table 3."""
+    read = "Table 3: after rejection δ-MGO and δ-EGO take two values, so their columns compare MGO with EGO alone"
+    if n < 3:
+        return [f"{read}."]
+    t = float(stats.t.ppf(0.5 + LEVEL / 2, n - 2))
+    bound = t / np.sqrt(n - 2 + t**2)
+    return [
+        f"{read}; the rows before rejection use what each model generated of itself (for Conditional, what was asked "
+        f"for). Of {n} independent runs, |r| up to {bound:.2f} would be noise ({LEVEL:.0%}); these come in pairs of "
+        "one model, so more would."
+    ]
+
+
+def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
+    """State which signed gaps, and which changes of a disparity against the baseline, are more than noise."""
+    n_seeds = runs["seed"].nunique()
+    if n_seeds < 2:
+        return ["One seed says nothing about noise: no gap can be told from it."]
+    baseline = runs["method"].iloc[0]
+    gaps: dict[str, NDArray[np.float64]] = {}
+    changes: dict[str, NDArray[np.float64]] = {}
+    for (generation, method), chosen in runs.groupby(["generation", "method"], sort=False):
+        before = runs[(runs["generation"] == generation) & (runs["method"] == baseline)].set_index("seed")
+        after = chosen.set_index("seed")
+        for name, (signed, disparity, scale) in signed_gaps(groups).items():
+            gaps[f"{method} at {generation}, {name}"] = scale * signed(after).to_numpy()
+            if method != baseline:
+                change = scale * (after[disparity] - before[disparity]).to_numpy()
+                changes[f"{method} at {generation}, δ of {name}"] = change
+    titles = {
+        f"Gaps ({groups[0]} minus {groups[1]}) beyond their noise": gaps,
+        f"Changes of a disparity against {baseline}, paired by seed, beyond their noise": changes,
+    }
+    return [beyond_noise(title, values, n_seeds) for title, values in titles.items()]
+
+
+def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
+    errors = np.array([oracle["error_by_group"] for oracle in facts["oracles"]]).mean(axis=0)
+    listed = ", ".join(f"{100 * error:.1f} % of {group}" for group, error in zip(groups, errors, strict=True))
+    plain = [f"{name}: {fact}" for name, fact in facts.items() if isinstance(fact, str)]
+    warned = sorted({oracle["warning"] for oracle in facts["oracles"] if oracle.get("warning")})
+    return [
+        f"oracle: mislabels {listed} (cross-validated on real images; on generated ones it may be more)",
+        *(f"oracle warns: {warning}" for warning in warned),
+        *plain,
+        "Real: other real data in the place of generated ones, the scores of a perfect model.",
+        "Rejection leaves the law within a group as it is: by group a model's MGO and EGO rows differ by noise alone "
+        "(nearly so for Conditional, whose samples can miss the group asked for).",
+        "The mean of a disparity is above 0 even without a gap; min-max may close one by making the better group "
+        "worse: read it beside the worst group.",
+    ]
+
+
+def _correlation(first: pd.Series[float], second: pd.Series[float]) -> float:
+    """Pearson's, NaN where one does not vary."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(first, second)[0, 1])

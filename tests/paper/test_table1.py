@@ -1,0 +1,469 @@
+"""Table 1 at small scale: the stages against closed forms, the command end to end, killed and resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import egtmetrics
+from egtmetrics.cli import main
+from egtmetrics.paper import table1
+from egtmetrics.paper.datasets import ImageData, load_image_data
+from egtmetrics.paper.table1 import METHODS, Table1, Table1Settings, paper_settings, reproduce_table1
+from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, plot_losses, plot_samples
+from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP
+from egtmetrics.training.resumable import fingerprint
+from tests._killing import kill_when
+
+TINY = Table1Settings(
+    n_seeds=2, pretrain_steps=240, finetune_steps=20, batch_size=128, learning_rate=3e-3, n_bins=4,
+    network={"architecture": "mlp", "width": 64, "n_blocks": 1}, n_real=150, n_bootstrap=20, sampler_steps=6,
+)  # fmt: skip
+DIGITS = load_image_data("digits")
+GROUPS = DIGITS.group_names
+COMMAND = ["reproduce", "table1", "--data", "digits", "--quick"]
+
+
+def stage_in(folder: Path, seed: int) -> table1._Stage:
+    split = table1._split(DIGITS, seed, TINY.n_real, TINY.ratio)
+    features = DIGITS.encode(DIGITS.images)
+    return table1._Stage(folder, seed, DIGITS, split, lambda: features, TINY, torch.device("cpu"), False)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> table1._Stage:
+    return stage_in(tmp_path / "seed0", 0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Table1]:
+    folder = tmp_path_factory.mktemp("table1")
+    return folder, reproduce_table1(folder, DIGITS, settings=TINY)
+
+
+def test_split() -> None:
+    """Three to one in training, equal parts held out, nothing of which training or the oracle sees."""
+    first, second = (table1._split(DIGITS, seed, 300, 3) for seed in (0, 1))
+    assert np.bincount(DIGITS.groups[first.train]).tolist() == [601, 200]
+    assert np.bincount(DIGITS.groups[first.held_out]).tolist() == [300, 300]
+    assert len(first.known) + len(first.held_out) == 1797
+    assert sorted([*first.held_out, *first.known]) == list(range(1797))
+    assert set(first.train) <= set(first.known)
+    whole = table1._split(DIGITS, 0, 300, None)
+    assert sorted(whole.train) == sorted(first.known)
+    assert not np.array_equal(first.held_out, second.held_out)
+
+
+def with_clusters(clusters: Any) -> ImageData:
+    return dataclasses.replace(DIGITS, clusters=np.asarray(clusters, dtype=np.int64))
+
+
+@pytest.mark.parametrize("size", [1, 7, 50])
+def test_split_keeps_clusters_together(size: int) -> None:
+    """Clusters have images of both groups; those held out beyond what is needed are left out of everything."""
+    data = with_clusters(np.arange(1797) // size)
+    assert data.clusters is not None
+    for seed in range(3):
+        split = table1._split(data, seed, 300, 3)
+        assert np.bincount(data.groups[split.held_out]).tolist() == [300, 300]
+        assert not set(data.clusters[split.held_out]) & set(data.clusters[split.known])
+        assert set(split.train) <= set(split.known)
+        left_out = 1797 - len(split.held_out) - len(split.known)
+        assert 0 <= left_out < 2 * size + 100  # groups are not quite equally many in a cluster
+        if size == 1:
+            np.testing.assert_array_equal(split.held_out, table1._split(DIGITS, seed, 300, 3).held_out)
+            assert left_out == 0
+
+
+def test_oracle_keeps_clusters_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = with_clusters(np.arange(1797) // 7)
+    seen: list[Any] = []
+    monkeypatch.setattr(table1, "ClassifierOracle", lambda *_, clusters, **__: seen.append(clusters))
+    for of_data in (data, DIGITS):
+        split = table1._split(of_data, 0, 300, 3)
+        features = data.encode(data.images)
+        stage = table1._Stage(tmp_path, 0, of_data, split, lambda: features, TINY, torch.device("cpu"), False)  # noqa: B023
+        assert stage.oracle is None
+    assert data.clusters is not None
+    np.testing.assert_array_equal(seen[0], data.clusters[table1._split(data, 0, 300, 3).known])
+    assert seen[1] is None
+
+
+def test_pixels_and_model_space_are_inverse_and_the_data_is_what_edm_expects(stage: table1._Stage) -> None:
+    rows = stage.split.train
+    x = stage._to_model(rows)
+    np.testing.assert_array_equal(stage._to_images(x), DIGITS.images[rows])
+    assert abs(float(x.mean())) < 0.02
+    assert abs(float(x.std()) - 0.5) < 0.02
+    far = stage._to_images(torch.tensor([[-9.0, 9.0, 0.001, *[0.0] * 61]]))
+    assert far.ravel()[:3].tolist() == [0.0, 1.0, 5 / 16]
+
+
+def test_losses_of_a_model_that_knows_nothing(stage: table1._Stage) -> None:
+    """F = 0: w E|c_skip (x + s n) - x|^2 / d = w ((1 - c_skip)^2 |x|^2 / d + c_skip^2 s^2)."""
+    rows = pd.DataFrame(stage.losses("Pretrain", Denoiser(ResidualMLP(64, width=8), EDMPreconditioning())))
+    assert len(rows) == 2 * 2 * 16
+    for split, of_split in (("training", stage.split.train), ("held-out", stage.split.held_out)):
+        for group, name in enumerate(GROUPS):
+            square = float((stage._to_model(of_split[DIGITS.groups[of_split] == group]).double() ** 2).mean())
+            chosen = rows[(rows["split"] == split) & (rows["group"] == name)]
+            s = chosen["sigma"].to_numpy()
+            skip = 0.25 / (s**2 + 0.25)
+            expected = ((1 - skip) ** 2 * square + skip**2 * s**2) * (s**2 + 0.25) / (0.5 * s) ** 2
+            # 150 x 64 Gaussian squares and more: a relative deviation of 1.5 %, of which 6 are allowed for.
+            np.testing.assert_allclose(chosen["loss"], expected, rtol=0.09)
+
+
+def samples_of(stage: table1._Stage, generation: str, *, collapsed: bool) -> Any:
+    """The held-out digits themselves, group 0 three times at MGO; ``collapsed`` makes group 1 one digit."""
+    rows = stage.split.held_out
+    real, groups = DIGITS.images[rows], DIGITS.groups[rows]
+    copies = [0, 0, 0, 1] if generation == "MGO" else [0, 1]
+    pools = [real[groups == 0], real[groups == 1]]
+    if collapsed:
+        pools[1] = np.repeat(pools[1][:1], len(pools[1]), axis=0)
+    return types.SimpleNamespace(
+        samples=[(image, image.ravel()) for group in copies for image in pools[group]],
+        groups=np.repeat(np.array(DIGITS.group_names, dtype=object)[copies], TINY.n_real),
+        draws_by_group=np.array([90, 30]),
+        expected_draws_per_sample=1.5,
+    )
+
+
+@pytest.mark.parametrize("generation", ["MGO", "EGO"])
+@pytest.mark.parametrize("collapsed", [False, True])
+def test_evaluation_of_known_samples(
+    generation: str, collapsed: bool, stage: table1._Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = samples_of(stage, generation, collapsed=collapsed)
+    monkeypatch.setattr(stage, "_sample", lambda *_: samples)
+    run = stage.evaluate("Pretrain", generation, Denoiser(ResidualMLP(64, width=8), EDMPreconditioning()))
+    assert (run["seed"], run["method"], run["generation"]) == (0, "Pretrain", generation)
+    assert run["ipr.precision/all"] == 1.0
+    assert run["fid.fid/0-4"] == pytest.approx(0.0, abs=1e-9)
+    assert run["ipr.recall/0-4"] == run["topp.precision/0-4"] == 1.0
+    assert run["mgo"] == pytest.approx(0.0 if generation == "MGO" else 0.25, abs=1e-3)
+    assert run["ego"] == (0.5 if generation == "MGO" else 0.0)
+    assert run["mgo_generated"] == pytest.approx(0.0, abs=1e-3)
+    assert run["ego_generated"] == 0.5
+    assert run["draws_per_sample"] == 1.5
+    if collapsed:
+        assert run["ipr.recall/5-9"] < 0.1
+        assert run["ipr.delta_r"] == pytest.approx(1.0 - run["ipr.recall/5-9"])
+        assert run["fid.delta_fid"] == pytest.approx(run["fid.fid/5-9"])
+        assert run["fid.fid/5-9"] > 0.5
+    else:
+        assert {run[name] for name in run if ".delta_p" in name or ".delta_r" in name} == {0.0}
+        assert run["fid.fid/all"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_results_have_every_run_and_are_kept(finished: tuple[Path, Table1]) -> None:
+    folder, table = finished
+    assert len(table.runs) == 2 * 5 * 2
+    assert table.runs.groupby(["method", "generation"]).size().eq(2).all()
+    assert list(table.runs["method"].unique()) == [*METHODS, "Real"]
+    models = table.runs[table.runs["method"] != "Real"]
+    assert not models.isna().to_numpy().any()
+    assert models["fid.fid/all"].min() > table.runs["fid.fid/all"].min()
+    by_generation = models.groupby("generation")["ego"].unique()
+    assert (by_generation["MGO"].tolist(), by_generation["EGO"].tolist()) == ([0.5], [0.0])
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "runs.csv"), table.runs)
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "losses.csv"), table.losses)
+    conditional = torch.load(folder / "seed0" / "Conditional.pt", weights_only=True)
+    steps = [torch.load(folder / "seed0" / f"{m}.pt", weights_only=True)["step"] for m in METHODS]
+    assert steps == [TINY.finetune_steps] * 4
+    assert "network.labels.weight" in conditional["model"]
+
+
+def test_all_methods_start_from_the_pretrained_average(finished: tuple[Path, Table1]) -> None:
+    folder, _ = finished
+    stage = stage_in(folder / "seed1", 1)
+    pretrained = stage.pretrain()
+    average = torch.load(folder / "seed1" / "base.pt", weights_only=True)["ema"]
+    for name, weight in pretrained.state_dict().items():
+        torch.testing.assert_close(weight, average[f"model.{name}"], rtol=0, atol=0)
+    first_weights = {
+        method: torch.load(folder / "seed1" / f"{method}.pt", weights_only=True)["settings"]["first weights"]
+        for method in ("Pretrain", "Reweighted", "Min-Max")
+    }
+    assert len(set(first_weights.values())) == 1
+
+
+def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table1], tmp_path: Path) -> None:
+    """Killed once in a training (a checkpoint is there, its end is not) and once between stages."""
+    expected, _ = finished
+    out = tmp_path / "out"
+    for waited_for in ("seed0/base.pt", "seed0/Reweighted-losses.json"):
+        kill_when((out / waited_for).exists, [sys.executable, __file__, out])  # the last lines of this file
+    assert not (out / "runs.csv").exists()
+    reproduce_table1(out, DIGITS, settings=TINY)
+    for name in ("runs.csv", "losses.csv"):
+        assert (out / name).read_bytes() == (expected / name).read_bytes()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(table1, "QUICK", TINY)
+    return
+
+
+@pytest.mark.usefixtures("quick")
+def test_command(
+    finished: tuple[Path, Table1], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a finished folder: every stage is taken from there, and the text is that of the results."""
+    folder, table = finished
+    for name in ("losses", "evaluate", "evaluate_real", "describe_oracle"):
+        monkeypatch.setattr(table1._Stage, name, lambda *_: pytest.fail("computed again"))
+    assert main([*COMMAND, "--out", str(folder)]) == 0
+    out, err = capsys.readouterr()
+    assert out == describe_table1(table.runs, table.losses, table.facts)
+    assert all(f"wrote {folder / name}" in err for name in ("table1.md", "losses.png", "runs.csv", "losses.csv"))
+    assert (folder / "losses.png").read_bytes().startswith(b"\x89PNG")
+    assert "| Min-Max" in (folder / "table1.md").read_text()
+    assert main([*COMMAND, "--quiet", "--out", str(folder)]) == 0
+    assert capsys.readouterr() == (out, "")
+
+
+@pytest.mark.usefixtures("quick")
+def test_command_refuses_in_one_line(finished: tuple[Path, Table1], capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = finished
+    assert main(["reproduce", "table1", "--data", "digits", "--out", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "holds a run with other settings: network was {'architecture': 'mlp', 'width': 64, 'n_blocks': 1}, is "
+        "{'architecture': 'mlp', 'width': 352, 'n_blocks': 4}; n_seeds was 2, is 10; pretrain_steps was 240, is 2000; "
+        "finetune_steps was 20, is 1000; batch_size was 128, is 256; "
+    ) in error
+    damaged = folder / "seed0" / "oracle.json"
+    content = damaged.read_text()
+    damaged.write_text(content[:-4])
+    assert main([*COMMAND, "--out", str(folder)]) == 2
+    assert f"{damaged} is damaged" in capsys.readouterr().err
+    damaged.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("digits --scale paper", "--scale paper has settings for FFHQ alone, got --data digits; pass --data ffhq PATH"),
+        ("emoji PATH --scale paper", "--scale paper has settings for FFHQ alone, got --data emoji"),
+        ("ffhq PATH", "--data ffhq has the paper's settings alone; pass --scale paper, without --quick"),
+        ("ffhq PATH --scale paper --quick", "--data ffhq has the paper's settings alone"),
+        ("digits --steps 5", "--steps belongs to --scale paper; leave it out, or pass --data ffhq PATH --scale paper"),
+        ("digits --config ffhq64-ve", "--config belongs to --scale paper"),
+        ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --scale paper"),
+        ("digits --encoder FILE", "encoder cannot be given for digits"),
+        ("ffhq PATH --scale paper --config ffhq64-xx", "ffhq64-xx: No such file or directory"),
+        ("ffhq PATH --scale paper --steps 0", "pretrain_steps=0"),
+    ],
+)
+def test_command_refuses_options(
+    options: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["reproduce", "table1", "--data", *options.split(), "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"egtmetrics: error: {message}")
+    assert not out.exists()
+
+
+def test_command_without_torch_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("egtmetrics.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("egtmetrics.training")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert main([*COMMAND, "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("egtmetrics: error: ")
+    assert "pip install egtmetrics[training]" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reproduce", "table1", "--help"])
+    assert "egtmetrics reproduce table1 --data digits --quick --out table1-quick" in capsys.readouterr().out
+
+
+def made_up(gap: float, noise: float, n_seeds: int = 5) -> Table1:
+    """Min-max has a gap in precision of given size and noise; all else is equal up to noise of 0.01 points."""
+    rng = np.random.default_rng(0)
+    runs: list[dict[str, Any]] = []
+    losses: list[dict[str, Any]] = []
+    for seed in range(n_seeds):
+        for method in METHODS:
+            for group in GROUPS:
+                for split in ("training", "held-out"):
+                    loss = {"0-4": 1.0, "5-9": 1.5}[group]
+                    key = {"seed": seed, "method": method, "split": split, "group": group}
+                    losses += [{**key, "sigma": sigma, "loss": loss * sigma} for sigma in (1.0, 3.0)]
+            for generation in table1.GENERATIONS:
+                run: dict[str, Any] = {"seed": seed, "method": method, "generation": generation}
+                for metric in ("topp.precision", "topp.recall", "ipr.precision", "ipr.recall", "fid.fid"):
+                    shift = gap + noise * rng.normal() if (metric, method) == ("topp.precision", "Min-Max") else 0.0
+                    for who, sign in (("all", 0.0), ("0-4", 0.5), ("5-9", -0.5)):
+                        run[f"{metric}/{who}"] = 0.8 + sign * shift + 1e-4 * rng.normal()
+                for metric in ("topp", "ipr"):
+                    p, r = (run[f"{metric}.{s}/0-4"] - run[f"{metric}.{s}/5-9"] for s in ("precision", "recall"))
+                    run |= {f"{metric}.delta_p": abs(p), f"{metric}.delta_r": abs(r), f"{metric}.delta_pr": abs(p + r)}
+                run["fid.delta_fid"] = abs(run["fid.fid/0-4"] - run["fid.fid/5-9"])
+                odds = {"mgo": 0.25, "ego": 0.0} if generation == "EGO" else {"mgo": 0.0, "ego": 0.5}
+                generated = {f"{name}_generated": 0.1 * rng.random() for name in odds}
+                runs.append({**run, **odds, **generated, "draws_per_sample": 1.5})
+    facts = {"oracles": [{"error_by_group": [0.01, 0.03]}, {"error_by_group": [0.03, 0.05]}], "features": "pixels"}
+    return Table1(runs=pd.DataFrame(runs), losses=pd.DataFrame(losses), samples={}, facts=facts)
+
+
+def text_of(table: Table1) -> str:
+    return describe_table1(table.runs, table.losses, table.facts)
+
+
+def test_gaps_are_told_from_noise() -> None:
+    large, noisy = text_of(made_up(0.1, 0.005)), text_of(made_up(0.01, 0.1))
+    for generation in ("MGO", "EGO"):
+        assert re.search(rf"  Min-Max at {generation}, TopP&R P: \+(9\.|10)", large)
+        assert f"  Min-Max at {generation}, δ of TopP&R P: +" in large
+        assert f"  Min-Max at {generation}, TopP&R P:" not in noisy
+    assert "of 56, where 2.8 would by chance" in large
+    assert "no gap can be told from it" in text_of(made_up(0.1, 0.1, n_seeds=1))
+
+
+def test_tables_of_known_results() -> None:
+    table = made_up(0.1, 0.0)
+    text = text_of(table)
+    rows = [line.split() for line in text.splitlines()]
+    table1_row = next(row for row in rows if row[:1] == ["Min-Max"])
+    runs = table.runs[(table.runs["method"] == "Min-Max") & (table.runs["generation"] == "MGO")]
+    assert table1_row[1:4] == ["10.0", "±", f"{100 * runs['topp.delta_p'].std():.1f}"]
+    assert "3.000 ± 0.000" in text  # the worst group's loss: 1.5 times the mean of sigma
+    normalised = next(row for row in rows if row[:2] == ["held-out", "Pretrain"])
+    assert normalised[2::3] == ["1.250", "1.000", "1.500", "3.0000"]
+    odds = next(row for row in rows if row[:1] == ["δ-MGO"] and len(row) == 7)
+    assert odds[1:3] == ["1.00", "-1.00"]
+    assert odds[3] == f"{table.runs['mgo'].corr(table.runs['topp.delta_p']):.2f}"
+    assert "mislabels 2.0 % of 0-4, 4.0 % of 5-9" in text
+
+
+def runs_with_real(fid: float) -> pd.DataFrame:
+    """Two seeds of two models and of real data; at EGO nothing is as at MGO."""
+    rows = []
+    for method, precision, recall, fid_of in (
+        ("Pretrain", 0.6, 0.3, 0.4),
+        ("Min-Max", 0.8, 0.5, 0.9),
+        ("Real", 0.95, 0.9, fid),
+    ):
+        for seed, factor in ((0, 0.5), (1, 1.5)):
+            scores = {"fid.fid/all": factor * fid_of, "ipr.precision/all": precision, "ipr.recall/all": recall}
+            key = {"seed": seed, "method": method, "mgo": np.nan if method == "Real" else 0.0}
+            rows += [
+                {**key, "generation": "MGO", **scores},
+                {**key, "generation": "EGO", **dict.fromkeys(scores, 0.01)},
+            ]
+    return pd.DataFrame(rows)
+
+
+def test_quality_beside_real_data() -> None:
+    poor, fair = (_quality(runs_with_real(fid))[0] for fid in (0.1, 0.2))
+    rest = "k-nearest-neighbour precision 70 % (real: 95 %), recall 40 % (90 %)"
+    assert fair == f"quality: at MGO the models' FID is 2.0 to 4.5 times that of other real data, {rest}"
+    assert poor == (
+        f"quality: at MGO the models' FID is 4.0 to 9.0 times that of other real data, {rest}. All are beyond 3 times: "
+        "the samples are poor, look at samples.png; differences between the ways to train say little at such quality"
+    )
+    assert _quality(made_up(0.0, 0.0).runs) == []
+
+
+@pytest.mark.parametrize("n", [3, 16, 80])
+def test_correlations_that_would_be_noise(n: int) -> None:
+    """r of n independent normal pairs is a scaled beta variable."""
+    bound = stats.beta(n / 2 - 1, n / 2 - 1, loc=-1, scale=2).ppf(0.975)
+    (note,) = _correlations(n)
+    assert f"Of {n} independent runs, |r| up to {bound:.2f} would be noise (95%)" in note
+
+
+def test_two_runs_have_no_correlation_to_bound() -> None:
+    (note,) = _correlations(2)
+    assert "noise" not in note
+
+
+def test_samples_are_drawn_by_method_and_group() -> None:
+    rng = np.random.default_rng(0)
+    samples = {name: rng.random((2, 3, 3, 4, 4)) for name in ("Pretrain", "Real")}
+    figure = plot_samples(samples, ("man", "woman"))
+    assert [panel.get_title() for panel in figure.axes] == ["man", "woman", "", ""]
+    assert [panel.get_ylabel() for panel in figure.axes] == ["Pretrain", "", "Real", ""]
+    drawn = np.asarray(figure.axes[3].images[0].get_array())
+    assert drawn.shape == (6, 18, 3)
+    np.testing.assert_array_equal(drawn[1:5, 7:11], samples["Real"][1, 1].transpose(1, 2, 0))
+    assert (drawn[0] == 1.0).all()  # white frames
+    grey = plot_samples({"Real": rng.random((2, 3, 1, 4, 4))}, ("0-4", "5-9")).axes[0].images[0]
+    assert (grey.to_rgba(grey.get_array())[0] == 1.0).all()
+
+
+def test_figure_draws_the_losses() -> None:
+    table = made_up(0.0, 0.0)
+    figure = plot_losses(table.losses)
+    assert [panel.get_title() for panel in figure.axes] == list(METHODS)
+    solid = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
+    np.testing.assert_allclose(solid["5-9, held-out"], [[1.0, 1.5], [3.0, 4.5]])
+
+
+def test_settings_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="n_seeds=0"):
+        Table1Settings(n_seeds=0)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match="n_real=500, but data has 901 images of 0-4, of which 401 are left"):
+        reproduce_table1(out, DIGITS, settings=Table1Settings(n_real=500))
+    with pytest.raises(ValueError, match="of 0-4, of which 0 are left when that many are held out"):
+        reproduce_table1(out, with_clusters(np.zeros(1797)), settings=TINY)
+    network = {"architecture": "ddpmpp", "resolution": 16, "width": 8, "multipliers": (1,), "n_blocks": 1}
+    with pytest.raises(ValueError, match=r"data has images \(1, 8, 8\), but the network takes \(1, 16, 16\)"):
+        reproduce_table1(out, DIGITS, settings=dataclasses.replace(TINY, network=network))
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("n", "dim"), [(40, 2), (75, 2), (113, 3), (150, 4), (300, 8), (1200, 32), (10_000, 32)])
+def test_projected_dim(n: int, dim: int) -> None:
+    assert Table1Settings(n_real=n).projected_dim == dim
+
+
+@pytest.mark.parametrize(("name", "architecture"), [("ffhq64-vp", "ddpmpp"), ("ffhq64-ve", "ncsnpp")])
+def test_the_papers_settings(name: str, architecture: str) -> None:
+    settings = paper_settings(name)
+    assert settings.network["architecture"] == architecture
+    assert (settings.network["resolution"], settings.network["multipliers"]) == (64, (1, 2, 2, 2))
+    expected = {
+        "n_seeds": 1, "ratio": None, "pretrain_steps": 40_000, "finetune_steps": 40_000, "batch_size": 256,
+        "learning_rate": 1e-4, "half_life": 500_000, "decay": 0.9, "n_bins": 8, "target": "ego", "n_real": 10_000,
+        "oracle_components": None, "n_bootstrap": 1000, "sampler_steps": 40, "sample_batch": 256,
+    }  # fmt: skip
+    assert {**dataclasses.asdict(settings), "network": None} == {**expected, "network": None}
+    shorter = paper_settings(name, n_steps=7)
+    assert shorter == dataclasses.replace(settings, pretrain_steps=7, finetune_steps=7)
+
+
+def test_settings_file_is_plain(finished: tuple[Path, Table1]) -> None:
+    folder, table = finished
+    saved = json.loads((folder / "settings.json").read_text())
+    content = fingerprint([torch.as_tensor(DIGITS.images), torch.as_tensor(DIGITS.groups)])
+    described = {"data": "digits", "content": content, "features": "64 pixels", "checkpoint": None}
+    assert saved == {**table.facts["settings"], **described, "egtmetrics": egtmetrics.__version__}
+
+
+if __name__ == "__main__":
+    reproduce_table1(sys.argv[1], DIGITS, settings=TINY)
