@@ -107,7 +107,7 @@ def test_as_in_one_process(size: int, tmp_path: Path) -> None:
 
 
 def dies(rank: int, size: int) -> Any:
-    real = shard_features(np.random.default_rng(rank).normal(size=(50, 2)), "real", timeout=60)
+    real = shard_features(np.random.default_rng(rank).normal(size=(50, 2)), "real", timeout=240)
     if rank == 1:
         os._exit(9)
     start = time.monotonic()
@@ -119,11 +119,11 @@ def dies(rank: int, size: int) -> Any:
 def test_a_rank_that_dies_is_named(tmp_path: Path) -> None:
     first, dead, last = on_ranks(dies, 3, tmp_path)
     assert dead is None
-    assert max(first, last) < 45  # seconds: well before the timeout
+    assert max(first, last) < 180  # seconds: well before the timeout
 
 
 def fails(rank: int, size: int) -> Any:
-    real = shard_features(np.zeros((50, 2)), "real", timeout=60)
+    real = shard_features(np.zeros((50, 2)), "real", timeout=240)
     with real.exchange.step("a test"):
         if rank == 2:
             raise RuntimeError("no room")  # what torch raises then, and for a lost peer, too
