@@ -134,7 +134,7 @@ encoder(np.arange(10 * 3 * 2 * 2).reshape(10, 3, 2, 2).astype(np.uint8))
 
 
 def test_a_killed_run_keeps_its_batches(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(network), str(tmp_path)], cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(network), str(tmp_path)], cwd=ROOT, timeout=600)
     assert done.returncode == -9
     encoder = ImageEncoder(network, device="cpu", cache=tmp_path, batch_size=2)
     counted: list[int] = []

@@ -156,7 +156,7 @@ encoder([f"text {chr(97 + i)}" for i in range(10)])
 
 
 def test_a_killed_run_keeps_its_batches(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(model), str(tmp_path)], cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(model), str(tmp_path)], cwd=ROOT, timeout=600)
     assert done.returncode == -9
     encoder = TextEncoder(model, device="cpu", cache=tmp_path, batch_size=2)
     encoded: list[str] = []
@@ -308,5 +308,5 @@ def test_a_missing_package_is_named_with_its_extra(package: str, message: str, m
 def test_importing_a_package_loads_no_framework(package: str) -> None:
     heavy = "{'PIL', 'pandas', 'sklearn', 'torch', 'transformers'}"
     code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "[]", done.stderr
