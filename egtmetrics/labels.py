@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._errors import listed
 from egtmetrics._validation import as_array
 
 
@@ -50,7 +51,7 @@ class Groups:
         """Return the place of a group in ``index``."""
         labels = self.index.tolist()
         if label not in labels:
-            raise ValueError(f"{label!r} is no group of these samples; choose one of {_first_ten(labels)}")
+            raise ValueError(f"{label!r} is no group of these samples; choose one of {listed(map(repr, labels))}")
         return labels.index(label)
 
     def labels(self, ids: NDArray[np.int64]) -> pd.DataFrame:
@@ -76,15 +77,10 @@ class Groups:
             missing = [self.name(label) for label in self.index[counts[f"n_{side}"] == 0]]
             if missing:
                 raise ValueError(
-                    f"{side}_sensitive_features holds no sample of group {', '.join(map(repr, missing))}, which "
+                    f"{side}_sensitive_features holds no sample of group {listed(map(repr, missing))}, which "
                     f"{other}_sensitive_features has; check the spelling of the labels, add {side} samples of it, or "
                     f"{remedy}"
                 )
-
-
-def _first_ten(items: Sequence[Any]) -> str:
-    shown = [repr(item) for item in items[:10]]
-    return ", ".join(shown) + (f" and {len(items) - 10} more" if len(items) > 10 else "")
 
 
 def assign_groups(
@@ -194,3 +190,8 @@ def _label_array(labels: Any, name: str) -> NDArray[Any]:
     if isinstance(labels, pd.Series | pd.Index):
         return labels.to_numpy(dtype=object)
     return np.asarray(labels) if hasattr(labels, "__array__") else np.asarray(labels, dtype=object)
+
+
+def group_text(label: Hashable) -> str:
+    """Return the label of a group, or the labels of an intersection, for tables and figures: ``"female, old"``."""
+    return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)

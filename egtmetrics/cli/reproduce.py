@@ -14,6 +14,7 @@ from egtmetrics.cli._common import Commands, DataArgument, add_command, check_wr
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -93,8 +94,8 @@ def _add_table1(what: Commands) -> None:
     )
     table1.add_argument(
         "--config",
-        metavar="NAME",
-        help="with --scale paper: ffhq64-vp, ffhq64-ve or a TOML file like those (default: ffhq64-vp)",
+        choices=("ffhq64-vp", "ffhq64-ve"),
+        help="with --scale paper: which of its models (default: ffhq64-vp)",
     )
     table1.add_argument(
         "--steps",
@@ -149,9 +150,8 @@ def _add_table2(what: Commands) -> None:
     )
     size.add_argument(
         "--config",
-        metavar="NAME",
-        help="settings from a TOML file, or by name: llama-3.2-1b, llama-3.2-3b, gemma-3-4b-pt, gemma-3-4b-it, which "
-        "are the paper's",
+        choices=("llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"),
+        help="the paper's settings for one of its models",
     )
     table2.add_argument(
         "--model",
@@ -209,7 +209,7 @@ def _add_table4(what: Commands) -> None:
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
     check_writable([args.figure])
-    from egtmetrics.report.figures import check_figure_suffix, figure_class
+    from egtmetrics.plots import check_figure_suffix, figure_class
 
     check_figure_suffix(args.figure)
     figure_class()
@@ -227,7 +227,7 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table1_report import describe_table1, plot_losses, plot_samples
-    from egtmetrics.report.figures import figure_class
+    from egtmetrics.plots import figure_class
 
     name, path = args.data
     _check_table1_scale(args, name)
@@ -236,8 +236,9 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     from egtmetrics.paper import datasets, table1
 
     if args.scale == "paper":
-        given = {} if args.steps is None else {"n_steps": args.steps}
-        settings = table1.paper_settings(args.config or "ffhq64-vp", **given)
+        settings = table1.PAPER[args.config or "ffhq64-vp"]
+        if args.steps is not None:
+            settings = dataclasses.replace(settings, pretrain_steps=args.steps, finetune_steps=args.steps)
     else:
         full, quick = {"digits": (table1.FULL, table1.QUICK), "emoji": (table1.EMOJI_FULL, table1.EMOJI_QUICK)}[name]
         settings = quick if args.quick else full
@@ -271,16 +272,14 @@ def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
+    from egtmetrics.plots import figure_class
     from egtmetrics.report import write_whole
-    from egtmetrics.report.figures import figure_class
 
     figure_class()
     import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
     from egtmetrics.paper import biographies, table2
 
-    settings = table2.QUICK if args.quick else table2.FULL
-    if args.config is not None:
-        settings = table2.read_table2_settings(args.config)
+    settings = table2.PAPER.get(args.config, table2.QUICK if args.quick else table2.FULL)
     chosen = {name: getattr(args, name) for name in ("model", "encoder") if getattr(args, name) is not None}
     results = table2.reproduce_table2(
         args.out,
@@ -297,7 +296,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table4_report import describe_table4, plot_samples
-    from egtmetrics.report.figures import figure_class
+    from egtmetrics.plots import figure_class
 
     figure_class()
     import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
@@ -317,7 +316,7 @@ def _write(
     args: argparse.Namespace,
     name: str,
     describe: Callable[..., str],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Figure | Axes],
     others: Sequence[str],
 ) -> None:
     """Print the tables, write them and the figures, and name these and the ``others``, which are there already."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
-from egtmetrics.report.figures import COLORS, figure_class
+from egtmetrics.plots import COLORS, figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
-from egtmetrics.report.figures import plot_precision_recall
+from egtmetrics.plots import plot_precision_recall
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 _GROUPS = ("male", "female")
 """As the paper's columns have them."""
@@ -77,7 +77,7 @@ def describe_samples(samples: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot_table2(runs: pd.DataFrame) -> Figure:
+def plot_table2(runs: pd.DataFrame) -> Axes:
     """Draw each group of each method at its TopP&R precision and recall, means over seeds (the paper's Figure 2)."""
     scores = {}
     for method, chosen in runs.groupby("method", sort=False):
