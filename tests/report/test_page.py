@@ -385,7 +385,7 @@ def browse(page: str, folder: Path, width: int) -> tuple[dict[str, Any], str]:
     frame = folder / "frame.html"  # because a window has a least width, and a frame has none
     frame.write_text(FRAME.format(width=width), encoding="utf-8")
     command = [CHROMIUM, *options, "--window-size=1300,900", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     probe = re.search(r'data-probe="([^"]*)"', done.stdout)
     assert probe is not None, done.stderr
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
