@@ -1,4 +1,4 @@
-"""Optional packages: importing them, and loading their models quietly."""
+"""Import optional packages, and load their models quietly."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from egtmetrics._errors import first_line
 
 @contextlib.contextmanager
 def extra(name: str, needed: str, *, otherwise: str = "") -> Iterator[None]:
-    """Import optional packages in this block; where one is missing, the ImportError names the extra to install.
+    """Import optional packages in this block; if one is missing, the ImportError names the extra to install.
 
-    ``needed`` says what needs which package; ``otherwise``, where there is one, how to do without.
+    ``needed`` says what needs which package. ``otherwise`` may say how to do without it.
 
     Examples
     --------
@@ -31,7 +31,7 @@ def extra(name: str, needed: str, *, otherwise: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def loading_quietly() -> Iterator[None]:
-    """Load a model of transformers without its progress bars, and leave the global random generators as they were."""
+    """Load a transformers model without progress bars, and leave the global random generators as they were."""
     import torch
     import transformers.utils
 
