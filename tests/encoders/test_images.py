@@ -213,7 +213,7 @@ def test_the_progress_bar_counts_images(network: Path, capsys: pytest.CaptureFix
     ("images", "message"),
     [
         (LEVELS[0], r"images has shape \(3, 6, 8\), expected \(k, c, h, w\)"),
-        (LEVELS[:0], "images holds no image"),
+        (LEVELS[:0], "images is empty"),
         (LEVELS[:, :2], r"image 0 has shape \(2, 6, 8\)"),
         (LEVELS.transpose(0, 2, 3, 1), r"image 0 has shape \(6, 8, 3\).*reorder"),
         (LEVELS.astype(np.float32), r"image 0 has values from .* to 25\d, expected floats in \[0, 1\]"),
@@ -234,7 +234,7 @@ def test_rounding_beyond_the_range_is_none(network: Path) -> None:
 
 
 def test_what_is_no_network(network: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model=.*missing\.pt is no file"):
+    with pytest.raises(FileNotFoundError, match=r"model=.*missing\.pt is not a file"):
         ImageEncoder(tmp_path / "missing.pt")
     for name in ("a.pt", "a.pt2"):
         (tmp_path / name).write_bytes(b"no network")
