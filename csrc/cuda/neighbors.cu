@@ -11,7 +11,7 @@
 #include <limits>
 #include <vector>
 
-#include "cuda/frame.cuh"
+#include "cuda/centre_and_scale.cuh"
 #include "cuda/select.cuh"
 #include "egt/neighbors.hpp"
 
@@ -34,7 +34,7 @@ struct Item {
 };
 
 struct alignas(8) Candidate {
-  float lower;  // lower bound of the squared distance, in the units of the frame
+  float lower;  // lower bound of the squared distance, scaled
   int row;
 };
 
@@ -42,7 +42,7 @@ struct alignas(8) Candidate {
 // is a row of the items; every item has tile_rows of them.
 template <class T>
 struct Search {
-  FramedPoints<T> x, y;
+  PointsAndNorms<T> x, y;
   const T* centre;
   const double* scale;
   const Item* items;
@@ -63,10 +63,10 @@ struct Search {
 // Which lower bounds exclude: those above a limit belong to pairs whose float64 distance is larger, too.
 struct Bounds {
   double relative, absolute, scale;
-  double overflow;  // from here on in the frame, float64 distances of the inputs may be infinite
+  double overflow;  // from here on, scaled, float64 distances of the inputs may be infinite
 
-  __device__ Bounds(int d, double frame_scale) : relative(ErrorBound(d).relative), scale(frame_scale) {
-    // What squares of the inputs lose where they underflow; it may be much in the frame.
+  __device__ Bounds(int d, double unit_scale) : relative(ErrorBound(d).relative), scale(unit_scale) {
+    // What squares of the inputs lose where they underflow; it may be much after scaling.
     const double lost = static_cast<double>(d) * 0x1p-1074 * scale * scale;
     absolute = ErrorBound(d).absolute + lost;
     overflow = 0x1p1023 * scale * scale;
@@ -77,7 +77,7 @@ struct Bounds {
     return bound < infinity ? fmax(bound, 0.0) : infinity;  // not a number where coordinates overflowed
   }
 
-  // For an upper bound in the frame.
+  // For an upper bound after scaling.
   __device__ float limit(double bound) const {
     const double value = fmax(bound + 2.0 * absolute, 0.0);
     if (!(value < overflow && value < 0x1p127)) return unlimited;
@@ -366,7 +366,7 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
     }
   }
 
-  const Frame<T> frame(x, y, queue);
+  const CentredAndScaled<T> scaled(x, y, queue);
   const Buffer<Item> device_items(queue, n_tiles * splits);
   // From memory that is not pinned: the call returns when it has taken the items, and the driver may make it wait.
   check(cudaMemcpyAsync(device_items.get(), items.data(), items.size() * sizeof(Item), cudaMemcpyHostToDevice, stream),
@@ -382,10 +382,10 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
     const Buffer<unsigned long long> keys(queue, std::max(chunk, finish_grid) * warps * splits * capacity);
     for (std::int64_t first = 0; first < n_tiles; first += chunk) {
       const std::int64_t now = std::min(chunk, n_tiles - first);
-      const Search<T> search{frame.x(),
-                             frame.y(),
-                             frame.centre(),
-                             frame.scale(),
+      const Search<T> search{scaled.x(),
+                             scaled.y(),
+                             scaled.centre(),
+                             scaled.scale(),
                              device_items.get() + first * splits,
                              candidates.get(),
                              counts.get(),

@@ -66,13 +66,15 @@ def _frames(real: Any, fake: Any, real_labels: Any, fake_labels: Any) -> Any:
         "topp": dataclasses.asdict(topp_precision_recall(real, fake, n_bootstrap=50, random_state=0).per_projection[0]),
     }
     kernels = select_backend("auto", features=(real, fake))
-    dists, rows = kernels.neighbors(real, fake, n_neighbors=7)
-    own_dists, own_rows = kernels.neighbors(real, n_neighbors=7)
     nn = knn_ratio_f_divergence(real, fake, random_state=0).value
     return (
         exact.by_group.to_numpy(),
         exact.overall.to_numpy(),
-        (dists, rows, own_dists, own_rows, kernels.kth_neighbor(real, n_neighbors=25), np.array([nn])),
+        (
+            kernels.kth_neighbor(real, fake, n_neighbors=7),
+            kernels.kth_neighbor(real, n_neighbors=25),
+            np.array([nn]),
+        ),
         summed,
         (mgo(real_labels, fake_labels), ego(fake_labels)),
     )
