@@ -1,4 +1,4 @@
-// Ball memberships: the tile settles every pair its error bound allows to settle, float64 distances settle the rest.
+// Ball memberships: a tile decides every pair that its error bound allows, float64 distances decide the rest.
 #include <algorithm>
 
 #include "cuda/centre_and_scale.cuh"
@@ -18,9 +18,8 @@ constexpr int most_tiles = 2048;
 constexpr float infinity = __builtin_huge_valf();
 
 // What a product p of two points, centred and scaled, says about the ball of one of them (its terms) and the other
-// (primes): outside where p < out + low', inside where p > in + high'. Neither is said where the bound leaves it open,
-// or where the few roundings of these terms might show: they are among the 16 of the bound. A point without a ball has
-// only outsiders.
+// (primes): outside where p < out + low', inside where p > in + high'. Between them the bound leaves the pair open; it
+// includes the few roundings of these terms, among its 16. All points are outside for a point without a ball.
 struct alignas(16) Terms {
   float low, high, out, in;
 };
@@ -59,7 +58,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   __shared__ PairTile::Shared shared;
   __shared__ Terms row_terms[tile_rows], col_terms[PairTile::cols];
   __shared__ int col_counts[PairTile::cols];
-  __shared__ int row_counts[PairTile::own_rows][tile_threads];  // each thread's own; registers are short
+  __shared__ int row_counts[PairTile::own_rows][tile_threads];  // each thread's own; registers are scarce
   const int d = static_cast<int>(x.d), e = static_cast<int>(threadIdx.x);
   const int i0 = static_cast<int>(blockIdx.x) * tile_rows;
   const int n_rows = min(static_cast<int>(x.n) - i0, tile_rows);
@@ -185,7 +184,7 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
     x_balls.sizes = cleared(x_sizes, x.n, queue);
     x_balls.others = cleared(y_in_x, other.n, queue);
   }
-  // A pair within one set is met once, and both its memberships are of the same kind.
+  // Within one set a pair is seen once, and both its memberships count for the same balls.
   Balls y_balls = x_balls;
   const Buffer<Terms> y_terms =
       y ? terms_of(scaled.y(), x.d, y_sq_radii, scaled.scale(), queue) : Buffer<Terms>(queue, 0);

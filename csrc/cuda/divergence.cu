@@ -1,6 +1,6 @@
 // Bootstrap of f-divergences: a warp is 32 replicates of one group and walks the tree of its bins, so that only the
 // counts differ between its lanes. A block shares the first levels of the tree among its warps, and each then walks a
-// subtree of its own. Bins come by in order and are added to the sums at once: no histogram is stored.
+// subtree of its own. Bins are visited in order and added to the sums at once: no histogram is stored.
 #include <algorithm>
 #include <limits>
 

@@ -17,7 +17,7 @@ namespace {
 using KernelTile = Tile<64>;
 constexpr int own_rows = KernelTile::own_rows, own_cols = KernelTile::own_cols;
 
-// Below it, after scaling, float32 is short of digits or of range.
+// Below it, after scaling, float32 lacks digits or range.
 constexpr float smallest = 0x1p-60f;
 
 // cos(pi/2 sqrt(s)) is entire in s. On [0, 1] it is (1 - s) q(s), and q = 1 + s r(s) with r the Chebyshev interpolant
@@ -34,20 +34,20 @@ __device__ float cosine_of_square(float s) {
   return (1.0f - s) * q;
 }
 
-// NaN for a point that does not exist: nothing it meets is near.
+// NaN for a point that does not exist, so that no pair with it is near.
 template <class T>
 __device__ float norm_of(PointsAndNorms<T> points, int first, int offset, int n) {
   return offset < n ? points.sq_norms[first + offset] : __builtin_nanf("");
 }
 
-// A tile of kernel values, and of how often more than once each replicate drew each column.
+// A tile of kernel values, and of counts - 1: how often each replicate drew each column, less one.
 constexpr int replicates = 64;
 struct BandTile {
   union {
     KernelTile::Shared products;
     float excess[KernelTile::cols][replicates];
   };
-  // Fours of rows change places by column, so that neither the stores of a warp nor its loads meet in one bank.
+  // Groups of four rows are permuted by column, so that neither stores nor loads of a warp conflict in a bank.
   alignas(16) float kernel[KernelTile::cols][tile_rows];
 
   __device__ float* at(int row, int col) { return &kernel[col][(row / 4 ^ (col / 4 & 7)) * 4 + row % 4]; }
@@ -84,9 +84,9 @@ __global__ void find_nearness(const double* scale, double bandwidth, ErrorBound 
 constexpr int tiles_per_sum = 8;
 
 // The tiles of one row of tiles, from blockIdx.z * tiles_per_block on. Blocks of blockIdx.y = 0 add up the density;
-// with counts, block y works on replicates 64 y ... besides. Each works out the kernel tile by itself: at d = 32 that
-// takes half as many multiplications as the counts do, a third of all. To be shared by all replicates, the tile would
-// have to go through memory.
+// with counts, block y also works on replicates 64 y and following. Each block computes the kernel tile again: at d =
+// 32 that takes half as many multiplications as the counts do, a third of all. To share the tile between all
+// replicates, it would have to go through memory.
 template <class T>
 __global__ void __launch_bounds__(tile_threads, 2)
     add_kernels(PointsAndNorms<T> x, PointsAndNorms<T> y, int d, const T* centre, const double* scale, double bandwidth,
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   const int b0 = static_cast<int>(blockIdx.y) * replicates;
   const T* x_rows = x.row(i0, d);
 
-  // Registers are short. Loops over the rows of totals are not unrolled, which keeps them in local memory.
+  // Registers are scarce. Loops over the rows of totals are not unrolled, which keeps them in local memory.
   float sums[own_rows][own_cols] = {};
   long long totals[own_rows][own_cols];
 #pragma unroll 1
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
     multiply_distances(PointsAndNorms<T> x, PointsAndNorms<T> y, int d, const T* centre, const double* scale,
                        double radius, ErrorBound bound, int tiles_per_block, LongProduct<double>* products) {
   __shared__ KernelTile::Shared shared;
-  __shared__ LongProduct<float> own[own_rows][tile_threads];  // each thread's own; registers are short
+  __shared__ LongProduct<float> own[own_rows][tile_threads];  // each thread's own; registers are scarce
   const int e = static_cast<int>(threadIdx.x);
   const int i0 = static_cast<int>(blockIdx.x) * tile_rows;
   const int n_rows = min(static_cast<int>(x.n) - i0, tile_rows);
@@ -364,7 +364,7 @@ __global__ void combine_products(const LongProduct<double>* products, std::int64
   product[i] = fmin(ldexp(sqrt(odd != 0 ? 2.0 * value : value), (exponent - odd) / 2), 1.0);
 }
 
-// How many tiles of columns a block takes where the rows alone make fewer blocks than the largest devices take at once.
+// How many tiles of columns a block takes, where rows alone give fewer blocks than the largest devices run at once.
 int tiles_per_block(std::int64_t n_rows, std::int64_t n_cols) {
   return blocks_of(blocks_of(n_cols, KernelTile::cols), blocks_of(512, blocks_of(n_rows, tile_rows)));
 }

@@ -1,12 +1,13 @@
-// k nearest neighbours: tiles of approximate distances exclude, float64 distances decide.
+// k nearest neighbours: tiles of approximate distances exclude pairs, float64 distances decide about the others.
 //
-// A block looks for the neighbours of up to 128 rows in a range of references, tile by tile. A row keeps the pairs
-// whose lower bound is not above its limit, in a buffer of its own. Before a tile that might not fit, the row is cut:
-// the k-th smallest of its upper bounds is a new limit, and pairs above it go. Where bounds cannot tell enough pairs
-// apart, exact distances do, and exactly k pairs stay. Last, a warp for each row decides among what its ranges left.
+// A block searches a range of references, tile by tile, for the neighbours of up to 128 rows. Each row has a buffer for
+// the pairs whose lower bound is not above its limit. Before a tile that might not fit, the buffer is cut: the k-th
+// smallest upper bound becomes the new limit, and pairs above it are dropped. Where the bounds do not separate enough
+// pairs, exact distances do, and exactly k pairs stay. In the end one warp for each row decides among the pairs that
+// its ranges have left.
 //
-// This serves every k: a buffer has room for max(k / 2, 128) pairs beside k and those of a tile, so that a row that
-// meets its references in any random order is cut about log(references / k) times.
+// This works for every k: a buffer holds k pairs, those of a tile, and max(k / 2, 128) more, so a row that sees its
+// references in random order is cut about log(references / k) times.
 #include <algorithm>
 #include <limits>
 #include <vector>
@@ -99,7 +100,7 @@ struct Nth {
   }
 };
 
-// A row of x and its candidates, in the hands of one warp. There are more than k of them when it is cut.
+// A row of x and its candidates, handled by one warp. There are more than k candidates when it is cut.
 template <class T>
 struct Row {
   const Search<T>& search;
@@ -174,7 +175,7 @@ struct Block {
   int histograms[warps][histogram_bins];
 };
 
-// Makes room for `next` candidates of each row, with next == 0 leaves little more than k: a warp sees to its rows.
+// Makes room for `next` more candidates of each row; next == 0 leaves little more than k. Each warp handles its rows.
 template <class T>
 __device__ void cut_rows(const Search<T>& search, int next, Block& block) {
   const int lane = lane_in_warp(), warp = warp_in_block(), first = warp * rows_of_warp;
@@ -279,7 +280,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
         Candidate moved{};
         const bool exists = base + lane < size;
         if (exists) moved = from[base + lane];
-        __syncwarp(full_warp);  // where it goes to, another lane may have read
+        __syncwarp(full_warp);  // another lane may have read the place that is written next
         if (exists) row.candidates[row.count + base + lane] = moved;
       }
       row.count += size;
@@ -324,8 +325,8 @@ void add_tiles(std::int64_t x_first, std::int64_t x_last, std::int64_t y_first, 
   }
 }
 
-// In how many ranges to divide the references of each of n_tiles tiles of rows: what makes the last block end first, if
-// all blocks take the same time for each of their tiles and for what is done once.
+// Into how many ranges to divide the references of each of n_tiles tiles of rows, so that the last block ends earliest,
+// if all blocks take the same time for each of their tiles and for what is done once.
 int best_splits(std::int64_t n_tiles, std::int64_t reference_tiles, std::int64_t d, const Queue& queue) {
   int processors = 1;
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, queue.device), "cudaDeviceGetAttribute");

@@ -49,7 +49,7 @@ struct DivergenceBootstrap {
 // bits first. For bit t of the probability, the first min(u, 16) random bits are the t % 8-th 16 bits of kind t / 8,
 // the others the low bits of kinds 64 + t, 128 + t, 192 + t, ..., 128 bits each.
 //
-// Memory: O(n_bins) per thread besides the results.
+// Memory: the results, and O(n_bins) per thread.
 void divergence_bootstrap(const DivergenceBootstrap& in, const Run& run);
 void divergence_bootstrap(const DivergenceBootstrap& in, const Queue& queue);
 
