@@ -15,8 +15,8 @@ _SUM_TOLERANCE = 1e-6
 def check_proportions(values: Any, name: str, *, n_groups: int | None = None) -> NDArray[np.float64]:
     """Return proportions of groups, ``(n_groups,)`` or one column per noise level, each column of sum 1.
 
-    ``values`` is an array, a mapping from group to proportion (groups left out have 0), or ``"ego"`` for equal ones;
-    the latter two need ``n_groups``.
+    ``values`` is an array, a mapping from group to proportion (missing groups have 0), or ``"ego"`` for equal ones. A
+    mapping and ``"ego"`` need ``n_groups``.
     """
     if isinstance(values, str):
         if values != "ego":
