@@ -1,4 +1,4 @@
-"""Errors: what those of other libraries say, and lists in our own messages."""
+"""Read the errors of other libraries, and format lists for our own messages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate mem
 
 @contextlib.contextmanager
 def out_of_memory() -> Iterator[list[str]]:
-    """Catch errors that mean that memory has run out, on GPU or CPU; their message is put into the list.
+    """Catch out-of-memory errors of the GPU or CPU; the list receives their message.
 
-    Nothing of the failed attempt stays in memory when the block ends, so that the caller can try with less.
+    When the block ends, nothing of the failed attempt stays in memory, so the caller can try again with less.
     """
     failed: list[str] = []
     try:
@@ -32,7 +32,7 @@ def first_line(error: BaseException) -> str:
 
 
 def listed(items: Iterable[object], *, most: int = 10) -> str:
-    """Join items for a message; from the eleventh on they are only counted.
+    """Join items for a message; those after the first ``most`` are only counted.
 
     Examples
     --------

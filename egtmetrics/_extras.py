@@ -1,4 +1,4 @@
-"""Importing optional packages."""
+"""Import optional packages."""
 
 from __future__ import annotations
 

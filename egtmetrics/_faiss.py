@@ -1,6 +1,6 @@
-"""faiss on the CUDA device where the features lie, if its build for GPUs is installed (``egtmetrics[gpu]``).
+"""faiss on the CUDA device that holds the features, if its GPU build is installed (``egtmetrics[gpu]``).
 
-No GPU has run this yet. The tests run the same calls with copies on the host.
+No GPU has run this yet. The tests make the same calls with copies on the host.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 _LARGEST_K = 2048
-"""Neighbours, and cells of an inverted file, that a search on a GPU can return for one row."""
+"""The most neighbours, or cells of an inverted file, that a search on a GPU returns for one row."""
 
 
 class Gpu(NamedTuple):
-    """A device, and the memory and streams that all indexes on it share. Only one thread may use it at a time."""
+    """A device, with the memory and streams that all indexes on it share. Only one thread may use it at a time."""
 
     number: int
     resources: Any
 
 
 def find_gpu(device: str | None, *, largest_k: int) -> Gpu | None:
-    """Return the GPU behind a device such as ``"cuda:1"``; None where searches must run on the host.
+    """Return the GPU behind a device such as ``"cuda:1"``; None if searches must run on the host.
 
-    That is so for features on the host, with a build of faiss that has no GPU support or sees no GPU, and for a
-    ``largest_k`` that no GPU can search for.
+    Searches run on the host if the features are there, if faiss has no GPU support or sees no GPU, or if ``largest_k``
+    is more than a search on a GPU can return.
     """
     import faiss
 

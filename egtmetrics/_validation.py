@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from egtmetrics.ops import Features, ShardedFeatures, device_tensor, take_rows, to_host
 
 _LARGEST = 1e150
-"""Above it a squared distance overflows float64."""
+"""Above this, a squared distance overflows float64."""
 _ROWS_BYTES = 1 << 24
 _CHECKED: dict[int, weakref.ref[Any]] = {}
-"""By ``id``: features that passed a check and can no longer be changed by whoever receives them."""
+"""By ``id``: features that passed a check. Whoever receives them cannot change them any more."""
 
 
 def keep_checked(features: Features) -> Features:
     """Return features that passed :func:`check_features` as a read-only view, which is not checked again.
 
-    Several metrics see the same samples; without this each would read all of them once more. A tensor on a device
-    cannot be made read-only and is returned as it is.
+    Several metrics see the same samples; without this, each would read all of them again. A tensor on a device cannot
+    be made read-only and is returned as it is.
     """
     kept: Any = features
     if isinstance(kept, ShardedFeatures):
@@ -45,7 +45,7 @@ def is_checked(values: Any) -> bool:
 
 
 def take_checked(features: Features, rows: NDArray[Any]) -> Features:
-    """Copy rows of checked features: the copy needs no check either."""
+    """Copy rows of checked features; the copy needs no check either."""
     return keep_checked(take_rows(features, rows))
 
 
@@ -62,16 +62,16 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         return np.asarray(values)
     except (ValueError, TypeError) as error:
         raise TypeError(
-            f"{name} cannot be read as an array ({error}); pass an (n, d) array of numbers, every row of one length"
+            f"{name} cannot be read as an array ({error}); pass an (n, d) array of numbers, all rows of the same length"
         ) from error
 
 
 def check_features(values: Any, name: str, *, device: str | None = None) -> Features:
-    """Return ``values`` as a finite, C-contiguous (n, d) float32 or float64 array, without a copy where it is one.
+    """Return ``values`` as a finite, C-contiguous (n, d) float32 or float64 array, without a copy if it is one already.
 
-    float16, bfloat16 and integers become float32 where that loses nothing, else float64. Other layouts (reversed,
-    transposed, strided) are copied. With a ``device`` (see :class:`egtmetrics.ops.Backend`) they must lie there, and
-    come back as a tensor there. Features that are spread over ranks were checked when they were.
+    float16, bfloat16 and integers become float32 if that loses nothing, else float64. Other layouts (reversed,
+    transposed, strided) are copied. With a ``device`` (see :class:`egtmetrics.ops.Backend`), the values must be on that
+    device, and are returned as a tensor there. Features spread over ranks were checked when they were spread.
     """
     if isinstance(values, ShardedFeatures):
         return cast("Features", values)
@@ -99,7 +99,7 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
 def _check_finite(array: NDArray[Any], name: str) -> None:
     n, d = array.shape
     step = max(1, _ROWS_BYTES // (array.itemsize * d))
-    for start in range(0, n, step):  # in blocks, so that a memory-mapped array is never doubled in memory
+    for start in range(0, n, step):  # in blocks, because a memory-mapped array may not fit into memory
         block = array[start : start + step]
         largest = max(float(block.max()), -float(block.min()))
         if not largest < _LARGEST:
@@ -111,7 +111,7 @@ def _check_finite(array: NDArray[Any], name: str) -> None:
                 )
             row = start + int(np.argmin(finite.all(axis=1)))
             raise ValueError(
-                f"{name} holds NaN or infinity (first in row {row}); expected finite numbers: remove such rows from "
+                f"{name} holds NaN or infinity (first in row {row}), expected finite numbers; remove such rows from "
                 f"{name} and from its group labels, or repair the encoder"
             )
 
@@ -129,11 +129,11 @@ def _check_layout(array: Any, name: str, *, real_numbers: bool) -> None:
             f"for example with {name}.reshape(len({name}), -1)"
         )
     if 0 in shape:
-        raise ValueError(f"{name} is empty: its shape is {shape}; pass at least one row and one column")
+        raise ValueError(f"{name} is empty, its shape is {shape}; pass at least one row and one column")
 
 
 def _check_device_features(values: Any, name: str, device: str) -> Features:
-    """The same on a device: two numbers come to the host, and all of them only to say what is wrong."""
+    """The same on a device. Two numbers are copied to the host; all values only to say which one is wrong."""
     tensor: Any = device_tensor(values, name, device)
     _check_layout(tensor, name, real_numbers=not tensor.is_complex())
     if tensor.element_size() <= 2:
@@ -148,7 +148,7 @@ def _check_device_features(values: Any, name: str, device: str) -> Features:
 
 
 def check_real_fake(real: Any, fake: Any, *, device: str | None = None) -> tuple[Features, Features]:
-    """Check both sets and that they live in one space; both come back in one dtype."""
+    """Check both sets, and that they have the same features; return both with the same dtype."""
     checked_real, checked_fake = (
         check_features(x, name, device=device) for x, name in ((real, "real"), (fake, "fake"))
     )
@@ -169,7 +169,7 @@ def _as_float64(features: Any) -> Features:
 
 
 def check_n_neighbors(n_neighbors: Any, n_rows: int, name: str, *, itself: bool = True) -> int:
-    """Check that every row of the set called ``name`` has so many neighbours (``itself``: the row does not count)."""
+    """Check that every row of the set ``name`` has ``n_neighbors``; with ``itself``, a row is not its own neighbour."""
     k = check_positive_int(n_neighbors, "n_neighbors")
     if n_rows < k + itself:
         raise ValueError(
@@ -191,24 +191,24 @@ def check_texts(values: Any, name: str, *, allow_none: bool = False) -> Any:
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ValueError(f"{name}={value!r} is no integer of at least {minimum}; pass one")
+        raise ValueError(f"{name}={value!r} is not an integer of at least {minimum}; pass one")
     return int(value)
 
 
 def check_number(
     value: Any, name: str, *, above: float = -np.inf, minimum: float = -np.inf, below: float = np.inf
 ) -> float:
-    """Check ``minimum <= value``, ``above < value < below``; NaN lies nowhere."""
+    """Check ``minimum <= value`` and ``above < value < below``; NaN is always refused."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not (above < value < below and value >= minimum):
         bounds = [f"of at least {minimum:g}"] * (minimum > -np.inf) + [f"above {above:g}"] * (above > -np.inf)
         bounds += [f"below {below:g}"] * (below < np.inf)
-        raise ValueError(f"{name}={value!r} is no number {' and '.join(bounds)}; pass one")
+        raise ValueError(f"{name}={value!r} is not a number {' and '.join(bounds)}; pass one")
     return float(value)
 
 
 def check_level(level: Any) -> float:
     """Check a confidence level."""
     if not isinstance(level, float | np.floating) or not 0.0 < level < 1.0:
-        raise ValueError(f"level={level!r} is no number strictly between 0 and 1; pass one, for example 0.95")
+        raise ValueError(f"level={level!r} is not a number strictly between 0 and 1; pass one, for example 0.95")
     return float(level)

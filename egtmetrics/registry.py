@@ -1,8 +1,8 @@
-"""Metrics by name: what belongs to a metric beside its function, and where metrics are found.
+"""Metrics by name: what belongs to a metric besides its function, and where metrics are found.
 
-:func:`metric` puts the name, the title and the variance estimator on the function itself. ``functools.partial`` and
+:func:`metric` attaches the name, the title and the variance estimator to the function itself. ``functools.partial`` and
 ``functools.wraps`` keep them. Other packages add metrics through the entry point group ``egtmetrics.metrics``, whose
-entries name such functions; the frame and the command line then take their names.
+entries name such functions. The frame and the command line then accept their names.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What belongs to a metric."""
+    """A metric's function with its name, title and variance estimator."""
 
     name: str
-    """On the command line, and as text in ``metrics="fid"``."""
+    """The name on the command line and in ``metrics="fid"``."""
     title: str
-    """Of its tables and figures."""
+    """The title of its tables and figures."""
     function: Callable[..., Any]
     variance: Callable[..., Any] | None = None
     """Its variance estimator; see :func:`metric`."""
 
     def result_class(self) -> type[MetricResult] | None:
-        """Return the class of its result, from the annotation of the function; None where that names none."""
+        """Return the class of its result, from the annotation of the function; None if there is no such annotation."""
         try:
             returned: Any = typing.get_type_hints(self.function).get("return")
-        except (NameError, TypeError):  # names that are imported for type checkers only, or a callable object
+        except (NameError, TypeError):  # names that are imported only for type checkers, or a callable object
             return None
         return returned if isinstance(returned, type) and issubclass(returned, MetricResult) else None
 
     def scores(self) -> dict[str, Score]:
-        """What its scores are, before it is called."""
+        """Return the scores that its result declares, by name, without calling it."""
         found = self.result_class()
         return {} if found is None else score_fields(found)
 
     def settings(self) -> tuple[str, ...]:
-        """Names of the fields of its result that say how the scores were computed."""
+        """Return the names of the fields of its result that say how the scores were computed."""
         found = self.result_class()
         return () if found is None else setting_fields(found)
 
@@ -64,19 +64,19 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
     Parameters
     ----------
     name
-        On the command line and in ``metrics="..."``: short, lower case.
+        The name on the command line and in ``metrics="..."``: short, lower case.
     title
-        For people.
+        The title of tables and figures, for readers.
     variance
-        ``variance(result, real, fake, rng)``, with ``backend`` and ``n_threads`` by keyword if its signature has them:
-        the covariance of the scores as a :class:`egtmetrics.metrics.ScoreCovariance`, or None where it does not know.
-        What it needs beside the samples stands in the result. Without it intervals call the metric on halves and
-        quarters of the samples, some 330 times.
+        ``variance(result, real, fake, rng)``, which also gets ``backend`` and ``n_threads`` by keyword if its signature
+        has them. It returns the covariance of the scores as a :class:`egtmetrics.metrics.ScoreCovariance`, or None if
+        it has no estimate. What it needs besides the samples is in the result. Without an estimator, intervals call
+        the metric on halves and quarters of the samples, some 330 times.
 
     Raises
     ------
     ValueError
-        Another function has the name.
+        If another function has the name.
 
     Examples
     --------
@@ -91,7 +91,7 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
         known = _REGISTERED.get(name)
         if known is not None and _origin(known.function) != _origin(function):
             raise ValueError(
-                f"name={name!r} is already the metric {'.'.join(_origin(known.function))}; choose another name"
+                f"name={name!r} already belongs to the metric {'.'.join(_origin(known.function))}; choose another name"
             )
         found = Metric(name=name, title=title, function=function, variance=variance)
         _REGISTERED[name] = found
@@ -102,14 +102,14 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
 
 
 def metric_of(function: Callable[..., Any]) -> Metric | None:
-    """Return what is known of a metric, also through partials and ``functools.wraps``; None of an unregistered one."""
+    """Return what ``@metric`` attached, also through partials and ``functools.wraps``; None if nothing was."""
     while isinstance(function, functools.partial):
         function = function.func
     return getattr(function, _ATTRIBUTE, None)
 
 
 def registered_metrics() -> dict[str, Metric]:
-    """Return all metrics in the order of their names, those of other packages included."""
+    """Return all metrics in the order of their names, including those of other packages."""
     _load()
     return dict(sorted(_REGISTERED.items()))
 
@@ -121,7 +121,7 @@ def _load() -> None:
     for entry in importlib.metadata.entry_points(group=_ENTRY_POINTS):
         try:
             entry.load()
-        except Exception as error:  # another package's fault must not take the library's metrics away
+        except Exception as error:  # a fault in another package must not disable the library's own metrics
             warnings.warn(f"the metric {entry.name} ({entry.value}) cannot be loaded: {error}", stacklevel=2)
 
 

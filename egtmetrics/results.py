@@ -1,8 +1,8 @@
 """What metrics return: frozen dataclasses whose scores describe themselves.
 
-A field made with :func:`score` is a number that a frame compares between groups. Whoever prints, clips, colours, ranks
-or explains it asks its :class:`Score`; nothing else in the library knows a score by its name. A field made with
-:func:`setting` says how the scores were computed. Every other field is a detail.
+A field declared with :func:`score` is a number that a frame compares between groups. Code that prints, clips, colours,
+ranks or explains it asks its :class:`Score`; nothing else in the library knows a score by its name. A field declared
+with :func:`setting` says how the scores were computed. Every other field is a detail.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ Direction: TypeAlias = Literal["higher", "lower"] | float | None
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Score:
-    """What is known about a number. Of an undeclared one nothing is: no bounds, no percent, no direction."""
+    """What is known about a score. For an undeclared one nothing is assumed: no bounds, no percent, no direction."""
 
     label: str
-    """In tables and figures, as in "precision" or "FID"."""
+    """The name in tables and figures, such as "precision" or "FID"."""
     help: str = ""
-    """One sentence that explains it to a reader, without the direction."""
+    """One sentence that explains the score to a reader, without the direction."""
     better: Direction = None
-    """``"higher"``, ``"lower"``, or the best value, to which nearer is better; None where no value is better."""
+    """``"higher"``, ``"lower"``, or the best value if nearer to it is better; None if no value is better."""
     bounds: tuple[float, float] = (-math.inf, math.inf)
-    """Smallest and largest possible value. Intervals are cut to them."""
+    """The smallest and the largest possible value. Intervals are clipped to them."""
     percent: bool = False
-    """Whether it is a share, printed in percent. Differences of shares are in percentage points."""
+    """Whether the score is a share and printed in percent. Differences of shares are in percentage points."""
     unit: str = ""
-    """Of a number that is no share, as in "nats"."""
+    """The unit of a score that is not a share, such as "nats"."""
     depends_on_size: bool = True
-    """Whether its expectation may change with the number of samples, so that unequal groups are compared unfairly."""
+    """Whether the expected score may change with the number of samples, which makes unequal groups hard to compare."""
 
     def text(self, value: float) -> str:
         """Return the value as it is printed, without its unit."""
@@ -47,12 +47,12 @@ class Score:
 
     @property
     def difference_unit(self) -> str:
-        """Of a difference between two of these scores: ``"points"`` for shares."""
+        """The unit of a difference between two such scores: ``"points"`` for shares."""
         return "points" if self.percent else self.unit
 
     @property
     def direction(self) -> str:
-        """``"Higher is better."`` and the like, or nothing."""
+        """A sentence such as ``"Higher is better."``; empty without a direction."""
         if self.better is None:
             return ""
         if isinstance(self.better, str):
@@ -120,45 +120,45 @@ _SCORE, _SETTING, _INTERNAL = "score", "setting", "internal"
 
 
 def score_fields(result_class: type[MetricResult]) -> dict[str, Score]:
-    """Return the scores that a class of results declares, by name and in their order."""
+    """Return the scores that a result class declares, by name and in their order."""
     return {
         field.name: field.metadata[_SCORE] for field in dataclasses.fields(result_class) if _SCORE in field.metadata
     }
 
 
 def setting_fields(result_class: type[MetricResult]) -> tuple[str, ...]:
-    """Return the names of the settings that a class of results declares."""
+    """Return the names of the settings that a result class declares."""
     return tuple(field.name for field in dataclasses.fields(result_class) if _SETTING in field.metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricResult:
-    """Base of every result. Its scores are the fields declared with :func:`score`, in that order."""
+    """Base class of every result. Its scores are the fields declared with :func:`score`, in that order."""
 
     backend: str
-    """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``, ``"numpy"`` where no kernel takes part."""
+    """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``; ``"numpy"`` if no kernel was used."""
     n_real: int
     n_fake: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__repr__" not in cls.__dict__:
-            cls.__repr__ = MetricResult.__repr__  # type: ignore[method-assign]  # or dataclass() writes its own
+            cls.__repr__ = MetricResult.__repr__  # type: ignore[method-assign]  # else dataclass() writes its own
 
     def describe(self) -> dict[str, Score]:
-        """What each score is, by name."""
+        """Return what each score is, by name."""
         return score_fields(type(self))
 
     def scores(self) -> dict[str, float]:
-        """The scores by name."""
+        """Return the scores by name."""
         return {name: float(getattr(self, name)) for name in self.describe()}
 
     def settings(self) -> dict[str, Any]:
-        """How the scores were computed: the fields declared with :func:`setting`."""
+        """Return how the scores were computed: the fields declared with :func:`setting`."""
         return {name: getattr(self, name) for name in setting_fields(type(self))}
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field but internal ones, as plain Python values."""
+        """Return every field except internal ones, as plain Python values."""
         kept = (field.name for field in dataclasses.fields(self) if _INTERNAL not in field.metadata)
         return {name: _plain(getattr(self, name)) for name in kept}
 
@@ -175,7 +175,7 @@ class MetricResult:
         return "\n".join([self._caption(), *lines])
 
     def _repr_html_(self) -> str:
-        """What notebooks show: the scores."""
+        """Return what notebooks show: the scores as a table."""
         described = self.describe()
         cells = "".join(
             f'<tr><th scope="row" style="text-align: left">{html.escape(described[name].label)}</th>'
@@ -187,7 +187,7 @@ class MetricResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UndeclaredScores(MetricResult):
-    """What a metric returned as a number or a mapping of names to numbers."""
+    """The result of a metric that returned a number, or a mapping of names to numbers."""
 
     values: dict[str, float]
 
@@ -203,7 +203,7 @@ class SavedResult(MetricResult):
     """A result that was read back from a file."""
 
     fields: Mapping[str, Any]
-    """What its ``to_dict`` was."""
+    """What ``to_dict`` had returned."""
     values: Mapping[str, float]
     described: Mapping[str, Score]
     setting_names: tuple[str, ...]
@@ -216,7 +216,7 @@ class SavedResult(MetricResult):
         described: Mapping[str, Score],
         setting_names: tuple[str, ...],
     ) -> SavedResult:
-        """Return a result whose scores and their description are known, and its other fields as they were saved."""
+        """Return a result with these scores and descriptions, and the other fields as they were saved."""
         base = {name: fields[name] for name in ("backend", "n_real", "n_fake")}
         return cls(fields=fields, values=values, described=described, setting_names=setting_names, **base)
 
@@ -236,12 +236,12 @@ class SavedResult(MetricResult):
 def as_result(value: Any, metric_name: str, *, n_real: int, n_fake: int) -> MetricResult:
     """Return what a metric returned as a result: a MetricResult as it is, numbers as :class:`UndeclaredScores`.
 
-    A single number goes by the name of its metric. A 0-d array or tensor is a number.
+    A single number gets the name of its metric. A 0-d array or tensor counts as a number.
 
     Raises
     ------
     TypeError
-        ``value`` is none of these.
+        If ``value`` is none of these.
     """
     if isinstance(value, MetricResult) and value.describe():
         return value

@@ -20,7 +20,7 @@ Rows = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
 class GroupedSamples:
-    """Real and generated features and the group of every row: checked once, never changed.
+    """Real and generated features and the group of every row, checked once and never changed.
 
     Every method that selects or relabels rows returns new samples.
 
@@ -28,10 +28,10 @@ class GroupedSamples:
     ----------
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder, arrays or tensors. CUDA tensors stay on their device if the
-        kernels can run there. Nothing is copied unless dtype or layout require it; the arrays are handed on read-only.
+        kernels can run there. Nothing is copied unless dtype or layout require it. The arrays are passed on read-only.
     real_sensitive_features, fake_sensitive_features
-        One label per row: a sequence, or several as a DataFrame, a mapping of name to sequence or an ``(n, s)`` array,
-        whose intersections are then the groups. A row labelled None or NaN is in no group.
+        One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
+        an ``(n, s)`` array; the groups are then their intersections. A row labelled None or NaN is in no group.
 
     Attributes
     ----------
@@ -42,14 +42,15 @@ class GroupedSamples:
     real_rows, fake_rows : array of int, or None
         Which rows of the original samples these are, in ascending order; None for all of them.
     max_samples : int or None
-        The most rows of a group on a side that a stream kept.
+        The largest number of rows per group and side that a stream kept; None if it kept all.
 
     Raises
     ------
     ValueError
-        Features that are no finite ``(n, d)`` array or differ in d, labels of another number, or no labels at all.
+        If the features are not finite ``(n, d)`` arrays, differ in d, or do not match their labels in number, or if a
+        side has no labels.
     TypeError
-        Features that are no numbers, or labels of mixed types.
+        If the features are not numbers, or labels have mixed types.
 
     Notes
     -----
@@ -124,11 +125,11 @@ class GroupedSamples:
         return self.groups.labels(self.groups.fake_ids)
 
     def counts(self) -> pd.DataFrame:
-        """Count the samples of every group, with their proportions; all that a stream saw, not only those it kept."""
+        """Count the samples of every group and add the proportions; a stream counts all it saw, not only those kept."""
         return (self.groups.counts() if self._seen is None else self._seen[0]).copy()
 
     def unassigned(self) -> dict[str, int]:
-        """Count the rows of either side that are in no group, as ``counts`` does."""
+        """Count the rows of each side that are in no group; a stream counts all it saw."""
         return dict(self.groups.unassigned() if self._seen is None else self._seen[1])
 
     def group(self, label: Hashable) -> Self:
@@ -138,9 +139,9 @@ class GroupedSamples:
         return self.take(real_rows, fake_rows)
 
     def overall(self) -> tuple[Features, Features]:
-        """Return what scores of all samples are computed on: every row, those in no group included.
+        """Return the features for overall scores: every row, including those in no group.
 
-        Of a stream with ``max_samples`` it is a uniform sample of the rows, since groups were not kept in proportion.
+        For a stream with ``max_samples`` this is a uniform sample of the rows: groups were not kept in proportion.
         """
         real, fake = (
             side if rows is None else take_checked(side, rows)
@@ -164,7 +165,7 @@ class GroupedSamples:
         )
 
     def matched(self, *, across_groups: bool = False, random_state: RandomState = None) -> Self:
-        """Subsample, in every group, the side with more samples to the size of the other one.
+        """In every group, subsample the side with more samples to the size of the other side.
 
         Group a keeps ``min(n_a, m_a)`` of its real and of its fake samples, drawn without replacement. Metrics depend
         on the numbers of samples they see, so the paper evaluates every group with as many real as fake samples.
@@ -172,10 +173,10 @@ class GroupedSamples:
         Parameters
         ----------
         across_groups
-            Keep the same number in all groups, that of the smallest, so that scores of different groups can be
-            compared as well. The proportions of the groups are then equal by construction.
+            Keep the same number in all groups, that of the smallest, so that the scores of different groups are also
+            comparable. The proportions of the groups are then equal by construction.
         random_state
-            Which rows are kept depends on it and on which rows share a group, not on how the groups are called.
+            Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
 
         Returns
         -------
@@ -209,7 +210,7 @@ class GroupedSamples:
         return self.take(*(_draw(ids, sizes, rng) for ids in (self.groups.real_ids, self.groups.fake_ids)))
 
     def permuted(self, rng: np.random.Generator) -> Self:
-        """Permute the labels among the assigned rows of either side: every group keeps its numbers of both."""
+        """Permute the labels among the assigned rows of each side; every group keeps its numbers of rows."""
 
         def permuted(ids: Rows) -> Rows:
             assigned = ids >= 0
@@ -223,11 +224,11 @@ class GroupedSamples:
         )
 
     def with_fake(self, fake: Features) -> Self:
-        """Exchange the fake features for others that were checked, of the same groups row by row."""
+        """Replace the fake features by other checked ones, whose rows have the same groups."""
         return self._with(fake=keep_checked(fake))
 
     def on(self, device: str | None) -> Self:
-        """Return the samples on a device, where they have to lie already, or on the host (None)."""
+        """Return the samples on a device, where they must be already, or on the host (None)."""
         real, fake = check_real_fake(self.real, self.fake, device=device)
         return self._with(real=keep_checked(real), fake=keep_checked(fake))
 
@@ -239,10 +240,10 @@ class GroupedSamples:
         n_fake: dict[Hashable, int],
         overall: tuple[Rows | None, Rows | None],
     ) -> Self:
-        """Say what these samples were drawn from.
+        """Return the samples with what they were drawn from.
 
-        ``n_real`` and ``n_fake`` count all rows seen by group, and under None those in no group; ``overall`` are the
-        rows of either side to compute overall scores on, None for all.
+        ``n_real`` and ``n_fake`` count all rows seen by group, and under None those in no group. ``overall`` has the
+        rows of each side for overall scores; None for all rows.
         """
         seen = {side: dict(by_group) for side, by_group in (("real", n_real), ("fake", n_fake))}
         unassigned = {side: by_group.pop(None, 0) for side, by_group in seen.items()}
@@ -255,7 +256,7 @@ class GroupedSamples:
 
 
 def _draw(ids: Rows, sizes: Rows, rng: np.random.Generator) -> Rows:
-    """Rows to keep: the first ``sizes[g]`` of each group g in one random order of all rows."""
+    """Return the rows to keep: the first ``sizes[g]`` of each group g in one random order of all rows."""
     order = rng.permutation(len(ids))
     order = order[ids[order] >= 0]
     rank = pd.Series(ids[order]).groupby(ids[order]).cumcount().to_numpy()

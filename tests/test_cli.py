@@ -150,7 +150,7 @@ def test_intervals_are_those_of_the_library(folder: Path, capsys: pytest.Capture
     assert main(["evaluate", "real.npz", "fake.npz", *GROUPS, "--metrics", "fid", "--interval", "0.9"]) == 0
     assert "[low, high]: 90 % intervals" in capsys.readouterr().out
     assert main(["evaluate", "nowhere.npz", "fake.npz", *GROUPS, "--interval", "95"]) == 2
-    assert "level=95.0 is no number strictly between 0 and 1" in capsys.readouterr().err
+    assert "level=95.0 is not a number strictly between 0 and 1" in capsys.readouterr().err
 
 
 def test_a_run_as_users_run_it(folder: Path) -> None:

@@ -249,7 +249,7 @@ REFUSED_TEXTS = {
         ["evaluate-text", "men.txt", "fake.jsonl", *NO_MODEL],
         "holds no sample of group 'female'",
     ),
-    "one group": (["evaluate-text", "men.txt", "men.txt", *NO_MODEL], "hold one group only, 'male'"),
+    "one group": (["evaluate-text", "men.txt", "men.txt", *NO_MODEL], "hold only one group, 'male'"),
     "no model": ([*TEXT, *NO_MODEL], "model=./none is not a folder"),
     "unwritable": ([*TEXT, *ORACLE, "--out", "no/x.json"], "no/x.json: cannot be written"),
     "unknown metric": ([*TEXT, *ORACLE, "--metrics", "bleu"], "unknown metric 'bleu'"),
@@ -405,7 +405,7 @@ REFUSED_IMAGES = {
     "no model": ([*IMAGES[:3], "--model", "none.pt"], "model=none.pt is not a file"),
     "missing group": ([*IMAGES[:2], "day", "--model", "none.pt"], "holds no sample of group 'night'"),
     "device": ([*IMAGES[:5], "--device", "gpu"], "device='gpu' cannot be used"),
-    "size": ([*IMAGES, "--size", "0"], "size=0 is no integer"),
+    "size": ([*IMAGES, "--size", "0"], "size=0 is not an integer"),
     "confidence": (
         ["evaluate-images", "real", "bare", *IMAGES[3:], "--fake-groups", "oracle", "--min-confidence", "2"],
         "min_confidence=2.0",

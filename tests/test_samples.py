@@ -147,7 +147,7 @@ class TestOneValue:
         np.testing.assert_array_equal(group.real, samples.real[[1, 4, 5]])
         np.testing.assert_array_equal(group.fake, samples.fake[[0, 1, 4]])
         assert group.real_rows.tolist() == [1, 4, 5]
-        with pytest.raises(ValueError, match="'x' is no group of these samples; choose one of 'f', 'm'"):
+        with pytest.raises(ValueError, match="'x' is not a group of these samples; choose one of 'f', 'm'"):
             samples.group("x")
 
     def test_rows_of_a_selection_count_from_the_first_samples(self) -> None:

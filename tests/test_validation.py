@@ -93,8 +93,8 @@ class TestFeatures:
             (1.0, ValueError, r"shape \(\), expected two dimensions .*flatten each sample"),
             ([1.0, 2.0], ValueError, r"shape \(2,\), expected two dimensions .*flatten each sample"),
             (np.zeros((2, 3, 4)), ValueError, r"shape \(2, 3, 4\), expected two dimensions .*flatten each sample"),
-            (np.zeros((0, 3)), ValueError, r"is empty: its shape is \(0, 3\); pass at least one row"),
-            (np.zeros((3, 0)), ValueError, r"is empty: its shape is \(3, 0\); pass at least one row and one column"),
+            (np.zeros((0, 3)), ValueError, r"is empty, its shape is \(0, 3\); pass at least one row"),
+            (np.zeros((3, 0)), ValueError, r"is empty, its shape is \(3, 0\); pass at least one row and one column"),
             ([[0.0], [NAN]], ValueError, r"NaN or infinity \(first in row 1\).*remove such rows"),
             ([[float("inf")]], ValueError, r"NaN or infinity \(first in row 0\).*remove such rows"),
             (np.array([[1e151]]), ValueError, r"1e\+151, whose squared distances overflow.*rescale"),
@@ -150,12 +150,12 @@ class TestRealFake:
 class TestIntegers:
     @pytest.mark.parametrize("value", [0, -1, 1.0, "1", None, True, np.float64(2.0)])
     def test_what_is_no_positive_integer(self, value: Any) -> None:
-        with pytest.raises(ValueError, match=r"^n_bootstrap=.* is no integer of at least 1; pass one"):
+        with pytest.raises(ValueError, match=r"^n_bootstrap=.* is not an integer of at least 1; pass one"):
             check_positive_int(value, "n_bootstrap")
 
     def test_minimum_and_type(self) -> None:
         assert type(check_positive_int(np.int32(3), "k", minimum=3)) is int
-        with pytest.raises(ValueError, match=r"^k=2 is no integer of at least 3"):
+        with pytest.raises(ValueError, match=r"^k=2 is not an integer of at least 3"):
             check_positive_int(2, "k", minimum=3)
 
     @pytest.mark.parametrize(("itself", "enough"), [(True, 6), (False, 5)])

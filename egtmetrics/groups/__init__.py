@@ -1,8 +1,8 @@
 """Group-aware evaluation: the frame, the disparities between groups, intervals, tests, and comparisons of models.
 
-A metric knows nothing of groups; this package calls it once per group. ``frame`` is the evaluation, ``disparity`` says
-what a disparity is, ``inference`` how certain it is, ``permutation`` compares groups and models by exact tests, and
-``sample_size`` makes scores of different sizes comparable.
+A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
+defines disparities, ``inference`` says how certain they are, ``permutation`` compares groups and models by exact tests,
+and ``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning

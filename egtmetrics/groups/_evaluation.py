@@ -19,12 +19,12 @@ from egtmetrics.samples import GroupedSamples
 
 ScoreFunction: TypeAlias = Callable[..., Any]
 """``(real, fake) -> number | mapping of names to numbers | MetricResult``; may take ``random_state``, ``backend`` and
-``n_threads`` by keyword. One that takes ``backend`` may be given features on a device, any other gets NumPy arrays."""
+``n_threads`` by keyword. One that takes ``backend`` may get features on a device; any other gets NumPy arrays."""
 Metrics: TypeAlias = str | ScoreFunction | Sequence[str | ScoreFunction] | Mapping[str, ScoreFunction]
 """``"fid"``, ``"topp,fid"``, ``["topp", "fid"]``, a function, or a mapping of names to functions."""
 MissingGroups = Literal["raise", "nan"]
 Results: TypeAlias = dict[Hashable, dict[str, MetricResult]]
-"""By group and metric."""
+"""Results by group and metric."""
 
 _SIZE_FACTOR = 2
 _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -33,12 +33,12 @@ _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_O
 class GroupSizeWarning(UserWarning):
     """The groups differ in size by more than a factor of two, so their scores differ in bias as well as in quality.
 
-    Scores that declare ``depends_on_size=False`` are not warned of.
+    Scores that declare ``depends_on_size=False`` cause no warning.
     """
 
 
 class MetricSet:
-    """Named metrics whose options and seed are fixed, ready to be called on any samples."""
+    """Named metrics with fixed options and seed, ready to be called on any samples."""
 
     def __init__(
         self,
@@ -55,8 +55,8 @@ class MetricSet:
         self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
 
     def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
-        """Check and group samples, where the backend reads them."""
-        if self.backend == "cuda":  # before they are grouped, so that an error names the side that lies elsewhere
+        """Check and group samples, on the device where the backend reads them."""
+        if self.backend == "cuda":  # before they are grouped, so that an error names the side on the wrong device
             device = select_backend("cuda", features=(real, fake)).device
             real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
         samples = GroupedSamples(
@@ -68,7 +68,7 @@ class MetricSet:
         return self.place(samples)
 
     def place(self, samples: GroupedSamples) -> GroupedSamples:
-        """Return the samples where the backend reads them: tensors on a device stay there only if it does."""
+        """Return the samples on the device where the backend reads them, or on the host if it reads them there."""
         if self.backend == "cuda":
             return samples.on(select_backend("cuda", features=(samples.real, samples.fake)).device)
         return samples if self.backend == "auto" else samples.on(None)
@@ -88,7 +88,7 @@ class MetricSet:
         return results
 
     def by_group(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> Results:
-        """Call every metric in every group with samples on both sides."""
+        """Call every metric on every group that has samples on both sides."""
         results: Results = {}
         for label in groups_on_both_sides(samples):
             group = samples.group(label)
@@ -97,11 +97,11 @@ class MetricSet:
         return results
 
     def overall(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> dict[str, MetricResult]:
-        """Call every metric on all rows, those in no group included."""
+        """Call every metric on all rows, including those in no group."""
         return self.call(*samples.overall(), "all samples", advance)
 
     def describe(self) -> dict[str, str]:
-        """Name every metric with the options fixed in it: ``"topp_precision_recall(alpha=0.05)"``."""
+        """Return every metric's function with its fixed options: ``"topp_precision_recall(alpha=0.05)"``."""
         return {name: describe_metric(metric) for name, metric in self.given.items()}
 
 
@@ -112,7 +112,7 @@ def groups_on_both_sides(samples: GroupedSamples) -> list[Hashable]:
 
 
 def check_groups(samples: GroupedSamples, missing_groups: MissingGroups) -> None:
-    """Raise ValueError unless there are groups to compare, on both sides if none may be missing."""
+    """Raise ValueError unless there are groups to compare; with ``"raise"``, each must be present on both sides."""
     check_missing_groups(missing_groups)
     samples.groups.check_two()
     if missing_groups == "raise" or not groups_on_both_sides(samples):
@@ -125,7 +125,7 @@ def check_missing_groups(missing_groups: MissingGroups) -> None:
 
 
 def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int) -> None:
-    """Warn of groups of very different sizes where a score depends on them."""
+    """Warn if the groups have very different sizes and a score depends on the size."""
     evaluated = next(iter(results.values()))
     dependent = [
         repr(name)
@@ -143,26 +143,26 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
                 f"{samples.groups.name(column.idxmin())!r} to {column.max()} in "
                 f"{samples.groups.name(column.idxmax())!r}; {', '.join(dependent)} may depend on it, so part of a "
                 "difference between groups may come from their sizes. GroupedSamples.matched(across_groups=True) makes "
-                "them equal.",
+                "the sizes equal.",
                 GroupSizeWarning,
                 stacklevel=stacklevel + 1,
             )
 
 
 def callable_name(metric: ScoreFunction) -> str:
-    """Return the name of a function, also of one inside a ``functools.partial``, or the class of another callable."""
+    """Return the name of a function, also inside a ``functools.partial``, or the class name of another callable."""
     inner = metric.func if isinstance(metric, functools.partial) else metric
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
 def describe_metric(metric: ScoreFunction) -> str:
-    """Name a metric and the options fixed in it: ``"topp_precision_recall(alpha=0.05)"``."""
+    """Return the name of a metric's function with its fixed options: ``"topp_precision_recall(alpha=0.05)"``."""
     keywords = metric.keywords if isinstance(metric, functools.partial) else {}
     return f"{callable_name(metric)}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"
 
 
 def name_metrics(metrics: Metrics) -> dict[str, ScoreFunction]:
-    """Return metrics by name: text goes by the names of the command line, a function by its own name."""
+    """Return metrics by name: text is looked up as on the command line, a function gets its own name."""
     if isinstance(metrics, Mapping):
         named = dict(metrics)
     else:
@@ -193,14 +193,14 @@ def _named(metric: str | ScoreFunction) -> tuple[str, ScoreFunction]:
 
 
 def bind(metric: ScoreFunction, options: Mapping[str, object]) -> ScoreFunction:
-    """Fix those options which the signature of ``metric`` names and no partial has fixed before."""
+    """Fix the options that the signature of ``metric`` names, unless a partial has fixed them already."""
     fixed = metric.keywords if isinstance(metric, functools.partial) else {}
     wanted = {name: value for name, value in options.items() if name not in fixed and takes(metric, name)}
     return functools.partial(metric, **wanted)
 
 
 def takes(metric: ScoreFunction, keyword: str) -> bool:
-    """Whether the signature of a metric names a keyword."""
+    """Return whether the signature of a metric names a keyword."""
     try:
         parameter = inspect.signature(metric).parameters.get(keyword)
     except ValueError:  # some builtins have no signature

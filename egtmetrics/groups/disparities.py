@@ -1,7 +1,7 @@
 """Disparities between sensitive groups, each as one number.
 
-0 means equal treatment, larger is worse, and the unit is that of the metric. With more than two groups every
-``delta`` is the maximum over all pairs of groups. ``GenerativeMetricFrame.disparities`` gives all of them from one
+0 means equal treatment, larger is worse, and the unit is that of the metric. With more than two groups, every
+``delta`` is the maximum over all pairs of groups. ``GenerativeMetricFrame.disparities`` returns all of them from one
 evaluation of the metrics, with the groups that attain them.
 """
 
@@ -27,10 +27,10 @@ def egt(
     score: str | None = None,
     random_state: RandomState = None,
 ) -> float:
-    """Equalized generative treatment: the largest difference of a metric between two groups.
+    """Equalized generative treatment: the largest difference in a metric between two groups.
 
-    ``delta = max over pairs |D(P_a || Q_a) - D(P_b || Q_b)|``, with D the metric evaluated on the real and the fake
-    samples of one group. The model satisfies delta-EGT with this delta and every larger one.
+    ``delta = max over pairs |D(P_a || Q_a) - D(P_b || Q_b)|``, where D is the metric on the real and the fake samples
+    of one group. The model satisfies delta-EGT with this delta and every larger one.
 
     Parameters
     ----------
@@ -41,15 +41,15 @@ def egt(
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows labelled None or NaN are left out.
     score
-        Which score of the metric's result to compare; may be left out where there is one only.
+        Which score of the metric's result to compare; not needed if there is only one.
     random_state
         Becomes one integer seed, the same for every group.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, a group missing on one side, a group the metric refuses, or a ``score`` that the
-        metric does not return.
+        If there are fewer than two groups, a group is missing on one side, the metric refuses a group, or it does not
+        return ``score``.
 
     Notes
     -----
@@ -79,8 +79,8 @@ def delta_p(
 ) -> float:
     """Largest difference in precision between two groups, ``max over pairs |P_a - P_b|``, in [0, 1].
 
-    ``egt`` with ``score="precision"``; see there for the parameters and errors. The default metric is TopP&R, as in the
-    paper's Tables 7 and 8, which needs more than 5 min(d, 32) samples of every group on either side.
+    This is ``egt`` with ``score="precision"``; see there for the parameters and errors. The default metric is TopP&R,
+    as in the paper's Tables 7 and 8. It needs more than 5 min(d, 32) samples of every group on each side.
 
     Examples
     --------
@@ -113,7 +113,8 @@ def delta_r(
 ) -> float:
     """Largest difference in recall between two groups, ``max over pairs |R_a - R_b|``, in [0, 1].
 
-    ``egt`` with ``score="recall"``; see there for the parameters and errors, and ``delta_p`` for the default metric.
+    This is ``egt`` with ``score="recall"``; see there for the parameters and errors, and ``delta_p`` for the default
+    metric.
 
     Examples
     --------
@@ -146,10 +147,9 @@ def delta_pr(
 ) -> float:
     """Largest difference in precision + recall, ``max over pairs |(P_a + R_a) - (P_b + R_b)|``, in [0, 2].
 
-    This is Definition 4.1 for the divergence P + R, and what Tables 1 and 7 of the paper print as delta-PR. A group
-    with higher precision and lower recall counts as treated equally; ``delta_p_plus_delta_r`` does not let them
-    cancel and is what Tables 2 and 8 print under the same name. See ``egt`` for the parameters and errors, and
-    ``delta_p`` for the default metric.
+    This is Definition 4.1 for the divergence P + R, which Tables 1 and 7 of the paper print as delta-PR. Higher
+    precision and lower recall of a group cancel each other. In ``delta_p_plus_delta_r``, which Tables 2 and 8 print
+    under the same name, they do not. See ``egt`` for the parameters and errors, and ``delta_p`` for the default metric.
 
     Examples
     --------
@@ -175,10 +175,10 @@ def delta_p_plus_delta_r(
 ) -> float:
     """Sum of the largest differences in precision and in recall, ``delta_p + delta_r``, in [0, 2].
 
-    This is what Tables 2 and 8 of the paper print as delta-PR. It is no instance of Definition 4.1: differences of
-    opposite sign add up, and with more than two groups the two may come from different pairs. ``delta_pr`` follows
-    the definition and is never larger. See ``egt`` for the parameters and errors, and ``delta_p`` for the default
-    metric.
+    This is what Tables 2 and 8 of the paper print as delta-PR. It is not an instance of Definition 4.1: differences of
+    opposite sign add up, and with more than two groups the two differences may come from different pairs. ``delta_pr``
+    follows the definition and is never larger. See ``egt`` for the parameters and errors, and ``delta_p`` for the
+    default metric.
 
     Examples
     --------
@@ -197,8 +197,9 @@ def delta_p_plus_delta_r(
 def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Largest difference in Fréchet distance between two groups, ``max over pairs |FID_a - FID_b|``, at least 0.
 
-    ``egt`` with the metric ``"fid"``; see there for the parameters and errors. Fréchet distances of few
-    samples are biased upwards, so groups of different sizes differ without cause: see ``GroupedSamples.matched``.
+    This is ``egt`` with the metric ``"fid"``; see there for the parameters and errors. Fréchet distances from few
+    samples are biased upwards, so groups of different sizes differ for that reason alone; see
+    ``GroupedSamples.matched``.
 
     Examples
     --------
@@ -218,20 +219,20 @@ def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensit
 def mgo(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Distance from matching generative odds, ``max_a |pi_a^Q - pi_a^P|``, in [0, 1].
 
-    ``pi_a^P`` and ``pi_a^Q`` are the proportions of group a among the real and the fake samples; 0 means that the model
+    ``pi_a^P`` and ``pi_a^Q`` are the proportions of group a among the real and the fake samples. 0 means that the model
     reproduces the proportions of the data. A group absent from one side has proportion 0 there. Samples labelled None
     or NaN are left out of the proportions.
 
     Parameters
     ----------
     real_sensitive_features, fake_sensitive_features
-        One label per sample: a sequence, or several as a DataFrame, a mapping of name to sequence or an ``(n, s)``
-        array, whose intersections are then the groups.
+        One label per sample, as a sequence. Or several labels per sample, as a DataFrame, a mapping of names to
+        sequences or an ``(n, s)`` array; the groups are then their intersections.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, or if a side assigns no sample to a group.
+        If there are fewer than two groups, or a side assigns no sample to a group.
     TypeError
         If the labels of the two sides are of different types.
 
@@ -250,19 +251,18 @@ def mgo(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
 def ego(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Distance from equalized generative odds, ``max over pairs |pi_a^Q - pi_b^Q|``, in [0, 1].
 
-    ``pi_a^Q`` is the proportion of group a among the fake samples; 0 means that all groups are generated equally often.
+    ``pi_a^Q`` is the proportion of group a among the fake samples. 0 means that all groups are generated equally often.
     Samples labelled None or NaN are left out of the proportions.
 
     Parameters
     ----------
     real_sensitive_features, fake_sensitive_features
-        As for ``mgo``. The real labels only say which groups there are: one that the fake samples lack counts with
-        proportion 0.
+        As for ``mgo``. The real labels only say which groups there are; a group without fake samples has proportion 0.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, or if a side assigns no sample to a group.
+        If there are fewer than two groups, or a side assigns no sample to a group.
     TypeError
         If the labels of the two sides are of different types.
 
@@ -308,12 +308,12 @@ def _scores(
 
 
 def choose_score(names: list[str], score: str | None) -> str:
-    """Return the score that was asked for; None is the only one of a metric."""
+    """Return the name of the score to compare; with None, the metric must have only one."""
     if score is None and len(names) > 1:
-        raise ValueError(f"metric returns the scores {names}; choose one, as in score={names[0]!r}")
+        raise ValueError(f"metric returns the scores {names}; choose one, for example score={names[0]!r}")
     name = names[0] if score is None else score
     if name not in names:
-        raise ValueError(f"score={score!r} is none of the metric's scores {names}; choose one of them")
+        raise ValueError(f"score={score!r} is not one of the metric's scores {names}; choose one of them")
     return name
 
 
@@ -321,7 +321,7 @@ def _disparity(table: ScoreTable, name: str) -> float:
     found = {disparity.name: disparity for disparity in table.disparities}
     if name not in found:
         raise ValueError(
-            f"metric returns the scores {list(table.described)}, and {name} needs precision and recall; "
-            "pass one that returns both"
+            f"metric returns the scores {list(table.described)}, but {name} needs precision and recall; "
+            "pass a metric that returns both"
         )
     return found[name].of(table.values).value

@@ -21,7 +21,7 @@ _LARGEST_PRODUCT_OF_GROUPS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairDifference:
-    """The largest difference between two groups. ``None`` stands for no such group: all equal, or not a number."""
+    """The largest difference between two groups. The groups are None if all scores are equal or the value is NaN."""
 
     value: float
     larger: Hashable | None
@@ -30,13 +30,13 @@ class PairDifference:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """Contrasts of one kind: ``u_a - u_b`` of all pairs of groups, or ``+u_a`` and ``-u_a`` of every group.
+    """Contrasts of one kind: ``u_a - u_b`` for all pairs of groups, or ``+u_a`` and ``-u_a`` for every group.
 
-    ``u_a`` is the weighted sum of the scores of group a.
+    ``u_a`` is a weighted sum of the scores of group a.
     """
 
     weights: Mapping[str, float]
-    """By score."""
+    """The weight of each score."""
     between_groups: bool = True
 
     def combined(self, table: pd.DataFrame) -> pd.Series[float]:
@@ -45,7 +45,7 @@ class Family:
         return functools.reduce(lambda total, term: total + term, terms)
 
     def largest(self, table: pd.DataFrame) -> PairDifference:
-        """Return the largest contrast and its groups."""
+        """Return the largest contrast and the groups that attain it."""
         combined = self.combined(table).to_dict()
         if self.between_groups:
             return max_pairwise_difference(combined)
@@ -79,19 +79,19 @@ class Disparity:
     """
 
     name: str
-    """In results and on the command line, as in ``"delta_p"``."""
+    """The name in results and on the command line, such as ``"delta_p"``."""
     label: str
-    """What it is a difference of, for people: ``"precision"``."""
+    """What is compared, for readers: ``"precision"``."""
     families: tuple[Family, ...]
     score: Score
-    """What is compared: the score, or for a sum of several what its terms have in common."""
+    """The score that is compared; for a sum of several scores, what they have in common."""
     column: str | None = None
-    """The score's name in the table; None for a sum of several."""
+    """The score's name in the table; None for a sum of several scores."""
 
     def of(self, table: pd.DataFrame) -> PairDifference:
         """Evaluate it on a table of scores, one row per group.
 
-        Groups are named for a single family only: several may be attained by different pairs, or in opposite
+        Groups are named only for a single family. Several families may be attained by different pairs, or in opposite
         directions.
         """
         found = [family.largest(table) for family in self.families]
@@ -100,7 +100,7 @@ class Disparity:
         return PairDifference(value=sum(pair.value for pair in found), larger=None, smaller=None)
 
     def contrasts(self, table: pd.DataFrame) -> Floats | None:
-        """Return contrasts whose largest value is the disparity; None if a sum of families has too many of them."""
+        """Return the contrasts whose largest value is the disparity; None if a sum of families has too many of them."""
         if len(self.families) > 1 and len(table) > _LARGEST_PRODUCT_OF_GROUPS:
             return None
         first, *others = (family.contrasts(table) for family in self.families)
@@ -109,7 +109,7 @@ class Disparity:
         return first
 
     def worse(self, table: pd.DataFrame, pair: PairDifference) -> Hashable | None:
-        """Return which of the two groups of ``of(table)`` is worse off; None if they are equal or nothing is better."""
+        """Return which group of ``of(table)`` is worse off; None if they are equal or the score has no direction."""
         if pair.larger is None or pair.smaller is None or len(self.families) > 1:
             return None
         combined = self.families[0].combined(table).to_dict()
@@ -121,7 +121,7 @@ class Disparity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoreTable:
-    """The scores of one metric, one row per group, and what they are."""
+    """The scores of one metric, one row per group, with their descriptions and disparities."""
 
     metric: str
     values: pd.DataFrame
@@ -129,7 +129,7 @@ class ScoreTable:
     disparities: tuple[Disparity, ...]
 
     def column(self, score: str) -> str:
-        """Return the name of a score in a frame: the metric's if it has one score, else ``<metric>_<score>``."""
+        """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
         return self.metric if len(self.described) == 1 else f"{self.metric}_{score}"
 
 
@@ -184,8 +184,8 @@ MGO = Disparity(
     families=(Family(weights={"real_proportion": -1.0, "fake_proportion": 1.0}, between_groups=False),),
     score=_PROPORTION,
 )
-"""Matching generative odds (Definition 2.2): ``max_a |pi_a^Q - pi_a^P|``. It is attained by one group, named as the
-larger one where the fake samples hold too much of it and as the smaller one where they hold too little."""
+"""Matching generative odds (Definition 2.2): ``max_a |pi_a^Q - pi_a^P|``. One group attains it. It is named as the
+larger one if the fake samples hold too much of it, and as the smaller one if they hold too little."""
 EGO = Disparity(
     name="ego",
     label="proportions of the generated samples",
@@ -196,7 +196,7 @@ EGO = Disparity(
 
 
 def proportion_table(counts: pd.DataFrame) -> ScoreTable:
-    """Return the proportions of a table that :meth:`GroupedSamples.counts` returned, with MGO and EGO."""
+    """Return the proportions in a table from :meth:`GroupedSamples.counts`, with MGO and EGO."""
     columns = ["real_proportion", "fake_proportion"]
     return ScoreTable(
         metric="proportions",
@@ -207,26 +207,26 @@ def proportion_table(counts: pd.DataFrame) -> ScoreTable:
 
 
 def max_pairwise_difference(scores: Mapping[Hashable, float]) -> PairDifference:
-    """Return the largest difference of a score between two groups, ``max over pairs |s_a - s_b|``.
+    """Return the largest difference in a score between two groups, ``max over pairs |s_a - s_b|``.
 
     This is the smallest delta of Definition 4.1: Q and P satisfy delta-EGT for it and every larger one, and 0 means
-    equal treatment. The value has the units of the score. Of tied groups the first is named.
+    equal treatment. The value has the unit of the score. If groups are tied, the first is named.
 
     Parameters
     ----------
     scores
-        Score by group label, for at least two groups. A NaN among them makes the result NaN, because that group might
-        be the worst one; so do scores that are all infinite, with one sign.
+        Score by group label, for at least two groups. A NaN makes the result NaN, because that group might be the
+        worst one; so do scores that are all infinite with the same sign.
 
     Raises
     ------
     ValueError
-        With fewer than two groups.
+        If there are fewer than two groups.
 
     Notes
     -----
-    Source: Definition 4.1 of the EGT paper; the maximum over pairs is maximum minus minimum, so the cost is linear in
-    the number of groups.
+    Source: Definition 4.1 of the EGT paper. The maximum over pairs is the maximum minus the minimum, so the cost is
+    linear in the number of groups.
 
     Examples
     --------
@@ -256,8 +256,8 @@ def disparities_from_scores(scores: pd.DataFrame) -> dict[str, PairDifference]:
         delta_p_plus_delta_r = delta_p + delta_r
 
     and ``delta_<score> = max over pairs |s_a - s_b|`` for every other score. ``delta_pr`` is Definition 4.1 for the
-    divergence P + R, in which opposite differences cancel; ``delta_p_plus_delta_r``, in which they add up, is what
-    Tables 2 and 8 of the paper print under the name delta-PR. ``delta_pr`` is never the larger of the two.
+    divergence P + R, in which opposite differences cancel. In ``delta_p_plus_delta_r`` they add up; Tables 2 and 8 of
+    the paper print it under the name delta-PR. ``delta_pr`` is never the larger of the two.
 
     Parameters
     ----------
@@ -267,13 +267,13 @@ def disparities_from_scores(scores: pd.DataFrame) -> dict[str, PairDifference]:
     Returns
     -------
     dict
-        By name. ``delta_p_plus_delta_r`` names no groups: its two parts may come from different pairs, or point in
-        opposite directions.
+        Disparities by name. ``delta_p_plus_delta_r`` names no groups: its two terms may come from different pairs, or
+        point in opposite directions.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, or two rows for one group.
+        If there are fewer than two groups, or two rows for one group.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A frame as the flat dict of numbers that experiment loggers take."""
+"""A frame as a flat dict of numbers, as experiment loggers expect it."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from egtmetrics.groups.frame import GenerativeMetricFrame
 
 
 def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
-    """Return every score and disparity of a frame under a name of its own.
+    """Return every score and disparity of a frame under its own name.
 
     Returns
     -------
     dict
         For every column of ``by_group``: ``<score>/overall``, ``<score>/<group>`` for every group, and
-        ``<score>/worst``, the score of ``frame.worst_group``, left out where there is none. Then
+        ``<score>/worst``, the score of ``frame.worst_group``, left out if there is none. Then
         ``<metric>/<disparity>``, ``proportions/mgo`` and ``proportions/ego``. In names, everything but letters, digits,
-        ``_``, ``-``, ``.`` and spaces becomes ``_``, since MLflow takes nothing else: ``topp_precision/gender_female_
-        age_old``. NaN stays NaN.
+        ``_``, ``-``, ``.`` and spaces becomes ``_``, since MLflow accepts nothing else:
+        ``topp_precision/gender_female_ age_old``. NaN stays NaN.
 
     Raises
     ------
     ValueError
-        If two names become equal: a group called "overall" or "worst", or groups "a+" and "a*".
+        If two names become equal, as for a group called "overall" or "worst", or groups "a+" and "a*".
 
     Examples
     --------
-    TensorBoard, Weights & Biases, MLflow and Lightning take it as it is::
+    TensorBoard, Weights & Biases, MLflow and Lightning accept it as it is::
 
         for name, value in flat_scores(frame).items():
             writer.add_scalar(name, value, step)           # torch.utils.tensorboard.SummaryWriter
@@ -42,7 +42,7 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     >>> scores["fid/f"], scores["fid/worst"], scores["fid/delta_fid"]
     (1.0, 1.0, 1.0)
     """
-    groups = dict(zip(frame.by_group.index, frame.to_dict()["by_group"], strict=True))  # the labels as text
+    groups = dict(zip(frame.by_group.index, frame.to_dict()["by_group"], strict=True))  # labels as text
     entries: list[tuple[tuple[str, str], float | None]] = []
     for score in map(str, frame.by_group):
         by_group = frame.by_group[score].to_dict()

@@ -1,4 +1,4 @@
-"""Metrics by sensitive group, side by side."""
+"""Metrics for every sensitive group, side by side."""
 
 from __future__ import annotations
 
@@ -33,79 +33,78 @@ from egtmetrics.samples import GroupedSamples
 class GenerativeMetricFrame:
     """Scores of a generative model for every sensitive group, and the differences between the groups.
 
-    Every metric is evaluated, at construction, on ``(real_a, fake_a)`` for each group a and on all samples. A group is
-    one label of one sensitive feature, or one combination of labels of several (an intersection).
+    The constructor evaluates every metric on ``(real_a, fake_a)`` for each group a, and on all samples. A group is one
+    label of one sensitive feature, or one combination of labels of several (an intersection).
 
     Parameters
     ----------
     metrics
         Names as on the command line (``"fid"``, ``"topp,fid"`` or a list of them), a function
         ``(real, fake) -> score``, or a mapping of names to functions. A function returns a number, a 0-d array or
-        tensor, a mapping of names to numbers, or a :class:`~egtmetrics.MetricResult`. Where its signature names
-        ``random_state``, ``backend`` or ``n_threads``, the values given here are passed on; what a
-        ``functools.partial`` has fixed stays fixed.
+        tensor, a mapping of names to numbers, or a :class:`~egtmetrics.MetricResult`. If its signature names
+        ``random_state``, ``backend`` or ``n_threads``, it gets the values given here, unless a ``functools.partial``
+        has fixed them.
     real, fake
-        Features ``(n, d)`` and ``(m, d)``, arrays or tensors. CUDA tensors stay on their device, where the groups are
-        taken out of them, for metrics that take ``backend``; other metrics get NumPy arrays. Metrics get them
-        read-only.
+        Features ``(n, d)`` and ``(m, d)``, arrays or tensors. For metrics that take ``backend``, CUDA tensors stay on
+        their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
     real_sensitive_features, fake_sensitive_features
-        One label per row: a sequence, or several as a DataFrame, a mapping of name to sequence or an ``(n, s)`` array.
-        None and NaN mean that the row belongs to no group.
+        One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
+        an ``(n, s)`` array. A row labelled None or NaN is in no group.
     samples : GroupedSamples
-        In place of the last four, for example ``GroupedSamples(...).matched()``.
+        Instead of the last four, for example ``GroupedSamples(...).matched()``.
     random_state
-        Turned into one integer seed, with which *every* call of every metric is made (``settings["random_state"]``).
-        With such common random numbers all groups see the same projections, so the noise they share cancels from the
-        differences, and the result for a group depends neither on its name nor on the other groups. A Generator gives
-        one integer.
+        Turned into one integer seed for *every* call of every metric (``settings["random_state"]``). With these common
+        random numbers all groups see the same projections, so the noise that they share cancels from the differences.
+        The result for a group depends neither on its name nor on the other groups. A Generator draws the integer.
     missing_groups
-        What to do about a group with samples on one side only: ``"raise"``, or ``"nan"`` for a row of NaN.
+        What to do about a group with samples on only one side: ``"raise"``, or ``"nan"`` for a row of NaN.
     backend, n_threads
         Passed to the metrics that take them.
     progress
-        Show a progress bar, which counts calls of metrics.
+        Show a progress bar that counts calls of metrics.
 
     Attributes
     ----------
     overall : Series
-        The scores on all rows. Unassigned rows are included, so this describes the model and not the groups.
+        The scores on all rows. Rows in no group are included, so this describes the model and not the groups.
     by_group : DataFrame
-        One row per group, one column per score: the metric's name where it returns a number or a single score,
-        ``<metric>_<score>`` elsewhere. A MultiIndex of rows for several sensitive features.
+        One row per group, one column per score. A column has the metric's name if the metric has only one score, else
+        ``<metric>_<score>``. Several sensitive features give the rows a MultiIndex.
     group_counts : DataFrame
         ``n_real``, ``n_fake`` and the proportions of the assigned rows, ``real_proportion`` and ``fake_proportion``.
     unassigned : dict
-        Number of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
+        Numbers of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
     tables : dict
-        By metric, a :class:`~egtmetrics.groups.disparity.ScoreTable`: scores under their own names, what they are, and
-        the disparities that follow. The last one, ``"proportions"``, has those of the group proportions.
+        By metric, a :class:`~egtmetrics.groups.disparity.ScoreTable`: the scores under their own names, their
+        descriptions, and the disparities that follow. The last one, ``"proportions"``, is for the group proportions.
     results : dict
-        What the metrics returned, by group and metric; groups missing on one side have no entry.
+        What the metrics returned, by group and metric. Groups missing on one side have no entry.
     overall_results : dict
         What the metrics returned on all rows, by metric.
     samples : GroupedSamples or None
-        What was evaluated; None for a frame that was read from JSON.
+        The samples that were evaluated; None for a frame that was read from JSON.
     settings : dict
-        How it was computed.
+        How the scores were computed.
 
     Raises
     ------
     ValueError
-        If samples, labels or options are invalid; there is one group only; a group is missing on one side; a metric
+        If samples, labels or options are invalid, there is only one group, a group is missing on one side, or a metric
         refuses a group, for example because it is too small (the message names the group).
     TypeError
-        If features are no numbers, labels are of mixed types or a metric returns no score.
+        If the features are not numbers, labels have mixed types, or a metric returns no score.
 
     Warns
     -----
     GroupSizeWarning
-        If one group has more than twice the samples of another, and a score depends on the number of samples, as most
+        If one group has more than twice the samples of another and a score depends on the number of samples, as most
         do; see ``GroupedSamples.matched``, ``at_sample_size`` and ``extrapolate``.
 
     Notes
     -----
-    Cost: metrics times groups + 1 evaluations; the samples of one group are copied at a time. A score of NaN is kept
-    and makes every difference of its column NaN: a group without a score may be the worst one.
+    Cost: one evaluation of every metric for each group and one on all samples; the samples of one group are copied at
+    a time. A score of NaN is kept and makes every difference of its column NaN, because a group without a score may be
+    the worst one.
 
     Source: Definition 4.1 of the EGT paper, and its protocol of evaluating TopP&R by group; the interface is that of
     fairlearn's ``MetricFrame``.
@@ -195,7 +194,7 @@ class GenerativeMetricFrame:
         columns = [(table.column(score), table, score) for table in tables.values() for score in table.described]
         names = [column for column, _, _ in columns]
         if len(set(names)) < len(names):
-            raise ValueError(f"the names in metrics give two columns of one name: {names}; rename a metric")
+            raise ValueError(f"the names in metrics give two columns the same name: {names}; rename a metric")
         self.by_group = pd.concat([table.values[score].rename(column) for column, table, score in columns], axis=1)
         values = [overall[table.metric][score] for _, table, score in columns]
         self.overall = pd.Series(values, index=names, name="overall", dtype=float)
@@ -206,7 +205,7 @@ class GenerativeMetricFrame:
         return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}"
 
     def _repr_html_(self) -> str:
-        """What notebooks show: scores by group, and disparities."""
+        """Return what notebooks show: scores by group, and disparities."""
         tables = {"Scores by group": self.by_group, "Disparities between groups": self.disparities()}
         return "".join(
             f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
@@ -214,7 +213,7 @@ class GenerativeMetricFrame:
         )
 
     def describe(self) -> dict[str, Score]:
-        """What every column of ``by_group`` is: its label, bounds, unit and direction."""
+        """Return the description of every column of ``by_group``: its label, bounds, unit and direction."""
         return {
             table.column(score): described
             for name, table in self.tables.items()
@@ -235,18 +234,18 @@ class GenerativeMetricFrame:
         return self.tables[metric].values.copy()
 
     def group_min(self) -> pd.Series[float]:
-        """Smallest score over the groups, by column; NaN if a group has none."""
+        """Return the smallest score over the groups, by column; NaN if a group has none."""
         return self.by_group.min(skipna=False)
 
     def group_max(self) -> pd.Series[float]:
-        """Largest score over the groups, by column; NaN if a group has none."""
+        """Return the largest score over the groups, by column; NaN if a group has none."""
         return self.by_group.max(skipna=False)
 
     def worst_group(self, score: str) -> Hashable | None:
-        """Return the group with the worst score; of tied groups the first.
+        """Return the group with the worst score, the first if several are tied.
 
-        ``score`` is a column of ``by_group``. None if no value of the score is better than another, if all groups are
-        equal, or if a group has no score and so may be the worst one.
+        ``score`` is a column of ``by_group``. Returns None if the score has no direction, if all groups are equal, or
+        if a group has no score, because it may be the worst one.
         """
         column = self.by_group[self._column_name(score)].to_dict()
         losses = {label: self.describe()[score].loss(value) for label, value in column.items()}
@@ -255,15 +254,15 @@ class GenerativeMetricFrame:
         return max(losses, key=losses.__getitem__)
 
     def difference(self) -> pd.Series[float]:
-        """Largest difference between two groups, by column: 0 means equal scores; NaN if a group has none.
+        """Return the largest difference between two groups, by column: 0 means equal scores; NaN if a group has none.
 
-        This is the delta of Definition 4.1 for every single score; see ``disparities`` for the sum of precision and
-        recall, and for the groups that attain it.
+        This is the delta of Definition 4.1 for each single score. ``disparities`` also has the sum of precision and
+        recall, and the groups that attain each value.
         """
         return self.group_max() - self.group_min()
 
     def ratio(self) -> pd.Series[float]:
-        """Smallest score over largest, by column: 1 means equal scores; NaN if one is NaN or negative."""
+        """Return the smallest score over the largest, by column: 1 means equal; NaN if a score is NaN or negative."""
         smallest, largest = self.group_min(), self.group_max()
         return (smallest / largest).mask(smallest == largest, 1.0).mask(smallest < 0)
 
@@ -273,12 +272,12 @@ class GenerativeMetricFrame:
         Returns
         -------
         DataFrame
-            Indexed by ``(metric, disparity)``. ``value`` is in the units of the score, ``larger`` and ``smaller`` are
-            the labels of the two groups, None where the groups are equal or the value is NaN. The disparities of a
-            metric are those of ``disparities_from_scores``. ``("proportions", "mgo")`` and ``("proportions", "ego")``
-            compare the group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and
-            ``ego = max over pairs |pi_a^Q - pi_b^Q|`` (Definition 2.2). ``mgo`` is attained by one group, named under
-            ``larger`` where the fake samples hold too much of it, under ``smaller`` where they hold too little.
+            Indexed by ``(metric, disparity)``. ``value`` has the unit of the score. ``larger`` and ``smaller`` are the
+            labels of the two groups, None if the groups are equal or the value is NaN. The disparities of a metric are
+            those of ``disparities_from_scores``. ``("proportions", "mgo")`` and ``("proportions", "ego")`` compare the
+            group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and ``ego = max over pairs |pi_a^Q - pi_b^Q|``
+            (Definition 2.2). One group attains ``mgo``. It is named under ``larger`` if the fake samples hold too much
+            of it, and under ``smaller`` if they hold too little.
         """
         rows = {
             (metric, disparity.name): disparity.of(table.values)
@@ -294,31 +293,32 @@ class GenerativeMetricFrame:
         return pd.DataFrame(columns)
 
     def interval(self, level: float = 0.95) -> FrameIntervals:
-        """Return confidence intervals of every score of every group, and of every disparity.
+        """Return confidence intervals for every score of every group, and for every disparity.
 
-        They are for the expectation of the score over samples of this size and law, projections and bootstraps, and
-        come from the scores of random halves and quarters of the samples; see :mod:`egtmetrics.metrics.variance`. An
-        interval of a disparity that starts at 0 says that the groups may be equal. They are normal approximations; how
-        often they held in simulations is in ``benchmarks/results/calibration.md``.
+        An interval is for the expected score over other samples of this size and law, other projections and other
+        bootstraps. It is computed from the scores of random halves and quarters of the samples; see
+        :mod:`egtmetrics.metrics.variance`. If the interval of a disparity starts at 0, the groups may be equal. The
+        intervals are normal approximations; ``benchmarks/results/calibration.md`` says how often they held in
+        simulations.
 
         Raises
         ------
         ValueError
-            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, or a metric refuses
-            half of a group; or if the frame was read from JSON that has no intervals of this level.
+            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, a metric refuses half of a
+            group, or the frame was read from JSON without intervals of this level.
 
         Notes
         -----
-        Cost, paid once for a frame: one to three more evaluations of a metric with a variance estimator of its own
-        (TopP&R, FID, KID and, where features are many, the k-nearest-neighbour metrics); 198 evaluations of halves and
-        132 of quarters for any other.
+        Cost, paid once per frame: one to three more evaluations of a metric with its own variance estimator (TopP&R,
+        FID, KID and, for many features, the k-nearest-neighbour metrics); 198 evaluations of halves and 132 of quarters
+        for any other metric.
         """
         if self._saved_intervals is not None and self._saved_intervals.level == level:
             return self._saved_intervals
         return self._infer().intervals(level)
 
     def difference_interval(self, score: str, a: Hashable, b: Hashable, level: float = 0.95) -> tuple[float, float]:
-        """Return a confidence interval of the signed difference of a score between two groups, a - b.
+        """Return a confidence interval for the signed difference in a score between two groups, a - b.
 
         ``score`` is a column of ``by_group``. See ``interval``.
         """
@@ -327,29 +327,28 @@ class GenerativeMetricFrame:
         return difference - margin, difference + margin
 
     def test(self) -> pd.DataFrame:
-        """Test every disparity: could the scores of the groups be equal, and this be chance?
+        """Test every disparity: could the groups have equal scores and the disparity be chance?
 
         Returns
         -------
         DataFrame
-            Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the chance of such a largest studentised
-            difference between groups of equal expected scores (a normal approximation that accounts for the number of
-            groups); ``adjusted_p_value``, by Holm over all rows.
+            Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the probability of a largest studentised
+            difference of this size or more if all groups had equal expected scores (a normal approximation that
+            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows by Holm's method.
 
         Notes
         -----
-        Groups may have different laws: what is tested is the equality of their expected scores. Cost and errors: see
-        ``interval``.
+        The test compares expected scores only; the groups may have different laws. Cost and errors: see ``interval``.
         """
         return self._infer().tests()
 
     def samples_needed(
         self, score: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95
     ) -> int:
-        """Return how many samples per group and side find a true difference ``delta`` with chance ``power``.
+        """Return how many samples per group and side detect a true difference ``delta`` with probability ``power``.
 
-        Extrapolated from the standard error of this frame's difference by :func:`~egtmetrics.groups.samples_needed`,
-        and from the smaller of the two groups. ``score`` is a column of ``by_group``.
+        :func:`~egtmetrics.groups.samples_needed` extrapolates from the standard error of this frame's difference and
+        the size of the smaller group. ``score`` is a column of ``by_group``.
         """
         labels = [self._label(label) for label in (a, b)]
         _, error = self._infer().difference(*self._column(score), *labels)
@@ -365,9 +364,9 @@ class GenerativeMetricFrame:
         score
             A column of ``by_group``; None draws the first one.
         intervals
-            What ``interval`` returned, to be drawn as bars.
+            What ``interval`` returned, drawn as bars.
         ax
-            Matplotlib axes to draw on, instead of new ones.
+            Matplotlib axes to draw on; None makes new ones.
         """
         from egtmetrics.plots import plot_scores
 
@@ -387,17 +386,17 @@ class GenerativeMetricFrame:
     def _of_samples(self, what: str) -> GroupedSamples:
         if self.samples is None:
             raise ValueError(
-                f"{what} needs the samples, and this frame was read from JSON, which holds scores only; evaluate again"
+                f"{what} needs the samples, but this frame was read from JSON, which holds only scores; evaluate again"
             )
         return self.samples
 
     def _column_name(self, score: str) -> str:
         if score not in self.by_group:
-            raise ValueError(f"score={score!r} is no column of by_group; choose one of {list(self.by_group)}")
+            raise ValueError(f"score={score!r} is not a column of by_group; choose one of {list(self.by_group)}")
         return score
 
     def _column(self, column: str) -> tuple[str, str]:
-        """Metric and score behind a column of ``by_group``."""
+        """Return the metric and the score of a column of ``by_group``."""
         self._column_name(column)
         return next(
             (table.metric, score)
@@ -408,16 +407,16 @@ class GenerativeMetricFrame:
 
     def _label(self, label: Hashable) -> Hashable:
         if label not in self.by_group.index:
-            raise ValueError(f"{label!r} is no group of this frame; choose two of {self.by_group.index.tolist()}")
+            raise ValueError(f"{label!r} is not a group of this frame; choose two of {self.by_group.index.tolist()}")
         return label
 
     def to_dict(self, intervals: FrameIntervals | None = None) -> dict[str, Any]:
-        """Everything as a nested dict of plain values, which ``json.dumps(..., allow_nan=False)`` takes.
+        """Return everything as a nested dict of plain values, which ``json.dumps(..., allow_nan=False)`` accepts.
 
-        Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None and infinity
-        the text ``"inf"`` or ``"-inf"``. With what ``interval`` returned there is ``"intervals"`` too: ``"level"``,
-        and ``"low"`` and ``"high"`` under the keys that ``"by_group"`` and ``"disparities"`` have. What the scores of
-        unregistered metrics are stands under ``"scores"``.
+        Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
+        becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
+        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key ``"scores"``
+        describes the scores of unregistered metrics.
         """
         disparities: dict[str, dict[str, Any]] = {}
         for row in self.disparities().reset_index().to_dict("records"):
@@ -454,15 +453,15 @@ class GenerativeMetricFrame:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a frame back from JSON: that of ``to_json``, or of ``egtmetrics evaluate --out result.json``.
+        """Read a frame back from the JSON of ``to_json`` or of ``egtmetrics evaluate --out result.json``.
 
         The frame has everything but the samples: scores, disparities, tables, figures, and the intervals that were
-        saved. Groups go by their text.
+        saved. The labels of groups are their texts.
 
         Raises
         ------
         ValueError
-            The text is no such JSON.
+            If the text is not such JSON.
 
         Examples
         --------
@@ -477,8 +476,8 @@ class GenerativeMetricFrame:
             return cls._restored(content)
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"text is no JSON of a frame ({type(error).__name__}: {error}); pass what to_json returned, or the "
-                ".json file that egtmetrics evaluate --out wrote"
+                f"text is not the JSON of a frame ({type(error).__name__}: {error}); pass what to_json returned, or "
+                "the content of the .json file that egtmetrics evaluate --out wrote"
             ) from error
 
     @classmethod
@@ -581,7 +580,7 @@ def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, Score
             if list(row) != list(described):
                 raise ValueError(
                     f"metric {metric!r} returned the scores {list(row)} for group {label!r} and {list(described)} for "
-                    "another group; return the same ones for all"
+                    "another group; return the same scores for all groups"
                 )
         missing = dict.fromkeys(described, np.nan)
         values = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
@@ -590,7 +589,7 @@ def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, Score
 
 
 def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> bool:
-    """Whether ``samples`` was given, not the four arguments in its place; TypeError unless it is just one of them."""
+    """Return whether ``samples`` was given instead of the four arguments; TypeError unless exactly one of both was."""
     named = [name for name, value in given.items() if value is not None]
     if samples is None and len(named) < len(given):
         missing = [name for name in given if name not in named]
@@ -613,7 +612,7 @@ def _is_undeclared(described: Mapping[str, Score]) -> bool:
 
 
 def _score_names(disparities: list[str]) -> list[str]:
-    """Return the scores whose disparities these are."""
+    """Return the names of the scores that these disparities belong to."""
     if "delta_pr" in disparities:
         others = [
             name for name in disparities if name not in ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")

@@ -21,25 +21,25 @@ from egtmetrics.samples import GroupedSamples
 Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
-"""Fewest real and fake samples of a group that an interval is given for."""
+"""An interval needs this many real and fake samples of every group."""
 _DRAWS = 20_000
 _BLOCKS = 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrameIntervals:
-    """Confidence intervals of everything a :class:`~egtmetrics.GenerativeMetricFrame` compares."""
+    """Confidence intervals for everything that a :class:`~egtmetrics.GenerativeMetricFrame` compares."""
 
     level: float
     by_group: pd.DataFrame
-    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``; scores are named as the columns of ``by_group``."""
+    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
     """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``."""
     variance: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its parts.
+    """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its sources.
 
-    ``data``: of other samples. ``projections``: of other random projections. ``threshold``: of another bootstrap of the
-    confidence bands. The last two fall with more projections and replicates, the first with more samples only.
+    ``data`` is due to the samples, ``projections`` to the random projections, ``threshold`` to the bootstrap of the
+    confidence bands. The last two fall with more projections and replicates, the first only with more samples.
     """
 
     def __repr__(self) -> str:
@@ -47,7 +47,7 @@ class FrameIntervals:
         return "\n\n".join([f"{self.level:.0%} confidence intervals", *parts])
 
     def _repr_html_(self) -> str:
-        """What notebooks show."""
+        """Return what notebooks show: both tables."""
         parts = [
             f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
             for title, table in self._tables().items()
@@ -58,7 +58,7 @@ class FrameIntervals:
         return {"Scores by group": self.by_group, "Disparities between groups": self.disparities}
 
     def plot(self, *, ax: Any = None) -> Any:
-        """Draw every disparity with its interval, one row each; return the axes. Needs matplotlib."""
+        """Draw every disparity with its interval, in one row each; return the axes. Needs matplotlib."""
         from egtmetrics.plots import plot_disparities
 
         return plot_disparities(self.disparities, ax=ax)
@@ -66,15 +66,15 @@ class FrameIntervals:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """Numbers by group, flattened from a table, and their covariance by where it comes from."""
+    """Scores by group, flattened from a table, and their covariance, split by source."""
 
     table: pd.DataFrame
     data: Floats
     projections: Floats
-    """An unbiased estimate, which need not be positive."""
+    """An unbiased estimate, so it may be negative."""
     threshold: Floats
     alone: Floats
-    """``(n,)``: variances for the interval of a number by itself, where larger than the sum of those parts."""
+    """``(n,)``: variances for the interval of a single score, used where they exceed the sum of the sources."""
 
     @property
     def values(self) -> Floats:
@@ -82,11 +82,11 @@ class Uncertainty:
         return values
 
     def estimates(self, contrasts: Floats) -> Floats:
-        """``contrasts @ values``; NaN where a missing number takes part."""
+        """Return ``contrasts @ values``; NaN if a missing score takes part."""
         return np.where(self._touched(contrasts), math.nan, contrasts @ np.nan_to_num(self.values))
 
     def parts(self, contrasts: Floats) -> pd.DataFrame:
-        """Variance of every row of ``contrasts @ values``, in total and by part; NaN as in ``estimates``."""
+        """Return the variance of each of ``contrasts @ values``, in total and by source; NaN as in ``estimates``."""
         touched = self._touched(contrasts)
         variances = {
             name: np.where(touched, math.nan, np.maximum(np.einsum("kn,nm,km->k", contrasts, known, contrasts), 0.0))
@@ -102,7 +102,7 @@ class Uncertainty:
         return touched
 
     def largest(self, contrasts: Floats) -> Largest:
-        """What is known of the largest of ``contrasts @ expectations``."""
+        """Return what is known about the largest of ``contrasts @ expectations``."""
         errors = np.sqrt(self.parts(contrasts)["total"].to_numpy())
         estimates = self.estimates(contrasts)
         if not np.isfinite(errors).all() or not np.isfinite(estimates).all():
@@ -122,18 +122,18 @@ class Uncertainty:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Largest:
-    """Estimates whose largest one is a disparity, their standard errors, and draws of the largest studentised error."""
+    """Estimates whose largest is a disparity, their standard errors, and draws of the largest studentised error."""
 
     estimates: Floats
     errors: Floats
     maxima: Floats | None
-    """Empty where there is one difference only, with either sign; None where a number is missing."""
+    """Empty if there is only one difference, with either sign; None if a score is missing."""
 
     def interval(self, level: float) -> tuple[float, float]:
-        """The lower end is the largest of the simultaneous lower bounds, the upper end that of the single upper ones.
+        """Return the interval from the largest simultaneous lower bound to the largest single upper bound.
 
-        The largest expectation need only be below its own upper bound. For one difference this is the image of its
-        usual interval: the sizes of the differences in it.
+        The upper bounds need not be simultaneous: the largest expectation need only be below its own one. For a single
+        difference the result has the sizes of the differences in its usual interval.
         """
         if self.maxima is None:
             return math.nan, math.nan
@@ -143,7 +143,7 @@ class Largest:
         return max(0.0, low), float((self.estimates + single * self.errors).max())
 
     def p_value(self) -> float:
-        """Chance of a largest studentised difference like this where all expectations are equal."""
+        """Return the probability of a largest studentised difference of this size if all expectations are equal."""
         if self.maxima is None:
             return math.nan
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -154,7 +154,7 @@ class Largest:
 
 
 def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, ScoreCovariance]) -> Uncertainty:
-    """Put the covariances of the groups together; a group without one gets NaN."""
+    """Combine the covariances of the groups; a group without one gets NaN."""
     n_groups, n_scores = scores.shape
     size = n_groups * n_scores
     alone = np.zeros(size)
@@ -204,7 +204,7 @@ def proportion_uncertainty(counts: pd.DataFrame) -> Uncertainty:
 
 
 class FrameInference:
-    """Uncertainty of all scores of one frame; the covariance of every metric in every group is estimated once."""
+    """The uncertainty of all scores of one frame; the covariance of every metric in every group is estimated once."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class FrameInference:
         counts: pd.DataFrame,
     ) -> None:
         groups = samples.groups
-        sizes = groups.counts()[["n_real", "n_fake"]]  # the rows held, where ``counts`` are all that a stream saw
+        sizes = groups.counts()[["n_real", "n_fake"]]  # the rows that are held; ``counts`` has all that a stream saw
         few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
         if (few < MIN_SAMPLES).any():
             raise ValueError(
@@ -248,7 +248,7 @@ class FrameInference:
                 )
             except ValueError as error:
                 raise ValueError(
-                    f"an interval needs scores of random parts of every group, and metric {name!r} refused those of "
+                    f"an interval needs scores of random halves of every group, but metric {name!r} refused those of "
                     f"group {samples.groups.name(label)!r} ({len(group.real)} real, {len(group.fake)} fake): {error}"
                 ) from error
         return found
@@ -290,7 +290,7 @@ class FrameInference:
         )
 
     def difference(self, metric: str, score: str, a: Hashable, b: Hashable) -> tuple[float, float]:
-        """Difference of one score between two groups, a - b, and its standard error."""
+        """Return the difference in one score between two groups, a - b, and its standard error."""
         uncertainty = self.uncertainties[metric]
         contrast = np.zeros(uncertainty.table.shape)
         column = uncertainty.table.columns.get_loc(score)
@@ -300,7 +300,7 @@ class FrameInference:
         return float(uncertainty.estimates(contrast.reshape(1, -1))[0]), math.sqrt(variance)
 
     def tests(self) -> pd.DataFrame:
-        """Test every disparity for being 0; see ``GenerativeMetricFrame.test``."""
+        """Test whether each disparity is 0; see ``GenerativeMetricFrame.test``."""
         rows = {}
         for metric, table in self.tables.items():
             for disparity in table.disparities:
@@ -318,10 +318,10 @@ class FrameInference:
 
 
 def holm(p_values: Floats) -> Floats:
-    """Adjust p-values so that the chance of any false rejection among them stays below the level (Holm 1979).
+    """Adjust p-values so that the probability of any false rejection stays below the level (Holm 1979).
 
-    The i-th smallest of m is multiplied by m - i + 1, and no adjusted value is below one of a smaller p-value. NaN is
-    left alone and counts as no test.
+    The i-th smallest of m is multiplied by m - i + 1, and no adjusted value is below that of a smaller p-value. NaN
+    stays NaN and does not count as a test.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
@@ -335,14 +335,14 @@ def holm(p_values: Floats) -> Floats:
 def samples_needed(
     standard_error: float, n_samples: int, *, delta: float, power: float = 0.8, level: float = 0.95
 ) -> int:
-    r"""Samples per group at which a true difference ``delta`` of two groups is found with chance ``power``.
+    r"""Return the samples per group that detect a true difference ``delta`` of two groups with probability ``power``.
 
-    A difference measured with standard error s at n samples per group has s sqrt(n / n') at n', so that
+    A difference with standard error s at n samples per group has standard error s sqrt(n / n') at n' samples, so
 
     .. math:: n' = n \bigl(s (z_{(1 + level) / 2} + z_{power}) / delta\bigr)^2.
 
-    The part of the error that projections and bootstrap bring falls with n no more than they are redrawn, so this holds
-    where the data's part is the largest (see ``FrameIntervals.variance``).
+    Errors due to projections and bootstrap fall only with more projections and replicates, not with n. So the formula
+    holds if the samples cause most of the variance (see ``FrameIntervals.variance``).
 
     >>> samples_needed(0.02, 1000, delta=0.05)
     1256
@@ -350,16 +350,16 @@ def samples_needed(
     for name, value in (("standard_error", standard_error), ("delta", delta)):
         if not 0.0 < value < math.inf:
             raise ValueError(
-                f"{name}={value!r} is no positive number; pass a difference of scores, as 0.01 for a point"
+                f"{name}={value!r} is not a positive number; pass a difference of scores, for example 0.01 for a point"
             )
     if not 0.0 < power < 1.0:
-        raise ValueError(f"power={power!r} is no chance strictly between 0 and 1; pass one, for example 0.8")
+        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
     factor = standard_error * (normal_quantile(level) + float(ndtri(power))) / delta
     return math.ceil(check_positive_int(n_samples, "n_samples") * factor**2)
 
 
 def normal_quantile(level: float) -> float:
-    """Half the width of a two-sided interval of ``level``, in standard errors.
+    """Return half the width of a two-sided interval of ``level``, in standard errors.
 
     >>> round(normal_quantile(0.95), 2)
     1.96

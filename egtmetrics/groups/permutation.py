@@ -1,4 +1,4 @@
-"""Permutation tests: could these groups, or these two models, have exchanged their samples?"""
+"""Permutation tests: would the scores look the same if groups, or two models, exchanged their samples at random?"""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
 _Numbers: TypeAlias = dict[tuple[str, str, Hashable | None], float]
-"""By metric, score and group; the group is None for scores of all samples and for disparities."""
+"""Values by metric, score and group; the group is None for scores of all samples and for disparities."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,9 +32,9 @@ class PermutationTest:
 
     statistic: float
     p_value: float
-    """``(1 + #{permutations with a statistic at least as large in size}) / (1 + n_permutations)``: never 0."""
+    """``(1 + #{permutations with a statistic at least as large in size}) / (1 + n_permutations)``, so never 0."""
     null_distribution: NDArray[np.float64]
-    """The statistic under every permutation."""
+    """The statistic of every permutation."""
 
 
 def permutation_test(
@@ -51,13 +51,13 @@ def permutation_test(
     n_threads: int | None = None,
     progress: bool = False,
 ) -> PermutationTest:
-    """Test whether the group labels carry anything: the largest difference of a metric between two groups.
+    """Test whether group labels matter, by the largest difference in a metric between two groups.
 
-    The labels are permuted among the real samples, and among the fake ones, so that every group keeps its numbers of
-    both. The null hypothesis is that all groups have one real law and one fake law. Under it the test is exact: it
-    rejects at level a with chance a at the most, at any sample size and for any metric.
+    The labels are permuted among the real samples and among the fake samples, so every group keeps its numbers of both.
+    The null hypothesis is that all groups have the same real law and the same fake law. Under it the test is exact: at
+    level a it rejects with probability a at most, for any sample size and any metric.
 
-    Groups that differ in law may still be treated equally; ``GenerativeMetricFrame.test`` asks for equal scores only,
+    Groups with different laws may still be treated equally. ``GenerativeMetricFrame.test`` tests for equal scores only,
     by a normal approximation, and is much cheaper.
 
     Parameters
@@ -70,9 +70,9 @@ def permutation_test(
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows in no group are left out.
     score
-        Which score of the metric's result to compare; may be left out where there is one only.
+        Which score of the metric's result to compare; not needed if there is only one.
     n_permutations
-        At least 19 for a p-value of 0.05.
+        At least 19 are needed for a p-value of 0.05.
     random_state, backend, n_threads
         As for ``GenerativeMetricFrame``.
     progress
@@ -81,11 +81,11 @@ def permutation_test(
     Raises
     ------
     ValueError
-        As ``egt``; and if the metric gives NaN, or ``score`` is not among its scores.
+        As for ``egt``, and if the metric returns NaN.
 
     Notes
     -----
-    Cost: ``n_permutations + 1`` evaluations of every group. Source: Definition 4.1 of the EGT paper for the statistic.
+    Cost: ``n_permutations + 1`` evaluations of every group. Source of the statistic: Definition 4.1 of the EGT paper.
 
     Examples
     --------
@@ -127,24 +127,24 @@ def compare_models(
     random_state: RandomState = None,
     progress: bool = False,
 ) -> PermutationTest:
-    """Test whether two models differ: the difference of a metric between them, on one set of real samples.
+    """Test whether two models differ, by the difference in a metric between them on one set of real samples.
 
     The statistic is ``metric(real, fake) - metric(real, other_fake)``, and the samples of the two models are permuted
-    between them. The null hypothesis is that both models have one law; under it the test is exact, conditionally on
-    ``real``. For one group, pass the samples of that group.
+    between them. The null hypothesis is that both models have the same law. Under it the test is exact, conditionally
+    on ``real``. To test one group, pass the samples of that group.
 
     Parameters
     ----------
     real, fake, other_fake
-        Features ``(n, d)``, ``(m, d)`` and ``(l, d)``. With m and l apart, a metric that depends on the number of
-        samples differs by that too; the test stays exact, but a difference says less.
+        Features ``(n, d)``, ``(m, d)`` and ``(l, d)``. If m and l differ and the metric depends on the number of
+        samples, the scores differ for that reason too. The test stays exact, but the difference says less.
     metric, score, n_permutations, random_state, progress
         As for :func:`permutation_test`; fix other options with ``functools.partial``.
 
     Raises
     ------
     ValueError
-        If samples or options are invalid, or the metric gives NaN.
+        If samples or options are invalid, or the metric returns NaN.
 
     Notes
     -----
@@ -190,18 +190,18 @@ def compare_frames(
     random_state: RandomState = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Test whether two models differ, in every score, overall and by group, and in every disparity of their scores.
+    """Test whether two models differ in every score, overall and by group, and in every disparity.
 
-    The statistic is what one frame says minus what the other does. For scores by group and disparities the fake samples
-    of the two models are permuted between them within every group; the null hypothesis is that the models have one
-    law in the group, or for a disparity in every group. For overall scores all are permuted; the null hypothesis is
-    that the models have one law, proportions of groups included. Under its null hypothesis each test is exact,
-    conditionally on the real samples of either frame and on the numbers of samples.
+    The statistic is the value in ``frame`` minus the value in ``other``. For scores by group and disparities, the fake
+    samples are permuted between the two models within every group. The null hypothesis is that the models have the same
+    law in the group, or for a disparity in every group. For overall scores, all fake samples are permuted. The null
+    hypothesis is that the models have the same law, including the proportions of groups. Under its null hypothesis each
+    test is exact, conditionally on the real samples of each frame and on the numbers of samples.
 
     Parameters
     ----------
     frame, other
-        Frames with the same metrics and groups. Their samples are permuted as they are, matched sizes included.
+        Frames with the same metrics and groups. Their samples are permuted as they are, also after ``matched``.
     n_permutations, random_state, progress
         As for :func:`permutation_test`.
 
@@ -209,8 +209,8 @@ def compare_frames(
     -------
     DataFrame
         One row for each test: ``metric``, ``score`` (or disparity), ``group`` (None for overall scores and
-        disparities), ``difference`` and ``p_value``, which is NaN where a score is NaN or infinite. A permutation
-        that gives NaN counts as one that gives a larger difference. p-values are not corrected for their number.
+        disparities), ``difference`` and ``p_value``, which is NaN if a score is NaN or infinite. A permutation that
+        gives NaN counts as one with a larger difference. The p-values are not corrected for multiple tests.
 
     Raises
     ------
@@ -240,7 +240,7 @@ def compare_frames(
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
         raise ValueError(
-            f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()} and other has "
+            f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()}, but other has "
             f"{list(other.by_group)} of {other.by_group.index.tolist()}; evaluate both with the same metrics and groups"
         )
     samples = [_all_samples(one, name) for one, name in ((frame, "frame"), (other, "other"))]
@@ -281,14 +281,14 @@ def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
     samples = frame._of_samples("a permutation test")
     if samples.max_samples is not None:
         raise ValueError(
-            f"{name} is of a stream with max_samples={samples.max_samples}, whose overall scores are of other samples "
-            "than the scores of its groups; collect with spill instead, or compare frames of all rows"
+            f"{name} comes from a stream with max_samples={samples.max_samples}, whose overall scores and group scores "
+            "are from different samples; collect with spill instead, or compare frames of all rows"
         )
     return samples
 
 
 def _numbers(by_group: Results, overall: Mapping[str, MetricResult], index: pd.Index[Any]) -> _Numbers:
-    """All that two models can differ in."""
+    """Return every score and disparity that two models can differ in."""
     numbers: _Numbers = {}
     for metric, table in tables_of_results(by_group, index).items():
         numbers |= {(metric, score, None): value for score, value in overall[metric].scores().items()}
@@ -300,7 +300,7 @@ def _numbers(by_group: Results, overall: Mapping[str, MetricResult], index: pd.I
 
 
 def _is_smaller(permuted: float, observed: float) -> bool:
-    """A permutation that only renames the groups gives the same number in another order of additions."""
+    """Compare sizes with a tolerance, since a permutation that only renames groups may add in another order."""
     return abs(permuted) < abs(observed) * (1.0 - 1e-9)
 
 
@@ -310,7 +310,8 @@ def _test(observed: float, permute: Callable[[], float], n_permutations: int, pr
     )
     if math.isnan(observed) or np.isnan(null).any():
         raise ValueError(
-            "metric is NaN for the samples or for a permutation of them, so none can be ranked; add samples"
+            "metric is NaN for the samples or for a permutation of them, so the samples cannot be ranked among the "
+            "permutations; add samples"
         )
     as_large = np.count_nonzero([not _is_smaller(value, observed) for value in null.tolist()])
     return PermutationTest(

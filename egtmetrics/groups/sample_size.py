@@ -1,4 +1,4 @@
-"""What a metric says at one number of samples, or in the limit of many: for groups of different sizes."""
+"""Metrics at a fixed number of samples, or in the limit of many, to compare groups of different sizes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ResampledResult(MetricResult):
     means: dict[str, float]
     """The scores: averages over subsets of one size, or intercepts in the limit of many samples."""
     standard_errors: dict[str, float]
-    """Of the drawing of subsets only: how far another ``random_state`` would move the scores."""
+    """Standard errors from drawing the subsets only: how far another ``random_state`` would move the scores."""
     sizes: tuple[tuple[int, int], ...]
-    """Rows of real and fake in every subset that was evaluated."""
+    """The numbers of real and fake rows in every subset that was evaluated."""
     described: dict[str, Score] = internal()
 
     def describe(self) -> dict[str, Score]:
-        """What the metric says of its scores; they are for one size, or for the limit of many samples."""
+        """Return the metric's descriptions of its scores, which no longer depend on the number of samples."""
         return {name: dataclasses.replace(score, depends_on_size=False) for name, score in self.described.items()}
 
     def scores(self) -> dict[str, float]:
@@ -44,17 +44,17 @@ def at_sample_size(
 ) -> Callable[..., ResampledResult]:
     """Return the metric averaged over random subsets of ``n_samples`` real and ``n_samples`` fake rows.
 
-    Metrics depend on how many samples they see. In a frame the returned one sees as many of every group, and the mean
-    over several subsets uses more of the larger groups than the one subset of ``GroupedSamples.matched`` would.
+    Metrics depend on how many samples they see. In a frame, the returned metric sees the same number from every group.
+    The mean over several subsets uses more of the larger groups than the single subset of ``GroupedSamples.matched``.
 
     Parameters
     ----------
     metric
         A name as on the command line, or a function ``(real, fake) -> score``.
     n_samples
-        At most the number of rows of the smallest set that will come, or that set is refused.
+        At most the number of rows in the smallest set; a smaller set is refused.
     n_repeats
-        How many pairs of subsets, drawn without replacement; a set of just ``n_samples`` rows is whole each time.
+        How many pairs of subsets to draw, without replacement. A set of exactly ``n_samples`` rows is used whole.
 
     Notes
     -----
@@ -76,8 +76,8 @@ def at_sample_size(
     def sizes(n: int, m: int) -> list[tuple[int, int]]:
         if min(n, m) < n_samples:
             raise ValueError(
-                f"at_sample_size draws {n_samples} rows without replacement, and there are {n} real and {m} fake ones; "
-                f"pass n_samples={min(n, m)} or less, one for everything you compare"
+                f"at_sample_size draws {n_samples} rows without replacement, but there are {n} real and {m} fake ones; "
+                f"pass n_samples={min(n, m)} or less, the same for everything you compare"
             )
         return [(n_samples, n_samples)] * n_repeats
 
@@ -87,21 +87,22 @@ def at_sample_size(
 def extrapolate(metric: str | ScoreFunction, *, n_repeats: int = 4) -> Callable[..., ResampledResult]:
     r"""Return the metric extrapolated to infinitely many samples, by a line in 1 / n.
 
-    The bias of many metrics is ``b / n`` and smaller terms: the scores of random subsets, of a third to all of both
-    sets, are fitted by ``T(f) = T_inf + b / f`` with f the share of the rows, and ``T_inf`` is returned. For the
-    Fréchet distance this is the idea of FID-infinity. It removes most of the bias and multiplies the noise; where
-    the law is not ``1 / n`` (TopP&R and other metrics whose neighbours or thresholds go with n) it is a guess.
+    The bias of many metrics is ``b / n`` plus smaller terms. The metric is evaluated on random subsets, from a third
+    of both sets to all of them. ``T(f) = T_inf + b / f`` is fitted to the scores, where f is the share of the rows, and
+    ``T_inf`` is returned. For the Fréchet distance this is the idea of FID-infinity. It removes most of the bias and
+    increases the noise. If the bias does not fall with ``1 / n``, the limit is a guess; TopP&R and other metrics whose
+    neighbours or thresholds depend on n are like that.
 
     Parameters
     ----------
     metric
         A name as on the command line, or a function ``(real, fake) -> score``.
     n_repeats
-        Subsets of each of the five sizes below 1.
+        The number of subsets of each of the five sizes below 1.
 
     Notes
     -----
-    Cost: ``1 + 5 n_repeats`` evaluations of smaller size.
+    Cost: ``1 + 5 n_repeats`` evaluations, all but the first on fewer rows.
 
     References
     ----------
@@ -125,7 +126,7 @@ def extrapolate(metric: str | ScoreFunction, *, n_repeats: int = 4) -> Callable[
 
 
 class _Resampled:
-    """A metric that calls another one on random subsets, and combines its scores ``(subsets, S)``."""
+    """A metric that calls another one on random subsets and combines its scores ``(subsets, S)``."""
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ def printed_scores(row: Any) -> pd.DataFrame:
 
 
 def exceeds(value: float, printed: Any, tolerance: float) -> bool:
-    """Tell whether two numbers with two decimals differ by more than the tolerance; no edge hangs on float rounding."""
+    """Return whether numbers with two decimals differ by more than the tolerance, whatever the float rounding."""
     return bool(round(abs(value - printed), 6) > tolerance)
 
 
@@ -68,7 +68,7 @@ class TestPaperTables:
         tolerance = {7: 0.1, 8: 0.015}[row.table]
         assert not exceeds(values["delta_p"], row.delta_p, tolerance)
         assert not exceeds(values["delta_r"], row.delta_r, tolerance)
-        # four scores and the result, each rounded to 0.01, are off by up to 5 * 0.005; Table 7 stays within 0.1
+        # Four scores and the result, each rounded to 0.01, add an error of up to 5 * 0.005. Table 7 stays within 0.1.
         assert not exceeds(values[DELTA_PR_RULE[row.table]], row.delta_pr, {7: 0.1, 8: 0.025}[row.table])
         if row.table == 7:
             assert not exceeds(values["delta_fid"], row.delta_fid, 0.015)  # three numbers rounded to 0.01
@@ -106,7 +106,7 @@ class WrittenScores(MetricResult):
 
 
 def read_scores(real: Any, fake: Any) -> WrittenScores:
-    """Return precision and recall as they stand in the first two features."""
+    """Return the first two features as precision and recall."""
     return WrittenScores(precision=real[0, 0], recall=real[0, 1], backend="numpy", n_real=len(real), n_fake=len(fake))
 
 
@@ -193,7 +193,7 @@ class TestScalarFunctions:
     @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
     @LAW
     @given(grouped_samples())
-    def test_are_those_of_the_frame(self, data: GroupedSamples) -> None:
+    def test_equal_those_of_the_frame(self, data: GroupedSamples) -> None:
         labels: dict[str, Any] = {
             "real_sensitive_features": data.real_groups,
             "fake_sensitive_features": data.fake_groups,
@@ -239,16 +239,16 @@ class TestScalarFunctions:
             "fake_sensitive_features": ["f", "f", "m", "m"],
         }
         x = np.arange(4.0)[:, None]
-        with pytest.raises(ValueError, match=r"the scores \['fid'\], and delta_pr needs precision and recall"):
+        with pytest.raises(ValueError, match=r"the scores \['fid'\], but delta_pr needs precision and recall"):
             delta_pr(x, x, metric=frechet_distance, **data)
-        with pytest.raises(ValueError, match=r"score='precision' is none of the metric's scores \['fid'\]"):
+        with pytest.raises(ValueError, match=r"score='precision' is not one of the metric's scores \['fid'\]"):
             delta_p(x, x, metric=frechet_distance, **data)
-        with pytest.raises(ValueError, match=r"'density', 'coverage'\]; choose one, as in score='precision'"):
+        with pytest.raises(ValueError, match=r"'density', 'coverage'\]; choose one, for example score='precision'"):
             egt(x, x, metric=PRDC, **data)
 
-    def test_one_group_only(self) -> None:
+    def test_refuse_a_single_group(self) -> None:
         x = np.arange(4.0)[:, None]
-        with pytest.raises(ValueError, match="one group only, 'f', and a disparity needs at least two"):
+        with pytest.raises(ValueError, match="only one group, 'f', but a disparity needs at least two"):
             delta_fid(x, x, real_sensitive_features=["f"] * 4, fake_sensitive_features=["f"] * 4)
 
 
@@ -267,7 +267,7 @@ class TestProportions:
         assert ego(["a", "a", "b", "b"], ["a", "a", "a"]) == 1.0
         assert ego(["a", "b", "c", "c"], ["a", "a", "b", "b"]) == 0.5
 
-    def test_unassigned_samples_have_no_part_in_the_proportions(self) -> None:
+    def test_unassigned_samples_are_left_out_of_the_proportions(self) -> None:
         assert mgo(["a", "a", "b", None], ["a", "b", "b", float("nan"), None]) == pytest.approx(1 / 3)
         assert ego(["a", "b", "b"], ["a", "b", "b", None, None]) == pytest.approx(1 / 3)
 
@@ -279,9 +279,9 @@ class TestProportions:
         assert ego(real, fake) == 0.5
 
     @pytest.mark.parametrize("function", [mgo, ego])
-    def test_one_group_is_no_answer(self, function: Any) -> None:
+    def test_refuse_a_single_group(self, function: Any) -> None:
         labels = {"real_sensitive_features": ["a", "a"], "fake_sensitive_features": ["a", "a"]}
-        with pytest.raises(ValueError, match="one group only, 'a', and a disparity needs at least two"):
+        with pytest.raises(ValueError, match="only one group, 'a', but a disparity needs at least two"):
             function(**labels)
 
     @LAW

@@ -1,4 +1,4 @@
-"""A frame as a flat dict: what the names are, that they are unique, and that a logger reads them back."""
+"""A frame as a flat dict: its names, that they are unique, and that a logger can read them back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from egtmetrics.groups import GenerativeMetricFrame, flat_scores
 
 
 def frame_of(labels: Any, metrics: Any = "fid") -> GenerativeMetricFrame:
-    """A frame in which the generator moves the samples of every second row, one group of two by ``labels``."""
+    """A frame in which the generator shifts every second row, which is the second of two groups in ``labels``."""
     real = np.random.default_rng(0).normal(size=(40, 2))
     fake = real + np.tile([[0.0], [1.0]], (20, 1))
     return GenerativeMetricFrame(
@@ -33,7 +33,7 @@ def test_names_and_values() -> None:
     assert flat["fid/delta_fid"] == frame.difference()["fid"]
 
 
-def test_worst_is_the_score_of_the_worst_group_by_its_direction() -> None:
+def test_worst_follows_the_direction_of_the_score() -> None:
     flat = flat_scores(frame_of(["f", "m"] * 20, "fid,ipr"))
     assert flat["fid/worst"] == flat["fid/m"] > flat["fid/f"]
     assert flat["ipr_recall/worst"] == flat["ipr_recall/m"] < flat["ipr_recall/f"]
@@ -49,7 +49,7 @@ def test_without_a_worst_group_there_is_no_worst_score() -> None:
 @pytest.mark.parametrize(
     ("labels", "name"), [(["a+", "a*"], "fid/a_"), (["overall", "b"], "fid/overall"), (["a", "worst"], "fid/worst")]
 )
-def test_refuses_two_names_that_become_one(labels: list[str], name: str) -> None:
+def test_refuses_two_names_that_become_equal(labels: list[str], name: str) -> None:
     with pytest.raises(ValueError, match=f"would both be called '{name}'; rename a group or a metric"):
         flat_scores(frame_of(labels * 20))
 

@@ -1,4 +1,4 @@
-"""The frame: every cell is the metric on the rows of that group, and nothing goes missing without a word."""
+"""The frame: every cell is the metric on the rows of that group, and nothing goes missing silently."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def frame_of(data: GroupedSamples, metrics: Any = PRDC, **options: Any) -> Gener
 
 @pytest.fixture
 def data() -> GroupedSamples:
-    """Three groups of 10 real and 10 fake rows, which the model meets more and more badly."""
+    """Three groups of 10 real and 10 fake rows, each generated worse than the one before."""
     rng = np.random.default_rng(0)
     groups = np.tile(np.arange(3), 10)
     fake = rng.normal(size=(30, 2)) * (1.0 - 0.4 * groups[:, None])
@@ -95,7 +95,7 @@ class TestCells:
         with pytest.raises(ValueError, match=r"metric='topp' is not in this frame; choose one of \['fid', 'pr'\]"):
             frame.scores("topp")
 
-    def test_tensors_give_what_arrays_give(self, data: GroupedSamples) -> None:
+    def test_tensors_give_the_same_scores_as_arrays(self, data: GroupedSamples) -> None:
         torch = pytest.importorskip("torch")
         tensors = GroupedSamples(*(torch.from_numpy(array) for array in data))
         pd.testing.assert_frame_equal(frame_of(tensors).by_group, frame_of(data).by_group)
@@ -113,7 +113,7 @@ class TestCells:
 
 
 class TestUnassigned:
-    def test_are_counted_and_left_out_of_the_groups_only(self, data: GroupedSamples) -> None:
+    def test_are_counted_and_left_out_of_the_groups_but_not_of_the_overall_scores(self, data: GroupedSamples) -> None:
         real_labels = [None if group == 2 else f"g{group}" for group in data.real_groups]
         fake_labels = ["g0", *[math.nan if group == 2 else f"g{group}" for group in data.fake_groups[1:]]]
         frame = FRAME(
@@ -131,7 +131,7 @@ class TestUnassigned:
         assert frame.by_group.loc["g1", "fid"] == frechet_distance(data.real[rows], data.fake[rows]).fid
         assert frame.to_dict()["unassigned"] == {"real": 10, "fake": 10}
 
-    def test_one_missing_feature_takes_a_row_out_of_every_intersection(self) -> None:
+    def test_a_row_with_one_missing_feature_is_in_no_intersection(self) -> None:
         labels = {"a": [0, 0, 1, 1, None, 1], "b": [0, 0, 1, 1, 1, None]}
         x = np.arange(6.0)[:, None]
         frame = FRAME(metrics=mean_gap, real=x, fake=x, real_sensitive_features=labels, fake_sensitive_features=labels)
@@ -179,9 +179,9 @@ class TestIntersections:
 
     def test_different_features(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
-        with pytest.raises(ValueError, match=r"\['gender', 'age'\] and fake.*\['gender', 'skin'\]; pass the same"):
+        with pytest.raises(ValueError, match=r"\['gender', 'age'\], but fake.*\['gender', 'skin'\]; pass the same"):
             self.frame(labels, {"gender": self.GENDER, "skin": self.AGE})
-        with pytest.raises(ValueError, match=r"has 2 features and fake_sensitive_features has 1; pass the same"):
+        with pytest.raises(ValueError, match=r"has 2 features, but fake_sensitive_features has 1; pass the same"):
             self.frame(labels, self.GENDER)
 
 
@@ -205,14 +205,14 @@ class TestRandomState:
         assert first.settings["random_state"] == repeated.settings["random_state"]
         assert first.settings["random_state"] != second.settings["random_state"]
 
-    def test_run_without_a_seed_can_be_repeated_from_its_settings(self, data: GroupedSamples) -> None:
+    def test_a_run_without_a_seed_can_be_repeated_from_its_settings(self, data: GroupedSamples) -> None:
         small = two_groups(data)
         topp = functools.partial(topp_precision_recall, n_bootstrap=3)
         first = frame_of(small, topp, random_state=None)
         second = frame_of(small, topp, random_state=first.settings["random_state"])
         pd.testing.assert_frame_equal(first.by_group, second.by_group, check_exact=True)
 
-    def test_twin_groups_under_random_projections_do_not_differ(self) -> None:
+    def test_identical_groups_get_equal_scores_under_random_projections(self) -> None:
         rng = np.random.default_rng(1)
         real, fake = rng.normal(size=(170, 36)), 0.7 * rng.normal(size=(170, 36))
         labels = ["f"] * 170 + ["m"] * 170
@@ -226,7 +226,7 @@ class TestRandomState:
         )
         frame = evaluate(random_state=0)
         assert frame.difference().tolist() == [0.0, 0.0, 0.0]
-        # two seeds, as two groups would get without common random numbers, do differ
+        # Different seeds, which the groups would have without common random numbers, give different scores.
         assert frame.by_group.loc["f"].tolist() != evaluate(random_state=1).by_group.loc["f"].tolist()
 
     @pytest.mark.parametrize("random_state", [-1, 0.5, "0", True])
@@ -236,7 +236,7 @@ class TestRandomState:
 
 
 class TestKeywords:
-    def test_only_those_that_the_signature_names(self, data: GroupedSamples) -> None:
+    def test_a_metric_gets_only_those_that_its_signature_names(self, data: GroupedSamples) -> None:
         seen: list[dict[str, Any]] = []
 
         def none(real: Any, fake: Any) -> float:
@@ -259,12 +259,12 @@ class TestKeywords:
         frame_of(data, {"a": none, "b": some, "c": forwarding, "d": Instance()}, backend="reference", random_state=3)
         assert seen[:4] == [{}, {"backend": "reference", "n_threads": None}, {}, {"random_state": 3}]
 
-    def test_what_a_partial_has_fixed_stays(self, data: GroupedSamples) -> None:
+    def test_options_fixed_by_a_partial_are_kept(self, data: GroupedSamples) -> None:
         fixed = functools.partial(TestRandomState.seed_of_call, random_state=42)
         assert np.unique(frame_of(data, fixed, random_state=7).by_group).tolist() == [42.0]
 
     def test_callable_without_a_signature(self, data: GroupedSamples) -> None:
-        gap = functools.partial(max, key=None)  # a builtin of which inspect knows no signature
+        gap = functools.partial(max, key=None)  # a builtin whose signature inspect does not know
         with pytest.raises(ValueError, match="truth value of an array"):
             frame_of(data, gap)
 
@@ -296,7 +296,7 @@ class TestMissingGroups:
                 fake_sensitive_features=["f", "m", "x", "x"],
             )
 
-    def test_nan_row_on_request_is_never_hidden(self) -> None:
+    def test_a_nan_row_makes_every_summary_nan(self) -> None:
         frame = self.frame(missing_groups="nan")
         assert frame.by_group.loc["x"].isna().all()
         assert frame.by_group.loc[["f", "m"]].notna().all(axis=None)
@@ -306,7 +306,7 @@ class TestMissingGroups:
         disparities = frame.disparities()
         assert disparities.loc[["fid", "prdc"], "value"].isna().all()
         assert disparities.loc[["fid", "prdc"], "larger"].isna().all()
-        # proportions of 3, 2, 2 of 7 real and 3, 3, 0 of 6 fake samples: an absence is an answer here
+        # 3, 2, 2 of 7 real and 3, 3, 0 of 6 fake samples: for proportions, an absent group is simply 0.
         assert disparities.loc[("proportions", "mgo"), "value"] == pytest.approx(2 / 7)
         assert disparities.loc[("proportions", "ego"), "value"] == 0.5
 
@@ -332,7 +332,7 @@ class Unnamed(MetricResult):
 
 
 class TestMetrics:
-    def test_refusal_names_group_and_metric(self, data: GroupedSamples) -> None:
+    def test_an_error_names_group_and_metric(self, data: GroupedSamples) -> None:
         refusing = functools.partial(precision_recall_density_coverage, n_neighbors=10)
         with pytest.raises(
             ValueError, match=r"^group '0' \(10 real, 10 fake\), metric 'prdc': real has 10 rows"
@@ -340,7 +340,7 @@ class TestMetrics:
             frame_of(data, {"prdc": refusing})
         assert isinstance(caught.value.__cause__, ValueError)
 
-    def test_refusal_names_the_intersection(self) -> None:
+    def test_an_error_names_the_intersection(self) -> None:
         labels = {"gender": list("ffmm"), "age": list("oooo")}
         x = np.zeros((4, 1))
         with pytest.raises(ValueError, match=r"^group 'gender=f, age=o' \(2 real"):
@@ -352,7 +352,7 @@ class TestMetrics:
                 fake_sensitive_features=labels,
             )
 
-    def test_interruption_passes_through(self, data: GroupedSamples) -> None:
+    def test_an_interruption_is_not_caught(self, data: GroupedSamples) -> None:
         def interrupted(real: Any, fake: Any) -> float:
             raise KeyboardInterrupt
 
@@ -360,15 +360,15 @@ class TestMetrics:
             frame_of(data, interrupted)
 
     @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {}, {"precision": "1"}, {3: 1.0}])
-    def test_what_is_no_score(self, data: GroupedSamples, result: Any) -> None:
+    def test_refuses_results_that_are_not_scores(self, data: GroupedSamples, result: Any) -> None:
         with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number, a mapping of names to"):
             frame_of(data, {"m": lambda real, fake: result})
 
     @pytest.mark.parametrize("result", [0.5, np.float32(0.5), np.array(0.5), {"m": 0.5}, {"m": np.array(0.5)}])
-    def test_numbers_arrays_without_dimension_and_mappings(self, data: GroupedSamples, result: Any) -> None:
+    def test_accepts_numbers_0d_arrays_and_mappings(self, data: GroupedSamples, result: Any) -> None:
         assert frame_of(data, {"m": lambda real, fake: result}).by_group["m"].tolist() == [0.5] * 3
 
-    def test_a_tensor_without_dimension(self, data: GroupedSamples) -> None:
+    def test_accepts_a_0d_tensor(self, data: GroupedSamples) -> None:
         torch = pytest.importorskip("torch")
         tensor = torch.tensor(0.5, requires_grad=True)
         assert frame_of(data, {"m": lambda real, fake: tensor}).by_group["m"].tolist() == [0.5] * 3
@@ -414,7 +414,7 @@ class TestMetrics:
             (
                 {"a": PRDC, "a_recall": mean_gap},
                 ValueError,
-                r"two columns of one name: .*'a_recall'\]; rename a metric",
+                r"two columns the same name: .*'a_recall'\]; rename a metric",
             ),
         ],
     )
@@ -440,7 +440,7 @@ class TestGroups:
 
     def test_one_group(self, data: GroupedSamples) -> None:
         one = data._replace(real_groups=np.zeros(30, int), fake_groups=np.zeros(30, int))
-        with pytest.raises(ValueError, match="hold one group only, '0', and a disparity needs at least two"):
+        with pytest.raises(ValueError, match="hold only one group, '0', but a disparity needs at least two"):
             frame_of(one)
 
     def test_labels_of_different_types(self, data: GroupedSamples) -> None:
@@ -450,7 +450,7 @@ class TestGroups:
 
     @pytest.mark.parametrize(("large", "warns"), [(8, False), (9, True)])
     @pytest.mark.parametrize("side", ["real", "fake"])
-    def test_very_unequal_sizes_are_announced(self, large: int, warns: bool, side: str) -> None:
+    def test_warns_of_very_unequal_sizes(self, large: int, warns: bool, side: str) -> None:
         counts = {"real": 4, "fake": 4} | {side: large}
         labels = {name: ["f"] * 4 + ["m"] * count for name, count in counts.items()}
         with warnings.catch_warnings(record=True) as caught:
@@ -469,7 +469,7 @@ class TestGroups:
             assert "; 'mean_gap' may depend on it" in messages[0]
             assert caught[0].filename == __file__
 
-    def test_metrics_that_do_not_depend_on_the_sizes_are_not_warned_of(self) -> None:
+    def test_metrics_that_do_not_depend_on_the_sizes_cause_no_warning(self) -> None:
         rng = np.random.default_rng(0)
         groups = np.repeat(["f", "m"], [20, 80])
         samples = {
@@ -518,7 +518,7 @@ class TestSummaries:
         assert disparities.loc[("fid", "delta_fid")].tolist() == [fid.max() - fid.min(), fid.idxmax(), fid.idxmin()]
         assert disparities.loc[("proportions", "mgo")].tolist() == [0.0, None, None]
 
-    def test_mgo_names_the_group_that_is_off(self) -> None:
+    def test_mgo_names_the_group_that_attains_it(self) -> None:
         def mgo_row(fake: str) -> list[Any]:
             frame = FRAME(
                 metrics=mean_gap,
@@ -544,7 +544,7 @@ class TestSummaries:
         assert negative.group_min().iloc[0] < 0
         assert negative.ratio().isna().all()
 
-    def test_nan_score_makes_its_column_nan(self, data: GroupedSamples) -> None:
+    def test_a_nan_score_makes_the_summaries_of_its_column_nan(self, data: GroupedSamples) -> None:
         def undefined(real: Any, fake: Any) -> float:
             return math.nan if np.array_equal(real, data.real[data.real_groups == 1]) else 1.0
 
@@ -555,7 +555,7 @@ class TestSummaries:
 
 
 class TestToDict:
-    def test_is_json_with_every_number(self, data: GroupedSamples) -> None:
+    def test_is_valid_json_with_every_number(self, data: GroupedSamples) -> None:
         topp = functools.partial(topp_precision_recall, n_bootstrap=3)
         small = two_groups(data)
         frame = frame_of(small, {"topp": topp, "gap": mean_gap}, n_threads=1)
@@ -631,7 +631,7 @@ class TestLaws:
 
     @LAW
     @given(grouped_samples())
-    def test_twin_groups_do_not_differ(self, data: GroupedSamples) -> None:
+    def test_identical_groups_have_no_disparity(self, data: GroupedSamples) -> None:
         real, fake = data.real[data.real_groups == 0], data.fake[data.fake_groups == 0]
         twins = GroupedSamples(
             np.concatenate([real, real]),
@@ -686,11 +686,11 @@ class TestWorstGroup:
         assert frame.worst_group("own_level") == (frame.by_group["own_level"] - 1.0).abs().idxmax()
         assert frame.worst_group("plain") is None
         with pytest.raises(
-            ValueError, match=r"score='prdc' is no column of by_group; choose one of \['prdc_precision'"
+            ValueError, match=r"score='prdc' is not a column of by_group; choose one of \['prdc_precision'"
         ):
             frame.worst_group("prdc")
 
-    def test_is_none_where_groups_are_equal_or_one_has_no_score(self, data: GroupedSamples) -> None:
+    def test_is_none_if_groups_are_equal_or_one_has_no_score(self, data: GroupedSamples) -> None:
         equal = frame_of(data, {"own": lambda real, fake: dataclasses.replace(declared(real, fake), gap=0.5)})
         assert equal.worst_group("own_gap") is None
         labels = np.where(data.fake_groups == 2, 1, data.fake_groups)
@@ -703,7 +703,7 @@ class TestJson:
         metrics = {"prdc": PRDC, "fid": frechet_distance, "own": declared, "plain": mean_gap}
         return frame_of(data, metrics, **options)
 
-    def test_comes_back_with_every_number_and_description(self, data: GroupedSamples) -> None:
+    def test_is_read_back_with_every_number_and_description(self, data: GroupedSamples) -> None:
         frame = self.frame(data)
         again = GenerativeMetricFrame.from_json(frame.to_json())
         assert again.to_dict() == frame.to_dict()
@@ -712,7 +712,7 @@ class TestJson:
         assert again.disparities()["value"].tolist() == frame.disparities()["value"].tolist()
         assert again.worst_group("own_gap") == str(frame.worst_group("own_gap"))
         assert again.overall_results["prdc"].settings() == frame.overall_results["prdc"].settings()
-        with pytest.raises(ValueError, match="needs the samples, and this frame was read from JSON"):
+        with pytest.raises(ValueError, match="needs the samples, but this frame was read from JSON"):
             again.test()
 
     def test_intersections_nan_and_infinity(self) -> None:
@@ -748,13 +748,13 @@ class TestJson:
             again.interval(0.95)
 
     @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": {}}', "null"])
-    def test_what_is_no_frame(self, text: str) -> None:
-        with pytest.raises(ValueError, match="text is no JSON of a frame"):
+    def test_refuses_text_that_is_not_a_frame(self, text: str) -> None:
+        with pytest.raises(ValueError, match="text is not the JSON of a frame"):
             GenerativeMetricFrame.from_json(text)
 
 
 class TestSamples:
-    def test_give_what_the_four_arguments_give(self, data: GroupedSamples) -> None:
+    def test_give_the_same_frame_as_the_four_arguments(self, data: GroupedSamples) -> None:
         samples = egtmetrics.GroupedSamples(
             real=data.real,
             fake=data.fake,

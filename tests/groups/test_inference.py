@@ -1,6 +1,6 @@
-"""Intervals, tests and sample sizes, against closed forms, against metrics called on parts, and by simulation.
+"""Intervals, tests and sample sizes, against closed forms, against brute force, and by simulation.
 
-Statistical tests have fixed seeds; the chance that a right program fails one, over seeds, is given with each.
+Statistical tests have fixed seeds. Each says how likely a correct program is to fail it, over all seeds.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def frame(metrics: Any, n: int = 200, shift: float = 0.0, d: int = 4, seed: int 
     )
 
 
-def test_an_interval_of_a_distance_alone_takes_the_variance_for_it() -> None:
-    """Between equal laws: that of the difference is the shorter one, relative to both intervals of the groups."""
+def test_the_interval_of_a_single_distance_has_its_own_larger_variance() -> None:
+    """Between equal laws, the interval of a difference is shorter than the intervals of both groups imply."""
     result = frame({"fid": frechet_distance}, n=100)
     by_group = result.interval().by_group.loc["fid"]
     low, high = result.difference_interval("fid", "g0", "g1")
@@ -110,7 +110,7 @@ def test_mauve_keeps_to_its_range() -> None:
 
 
 def test_more_groups_need_more_evidence() -> None:
-    """The largest of many differences is large by chance: 66 pairs against one, at the same variance."""
+    """The largest of many differences is large by chance: 66 pairs against one, with the same variance."""
     widths, p_values = [], []
     for n_groups in (2, 12):
         labels = [f"g{g}" for g in range(n_groups)]
@@ -125,7 +125,7 @@ def test_more_groups_need_more_evidence() -> None:
     assert p_values[1] > 5 * p_values[0]
 
 
-def test_simultaneous_bound_against_the_studentised_range() -> None:
+def test_the_simultaneous_bound_equals_that_of_the_studentised_range() -> None:
     from scipy.stats import studentized_range
 
     labels = list("abcde")
@@ -183,7 +183,7 @@ def test_a_difference_changes_its_sign_with_the_groups_and_widens_with_the_level
 
 @settings(deadline=None, max_examples=10)
 @given(st.permutations(range(3)))
-def test_the_order_of_groups_moves_disparities_by_the_drawn_maxima_only(small: Any, order: list[int]) -> None:
+def test_the_order_of_groups_changes_only_the_drawn_maxima(small: Any, order: list[int]) -> None:
     names = [f"n{position}" for position in order]
     scores = small.scores("prdc")
     covariances = {
@@ -229,7 +229,7 @@ def test_names_of_groups_and_order_of_rows_do_not_matter(names: list[str], rando
 
 
 def test_p_values_are_uniform_between_groups_of_one_law() -> None:
-    """A mean of 200: 400 frames, at most 5 % + 4 standard errors below 0.05. A right program fails 1 seed in 10^4."""
+    """400 pairs of means: 5 % of the p-values are below 0.05, within 4 standard errors; 1 seed in 10^4 fails."""
     rng = np.random.default_rng(8)
     labels = ["a", "b"]
     p_values = []
@@ -246,7 +246,7 @@ def test_a_clear_difference_is_found_and_adjusted_for_all_rows() -> None:
     tests = frame({"gap": mean_difference, "fid": frechet_distance}, n=100, shift=3.0).test()
     assert tests.loc[("gap", "delta_gap"), "p_value"] < 1e-6
     assert tests.loc[("fid", "delta_fid"), "p_value"] < 1e-6
-    assert tests.loc[("proportions", "mgo"), "p_value"] == 1.0  # the numbers are equal by design
+    assert tests.loc[("proportions", "mgo"), "p_value"] == 1.0  # the groups have equal numbers by construction
     np.testing.assert_array_equal(tests["adjusted_p_value"], holm(tests["p_value"].to_numpy()))
 
 
@@ -271,8 +271,8 @@ def test_a_missing_group_has_no_interval_and_no_test() -> None:
     assert np.isnan(result.test().loc[("frechet_distance", "delta_fid"), "p_value"])
 
 
-def test_samples_needed_finds_the_difference_with_the_power_asked_for() -> None:
-    """A mean of n has the error 1 / sqrt(n): 4000 draws of the difference at the size that is returned."""
+def test_samples_needed_gives_the_requested_power() -> None:
+    """A mean of n has the standard error 1 / sqrt(n); 4000 differences are drawn at the size that is returned."""
     n = samples_needed(np.sqrt(2 / 100), 100, delta=0.1, power=0.7)
     error = np.sqrt(2 / n)
     draws = 0.1 + error * np.random.default_rng(10).normal(size=4000)
@@ -287,31 +287,31 @@ def test_a_frame_extrapolates_from_its_own_error(small: Any) -> None:
     assert small.samples_needed("fid", "g0", "g1", delta=0.1) == samples_needed(error, 80, delta=0.1)
 
 
-def test_what_cannot_be_answered_is_refused(small: Any) -> None:
+def test_bad_arguments_and_small_groups_are_refused(small: Any) -> None:
     few = frame(mean_difference, n=49)
     with pytest.raises(ValueError, match="group 'g0' has 49 samples on one side, and an interval needs at least 50"):
         few.interval()
     for level in (0.0, 1.0, 95, "0.95"):
-        with pytest.raises(ValueError, match=r"level=.* is no number strictly between 0 and 1"):
+        with pytest.raises(ValueError, match=r"level=.* is not a number strictly between 0 and 1"):
             small.interval(level)
-        with pytest.raises(ValueError, match=r"level=.* is no number strictly between 0 and 1"):
+        with pytest.raises(ValueError, match=r"level=.* is not a number strictly between 0 and 1"):
             small.difference_interval("fid", "g0", "g1", level)
-    with pytest.raises(ValueError, match="score='prdc' is no column of by_group; choose one of"):
+    with pytest.raises(ValueError, match="score='prdc' is not a column of by_group; choose one of"):
         small.difference_interval("prdc", "g0", "g1")
-    with pytest.raises(ValueError, match=r"'g9' is no group of this frame; choose two of"):
+    with pytest.raises(ValueError, match=r"'g9' is not a group of this frame; choose two of"):
         small.difference_interval("fid", "g0", "g9")
-    with pytest.raises(ValueError, match=r"delta=0\.0 is no positive number"):
+    with pytest.raises(ValueError, match=r"delta=0\.0 is not a positive number"):
         small.samples_needed("fid", "g0", "g1", delta=0.0)
-    with pytest.raises(ValueError, match=r"power=1\.0 is no chance"):
+    with pytest.raises(ValueError, match=r"power=1\.0 is not a number strictly between 0 and 1"):
         samples_needed(0.1, 10, delta=0.1, power=1.0)
-    with pytest.raises(ValueError, match="standard_error=nan is no positive number"):
+    with pytest.raises(ValueError, match="standard_error=nan is not a positive number"):
         samples_needed(float("nan"), 10, delta=0.1)
     with pytest.raises(ValueError, match="real has 60 rows, but quarters with 40 neighbours need at least 164"):
         frame(functools.partial(precision_recall_density_coverage, n_neighbors=40), n=60).interval()
 
 
-def test_projections_that_groups_share_cancel_from_their_difference_whoever_is_missing() -> None:
-    """Scores under 50 projections: a common part of deviation 2, an own one of 0.1, and no noise of other kinds."""
+def test_noise_of_shared_projections_cancels_from_differences_even_if_a_group_is_missing() -> None:
+    """Scores under 50 projections: a common term with deviation 2, an individual one with 0.1, and no other noise."""
     rng = np.random.default_rng(11)
     common, nothing = 2.0 * rng.normal(size=(50, 1)), np.zeros((1, 1))
     scores = pd.DataFrame({"s": [1.0, 2.0, np.nan]}, index=["a", "b", "c"])
@@ -329,8 +329,8 @@ def test_projections_that_groups_share_cancel_from_their_difference_whoever_is_m
     assert np.isnan(parts["total"][2])
 
 
-def test_parts_of_the_variance_of_a_mean_over_projections() -> None:
-    """Of two scores under 4 projections in one group and without projections in the other."""
+def test_sources_of_the_variance_of_a_mean_over_projections() -> None:
+    """Two scores, averaged over 4 projections in one group and without projections in the other."""
     rng = np.random.default_rng(24)
     names = ("s", "t")
     scores = pd.DataFrame([[1.0, 2.0], [3.0, 4.0]], index=["a", "b"], columns=names)
@@ -356,7 +356,7 @@ def test_parts_of_the_variance_of_a_mean_over_projections() -> None:
     assert together["projections"].tolist() == pytest.approx([sum_of_scores])
 
 
-def test_proportions_vary_as_multinomial_ones() -> None:
+def test_proportions_have_the_multinomial_covariance() -> None:
     counts = pd.DataFrame({"n_real": [30, 50, 20], "n_fake": [100, 60, 40]}, index=["a", "b", "c"])
     p, q = ([0.3, 0.5, 0.2], [0.5, 0.3, 0.2])
     counts["real_proportion"], counts["fake_proportion"] = p, q

@@ -1,4 +1,4 @@
-"""Metrics at one sample size and in the limit, against closed forms and brute force."""
+"""Metrics at a fixed sample size and in the limit, against closed forms and brute force."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from egtmetrics.groups import at_sample_size, extrapolate
 
 
 def biased(real: NDArray[Any], fake: NDArray[Any]) -> float:
-    """An exact law in 1 / n."""
+    """A score that is exactly linear in 1 / n."""
     return 3.0 + 40.0 / len(real)
 
 
@@ -21,7 +21,7 @@ def sizes(real: NDArray[Any], fake: NDArray[Any]) -> float:
     return float(len(np.unique(real)) + 1000 * len(np.unique(fake)))
 
 
-def test_every_call_sees_as_many_rows_and_none_twice() -> None:
+def test_every_call_sees_the_same_number_of_rows_and_no_row_twice() -> None:
     real, fake = np.arange(50.0)[:, None], np.arange(40.0)[:, None]
     result = at_sample_size(sizes, 30, n_repeats=4)(real, fake, random_state=0)
     assert result.scores() == {"sizes": 30030.0}
@@ -30,7 +30,7 @@ def test_every_call_sees_as_many_rows_and_none_twice() -> None:
     assert (result.n_real, result.n_fake) == (50, 40)
 
 
-def test_the_average_and_its_error_are_those_of_the_subsets() -> None:
+def test_the_average_and_its_standard_error_come_from_the_subsets() -> None:
     seen = []
 
     def mean(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -44,7 +44,7 @@ def test_the_average_and_its_error_are_those_of_the_subsets() -> None:
     assert len(set(seen)) == 7
 
 
-def test_one_seed_gives_one_number() -> None:
+def test_a_seed_repeats_the_scores() -> None:
     real, fake = np.random.default_rng(1).normal(size=(2, 100, 3))
     metric = at_sample_size(frechet_distance, 40, n_repeats=3)
     one, same, other = (metric(real, fake, random_state=seed).scores() for seed in (0, 0, 1))
@@ -58,15 +58,16 @@ def test_extrapolation_is_exact_for_a_line_in_one_over_n() -> None:
     assert [n for n, _ in result.sizes] == [100, *np.repeat([80, 65, 50, 40, 33], 4)]
 
 
-def test_extrapolation_takes_the_bias_out_of_the_frechet_distance() -> None:
-    """Equal laws, distance 0: 20 limits are 0 on average, within 4 standard errors; 1 seed in 10^4 fails."""
+def test_extrapolation_removes_the_bias_of_the_frechet_distance() -> None:
+    """Between equal laws, 20 limits are 0 on average, within 4 standard errors; 1 seed in 10^4 fails."""
     rng = np.random.default_rng(2)
     limits, plain = [], []
     for _ in range(20):
         real, fake = rng.normal(size=(2, 300, 6))
         limits.append(extrapolate(frechet_distance)(real, fake, random_state=0).scores()["fid"])
         plain.append(frechet_distance(real, fake).fid)
-    assert abs(np.mean(limits)) < 4 * np.std(limits, ddof=1) / np.sqrt(20) + 0.1 * np.mean(plain)  # 1 / n^2 is left
+    rest = 0.1 * np.mean(plain)  # a bias in 1 / n^2 is left
+    assert abs(np.mean(limits)) < 4 * np.std(limits, ddof=1) / np.sqrt(20) + rest
     assert np.mean(plain) > 5 * abs(np.mean(limits))
 
 
@@ -94,9 +95,9 @@ def test_scores_keep_the_names_of_the_metric() -> None:
     assert not result.describe()["precision"].depends_on_size
 
 
-def test_what_is_refused() -> None:
+def test_bad_arguments_are_refused() -> None:
     real, fake = np.zeros((50, 1)), np.zeros((40, 1))
-    with pytest.raises(ValueError, match=r"there are 50 real and 40 fake ones; pass n_samples=40 or less"):
+    with pytest.raises(ValueError, match=r"but there are 50 real and 40 fake ones; pass n_samples=40 or less"):
         at_sample_size(biased, 45)(real, fake)
     with pytest.raises(ValueError, match="n_samples"):
         at_sample_size(biased, 0)

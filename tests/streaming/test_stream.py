@@ -210,7 +210,7 @@ class TestReservoir:
         few = whole(data, metrics={"fid": frechet_distance}, max_samples=40).compute()
         with pytest.raises(ValueError, match="has 40 samples on one side, and an interval needs at least 50"):
             few.interval()
-        with pytest.raises(ValueError, match="other is of a stream with max_samples=60"):
+        with pytest.raises(ValueError, match="other comes from a stream with max_samples=60"):
             compare_frames(every, frame)
 
     def test_drops_nothing_up_to_the_limit(self) -> None:
