@@ -1,10 +1,9 @@
-"""Import optional packages, and load their models quietly."""
+"""Import optional packages."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 from egtmetrics._errors import first_line
 
@@ -27,20 +26,3 @@ def extra(name: str, needed: str, *, otherwise: str = "") -> Iterator[None]:
     except ImportError as error:
         remedy = f"pip install 'egtmetrics[{name}]'" + (f", or {otherwise}" if otherwise else "")
         raise ImportError(f"{needed} ({first_line(error)}); {remedy}") from error
-
-
-@contextlib.contextmanager
-def loading_quietly() -> Iterator[None]:
-    """Load a transformers model without progress bars, and leave the global random generators as they were."""
-    import torch
-    import transformers.utils
-
-    logging: Any = transformers.utils.logging  # untyped
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

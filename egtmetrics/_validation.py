@@ -1,4 +1,4 @@
-"""Check shapes, dtypes and finiteness of features, and numbers.
+"""Check shapes, dtypes and finiteness of features, numbers and texts.
 
 Every message names the argument, what came, what was expected and what to do about it.
 """
@@ -6,6 +6,7 @@ Every message names the argument, what came, what was expected and what to do ab
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -176,6 +177,16 @@ def check_n_neighbors(n_neighbors: Any, n_rows: int, name: str, *, itself: bool 
             "n_neighbors"
         )
     return k
+
+
+def check_texts(values: Any, name: str, *, allow_none: bool = False) -> Any:
+    """Check a sequence of str, with ``allow_none`` also of None."""
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+        raise TypeError(f"{name} is {type(values).__name__}, expected a sequence of str; pass a list")
+    for i, value in enumerate(values):
+        if not isinstance(value, str) and not (allow_none and value is None):
+            raise TypeError(f"{name}[{i}] is {type(value).__name__}, expected str; leave it out or convert it")
+    return values
 
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:

@@ -195,3 +195,8 @@ def _label_array(labels: Any, name: str) -> NDArray[Any]:
     if isinstance(labels, pd.Series | pd.Index):
         return labels.to_numpy(dtype=object)
     return np.asarray(labels) if hasattr(labels, "__array__") else np.asarray(labels, dtype=object)
+
+
+def group_text(label: Hashable) -> str:
+    """Return the label of a group, or the labels of an intersection, for tables and figures: ``"female, old"``."""
+    return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)

@@ -181,7 +181,7 @@ def main(folder: Path = Path("demo-output"), *, n_generated: int = 1500) -> dict
     write_whole(folder / "digits.md", "\n".join(tables))
     write_whole(folder / "digits.json", json.dumps({name: frame.to_dict() for name, frame in frames.items()}, indent=2))
     axes = plot_precision_recall(frames, metric="ipr", title="Precision and recall of each group")
-    save_figure(axes.figure, folder / "digits-precision-recall.png")
+    save_figure(axes, folder / "digits-precision-recall.png")
     print(f"\nWrote tables (digits.md, digits.json), figure (digits-precision-recall.png) and features to {folder}.")
     print("A page of one of them, from the command line:")
     print(f"  egtmetrics report {folder}/real.npz {folder}/40-clusters.npz --real-groups group --fake-groups group \\")

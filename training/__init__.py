@@ -32,12 +32,10 @@ if __name__ != "egtmetrics.training":
         "time; write 'import egtmetrics.training', after 'pip install egtmetrics[training]'"
     )
 
-try:
+from egtmetrics._extras import extra
+
+with extra("training", "egtmetrics.training needs PyTorch"):
     import torch as torch
-except ImportError as error:
-    raise ImportError(
-        "egtmetrics.training needs PyTorch, which cannot be imported; pip install egtmetrics[training]"
-    ) from error
 
 from .diffusion import (
     Denoiser,

@@ -15,6 +15,7 @@ from egtmetrics.cli._evaluation import (
     check_groups,
     check_options,
     evaluate_and_write,
+    group_samples,
     note,
     show_progress,
 )
@@ -127,12 +128,9 @@ def _evaluate_images(args: argparse.Namespace) -> None:
             ("fake", fake_files, fake_by, fake_groups),
         )
     }
-    samples = {
-        "real": real,
-        "fake": fake,
-        "real_sensitive_features": real_groups,
-        "fake_sensitive_features": fake_groups,
-    }
+    samples = group_samples(
+        args, real=real, fake=fake, real_sensitive_features=real_groups, fake_sensitive_features=fake_groups
+    )
     evaluate_and_write(args, plan, samples, {**sources, **provenance})
 
 

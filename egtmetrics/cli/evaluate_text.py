@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from egtmetrics._errors import listed
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_encoder_options,
@@ -14,6 +15,7 @@ from egtmetrics.cli._evaluation import (
     check_groups,
     check_options,
     evaluate_and_write,
+    group_samples,
     note,
     show_progress,
 )
@@ -100,7 +102,7 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         samples[f"{name}_sensitive_features"] = side.groups
         side.source["truncated"] = encoder.truncated
     provenance = {**{name: side.source for name, side in sides.items()}, "encoder": encoder.identity}
-    evaluate_and_write(args, plan, samples, provenance)
+    evaluate_and_write(args, plan, group_samples(args, **samples), provenance)
 
 
 def _read(path: str, spec: str, text_key: str) -> _Texts:
@@ -136,5 +138,5 @@ def _read(path: str, spec: str, text_key: str) -> _Texts:
 
 def _count(side: _Texts) -> str:
     groups = side.groups.dropna().agg(", ".join, axis=1).value_counts(sort=False).sort_index()
-    listed = ", ".join(f"{n} {name}" for name, n in groups.items())
-    return f"{side.source['file']}: of {len(side.texts)} texts {listed}, {side.source['in_no_group']} in no group"
+    counts = listed(f"{n} {name}" for name, n in groups.items())
+    return f"{side.source['file']}: of {len(side.texts)} texts {counts}, {side.source['in_no_group']} in no group"

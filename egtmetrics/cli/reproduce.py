@@ -14,6 +14,7 @@ from egtmetrics.cli._common import Commands, DataArgument, add_command, check_wr
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -33,6 +34,17 @@ def add_to(commands: Commands) -> None:
 def _add_output(parser: argparse.ArgumentParser, files: str) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=f"for {files}")
     add_quiet(parser)
+
+
+def _add_images(parser: argparse.ArgumentParser, data: str) -> None:
+    parser.add_argument("--data", nargs="+", action=DataArgument, required=True, metavar=("NAME", "PATH"), help=data)
+    parser.add_argument(
+        "--encoder",
+        type=Path,
+        metavar="FILE",
+        help="of emoji and ffhq: file of a network from images to features, of torch.export (.pt2) or TorchScript "
+        "(default: EfficientNet-Lite0 at 128 x 128)",
+    )
 
 
 def _add_figure1(what: Commands) -> None:
@@ -65,19 +77,15 @@ def _add_table1(what: Commands) -> None:
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"
         "  egtmetrics reproduce table1 --data digits --out table1\n"
         "  egtmetrics reproduce table1 --data emoji emoji-datasource-google-16.0.0.tgz --quick --out table1-emoji\n"
-        "  egtmetrics reproduce table1 --data ffhq ffhq-64x64.zip --scale paper --checkpoint ffhq-vp.safetensors "
+        "  egtmetrics reproduce table1 --data ffhq ffhq-64x64.zip --checkpoint ffhq-vp.safetensors "
         "--encoder dinov2.pt --device cuda --out table1-ffhq",
     )
-    table1.add_argument(
-        "--data",
-        nargs="+",
-        action=DataArgument,
-        required=True,
-        metavar=("NAME", "PATH"),
-        help="digits: scikit-learn's 1797 handwritten digits, those below 5 three times as often as the others. emoji "
+    _add_images(
+        table1,
+        "digits: scikit-learn's 1797 handwritten digits, those below 5 three times as often as the others. emoji "
         "PATH: men and women of the npm package emoji-datasource-google 16.0.0, men three times as often; half an hour "
         "on two cores with --quick, without it a day or two. ffhq PATH: a folder or zip file of PNGs with "
-        "dataset.json; needs --scale paper",
+        "dataset.json, at the paper's size; tested with small synthetic images, not run at that size",
     )
     table1.add_argument(
         "--quick",
@@ -85,37 +93,23 @@ def _add_table1(what: Commands) -> None:
         help="fewer seeds and a small model, trained for a shorter time: minutes instead of an hour on two cores",
     )
     table1.add_argument(
-        "--scale",
-        choices=("small", "paper"),
-        default="small",
-        help="paper: the paper's settings for FFHQ at 64 x 64; the path is tested with small synthetic images, and has "
-        "not been run at size (default: %(default)s)",
-    )
-    table1.add_argument(
         "--config",
-        metavar="NAME",
-        help="with --scale paper: ffhq64-vp, ffhq64-ve or a TOML file like those (default: ffhq64-vp)",
+        choices=("ffhq64-vp", "ffhq64-ve"),
+        help="of ffhq: which of the paper's models (default: ffhq64-vp)",
     )
     table1.add_argument(
         "--steps",
         type=int,
         metavar="N",
-        help="with --scale paper: steps of each fine-tuning, and of pretraining if there is no checkpoint (default: "
+        help="of ffhq: steps of each fine-tuning, and of pretraining if there is no checkpoint (default: "
         "40000, about what fits into the paper's 5 hours of 8 V100)",
     )
     table1.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="with --scale paper: a public checkpoint to fine-tune, as converted by convert_checkpoint (default: train "
+        help="of ffhq: a public checkpoint to fine-tune, as converted by convert_checkpoint (default: train "
         "from scratch)",
-    )
-    table1.add_argument(
-        "--encoder",
-        type=Path,
-        metavar="FILE",
-        help="of emoji and ffhq: file of a network from images to features, of torch.export (.pt2) or TorchScript "
-        "(default: EfficientNet-Lite0 at 128 x 128)",
     )
     table1.add_argument("--device", default="cpu", help="of the diffusion models: cpu or cuda (default: %(default)s)")
     _add_output(
@@ -149,9 +143,8 @@ def _add_table2(what: Commands) -> None:
     )
     size.add_argument(
         "--config",
-        metavar="NAME",
-        help="settings from a TOML file, or by name: llama-3.2-1b, llama-3.2-3b, gemma-3-4b-pt, gemma-3-4b-it, which "
-        "are the paper's",
+        choices=("llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"),
+        help="the paper's settings for one of its models",
     )
     table2.add_argument(
         "--model",
@@ -186,20 +179,10 @@ def _add_table4(what: Commands) -> None:
         "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --out table4-emoji\n"
         "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --encoder dinov2.pt --out table4-ffhq",
     )
-    table4.add_argument(
-        "--data",
-        nargs="+",
-        action=DataArgument,
-        required=True,
-        metavar=("NAME", "PATH"),
-        help="digits: those of scikit-learn; emoji PATH: men and women of the npm package emoji-datasource-google, its "
+    _add_images(
+        table4,
+        "digits: those of scikit-learn; emoji PATH: men and women of the npm package emoji-datasource-google, its "
         ".tgz file or folder; ffhq PATH: a folder or zip file of PNG files with labels in dataset.json",
-    )
-    table4.add_argument(
-        "--encoder",
-        type=Path,
-        metavar="FILE",
-        help="TorchScript module for the features of emoji or ffhq (default: EfficientNet-Lite0)",
     )
     table4.add_argument(
         "--quick", action="store_true", help="5 splits and 200 bootstrap replicates instead of 20 and 1000"
@@ -209,7 +192,7 @@ def _add_table4(what: Commands) -> None:
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
     check_writable([args.figure])
-    from egtmetrics.report.figures import check_figure_suffix, figure_class
+    from egtmetrics.plots import check_figure_suffix, figure_class
 
     check_figure_suffix(args.figure)
     figure_class()
@@ -225,19 +208,26 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
     print(f"egtmetrics: wrote {args.figure}", file=sys.stderr)
 
 
+def _check_extras() -> None:
+    """Let both libraries that may be missing say which extra to install, before anything runs."""
+    from egtmetrics.plots import figure_class
+
+    figure_class()
+    import egtmetrics.training  # noqa: F401
+
+
 def _reproduce_table1(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table1_report import describe_table1, plot_losses, plot_samples
-    from egtmetrics.report.figures import figure_class
 
     name, path = args.data
-    _check_table1_scale(args, name)
-    figure_class()
-    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
+    _check_table1_options(args, name)
+    _check_extras()
     from egtmetrics.paper import datasets, table1
 
-    if args.scale == "paper":
-        given = {} if args.steps is None else {"n_steps": args.steps}
-        settings = table1.paper_settings(args.config or "ffhq64-vp", **given)
+    if name == "ffhq":
+        settings = table1.PAPER[args.config or "ffhq64-vp"]
+        if args.steps is not None:
+            settings = dataclasses.replace(settings, pretrain_steps=args.steps, finetune_steps=args.steps)
     else:
         full, quick = {"digits": (table1.FULL, table1.QUICK), "emoji": (table1.EMOJI_FULL, table1.EMOJI_QUICK)}[name]
         settings = quick if args.quick else full
@@ -258,29 +248,23 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     _write(args, "table1.md", describe, figures, ("runs.csv", "losses.csv"))
 
 
-def _check_table1_scale(args: argparse.Namespace, name: str) -> None:
-    """Refuse options that the data or the scale has no use for."""
-    if args.scale == "paper" and name != "ffhq":
-        raise ValueError(f"--scale paper has settings for FFHQ alone, got --data {name}; pass --data ffhq PATH")
-    if name == "ffhq" and (args.scale != "paper" or args.quick):
-        raise ValueError("--data ffhq has the paper's settings alone; pass --scale paper, without --quick")
+def _check_table1_options(args: argparse.Namespace, name: str) -> None:
+    """Refuse options that the data have no use for."""
+    if name == "ffhq" and args.quick:
+        raise ValueError("--data ffhq has the paper's settings alone; leave out --quick")
     extra = [option for option in ("config", "steps", "checkpoint") if getattr(args, option) is not None]
-    if extra and args.scale != "paper":
-        raise ValueError(f"--{extra[0]} belongs to --scale paper; leave it out, or pass --data ffhq PATH --scale paper")
+    if extra and name != "ffhq":
+        raise ValueError(f"--{extra[0]} belongs to --data ffhq, got --data {name}; leave it out")
 
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
     from egtmetrics.report import write_whole
-    from egtmetrics.report.figures import figure_class
 
-    figure_class()
-    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
+    _check_extras()
     from egtmetrics.paper import biographies, table2
 
-    settings = table2.QUICK if args.quick else table2.FULL
-    if args.config is not None:
-        settings = table2.read_table2_settings(args.config)
+    settings = table2.PAPER.get(args.config, table2.QUICK if args.quick else table2.FULL)
     chosen = {name: getattr(args, name) for name in ("model", "encoder") if getattr(args, name) is not None}
     results = table2.reproduce_table2(
         args.out,
@@ -297,10 +281,8 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table4_report import describe_table4, plot_samples
-    from egtmetrics.report.figures import figure_class
 
-    figure_class()
-    import egtmetrics.training  # noqa: F401  # says which extra to install where torch is missing
+    _check_extras()
     from egtmetrics.paper import datasets, table4
 
     name, path = args.data
@@ -317,7 +299,7 @@ def _write(
     args: argparse.Namespace,
     name: str,
     describe: Callable[..., str],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Figure | Axes],
     others: Sequence[str],
 ) -> None:
     """Print the tables, write them and the figures, and name these and the ``others``, which are there already."""

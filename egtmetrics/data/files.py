@@ -159,9 +159,9 @@ def _json_lines(path: Path, keys: Sequence[str]) -> dict[str, list[Any]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise ValueError(f"{path}: line {number} is no JSON ({error}); expected one object per line") from error
+            raise ValueError(f"{path}: line {number} is not JSON ({error}); expected one object per line") from error
         if not isinstance(row, dict):
-            raise ValueError(f'{path}: line {number} is no JSON object, expected for example {{"text": "..."}}')
+            raise ValueError(f'{path}: line {number} is not a JSON object, expected for example {{"text": "..."}}')
         nested = [key for key in keys if isinstance(row.get(key), list | dict)]
         if nested:
             raise ValueError(f"{path}: line {number} holds a list or an object under {nested[0]!r}, expected text")
@@ -173,7 +173,7 @@ def _lines(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no UTF-8 text ({error}); convert it") from error
+        raise ValueError(f"{path}: is not UTF-8 text ({error}); convert it") from error
     lines = text.removesuffix("\n").split("\n")  # splitlines would also split at separators inside JSON and texts
     if not text.strip():
         raise ValueError(f"{path}: has no lines")

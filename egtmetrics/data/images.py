@@ -39,7 +39,7 @@ class ImageFiles:
     OSError
         There is no such file or folder.
     ValueError
-        A zip file that cannot be read, or no images; from ``files[i]``, a file that is no such image.
+        A zip file that cannot be read, or no images; from ``files[i]``, a file that is not such an image.
     ImportError
         Pillow is missing.
 

@@ -37,9 +37,9 @@ def classifier_f_divergence(
 ) -> DivergenceEstimate:
     r"""f-divergence from a classifier's odds for real against fake, on rows that it was not fitted to.
 
-    Logistic regression on the standardised features and their squares; without the squares it would not see that a
-    generator has collapsed to the mean. Its odds on the held-out fold, divided by n/m of the folds it was fitted to and
-    cut off at n + m and its inverse, are the density ratio r, and the value is
+    The classifier is a logistic regression on the standardised features and their squares. Without the squares it would
+    not see a generator that has collapsed to the mean. Its odds on the held-out fold, divided by n/m of the folds it
+    was fitted to and clipped to n + m and its inverse, are the density ratio r, and the value is
 
     .. math::
 
@@ -56,7 +56,7 @@ def classifier_f_divergence(
     n_folds
         How many parts are held out in turn, from 2 to the smaller of n and m.
     base
-        Base of the logarithm where the divergence is one, 2 for bits; None for nats.
+        2 for bits, None for nats; only for divergences with a logarithm.
     level
         Coverage of the interval.
     random_state
@@ -65,23 +65,23 @@ def classifier_f_divergence(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, fewer rows than folds.
+        Features that are not a finite ``(n, d)`` array, fewer rows than folds.
 
     Warns
     -----
     DivergenceEstimateWarning
-        If there are fewer than 10 rows per coefficient (2 d); if the classifier tells the sets apart (AUC above 0.999),
-        where odds mean nothing.
+        There are fewer than 10 rows for each of the 2 d coefficients. The classifier separates the sets (AUC above
+        0.999), so that its odds mean nothing.
 
     Notes
     -----
     Consistent where log p/q is a sum of quadratic functions of single features, as it is for normal laws with diagonal
-    covariances. Elsewhere the classifier misses part of the difference: :func:`f_divergence_lower_bound` is then the
-    number to trust. The rows must be independent: copies of a row in several folds leak. The regression has the penalty
-    which is scikit-learn's default, C = 1.
+    covariances. Elsewhere the classifier misses part of the difference, and :func:`f_divergence_lower_bound` is the
+    number to trust. The rows must be independent: copies of a row in several folds leak. The regression has
+    scikit-learn's default penalty, C = 1.
 
     Interval: normal, with the variance of an efficient estimator at the estimated ratio,
-    Var f'(r(x)) / n + Var f*(f'(r(y))) / m. It tells of noise, not of bias.
+    Var f'(r(x)) / n + Var f*(f'(r(y))) / m. It covers noise, not bias.
     Cost: n_folds fits of n + m rows and 2 d columns.
 
     References
@@ -135,16 +135,16 @@ def f_divergence_lower_bound(
 
         \frac1n \sum_i T(x_i) - \frac1m \sum_j f^*(T(y_j)), \qquad T = f'(r),
 
-    with r the density ratio of :func:`classifier_f_divergence`, for each point from the folds without it. Whatever the
-    classifier, the expectation is at most D_f(P||Q).
+    with r the density ratio of :func:`classifier_f_divergence`, fitted for each point to the folds without it. Whatever
+    the classifier, the expectation is at most D_f(P||Q).
 
     Parameters
     ----------
     real, fake, f, n_folds, base, random_state
         As for :func:`classifier_f_divergence`.
     level
-        Coverage of the interval for the bound. Its lower end is a lower confidence limit for the divergence at the
-        level (1 + level) / 2.
+        Coverage of the interval for the bound. Its lower end is a lower confidence limit for the divergence, at level
+        (1 + level) / 2.
 
     Raises
     ------
@@ -158,8 +158,8 @@ def f_divergence_lower_bound(
 
     Notes
     -----
-    The value can be negative: a poor bound of something that is not. A bound from n rows cannot certify much more than
-    log n nats of a KL divergence (McAllester and Stratos 2020), so cutting the ratio off there loses little.
+    The value can be negative, which is a poor bound of something that is not. A bound from n rows cannot certify much
+    more than log n nats of a KL divergence (McAllester and Stratos 2020), so clipping the ratio there loses little.
     Interval: normal, from the variances of T(x_i) and f*(T(y_j)) around their means, for the classifiers as fitted.
     Cost: n_folds fits of n + m rows and 2 d columns.
 
@@ -195,7 +195,7 @@ def f_divergence_lower_bound(
 
 
 def _influences(generator: FGenerator, real_ratios: Values, fake_ratios: Values) -> tuple[Values, Values]:
-    """f'(r) at the real and -f*(f'(r)) at the fake points; the latter is the derivative of the partner at 1/r."""
+    """f'(r) at the real points, and at the fake ones -f*(f'(r)), which is the derivative of the partner at 1/r."""
     return generator.derivative(real_ratios), generator.partner().derivative(1.0 / fake_ratios)
 
 

@@ -33,8 +33,8 @@ def delta_egt(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     Raises
     ------
     ValueError
-        If p or q is no pmf, there are fewer than two groups, a group has no mass in p or in q, or all conditional
-        divergences are infinite: their differences are then undefined.
+        p or q is not a pmf, there are fewer than two groups, a group has no mass in p or in q, or all conditional
+        divergences are infinite, so that their differences are undefined.
 
     Notes
     -----
@@ -54,7 +54,7 @@ def delta_egt(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     divergences = unit * conditional_divergences(generator, checked_p, checked_q, codes)
     if np.isinf(divergences).all():
         raise ValueError(
-            f"D_f(P_a||Q_a) is infinite in every group for {generator.name!r}, so that differences are undefined; "
+            f"D_f(P_a||Q_a) is infinite in every group for {generator.name!r}, so differences are undefined; "
             "choose a bounded f, for example 'js'"
         )
     return float(divergences.max() - divergences.min())
@@ -68,7 +68,7 @@ def is_delta_egt(
     Raises
     ------
     ValueError
-        As :func:`delta_egt`, and if delta is negative or NaN.
+        As for :func:`delta_egt`; and delta is negative or NaN.
 
     Examples
     --------
@@ -84,11 +84,11 @@ def is_delta_ego(q: Any, groups: Any, *, delta: float = 0.0) -> bool:
     Raises
     ------
     ValueError
-        If q is no pmf, labels are missing, or delta is negative or NaN.
+        q is not a pmf, labels are missing, or delta is negative or NaN.
 
     Notes
     -----
-    Source: Definition 2.2 of the EGT paper. The groups are those that label an atom, with mass or without.
+    Source: Definition 2.2 of the EGT paper. Every label counts as a group, even if its atoms have no mass.
 
     Examples
     --------
@@ -106,8 +106,8 @@ def is_delta_mgo(p: Any, q: Any, groups: Any, *, delta: float = 0.0) -> bool:
     Raises
     ------
     ValueError
-        If p or q is no pmf, their sizes differ, a label is missing, a group has no mass in either, or delta is
-        negative or NaN.
+        p or q is not a pmf, their sizes differ, a label is missing, a group has mass in neither, or delta is negative
+        or NaN.
 
     Notes
     -----
@@ -141,12 +141,12 @@ def conditional_closure(models: Any, groups: Any) -> Values:
     Raises
     ------
     ValueError
-        If a model is no pmf or has no mass in a group, or the closure has more than 100000 members.
+        A model is not a pmf or has no mass in a group, or the closure has more than 100000 members.
 
     Notes
     -----
-    Source: Definition 4.2 of the EGT paper. Time and memory O(M^(G + 1) K); the minimum of a divergence over
-    the closure needs no enumeration, see :func:`egt_lower_bound`.
+    Source: Definition 4.2 of the EGT paper. Time and memory O(M^(G + 1) K). The minimum of a divergence over the
+    closure needs no enumeration, see :func:`egt_lower_bound`.
 
     Examples
     --------
@@ -172,10 +172,10 @@ def conditional_closure(models: Any, groups: Any) -> Values:
 def egt_lower_bound(
     p: Any, models: Any, groups: Any, *, delta: float, f: GeneratorLike = "kl", base: float | None = None
 ) -> float:
-    r"""What Theorem A.4 says no member of the family with delta-EGT can fall below: max_a D_f(P_a||Q*_a) - delta.
+    r"""The lower bound of Theorem A.4 for members of a family that have delta-EGT: max_a D_f(P_a||Q*_a) - delta.
 
     Q* minimises the divergence over the conditional closure. With matching odds the divergence is a mean over groups,
-    so Q*_a is the best conditional in the family for each group by itself:
+    so Q*_a is the best conditional in the family for each group separately:
 
     .. math::
 
@@ -197,17 +197,17 @@ def egt_lower_bound(
     Returns
     -------
     float
-        The bound; negative where delta is large, and then it says nothing.
+        The bound. It may be negative for a large delta, and then says nothing.
 
     Raises
     ------
     ValueError
-        If p or a model is no pmf, a group has no mass, the odds do not match, or delta is negative or NaN.
+        p or a model is not a pmf, a group has no mass, the odds do not match, or delta is negative or NaN.
 
     Notes
     -----
-    The bound also holds with max_a (D_f(P_a||Q*_a) - delta (1 - pi_a)), which is never lower: group a itself adds
-    nothing to the gaps that delta bounds. Equalized odds of P, which the proof mentions, are not used.
+    The bound max_a (D_f(P_a||Q*_a) - delta (1 - pi_a)) also holds, and is never lower: group a itself adds nothing to
+    the gaps that delta bounds. Equalized odds of P, which the proof mentions, are not used.
 
     Source: Theorem 4.3 (A.4) of the EGT paper. Time O(M K).
 
@@ -225,8 +225,8 @@ def egt_lower_bound(
     for i, model in enumerate(family):
         if not matching_odds(proportions, group_sums(model, codes)):
             raise ValueError(
-                f"models[{i}] has group proportions {group_sums(model, codes)} and p {proportions}; the theorem is "
-                "for families with matching odds"
+                f"models[{i}] has group proportions {group_sums(model, codes)} and p {proportions}; the theorem "
+                "needs matching odds"
             )
     divergences = np.stack([conditional_divergences(generator, checked, model, codes) for model in family])
     return unit * float(divergences.min(axis=0).max()) - delta

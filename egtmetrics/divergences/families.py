@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
-from scipy.special import wrightomega, xlogy
+from scipy.special import xlogy
 
 from egtmetrics.divergences.generators import ArrayFunction, FGenerator, Values, unit_scale, user_generator
 
@@ -47,7 +47,7 @@ def get_generator(f: GeneratorLike) -> FGenerator:
     Raises
     ------
     ValueError, TypeError
-        For an unknown name, or a function that is no generator.
+        The name is unknown, or the function is not a generator.
 
     Examples
     --------
@@ -78,14 +78,14 @@ def generator_and_unit(f: GeneratorLike, base: float | None) -> tuple[FGenerator
 def alpha_divergence(alpha: float) -> FGenerator:
     """Return f(t) = (t^alpha - alpha t - (1 - alpha)) / (alpha (alpha - 1)), for any real alpha.
 
-    The limits are ``kl`` for alpha = 1 and ``reverse_kl`` for alpha = 0, which are returned there. alpha = 1/2 gives
-    twice ``hellinger``, 2 half of ``pearson`` and -1 half of ``neyman``. f(0) is 1/alpha for alpha > 0, else inf;
+    alpha = 1 and alpha = 0 return the limits ``kl`` and ``reverse_kl``. alpha = 1/2 gives twice ``hellinger``, 2 half
+    of ``pearson`` and -1 half of ``neyman``. f(0) is 1/alpha for alpha > 0, else inf;
     fbar(inf) is 1/(1 - alpha) for alpha < 1, else inf. The partner is that of 1 - alpha.
 
     Raises
     ------
     ValueError
-        If alpha is not finite.
+        alpha is not finite.
 
     Notes
     -----
@@ -105,7 +105,6 @@ def alpha_divergence(alpha: float) -> FGenerator:
         name=f"alpha({alpha:g})",
         f=functools.partial(_alpha, alpha=alpha),
         derivative=functools.partial(_alpha_derivative, alpha=alpha),
-        conjugate=functools.partial(_alpha_conjugate, alpha=alpha),
         at_zero=1.0 / alpha if alpha > 0.0 else math.inf,
         slope_at_infinity=1.0 / (1.0 - alpha) if alpha < 1.0 else math.inf,
         source="Cichocki and Amari 2010, section 2",
@@ -125,7 +124,7 @@ def hockey_stick(gamma: float) -> FGenerator:
     Raises
     ------
     ValueError
-        If gamma is not positive and finite.
+        gamma is not positive and finite.
 
     Notes
     -----
@@ -144,16 +143,16 @@ def precision_recall(lam: float) -> FGenerator:
     """Return f(t) = max(lam t, 1) - max(lam, 1), the precision-recall divergence PR_lambda, for lam > 0.
 
     With P the real and Q the fake law, min(lam, 1) - D_f(P||Q) = sum min(lam p, q) = alpha_lam is the precision and
-    alpha_lam / lam the recall at one point of the curve of Sajjadi et al. As lam -> inf, alpha_lam grows to
-    Q(p > 0), the precision, and as lam -> 0, alpha_lam / lam grows to P(q > 0), the recall. These two limits
-    themselves are no f-divergences with a continuous f: they do not see how p and q differ where both are positive.
+    alpha_lam / lam the recall at one point of the curve of Sajjadi et al. As lam -> inf, alpha_lam grows to Q(p > 0),
+    the precision of supports, and as lam -> 0, alpha_lam / lam grows to P(q > 0), their recall. No continuous f gives
+    these two limits: they do not depend on how p and q differ where both are positive.
 
     The maximum is min(lam, 1).
 
     Raises
     ------
     ValueError
-        If lam is not positive and finite.
+        lam is not positive and finite.
 
     Notes
     -----
@@ -172,7 +171,7 @@ def precision_recall(lam: float) -> FGenerator:
 def _check_parameter(value: float, name: str, *, positive: bool = False) -> float:
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or (positive and value <= 0.0):
-        raise ValueError(f"{name}={value!r} is no finite {'positive ' if positive else ''}number; pass one")
+        raise ValueError(f"{name}={value!r} is not a finite {'positive ' if positive else ''}number; pass one")
     return float(value)
 
 
@@ -188,10 +187,6 @@ def _reverse_kl_derivative(t: Values) -> Values:
     return 1.0 - 1.0 / t
 
 
-def _reverse_kl_conjugate(u: Values) -> Values:
-    return np.where(u < 1.0, -np.log1p(-np.minimum(u, 1.0)), np.inf)
-
-
 def _js(t: Values) -> Values:
     half = 0.5 * (t - 1.0)
     small = xlogy(t, t) - (t + 1.0) * np.log1p(half)
@@ -203,21 +198,12 @@ def _js_derivative(t: Values) -> Values:
     return _LOG_2 - np.log1p(1.0 / t)
 
 
-def _js_conjugate(u: Values) -> Values:
-    return np.where(u < _LOG_2, -np.log1p(-np.expm1(u)), np.inf)
-
-
 def _jeffreys(t: Values) -> Values:
     return (t - 1.0) * np.log(t)
 
 
 def _jeffreys_derivative(t: Values) -> Values:
     return np.log(t) + (1.0 - 1.0 / t)
-
-
-def _jeffreys_conjugate(u: Values) -> Values:
-    inverse = wrightomega(1.0 - u)  # 1/t where f'(t) = u: 1/t + log(1/t) = 1 - u
-    return inverse + 1.0 / inverse + u - 2.0
 
 
 def _pearson(t: Values) -> Values:
@@ -228,21 +214,12 @@ def _pearson_derivative(t: Values) -> Values:
     return 2.0 * (t - 1.0)
 
 
-def _pearson_conjugate(u: Values) -> Values:
-    u = np.maximum(u, -2.0)
-    return u + 0.25 * np.square(u)
-
-
 def _neyman(t: Values) -> Values:
     return np.square(1.0 - t) / t
 
 
 def _neyman_derivative(t: Values) -> Values:
     return 1.0 - np.square(1.0 / t)
-
-
-def _neyman_conjugate(u: Values) -> Values:
-    return np.where(u <= 1.0, 2.0 * u / (1.0 + np.sqrt(1.0 - np.minimum(u, 1.0))), np.inf)
 
 
 def _hellinger(t: Values) -> Values:
@@ -253,22 +230,12 @@ def _hellinger_derivative(t: Values) -> Values:
     return 1.0 - 1.0 / np.sqrt(t)
 
 
-def _hellinger_conjugate(u: Values) -> Values:
-    return np.where(u < 1.0, u / (1.0 - u), np.inf)
-
-
 def _le_cam(t: Values) -> Values:
     return 0.5 * (t - 1.0) * ((t - 1.0) / (t + 1.0))
 
 
 def _le_cam_derivative(t: Values) -> Values:
     return 0.5 - 2.0 / np.square(t + 1.0)
-
-
-def _le_cam_conjugate(u: Values) -> Values:
-    u = np.maximum(u, -1.5)  # below, the supremum lies at t = 0
-    root = np.sqrt(1.0 - 2.0 * np.minimum(u, 0.5))
-    return np.where(u <= 0.5, 4.0 * u / (1.0 + root) - u, np.inf)
 
 
 def _alpha(t: Values, alpha: float) -> Values:
@@ -283,12 +250,6 @@ def _alpha(t: Values, alpha: float) -> Values:
 
 def _alpha_derivative(t: Values, alpha: float) -> Values:
     return np.expm1((alpha - 1.0) * np.log(t)) / (alpha - 1.0)
-
-
-def _alpha_conjugate(u: Values, alpha: float) -> Values:
-    base = np.maximum((alpha - 1.0) * u, -1.0)  # t^(alpha - 1) - 1 where f'(t) = u
-    value = np.expm1(alpha / (alpha - 1.0) * np.log1p(base)) / alpha
-    return np.where(u <= 1.0 / (1.0 - alpha), value, np.inf) if alpha < 1.0 else value
 
 
 def _hinge_family(
@@ -314,7 +275,6 @@ def _hinge(a: float, b: float, tilt: float, **traits: Any) -> FGenerator:
     return FGenerator(
         f=functools.partial(_hinge_f, a=a, b=b, tilt=tilt),
         derivative=functools.partial(_hinge_derivative, a=a, b=b, tilt=tilt),
-        conjugate=functools.partial(_hinge_conjugate, a=a, b=b, tilt=tilt),
         at_zero=b - max(a, b) + tilt,
         slope_at_infinity=a - tilt,
         **traits,
@@ -329,11 +289,6 @@ def _hinge_derivative(t: Values, a: float, b: float, tilt: float) -> Values:
     return np.where(a * t > b, a, 0.0) - tilt
 
 
-def _hinge_conjugate(u: Values, a: float, b: float, tilt: float) -> Values:
-    slope = u + tilt
-    return np.where(slope <= a, np.maximum(slope, 0.0) * (b / a) - b + (max(a, b) - tilt), np.inf)
-
-
 def _tv(t: Values) -> Values:
     return 0.5 * np.abs(t - 1.0)
 
@@ -342,27 +297,22 @@ def _tv_derivative(t: Values) -> Values:
     return np.where(t > 1.0, 0.5, -0.5)
 
 
-def _tv_conjugate(u: Values) -> Values:
-    return np.where(u <= 0.5, np.maximum(u, -0.5), np.inf)
-
-
 def _named(
     kernel_code: int,
     name: str,
-    functions: tuple[ArrayFunction, ArrayFunction, ArrayFunction],
+    functions: tuple[ArrayFunction, ArrayFunction],
     limits: tuple[float, float],
     *,
     partner: str | None = None,
     source: str = "Polyanskiy and Wu 2025, section 7",
     **traits: Any,
 ) -> FGenerator:
-    f, derivative, conjugate = functions
+    f, derivative = functions
     at_zero, slope_at_infinity = limits
     return FGenerator(
         name=name,
         f=f,
         derivative=derivative,
-        conjugate=conjugate,
         at_zero=at_zero,
         slope_at_infinity=slope_at_infinity,
         source=source,
@@ -380,7 +330,7 @@ _NAMED = {
         _named(
             0,
             "kl",
-            (_kl, np.log, np.expm1),
+            (_kl, np.log),
             (1.0, _INF),
             partner="reverse_kl",
             power=1.0,
@@ -390,7 +340,7 @@ _NAMED = {
         _named(
             1,
             "reverse_kl",
-            (_reverse_kl, _reverse_kl_derivative, _reverse_kl_conjugate),
+            (_reverse_kl, _reverse_kl_derivative),
             (_INF, 1.0),
             partner="kl",
             power=0.0,
@@ -400,7 +350,7 @@ _NAMED = {
         _named(
             2,
             "js",
-            (_js, _js_derivative, _js_conjugate),
+            (_js, _js_derivative),
             (_LOG_2, _LOG_2),
             logarithmic=True,
             source="Lin 1991; EGT paper, section 2.1",
@@ -408,16 +358,16 @@ _NAMED = {
         _named(
             3,
             "jeffreys",
-            (_jeffreys, _jeffreys_derivative, _jeffreys_conjugate),
+            (_jeffreys, _jeffreys_derivative),
             (_INF, _INF),
             logarithmic=True,
             source="Jeffreys 1946",
         ),
-        _named(4, "tv", (_tv, _tv_derivative, _tv_conjugate), (0.5, 0.5)),
+        _named(4, "tv", (_tv, _tv_derivative), (0.5, 0.5)),
         _named(
             5,
             "pearson",
-            (_pearson, _pearson_derivative, _pearson_conjugate),
+            (_pearson, _pearson_derivative),
             (1.0, _INF),
             partner="neyman",
             power=2.0,
@@ -425,12 +375,12 @@ _NAMED = {
         _named(
             6,
             "neyman",
-            (_neyman, _neyman_derivative, _neyman_conjugate),
+            (_neyman, _neyman_derivative),
             (_INF, 1.0),
             partner="pearson",
             power=-1.0,
         ),
-        _named(7, "hellinger", (_hellinger, _hellinger_derivative, _hellinger_conjugate), (1.0, 1.0), power=0.5),
-        _named(8, "le_cam", (_le_cam, _le_cam_derivative, _le_cam_conjugate), (0.5, 0.5)),
+        _named(7, "hellinger", (_hellinger, _hellinger_derivative), (1.0, 1.0), power=0.5),
+        _named(8, "le_cam", (_le_cam, _le_cam_derivative), (0.5, 0.5)),
     )
 }

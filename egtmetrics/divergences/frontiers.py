@@ -45,7 +45,7 @@ FRONTIER_INTEGRAL = user_generator(
     slope_at_infinity=0.5,
     source="Liu et al.: Divergence Frontiers for Generative Models, NeurIPS 2021",
 )
-"""f(t) = (t + 1)/2 - t log t / (t - 1), whose divergence is the frontier integral, from 0 to 1."""
+"""f(t) = (t + 1)/2 - t log t / (t - 1). Its divergence is the frontier integral, from 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,32 +129,32 @@ def mauve(
     kmeans: KMeansLibrary = "sklearn",
     random_state: RandomState = None,
 ) -> MauveResult:
-    r"""MAUVE: the area under the curve of the two kinds of error against mixtures of real and fake.
+    r"""MAUVE: the area under the curve of two divergences, from real and from fake to mixtures of both.
 
-    On histograms p and q over a shared codebook, with r_w = w p + (1 - w) q for 25 weights w from 1e-6 to 1 - 1e-6 and
-    c the ``scaling``, it is the area under the polygon through (1, 0), the points
+    Let p and q be histograms on a shared codebook, r_w = w p + (1 - w) q for 25 weights w from 1e-6 to 1 - 1e-6, and c
+    the ``scaling``. MAUVE is the area under the polygon through (1, 0), the points
 
     .. math::
 
         \bigl( e^{-c \, \text{KL}(q \| r_w)}, \; e^{-c \, \text{KL}(p \| r_w)} \bigr)
 
-    and (0, 1): 1 for p = q, and smaller the less they share. MAUVE* adds half a count to every bin first.
+    and (0, 1). It is 1 for p = q, and smaller the less they share. MAUVE* adds half a count to every bin first.
 
-    Rows are scaled to length 1 and projected on the principal components that keep 90 % of the variance of both sets
-    together, before k-means. Scores are means over several clusterings, since one clustering alone varies by as much as
-    models differ. Swapping real and fake changes nothing.
+    Before k-means, rows are scaled to length 1 and projected on the principal components that keep 90 % of the variance
+    of both sets together. Scores are means over several clusterings, since a single one varies as much as models
+    differ. Swapping real and fake changes nothing.
 
     Parameters
     ----------
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_clusters
-        None means a tenth of the smaller of n and m, rounded, and at least 2, as Pillutla et al. take it. Scores
-        depend on it, and so on n and m: compare groups at equal sizes.
+        None means a tenth of the smaller of n and m, rounded, and at least 2, as in Pillutla et al. Scores depend on
+        it, and so on n and m: compare groups at equal sizes.
     n_clusterings
-        Over how many seeds of k-means to average.
+        How many seeds of k-means to average over.
     scaling
-        c > 0; it only spreads the scores over (0, 1).
+        c > 0. It only spreads the scores over (0, 1).
     kmeans
         As for :func:`quantize`.
     random_state
@@ -163,12 +163,12 @@ def mauve(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
+        Features that are not a finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
 
     Notes
     -----
-    A row of zeros has no direction and is left at zero. Two sets with equal rows in equal proportions score exactly 1;
-    with unlike sizes, half a count weighs more in the smaller and MAUVE* is a little less.
+    A row of zeros has no direction and stays zero. Two sets with equal rows in equal proportions score exactly 1. If
+    their sizes differ, half a count weighs more in the smaller set, and MAUVE* is a little less.
     Time O(n_clusterings (n + m) K d) a round of k-means, and O((n + m) d^2 + d^3) for the components.
 
     References
@@ -206,14 +206,14 @@ def frontier_integral(
     kmeans: KMeansLibrary = "sklearn",
     random_state: RandomState = None,
 ) -> FrontierIntegralResult:
-    r"""Frontier integral: the error against mixtures of real and fake, averaged along the curve of :func:`mauve`.
+    r"""Frontier integral: the mean divergence to mixtures of real and fake, along the curve of :func:`mauve`.
 
     .. math::
 
         2 \sum_k \Bigl[ \frac{p_k + q_k}{4} - \frac{p_k q_k (\ln p_k - \ln q_k)}{2 (p_k - q_k)} \Bigr],
 
-    0 where p_k = q_k; from 0 for p = q to 1 for disjoint histograms. It is the f-divergence with
-    f(t) = (t + 1)/2 - t log t / (t - 1). Features, histograms and the starred form are those of :func:`mauve`.
+    where terms with p_k = q_k are 0. It goes from 0 for p = q to 1 for disjoint histograms, and is the f-divergence
+    with f(t) = (t + 1)/2 - t log t / (t - 1). Features, histograms and the starred form are those of :func:`mauve`.
 
     Parameters
     ----------
@@ -264,7 +264,8 @@ def precision_recall_distributions(
 ) -> PRDResult:
     r"""PRD: the curve of precision against recall between two histograms.
 
-    On histograms p of real and q of fake, for 1001 slopes lambda, the tangents of equidistant angles from 0 to pi/2:
+    With histograms p of real and q of fake, and 1001 slopes lambda, the tangents of equally spaced angles from 0 to
+    pi/2:
 
     .. math::
 
@@ -279,19 +280,19 @@ def precision_recall_distributions(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_clusters, n_clusterings
-        Sajjadi et al. take 20 and 10.
+        Sajjadi et al. use 20 and 10.
     kmeans, random_state
         As for :func:`mauve`.
 
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
+        Features that are not a finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
 
     Notes
     -----
-    1 - precision(1) is the total variation between p and q. Features are clustered as they are; a collapse within a
-    cluster is not seen. Time O(n_clusterings (n + m) K d) a round of k-means.
+    1 - precision(1) is the total variation between p and q. Features are clustered without scaling. A collapse within
+    a cluster is not seen. Time O(n_clusterings (n + m) K d) a round of k-means.
 
     References
     ----------
@@ -311,7 +312,7 @@ def precision_recall_distributions(
     n_clusters = check_clusters(n_clusters, union)
     histograms = histograms_of(union, union.rows, n_clusters, n_clusterings, kmeans, rng)
     curves = [np.minimum(_SLOPES[:, None] * p, q).sum(axis=1) for p, q in histograms.pmfs(0.0)]
-    # rounding may carry a sum over 1
+    # rounding may lift a sum above 1
     precision = np.minimum(np.mean(curves, axis=0), 1.0)
     recall = np.minimum(np.mean([curve / _SLOPES for curve in curves], axis=0), 1.0)
     return PRDResult(

@@ -31,8 +31,6 @@ class FGenerator:
     """f(t) for t >= 0; at t = 0 its limit ``at_zero``."""
     derivative: ArrayFunction
     """f'(t) for t > 0; at a kink the left derivative."""
-    conjugate: ArrayFunction
-    """f*(u) = sup over t >= 0 of (u t - f(t)), inf outside its domain."""
     at_zero: float
     """f(0), the limit of f(t) for t -> 0, or inf: the cost of fake mass where there is no real mass."""
     slope_at_infinity: float
@@ -49,7 +47,7 @@ class FGenerator:
     closed_partner: Callable[[], FGenerator] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("f", "derivative", "conjugate"):
+        for name in ("f", "derivative"):
             object.__setattr__(self, name, functools.partial(_call_quietly, getattr(self, name)))
 
     @property
@@ -70,7 +68,6 @@ class FGenerator:
             name=f"partner of {self.name}",
             f=functools.partial(_partner_f, self),
             derivative=functools.partial(_partner_derivative, self),
-            conjugate=functools.partial(_no_conjugate, f"partner of {self.name}"),
             at_zero=self.slope_at_infinity,
             slope_at_infinity=self.at_zero,
             source=self.source,
@@ -91,9 +88,9 @@ def unit_scale(generator: FGenerator, base: float | None) -> float:
     if base is None:
         return 1.0
     if not isinstance(base, int | float | np.number) or not (0.0 < base < math.inf) or base == 1:
-        raise ValueError(f"base={base!r} is no base of logarithms; pass 2 for bits, or None for nats")
+        raise ValueError(f"base={base!r} is not a base of logarithms; pass 2 for bits, or None for nats")
     if not generator.logarithmic:
-        raise ValueError(f"base={base!r} has no meaning for {generator.name!r}, which is no logarithm; leave it out")
+        raise ValueError(f"base={base!r} has no meaning for {generator.name!r}, which has no logarithm; leave it out")
     return 1.0 / math.log(base)
 
 
@@ -102,7 +99,6 @@ def user_generator(
     *,
     name: str = "user-defined",
     derivative: ArrayFunction | None = None,
-    conjugate: ArrayFunction | None = None,
     at_zero: float | None = None,
     slope_at_infinity: float | None = None,
     source: str = "user-defined",
@@ -115,25 +111,23 @@ def user_generator(
     f
         Maps a float64 array of t > 0 to an array of the same shape.
     derivative
-        f'. None takes central differences, good to about 1e-9 relative.
-    conjugate
-        f*. Without it ``FGenerator.conjugate`` raises; only variational bounds need it.
+        f'. None means central differences, with a relative error of about 1e-9.
     at_zero, slope_at_infinity
-        f(0) and fbar(inf), inf where they are. None reads them off f(t) and f(t)/t at t down to 1e-200 and up to
-        1e200.
+        f(0) and fbar(inf), which may be inf. None means that they are read off f(t) and f(t)/t, at t down to 1e-200 and
+        up to 1e200.
     logarithmic
         Whether a ``base`` makes sense for the divergence.
 
     Raises
     ------
     ValueError
-        If f(1) is not 0, if f is not finite or not convex at one of 801 points between 1e-4 and 1e4, or if a limit
-        cannot be read off.
+        f(1) is not 0, f is not finite or not convex at one of 801 points between 1e-4 and 1e4, or a limit cannot be
+        read off.
 
     Notes
     -----
-    Sampling can refute convexity, not prove it. f is used as it comes: where it is not written with f'(1) = 0, small
-    divergences suffer from cancellation.
+    Sampling can refute convexity, not prove it. f is used as it is: unless f'(1) = 0, small divergences lose digits to
+    cancellation.
 
     Examples
     --------
@@ -152,12 +146,11 @@ def user_generator(
         slope_at_infinity = _limit_at_zero(lambda s: s * np.asarray(f(1.0 / s)), "slope_at_infinity")
     for limit, argument in ((at_zero, "at_zero"), (slope_at_infinity, "slope_at_infinity")):
         if math.isnan(limit) or limit == -math.inf:
-            raise ValueError(f"{argument}={limit} is no limit of a convex function; pass a number or inf")
+            raise ValueError(f"{argument}={limit} cannot be a limit of a convex function; pass a number or inf")
     return FGenerator(
         name=name,
         f=functools.partial(_user_f, f, at_zero),
         derivative=functools.partial(_user_derivative, f) if derivative is None else derivative,
-        conjugate=functools.partial(_no_conjugate, name) if conjugate is None else conjugate,
         at_zero=float(at_zero),
         slope_at_infinity=float(slope_at_infinity),
         source=source,
@@ -219,10 +212,6 @@ def _user_derivative(f: ArrayFunction, t: Values) -> Values:
     step = t * 6e-6  # the cube root of the rounding error balances it with the error of the difference
     below, above = t - step, t + step
     return np.asarray((f(above) - f(below)) / (above - below), dtype=np.float64)
-
-
-def _no_conjugate(name: str, u: Values) -> Values:
-    raise ValueError(f"the conjugate of {name!r} is not known; build it with user_generator(..., conjugate=...)")
 
 
 def _partner_f(generator: FGenerator, t: Values) -> Values:

@@ -40,9 +40,9 @@ def kde_f_divergence(
         \frac1n \sum_i h(r(x_i)) + \frac1m \sum_j h(r(y_j)), \qquad h(r) = \frac{g(r)}{1 + r},
 
     with r the ratio of the densities and g(t) = f(t) - f'(1) (t - 1), which gives the same divergence as f and is not
-    negative. Each density is taken without the point at which it is evaluated. The kernel of a set of n rows has
-    n^(-2/(d + 4)) times the covariance of the set (Scott's rule), so any affine coordinates give the same estimate.
-    Ratios are cut off at n + m and its inverse.
+    negative. Each density leaves out the point where it is evaluated. The kernel of a set of n rows has n^(-2/(d + 4))
+    times the covariance of the set (Scott's rule), so any affine coordinates give the same estimate. Ratios are clipped
+    to n + m and its inverse.
 
     Parameters
     ----------
@@ -51,29 +51,29 @@ def kde_f_divergence(
     f
         A name or generator: see :func:`~egtmetrics.divergences.get_generator`.
     base
-        Base of the logarithm where the divergence is one, 2 for bits; None for nats.
+        2 for bits, None for nats; only for divergences with a logarithm.
     level
         Coverage of the interval.
     random_state
-        Draws the blocks for the standard error; the value does not depend on it.
+        Draws the blocks for the standard error. The value does not depend on it.
 
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, or a set that lies in a subspace.
+        Features that are not a finite ``(n, d)`` array, or a set that lies in a subspace.
 
     Warns
     -----
     DivergenceEstimateWarning
-        If 2^d exceeds the number of rows, where kernels hold a point or two; if the ratio tells the sets apart (AUC
-        above 0.999), where their supports may be disjoint; if there are fewer than 20 rows on either side.
+        2^d exceeds the number of rows, so that kernels hold a point or two. The ratio separates the sets (AUC above
+        0.999), so that their supports may be disjoint. One of the sets has fewer than 20 rows.
 
     Notes
     -----
-    Smoothing makes both laws more alike, and lowers the value; noise in the densities raises it, and prevails in more
+    Smoothing makes both laws more alike, which lowers the value. Noise in the densities raises it, and wins in more
     than a few dimensions. Interval: Student's, from ten disjoint blocks of both sets, each with its own bandwidth and
-    the covariance of the whole set; see :func:`~egtmetrics.divergences.estimates.block_errors`. It tells of
-    noise, not of bias. Time O((n + m)^2 d), memory O((n + m) d); distances are held a block at a time.
+    the covariance of the whole set; see :func:`~egtmetrics.divergences.estimates.block_uncertainty`. It covers noise,
+    not bias. Time O((n + m)^2 d), memory O((n + m) d), with one block of distances at a time.
 
     References
     ----------
@@ -128,7 +128,7 @@ def _covariance_factor(x: Values, name: str) -> Values:
             if (np.square(np.diag(factor)) > 1e-12 * np.diag(covariance)).all():  # a rounded rank can pass cholesky
                 return factor
     raise ValueError(
-        f"{name} has {n} rows in {d} dimensions that lie in a subspace, so it has no density; reduce the dimension, "
+        f"{name} has {n} rows in {d} dimensions, which lie in a subspace, so it has no density; reduce the dimension, "
         "for example with PCA, or add samples"
     )
 
@@ -148,7 +148,7 @@ def _kernel_log_ratios(real: Values, fake: Values, real_factor: Values, fake_fac
 
 
 def _log_kernel_means(x: Values, y: Values, *, itself: bool) -> Values:
-    """log mean_j exp(-|x_i - y_j|^2 / 2); ``itself``: x is y, and the mean is over j != i."""
+    """log mean_j exp(-|x_i - y_j|^2 / 2). With ``itself``, x is y, and the mean is over j != i."""
     means = np.empty(len(x))
     step = max(1, _BLOCK_BYTES // (8 * len(y)))
     for start in range(0, len(x), step):

@@ -1,7 +1,7 @@
-"""The paper's lemmas and theorems as functions that construct what they claim to exist.
+"""Lemma A.1 and Theorem A.3 of the paper, as functions that construct the laws whose existence they claim.
 
-The proofs of Lemma A.1 and Theorem A.3 cut a set of any wanted probability out of a law without atoms. Here a law is a
-list of cells (or a density that is constant on each), and a cell is cut in two where it has to be.
+The proofs take a set of any given probability out of a law without atoms. Here a law is a list of cells (or a density
+that is constant on each), and a cell is cut in two where necessary.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class TwoLevelModel:
     cell: NDArray[np.intp]
     """Which of the K cells each of them is a part of."""
     share: Values
-    """What part of that cell it is, so that it has this share of the cell's width."""
+    """Its share of that cell, in probability and in width."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class UnequalModel:
     cell: NDArray[np.intp]
     """Which of the K cells each of them is a part of."""
     share: Values
-    """What part of that cell it is."""
+    """Its share of that cell."""
     parameters: dict[Hashable, tuple[float, float]]
     """(alpha, beta) of Lemma A.1 by group."""
     by_group: dict[Hashable, float]
@@ -97,20 +97,20 @@ def two_level_model(r: Any, *, alpha: float, beta: float) -> TwoLevelModel:
     """The law Q_alpha^beta of Lemma A.1, with the support of R and D_f(R||Q) = phi(alpha, beta) for every f.
 
     Q has density r / (alpha beta) on a set A with R(A) = alpha, and r (1 - 1/beta) / (1 - alpha) outside. A takes the
-    cells in their order, the last one in part, until its probability is alpha; the smaller of A and its complement
-    comes first.
+    cells in order, the last one in part, until its probability is alpha. The smaller of A and its complement comes
+    first.
 
     Parameters
     ----------
     r
-        Probabilities of cells, ``(K,)``. The lemma needs a law without atoms, and so does this: a cell is divisible.
-        On K indivisible atoms its statement fails, since R(A) then takes finitely many values: for fair coins, the
-        total variation reaches at most 1/2 with equal support.
+        Probabilities of divisible cells, ``(K,)``: the lemma needs a law without atoms. For K indivisible atoms it is
+        false, since R(A) then takes finitely many values: for a fair coin, the total variation with equal support is at
+        most 1/2.
 
     Raises
     ------
     ValueError
-        If r is no pmf, unless 0 < alpha < 1 < beta < inf, or if a probability of Q underflows.
+        r is not a pmf, not 0 < alpha < 1 < beta < inf, or a probability of Q underflows.
 
     Notes
     -----
@@ -153,18 +153,18 @@ def two_level_model(r: Any, *, alpha: float, beta: float) -> TwoLevelModel:
 def solve_divergence(f: GeneratorLike, value: float, *, base: float | None = None) -> tuple[float, float]:
     """Return some (alpha, beta) with phi(alpha, beta) = value, for any value in (0, f(0) + fbar(inf)).
 
-    One parameter is fixed and the other found by bisection, on which phi is monotone: beta for alpha = 1 - 2^-k, or
-    alpha for beta = 1 / (1 - 2^-k), with the smallest k for which the value can be reached.
+    One parameter is fixed. phi is monotone in the other, which is found by Brent's method: beta for alpha = 1 - 2^-k,
+    or alpha for beta = 1 / (1 - 2^-k), with the smallest k for which the value can be reached.
 
     Raises
     ------
     ValueError
-        If the value is outside that interval, or so close to an end of it that no pair of float64 numbers gives it.
+        The value is outside that interval, or so close to an end of it that no pair of float64 numbers gives it.
 
     Notes
     -----
-    Source: Lemma A.1 of the EGT paper, whose intermediate value argument this carries out. The interval is open at 0
-    only by the paper's wording: Q = R gives 0. The result is within 1e-9 relative of the value.
+    Source: Lemma A.1 of the EGT paper, by its argument of intermediate values. The paper leaves out 0, which Q = R
+    gives. phi at the result is within 1e-9 relative of the value.
 
     Examples
     --------
@@ -178,16 +178,16 @@ def solve_divergence(f: GeneratorLike, value: float, *, base: float | None = Non
 
 
 def largest_feasible_gap(eps: float, proportion: float, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
-    r"""The supremum of the group gaps gamma that a model at global divergence eps can have, with matching odds.
+    r"""The supremum of the gaps gamma between groups, for models at global divergence eps with matching odds.
 
-    For a worst group of the given proportion (one over the number of groups under equalized odds),
+    For a worst group of proportion pi (one over the number of groups under equalized odds) it is
 
     .. math::
 
         \min\Big(\frac{f(0) + \bar f(\infty) - \epsilon}{1 - \pi}, \frac{\epsilon}{\pi}\Big).
 
-    No model exceeds it: eps = sum_a pi_a D_a with D_a in [0, f(0) + fbar(inf)], the worst D at least gamma above the
-    others. :func:`unequal_model` reaches every gamma below it.
+    No model exceeds it, since eps = sum_a pi_a D_a with D_a in [0, f(0) + fbar(inf)] and the worst D at least gamma
+    above the others. :func:`unequal_model` reaches every gamma below it.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def largest_feasible_gap(eps: float, proportion: float, *, f: GeneratorLike = "k
 
     Examples
     --------
-    With two groups, total variation and eps at 95 % of the maximum, far from the gamma < eps that the theorem grants:
+    Two groups, total variation, eps at 95 % of the maximum: far below the gamma < eps that the theorem promises.
 
     >>> round(largest_feasible_gap(0.95, 0.5, f="tv"), 12)
     0.1
@@ -224,10 +224,9 @@ def unequal_model(
 ) -> UnequalModel:
     r"""The model Q^gamma of Theorem A.3: matching odds, global divergence eps, one group worse than the rest by gamma.
 
-    With pi the share of the worst group, its conditional divergence is eps + gamma (1 - pi) and that of every other
-    group eps - gamma pi, so that their mean is eps and Lemma A.2 makes that D_f(P||Q). Each conditional comes from
-    Lemma A.1. If P has equalized odds, these are the paper's values, and Q
-    has equalized odds too.
+    With pi the share of the worst group, its conditional divergence is eps + gamma (1 - pi), and that of every other
+    group eps - gamma pi. Their mean is eps, which by Lemma A.2 is D_f(P||Q). Each conditional comes from Lemma A.1. If
+    P has equalized odds, these are the paper's values, and Q has equalized odds too.
 
     Parameters
     ----------
@@ -240,20 +239,20 @@ def unequal_model(
     f, base
         See :func:`~egtmetrics.divergences.f_divergence`.
     worst_group
-        Which group is worse. None takes the first in sorted order.
+        The worst group. None means the first in sorted order.
 
     Raises
     ------
     ValueError
-        If eps + gamma (1 - pi) is not below f(0) + fbar(inf), or eps - gamma pi not above 0; if P is no pmf or a
-        group has no mass; or if float64 cannot hold the model.
+        eps + gamma (1 - pi) is not below f(0) + fbar(inf), or eps - gamma pi not above 0; P is not a pmf or a group has
+        no mass; or float64 cannot hold the model.
 
     Notes
     -----
-    Three things about the theorem as printed. Its condition gamma < eps is neither sufficient (both inequalities above
+    Three remarks on the theorem as printed. Its condition gamma < eps is neither sufficient (both inequalities above
     are needed, and the first does not follow) nor necessary (eps = 1 and gamma = 1.96 give the paper's pair 0.02 and
-    1.98). Equalized odds of P are not needed; with matching odds the construction works for any proportions. And it
-    needs a continuous f, which leaves out the precision and recall of supports that the experiments measure.
+    1.98). P need not have equalized odds: with matching odds the construction works for any proportions. And it needs
+    a continuous f, which excludes the precision and recall of supports that the experiments measure.
 
     Source: Theorem 3.1 (A.3) of the EGT paper. Time and memory O(K).
 
@@ -318,7 +317,7 @@ def _solve(generator: FGenerator, value: float) -> tuple[float, float]:
 
             if excess(_LOG_SMALLEST) <= 0.0:
                 continue
-            # where the free number equals the fixed one, both coins are the same and phi is 0
+            # if the free number equals the fixed one, both coins are the same and phi is 0
             log_free = brentq(excess, _LOG_SMALLEST, math.log(fixed), xtol=1e-15, rtol=1e-15, maxiter=1000)
             alpha, beta = pair(fixed, math.exp(log_free))
             if abs(_phi(generator, alpha, beta) - value) <= 1e-9 * value + 1e-15:

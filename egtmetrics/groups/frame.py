@@ -25,7 +25,7 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.groups.disparity import ScoreTable, proportion_table, score_table
 from egtmetrics.groups.inference import FrameInference, FrameIntervals, normal_quantile, samples_needed
 from egtmetrics.ops import BackendName
-from egtmetrics.registry import Metric, registered_metrics
+from egtmetrics.registry import Metric, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, SavedResult, Score
 from egtmetrics.samples import GroupedSamples
 
@@ -221,6 +221,12 @@ class GenerativeMetricFrame:
             for score, described in table.described.items()
         }
 
+    def title(self, metric: str) -> str:
+        """Return the title of a metric for tables and figures: its own if it is registered, else its name here."""
+        description = self.settings["metrics"][metric]
+        known = _registered(description) if self.samples is None else metric_of(self._metrics.given[metric])
+        return metric if known is None else known.title
+
     def scores(self, metric: str) -> pd.DataFrame:
         """Return the scores of one metric, one row per group, one column per score under its own name."""
         if metric not in self.settings["metrics"]:
@@ -365,7 +371,7 @@ class GenerativeMetricFrame:
         from egtmetrics.plots import plot_scores
 
         column = str(self.by_group.columns[0]) if score is None else self._column_name(score)
-        bounds = None if intervals is None else intervals.by_group.loc[column]
+        bounds = None if intervals is None else intervals.by_group.loc[[column]]
         values = self.by_group[column].rename(index=self._names)
         overall = float(self.overall[column])
         return plot_scores(values, self.describe()[column], overall=overall, bounds=bounds, ax=ax)

@@ -145,7 +145,7 @@ class ClassifierOracle:
             for name, error in bad.items()
         )
         return (
-            f"the oracle's cross-validated error is {errors}, above max_error={self.max_error:.1%}; groups and their "
+            f"the oracle's cross-validated error is {errors} (max_error={self.max_error:.1%}); groups and their "
             "proportions are uncertain by as much, and by more for samples unlike those that it was fitted on; use "
             "better features, a larger min_confidence, or known labels"
         )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._extras import extra
+from egtmetrics._validation import check_texts
 
 FEMALE, MALE = "female", "male"
 
@@ -55,7 +56,7 @@ class PronounOracle:
 
     def __call__(self, samples: Sequence[str], /) -> NDArray[np.object_]:
         """Label texts."""
-        return np.array([_by_pronouns(text) for text in _check_sequence(samples, "texts")], dtype=object)
+        return np.array([_by_pronouns(text) for text in check_texts(samples, "texts")], dtype=object)
 
 
 class NameOracle:
@@ -108,8 +109,8 @@ class NameOracle:
 
     def __call__(self, samples: Sequence[str], /, names: Sequence[str | None] | None = None) -> NDArray[np.object_]:
         """Label texts; ``names``, one per text, are the persons' names, first name first, None where unknown."""
-        texts = _check_sequence(samples, "texts")
-        if names is not None and len(_check_sequence(names, "names")) != len(texts):
+        texts = check_texts(samples, "texts")
+        if names is not None and len(check_texts(names, "names", allow_none=True)) != len(texts):
             raise ValueError(f"names has {len(names)} entries for {len(texts)} texts; pass one per text")
         first_names = map(_leading_name, texts) if names is None else map(_first_word, names)
         pairs = zip(texts, first_names, strict=True)
@@ -138,15 +139,6 @@ def _fold(name: str) -> str:
 def _first_word(name: str | None) -> str | None:
     found = re.search(r"[^\W\d_]+", name or "")
     return found.group() if found else None
-
-
-def _check_sequence(values: Sequence[str | None], name: str) -> Sequence[str]:
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
-        raise TypeError(f"{name} is {type(values).__name__}, expected a sequence of str; pass a list")
-    for i, value in enumerate(values):
-        if not isinstance(value, str) and not (name == "names" and value is None):
-            raise TypeError(f"{name}[{i}] is {type(value).__name__}, expected str; convert it")
-    return values  # type: ignore[return-value]
 
 
 @functools.cache

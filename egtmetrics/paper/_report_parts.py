@@ -1,4 +1,4 @@
-"""What the reports on repeated tables of the paper share: cells with their spread, and what is more than noise."""
+"""What the reports share: a document of tables, cells with their spread, and which differences exceed noise."""
 
 from __future__ import annotations
 
@@ -15,16 +15,53 @@ LEVEL = 0.95
 """Of the intervals by which a difference is told from noise."""
 
 
+METRICS = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
+"""Metrics that have a precision and a recall."""
+SCORES = {"P": "precision", "R": "recall"}
+MEAN_OF_A_GAP = (
+    "The mean of a disparity is above 0 even without a gap; min-max may close one by making the better group worse: "
+    "read it beside the worst group."
+)
+
+
+def document(
+    sections: Mapping[str, Sequence[Mapping[str, str]]],
+    paragraphs: Sequence[str],
+    notes: Sequence[str],
+    *,
+    markdown: bool,
+) -> str:
+    """Join tables under their titles, paragraphs, and a list of notes."""
+    parts = []
+    for title, rows in sections.items():
+        parts.append(f"### {title}" if markdown else title)
+        style = "pipe" if markdown else "simple"
+        cells = [list(row.values()) for row in rows]
+        parts.append(tabulate(cells, headers=list(rows[0]), tablefmt=style, disable_numparse=True))
+    listed = "\n".join(("- " if markdown else "") + note for note in notes)
+    return "\n\n".join([*parts, *paragraphs, listed]) + "\n"
+
+
 def cell(values: pd.Series[float], digits: int = 1) -> str:
     """Mean and standard deviation (ddof 1) over seeds; empty where nothing was measured."""
-    if values.isna().all():  # what real data have not: a loss, a cost
+    if values.isna().all():  # real data have no loss and no cost
         return ""
     text = f"{values.mean():.{digits}f}"
     return text if len(values) < 2 else f"{text} ± {values.std():.{digits}f}"
 
 
-def table(rows: Sequence[Mapping[str, str]], style: str) -> str:
-    return tabulate([list(row.values()) for row in rows], headers=list(rows[0]), tablefmt=style, disable_numparse=True)
+def score_cells(runs: pd.DataFrame, metric: str, groups: Sequence[str]) -> dict[str, str]:
+    """Precision and recall of a metric, of all and of each group, and their disparities, in percent."""
+    cells: dict[str, str] = {}
+    for name, score in SCORES.items():
+        cells |= {f"{name} {who}": cell(100 * runs[f"{metric}.{score}/{who}"]) for who in ("all", *groups)}
+        cells[f"δ-{name}"] = cell(100 * runs[f"{metric}.delta_{name.lower()}"])
+    return cells
+
+
+def worst_cells(runs: pd.DataFrame, metric: str) -> dict[str, str]:
+    """Precision and recall of the worst group, in percent."""
+    return {f"worst {name}": cell(100 * worst(runs, f"{metric}.{score}")) for name, score in SCORES.items()}
 
 
 def worst(runs: pd.DataFrame, score: str) -> pd.Series[float]:

@@ -24,6 +24,7 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics._atomic import write_whole
+from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 
 N_PROJECTIONS = 10
 """Of TopP&R, as the paper has it."""
@@ -65,6 +66,21 @@ def read_json(path: Path) -> Any:
 def seed_of(seed: int, name: str) -> int:
     """A seed of its own for every stage of every seed."""
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+def strategy(method: str, counts: NDArray[np.int64], *, target: str = "ego", **options: Any) -> GroupLoss:
+    """Return the loss of a method, given how many training samples each group has.
+
+    "Reweighted" and "Min-Max" have their own; all others train without regard to the groups.
+    """
+    loss: GroupLoss
+    if method == "Reweighted":
+        loss = ReweightedLoss(target=target, source=counts / counts.sum(), **options)
+    elif method == "Min-Max":
+        loss = MinMaxLoss(len(counts), **options)
+    else:
+        loss = MeanLoss(len(counts), **options)
+    return loss
 
 
 def projected_dim(n: int) -> int:

@@ -36,6 +36,9 @@ from egtmetrics.training.diffusion import (
 _PREFIX = "model."
 """The network's name in the wrapper that the files hold."""
 
+_AUGMENTATIONS = "model.map_augment.weight"
+"""Reads how an image was augmented in training: zeros without augmentation, and so of no effect here."""
+
 _PRECONDITIONINGS: dict[str, Callable[[Mapping[str, str]], Preconditioning]] = {
     "EDMPrecond": lambda metadata: EDMPreconditioning(sigma_data=float(metadata.get("sigma_data", 0.5))),
     "VPPrecond": lambda _: VPPreconditioning(),
@@ -138,7 +141,8 @@ def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
         )
     try:
         network = UNet.from_state_dict(
-            {name.removeprefix(_PREFIX): tensor for name, tensor in state.items()}, dropout=dropout
+            {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name != _AUGMENTATIONS},
+            dropout=dropout,
         )
     except ValueError as error:
         raise ValueError(f"{path} holds no DDPM++ or NCSN++ network: {error}") from error

@@ -19,7 +19,6 @@ from sklearn.datasets import load_digits
 from egtmetrics._validation import check_positive_int
 from egtmetrics.data import ImageFiles
 from egtmetrics.encoders import ImageEncoder
-from egtmetrics.paper.images import ImageGroups
 
 DATA = ("digits", "emoji", "ffhq")
 """Names of data for :func:`load_image_data`."""
@@ -41,8 +40,6 @@ _GENDER_OF_NAME = {name: gender for pair in _PAIRS for gender, name in zip(_GEND
 _ROLE_OF_NAME = {name: pair[0] for pair in _PAIRS for name in pair}
 _NO_ROLE = {*_GENDER_OF_CODE, "200D", "FE0F", "27A1"}
 """Codes that do not tell roles apart: of the gender, what joins codes, and the arrow of a mirrored image."""
-_SKIN_TONES = {"1F3FB": "light", "1F3FC": "medium-light", "1F3FD": "medium", "1F3FE": "medium-dark", "1F3FF": "dark"}
-_LABELS = {"gender": _GENDERS, "skin tone": tuple(_SKIN_TONES.values())}
 _PNG_LEVELS = 255
 _ENCODED_SIZE = 128
 """Of EfficientNet-Lite0 here: three times as fast as its own 224, and twice the size of the images."""
@@ -76,8 +73,6 @@ def load_image_data(
     name: str,
     path: str | Path | None = None,
     *,
-    labels: str | None = None,
-    groups: Any = None,
     size: int | None = None,
     encoder: str | Path | None = None,
     cache: str | Path | None = None,
@@ -89,11 +84,12 @@ def load_image_data(
     ========== ==================================================================== =========================
     ``digits`` scikit-learn's 1797 handwritten digits, grey, 8 x 8                  0-4 and 5-9
     ``emoji``  1016 persons of Noto Emoji, 64 x 64, composited over white           man and woman, 508 of each
-    ``ffhq``   PNG files of any one size, as :class:`ImageGroups` reads them        those of ``dataset.json``
+    ``ffhq``   PNG files of one size, in a folder or zip file laid out as FFHQ      those of ``dataset.json``
     ========== ==================================================================== =========================
 
     Every man among the emoji has his counterpart woman, in the same role and skin tone; emoji of families, of no gender
-    or without a counterpart are left out, and so are files without a group.
+    or without a counterpart are left out. ``dataset.json`` is ``{"labels": [["00000/img0.png", 1], ...]}``: an integer
+    from 0 for every image.
 
     Parameters
     ----------
@@ -102,11 +98,6 @@ def load_image_data(
     path
         Of emoji, the npm package emoji-datasource-google 16.0.0: its folder, or the .tgz file that ``npm pack`` gets.
         Of ffhq, a folder or zip file. Digits have none.
-    labels
-        Of emoji: "gender", by default, or "skin tone", whose 5 groups are the same persons without the yellow ones.
-    groups
-        Of ffhq: ``(n,)`` integers from 0, or -1 for none, in the order of the files' names, in place of those in
-        ``dataset.json``.
     size
         Height and width to shrink to, by averaging squares of pixels: a divisor of both. Not for digits.
     encoder
@@ -139,20 +130,18 @@ def load_image_data(
     """
     if name not in DATA:
         raise ValueError(f"name={name!r} is unknown; expected one of {', '.join(DATA)}")
-    options = {"path": path, "labels": labels, "groups": groups, "size": size, "encoder": encoder, "cache": cache}
-    allowed = {"digits": set(), "emoji": set(options) - {"groups"}, "ffhq": set(options) - {"labels"}}[name]
-    refused = [option for option, value in options.items() if value is not None and option not in allowed]
-    if refused:
-        raise ValueError(f"{', '.join(refused)} cannot be given for {name}; leave it out")
     if name == "digits":
+        options = {"path": path, "size": size, "encoder": encoder, "cache": cache}
+        refused = [option for option, value in options.items() if value is not None]
+        if refused:
+            raise ValueError(f"{', '.join(refused)} cannot be given for {name}; leave it out")
         return _digits()
     if path is None:
         raise ValueError(f"path is None, but {name} is not part of any package; pass the folder or file that holds it")
     encode = ImageEncoder(encoder, size=_ENCODED_SIZE if encoder is None else None, cache=cache)
     model = "EfficientNet-Lite0 (ImageNet), 1280 means of its last maps" if encoder is None else f"{encoder}"
-    if name == "emoji":
-        return _emoji(Path(path), labels or "gender", size, encode, model)
-    return _folder(Path(path), groups, size, encode, model)
+    load = _emoji if name == "emoji" else _folder
+    return load(Path(path), size, encode, model)
 
 
 def _digits() -> ImageData:
@@ -174,25 +163,22 @@ def _digits() -> ImageData:
     )
 
 
-def _emoji(path: Path, labels: str, size: int | None, encode: ImageEncoder, model: str) -> ImageData:
-    if labels not in _LABELS:
-        raise ValueError(f"labels={labels!r} is unknown; expected one of {', '.join(map(repr, _LABELS))}")
+def _emoji(path: Path, size: int | None, encode: ImageEncoder, model: str) -> ImageData:
     with _unpacked(path) as folder:
-        persons = _persons(folder / "emoji.json", labels)
+        persons = _persons(folder / "emoji.json")
         files = ImageFiles(folder / "img" / "google" / "64")
         rows = [i for i, name in enumerate(files.names) if name in persons]
         if len(rows) < len(persons):
             raise ValueError(f"{path}: {len(persons) - len(rows)} of {len(persons)} images are missing; unpack again")
         levels = np.stack([np.broadcast_to(files[i], (3, 64, 64)) for i in rows])
     images = _shrink(levels.astype(np.float32) / np.float32(_PNG_LEVELS), size)
-    names = _LABELS[labels]
     shown, roles = zip(*(persons[files.names[i]] for i in rows), strict=True)
     _, clusters = np.unique(roles, return_inverse=True)
     return ImageData(
         name="emoji",
         images=images,
-        groups=np.array([names.index(label) for label in shown], dtype=np.int64),
-        group_names=names,
+        groups=np.array([_GENDERS.index(gender) for gender in shown], dtype=np.int64),
+        group_names=_GENDERS,
         n_levels=_PNG_LEVELS,
         mean=float(images.mean(dtype=np.float64)),
         spread=2.0 * float(images.std(dtype=np.float64)),
@@ -201,45 +187,63 @@ def _emoji(path: Path, labels: str, size: int | None, encode: ImageEncoder, mode
         facts={
             "data": f"{len(images)} persons of Noto Emoji (Apache-2.0; npm emoji-datasource-google), over white, "
             f"{images.shape[2]} x {images.shape[3]}",
-            "groups": f"{labels}, by the characters that emoji are composed of; every man has a counterpart woman",
+            "groups": "gender, by the characters that emoji are composed of; every man has a counterpart woman",
             "near-duplicates": f"{clusters.max() + 1} roles, each in both genders, up to 6 skin tones, some mirrored",
             "features": model,
         },
     )
 
 
-def _folder(path: Path, groups: Any, size: int | None, encode: ImageEncoder, model: str) -> ImageData:
-    files = ImageGroups(path, groups=groups)
-    n_groups = int(files.groups.max()) + 1
-    counts = np.bincount(files.groups[files.groups >= 0], minlength=n_groups)
-    if n_groups < 2 or not counts.all():
-        raise ValueError(
-            f"{path} has {counts.tolist()} images of groups 0, 1, ..., expected two groups or more and none empty; add "
-            "a dataset.json with labels, or pass groups"
-        )
-    tensor, _ = files.load()
-    levels: NDArray[np.float32] = tensor.add_(1.0).div_(2.0).numpy()
-    known = files.groups >= 0
-    images = _shrink(levels if known.all() else levels[known], size)
+def _folder(path: Path, size: int | None, encode: ImageEncoder, model: str) -> ImageData:
+    files = ImageFiles(path, convert=False)
+    groups = _read_groups(files)
+    levels = np.empty((len(files), *files[0].shape), dtype=np.uint8)
+    for i, name in enumerate(files.names):
+        image = files[i]
+        if image.shape != levels.shape[1:]:
+            raise ValueError(
+                f"{path}: {name} has shape {image.shape}, but {files.names[0]} {levels.shape[1:]} (channels, height, "
+                "width); bring all to one"
+            )
+        levels[i] = image
+    scaled = levels.astype(np.float32) / np.float32(_PNG_LEVELS / 2) - np.float32(1.0)
+    images = _shrink((scaled + np.float32(1.0)) / np.float32(2.0), size)  # by way of [-1, 1]: the bits of earlier runs
     return ImageData(
         name="ffhq",
         images=images,
-        groups=files.groups[known],
-        group_names=tuple(f"group {group}" for group in range(n_groups)),
+        groups=groups,
+        group_names=tuple(f"group {group}" for group in range(groups.max() + 1)),
         n_levels=_PNG_LEVELS,
         mean=0.5,
         spread=0.5,  # to [-1, 1], as the public checkpoints have it: EDM's sigma_data of 0.5 belongs to that range
         encode=_in_float64(encode),
         facts={
             "data": f"{len(images)} images of {path.name}, {images.shape[2]} x {images.shape[3]}",
-            "groups": f"{'dataset.json' if groups is None else 'given'}; {np.sum(~known)} images without one left out",
+            "groups": "dataset.json",
             "features": model,
         },
     )
 
 
-def _persons(path: Path, labels: str) -> dict[str, tuple[str, str]]:
-    """Label and role of each image of a single person with a gender, by its file's name; without those of no label."""
+def _read_groups(files: ImageFiles) -> NDArray[np.int64]:
+    labels = files.json_labels() or []
+    wrong = [label for label in labels if type(label) is not int or not 0 <= label < len(files)]
+    if wrong:
+        raise ValueError(
+            f"{files.path}: dataset.json has the label {wrong[0]!r}, expected integers from 0, one for each group"
+        )
+    groups = np.array(labels, dtype=np.int64)
+    counts = np.bincount(groups)
+    if len(counts) < 2 or not counts.all():
+        raise ValueError(
+            f"{files.path} has {counts.tolist()} images of groups 0, 1, ..., expected two groups or more and none "
+            "empty; add a dataset.json with their labels"
+        )
+    return groups
+
+
+def _persons(path: Path) -> dict[str, tuple[str, str]]:
+    """Return gender and role of each image of a single person with a gender, by its file's name."""
     try:
         persons: dict[str, tuple[str, str]] = {}
         for entry in json.loads(path.read_bytes()):
@@ -249,10 +253,8 @@ def _persons(path: Path, labels: str) -> dict[str, tuple[str, str]]:
             if gender is None or entry["category"] != "People & Body" or entry["subcategory"] == "family":
                 continue
             role = _ROLE_OF_NAME.get(short_name, "-".join(code for code in codes if code not in _NO_ROLE))
-            if labels == "gender":
-                persons[entry["image"]] = gender, role
-            for code, tone in entry.get("skin_variations", {}).items():
-                persons[tone["image"]] = (gender if labels == "gender" else _SKIN_TONES[code]), role
+            for variant in (entry, *entry.get("skin_variations", {}).values()):
+                persons[variant["image"]] = gender, role
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read ({error!r}), expected that of the npm package emoji-datasource-google 16.0.0"

@@ -10,13 +10,24 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
-from egtmetrics.report.figures import COLORS, figure_class
+from egtmetrics.paper._report_parts import (
+    LEVEL,
+    MEAN_OF_A_GAP,
+    METRICS,
+    beyond_noise,
+    cell,
+    document,
+    score_cells,
+    signed_gaps,
+    worst,
+    worst_cells,
+    worst_losses,
+)
+from egtmetrics.plots import COLORS, figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PRECISION_RECALL = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
 _GAPS = {"P": "delta_p", "R": "delta_r", "PR": "delta_pr"}
 _POOR = 3.0
 """Times the FID of other real data."""
@@ -45,25 +56,19 @@ def describe_table1(
         Pipe tables instead of those for a terminal.
     """
     groups = list(losses["group"].unique())
-    style = "pipe" if markdown else "simple"
-    of_worst = worst_losses(losses)
-    models = runs[runs["mgo"].notna()]
-    sections: list[tuple[str, str]] = []
-    for metric, name in _PRECISION_RECALL.items():
-        rows = _table1(runs[runs["generation"] == "MGO"], metric, of_worst)
-        sections.append((f"Table 1: disparities between groups at MGO, {name}", table(rows, style)))
-    for metric, name in _PRECISION_RECALL.items():
-        sections.append((f"Table 7: {name}", table(_table7(runs, metric, groups), style)))
-    sections += [
-        ("Table 7: FID", table(_table7_fid(runs, groups), style)),
-        ("Table 6: denoising loss, of the group with the lowest = 1", table(_table6(losses, groups), style)),
-        (f"Table 3: correlations over {len(models)} runs of models", table(_table3(models), style)),
-    ]
-    lines = [text for title, rows_ in sections for text in (f"### {title}" if markdown else title, rows_)]
-    lines += _noise(runs, groups)
+    at_mgo, models = runs[runs["generation"] == "MGO"], runs[runs["mgo"].notna()]
+    sections = {
+        **{
+            f"Table 1: disparities between groups at MGO, {name}": _table1(at_mgo, metric, worst_losses(losses))
+            for metric, name in METRICS.items()
+        },
+        **{f"Table 7: {name}": _table7(runs, metric, groups) for metric, name in METRICS.items()},
+        "Table 7: FID": _table7_fid(runs, groups),
+        "Table 6: denoising loss, of the group with the lowest = 1": _table6(losses, groups),
+        f"Table 3: correlations over {len(models)} runs of models": _table3(models),
+    }
     notes = [*_quality(runs), *_correlations(len(models)), *_notes(facts, groups)]
-    lines.append("\n".join([("- " if markdown else "") + note for note in notes]))
-    return "\n\n".join(lines) + "\n"
+    return document(sections, _noise(runs, groups), notes, markdown=markdown)
 
 
 def plot_losses(losses: pd.DataFrame) -> Figure:
@@ -133,10 +138,7 @@ def _table1(runs: pd.DataFrame, metric: str, of_worst: Mapping[str, pd.Series[fl
                 **scores,
                 "δ-FID": cell(chosen["fid.delta_fid"], 3),
                 "worst group's loss": cell(of_worst.get(str(method), pd.Series(dtype=float)), 3),
-                **{
-                    f"worst {name}": cell(100 * worst(chosen, f"{metric}.{score}"))
-                    for name, score in (("P", "precision"), ("R", "recall"))
-                },
+                **worst_cells(chosen, metric),
                 "worst FID": cell(-worst(-chosen.filter(like="fid.fid/"), "fid.fid"), 3),
             }
         )
@@ -146,11 +148,7 @@ def _table1(runs: pd.DataFrame, metric: str, of_worst: Mapping[str, pd.Series[fl
 def _table7(runs: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict[str, str]]:
     rows = []
     for (generation, method), chosen in runs.groupby(["generation", "method"], sort=False):
-        row = {"generation": str(generation), "method": str(method)}
-        for name, score in (("P", "precision"), ("R", "recall")):
-            for who in ("all", *groups):
-                row[f"{name} {who}"] = cell(100 * chosen[f"{metric}.{score}/{who}"])
-            row[f"δ-{name}"] = cell(100 * chosen[f"{metric}.delta_{name.lower()}"])
+        row = {"generation": str(generation), "method": str(method), **score_cells(chosen, metric, groups)}
         rows.append({**row, "δ-PR": cell(100 * chosen[f"{metric}.delta_pr"])})
     return sorted(rows, key=lambda row: row["generation"] != "MGO")
 
@@ -264,8 +262,7 @@ def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
         "Real: other real data in the place of generated ones, the scores of a perfect model.",
         "Rejection leaves the law within a group as it is: by group a model's MGO and EGO rows differ by noise alone "
         "(nearly so for Conditional, whose samples can miss the group asked for).",
-        "The mean of a disparity is above 0 even without a gap; min-max may close one by making the better group "
-        "worse: read it beside the worst group.",
+        MEAN_OF_A_GAP,
     ]
 
 

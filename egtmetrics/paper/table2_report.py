@@ -10,16 +10,26 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from egtmetrics.paper._report_parts import LEVEL, beyond_noise, cell, signed_gaps, table, worst, worst_losses
-from egtmetrics.report.figures import plot_precision_recall
+from egtmetrics.paper._report_parts import (
+    LEVEL,
+    MEAN_OF_A_GAP,
+    METRICS,
+    beyond_noise,
+    cell,
+    document,
+    score_cells,
+    signed_gaps,
+    worst_cells,
+    worst_losses,
+)
+from egtmetrics.plots import plot_precision_recall
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 _GROUPS = ("male", "female")
 """As the paper's columns have them."""
 _BASELINE, _REAL = "Unconditional", "Real"
-_PRECISION_RECALL = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
 _GAPS = {
     "δ-P": "delta_p",
     "δ-R": "delta_r",
@@ -47,22 +57,17 @@ def describe_table2(
     markdown
         Pipe tables instead of those for a terminal.
     """
-    style = "pipe" if markdown else "simple"
-    models = runs[runs["method"] != _REAL]
-    sections = [
-        (f"Table 2: disparities between groups, {name}", _table2(runs, metric, worst_losses(losses)))
-        for metric, name in _PRECISION_RECALL.items()
-    ]
-    sections += [(f"Table 8: {name}", _table8(runs, metric)) for metric, name in _PRECISION_RECALL.items()]
-    sections += [
-        ("Overall (at the proportions of the data) and FID", _overall(runs)),
-        ("Loss of held-out texts, nats per token", _losses(losses)),
-        ("What the models wrote", _written(models)),
-    ]
-    lines = [text for title, rows in sections for text in (f"### {title}" if markdown else title, table(rows, style))]
-    lines += _noise(runs)
-    lines.append("\n".join([("- " if markdown else "") + note for note in _notes(runs, facts)]))
-    return "\n\n".join(lines) + "\n"
+    sections = {
+        **{
+            f"Table 2: disparities between groups, {name}": _table2(runs, metric, worst_losses(losses))
+            for metric, name in METRICS.items()
+        },
+        **{f"Table 8: {name}": _table8(runs, metric) for metric, name in METRICS.items()},
+        "Overall (at the proportions of the data) and FID": _overall(runs),
+        "Loss of held-out texts, nats per token": _losses(losses),
+        "What the models wrote": _written(runs[runs["method"] != _REAL]),
+    }
+    return document(sections, _noise(runs), _notes(runs, facts), markdown=markdown)
 
 
 def describe_samples(samples: pd.DataFrame) -> str:
@@ -77,7 +82,7 @@ def describe_samples(samples: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot_table2(runs: pd.DataFrame) -> Figure:
+def plot_table2(runs: pd.DataFrame) -> Axes:
     """Draw each group of each method at its TopP&R precision and recall, means over seeds (the paper's Figure 2)."""
     scores = {}
     for method, chosen in runs.groupby("method", sort=False):
@@ -97,10 +102,7 @@ def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[floa
             "method": str(method),
             **{name: cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()},
             "worst group's loss": cell(losses.get(str(method), pd.Series(dtype=float)), 3),
-            **{
-                f"worst {name}": cell(100 * worst(chosen, f"{metric}.{score}"))
-                for name, score in (("P", "precision"), ("R", "recall"))
-            },
+            **worst_cells(chosen, metric),
         }
         for method, chosen in runs.groupby("method", sort=False)
     ]
@@ -109,10 +111,7 @@ def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[floa
 def _table8(runs: pd.DataFrame, metric: str) -> list[dict[str, str]]:
     rows = []
     for method, chosen in runs.groupby("method", sort=False):
-        row = {"method": str(method)}
-        for name, score in (("P", "precision"), ("R", "recall")):
-            row |= {f"{name} {who}": cell(100 * chosen[f"{metric}.{score}/{who}"]) for who in ("all", *_GROUPS)}
-            row[f"δ-{name}"] = cell(100 * chosen[f"{metric}.delta_{name.lower()}"])
+        row = {"method": str(method), **score_cells(chosen, metric, _GROUPS)}
         sums = ("δ-PR (Definition 4.1)", "δ-P + δ-R (as printed)")
         rows.append({**row, **{name: cell(100 * chosen[f"{metric}.{_GAPS[name]}"]) for name in sums}})
     return rows
@@ -232,6 +231,5 @@ def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         "texts; scores by group do not depend on it.",
         "Groups are what the oracle reads from first names and pronouns; its error on texts written by a model is not "
         "known.",
-        "The mean of a disparity is above 0 even without a gap; min-max may close one by making the better group "
-        "worse: read it beside the worst group.",
+        MEAN_OF_A_GAP,
     ]

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics.paper._report_parts import cell, table
-from egtmetrics.report.figures import figure_class
+from egtmetrics.paper._report_parts import METRICS, cell, document
+from egtmetrics.plots import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_METRICS = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
 _GAPS = {"δ-P": "delta_p", "δ-R": "delta_r", "δ-PR": "delta_pr"}
 _COLUMNS = 10
 _DIGITS_NOTE = "A flipped digit is mostly no digit: flipped duplicates lower precision as well."
@@ -34,16 +33,11 @@ def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown:
     markdown
         Pipe tables instead of those for a terminal.
     """
-    groups, style = list(facts["groups"]), "pipe" if markdown else "simple"
-    sections: list[tuple[str, str]] = []
-    for metric, name in _METRICS.items():
-        sections.append((f"Table 4: {name}", table(_rows(scores, metric, groups), style)))
-    sections.append(("Disparities between the groups", table(_disparities(scores), style)))
-    lines = [text for title, body in sections for text in (f"### {title}" if markdown else title, body)]
-    bullet = "- " if markdown else ""
-    lines.append("\n".join(_comparison(scores, metric, groups) for metric in _METRICS))
-    lines.append("\n".join(bullet + note for note in _notes(scores, facts)))
-    return "\n\n".join(lines) + "\n"
+    groups = list(facts["groups"])
+    sections = {f"Table 4: {name}": _rows(scores, metric, groups) for metric, name in METRICS.items()}
+    sections["Disparities between the groups"] = _disparities(scores)
+    comparison = "\n".join(_comparison(scores, metric, groups) for metric in METRICS)
+    return document(sections, [comparison], _notes(scores, facts), markdown=markdown)
 
 
 def plot_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequence[str]) -> Figure:
@@ -115,7 +109,7 @@ def _comparison(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> str
             for score in ("precision", "recall")
         )
         parts.append(f"{who} {' and '.join(differences)}")
-    return f"{_METRICS[metric]}, Example 2 minus Example 1, in precision and recall: {'; '.join(parts)}."
+    return f"{METRICS[metric]}, Example 2 minus Example 1, in precision and recall: {'; '.join(parts)}."
 
 
 def _notes(scores: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:

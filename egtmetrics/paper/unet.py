@@ -49,11 +49,11 @@ _TRAITS = {"ddpmpp": _Traits(False, False, (1, 1)), "ncsnpp": _Traits(True, True
 class UNet(nn.Module):
     r"""The U-Net of DDPM++ ("VP") or NCSN++ ("VE"), the network F of a :class:`Denoiser` of images.
 
-    Called as ``network(x, c_noise, labels=None, augmentations=None)`` with ``x`` ``(n, channels, resolution,
-    resolution)``, ``c_noise`` ``(n,)``, ``labels`` ``(n,)`` integers from 0 to ``n_classes - 1`` for conditional models
-    and ``augmentations`` ``(n, n_augmentations)``, 0 if left out; returns the shape of ``x``.
+    Called as ``network(x, c_noise, labels=None)`` with ``x`` ``(n, channels, resolution, resolution)``, ``c_noise``
+    ``(n,)`` and, for conditional models, ``labels`` ``(n,)`` integers from 0 to ``n_classes - 1``; returns the shape of
+    ``x``.
 
-    A block is, with e the embedding of noise, class and augmentation,
+    A block is, with e the embedding of noise and class,
 
     .. math:: y = \frac{\text{skip}(h) + W_1\, \text{silu}(\text{norm}(W_0\, \text{silu}(\text{norm}(h)) + A e))}
         {\sqrt 2}, \qquad \text{then at some resolutions} \quad \frac{y + \text{attention}(\text{norm}(y))}{\sqrt 2}.
@@ -72,8 +72,6 @@ class UNet(nn.Module):
         Of the images.
     n_classes
         Number of classes to condition on; None for an unconditional model.
-    n_augmentations
-        Length of the vectors that tell how an image was augmented, 9 in the checkpoints; None for no such input.
     width
         Channels of the first level.
     multipliers
@@ -117,7 +115,6 @@ class UNet(nn.Module):
         architecture: Literal["ddpmpp", "ncsnpp"] = "ddpmpp",
         channels: int = 3,
         n_classes: int | None = None,
-        n_augmentations: int | None = None,
         width: int = 128,
         multipliers: tuple[int, ...] = (1, 2, 2, 2),
         n_blocks: int = 4,
@@ -146,10 +143,6 @@ class UNet(nn.Module):
         n_noise, n_embedding = (2 if traits.fourier else 1) * width, 4 * width
         self.map_noise = _NoiseEmbedding(n_noise, fourier=traits.fourier)
         self.map_label = None if n_classes is None else _linear(check_positive_int(n_classes, "n_classes"), n_noise)
-        self.map_augment: nn.Linear | None = None
-        if n_augmentations is not None:
-            self.map_augment = nn.Linear(check_positive_int(n_augmentations, "n_augmentations"), n_noise, bias=False)
-            nn.init.zeros_(self.map_augment.weight)
         self.map_layer0 = _linear(n_noise, n_embedding)
         self.map_layer1 = _linear(n_embedding, n_embedding)
 
@@ -193,11 +186,6 @@ class UNet(nn.Module):
         """Number of classes to condition on; None if unconditional."""
         return None if self.map_label is None else self.map_label.in_features
 
-    @property
-    def n_augmentations(self) -> int | None:
-        """Length of the augmentation vectors; None if there is no such input."""
-        return None if self.map_augment is None else self.map_augment.in_features
-
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], *, dropout: float = 0.05) -> UNet:
         """Return the network that a state dict belongs to, with its weights; names and shapes tell everything.
@@ -236,8 +224,7 @@ class UNet(nn.Module):
                 levels[0],
                 architecture="ncsnpp" if "map_noise.freqs" in state else "ddpmpp",
                 channels=channels,
-                n_classes=_n_inputs(state, "map_label.weight"),
-                n_augmentations=_n_inputs(state, "map_augment.weight"),
+                n_classes=state["map_label.weight"].shape[1] if "map_label.weight" in state else None,
                 width=width,
                 multipliers=tuple(widths[level] // width for level in levels),
                 n_blocks=1 + max(int(match[2]) for _, match in blocks if match),
@@ -275,13 +262,11 @@ class UNet(nn.Module):
         conditional.map_label = layer.to(device=weight.device, dtype=weight.dtype)
         return conditional
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None, augmentations: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         expected = (self.channels, self.resolution, self.resolution)
         if x.ndim != 4 or x.shape[1:] != expected:
             raise ValueError(f"x has shape {tuple(x.shape)}, expected (n, {', '.join(map(str, expected))})")
-        e = self._embed(x.dtype, c_noise, labels, augmentations)
+        e = self._embed(x.dtype, c_noise, labels)
 
         image = h = x
         skips: list[Tensor] = []
@@ -307,9 +292,7 @@ class UNet(nn.Module):
         output: Tensor = self.dec[f"{name}_aux_conv"](functional.silu(self.dec[f"{name}_aux_norm"](h)))
         return output
 
-    def _embed(
-        self, dtype: torch.dtype, c_noise: Tensor, labels: Tensor | None, augmentations: Tensor | None
-    ) -> Tensor:
+    def _embed(self, dtype: torch.dtype, c_noise: Tensor, labels: Tensor | None) -> Tensor:
         embedding: Tensor = self.map_noise(c_noise).to(dtype)
         if self.map_label is not None:
             n_classes = self.map_label.in_features
@@ -327,13 +310,6 @@ class UNet(nn.Module):
             embedding = embedding + self.map_label(math.sqrt(n_classes) * one_hot)
         elif labels is not None:
             raise ValueError("labels were given to an unconditional UNet; make it conditional with with_classes()")
-        if augmentations is not None:
-            if self.map_augment is None or augmentations.shape != (len(c_noise), self.n_augmentations):
-                raise ValueError(
-                    f"augmentations have shape {tuple(augmentations.shape)}, but the model takes "
-                    f"{self.n_augmentations} values per sample; leave them out, or build it with n_augmentations"
-                )
-            embedding = embedding + self.map_augment(augmentations.to(dtype))
         embedding = functional.silu(self.map_layer0(embedding))
         return functional.silu(self.map_layer1(embedding))
 
@@ -465,7 +441,3 @@ def _initialised(layer: _Layer, *, zero: bool = False) -> _Layer:
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
-
-
-def _n_inputs(state: Mapping[str, Tensor], name: str) -> int | None:
-    return state[name].shape[1] if name in state else None

@@ -94,6 +94,16 @@ def test_npy_is_memory_mapped(tmp_path: Path) -> None:
     assert read.groups.iloc[:, 0].tolist() == ["True", "False", "True", "True"]
 
 
+def test_values_are_left_for_their_users_to_check(tmp_path: Path) -> None:
+    """A metric reads every value anyway; reading all of a large file here, too, would take as long again."""
+    features = np.where(FEATURES > 4, np.nan, FEATURES).astype(np.float16)
+    np.save(tmp_path / "real.npy", features)
+    np.save(tmp_path / "groups.npy", np.array(AGE))
+    read = read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "groups.npy"))
+    assert read.features.dtype == np.float16
+    np.testing.assert_array_equal(read.features, features)
+
+
 LABEL_FILES = {
     "groups.txt": "f\nm\nf\n\n",
     "groups.csv": 'gender\nf\nm\nf\n""\n',
@@ -290,11 +300,11 @@ def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path)
     assert read_text_columns(path, ["text", "age"]).to_numpy().tolist() == [["a", None], ["b", "3"]]
     for content, message in (
         ('{"text": "a"}\n{"text": ["b"]}', "line 2 holds a list or an object under 'text'"),
-        ('{"text": "a"}\n\n', "line 2 is no JSON"),
-        ('"a"', "line 1 is no JSON object"),
-        ("{'text': 'a'}", "line 1 is no JSON"),
+        ('{"text": "a"}\n\n', "line 2 is not JSON"),
+        ('"a"', "line 1 is not a JSON object"),
+        ("{'text': 'a'}", "line 1 is not JSON"),
         ("", "has no lines"),
-        (b"\xff\xfe", "is no UTF-8 text"),
+        (b"\xff\xfe", "is not UTF-8 text"),
     ):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(ValueError, match=rf"real\.jsonl: {message}"):

@@ -94,7 +94,6 @@ def test_no_warning_and_no_nan_at_the_ends_of_float64(f: FGenerator) -> None:
     t = np.array([0.0, 5e-324, 1e-300, 1e300])
     assert not np.isnan(f.f(t)).any()
     assert not np.isnan(f.derivative(t[1:])).any()
-    assert not np.isnan(f.conjugate(np.array([-1e300, -700.0, 0.0, 700.0, 1e300]))).any()
 
 
 @LAW
@@ -113,16 +112,6 @@ def test_smooth_derivatives_are_limits_of_differences(f: FGenerator, t: float) -
     difference = (_at(f.f, t + h) - _at(f.f, t - h)) / (2 * h)
     noise = 1e-14 * (1.0 + abs(_at(f.f, t))) / h
     assert below - noise <= difference <= above + noise
-
-
-@LAW
-@given(f=divergence_generators(), t=ratios, u=st.floats(-20.0, 20.0))
-def test_fenchel_young(f: FGenerator, t: float, u: float) -> None:
-    value = _at(f.f, t)
-    assert u * t <= value + _at(f.conjugate, u) + 1e-12 * (1.0 + abs(value) + abs(u) * t)
-    slope = _at(f.derivative, t)
-    size = 1.0 + abs(value) + abs(slope) * t
-    assert slope * t == pytest.approx(value + _at(f.conjugate, slope), abs=1e-9 * size)
 
 
 @LAW
@@ -238,7 +227,7 @@ def test_units() -> None:
     with pytest.raises(ValueError, match="no meaning for 'tv'"):
         unit_scale(get_generator("tv"), 2)
     for base in (0, 1, -2, math.nan, math.inf, "2"):
-        with pytest.raises(ValueError, match="no base of logarithms"):
+        with pytest.raises(ValueError, match="not a base of logarithms"):
             unit_scale(get_generator("kl"), base)  # type: ignore[arg-type]
 
 
@@ -288,11 +277,3 @@ class TestUserGenerator:
         assert user_generator(slow, at_zero=1.0, slope_at_infinity=0.0).at_zero == 1.0
         with pytest.raises(ValueError, match="slope_at_infinity=nan"):
             user_generator(slow, at_zero=1.0, slope_at_infinity=math.nan)
-
-    def test_conjugate_is_given_or_an_error(self) -> None:
-        chi = user_generator(lambda t: (t - 1.0) ** 2, name="chi")
-        for generator in (chi, chi.partner()):
-            with pytest.raises(ValueError, match=r"conjugate of '.*chi' is not known"):
-                generator.conjugate(np.array([1.0]))
-        known = user_generator(lambda t: (t - 1.0) ** 2, conjugate=get_generator("pearson").conjugate)
-        assert _at(known.conjugate, 1.0) == 1.25

@@ -134,7 +134,7 @@ encoder(np.arange(10 * 3 * 2 * 2).reshape(10, 3, 2, 2).astype(np.uint8))
 
 
 def test_a_killed_run_keeps_its_batches(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(network), str(tmp_path)], cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(network), str(tmp_path)], cwd=ROOT, timeout=600)
     assert done.returncode == -9
     encoder = ImageEncoder(network, device="cpu", cache=tmp_path, batch_size=2)
     counted: list[int] = []
@@ -213,7 +213,7 @@ def test_the_progress_bar_counts_images(network: Path, capsys: pytest.CaptureFix
     ("images", "message"),
     [
         (LEVELS[0], r"images has shape \(3, 6, 8\), expected \(k, c, h, w\)"),
-        (LEVELS[:0], "images holds no image"),
+        (LEVELS[:0], "images is empty"),
         (LEVELS[:, :2], r"image 0 has shape \(2, 6, 8\)"),
         (LEVELS.transpose(0, 2, 3, 1), r"image 0 has shape \(6, 8, 3\).*reorder"),
         (LEVELS.astype(np.float32), r"image 0 has values from .* to 25\d, expected floats in \[0, 1\]"),
@@ -234,7 +234,7 @@ def test_rounding_beyond_the_range_is_none(network: Path) -> None:
 
 
 def test_what_is_no_network(network: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model=.*missing\.pt is no file"):
+    with pytest.raises(FileNotFoundError, match=r"model=.*missing\.pt is not a file"):
         ImageEncoder(tmp_path / "missing.pt")
     for name in ("a.pt", "a.pt2"):
         (tmp_path / name).write_bytes(b"no network")

@@ -156,7 +156,7 @@ encoder([f"text {chr(97 + i)}" for i in range(10)])
 
 
 def test_a_killed_run_keeps_its_batches(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(model), str(tmp_path)], cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(model), str(tmp_path)], cwd=ROOT, timeout=600)
     assert done.returncode == -9
     encoder = TextEncoder(model, device="cpu", cache=tmp_path, batch_size=2)
     encoded: list[str] = []
@@ -256,11 +256,11 @@ def test_the_progress_bar_counts_texts(encoder: Callable[..., TextEncoder], caps
     ("texts", "error", "message"),
     [
         ("a text", TypeError, "texts is str, expected a sequence"),
-        ([], ValueError, "texts holds no text"),
-        (["a", ""], ValueError, "text 1 is empty"),
-        (["a", "b", " \n"], ValueError, "text 2 is empty"),
-        (["a", None], TypeError, "text 1 is NoneType"),
-        (["a\ud800"], ValueError, "text 0 is no valid Unicode"),
+        ([], ValueError, "texts is empty"),
+        (["a", ""], ValueError, r"texts\[1\] is empty"),
+        (["a", "b", " \n"], ValueError, r"texts\[2\] is empty"),
+        (["a", None], TypeError, r"texts\[1\] is NoneType"),
+        (["a\ud800"], ValueError, r"texts\[0\] is not valid Unicode"),
     ],
 )
 def test_bad_texts(
@@ -273,14 +273,14 @@ def test_bad_texts(
 def test_what_is_no_model(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
-    with pytest.raises(FileNotFoundError, match=r"model=.*missing is no folder; pass the folder of a sentence-trans"):
+    with pytest.raises(FileNotFoundError, match=r"model=.*missing is not a folder; pass the folder of a sentence-tr"):
         TextEncoder(tmp_path / "missing")
-    with pytest.raises(FileNotFoundError, match=r"model=\./missing is no folder"):
+    with pytest.raises(FileNotFoundError, match=r"model=\./missing is not a folder"):
         TextEncoder("./missing")
     with pytest.raises(ValueError, match=r"model=.* is a folder without a model \("):
         TextEncoder(str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"model=nobody/nothing is neither a folder nor fetched from the hub \("):
+    with pytest.raises(ValueError, match=r"model=nobody/nothing is not a folder and was not fetched from the hub \("):
         TextEncoder("nobody/nothing")
     with pytest.raises(ValueError, match="batch_size=0"):
         TextEncoder(model, batch_size=0)
@@ -308,5 +308,5 @@ def test_a_missing_package_is_named_with_its_extra(package: str, message: str, m
 def test_importing_a_package_loads_no_framework(package: str) -> None:
     heavy = "{'PIL', 'pandas', 'sklearn', 'torch', 'transformers'}"
     code = f"import sys, {package}; print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.stdout.strip() == "[]", done.stderr

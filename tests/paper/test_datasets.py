@@ -112,15 +112,6 @@ def test_emoji_of_one_gender_each(package: Path, flatten: Path, tmp_path: Path, 
     np.testing.assert_array_equal(data.encode(data.images), data.images.reshape(16, -1))
 
 
-def test_skin_tones_leave_out_yellow_persons(package: Path, flatten: Path) -> None:
-    data = load_image_data("emoji", package, labels="skin tone", encoder=flatten)
-    assert data.group_names == ("light", "medium-light", "medium", "medium-dark", "dark")
-    levels = np.rint(255 * data.images[:, 0, 0, -1]).astype(int)
-    tone = {name: i for i, code in enumerate(TONES) for name in pictures(EMOJI) if name.endswith(f"{code.lower()}.png")}
-    assert data.groups.tolist() == [tone[pictures(EMOJI)[level]] for level in levels]
-    assert np.bincount(data.groups).tolist() == [2] * 5
-
-
 def test_near_duplicates_share_a_cluster(package: Path, flatten: Path, tmp_path: Path) -> None:
     """Of one role, in all skin tones, both genders, and mirrored."""
     data = load_image_data("emoji", package, encoder=flatten)
@@ -133,7 +124,7 @@ def test_near_duplicates_share_a_cluster(package: Path, flatten: Path, tmp_path:
     path = tmp_path / "emoji.json"
     runner = "1F3C3-200D-2642-FE0F"
     path.write_text(json.dumps([entry(runner, "man-running"), entry(f"{runner}-200D-27A1-FE0F", "facing_right")]))
-    assert set(_persons(path, "gender").values()) == {("man", "1F3C3")}
+    assert set(_persons(path).values()) == {("man", "1F3C3")}
     assert load_image_data("digits").clusters is None
 
 
@@ -166,10 +157,35 @@ def test_folder_of_images(ffhq: Path, flatten: Path) -> None:
     np.testing.assert_allclose(data.images[:, 0, 0, 0] * 255, [30 * i for i in order], rtol=0, atol=1e-4)
     assert data.groups.tolist() == [i // 4 for i in order]
     assert data.group_names == ("group 0", "group 1")
-    given = load_image_data("ffhq", ffhq, groups=[1, -1, 0, 0, 0, 1, -1], size=2, encoder=flatten)
-    assert given.groups.tolist() == [1, 0, 0, 0, 1]
-    np.testing.assert_allclose(given.images[:, 2, 1, 1] * 255, [0, 120, 180, 30, 90], rtol=0, atol=1e-4)
-    assert "2 images without one" in given.facts["groups"]
+    small = load_image_data("ffhq", ffhq, size=2, encoder=flatten)
+    np.testing.assert_allclose(small.images[:, 2, 1, 1] * 255, [30 * i for i in order], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 0, 0, 2, 2, 2, 2], r"has \[3, 0, 4\] images of groups 0, 1"),
+        ([0] * 7, r"has \[7\] images of groups 0, 1, ..., expected two"),
+        (None, r"has \[\] images of groups 0, 1, ..., expected two"),
+        ([0, 1], r"no label for 5 of 7 images"),
+        ([0, 1, 0.5, 0, 1, 0, 1], "has the label 0.5, expected integers from 0"),
+        ([0, 1, -1, 0, 1, 0, 1], "has the label -1"),
+        ([0, 1, True, 0, 1, 0, 1], "has the label True"),
+        ([0, 1, 2**70, 0, 1, 0, 1], "has the label 1180591620717411303424"),
+    ],
+)
+def test_refuses_labels(labels: Any, message: str, ffhq: Path, flatten: Path) -> None:
+    names = [f"0000{i % 2}/img{i}.png" for i in range(7)]
+    pairs = None if labels is None else [list(pair) for pair in zip(names, labels, strict=False)]
+    (ffhq / "dataset.json").write_text(json.dumps({"labels": pairs}))
+    with pytest.raises(ValueError, match=message):
+        load_image_data("ffhq", ffhq, encoder=flatten)
+
+
+def test_refuses_images_of_unlike_size(ffhq: Path, flatten: Path) -> None:
+    PIL.Image.new("RGB", (8, 9)).save(ffhq / "00001" / "img3.png")
+    with pytest.raises(ValueError, match=r"img3\.png has shape \(3, 9, 8\), but .*img0\.png \(3, 8, 8\)"):
+        load_image_data("ffhq", ffhq, encoder=flatten)
 
 
 @pytest.mark.parametrize("name", ["digits", "emoji", "ffhq"])
@@ -189,13 +205,9 @@ def test_edm_gets_what_it_is_set_up_for(name: str, package: Path, ffhq: Path, fl
     [
         ({"name": "faces"}, "name='faces' is unknown; expected one of digits, emoji, ffhq"),
         ({"name": "digits", "path": "x", "size": 4}, "path, size cannot be given for digits"),
-        ({"name": "emoji", "groups": [0]}, "groups cannot be given for emoji"),
-        ({"name": "ffhq", "labels": "gender"}, "labels cannot be given for ffhq"),
         ({"name": "emoji"}, "path is None, but emoji is not part of any package"),
-        ({"name": "emoji", "path": "PACKAGE", "labels": "age"}, "labels='age' is unknown"),
         ({"name": "emoji", "path": "PACKAGE", "size": 48}, "size=48 does not divide images of 64 x 64"),
-        ({"name": "ffhq", "path": "FFHQ", "groups": [0, 0, 0, 2, 2, 2, 2]}, r"has \[3, 0, 4\] images of groups"),
-        ({"name": "ffhq", "path": "FFHQ", "groups": [0] * 7}, r"has \[7\] images of groups 0, 1, ..., expected two"),
+        ({"name": "ffhq", "path": "FFHQ", "size": 3}, "size=3 does not divide images of 8 x 8"),
     ],
 )
 def test_refuses(arguments: dict[str, Any], message: str, package: Path, ffhq: Path, flatten: Path) -> None:

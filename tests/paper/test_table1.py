@@ -20,10 +20,11 @@ from scipy import stats
 import egtmetrics
 from egtmetrics.cli import main
 from egtmetrics.paper import table1
+from egtmetrics.paper._stages import strategy
 from egtmetrics.paper.datasets import ImageData, load_image_data
-from egtmetrics.paper.table1 import METHODS, Table1, Table1Settings, paper_settings, reproduce_table1
+from egtmetrics.paper.table1 import METHODS, PAPER, Table1, Table1Settings, reproduce_table1
 from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, plot_losses, plot_samples
-from egtmetrics.training import Denoiser, EDMPreconditioning, ResidualMLP
+from egtmetrics.training import Denoiser, EDMPreconditioning, MeanLoss, MinMaxLoss, ResidualMLP, ReweightedLoss
 from egtmetrics.training.resumable import fingerprint
 from tests._killing import kill_when
 
@@ -258,16 +259,12 @@ def test_command_refuses_in_one_line(finished: tuple[Path, Table1], capsys: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("digits --scale paper", "--scale paper has settings for FFHQ alone, got --data digits; pass --data ffhq PATH"),
-        ("emoji PATH --scale paper", "--scale paper has settings for FFHQ alone, got --data emoji"),
-        ("ffhq PATH", "--data ffhq has the paper's settings alone; pass --scale paper, without --quick"),
-        ("ffhq PATH --scale paper --quick", "--data ffhq has the paper's settings alone"),
-        ("digits --steps 5", "--steps belongs to --scale paper; leave it out, or pass --data ffhq PATH --scale paper"),
-        ("digits --config ffhq64-ve", "--config belongs to --scale paper"),
-        ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --scale paper"),
+        ("ffhq PATH --quick", "--data ffhq has the paper's settings alone; leave out --quick"),
+        ("digits --steps 5", "--steps belongs to --data ffhq, got --data digits; leave it out"),
+        ("digits --config ffhq64-ve", "--config belongs to --data ffhq"),
+        ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --data ffhq, got --data emoji"),
         ("digits --encoder FILE", "encoder cannot be given for digits"),
-        ("ffhq PATH --scale paper --config ffhq64-xx", "ffhq64-xx: No such file or directory"),
-        ("ffhq PATH --scale paper --steps 0", "pretrain_steps=0"),
+        ("ffhq PATH --steps 0", "pretrain_steps=0"),
     ],
 )
 def test_command_refuses_options(
@@ -290,14 +287,16 @@ def test_command_without_torch_names_the_extra(
     assert main([*COMMAND, "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("egtmetrics: error: ")
-    assert "pip install egtmetrics[training]" in line
+    assert "pip install 'egtmetrics[training]'" in line
     assert not (tmp_path / "out").exists()
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["reproduce", "table1", "--help"])
-    assert "egtmetrics reproduce table1 --data digits --quick --out table1-quick" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "egtmetrics reproduce table1 --data digits --quick --out table1-quick" in text
+    assert f"--config {{{','.join(PAPER)}}}" in text
 
 
 def made_up(gap: float, noise: float, n_seeds: int = 5) -> Table1:
@@ -442,9 +441,11 @@ def test_projected_dim(n: int, dim: int) -> None:
     assert Table1Settings(n_real=n).projected_dim == dim
 
 
-@pytest.mark.parametrize(("name", "architecture"), [("ffhq64-vp", "ddpmpp"), ("ffhq64-ve", "ncsnpp")])
-def test_the_papers_settings(name: str, architecture: str) -> None:
-    settings = paper_settings(name)
+@pytest.mark.parametrize(
+    ("name", "architecture", "millions"), [("ffhq64-vp", "ddpmpp", 61.8), ("ffhq64-ve", "ncsnpp", 62.8)]
+)
+def test_the_papers_settings(name: str, architecture: str, millions: float) -> None:
+    settings = PAPER[name]
     assert settings.network["architecture"] == architecture
     assert (settings.network["resolution"], settings.network["multipliers"]) == (64, (1, 2, 2, 2))
     expected = {
@@ -453,8 +454,20 @@ def test_the_papers_settings(name: str, architecture: str) -> None:
         "oracle_components": None, "n_bootstrap": 1000, "sampler_steps": 40, "sample_batch": 256,
     }  # fmt: skip
     assert {**dataclasses.asdict(settings), "network": None} == {**expected, "network": None}
-    shorter = paper_settings(name, n_steps=7)
-    assert shorter == dataclasses.replace(settings, pretrain_steps=7, finetune_steps=7)
+    with torch.device("meta"):
+        network = table1._network(settings.network, (3, 64, 64))
+    assert round(sum(weight.numel() for weight in network.parameters()) / 1e6, 1) == millions
+
+
+@pytest.mark.parametrize(
+    ("method", "loss"),
+    [("Pretrain", MeanLoss), ("Conditional", MeanLoss), ("Reweighted", ReweightedLoss), ("Min-Max", MinMaxLoss)],
+)
+def test_each_method_has_its_loss(method: str, loss: type) -> None:
+    built = strategy(method, np.array([3, 1]), decay=0.5, n_bins=2)
+    assert (type(built), built.n_groups, built.decay, built.n_bins) == (loss, 2, 0.5, 2)
+    if isinstance(built, ReweightedLoss):  # equal groups from 3 : 1
+        torch.testing.assert_close(built.sample_weights[:, 0], torch.tensor([2 / 3, 2.0], dtype=torch.float64))
 
 
 def test_settings_file_is_plain(finished: tuple[Path, Table1]) -> None:

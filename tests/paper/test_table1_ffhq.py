@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -20,6 +21,7 @@ from torch import nn
 
 from egtmetrics.cli import main
 from egtmetrics.paper.checkpoints import load_checkpoint
+from egtmetrics.paper.table1 import PAPER
 from egtmetrics.paper.unet import UNet
 from egtmetrics.training import EDMPreconditioning, VPPreconditioning
 from egtmetrics.training.resumable import fingerprint
@@ -28,28 +30,16 @@ from tests._killing import kill_when
 COUNTS = (72, 48)
 
 NETWORK: dict[str, Any] = {"resolution": 16, "width": 8, "multipliers": (1, 1), "n_blocks": 1, "attention": ()}
-TINY = """
-[network]
-resolution = 16
-width = 8
-multipliers = [1, 1]
-n_blocks = 1
-attention = []
-dropout = 0.1
-[training]
-batch_size = 32
-learning_rate = 1e-3
-half_life = 100
-[strategy]
-decay = 0.9
-n_bins = 2
-target = "ego"
-[evaluation]
-n_seeds = 1
-n_real = 24
-n_bootstrap = 5
-sampler_steps = 2
-"""
+TINY = dataclasses.replace(
+    PAPER["ffhq64-vp"], network={**NETWORK, "dropout": 0.1}, batch_size=32, learning_rate=1e-3, half_life=100.0,
+    n_bins=2, n_real=24, n_bootstrap=5, sampler_steps=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command with the paper's settings for images of 64 x 64, in small."""
+    monkeypatch.setitem(PAPER, "ffhq64-vp", TINY)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +59,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with zipfile.ZipFile(folder / "ffhq-16x16.zip", "w") as archive:
         for file in images.rglob("*.*"):
             archive.write(file, file.relative_to(images).as_posix())
-    (folder / "tiny.toml").write_text(TINY)
     means = nn.Sequential(nn.AvgPool2d(8), nn.Flatten())
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*deprecated", DeprecationWarning)
@@ -81,7 +70,8 @@ def save_checkpoint(path: Path, **options: Any) -> Path:
     """As ``convert_checkpoint`` writes it, with augmentations as the public ones have; it has learnt nothing."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = UNet(**{**NETWORK, "n_augmentations": 9, **options})
+        network = UNet(**{**NETWORK, **options})
+        network.map_augment = nn.Linear(9, network.map_layer0.in_features, bias=False)
         nn.init.normal_(network.map_layer0.weight)
     state = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
     path.write_bytes(safetensors.torch.save(state, {"class": "VPPrecond"}))
@@ -89,8 +79,8 @@ def save_checkpoint(path: Path, **options: Any) -> Path:
 
 
 def command(files: Path, data: str, *rest: object) -> list[str]:
-    options = [*("--config", files / "tiny.toml"), *("--steps", 2), *("--encoder", files / "means.pt"), "--quiet"]
-    words = ["reproduce", "table1", "--data", "ffhq", files / data, "--scale", "paper", "--device", "cpu"]
+    options = [*("--steps", 2), *("--encoder", files / "means.pt"), "--quiet"]
+    words = ["reproduce", "table1", "--data", "ffhq", files / data, "--device", "cpu"]
     return [str(word) for word in (*words, *options, *rest)]
 
 
@@ -98,7 +88,7 @@ def test_from_a_checkpoint_killed_and_resumed(files: Path, tmp_path: Path, capsy
     checkpoint = save_checkpoint(tmp_path / "base.safetensors")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     words = command(files, "ffhq-16x16", "--checkpoint", checkpoint, "--out")
-    kill_when((killed / "seed0" / "Conditional.pt").exists, [sys.executable, "-m", "egtmetrics", *words, killed])
+    kill_when((killed / "seed0" / "Conditional.pt").exists, [sys.executable, __file__, *words, killed])
     assert not (killed / "runs.csv").exists()
     before = torch.random.get_rng_state()
     texts = []
@@ -168,3 +158,8 @@ def test_refuses_a_checkpoint_of_another_architecture(
     assert line.startswith(f"egtmetrics: error: checkpoint {checkpoint} has another architecture than the settings: ")
     assert re.search(message, line)
     assert not out.exists()
+
+
+if __name__ == "__main__":
+    PAPER["ffhq64-vp"] = TINY
+    sys.exit(main(sys.argv[1:]))

@@ -30,7 +30,7 @@ from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
 from egtmetrics.paper.causal_lm import load_adapter, load_causal_lm
-from egtmetrics.paper.table2 import METHODS, REAL, Table2, Table2Settings, read_table2_settings, reproduce_table2
+from egtmetrics.paper.table2 import METHODS, PAPER, REAL, Table2, Table2Settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
 from egtmetrics.training.language import losses_of_texts
 from tests._killing import kill_when
@@ -282,7 +282,7 @@ def test_command_refuses_in_one_line(
 
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"])
 def test_configurations_have_what_the_paper_says(name: str) -> None:
-    settings = read_table2_settings(name)
+    settings = PAPER[name]
     given = (settings.rank, settings.n_epochs, settings.n_steps, settings.batch_size, settings.learning_rate)
     assert given == (8, 6, None, 64, 1e-4)
     assert settings.encoder == "Qwen/Qwen3-Embedding-4B"
@@ -295,32 +295,18 @@ def test_configurations_have_what_the_paper_says(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("options", "message"),
     [
-        ("[lora]\nrang = 8", r"unknown keys \['lora.rang'\]"),
-        ("rank = 8", r"unknown keys \['rank.'\]"),
-        ("[training]\nrank = 8", r"unknown keys \['training.rank'\]"),
-        ("[lora\n", "is no TOML file"),
-        ("[lora]\nrank = 0", "rank=0"),
-        ("[training]\nn_steps = 1.5", "n_steps=1.5"),
-        ('[model]\ndtype = "float23"', "dtype='float23' is none of torch"),
-        ("[evaluation]\nheld_out = 1.0", "held_out=1.0"),
-        ("[evaluation]\nminority = 0.0", "minority=0.0"),
+        ({"n_seeds": 0}, "n_seeds=0"),
+        ({"n_steps": 1.5}, "n_steps=1.5"),
+        ({"dtype": "float23"}, "dtype='float23' is none of torch"),
+        ({"held_out": 1.0}, "held_out=1.0"),
+        ({"minority": 0.0}, "minority=0.0"),
     ],
 )
-def test_bad_configurations_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    file = tmp_path / "a.toml"
-    file.write_text(text)
+def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        read_table2_settings(file)
-
-
-def test_a_configuration_file_changes_what_it_names(tmp_path: Path) -> None:
-    file = tmp_path / "a.toml"
-    file.write_text('[lora]\ntargets = ["q_proj", "k_proj"]\n[sampling]\ntop_p = 0.5\n')
-    assert read_table2_settings(file) == Table2Settings(targets=("q_proj", "k_proj"), top_p=0.5)
-    with pytest.raises(FileNotFoundError):
-        read_table2_settings("llama-4")
+        Table2Settings(**options)
 
 
 def test_dimensions_follow_the_number_of_texts() -> None:

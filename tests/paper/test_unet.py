@@ -50,10 +50,9 @@ DECODER = """
 
 
 def published(architecture: Architecture) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the checkpoints' parameters and buffers."""
+    """Names and shapes of the checkpoints' parameters and buffers, but for the input of augmentations."""
     n_noise, taps = (128, 2) if architecture == "ddpmpp" else (256, 4)
     shapes: dict[str, tuple[int, ...]] = {
-        "map_augment.weight": (n_noise, 9),
         "map_layer0.weight": (512, n_noise),
         "map_layer0.bias": (512,),
         "map_layer1.weight": (512, 512),
@@ -99,7 +98,7 @@ def published(architecture: Architecture) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(("architecture", "millions"), [("ddpmpp", 61.8), ("ncsnpp", 62.8)])
 def test_names_shapes_and_number_of_parameters_of_the_checkpoints(architecture: Architecture, millions: float) -> None:
     with torch.device("meta"):
-        network = UNet(64, architecture=architecture, n_augmentations=9)
+        network = UNet(64, architecture=architecture)
     assert {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()} == published(architecture)
     assert round(sum(weight.numel() for weight in network.parameters()) / 1e6, 1) == millions
 
@@ -240,7 +239,7 @@ def test_block_against_sums() -> None:
 def test_network_against_its_parts_in_order(architecture: Architecture) -> None:
     network = small(architecture, multipliers=(1, 2, 2), attention=(4,)).double()
     x, c_noise = torch.randn(2, 3, 8, 8, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
-    e = network._embed(torch.float64, c_noise, None, None).detach()
+    e = network._embed(torch.float64, c_noise, None).detach()
     p = ByHand(network.state_dict(), (1, 1) if architecture == "ddpmpp" else (1, 3, 3, 1))
 
     def down(name: str, h: Tensor, image: Tensor) -> Tensor:
@@ -288,20 +287,14 @@ def test_noise_embedding() -> None:
     assert 12.0 < float(freqs.std()) < 20.0
 
 
-def test_classes_are_scaled_one_hot_vectors_and_augmentations_linear() -> None:
-    network = small(n_classes=3, n_augmentations=2, seed=1)
+def test_classes_are_scaled_one_hot_vectors() -> None:
+    network = small(n_classes=3, seed=1)
     assert network.map_label is not None
-    assert network.map_augment is not None
-    c_noise, labels, augmentations = torch.randn(2), torch.tensor([2, 0]), torch.randn(2, 2)
+    c_noise, labels = torch.randn(2), torch.tensor([2, 0])
     e = network.map_noise(c_noise) + math.sqrt(3.0) * network.map_label.weight.T[labels] + network.map_label.bias
-    e = e + augmentations @ network.map_augment.weight.T
     for layer in (network.map_layer0, network.map_layer1):
         e = nn.functional.silu(layer(e))
-    torch.testing.assert_close(network._embed(torch.float32, c_noise, labels, augmentations), e)
-    x = torch.randn(2, 3, 8, 8)
-    plain = network(x, c_noise, labels)
-    assert not torch.allclose(plain, network(x, c_noise, labels, augmentations))
-    torch.testing.assert_close(plain, network(x, c_noise, labels, torch.zeros(2, 2)))
+    torch.testing.assert_close(network._embed(torch.float32, c_noise, labels), e)
 
 
 @every_architecture
@@ -312,8 +305,8 @@ def test_untrained_network_is_zero_and_depends_on_nothing(architecture: Architec
 
 @every_architecture
 def test_every_parameter_has_a_gradient(architecture: Architecture) -> None:
-    network = small(architecture, n_classes=2, n_augmentations=4, multipliers=(1, 2, 2))
-    output = network(torch.randn(2, 3, 8, 8), torch.randn(2), torch.tensor([0, 1]), torch.randn(2, 4))
+    network = small(architecture, n_classes=2, multipliers=(1, 2, 2))
+    output = network(torch.randn(2, 3, 8, 8), torch.randn(2), torch.tensor([0, 1]))
     output.square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
@@ -364,7 +357,7 @@ def test_architecture_is_read_from_names_and_shapes(
     n_blocks: int,
     optional: int | None,
 ) -> None:
-    options = {"n_classes": optional, "n_augmentations": optional, "channels": optional or 1}
+    options = {"n_classes": optional, "channels": optional or 1}
     network = small(architecture, multipliers=multipliers, attention=attention, n_blocks=n_blocks, **options)
     read = UNet.from_state_dict(network.state_dict(), dropout=0.0)
     x, c_noise = torch.randn(2, optional or 1, 8, 8), torch.randn(2)
@@ -411,8 +404,6 @@ def test_bad_calls() -> None:
     for wrong in ([0, 2], [-1, 0], [0]):
         with pytest.raises(ValueError, match="integers from 0 to 1"):
             conditional(x, c_noise, torch.tensor(wrong))
-    with pytest.raises(ValueError, match=r"augmentations have shape \(2, 9\), but the model takes None"):
-        plain(x, c_noise, None, torch.zeros(2, 9))
     with pytest.raises(ValueError, match="conditioned on 2 classes already"):
         conditional.with_classes(2)
 

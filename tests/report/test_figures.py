@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
@@ -37,25 +38,25 @@ def paper_models(table: int) -> dict[str, pd.DataFrame]:
     return models
 
 
-def drawn_points(figure: Figure) -> NDArray[np.float64]:
-    return np.concatenate([np.asarray(dots.get_offsets()) for dots in figure.axes[0].collections])
+def drawn_points(ax: Axes) -> NDArray[np.float64]:
+    return np.concatenate([np.asarray(dots.get_offsets()) for dots in ax.collections])
 
 
 def test_every_group_of_every_model_is_a_point_in_percent() -> None:
     models = paper_models(8)
-    figure = plot_precision_recall(models)
+    ax = plot_precision_recall(models)
     expected = np.concatenate([100 * table.to_numpy() for table in models.values()])
-    points = drawn_points(figure)
+    points = drawn_points(ax)
     np.testing.assert_allclose(points[np.lexsort(points.T)], expected[np.lexsort(expected.T)])
-    low, high = np.array([figure.axes[0].get_xlim(), figure.axes[0].get_ylim()]).T
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     assert ((points > low) & (points < high)).all()
-    assert figure.axes[0].get_xlabel() == "precision (%)"
-    assert figure.axes[0].get_ylabel() == "recall (%)"
+    assert ax.get_xlabel() == "precision (%)"
+    assert ax.get_ylabel() == "recall (%)"
 
 
 def test_a_dashed_line_joins_the_groups_of_a_model() -> None:
     models = paper_models(7)
-    lines = plot_precision_recall(models).axes[0].get_lines()
+    lines = plot_precision_recall(models).get_lines()
     assert len(lines) == len(models)
     for line, table in zip(lines, models.values(), strict=True):
         assert line.get_linestyle() == "--"
@@ -65,13 +66,14 @@ def test_a_dashed_line_joins_the_groups_of_a_model() -> None:
 def test_groups_differ_in_colour_and_in_marker() -> None:
     n = 20
     by_group = pd.DataFrame({"precision": np.linspace(0, 1, n), "recall": np.linspace(1, 0, n)}, index=range(n))
-    dots = plot_precision_recall({"model": by_group}).axes[0].collections
+    dots = plot_precision_recall({"model": by_group}).collections
     looks = {(tuple(dot.get_facecolor()[0]), dot.get_paths()[0].vertices.tobytes()) for dot in dots}
     assert len(looks) == n
 
 
 def test_the_legend_names_the_groups_and_the_feature() -> None:
-    (legend,) = plot_precision_recall(paper_models(8)).legends
+    legend = plot_precision_recall(paper_models(8)).get_legend()
+    assert legend is not None
     assert [text.get_text() for text in legend.get_texts()] == ["male", "female"]
     assert legend.get_title().get_text() == "gender"
 
@@ -84,12 +86,12 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     scores = {"precision": [0.1, 0.3, 0.5, 0.7, 0.9], "recall": [0.5] * 5}
     by_group = pd.DataFrame(scores, index=pd.Index(ODD, name="_$s$"))
     models = {name: by_group * scale for name, scale in zip(ODD, [1, 0.8, 0.6, 0.4, 0.2], strict=True)}
-    figure = plot_precision_recall(models, title="$t$")
-    save_figure(figure, tmp_path / "figure.svg")
+    ax = plot_precision_recall(models, title="$t$")
+    save_figure(ax, tmp_path / "figure.svg")
     drawn = re.findall(r"<!-- (.*?) -->", (tmp_path / "figure.svg").read_text())  # beside every text as it was drawn
     assert {"_$s$", "$t$", *ODD} <= set(drawn)
-    assert [text.get_text() for text in figure.axes[0].texts] == ODD  # outlined, and so without a comment
-    named = [text for text in figure.findobj(Text) if text.get_text() in {"_$s$", "$t$", *ODD}]
+    assert [text.get_text() for text in ax.texts] == ODD  # outlined, and so without a comment
+    named = [text for text in ax.findobj(Text) if text.get_text() in {"_$s$", "$t$", *ODD}]
     assert len(named) == 2 * len(ODD) + 2
     assert not any(text.get_parse_math() for text in named)
 
@@ -109,15 +111,16 @@ def test_the_page_draws_them_so_too() -> None:
 
 def test_hollow_points_are_those_that_were_given_and_the_legend_says_why() -> None:
     models = {"first": TWO, "other": TWO / 2}
-    figure = plot_precision_recall(models, hollow=[("other", "m")])
-    for dots, hollow in zip(figure.axes[0].collections, ([False, False], [False, True]), strict=True):
+    ax = plot_precision_recall(models, hollow=[("other", "m")])
+    for dots, hollow in zip(ax.collections, ([False, False], [False, True]), strict=True):
         faces, edges = dots.get_facecolor(), dots.get_edgecolor()
         assert [tuple(face[:3]) == (1.0, 1.0, 1.0) for face in faces] == hollow
         assert [tuple(edge[:3]) != (1.0, 1.0, 1.0) for edge in edges] == hollow
-    groups, meaning = figure.legends
+    groups, meaning = (artist for artist in ax.get_children() if isinstance(artist, Legend))
     assert [text.get_text() for text in groups.get_texts()] == ["f", "m"]
     assert [text.get_text() for text in meaning.get_texts()] == ["hollow: may differ from first by chance only"]
-    assert len(plot_precision_recall(models, hollow=[("other", "x")]).legends) == 1
+    plain = plot_precision_recall(models, hollow=[("other", "x")])
+    assert sum(isinstance(artist, Legend) for artist in plain.get_children()) == 1
 
 
 TWO = pd.DataFrame({"precision": [0.5, 0.9], "recall": [0.6, 0.4]}, index=["f", "m"])
@@ -127,16 +130,15 @@ TWO = pd.DataFrame({"precision": [0.5, 0.9], "recall": [0.6, 0.4]}, index=["f", 
 def test_names_cover_neither_points_nor_each_other(models: int) -> None:
     # The eight pretrained and conditional models of Table 8 lie close together; a worse case is no figure anyway.
     chosen = {name: table for name, table in paper_models(8).items() if "pretrained" in name or "conditional" in name}
-    figure = plot_precision_recall(dict(list(chosen.items())[:models]))
-    FigureCanvasAgg(figure).draw()
-    axes = figure.axes[0]
-    boxes = [text.get_window_extent() for text in axes.texts]
-    assert [text.get_text() for text in axes.texts] == list(chosen)[:models]
+    ax = plot_precision_recall(dict(list(chosen.items())[:models]))
+    FigureCanvasAgg(ax.get_figure(root=True)).draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert [text.get_text() for text in ax.texts] == list(chosen)[:models]
     for i, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:i])
-        assert not any(box.contains(x, y) for x, y in axes.transData.transform(drawn_points(figure)))
-        assert axes.get_window_extent().x0 <= box.x0
-        assert box.x1 <= axes.get_window_extent().x1
+        assert not any(box.contains(x, y) for x, y in ax.transData.transform(drawn_points(ax)))
+        assert ax.get_window_extent().x0 <= box.x0
+        assert box.x1 <= ax.get_window_extent().x1
 
 
 def test_one_frame_needs_no_name_and_many_metrics_are_told_apart() -> None:
@@ -159,10 +161,10 @@ def test_one_frame_needs_no_name_and_many_metrics_are_told_apart() -> None:
         ("ipr", ["ipr_precision", "ipr_recall"]),
         ("prdc", ["prdc_precision", "prdc_recall"]),
     ):
-        figure = plot_precision_recall(frame, metric=metric)
-        np.testing.assert_allclose(drawn_points(figure), 100 * frame.by_group[columns].to_numpy())
-        assert not figure.axes[0].texts
-    with pytest.raises(ValueError, match="expected half_precision and half_recall"):
+        ax = plot_precision_recall(frame, metric=metric)
+        np.testing.assert_allclose(drawn_points(ax), 100 * frame.by_group[columns].to_numpy())
+        assert not ax.texts
+    with pytest.raises(ValueError, match="expected a precision and a recall of metric 'half'"):
         plot_precision_recall(frame, metric="half")
 
 
