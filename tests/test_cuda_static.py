@@ -1,7 +1,7 @@
-"""What the CUDA compiler says of the kernels: no spills, no more registers than the committed table names.
+"""What the CUDA compiler reports for the kernels: no spills, and no more registers than in the committed table.
 
-The sources are compiled here for three of the seven architectures of a wheel, the oldest, one in the middle and the
-newest; the command that writes the table compiles for all.
+The tests compile for three of the seven architectures of a wheel: the oldest, one in the middle and the newest. The
+command that writes the table compiles for all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def committed() -> tuple[str, dict[tuple[str, str, int], Kernel]]:
 
 
 def worse(compiled: list[Kernel], table: dict[tuple[str, str, int], Kernel], *, same_compiler: bool) -> list[str]:
-    """Everything a table does not allow, in words."""
+    """Return a sentence for everything that the table does not allow."""
     found = []
     for kernel in compiled:
         where = f"{kernel.name} of {kernel.file} on sm_{kernel.architecture}"
@@ -35,18 +35,18 @@ def worse(compiled: list[Kernel], table: dict[tuple[str, str, int], Kernel], *, 
             found.append(f"{where} spills {kernel.spill_stores} bytes out and {kernel.spill_loads} bytes in")
         allowed = table.get(kernel.key)
         if allowed is None:
-            found.append(f"{where} is not in the table; write it again with `{COMMAND}`")
+            found.append(f"{where} is not in the table; renew the table with `{COMMAND}`")
             continue
         if same_compiler and kernel.registers > allowed.registers:
-            found.append(f"{where} takes {kernel.registers} registers; the table has {allowed.registers}")
+            found.append(f"{where} uses {kernel.registers} registers; the table has {allowed.registers}")
         if same_compiler and kernel.stack > allowed.stack:
-            found.append(f"{where} takes {kernel.stack} bytes of stack; the table has {allowed.stack}")
+            found.append(f"{where} uses {kernel.stack} bytes of stack; the table has {allowed.stack}")
     return found
 
 
 @needs_nvcc
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_kernels_do_not_spill_and_keep_to_the_committed_table(source: Path) -> None:
+def test_kernels_do_not_spill_or_exceed_the_committed_table(source: Path) -> None:
     assert NVCC
     compiler, table = committed()
     processes = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
@@ -56,9 +56,9 @@ def test_kernels_do_not_spill_and_keep_to_the_committed_table(source: Path) -> N
     assert not found, "\n".join(found)
     listed = {key for key in table if key[0] == source.name and key[2] in TESTED}
     gone = listed - {kernel.key for kernel in compiled}
-    assert not gone, f"{gone} are in the table and no longer in the source; write it again with `{COMMAND}`"
+    assert not gone, f"{gone} are in the table but no longer in the source; renew the table with `{COMMAND}`"
     if not same_compiler:
-        pytest.skip(f"registers are compared under nvcc {compiler} only, which wrote the table; spills were checked")
+        pytest.skip(f"registers are compared only under nvcc {compiler}, which wrote the table; spills were checked")
 
 
 def test_table_holds_every_architecture_and_no_spill() -> None:
@@ -70,7 +70,7 @@ def test_table_holds_every_architecture_and_no_spill() -> None:
     assert not found, "\n".join(found)
 
 
-def test_architectures_are_those_of_the_build() -> None:
+def test_setup_builds_for_the_same_architectures() -> None:
     build = re.search(r"CUDA_ARCHITECTURES = \(([^)]*)\)", (cuda_static.ROOT / "setup.py").read_text())
     assert build
     assert tuple(int(number) for number in build[1].split(",")) == ARCHITECTURES == tuple(LIMITS)
@@ -91,19 +91,19 @@ def kernel(**changes: object) -> Kernel:
         ({"spill_loads": 4}, "spills 0 bytes out and 4 bytes in"),
     ],
 )
-def test_gate_tells_what_grew(changes: dict[str, int], message: str) -> None:
+def test_the_check_reports_what_grew(changes: dict[str, int], message: str) -> None:
     table = {kernel().key: kernel()}
     (found,) = worse([kernel(**changes)], table, same_compiler=True)
     assert message in found
 
 
-def test_gate_lets_through_what_did_not_grow() -> None:
+def test_the_check_passes_kernels_that_did_not_grow() -> None:
     table = {kernel().key: kernel()}
     assert not worse([kernel(), kernel(registers=79)], table, same_compiler=True)
     assert not worse([kernel(registers=81)], table, same_compiler=False)
 
 
-def test_gate_names_the_command_for_a_new_kernel() -> None:
+def test_the_check_names_the_command_for_a_new_kernel() -> None:
     (found,) = worse([kernel()], {}, same_compiler=True)
     assert COMMAND in found
 
@@ -128,7 +128,7 @@ ptxas info    : Function properties for _Z4deepfi
 def test_ptxas_output_is_read() -> None:
     plain, caller = cuda_static.parse_ptxas(PTXAS).values()
     assert plain == cuda_static.Usage(registers=8)
-    # With the function that is not inlined.
+    # Includes the function that is not inlined.
     assert caller == cuda_static.Usage(registers=255, spill_stores=592, spill_loads=628, stack=312, shared=12800)
 
 
@@ -227,7 +227,7 @@ def test_occupancy_of_known_cases() -> None:
     assert cuda_static.occupancy(86, threads=1024, registers=32, shared=0) == (1, 32, "warps")
 
 
-# Prints the blocks of a multiprocessor by the toolkit's own header, for lines of numbers.
+# Reads lines of numbers and prints the blocks of a multiprocessor that the toolkit's own header computes.
 CHECKER = """
 #include <cstdio>
 #include <cuda_occupancy.h>
@@ -266,7 +266,7 @@ int main() {
 
 
 @needs_nvcc
-def test_occupancy_is_that_of_the_toolkit(tmp_path: Path) -> None:
+def test_occupancy_agrees_with_the_toolkit(tmp_path: Path) -> None:
     assert NVCC
     (tmp_path / "checker.cpp").write_text(CHECKER)
     program = str(tmp_path / "checker")

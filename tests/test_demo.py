@@ -29,7 +29,7 @@ def digits(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
-def test_the_demo_answers_its_question_and_the_command_line_makes_its_page(
+def test_the_demo_answers_its_question_and_its_command_writes_the_page(
     digits: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     frames = digits.main(tmp_path)
@@ -43,11 +43,11 @@ def test_the_demo_answers_its_question_and_the_command_line_makes_its_page(
     assert (tmp_path / "digits-precision-recall.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "digits.md").read_text().count("\n### Scores\n") == 4
 
-    # The answer, in words: five clusters cannot draw ten digits, and the rare ones suffer most.
+    # The answer in words: five clusters cannot draw ten digits, and the rare digits suffer most.
     words = out[out.index("\n5 clusters") : out.index("\n40 clusters")]
     assert "FID: digits 5 to 9 are worse off" in words
     assert out.count("corrected p =") == 9  # three generators, three scores
-    # The placebo is scored as a generator would be, and nothing saturates at this size.
+    # The placebo is scored like a generator, and no score saturates at this size.
     assert frames["other real digits"].overall["fid"] < frames["1 cluster per digit"].overall["fid"]
     for frame in frames.values():
         assert (frame.by_group[["ipr_precision", "ipr_recall"]] < 0.99).to_numpy().all()

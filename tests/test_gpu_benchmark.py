@@ -1,4 +1,4 @@
-"""The benchmark for GPUs without one: it refuses, and what it would run and print is sound."""
+"""The GPU benchmark without a GPU: it refuses to run, and its sections and its report are correct."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_report_names_the_card_and_shows_ratios() -> None:
 def test_sections_run_and_check_their_results(
     section: Callable[[gpu.Device, float], list[Any]],
 ) -> None:
-    """On the host, with a clock that stands still: nothing is measured."""
+    """On the host, with a fake clock: nothing is measured."""
     calls = []
 
     def once(call: Callable[[], Any]) -> float:
@@ -72,7 +72,7 @@ def test_a_wrong_result_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> 
         gpu.bench_neighbors(gpu.Device("cpu", lambda call: 1.0), 0.005)
 
 
-def test_ceilings_are_those_of_the_cases_and_committed() -> None:
+def test_the_committed_ceilings_are_up_to_date() -> None:
     assert (cuda_static.ROOT / "docs" / "gpu-ceilings.md").read_text() == cuda_static.ceilings_markdown()
     work = next(work for work in cuda_static.works() if work.name.startswith("ball_counts"))
     assert work.float32 == 2 * 10_000 * 10_000 * 768

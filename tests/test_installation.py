@@ -1,4 +1,4 @@
-"""How the package is installed, and the versions that its environments are installed with."""
+"""How the package is installed, and the locked versions of its environments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def name_of(requirement: str) -> str:
 
 
 def test_import_beside_a_folder_of_the_same_name(tmp_path: Path) -> None:
-    """As in the parent of a clone: Python puts the working folder first on its path."""
+    """As in the parent folder of a clone: Python puts the working folder first on its path."""
     (tmp_path / "egtmetrics").mkdir()
     code = "import importlib.util as u; print(*(u.find_spec(n).origin for n in ('egtmetrics', 'egtmetrics.training')))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

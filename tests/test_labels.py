@@ -1,4 +1,4 @@
-"""Labels of groups: one index of both sides, and no row lost or misplaced."""
+"""Labels of groups: every row is assigned to the group of its label, and bad labels are refused."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LABELS = st.lists(st.sampled_from(["a", "b", "c", None]), min_size=3, max_size=2
 class TestGroupLabels:
     @LAW
     @given(LABELS)
-    def test_ids_point_to_the_labels(self, labels: list[str | None]) -> None:
+    def test_ids_are_positions_in_the_index(self, labels: list[str | None]) -> None:
         ids, index = check_group_labels(labels, len(labels), "groups")
         assert index.tolist() == sorted({label for label in labels if label is not None})
         assert [index[i] if i >= 0 else None for i in ids] == labels
 
     @LAW
     @given(LABELS)
-    def test_every_kind_of_sequence_says_the_same(self, labels: list[str | None]) -> None:
+    def test_every_kind_of_sequence_gives_the_same_groups(self, labels: list[str | None]) -> None:
         ids, index = check_group_labels(labels, len(labels), "groups")
         for same in (
             tuple(labels),

@@ -1,4 +1,4 @@
-"""Features in a file that does not fit into the memory that is left: the scores of a copy in memory, without one."""
+"""Features in a file that is too large for memory: they get the same scores as in memory, and are not copied."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from egtmetrics.ops.reference import project
 from tests.strategies import tied_points
 
 SHAPE = (1600, 32_000)
-"""Of float32: 205 MB."""
+"""205 MB in float32."""
 MEGABYTES = {"topp": 80, "fid_by_group": 150}
-"""What may be held beside the file: two blocks of 32 MB and a matrix of 8; three and the rows of two groups."""
+"""Memory allowed besides the file: two blocks of 32 MB and a matrix of 8; three blocks and the rows of two groups."""
 
 IN_LITTLE_MEMORY = """
 import resource
@@ -49,7 +49,7 @@ def fid_by_group(real, fake):
 
 
 def allow(more):
-    # anonymous memory only: pages of a mapped file are not counted
+    # This limits anonymous memory only: pages of a mapped file do not count.
     with open("/proc/self/status") as status:
         data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
     resource.setrlimit(resource.RLIMIT_DATA, (1024 * data + more, resource.RLIM_INFINITY))
@@ -59,7 +59,7 @@ path, labels, metric, megabytes = sys.argv[1:]
 metric = globals()[metric]
 real = read_labelled_features(path, groups=labels).features
 fake = 0.9 * np.random.default_rng(1).standard_normal((400, real.shape[1]), dtype=np.float32)
-metric(fake, fake)  # what is loaded at the first call is loaded
+metric(fake, fake)  # load everything that the first call loads
 allow(int(megabytes) << 20)
 scores = metric(real, fake)
 try:
@@ -76,7 +76,7 @@ assert all(0.0 < score for score in scores.values()), scores
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Features and labels; every row comes twice, so that all columns are needed to order them."""
+    """Features and labels. Every row occurs twice, so all columns are needed to order them."""
     folder = tmp_path_factory.mktemp("mapped")
     features = np.lib.format.open_memmap(folder / "real.npy", mode="w+", dtype=np.float32, shape=SHAPE)
     rng = np.random.default_rng(0)
@@ -87,23 +87,23 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "real.npy", folder / "labels.txt"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the limit and its measure are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory limit and its measurement need Linux")
 @pytest.mark.parametrize("metric", MEGABYTES)
 def test_a_file_is_not_copied_into_memory(metric: str, files: tuple[Path, Path]) -> None:
-    """Limits what a process may hold beside the pages of files: the metric runs, a copy of the file does not fit."""
+    """Limit the memory of a process besides mapped files: the metric runs, but a copy of the file would not fit."""
     command = [sys.executable, "-W", "error", "-c", IN_LITTLE_MEMORY, *map(str, files), metric, str(MEGABYTES[metric])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 def whole_rows_order(x: NDArray[np.float32]) -> list[int]:
-    """The definition: ascending by the bytes of the row, equal rows by their place."""
+    """The definition: ascending by the bytes of the row; equal rows keep their order."""
     return sorted(range(len(x)), key=lambda i: ((x[i] + 0.0).tobytes(), i))
 
 
 @given(tied_points(), st.integers(1, 4), st.integers(1, 64))
 def test_the_order_is_that_of_whole_rows(points: NDArray[np.float32], repeats: int, block_bytes: int) -> None:
-    """Also with zeros of both signs, with equal rows, and where blocks are narrower than the rows."""
+    """This includes zeros of both signs, equal rows, and blocks that are narrower than the rows."""
     x = np.tile(points, repeats) * np.where(np.arange(points.shape[1] * repeats) % 2, np.float32(-1.0), np.float32(1.0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_order, "_BLOCK_BYTES", 8 * block_bytes)
@@ -112,8 +112,8 @@ def test_the_order_is_that_of_whole_rows(points: NDArray[np.float32], repeats: i
 
 @pytest.mark.parametrize("n_directions", [1, 5])
 @pytest.mark.parametrize("d", [3, 64, 1001, 9000])
-def test_a_row_is_projected_alike_wherever_it_stands(d: int, n_directions: int) -> None:
-    """What lets TopP&R project rows as they lie and sort them afterwards."""
+def test_the_projection_of_a_row_does_not_depend_on_its_position(d: int, n_directions: int) -> None:
+    """So TopP&R can project the rows in file order and sort them afterwards."""
     rng = np.random.default_rng(d)
     x, matrix = rng.standard_normal((60, d), dtype=np.float32), rng.standard_normal((n_directions, d))
     once = project(x, matrix)

@@ -1,4 +1,4 @@
-"""GroupedSamples, matched: equal counts, a subset in its order, and no dependence on the names of groups."""
+"""GroupedSamples: selections are new samples, matched sizes do not depend on group names, values are checked once."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_counts_are_equal_and_as_large_as_they_can_be(data: Labelled, across_gro
 
 @LAW
 @given(grouped_samples())
-def test_keeps_a_subset_in_its_order(data: Labelled) -> None:
+def test_matched_keeps_a_subset_in_its_order(data: Labelled) -> None:
     matched = match(data, random_state=0)
     for side in ("real", "fake"):
         rows = getattr(matched, f"{side}_rows")
@@ -57,7 +57,7 @@ def test_keeps_a_subset_in_its_order(data: Labelled) -> None:
 
 @LAW
 @given(grouped_samples(), st.permutations([3, 2.5, 11, -7]), st.integers(0, 99))
-def test_the_draw_does_not_depend_on_names(data: Labelled, names: list[float], seed: int) -> None:
+def test_the_draw_does_not_depend_on_group_names(data: Labelled, names: list[float], seed: int) -> None:
     first = match(data, random_state=seed)
     for alias in (names, [f"group {name}" for name in names]):
         renamed = data._replace(
@@ -69,8 +69,8 @@ def test_the_draw_does_not_depend_on_names(data: Labelled, names: list[float], s
         np.testing.assert_array_equal(second.fake_rows, first.fake_rows)
 
 
-def test_every_row_of_the_larger_side_is_as_likely() -> None:
-    """3 of 6 rows, 300 times: every row is kept 150 times +- 8.7; 5 deviations fail falsely once in 3e5 runs."""
+def test_every_row_of_the_larger_side_is_equally_likely() -> None:
+    """3 of 6 rows, 300 times: every row is kept 150 times +- 8.7; at 5 deviations 1 seed in 3e5 fails."""
     labels = ["f"] * 6 + ["m"] * 3
     kept = np.zeros(9)
     for seed in range(300):
@@ -96,7 +96,7 @@ def test_unassigned_rows_are_dropped_and_counted() -> None:
     assert matched.fake_rows.tolist() == [0, 1, 3, 4]
 
 
-def test_intersections_go_straight_into_a_frame() -> None:
+def test_matched_intersections_can_be_evaluated_by_a_frame() -> None:
     rng = np.random.default_rng(0)
     real_labels = pd.DataFrame({"gender": list("ffmmffmm") * 5, "age": list("oyoyoyoy") * 5})
     fake_labels = real_labels.iloc[:-7][["age", "gender"]]
@@ -112,18 +112,18 @@ def test_intersections_go_straight_into_a_frame() -> None:
     assert frame.group_counts["n_fake"].sum() == 33
 
 
-def test_none_draws_afresh() -> None:
+def test_without_a_seed_every_draw_is_new() -> None:
     data = Labelled(np.zeros((400, 1)), np.zeros((4, 1)), np.arange(400) % 2, np.arange(4) % 2)
     assert match(data).real_rows.tolist() != match(data).real_rows.tolist()  # equal once in 4e8 pairs of draws
 
 
-def test_a_group_on_one_side_only_is_no_match() -> None:
+def test_a_group_on_only_one_side_cannot_be_matched() -> None:
     with pytest.raises(ValueError, match=r"fake_sensitive_features holds no sample of group 'x'.*None to leave it out"):
         samples_of(Labelled(np.zeros((5, 1)), np.zeros((3, 1)), list("fxmfx"), list("fmm"))).matched()
 
 
-class TestOneValue:
-    """Samples are never changed: every selection is samples again, and nothing that is handed on can be written to."""
+class TestImmutability:
+    """Samples never change: every selection is a new value, and nobody can write to the features they pass on."""
 
     def samples(self) -> GroupedSamples:
         rng = np.random.default_rng(0)
@@ -139,7 +139,7 @@ class TestOneValue:
                 part[0, 0] = 1.0  # type: ignore[index]
         with pytest.raises(AttributeError):
             samples.real = samples.fake  # type: ignore[misc]
-        real[0, 0] = 1.0  # its owner may
+        real[0, 0] = 1.0  # the caller's own array stays writable
 
     def test_a_group_has_the_rows_of_its_label(self) -> None:
         samples = self.samples()
@@ -150,12 +150,12 @@ class TestOneValue:
         with pytest.raises(ValueError, match="'x' is not a group of these samples; choose one of 'f', 'm'"):
             samples.group("x")
 
-    def test_rows_of_a_selection_count_from_the_first_samples(self) -> None:
+    def test_row_numbers_of_a_selection_refer_to_the_original_samples(self) -> None:
         matched = self.samples().matched(random_state=0)
         again = matched.group("f")
         np.testing.assert_array_equal(again.real, self.samples().real[again.real_rows])
 
-    def test_permuted_labels_keep_the_sizes_and_the_rows_without_a_group(self) -> None:
+    def test_permuted_labels_keep_group_sizes_and_unassigned_rows(self) -> None:
         samples = self.samples()
         permuted = samples.permuted(np.random.default_rng(1))
         pd.testing.assert_frame_equal(permuted.counts(), samples.counts())
@@ -163,7 +163,7 @@ class TestOneValue:
         assert permuted.real is samples.real
         assert permuted.groups.real_ids.tolist() != samples.groups.real_ids.tolist()
 
-    def test_labels_come_back_as_they_were_given(self) -> None:
+    def test_labels_are_returned_as_they_were_given(self) -> None:
         samples = self.samples()
         assert samples.real_sensitive_features["group"].tolist() == ["f", "m", None, "f", "m", "m"]
         assert samples.fake_sensitive_features["group"].tolist() == ["m", "m", "f", None, "m", "f"]
@@ -194,12 +194,12 @@ def test_every_value_is_read_and_checked_once_however_many_metrics_run(monkeypat
     real, fake = (CountingArray(rng.normal(size=(n, 3))) for n in (80, 60))
     labels = np.tile(["f", "m"], 40)
     checked = 0
-    isolated = _validation._check_finite
+    check = _validation._check_finite
 
     def counting(array: NDArray[Any], name: str) -> None:
         nonlocal checked
         checked += array.size
-        isolated(array, name)
+        check(array, name)
 
     monkeypatch.setattr(_validation, "_check_finite", counting)
     samples = samples_of(Labelled(real, fake, labels, labels[:60]))

@@ -1,4 +1,4 @@
-"""The cost model of the scaling study, its labels, and a run that was stopped."""
+"""The cost model of the scaling study, the labels of its rows, and a run that was stopped and resumed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ FID = next(case for case in CASES if case.model == "FID")
 
 
 @given(st.lists(st.floats(1e-3, 1e3), min_size=5, max_size=5), st.sampled_from(range(5)))
-def test_an_exact_cost_is_found_again(sizes_of_terms: list[float], missing: int) -> None:
-    """Also where a term is missing, and two values of B tell n^2 from n^2 B."""
+def test_the_fit_recovers_an_exact_cost(sizes_of_terms: list[float], missing: int) -> None:
+    """One term is missing; two values of B distinguish n^2 from n^2 B."""
     units = [1e-3, 1e-7, 1e-9, 1e-10, 1e-12]
     truth = dict(zip(scaling.topp_terms(1, 1), map(float.__mul__, units, sizes_of_terms), strict=True))
     truth[list(truth)[missing]] = 0.0
@@ -30,8 +30,8 @@ def test_an_exact_cost_is_found_again(sizes_of_terms: list[float], missing: int)
     assert min(found.values()) >= 0.0
 
 
-def test_errors_count_relative_to_the_time() -> None:
-    """One constant for 1 s and 100 s: squares of absolute errors would give 50.5, relative ones 1.0099."""
+def test_the_fit_minimises_relative_errors() -> None:
+    """One constant for 1 s and 100 s: least squares of absolute errors give 50.5, of relative errors 1.0099."""
     found = scaling.fit([{"1": 1.0}, {"1": 1.0}], [1.0, 100.0])
     assert found["1"] == pytest.approx((1 + 1 / 100) / (1 + 1 / 100**2))
 
@@ -41,7 +41,7 @@ def record(seconds: float, peak: float = 100.0) -> Record:
     return {**times, "peak_megabytes": peak, "ceiling_core_seconds": seconds / 2}
 
 
-def test_the_model_is_checked_where_it_was_not_fitted_and_its_rows_are_labelled() -> None:
+def test_the_model_is_checked_at_a_size_it_was_not_fitted_on_and_rows_are_labelled() -> None:
     seconds = {n: 1e-3 + 1e-8 * n**2 for n in (1000, 10_000, 50_000)}
     measured = {PRDC.name: {n: record(value) for n, value in seconds.items()} | {100_000: record(200.0)}}
     content = scaling.report(measured, [1000, 10_000, 50_000, 100_000, 1_000_000])
@@ -64,13 +64,13 @@ def test_the_model_is_checked_where_it_was_not_fitted_and_its_rows_are_labelled(
         assert all(text in lines[n] for text in texts), lines[n]
 
 
-def test_two_sizes_are_no_model() -> None:
+def test_two_sizes_give_no_model() -> None:
     content = scaling.report({FID.name: {1000: record(1.0), 3000: record(2.0)}}, [1000, 3000, 10**7])
     assert content["models"] == {}
     assert [row["n"] for row in content["rows"]] == [1000, 3000]
 
 
-def test_a_stopped_run_goes_on_where_it_was(
+def test_a_stopped_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(sizes: str) -> Record:

@@ -1,4 +1,4 @@
-"""Bad input is refused with the name of the argument and a remedy; odd but sound input gives what its copy gives."""
+"""Bad input is refused with the argument's name and a remedy; unusual but valid input gives the result of its copy."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FLIPS: list[Callable[[NDArray[Any]], NDArray[Any]]] = [
 class TestFeatures:
     @LAW
     @given(MATRICES, st.sampled_from(FLIPS))
-    def test_any_layout_gives_what_its_copy_gives(self, x: NDArray[np.float64], flip: Any) -> None:
+    def test_any_layout_gives_the_result_of_its_copy(self, x: NDArray[np.float64], flip: Any) -> None:
         given_array = flip(x)
         checked = check_features(given_array, "real")
         np.testing.assert_array_equal(checked, given_array.copy())
@@ -123,13 +123,13 @@ class TestFeatures:
 
 class TestRealFake:
     @pytest.mark.parametrize("metric", [frechet_distance, PRDC])
-    def test_metrics_see_no_difference_between_a_view_and_its_copy(self, metric: Any) -> None:
+    def test_metrics_give_the_same_result_for_a_view_and_its_copy(self, metric: Any) -> None:
         rng = np.random.default_rng(0)
         real, fake = rng.normal(size=(12, 3)), rng.normal(size=(3, 24))
         views = real[::-1, ::-1], fake.T[::-2]
         assert metric(*views) == metric(*(view.copy() for view in views))
 
-    def test_spaces_of_different_dimension(self) -> None:
+    def test_different_numbers_of_features(self) -> None:
         with pytest.raises(ValueError, match=r"^real has 2 features and fake has 3; both must come from the same"):
             check_real_fake(np.zeros((4, 2)), np.zeros((4, 3)))
 
@@ -139,7 +139,7 @@ class TestRealFake:
         with pytest.raises(ValueError, match=r"^fake has shape"):
             check_real_fake(np.zeros((4, 3)), np.zeros(4))
 
-    def test_one_dtype(self) -> None:
+    def test_both_sides_get_the_same_dtype(self) -> None:
         for first, second in ((np.float32, np.float64), (np.float64, np.float32), (np.float16, np.float64)):
             real, fake = check_real_fake(np.ones((1, 1), first), np.ones((1, 1), second))
             assert real.dtype == fake.dtype == np.float64
@@ -149,7 +149,7 @@ class TestRealFake:
 
 class TestIntegers:
     @pytest.mark.parametrize("value", [0, -1, 1.0, "1", None, True, np.float64(2.0)])
-    def test_what_is_no_positive_integer(self, value: Any) -> None:
+    def test_refuses_anything_but_positive_integers(self, value: Any) -> None:
         with pytest.raises(ValueError, match=r"^n_bootstrap=.* is not an integer of at least 1; pass one"):
             check_positive_int(value, "n_bootstrap")
 
@@ -159,14 +159,14 @@ class TestIntegers:
             check_positive_int(2, "k", minimum=3)
 
     @pytest.mark.parametrize(("itself", "enough"), [(True, 6), (False, 5)])
-    def test_neighbours_that_a_set_has(self, itself: bool, enough: int) -> None:
+    def test_a_set_needs_enough_rows_for_its_neighbours(self, itself: bool, enough: int) -> None:
         assert check_n_neighbors(5, enough, "fake", itself=itself) == 5
         message = rf"^fake has {enough - 1} rows, but n_neighbors=5 needs at least {enough}; add samples or lower"
         with pytest.raises(ValueError, match=message):
             check_n_neighbors(5, enough - 1, "fake", itself=itself)
 
 
-def test_masked_values_are_no_data() -> None:
+def test_masked_values_are_refused() -> None:
     values = np.ma.masked_array(np.ones((4, 2)), mask=[[False, True], *[[False, False]] * 3])
     with pytest.raises(TypeError, match="real has masked values"):
         check_features(values, "real")

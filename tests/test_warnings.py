@@ -1,4 +1,4 @@
-"""The rule of pyproject.toml: a warning of another package is an error only where our code causes it."""
+"""The rule in pyproject.toml: a warning from another package is an error only if our code causes it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ def warn(category: type[Warning], module: str) -> None:
 
 @pytest.mark.parametrize("category", [DeprecationWarning, FutureWarning, UserWarning, RuntimeWarning])
 @pytest.mark.parametrize("module", OURS)
-def test_every_warning_that_points_to_our_code_is_an_error(category: type[Warning], module: str) -> None:
+def test_a_warning_that_points_to_our_code_is_an_error(category: type[Warning], module: str) -> None:
     with pytest.raises(category):
         warn(category, module)
 
 
 @pytest.mark.parametrize("category", [DeprecationWarning, PendingDeprecationWarning, FutureWarning])
 @pytest.mark.parametrize("module", OTHERS)
-def test_a_package_may_deprecate_its_own(category: type[Warning], module: str) -> None:
-    with warnings.catch_warnings(record=True) as seen:  # keeps the filters, as pytest.warns does not
+def test_a_package_may_deprecate_its_own_code(category: type[Warning], module: str) -> None:
+    with warnings.catch_warnings(record=True) as seen:  # unlike pytest.warns, this keeps the filters
         warn(category, module)
     assert len(seen) == 1
 
@@ -40,6 +40,6 @@ def test_frameworks_may_warn_about_themselves(category: type[Warning]) -> None:
 @pytest.mark.parametrize(
     ("category", "module"), [(RuntimeWarning, "scipy.stats"), (ConvergenceWarning, "sklearn.cluster")]
 )
-def test_what_our_numbers_cause_elsewhere_is_an_error(category: type[Warning], module: str) -> None:
+def test_a_warning_about_our_numbers_is_an_error_in_any_package(category: type[Warning], module: str) -> None:
     with pytest.raises(category):
         warn(category, module)
