@@ -201,8 +201,8 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
         "kind": "alarm",
         "text": f"The groups score unequally: {len(beyond)} of {len(judged)} gaps "
         f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
-        f"{f' Among these, {against}.' if against else ''} This alone does not show that the model is at fault: one group "
-        "may be harder to imitate. Compare with other real samples, scored in the place of generated ones.",
+        f"{f' Among these, {against}.' if against else ''} This alone does not show that the model is at fault: one "
+        "group may be harder to imitate. Compare with other real samples, scored in the place of generated ones.",
     }
 
 
