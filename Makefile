@@ -1,64 +1,95 @@
-# Every target sets up what it needs, in a virtual environment in the checkout.
+# Every target sets up what it needs, in virtual environments in the checkout.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 KERNELS := $(shell find csrc -type f)
 HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
+# Peers that are measured without their dependencies, which would bring torchvision.
+PEERS := top-pr torch-fidelity
 
-.PHONY: help demo test lint package bench clean
+# The versions of all that is installed here, also where pip builds; the second name is for pip 25.3 and newer.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+
+.PHONY: help demo test test-latest lint package bench lock clean
 
 help:
-	@echo "make demo     is a generator of handwritten digits equally good for both groups? (a minute)"
-	@echo "make test     all tests"
-	@echo "make bench    speed against the peers, one table (installs them; about ten minutes)"
-	@echo "make lint     ruff, clang-format, mypy --strict, import contract"
-	@echo "make package  sdist and wheel, contents checked, installed and imported in an empty folder"
-
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
+	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
+	@echo "make test         all tests"
+	@echo "make test-latest  all tests against the newest releases of every dependency"
+	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
+	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
+	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
+	@echo "make lock         renew constraints.txt, the versions that the other targets install"
 
 # Editable, so that Python changes need no new install; a change to the C++ sources builds again.
-$(VENV)/.demo: $(BUILD_INPUTS) | $(VENV)/bin/python
-	$(BIN)/pip install --quiet --editable '.[figures]'
+.venv/.editable .venv-bench/.editable: %/.editable: $(BUILD_INPUTS)
+	$(PYTHON) -m venv $*
+	$*/bin/pip install --verbose --no-deps --editable .
 	@touch $@
 
-$(VENV)/.test: $(BUILD_INPUTS) | $(VENV)/bin/python
-	$(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,language,images,loops]'
-	@touch $@ $(VENV)/.demo
-
-# The CUDA kernels are there already, from .test; and so below.
-$(VENV)/.lint: $(VENV)/.test
-	EGTMETRICS_CUDA=0 $(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[test,language,images,loops,lint]'
+# egtmetrics itself is installed by now: these add what its extras name.
+.venv/.demo: .venv/.editable constraints.txt
+	$(BIN)/pip install --quiet 'egtmetrics[figures]'
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.test
-	EGTMETRICS_CUDA=0 $(BIN)/pip install --quiet 'torch==2.13.0' --editable '.[bench]'
-	$(BIN)/pip install --quiet --no-deps top-pr==0.2.1 torch-fidelity==0.4.0
+.venv/.test: .venv/.editable constraints.txt
+	$(BIN)/pip install --quiet 'egtmetrics[test]'
 	@touch $@
 
-demo: $(VENV)/.demo
+.venv/.lint: .venv/.test constraints.txt
+	$(BIN)/pip install --quiet 'egtmetrics[lint]'
+	@touch $@
+
+# An environment of its own: torchmetrics cannot be imported beside torch-fidelity without torchvision.
+.venv-bench/.bench: .venv-bench/.editable constraints.txt
+	.venv-bench/bin/pip install --quiet 'egtmetrics[bench]'
+	.venv-bench/bin/pip install --quiet --no-deps $(PEERS)
+	@touch $@
+
+demo: .venv/.demo
 	$(BIN)/python examples/digits.py
 
-test: $(VENV)/.test
-	# One worker a core, so no threads inside one: shared out, small products take many times as long.
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+# One worker a core, so no threads inside one: shared out, small products take many times as long.
+test test-latest: export OMP_NUM_THREADS = 1
+test test-latest: export OPENBLAS_NUM_THREADS = 1
 
-lint: $(VENV)/.lint
+test: .venv/.test
+	$(BIN)/python -m pytest -n auto
+
+test-latest: export PIP_CONSTRAINT =
+test-latest: export PIP_BUILD_CONSTRAINT =
+test-latest:
+	$(PYTHON) -m venv .venv-latest
+	.venv-latest/bin/pip install --upgrade --upgrade-strategy eager --editable '.[test]'
+	.venv-latest/bin/python -m pytest -n auto
+
+lint: .venv/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror $(KERNELS) $(HARNESS)
 	$(BIN)/mypy egtmetrics training examples
 	$(BIN)/lint-imports
 
-package: $(VENV)/.lint
+package: .venv/.lint
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist .
+	EGTMETRICS_CUDA_ARCHITECTURES=all $(BIN)/python -m build --outdir dist .
 	EGTMETRICS_CUDA=0 $(BIN)/python -m build --wheel --outdir dist/cpu .
 	$(BIN)/python .ci/check_dist.py dist
 
-bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.run --out benchmarks/results
+bench: .venv-bench/.bench
+	.venv-bench/bin/python -m benchmarks.run --out benchmarks/results
+
+# For the oldest Python: newer ones install the same releases.
+lock: export PIP_CONSTRAINT =
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet --upgrade uv
+	{ printf '%s\n' $(PEERS); $(PYTHON) -c 'import tomllib; \
+	print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")'; } | \
+	.venv-lock/bin/uv pip compile pyproject.toml - --extra test --extra lint --extra bench --extra sass --upgrade \
+	--python-version 3.11 --python-platform linux --no-annotate --quiet --custom-compile-command "make lock" \
+	--output-file constraints.txt
 
 clean:
 	rm -rf build dist *.egg-info egtmetrics/ops/*.so demo-output

@@ -1,12 +1,18 @@
 """Build the kernels with CMake; everything else is in pyproject.toml.
 
-EGTMETRICS_CUDA=0                     leave the CUDA module out although there is an nvcc
-EGTMETRICS_CUDA_ARCHITECTURES="90"    build it for these instead, in CMake's notation, separated by semicolons
+Where there is an nvcc, the CUDA module is built for the cards that nvidia-smi lists. Where it lists none, as in the
+build of a container, the module holds PTX of the oldest architecture alone: it compiles in a fraction of the time, and
+the driver of any card translates it on first use.
+
+EGTMETRICS_CUDA=0                       leave the CUDA module out although there is an nvcc
+EGTMETRICS_CUDA_ARCHITECTURES=all       build it for every card, as for a wheel to hand on
+EGTMETRICS_CUDA_ARCHITECTURES="80;90"   build it for these, in CMake's notation
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,13 +40,21 @@ def find_nvcc() -> str | None:
     return next((found for name in candidates if name and (found := shutil.which(name))), None)
 
 
-def cuda_architectures(nvcc: str, *, editable: bool) -> str:
-    """Return what to build for: every architecture that this nvcc knows, and the last one's PTX for those to come.
+def card_architectures() -> list[int]:
+    """Return the compute capabilities of this machine's cards, 90 for 9.0; none where there is no driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return []
+    return sorted({int(line.replace(".", "")) for line in done.stdout.split() if re.fullmatch(r"\d+\.\d", line)})
 
-    An editable install takes the first one's PTX alone, which compiles in a fraction of the time and which the driver
-    of any card translates on first use.
-    """
-    if chosen := os.environ.get("EGTMETRICS_CUDA_ARCHITECTURES"):
+
+def cuda_architectures(nvcc: str) -> str:
+    """Return what to build for, in CMake's notation; the head of this file says what that is."""
+    chosen = os.environ.get("EGTMETRICS_CUDA_ARCHITECTURES")
+    if chosen and chosen != "all":
         return chosen
     listing = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=False).stdout.split()
     known = [number for number in CUDA_ARCHITECTURES if f"compute_{number}" in listing]
@@ -49,9 +63,12 @@ def cuda_architectures(nvcc: str, *, editable: bool) -> str:
             f"{nvcc} compiles for none of the architectures {CUDA_ARCHITECTURES}; install a newer CUDA toolkit, or set "
             "EGTMETRICS_CUDA=0 to build without the CUDA kernels"
         )
-    if editable:
+    if chosen == "all":
+        return ";".join([*(f"{number}-real" for number in known), f"{known[-1]}-virtual"])
+    if not (cards := card_architectures()):
         return f"{known[0]}-virtual"
-    return ";".join([*(f"{number}-real" for number in known), f"{known[-1]}-virtual"])
+    # A card newer than this nvcc translates the newest PTX.
+    return ";".join(f"{card}-real" if f"compute_{card}" in listing else f"{known[-1]}-virtual" for card in cards)
 
 
 class CMakeExtension(Extension):
@@ -60,6 +77,14 @@ class CMakeExtension(Extension):
 
 
 class CMakeBuild(build_ext):
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            # Where the checkout's folder is named egtmetrics, Python started beside it takes the folder for a namespace
+            # package before it asks setuptools' finder. A package on the path goes before a namespace package.
+            wheel = Path(self.get_finalized_command("install").install_lib)
+            (wheel / "egtmetrics-checkout.pth").write_text(f"{ROOT}\n")
+
     def build_extension(self, ext: Extension) -> None:
         destination = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         target = ext.name.rpartition(".")[2]
@@ -80,7 +105,7 @@ class CMakeBuild(build_ext):
         ]
         remedy = "A C++17 compiler (gcc 10 or clang 13 and newer) and make are needed; see CONTRIBUTING.md."
         if target == "_cuda":
-            architectures = cuda_architectures(str(nvcc), editable=self.editable_mode)
+            architectures = cuda_architectures(str(nvcc))
             configure += [f"-DCMAKE_CUDA_COMPILER={nvcc}", f"-DCMAKE_CUDA_ARCHITECTURES={architectures}"]
             remedy = f"The CUDA compiler was {nvcc}; set EGTMETRICS_CUDA=0 to build without the CUDA kernels."
         jobs = str(os.cpu_count() or 1)

@@ -23,8 +23,8 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from benchmarks.run import machine
-from egtmetrics import approximate_precision_recall_density_coverage, precision_recall_density_coverage
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import write_whole
+from egtmetrics.metrics import approximate_precision_recall_density_coverage, precision_recall_density_coverage
 
 Row = dict[str, Any]
 Floats = NDArray[np.float32]

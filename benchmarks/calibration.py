@@ -35,8 +35,8 @@ from egtmetrics import (
     precision_recall_density_coverage,
     topp_precision_recall,
 )
+from egtmetrics._atomic import write_whole
 from egtmetrics.groups import permutation_test
-from egtmetrics.report import write_whole
 
 SEED = 20261124
 """Of everything that is reported; nothing was tuned on it."""

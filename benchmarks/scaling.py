@@ -38,8 +38,8 @@ from egtmetrics import (
     precision_recall_density_coverage,
     topp_precision_recall,
 )
+from egtmetrics._atomic import write_whole
 from egtmetrics.ops._native import native_module
-from egtmetrics.report import write_whole
 
 SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 D, PROJECTED = 64, 32

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all."""
+"""Write a file completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 
 def write_whole(path: str | Path, data: str | bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader finds the old file or the whole new one, never a part.
+    """Write ``data`` to ``path`` so that a reader finds the old file or the complete new one, never a part.
 
-    The data goes to a temporary file in the same folder, reaches the disk, and takes the place of ``path`` in one
-    step. If anything fails the temporary file is removed and ``path`` is as it was. A link is followed, and an
+    The data is written to a temporary file in the same folder and flushed to disk; the file then replaces ``path`` in
+    one step. If anything fails, the temporary file is removed and ``path`` stays as it was. Links are followed, and an
     existing file keeps its permissions.
 
     Raises
@@ -33,9 +33,9 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
         if target.exists():
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
-    except BaseException as error:  # Ctrl-C included
+    except BaseException as error:  # includes Ctrl-C
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError):  # the caller knows the name of the file, not of the temporary one
+        if isinstance(error, OSError):  # name the file that the caller knows, not the temporary one
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

@@ -1,18 +1,18 @@
-"""Errors of other libraries: whether they mean that memory has run out, and their first line."""
+"""Read the errors of other libraries, and format lists for our own messages."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 @contextlib.contextmanager
 def out_of_memory() -> Iterator[list[str]]:
-    """Catch the want of memory, and only that, on GPU and CPU; what it said is put into the list.
+    """Catch out-of-memory errors of the GPU or CPU; the list receives their message.
 
-    Nothing of the failed attempt is held when the block has ended, so that less can be tried.
+    When the block ends, nothing of the failed attempt stays in memory, so the caller can try again with less.
     """
     failed: list[str] = []
     try:
@@ -29,3 +29,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def listed(items: Iterable[object], *, most: int = 10) -> str:
+    """Join items for a message; those after the first ``most`` are only counted.
+
+    Examples
+    --------
+    >>> listed("abcd", most=2)
+    'a, b and 2 more'
+    """
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")

@@ -1,4 +1,4 @@
-"""An order of rows that depends on nothing but the set of rows, so that results do not depend on how they came."""
+"""An order of rows that depends only on the set of rows, so that results do not depend on the order of the input."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _BLOCK_BYTES = 1 << 25
 
 
 def canonical_order(x: Any) -> NDArray[np.int64]:
-    """Order the rows by their bytes, equal rows by their place.
+    """Order the rows by their bytes; equal rows keep their order.
 
-    A few columns are read at a time, and more of them only of rows that are equal in all columns before. So features
-    may lie in a file, on a device or on other ranks: beyond them this takes O(n) memory.
+    A few columns are read at a time, and further columns only for rows that are equal so far. So features may be in a
+    file, on a device or on other ranks: besides them, this takes O(n) memory.
     """
     n, d = x.shape
-    places = np.zeros(n, dtype=np.int64)  # how many rows come before all those that are equal to this one so far
+    places = np.zeros(n, dtype=np.int64)  # the number of rows before the class of rows that equal this one so far
     tied = np.arange(n)
     start, width = 0, _FIRST_COLUMNS
     while start < d and len(tied):
@@ -38,11 +38,11 @@ def canonical_order(x: Any) -> NDArray[np.int64]:
         alone = new_place & np.concatenate([new_place[1:], [True]])
         tied = np.sort(tied[order][~alone])
         start += width
-        # wider and wider, so that many long equal rows need few rounds, but never more than a block or two columns
+        # Double the width, so that many long equal rows need few rounds, within one block but at least two columns.
         width = max(_FIRST_COLUMNS, min(2 * width, _BLOCK_BYTES // (8 * max(1, len(tied)))))
     return np.argsort(places, kind="stable")
 
 
 def _row_bytes(x: Features) -> NDArray[np.void]:
-    # + 0.0 turns -0.0 into 0.0
+    # Adding 0.0 turns -0.0 into 0.0.
     return (x + 0.0).view(np.dtype((np.void, x.itemsize * x.shape[1]))).ravel()

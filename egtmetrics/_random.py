@@ -1,4 +1,4 @@
-"""random_state -> numpy Generator, without touching a global one."""
+"""Turn a random_state into a numpy Generator; the global generator is never touched."""
 
 from __future__ import annotations
 

@@ -1,38 +1,277 @@
-"""What metrics return: frozen dataclasses with named scores."""
+"""What metrics return: frozen dataclasses whose scores describe themselves.
+
+A field declared with :func:`score` is a number that a frame compares between groups. Code that prints, clips, colours,
+ranks or explains it asks its :class:`Score`; nothing else in the library knows a score by its name. A field declared
+with :func:`setting` says how the scores were computed. Every other field is a detail.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import html
-from typing import Any, ClassVar
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+Direction: TypeAlias = Literal["higher", "lower"] | float | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Score:
+    """What is known about a score. For an undeclared one nothing is assumed: no bounds, no percent, no direction."""
+
+    label: str
+    """The name in tables and figures, such as "precision" or "FID"."""
+    help: str = ""
+    """One sentence that explains the score to a reader, without the direction."""
+    better: Direction = None
+    """``"higher"``, ``"lower"``, or the best value if nearer to it is better; None if no value is better."""
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    """The smallest and the largest possible value. Intervals are clipped to them."""
+    percent: bool = False
+    """Whether the score is a share and printed in percent. Differences of shares are in percentage points."""
+    unit: str = ""
+    """The unit of a score that is not a share, such as "nats"."""
+    depends_on_size: bool = True
+    """Whether the expected score may change with the number of samples, which makes unequal groups hard to compare."""
+
+    def text(self, value: float) -> str:
+        """Return the value as it is printed, without its unit."""
+        return f"{100.0 * value:.2f}" if self.percent else f"{value:.4g}"
+
+    @property
+    def printed_unit(self) -> str:
+        """``"%"`` for a share, else the unit."""
+        return "%" if self.percent else self.unit
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference between two such scores: ``"points"`` for shares."""
+        return "points" if self.percent else self.unit
+
+    @property
+    def direction(self) -> str:
+        """A sentence such as ``"Higher is better."``; empty without a direction."""
+        if self.better is None:
+            return ""
+        if isinstance(self.better, str):
+            return f"{self.better.capitalize()} is better."
+        return f"The nearer to {self.text(self.better)} the better."
+
+    def loss(self, value: float) -> float:
+        """Return a number that grows as the score gets worse; NaN without a direction."""
+        if self.better is None:
+            return math.nan
+        if isinstance(self.better, str):
+            return -value if self.better == "higher" else value
+        return abs(value - self.better)
+
+
+def score(
+    *,
+    label: str,
+    help: str = "",
+    better: Direction = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    percent: bool = False,
+    unit: str = "",
+    depends_on_size: bool = True,
+) -> Any:
+    """Declare a field of a :class:`MetricResult` as a score; the arguments are those of :class:`Score`.
+
+    >>> import dataclasses
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class MedianResult(MetricResult):
+    ...     gap: float = score(label="median gap", better="lower", bounds=(0.0, float("inf")))
+    >>> MedianResult(gap=0.25, backend="numpy", n_real=10, n_fake=10).scores()
+    {'gap': 0.25}
+    """
+    described = Score(
+        label=label,
+        help=help,
+        better=better,
+        bounds=bounds,
+        percent=percent,
+        unit=unit,
+        depends_on_size=depends_on_size,
+    )
+    return dataclasses.field(metadata={_SCORE: described})
+
+
+def share(*, label: str, help: str = "", better: Direction = "higher", depends_on_size: bool = True) -> Any:
+    """Declare a score in [0, 1] that is printed in percent."""
+    return score(
+        label=label, help=help, better=better, bounds=(0.0, 1.0), percent=True, depends_on_size=depends_on_size
+    )
+
+
+def setting() -> Any:
+    """Declare a field that says how the scores were computed, or how well; it is printed below the tables."""
+    return dataclasses.field(metadata={_SETTING: True})
+
+
+def internal(default: Any = dataclasses.MISSING) -> Any:
+    """Declare a field that serves the metric's own variance estimator: it is neither saved nor printed."""
+    return dataclasses.field(default=default, metadata={_INTERNAL: True}, compare=False)
+
+
+_SCORE, _SETTING, _INTERNAL = "score", "setting", "internal"
+
+
+def score_fields(result_class: type[MetricResult]) -> dict[str, Score]:
+    """Return the scores that a result class declares, by name and in their order."""
+    return {
+        field.name: field.metadata[_SCORE] for field in dataclasses.fields(result_class) if _SCORE in field.metadata
+    }
+
+
+def setting_fields(result_class: type[MetricResult]) -> tuple[str, ...]:
+    """Return the names of the settings that a result class declares."""
+    return tuple(field.name for field in dataclasses.fields(result_class) if _SETTING in field.metadata)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MetricResult:
-    """Base of every result. ``score_names`` lists the fields a frame compares between groups, in display order."""
-
-    score_names: ClassVar[tuple[str, ...]] = ()
-    depends_on_size: ClassVar[bool] = True
-    """Whether the expectation may change with the number of samples; groups of unlike sizes are then warned of."""
+    """Base class of every result. Its scores are the fields declared with :func:`score`, in that order."""
 
     backend: str
-    """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``, ``"numpy"`` where no kernel takes part."""
+    """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``; ``"numpy"`` if no kernel was used."""
     n_real: int
     n_fake: int
 
-    def scores(self) -> dict[str, float]:
-        """The headline numbers by name."""
-        return {name: float(getattr(self, name)) for name in self.score_names}
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = MetricResult.__repr__  # type: ignore[method-assign]  # else dataclass() writes its own
 
-    def _repr_html_(self) -> str:
-        """What notebooks show: the scores."""
-        cells = "".join(
-            f'<tr><th scope="row" style="text-align: left">{html.escape(name)}</th><td>{value:.4g}</td></tr>'
-            for name, value in self.scores().items()
-        )
-        caption = f"{type(self).__name__}, {self.n_real} real and {self.n_fake} fake samples"
-        return f"<table><caption>{html.escape(caption)}</caption><tbody>{cells}</tbody></table>"
+    def describe(self) -> dict[str, Score]:
+        """Return what each score is, by name."""
+        return score_fields(type(self))
+
+    def scores(self) -> dict[str, float]:
+        """Return the scores by name."""
+        return {name: float(getattr(self, name)) for name in self.describe()}
+
+    def settings(self) -> dict[str, Any]:
+        """Return how the scores were computed: the fields declared with :func:`setting`."""
+        return {name: getattr(self, name) for name in setting_fields(type(self))}
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as plain Python values."""
-        return dataclasses.asdict(self)
+        """Return every field except internal ones, as plain Python values."""
+        kept = (field.name for field in dataclasses.fields(self) if _INTERNAL not in field.metadata)
+        return {name: _plain(getattr(self, name)) for name in kept}
+
+    def _caption(self) -> str:
+        return f"{type(self).__name__}: {self.n_real} real and {self.n_fake} fake samples"
+
+    def __repr__(self) -> str:
+        described, scores = self.describe(), self.scores()
+        width = max(map(len, scores), default=0)
+        lines = [
+            f"  {name:<{width}}  {described[name].text(value)} {described[name].printed_unit}".rstrip()
+            for name, value in scores.items()
+        ]
+        return "\n".join([self._caption(), *lines])
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: the scores as a table."""
+        described = self.describe()
+        cells = "".join(
+            f'<tr><th scope="row" style="text-align: left">{html.escape(described[name].label)}</th>'
+            f"<td>{described[name].text(value)} {html.escape(described[name].printed_unit)}</td></tr>"
+            for name, value in self.scores().items()
+        )
+        return f"<table><caption>{html.escape(self._caption())}</caption><tbody>{cells}</tbody></table>"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class UndeclaredScores(MetricResult):
+    """The result of a metric that returned a number, or a mapping of names to numbers."""
+
+    values: dict[str, float]
+
+    def describe(self) -> dict[str, Score]:
+        return {name: Score(label=name) for name in self.values}
+
+    def scores(self) -> dict[str, float]:
+        return dict(self.values)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SavedResult(MetricResult):
+    """A result that was read back from a file."""
+
+    fields: Mapping[str, Any]
+    """What ``to_dict`` had returned."""
+    values: Mapping[str, float]
+    described: Mapping[str, Score]
+    setting_names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        fields: Mapping[str, Any],
+        values: Mapping[str, float],
+        described: Mapping[str, Score],
+        setting_names: tuple[str, ...],
+    ) -> SavedResult:
+        """Return a result with these scores and descriptions, and the other fields as they were saved."""
+        base = {name: fields[name] for name in ("backend", "n_real", "n_fake")}
+        return cls(fields=fields, values=values, described=described, setting_names=setting_names, **base)
+
+    def describe(self) -> dict[str, Score]:
+        return dict(self.described)
+
+    def scores(self) -> dict[str, float]:
+        return dict(self.values)
+
+    def settings(self) -> dict[str, Any]:
+        return {name: self.fields[name] for name in self.setting_names if name in self.fields}
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.fields)
+
+
+def as_result(value: Any, metric_name: str, *, n_real: int, n_fake: int) -> MetricResult:
+    """Return what a metric returned as a result: a MetricResult as it is, numbers as :class:`UndeclaredScores`.
+
+    A single number gets the name of its metric. A 0-d array or tensor counts as a number.
+
+    Raises
+    ------
+    TypeError
+        If ``value`` is none of these.
+    """
+    if isinstance(value, MetricResult) and value.describe():
+        return value
+    if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
+        numbers_by_name = {name: _as_number(item) for name, item in value.items()}
+    else:
+        numbers_by_name = {metric_name: _as_number(value)}
+    if any(number is None for number in numbers_by_name.values()):
+        raise TypeError(
+            f"metric {metric_name!r} returned {type(value).__name__}, expected a number, a mapping of names to numbers "
+            "or a MetricResult with scores; convert what it returns, for example with float"
+        )
+    values = {name: number for name, number in numbers_by_name.items() if number is not None}
+    return UndeclaredScores(values=values, backend="unknown", n_real=n_real, n_fake=n_fake)
+
+
+def _as_number(value: Any) -> float | None:
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a 0-d array or tensor
+        item = value.item()
+        return float(item) if isinstance(item, numbers.Real) else None
+    return None
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(item) for item in value)
+    return value

@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
-_RANK = """
-import importlib.util, os, pickle, sys
+# The ranks are forked from a process that has imported everything, which takes longer than most tests.
+_RANKS = """
+import importlib.util, json, os, pickle, sys, traceback
 import torch.distributed as dist
-folder, path, name, rank, size = sys.argv[1:]
+folder, path, name, size = sys.argv[1:]
 spec = importlib.util.spec_from_file_location("case", path)
 case = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(case)
-dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=int(size))
-try:
-    outcome = getattr(case, name)(int(rank), int(size))
-except Exception as error:
-    outcome = RuntimeError(f"{type(error).__name__}: {error}")
-with open(f"{folder}/{rank}", "wb") as file:
-    pickle.dump(outcome, file)
-os._exit(0)  # gloo's destructor waits for dead ranks, and holds the GIL while its thread may want it
+
+
+def run(rank):
+    # What torchrun would set; the ranks meet by a file, so that the port is not used.
+    ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    os.environ.update({key: str(value) for key, value in ranks.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=int(size))
+    try:
+        outcome = getattr(case, name)(rank, int(size))
+    except Exception as error:
+        outcome = RuntimeError(f"{type(error).__name__}: {error}")
+    with open(f"{folder}/{rank}", "wb") as file:
+        pickle.dump(outcome, file)
+
+
+ranks = []
+for rank in range(int(size)):
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            run(rank)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)  # gloo's destructor waits for dead ranks, and holds the GIL while its thread may want it
+    ranks.append(child)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks]))
 """
 
 
 def on_ranks(function: Any, size: int, folder: Path, *, timeout: float = 300.0) -> list[Any]:
     """What ``function(rank, size)`` gave on each rank: its value, its error as RuntimeError, None if the rank died."""
     path = sys.modules[function.__module__].__file__
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", _RANK, str(folder), str(path), function.__name__, str(rank), str(size)],
-            env={**environment, **_torchrun(rank, size)},
-            stderr=subprocess.PIPE,
-        )
-        for rank in range(size)
-    ]
-    deadline = time.monotonic() + timeout
-    try:
-        errors = [rank.communicate(timeout=max(0.1, deadline - time.monotonic()))[1].decode() for rank in ranks]
-    finally:
-        for process in ranks:
-            with process:  # which closes its pipe and waits for it
-                process.kill()
+    # Threads would not live on in what is forked.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
+    command = [sys.executable, "-c", _RANKS, str(folder), str(path), function.__name__, str(size)]
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        try:
+            statuses, errors = process.communicate(timeout=timeout)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors.decode()
     outcomes: list[Any] = []
-    for rank, process in enumerate(ranks):
-        assert process.returncode in (0, 9), errors[rank]
-        outcomes.append(pickle.loads((folder / str(rank)).read_bytes()) if process.returncode == 0 else None)
+    for rank, status in enumerate(json.loads(statuses.splitlines()[-1])):
+        assert status in (0, 9), errors.decode()
+        outcomes.append(pickle.loads((folder / str(rank)).read_bytes()) if status == 0 else None)
     return outcomes
-
-
-def _torchrun(rank: int, size: int) -> dict[str, str]:
-    """What torchrun would set; the ranks meet by a file, so that the port is not used."""
-    return {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0",
-    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The calibration study itself: its tables from known records, and a run that was killed."""
+"""The calibration study: its tables from known records, and a run that was killed and resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def case(**options: Any) -> Case:
 
 
 def record(a: float, b: float, margin: float) -> Record:
-    """Two scores with the same margin, which that of the difference shares."""
+    """Two scores and their difference, all with the same margin."""
     return {
         "scores": {"m": [[score, score - margin, score + margin] for score in (a, b)]},
         "differences": {"m": [a, b, a - b - margin, a - b + margin]},
@@ -27,7 +27,7 @@ def record(a: float, b: float, margin: float) -> Record:
     }
 
 
-def test_coverage_is_counted_against_the_truth() -> None:
+def test_coverage_is_measured_against_the_true_values() -> None:
     records = [record(1.0, 1.0, 0.5), record(2.0, 1.0, 0.5), record(1.0, 1.2, 0.5), record(0.8, 1.0, 0.5)]
     (row,) = calibration.coverage_rows(case(), records)
     assert row["difference_coverage"] == 0.75  # one law: the difference is 0
@@ -41,7 +41,7 @@ def test_coverage_is_counted_against_the_truth() -> None:
 
 
 def test_noise_is_compared_within_a_rule_and_between_the_defaults() -> None:
-    """The differences in points: 4 at 10 replicates, half of it under the same rule at 1000, and so on."""
+    """The differences are given in points: 4 at 10 replicates, half of that at 1000 under the same rule, and so on."""
     differences = {"top_pr_10": 4.0, "top_pr_1000": 2.0, "library_10": 3.0, "library_1000": 1.0}
     records: list[Record] = [
         {"precision": {name: [0.5, 0.5 + sign * points / 100] for name, points in differences.items()}}
@@ -56,7 +56,7 @@ def test_noise_is_compared_within_a_rule_and_between_the_defaults() -> None:
     assert row["top_pr_ratio_error"] == pytest.approx(0.0)
 
 
-def test_parts_of_a_variance_are_shares_of_their_mean() -> None:
+def test_sources_of_variance_are_shares_of_the_mean_variance() -> None:
     parts = [{"total": 3.0, "data": 3.0, "projections": 0.0, "threshold": 0.0}]
     parts += [{"total": 5.0, "data": 3.0, "projections": 0.0, "threshold": 2.0}]
     row = calibration.parts_row(case(), [{"variance": {"delta_p": one}} for one in parts])
@@ -73,8 +73,8 @@ def test_cases_without_repeats_keep_their_earlier_rows(monkeypatch: pytest.Monke
     assert (len(content["tests"]), content["noise"], content["parts"]) == (1, [], [])
 
 
-def test_the_error_of_a_ratio_is_that_over_samples() -> None:
-    """Of two independent deviations over m repeats each: relative error 1 / sqrt(m), here over 300 pairs of samples."""
+def test_the_estimated_error_of_a_ratio_equals_its_deviation_over_samples() -> None:
+    """For two independent deviations of 50 repeats each, over 300 pairs of samples."""
     draws = np.random.default_rng(1).standard_normal((2, 300, 50)) ** 2
     found = [calibration._ratio(*pair) for pair in zip(*draws, strict=True)]
     ratios, errors = np.array(found).T
@@ -90,10 +90,10 @@ def test_both_studies_of_a_case_see_the_same_samples() -> None:
     assert set(noise) == set(calibration.PROTOCOLS)
     assert len({tuple(pair) for pair in noise.values()}) == 4
     value = calibration.measure_intervals(topp, 0)["scores"]["m_precision"][0][0]
-    assert value == pytest.approx(noise["library_1000"][0], abs=0.15)  # under another bootstrap
+    assert value == pytest.approx(noise["library_1000"][0], abs=0.15)  # with another bootstrap
 
 
-def test_a_killed_run_goes_on_with_the_numbers_of_an_unbroken_one(
+def test_a_killed_run_resumes_and_gives_the_numbers_of_an_unbroken_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(calibration, "CASES", (case(),))

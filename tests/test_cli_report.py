@@ -10,9 +10,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from egtmetrics import GenerativeMetricFrame, frechet_distance, improved_precision_recall, match_sizes
 from egtmetrics.cli import main
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.explanations import rank_samples
+from egtmetrics.samples import GroupedSamples
 
 pytest.importorskip("jinja2")
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
@@ -20,6 +22,7 @@ pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.Backe
 RNG = np.random.default_rng(0)
 GROUPS = np.repeat(["f", "m"], [60, 80])
 REAL, FAKE, OTHER = (RNG.normal(size=(140, 3)) + shift * (GROUPS == "f")[:, None] for shift in (0.0, 2.0, 0.0))
+SAMPLES = GroupedSamples(real=REAL, fake=FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS)
 LABELS = ["--real-groups", "y", "--fake-groups", "y"]
 
 
@@ -52,7 +55,7 @@ def test_the_page_holds_the_numbers_of_the_library() -> None:
     assert f"{frame.by_group.loc['f', 'fid']:.4g}" in page
     assert "Is fake.npz equally good for every group?" in page
     assert "Where the divergence comes from" in page
-    assert "Samples at both ends" not in page
+    assert "Samples farthest from" not in page
 
 
 def test_the_command_in_the_page_makes_the_page_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,9 +66,7 @@ def test_the_command_in_the_page_makes_the_page_again(monkeypatch: pytest.Monkey
     Path("page.html").unlink()
     assert main([*words[1:], "--quiet"]) == 0
     assert Path("page.html").read_text(encoding="utf-8") == page
-    matched = match_sizes(
-        REAL, FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS, across_groups=True, random_state=0
-    )
+    matched = SAMPLES.matched(across_groups=True, random_state=0)
     assert f"{len(matched.fake)} generated samples against {len(matched.real)} real ones" in page
     assert "before sizes were matched" in page
     assert "90% intervals" in page
@@ -74,7 +75,7 @@ def test_the_command_in_the_page_makes_the_page_again(monkeypatch: pytest.Monkey
 def test_texts_are_those_of_the_rows() -> None:
     Path("fake.jsonl").write_text("".join(json.dumps({"text": f"text <{i}>"}) + "\n" for i in range(140)))
     page = report("--texts", "fake.jsonl")
-    ranked = rank_samples(REAL, FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS)
+    ranked = rank_samples(SAMPLES)
     shown = [part.split("</blockquote>")[0] for part in page.split('<blockquote dir="auto">')[1:]]
     assert shown == [f"text &lt;{row}&gt;" for row in ranked["row"]]
     assert report("--texts", "fake.jsonl:text").split("<pre>")[0] == page.split("<pre>")[0]
@@ -92,7 +93,7 @@ def test_images_are_shown() -> None:
 def test_a_divergence_that_cannot_be_computed_leaves_a_reason() -> None:
     np.savez("real.npz", features=np.ones((140, 3)), y=GROUPS)
     np.savez("fake.npz", features=np.ones((140, 3)), y=GROUPS)
-    assert "It was not computed: n_clusters" in report("--metrics", "fid")
+    assert "This could not be computed: n_clusters" in report("--metrics", "fid")
 
 
 def test_what_cannot_be_done_is_said_before_it_is_begun(capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,7 +118,10 @@ def test_compare_prints_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
         metrics={"fid": frechet_distance},
         real=REAL, fake=FAKE, real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS, random_state=0,
     )  # fmt: skip
-    found = {tuple(line.split()[:2]): line.split() for line in out.splitlines() if line.startswith(("fid  ", "  "))}
+    found = {}
+    for line in out.replace(" (squared feature units)", "").splitlines():
+        if line.startswith(("fid  ", "  ")):
+            found[tuple(line.split()[:2])] = line.split()
     assert found["fid", "overall"][-1] == f"{frame.overall['fid']:.4g}*"
     assert any(row[-1] == f"{frame.by_group.loc['f', 'fid']:.4g}*" for row in found.values() if row[0] == "f")
     content = json.loads(Path("models.json").read_text())
@@ -149,7 +153,7 @@ def test_compare_draws_and_can_leave_out_the_tests(capsys: pytest.CaptureFixture
     options = ["--permutations", "0", "--figure", "models.svg", "--match-sizes", "--interval", "0.8", "--quiet"]
     assert main(compare(*options)) == 0
     out = capsys.readouterr().out
-    assert "No test between models was made" in out
+    assert "The models were not tested against each other" in out
     assert "80 % intervals" in out
     assert "<svg" in Path("models.svg").read_text()
 

@@ -29,7 +29,7 @@ import sys
 import numpy as np
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, topp_precision_recall
-from egtmetrics.io import read_labelled_features
+from egtmetrics.data import read_labelled_features
 
 
 def topp(real, fake):

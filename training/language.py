@@ -23,6 +23,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 
 from egtmetrics._errors import out_of_memory
+from egtmetrics._extras import extra
 from egtmetrics._validation import check_number, check_positive_int
 
 from .losses import GroupLoss
@@ -389,12 +390,8 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def import_extra(name: str) -> Any:
     """Import a module of the extra ``[language]``; if it is missing, say what to install."""
-    try:
+    with extra("language", f"language models need {name}"):
         return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f"language models need {name}, which cannot be imported ({error}); pip install egtmetrics[language]"
-        ) from error
 
 
 def device_of(model: Any) -> torch.device:

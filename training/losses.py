@@ -356,7 +356,7 @@ class ReweightedLoss(GroupLoss):
             raise ValueError(
                 f"source has {training.shape[1]} columns, but n_bins={n_bins}; pass one column per noise level"
             )
-        wanted = torch.as_tensor(check_proportions(target, "target", n_groups=len(training)))
+        wanted = torch.as_tensor(check_proportions(target, "target", groups=range(len(training))))
         if wanted.ndim != 1:
             raise ValueError(f"target has shape {tuple(wanted.shape)}, expected one proportion per group")
         unreachable = (training <= 0.0).any(dim=1) & (wanted > 0.0)

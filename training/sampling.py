@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from egtmetrics._errors import listed
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features import ABSTAINED, GroupOracle, OracleErrorWarning, call_oracle
+from egtmetrics.oracles import GroupOracle, OracleErrorWarning, group_indices
 
 from ._checks import check_proportions
 
@@ -23,16 +24,16 @@ class RejectionSamples:
 
     samples: Any
     """The accepted samples: an array, tensor or list of n, as ``generate`` returned them."""
-    groups: NDArray[np.int64]
-    """Their groups, ``(n,)``."""
+    groups: NDArray[np.object_]
+    """Names of their groups, ``(n,)``."""
     target: NDArray[np.float64]
-    """Proportions asked for, ``(n_groups,)``."""
+    """Proportions asked for, ``(n_groups,)``, in the order of the oracle's ``group_names``."""
     draws_by_group: NDArray[np.int64]
-    """How many of all draws the oracle put into each group, ``(n_groups,)``."""
+    """How many of all draws the oracle put into each group, ``(n_groups,)``, in the same order."""
     n_abstained: int
-    """How many it put into none; they are rejected."""
+    """How many draws it put into no group; they were rejected."""
     oracle_warning: str | None
-    """What the oracle had to say of its error."""
+    """The oracle's warning about its error, if it has one."""
 
     @property
     def n_draws(self) -> int:
@@ -86,10 +87,10 @@ def rejection_sample(
     generate
         Called with a number k, returns k new samples: an array or tensor of k rows, or a list (texts).
     oracle
-        psi, see :class:`GroupOracle`. Its abstentions are rejected and counted.
+        psi, see :class:`egtmetrics.oracles.GroupOracle`. Its abstentions are rejected and counted.
     target
-        Proportions of groups: an array, a mapping from group to proportion, or ``"ego"`` for equal ones. For MGO pass
-        the proportions in the real data, under the same oracle.
+        Proportions of groups: an array in the order of ``oracle.group_names``, a mapping from names to proportions, or
+        ``"ego"`` for equal ones. For MGO pass the proportions in the real data, under the same oracle.
     n
         How many samples to accept.
     max_draws
@@ -131,53 +132,56 @@ def rejection_sample(
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.features import LabelOracle
+    >>> from egtmetrics.oracles import LabelOracle
     >>> from egtmetrics.training import rejection_sample
     >>> rng = np.random.default_rng(0)
-    >>> result = rejection_sample(lambda k: rng.choice(2, size=k, p=[0.84, 0.16]), LabelOracle(2), "ego",
+    >>> def generate(k):
+    ...     return rng.choice(["female", "male"], size=k, p=[0.16, 0.84])
+    >>> result = rejection_sample(generate, LabelOracle(["female", "male"]), "ego",
     ...     n=1000, max_draws=10_000, exact=True, random_state=0)
-    >>> np.bincount(result.samples).tolist(), round(result.expected_draws_per_sample)
-    ([500, 500], 3)
+    >>> int(np.sum(result.groups == "female")), round(result.expected_draws_per_sample)
+    (500, 3)
     """
     n = check_positive_int(n, "n")
     max_draws = check_positive_int(max_draws, "max_draws")
     batch_size = check_positive_int(batch_size, "batch_size")
-    proportions = check_proportions(target, "target", n_groups=oracle.n_groups)
+    names = oracle.group_names
+    proportions = check_proportions(target, "target", groups=names)
     if proportions.ndim != 1:
         raise ValueError(f"target has shape {proportions.shape}, expected one proportion per group")
     rng = np.random.default_rng(random_state)
-    places = rng.choice(oracle.n_groups, size=n, p=proportions)
+    places = rng.choice(len(names), size=n, p=proportions)
     if exact:
-        places = rng.permutation(np.repeat(np.arange(oracle.n_groups), _round(n * proportions)))
-    places_of = [np.flatnonzero(places == group) for group in range(oracle.n_groups)]
+        places = rng.permutation(np.repeat(np.arange(len(names)), _round(n * proportions)))
+    places_of = [np.flatnonzero(places == group) for group in range(len(names))]
     if oracle.warning is not None:
         warnings.warn(oracle.warning, OracleErrorWarning, stacklevel=2)
 
-    quota = np.bincount(places, minlength=oracle.n_groups)
-    drawn = np.zeros(oracle.n_groups, dtype=np.int64)
+    quota = np.bincount(places, minlength=len(names))
+    drawn = np.zeros(len(names), dtype=np.int64)
     n_abstained = 0
     batches: list[Any] = []
     filled: list[NDArray[np.int64]] = []
     while (drawn < quota).any():
         size = min(batch_size, max_draws - int(drawn.sum()) - n_abstained)
         if size == 0:
-            raise _incomplete(drawn, quota, n_abstained, max_draws)
+            raise _incomplete(names, drawn, quota, n_abstained, max_draws)
         batch = generate(size)
         if len(batch) != size:
             raise ValueError(f"generate({size}) returned {len(batch)} samples; it must return as many as asked for")
-        labels = call_oracle(oracle, batch, size)
-        for group in range(oracle.n_groups):
-            rows = np.flatnonzero(labels == group)
+        groups = group_indices(oracle(batch), names, n=size)
+        for group in range(len(names)):
+            rows = np.flatnonzero(groups == group)
             accepted = rows[: max(0, quota[group] - drawn[group])]
             if len(accepted):
                 batches.append(_take(batch, accepted))
                 filled.append(places_of[group][drawn[group] : drawn[group] + len(accepted)])
             drawn[group] += len(rows)
-        n_abstained += int(np.sum(labels == ABSTAINED))
+        n_abstained += int(np.sum(groups < 0))
     order = np.argsort(np.concatenate(filled))
     return RejectionSamples(
         samples=_take(_join(batches), order),
-        groups=places,
+        groups=np.array(names, dtype=object)[places],
         target=proportions,
         draws_by_group=drawn,
         n_abstained=n_abstained,
@@ -193,15 +197,18 @@ def _round(expected: NDArray[np.float64]) -> NDArray[np.int64]:
     return counts
 
 
-def _incomplete(drawn: NDArray[np.int64], quota: NDArray[np.int64], n_abstained: int, max_draws: int) -> RuntimeError:
+def _incomplete(
+    names: Sequence[str], drawn: NDArray[np.int64], quota: NDArray[np.int64], n_abstained: int, max_draws: int
+) -> RuntimeError:
     """Say which groups are incomplete, and what it would take."""
     short = np.flatnonzero(drawn < quota)
-    listed = ", ".join(f"group {a} appeared {drawn[a]} times of {quota[a]} needed" for a in short)
+    missing = listed(f"group {names[int(a)]!r} appeared {drawn[a]} times of {quota[a]} needed" for a in short)
     if (drawn[short] == 0).any():
         remedy = "rejection cannot make what a model does not generate: condition it, train it further, or set target 0"
     else:
         remedy = f"raise max_draws to about {int(1.2 * max_draws * np.max(quota[short] / drawn[short])) + 1}"
-    return RuntimeError(f"after max_draws={max_draws} draws ({n_abstained} of them without a group) {listed}; {remedy}")
+    draws = f"after max_draws={max_draws} draws ({n_abstained} of them without a group)"
+    return RuntimeError(f"{draws} {missing}; {remedy}")
 
 
 def _take(samples: Any, rows: NDArray[np.int64]) -> Any:

@@ -100,7 +100,7 @@ class ScaledStrips {
   double scale_ = 1.0;
 };
 
-// Rows of a task: as many as the cache likes, fewer where that would leave threads without work. Rows are independent,
+// Rows of a task: as many as the cache holds, fewer where that would leave threads without work. Rows are independent,
 // so results do not depend on it.
 std::int64_t rows_per_task(std::int64_t n, const Run& run, const Tile& tile) {
   const std::int64_t share = round_up(n / (4 * std::max(run.n_threads, 1)) + 1, tile.panel_rows);
@@ -136,7 +136,7 @@ void sum_kernel(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t*
       };
       const auto use = [&](std::int64_t r0, std::int64_t n, std::int64_t n_cols, float* strip) {
         tile.cosine(strip, n, n_cols, sums.data() + r0);
-        if (counts) tile.weighted(strip, n_cols, packed.get(), n_replicates, excess.data() + r0 * ld, ld);
+        if (counts) tile.weighted(strip, n, n_cols, packed.get(), n_replicates, excess.data() + r0 * ld, ld);
       };
       strips.walk(i0, n_rows, scratch, stop, begin, use, recompute_cosine_below);
       if (!stop) finish(i0, n_rows, sums.data(), excess.data(), ld);

@@ -45,9 +45,11 @@ struct Tile {
   // 0.
   void (*pack_excess)(const std::uint16_t* counts, std::int64_t n_rows, std::int64_t n_replicates, float* out);
 
-  // sums[r, b] += sum_c strip[r, c] * excess[c, b]; excess packed as above with n_cols rows, sums of row stride ld.
-  void (*weighted)(const float* strip, std::int64_t n_cols, const float* excess, std::int64_t n_replicates,
-                   double* sums, std::int64_t ld);
+  // sums[r, b] += sum_c strip[r, c] * excess[c, b] for a strip that `cosine` has made, with the same n_rows and n_cols;
+  // excess packed as above with n_cols rows, sums of row stride ld. Rows from n_rows to panel_rows of sums are written
+  // too, and mean nothing.
+  void (*weighted)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* excess,
+                   std::int64_t n_replicates, double* sums, std::int64_t ld);
 
   // Multinomial draws (include/egt/divergence.hpp) of replicates first_replicate, ... (n_lanes of them at once):
   // drawn[k * n_lanes + lane] of cumulative[n_bins] draws fall into bin k, which has weight cumulative[k + 1] -

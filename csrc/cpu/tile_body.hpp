@@ -29,12 +29,14 @@ inline Vec load(const float* p) { return *reinterpret_cast<const LooseVec*>(p); 
 inline void store(float* p, Vec v) { *reinterpret_cast<LooseVec*>(p) = v; }
 inline Wide widened(const float* p) { return __builtin_convertvector(*reinterpret_cast<const Half*>(p), Wide); }
 inline Wide widened(const double* p) { return *reinterpret_cast<const LooseWide*>(p); }
-inline Vec splat(float v) { return Vec{} + v; }
+// v - 0 is v whatever its sign, so compilers drop the subtraction and broadcast from memory where v lies there. 0 + v
+// is not v for -0: it would stay a scalar addition and a broadcast from a register, on a port that the products need.
+inline Vec splat(float v) { return v - Vec{}; }
 
-// acc[r][v] = sum_k a(r, k) * b[k * cols_per_panel + v * lanes ...], a(r, k) = a[r * row_stride + k * k_stride].
-template <int row_stride, int k_stride>
+// acc[r][v] = sum_k a[k * rows_per_panel + r] * b[b_row(k) * cols_per_panel + v * lanes ...].
+template <class Row>
 inline __attribute__((always_inline)) void multiply(const float* __restrict__ a, const float* __restrict__ b,
-                                                    std::int64_t depth, Vec (&acc)[rows_per_panel][vecs]) {
+                                                    std::int64_t depth, Row b_row, Vec (&acc)[rows_per_panel][vecs]) {
 #pragma GCC unroll 16
   for (int r = 0; r < rows_per_panel; ++r) {
 #pragma GCC unroll 4
@@ -43,10 +45,10 @@ inline __attribute__((always_inline)) void multiply(const float* __restrict__ a,
   for (std::int64_t k = 0; k < depth; ++k) {
     Vec column[vecs];
 #pragma GCC unroll 4
-    for (int v = 0; v < vecs; ++v) column[v] = load(b + k * cols_per_panel + v * lanes);
+    for (int v = 0; v < vecs; ++v) column[v] = load(b + b_row(k) * cols_per_panel + v * lanes);
 #pragma GCC unroll 16
     for (int r = 0; r < rows_per_panel; ++r) {
-      const Vec broadcast = splat(a[r * row_stride + k * k_stride]);
+      const Vec broadcast = splat(a[k * rows_per_panel + r]);
 #pragma GCC unroll 4
       for (int v = 0; v < vecs; ++v) acc[r][v] += broadcast * column[v];
     }
@@ -91,7 +93,7 @@ void distances(const float* a, const float* b, std::int64_t d, std::int64_t n_co
                const float* col_term, float* strip) {
   for (std::int64_t c = 0; c < n_cols; c += cols_per_panel) {
     Vec acc[rows_per_panel][vecs];
-    multiply<1, rows_per_panel>(a, b + c * d, d, acc);
+    multiply(a, b + c * d, d, [](std::int64_t k) { return k; }, acc);
 #pragma GCC unroll 16
     for (int r = 0; r < rows_per_panel; ++r) {
 #pragma GCC unroll 4
@@ -120,6 +122,9 @@ inline std::uint32_t not_above(Vec value, Vec limit) {
   return bits;
 #endif
 }
+
+// One bit per lane where value > limit; neither may be NaN.
+inline std::uint32_t above(Vec value, Vec limit) { return not_above(value, limit) ^ ((1u << lanes) - 1); }
 
 std::int64_t select(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* row_limit,
                     const float* col_limit, std::int32_t* positions) {
@@ -216,11 +221,35 @@ void pack_excess(const std::uint16_t* counts, std::int64_t n_rows, std::int64_t 
   }
 }
 
-void weighted(const float* strip, std::int64_t n_cols, const float* excess, std::int64_t n_replicates, double* sums,
-              std::int64_t ld) {
+// Columns c for which strip[r, c] > 0 for some row r, ascending; the strip holds no negative values.
+inline std::int64_t nonzero_columns(const float* strip, std::int64_t n_rows, std::int64_t n_cols,
+                                    std::int32_t* columns) {
+  std::int64_t found = 0;
+  for (std::int64_t c = 0; c < n_cols; c += lanes) {
+    Vec largest{};
+    for (std::int64_t r = 0; r < n_rows; ++r) {
+      const Vec value = load(strip + r * strip_width + c);
+      largest = value > largest ? value : largest;
+    }
+    for (std::uint32_t bits = above(largest, Vec{}); bits; bits &= bits - 1) {
+      columns[found++] = static_cast<std::int32_t>(c) + __builtin_ctz(bits);
+    }
+  }
+  return found;
+}
+
+void weighted(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* excess,
+              std::int64_t n_replicates, double* sums, std::int64_t ld) {
+  // The kernel is 0 for most pairs of a large set: columns of zeros are left out, which changes no bit of a sum.
+  std::int32_t columns[strip_width];
+  float packed[strip_width * rows_per_panel];
+  const std::int64_t depth = nonzero_columns(strip, n_rows, n_cols, columns);
+  for (std::int64_t k = 0; k < depth; ++k) {
+    for (int r = 0; r < rows_per_panel; ++r) packed[k * rows_per_panel + r] = strip[r * strip_width + columns[k]];
+  }
   for (std::int64_t b = 0; b < n_replicates; b += cols_per_panel) {
     Vec acc[rows_per_panel][vecs];
-    multiply<strip_width, 1>(strip, excess + b * n_cols, n_cols, acc);
+    multiply(packed, excess + b * n_cols, depth, [&columns](std::int64_t k) { return columns[k]; }, acc);
 #pragma GCC unroll 16
     for (int r = 0; r < rows_per_panel; ++r) {
       float part[cols_per_panel];

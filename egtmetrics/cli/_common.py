@@ -1,4 +1,4 @@
-"""What the commands share: the checks of what is to be written, and one line of text for any error."""
+"""What the commands share: the parser, checks of files to write, and errors in one line of text."""
 
 from __future__ import annotations
 
@@ -6,16 +6,32 @@ import argparse
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 _DATA_WITH_PATH = {"digits": False, "emoji": True, "ffhq": True}
 
-Commands: TypeAlias = "argparse._SubParsersAction[Any]"
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 """Where a command adds its parser."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, and which can get options when its command is chosen."""
+
+    late: Callable[[], None] | None = None
+    """Adds options that take long to find, those of the metrics; ``egtmetrics --help`` does not wait for them."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        if self.late is not None:
+            add, self.late = self.late, None
+            add()
+        return super().parse_known_args(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"egtmetrics: error: {message} (see {self.prog} --help)\n")
+
+
 class DataArgument(argparse.Action):
-    """``--data NAME [PATH]`` with ``nargs="+"``: becomes ``(name, path)``, where digits have no path and others one."""
+    """``--data NAME [PATH]`` with ``nargs="+"``: becomes ``(name, path)``; digits have no path, the others have one."""
 
     def __call__(
         self,
@@ -41,12 +57,10 @@ def add_command(
     help: str,
     description: str,
     epilog: str,
-) -> argparse.ArgumentParser:
-    """Add the parser of a command, the lines of its epilog as they are."""
+) -> Parser:
+    """Add the parser of a command; the lines of its epilog are printed as they are."""
     kind = argparse.RawDescriptionHelpFormatter
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help, description=description, epilog=epilog, formatter_class=kind
-    )
+    parser = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=kind)
     parser.set_defaults(run=run)
     return parser
 

@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import egtmetrics
-from egtmetrics.cli._common import check_writable
+from egtmetrics.cli._common import Parser, check_writable
 
 if TYPE_CHECKING:
+    from egtmetrics.data import LabelledFeatures
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.report.tables import Format
+    from egtmetrics.samples import GroupedSamples
 
-_METRICS = {
-    "topp": "topp_precision_recall",
-    "prdc": "precision_recall_density_coverage",
-    "approximate-prdc": "approximate_precision_recall_density_coverage",
-    "ipr": "improved_precision_recall",
-    "p-pr": "p_precision_recall",
-    "cover": "precision_recall_cover",
-    "clipped": "clipped_density_coverage",
-    "fid": "frechet_distance",
-    "kid": "kernel_distance",
-    "mauve": "mauve",
-    "frontier": "frontier_integral",
-    "prd": "precision_recall_distributions",
-}
-"""Names on the command line, and of the package's functions."""
-_FIGURE_METRICS = ("topp", "prdc", "approximate-prdc", "ipr", "p-pr", "cover")
-_METRIC_OPTIONS = ("alpha", "n_bootstrap", "n_projections", "n_neighbors", "subset_size")
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
 
 class Plan(NamedTuple):
-    """What is computed and drawn: options that have been checked."""
+    """What to compute and draw: checked options."""
 
     metrics: Mapping[str, Callable[..., Any]]
     figure_metric: str | None
 
 
 class Evaluation(NamedTuple):
-    """A frame, the samples it saw (arguments of a GenerativeMetricFrame, on the host), and where they came from."""
+    """A frame, and where its samples came from."""
 
     frame: GenerativeMetricFrame
-    samples: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
 
@@ -79,30 +60,46 @@ def add_file_options(parser: argparse.ArgumentParser) -> Any:
     return data
 
 
-def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read two files as ``add_file_options`` says: arguments of a GenerativeMetricFrame, and their provenance."""
-    from egtmetrics.io import read_labelled_features
-
-    real = read_labelled_features(real_path, groups=args.real_groups, key=args.real_key)
-    fake = read_labelled_features(fake_path, groups=args.fake_groups, key=args.fake_key)
-    samples = {
-        "real": real.features,
-        "fake": fake.features,
-        "real_sensitive_features": real.groups,
-        "fake_sensitive_features": fake.groups,
-    }
-    return samples, {"real": real.source, "fake": fake.source}
+def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tuple[GroupedSamples, dict[str, Any]]:
+    """Read two files as ``add_file_options`` says; return the samples and where they came from."""
+    sides = {side: read_side(args, side, path) for side, path in (("real", real_path), ("fake", fake_path))}
+    samples = group_samples(
+        args,
+        real=sides["real"].features,
+        fake=sides["fake"].features,
+        real_sensitive_features=sides["real"].groups,
+        fake_sensitive_features=sides["fake"].groups,
+    )
+    return samples, {side: found.source for side, found in sides.items()}
 
 
-def add_options(parser: argparse.ArgumentParser, data: Any) -> None:
-    """Add the options that do not depend on what the samples are; those on groups to ``data``, an argument group."""
-    add_metric_options(parser, data)
+def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeatures:
+    """Read the features and groups of ``"real"`` or ``"fake"``."""
+    from egtmetrics.data import read_labelled_features
+
+    return read_labelled_features(path, groups=getattr(args, f"{side}_groups"), key=getattr(args, f"{side}_key"))
+
+
+def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:
+    """Check features and labels; with ``--backend cuda`` copy the features to the device."""
+    from egtmetrics.samples import GroupedSamples
+
+    if args.backend == "cuda":
+        from egtmetrics.ops._device import to_device
+
+        real, fake = to_device(real), to_device(fake)
+    return GroupedSamples(real=real, fake=fake, **sensitive_features)
+
+
+def add_options(parser: Parser, data: Any, *, metrics: str = "topp") -> None:
+    """Add the options of every kind of samples; those on groups to ``data``, an argument group."""
+    add_registered = add_metric_options(parser, data, default=metrics)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
         choices=tuple(_OUT_FORMATS.values()),
         default="table",
-        help="what is printed (default: %(default)s)",
+        help="how results are printed (default: %(default)s)",
     )
     output.add_argument(
         "--out",
@@ -113,28 +110,35 @@ def add_options(parser: argparse.ArgumentParser, data: Any) -> None:
         help="write the results to a file as well, in the format of its suffix "
         f"({', '.join(_OUT_FORMATS)}), else in --format; may be repeated",
     )
-    output.add_argument(
-        "--interval",
-        type=float,
-        metavar="LEVEL",
-        help="add confidence intervals of this level, for example 0.95; costs about as much again for topp, prdc, ipr "
-        "and fid, 200 times as much for other metrics",
-    )
-    output.add_argument(
-        "--figure",
-        type=Path,
-        metavar="FILE",
-        help="draw precision against recall by group, of the first metric that has them (.png, .pdf, .svg)",
-    )
+    interval = output.add_argument("--interval", type=float, metavar="LEVEL")
+    figure = output.add_argument("--figure", type=Path, metavar="FILE")
     add_quiet(output)
+
+    def late() -> None:
+        from egtmetrics.cli._metric_options import with_own_variance, with_precision_and_recall
+
+        add_registered()
+        interval.help = (
+            "add confidence intervals of this level, for example 0.95; costs one to three more evaluations for "
+            f"{', '.join(with_own_variance())}, some 330 on parts of the samples for any other metric"
+        )
+        figure.help = (
+            "draw precision against recall by group, of the first metric that has both: "
+            f"{', '.join(with_precision_and_recall())} (.png, .pdf, .svg)"
+        )
+
+    parser.late = late
 
 
 def add_quiet(output: Any) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
 
-def add_metric_options(parser: argparse.ArgumentParser, data: Any) -> None:
-    """Add the options on metrics, and those on groups to ``data``."""
+def add_metric_options(parser: Parser, data: Any, *, default: str) -> Callable[[], None]:
+    """Add the options on metrics, and those on groups to ``data``; ``default`` are the metrics to compute.
+
+    The options of the registered metrics are added by what this returns and keeps as ``parser.late``.
+    """
     data.add_argument(
         "--missing-groups",
         choices=("raise", "nan"),
@@ -150,25 +154,6 @@ def add_metric_options(parser: argparse.ArgumentParser, data: Any) -> None:
 
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
-        "--metrics",
-        type=_metric_names,
-        default="topp",
-        metavar="NAMES",
-        help=f"separated by commas, of {', '.join(_METRICS)} (default: %(default)s)",
-    )
-    metrics.add_argument("--alpha", type=float, help="topp: one minus the confidence of the band (default: 0.1)")
-    metrics.add_argument("--n-bootstrap", type=int, metavar="B", help="topp: bootstrap replicates (default: 1000)")
-    metrics.add_argument(
-        "--n-projections", type=int, metavar="N", help="topp: random projections to average over (default: 10)"
-    )
-    metrics.add_argument(
-        "--n-neighbors",
-        type=int,
-        metavar="K",
-        help="prdc, approximate-prdc, ipr, p-pr, cover, clipped (default: each its own)",
-    )
-    metrics.add_argument("--subset-size", type=int, metavar="N", help="kid: rows in each subset (default: 1000)")
-    metrics.add_argument(
         "--random-state", type=int, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
     )
     metrics.add_argument(
@@ -179,13 +164,13 @@ def add_metric_options(parser: argparse.ArgumentParser, data: Any) -> None:
     )
     metrics.add_argument("--n-threads", type=int, metavar="N", help="threads of the kernels (default: every core)")
 
+    def late() -> None:
+        from egtmetrics.cli._metric_options import add_registered
 
-def _metric_names(value: str) -> list[str]:
-    names = list(dict.fromkeys(name.strip() for name in value.split(",")))
-    unknown = [name for name in names if name not in _METRICS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown metric {unknown[0]!r}; choose from {', '.join(_METRICS)}")
-    return names
+        add_registered(parser, metrics, default=default)
+
+    parser.late = late
+    return late
 
 
 def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, content: str) -> Any:
@@ -210,28 +195,29 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, con
 def check_options(args: argparse.Namespace) -> Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     if args.interval is not None:
-        from egtmetrics.divergences.estimates import check_level
+        from egtmetrics._validation import check_level
 
         check_level(args.interval)
     return Plan(check_metrics(args), _check_outputs(args))
 
 
 def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
-    """Load the metrics that were asked for; refuse options and a backend that could not be used."""
-    metrics = _metrics(args)
+    """Return the metrics that were asked for; refuse options and a backend that could not be used."""
+    from egtmetrics.cli._metric_options import chosen_metrics
+
+    metrics = chosen_metrics(args)
     if args.backend == "cuda":
         _check_device()
     return metrics
 
 
 def evaluate_and_write(
-    args: argparse.Namespace, plan: Plan, samples: Mapping[str, Any], provenance: Mapping[str, Any]
+    args: argparse.Namespace, plan: Plan, samples: GroupedSamples, provenance: Mapping[str, Any]
 ) -> None:
-    """Evaluate ``samples``, the arguments of a GenerativeMetricFrame, print the results and write the files."""
+    """Evaluate the samples, print the results and write the files."""
     from egtmetrics.report import plot_precision_recall, render, save_figure
 
-    frame, _, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
-
+    frame, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
     intervals = None if args.interval is None else frame.interval(args.interval)
 
     def text(format: Format) -> str:
@@ -256,30 +242,25 @@ def write_outputs(args: argparse.Namespace, text: Callable[[Format], str]) -> No
 def evaluate_samples(
     args: argparse.Namespace,
     metrics: Mapping[str, Callable[..., Any]],
-    samples: Mapping[str, Any],
+    samples: GroupedSamples,
     provenance: Mapping[str, Any],
 ) -> Evaluation:
-    """Match the sizes where that was asked for, and evaluate."""
+    """Match the sizes if that was asked for, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
 
     if args.match_sizes or args.match_groups:
         samples, matching = _match(samples, across_groups=args.match_groups, seed=args.random_state)
         provenance = {**provenance, "matching": matching}
-    on_device = samples
-    if args.backend == "cuda":
-        from egtmetrics.ops._device import to_device
-
-        on_device = {**samples, **{side: to_device(samples[side]) for side in ("real", "fake")}}
     frame = GenerativeMetricFrame(
         metrics=metrics,
-        **on_device,
+        samples=samples,
         random_state=args.random_state,
         missing_groups=args.missing_groups,
         backend=args.backend,
         n_threads=args.n_threads,
         progress=show_progress(args),
     )
-    return Evaluation(frame, samples, provenance)
+    return Evaluation(frame, provenance)
 
 
 def show_progress(args: argparse.Namespace) -> bool:
@@ -293,7 +274,7 @@ def note(args: argparse.Namespace, text: str) -> None:
 
 def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -> None:
     """Refuse, before anything is encoded, groups that could not be compared."""
-    from egtmetrics.groups._assignment import assign_groups
+    from egtmetrics.labels import assign_groups
 
     groups = assign_groups(real_groups, fake_groups)
     groups.check_two()
@@ -301,63 +282,46 @@ def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -
         groups.check_present("pass --missing-groups nan")
 
 
-def _metrics(args: argparse.Namespace) -> dict[str, Callable[..., Any]]:
-    """Load the metrics that were asked for and fix the options that were given, each in the metrics that have it."""
-    given = {name: getattr(args, name) for name in _METRIC_OPTIONS if getattr(args, name) is not None}
-    metrics: dict[str, Callable[..., Any]] = {}
-    used: set[str] = set()
-    for name in args.metrics:
-        metric = getattr(egtmetrics, _METRICS[name])
-        options = {key: value for key, value in given.items() if key in inspect.signature(metric).parameters}
-        used |= set(options)
-        metrics[name] = functools.partial(metric, **options)
-    for name in given:
-        if name not in used:
-            raise ValueError(
-                f"--{name.replace('_', '-')} is an option of none of --metrics {','.join(args.metrics)}; leave it out, "
-                "or add its metric"
-            )
-    return metrics
-
-
 def _check_outputs(args: argparse.Namespace) -> str | None:
-    """Refuse, before anything is computed, what could not be written after; return the metric to draw."""
+    """Refuse, before anything is computed, what could not be written; return the metric to draw."""
     check_writable([*args.out, *([] if args.figure is None else [args.figure])])
     if args.figure is None:
         return None
-    from egtmetrics.report.figures import check_figure_suffix, figure_class
+    from egtmetrics.cli._metric_options import with_precision_and_recall
+    from egtmetrics.plots import check_figure_suffix, figure_class
 
     check_figure_suffix(args.figure)
     figure_class()
-    drawn: str | None = next((name for name in args.metrics if name in _FIGURE_METRICS), None)
+    drawable = with_precision_and_recall()
+    drawn: str | None = next((name for name in args.metrics if name in drawable), None)
     if drawn is None:
         raise ValueError(
-            f"--figure draws precision and recall, which --metrics {','.join(args.metrics)} lacks; add one of "
-            f"{', '.join(_FIGURE_METRICS)}"
+            f"--figure draws precision and recall, and --metrics {','.join(args.metrics)} has none; add one of "
+            f"{', '.join(drawable)}"
         )
     return drawn
 
 
-def _match(samples: Mapping[str, Any], *, across_groups: bool, seed: int) -> tuple[Mapping[str, Any], dict[str, Any]]:
-    """Match the sizes; also return what that changed: the proportions of the groups are no longer the model's."""
-    from egtmetrics.groups import ego, match_sizes, mgo
+def _match(samples: GroupedSamples, *, across_groups: bool, seed: int) -> tuple[GroupedSamples, dict[str, Any]]:
+    """Match the sizes; also return what that changed: the proportions are no longer those of the model."""
+    from egtmetrics.groups.disparity import EGO, MGO, proportion_table
 
-    real_labels, fake_labels = samples["real_sensitive_features"], samples["fake_sensitive_features"]
-    matched = match_sizes(**samples, across_groups=across_groups, random_state=seed)
-    facts = {
+    matched = samples.matched(across_groups=across_groups, random_state=seed)
+    proportions = proportion_table(samples.counts()).values
+    unassigned = samples.unassigned()
+    return matched, {
         "across_groups": across_groups,
         "real_kept": len(matched.real),
         "fake_kept": len(matched.fake),
-        "real_in_no_group": matched.unassigned["real"],
-        "fake_in_no_group": matched.unassigned["fake"],
-        "mgo_before": mgo(real_labels, fake_labels),
-        "ego_before": ego(fake_labels, real_sensitive_features=real_labels),
+        "real_in_no_group": unassigned["real"],
+        "fake_in_no_group": unassigned["fake"],
+        "mgo_before": MGO.of(proportions).value,
+        "ego_before": EGO.of(proportions).value,
     }
-    return {name: getattr(matched, name) for name in samples}, facts
 
 
 def _check_device() -> None:
-    """Refuse ``--backend cuda``, before anything is read, where there is nothing to run on."""
+    """Refuse ``--backend cuda``, before anything is read, on a machine without a device."""
     from egtmetrics.ops._device import NoDeviceError, select_device
 
     try:

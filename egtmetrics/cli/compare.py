@@ -13,8 +13,9 @@ from egtmetrics.cli._evaluation import (
     add_options,
     check_options,
     evaluate_samples,
+    group_samples,
     note,
-    read_samples,
+    read_side,
     show_progress,
     write_outputs,
 )
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from egtmetrics.report.tables import Format
 
 _EPILOG = """\
-Every model is compared with the first one: a star marks a score, overall or of a group, or a disparity that differs by
-more than chance.
---fake-groups and --fake-key hold for the files of all models.
+Every model is tested against the first one. A star marks a score, overall or of a group, or a disparity that differs
+by more than chance. --fake-groups and --fake-key hold for the files of all models.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -46,32 +46,38 @@ def add_to(commands: Commands) -> None:
     compare.add_argument("models", metavar="FAKE", nargs="+", help="file with the features of a model's samples")
     data = add_file_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
-    add_options(compare, data)
-    compare.set_defaults(metrics="ipr,fid")
+    add_options(compare, data, metrics="ipr,fid")
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",
         type=int,
         metavar="N",
-        help="of each test of a model against the first, as long as 2 N evaluations. 0: no tests (default: 199, or as "
-        "many as correction needs: 20 for each overall score, score of a group and disparity of a model)",
+        help="permutations in each test of a model against the first; a test takes as long as 2 N evaluations. 0: no "
+        "tests (default: 199, or what the correction needs: 20 for each overall score, score of a group and disparity)",
     )
 
 
 def _compare(args: argparse.Namespace) -> None:
     plan = check_options(args)
     names = _model_names(args.models)
+    from egtmetrics._validation import check_features, keep_checked
     from egtmetrics.report import plot_precision_recall, save_figure
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
+    real = read_side(args, "real", args.reference)
+    features = keep_checked(check_features(real.features, "real"))  # once for all models
     frames = {}
-    provenance: dict[str, Any] = {}
+    provenance: dict[str, Any] = {"real": real.source}
     for name, path in zip(names, args.models, strict=True):
-        samples, source = read_samples(args, args.reference, path)
-        evaluation = evaluate_samples(args, plan.metrics, samples, source)
-        frames[name] = evaluation.frame
-        facts = dict(evaluation.provenance)
-        provenance |= {"real": facts.pop("real"), name: facts}
+        fake = read_side(args, "fake", path)
+        samples = group_samples(
+            args,
+            real=features,
+            fake=fake.features,
+            real_sensitive_features=real.groups,
+            fake_sensitive_features=fake.groups,
+        )
+        frames[name], provenance[name] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
     intervals = None
     if args.interval is not None:
         intervals = {name: frame.interval(args.interval) for name, frame in frames.items()}
@@ -95,7 +101,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def _model_names(paths: list[str]) -> list[str]:
-    """The names of the files without suffix, or the whole paths where those are not unique."""
+    """Return the names of the files without suffix, or the whole paths if those names are not unique."""
     if len(paths) < 2:
         raise ValueError(f"one model, {paths[0]}: pass two or more files to compare, or use egtmetrics evaluate")
     if len(set(paths)) < len(paths):

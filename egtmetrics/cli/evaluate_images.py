@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import warnings
 from typing import TYPE_CHECKING, Any
 
+from egtmetrics._errors import listed
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_encoder_options,
@@ -15,6 +15,7 @@ from egtmetrics.cli._evaluation import (
     check_groups,
     check_options,
     evaluate_and_write,
+    group_samples,
     note,
     show_progress,
 )
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from egtmetrics.features import ImageFiles
+    from egtmetrics.data import ImageFiles
 
 _FILE_COLUMN = "file_name"
 
@@ -34,12 +35,12 @@ images:
 
 groups:
   json              REAL/dataset.json: {"labels": [["00000/img0.png", 1], ...]}
-  folder            the name of the subfolder that an image lies in
+  folder            the name of the image's subfolder
   FILE:KEY          a .csv, .parquet or .jsonl file with the columns file_name and KEY (as metadata.csv of image
                     folders); several keys, separated by commas, give their intersections
-  oracle            for FAKE: a classifier on the encoder's features that is fitted on REAL and its groups; its
+  oracle            for FAKE: a classifier of the encoder's features, fitted on REAL and its groups; its
                     cross-validated error is printed and stored
-  By default json where there is a dataset.json, else folder.
+  The default is json where there is a dataset.json, else folder.
 
 examples:
   egtmetrics evaluate-images real/ fake/ --metrics topp,fid --cache features
@@ -69,7 +70,7 @@ def add_to(commands: Commands) -> None:
         type=float,
         default=0.0,
         metavar="P",
-        help="oracle: leave images in no group whose calibrated probability is below (default: %(default)s)",
+        help="oracle: an image whose calibrated probability is below P is in no group (default: %(default)s)",
     )
     encoder = add_encoder_options(parser, batch_size=32, content="images")
     encoder.add_argument(
@@ -92,7 +93,8 @@ def _evaluate_images(args: argparse.Namespace) -> None:
     if args.real_groups == "oracle":
         raise ValueError("--real-groups oracle: the oracle is fitted on the groups of REAL; give them in another way")
 
-    from egtmetrics.features import ImageEncoder, ImageFiles
+    from egtmetrics.data import ImageFiles
+    from egtmetrics.encoders import ImageEncoder
 
     real_files, fake_files = ImageFiles(args.real), ImageFiles(args.fake)
     real_groups, real_by = _labels(real_files, args.real_groups)
@@ -126,17 +128,14 @@ def _evaluate_images(args: argparse.Namespace) -> None:
             ("fake", fake_files, fake_by, fake_groups),
         )
     }
-    samples = {
-        "real": real,
-        "fake": fake,
-        "real_sensitive_features": real_groups,
-        "fake_sensitive_features": fake_groups,
-    }
+    samples = group_samples(
+        args, real=real, fake=fake, real_sensitive_features=real_groups, fake_sensitive_features=fake_groups
+    )
     evaluate_and_write(args, plan, samples, {**sources, **provenance})
 
 
 def _labels(files: ImageFiles, spec: str | None) -> tuple[pd.DataFrame, str]:
-    """One column of labels per sensitive feature, and by what they were found."""
+    """Return one column of labels per sensitive feature, and where they come from."""
     import pandas as pd
 
     json_labels = files.json_labels() if spec in (None, "json") else None
@@ -150,7 +149,7 @@ def _labels(files: ImageFiles, spec: str | None) -> tuple[pd.DataFrame, str]:
 
 
 def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
-    from egtmetrics.io import read_text_columns
+    from egtmetrics.data import read_text_columns
 
     path, _, keys = spec.rpartition(":")
     if not path or not keys:
@@ -158,12 +157,12 @@ def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
     table = read_text_columns(path, [_FILE_COLUMN, *keys.split(",")]).set_index(_FILE_COLUMN)
     twice = table.index[table.index.duplicated()]
     if len(twice):
-        raise ValueError(f"{path}: has two rows for {twice[0]}; leave one")
+        raise ValueError(f"{path}: has two rows for {twice[0]}; remove one")
     missing = [name for name in files.names if name not in table.index]
     if missing:
         raise ValueError(
-            f"{path}: has no row for {len(missing)} of the {len(files)} images of {files.path}, as {missing[0]}; its "
-            f"column {_FILE_COLUMN} holds names relative to the folder"
+            f"{path}: has no row for {len(missing)} of the {len(files)} images of {files.path}, such as {missing[0]}; "
+            f"its column {_FILE_COLUMN} must hold names relative to the folder"
         )
     return table.loc[files.names].reset_index(drop=True)
 
@@ -171,40 +170,29 @@ def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
 def _by_oracle(
     args: argparse.Namespace, real: NDArray[np.float32], real_groups: pd.DataFrame, fake: NDArray[np.float32]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The groups of the fakes by a classifier fitted on the real images, and what is known of its error."""
+    """Predict the groups of FAKE by a classifier fitted on REAL; return them and what is known of its error."""
     import pandas as pd
 
-    from egtmetrics.features import ClassifierOracle, OracleErrorWarning
+    from egtmetrics.oracles import ClassifierOracle
 
-    labels = pd.MultiIndex.from_frame(real_groups)
-    known = real_groups.notna().all(axis=1).to_numpy()
-    codes, groups = labels[known].factorize(sort=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OracleErrorWarning)  # said below with the groups' names
-        oracle = ClassifierOracle(
-            real[known], codes, min_confidence=args.min_confidence, random_state=args.random_state
-        )
-    names = [", ".join(map(str, group)) for group in groups]
-    errors = [None if math.isnan(error) else error for error in oracle.error_by_group.tolist()]
-    error_by_group = dict(zip(names, errors, strict=True))
+    rows = list(real_groups.itertuples(index=False, name=None))
+    name_of = {row: ", ".join(row) for row in sorted({row for row in rows if None not in row})}
+    oracle = ClassifierOracle(
+        real,
+        [name_of.get(row) for row in rows],
+        group_names=list(name_of.values()),
+        min_confidence=args.min_confidence,
+        random_state=args.random_state,
+    )
+    errors = oracle.error_by_group
+    if oracle.warning is None:
+        shown = listed(f"{error:.1%} in {name}" for name, error in errors.items())
+        note(args, f"the oracle's cross-validated error is {shown}")
     facts = {
-        "error_by_group": error_by_group,
-        "abstention_by_group": dict(zip(names, oracle.abstention_by_group.tolist(), strict=True)),
+        "error_by_group": {name: None if math.isnan(error) else error for name, error in errors.items()},
+        "abstention_by_group": oracle.abstention_by_group,
         "min_confidence": oracle.min_confidence,
     }
-    said = ", ".join(
-        f"{'unknown, as none is labelled,' if error is None else f'{error:.1%}'} in {name}"
-        for name, error in error_by_group.items()
-    )
-    if oracle.warning is None:
-        note(args, f"the oracle's cross-validated error on REAL is {said}")
-    else:
-        warnings.warn(
-            f"the oracle's cross-validated error on REAL is {said}; the groups of FAKE are uncertain by as much, and "
-            "by more where FAKE is unlike REAL; use a better encoder, a larger --min-confidence, or known labels",
-            OracleErrorWarning,
-            stacklevel=2,
-        )
-    found = oracle(fake)
-    rows = [groups[code] if code >= 0 else (None,) * len(real_groups.columns) for code in found.tolist()]
-    return pd.DataFrame(rows, columns=real_groups.columns, dtype=object), facts
+    row_of = {name: row for row, name in name_of.items()}
+    found = [row_of.get(name, (None,) * len(real_groups.columns)) for name in oracle(fake)]
+    return pd.DataFrame(found, columns=real_groups.columns, dtype=object), facts

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from egtmetrics._errors import listed
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_encoder_options,
@@ -14,6 +15,7 @@ from egtmetrics.cli._evaluation import (
     check_groups,
     check_options,
     evaluate_and_write,
+    group_samples,
     note,
     show_progress,
 )
@@ -28,11 +30,11 @@ files:
   .txt              one text per line, without labels
 
 groups:
-  oracle:pronouns   more of he, him, his, himself, or more of she, her, hers, herself: male, female; else in no group
+  oracle:pronouns   male if he, him, his, himself are more than she, her, hers, herself; female if fewer; else no group
   oracle:names      by pronouns, else by the first name that the text begins with ("Ada Lovelace was ...")
-  oracle:names:KEY  the same, the person's name being under KEY
+  oracle:names:KEY  by pronouns, else by the first name under KEY
   KEY               a key (column) of the file; several, separated by commas, give their intersections
-  How many texts are in no group is printed and stored. They count in the overall scores only.
+  The number of texts in no group is printed and stored. They count only in the overall scores.
 
 examples:
   egtmetrics evaluate-text real.jsonl fake.jsonl --groups oracle:pronouns --metrics topp,mauve --cache embeddings
@@ -59,9 +61,9 @@ def add_to(commands: Commands) -> None:
     )
     add_sides(parser, "file with the {} texts")
     data = parser.add_argument_group("data")
-    data.add_argument("--groups", metavar="GROUPS", help="how both files' groups are found: see below")
+    data.add_argument("--groups", metavar="GROUPS", help="how the groups of both files are found: see below")
     for side in ("real", "fake"):
-        data.add_argument(f"--{side}-groups", metavar="GROUPS", help=f"the same for {side.upper()} only")
+        data.add_argument(f"--{side}-groups", metavar="GROUPS", help=f"the same, for {side.upper()} alone")
     data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
     encoder = add_encoder_options(parser, batch_size=64, content="texts")
     encoder.add_argument(
@@ -69,7 +71,7 @@ def add_to(commands: Commands) -> None:
         metavar="MODEL",
         help="folder or Hugging Face name of a sentence-transformers model (default: all-MiniLM-L6-v2, from a package)",
     )
-    encoder.add_argument("--prompt", metavar="TEXT", help="put before every text (default: what the model puts there)")
+    encoder.add_argument("--prompt", metavar="TEXT", help="put before every text (default: the model's own prompt)")
     add_options(parser, data)
 
 
@@ -84,7 +86,7 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         note(args, _count(sides[name]))
     check_groups(args, sides["real"].groups, sides["fake"].groups)
 
-    from egtmetrics.features import TextEncoder
+    from egtmetrics.encoders import TextEncoder
 
     encoder = TextEncoder(
         args.model,
@@ -100,13 +102,14 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         samples[f"{name}_sensitive_features"] = side.groups
         side.source["truncated"] = encoder.truncated
     provenance = {**{name: side.source for name, side in sides.items()}, "encoder": encoder.identity}
-    evaluate_and_write(args, plan, samples, provenance)
+    evaluate_and_write(args, plan, group_samples(args, **samples), provenance)
 
 
 def _read(path: str, spec: str, text_key: str) -> _Texts:
     import pandas as pd
 
-    from egtmetrics.io import read_text_columns
+    from egtmetrics.data import read_text_columns
+    from egtmetrics.oracles import NameOracle, PronounOracle
 
     oracle, _, name_key = spec.removeprefix("oracle:").partition(":")
     by_oracle = spec.startswith("oracle:")
@@ -121,7 +124,9 @@ def _read(path: str, spec: str, text_key: str) -> _Texts:
         if text is None or not text.strip():
             raise ValueError(f"{path}: text {number} is empty or has no {text_key!r}; remove it, or fill it in")
     if by_oracle:
-        groups = pd.DataFrame({"gender": _by_oracle(oracle, texts, columns[name_key].tolist() if name_key else None)})
+        names = columns[name_key].tolist() if name_key else None
+        found = PronounOracle()(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
+        groups = pd.DataFrame({"gender": found}, dtype=object)
     else:
         groups = columns[label_keys]
     in_no_group = int(groups.isna().any(axis=1).sum())
@@ -131,14 +136,7 @@ def _read(path: str, spec: str, text_key: str) -> _Texts:
     return _Texts(texts, groups, source)
 
 
-def _by_oracle(oracle: str, texts: list[str], names: list[str | None] | None) -> list[str | None]:
-    from egtmetrics.features import NameOracle, PronounOracle
-
-    labels = PronounOracle()(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
-    return [None if label < 0 else PronounOracle.group_names[label] for label in labels.tolist()]
-
-
 def _count(side: _Texts) -> str:
     groups = side.groups.dropna().agg(", ".join, axis=1).value_counts(sort=False).sort_index()
-    listed = ", ".join(f"{n} {name}" for name, n in groups.items())
-    return f"{side.source['file']}: of {len(side.texts)} texts {listed}, {side.source['in_no_group']} in no group"
+    counts = listed(f"{n} {name}" for name, n in groups.items())
+    return f"{side.source['file']}: of {len(side.texts)} texts {counts}, {side.source['in_no_group']} in no group"

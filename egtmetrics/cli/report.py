@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
     from egtmetrics.report.explanations import DecomposedSamples
     from egtmetrics.report.page import RankedSamples
+    from egtmetrics.samples import GroupedSamples
 
 _EPILOG = """\
-The page is one file that needs no network: read it, print it, send it. Features and labels are given as for
-`egtmetrics evaluate`, which see for the kinds of files.
+The page is one file that needs no network: read it, print it, send it. Give features and labels as for
+`egtmetrics evaluate`, whose help lists the kinds of files.
 
 examples:
   egtmetrics report real.npz fake.npz --real-groups gender --fake-groups gender --out page.html
@@ -43,13 +44,12 @@ def add_to(commands: Commands) -> None:
         commands,
         "report",
         _report,
-        help="the same as one HTML page, with figures, intervals and samples",
+        help="compare real and generated features, and write one HTML page",
         description="Compare real and generated features, group by group, and write one self-contained HTML page.",
         epilog=_EPILOG,
     )
     add_sides(report, "file with the features of the {} samples")
-    add_metric_options(report, add_file_options(report))
-    report.set_defaults(metrics="topp,ipr,fid")
+    add_metric_options(report, add_file_options(report), default="topp,ipr,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
     page.add_argument("--title", metavar="TEXT", help="its heading")
@@ -60,14 +60,14 @@ def add_to(commands: Commands) -> None:
     content.add_argument(
         "--images",
         metavar="PATH",
-        help="folder or zip file of the generated images, in the order of their names one for each row of FAKE: show "
-        "those farthest from and nearest to the real samples of their group",
+        help="folder or zip file of the generated images, one for each row of FAKE in the order of their names: the "
+        "page shows those farthest from and nearest to the real samples of their group",
     )
     content.add_argument(
         "--texts",
         metavar="FILE[:KEY]",
-        help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE: show the same of them "
-        "(default key: text)",
+        help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE, to show in the same "
+        "way (default key: text)",
     )
     add_quiet(page)
 
@@ -77,26 +77,24 @@ def _report(args: argparse.Namespace) -> None:
     check_writable([args.out])
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
-    from egtmetrics.divergences.estimates import check_level
+    from egtmetrics._validation import check_level
 
     check_level(args.level)
-    samples, provenance = read_samples(args, args.real, args.fake)
-    contents = _contents(args, len(samples["fake"]))
+    samples, sources = read_samples(args, args.real, args.fake)
+    contents = _contents(args, len(samples.fake))
 
-    from egtmetrics.groups._assignment import assign_groups
     from egtmetrics.report import write_whole
     from egtmetrics.report.page import render_page
 
-    evaluation = evaluate_samples(args, metrics, samples, provenance)
-    counts = assign_groups(samples["real_sensitive_features"], samples["fake_sensitive_features"]).counts()
+    frame, provenance = evaluate_samples(args, metrics, samples, sources)
     page = render_page(
-        evaluation.frame,
+        frame,
         title=args.title or f"Is {Path(args.fake).name} equally good for every group?",
         level=args.level,
-        group_counts=counts,
+        group_counts=samples.counts(),
         divergence=_divergence(args, samples),
         samples=None if contents is None else _samples(args, samples, contents),
-        provenance=evaluation.provenance,
+        provenance=provenance,
         command=command_line(args),
     )
     write_whole(args.out, page)
@@ -104,26 +102,29 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def command_line(args: argparse.Namespace) -> str:
-    """The command that these arguments came from, every option that has a value written out."""
+    """Return the command that these arguments came from, with every option that has a value."""
     words = ["egtmetrics", "report", args.real, args.fake]
     for name, value in vars(args).items():
-        if name in ("run", "real", "fake", "quiet") or value is None or value is False:
+        of_metric = name in args.metric_options
+        if name in ("run", "real", "fake", "quiet", "metric_options") or value is None:
             continue
-        words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
+        if value is False and not of_metric:
+            continue
+        words.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
+        if not isinstance(value, bool):
             words.append(",".join(value) if isinstance(value, list) else str(value))
     return shlex.join(words)
 
 
 def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[np.uint8]] | None:
-    """Images or texts by row of FAKE, or None."""
+    """Return the images or texts by row of FAKE, or None."""
     contents: Any
     if args.images is not None:
-        from egtmetrics.features import ImageFiles
+        from egtmetrics.data import ImageFiles
 
         contents, option, path = ImageFiles(args.images), "--images", args.images
     elif args.texts is not None:
-        from egtmetrics.io import read_text_columns
+        from egtmetrics.data import read_text_columns
 
         head, _, key = args.texts.rpartition(":")
         path, key = (head, key) if head and not Path(args.texts).is_file() else (args.texts, "text")
@@ -140,20 +141,20 @@ def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[n
     return found
 
 
-def _divergence(args: argparse.Namespace, samples: Mapping[str, Any]) -> DecomposedSamples | str:
+def _divergence(args: argparse.Namespace, samples: GroupedSamples) -> DecomposedSamples | str:
     from egtmetrics.report.explanations import decompose_samples
 
     try:
-        return decompose_samples(**samples, random_state=args.random_state)
-    except ValueError as error:  # more clusters than distinct rows: the rest of the page is good
+        return decompose_samples(samples, random_state=args.random_state)
+    except ValueError as error:  # more clusters than distinct rows; the rest of the page is still good
         return str(error)
 
 
 def _samples(
-    args: argparse.Namespace, samples: Mapping[str, Any], contents: Sequence[str | NDArray[np.uint8]]
+    args: argparse.Namespace, samples: GroupedSamples, contents: Sequence[str | NDArray[np.uint8]]
 ) -> RankedSamples:
     from egtmetrics.report.explanations import rank_samples
     from egtmetrics.report.page import RankedSamples
 
-    ranking = rank_samples(**samples, backend=args.backend, n_threads=args.n_threads)
+    ranking = rank_samples(samples, backend=args.backend, n_threads=args.n_threads)
     return RankedSamples(ranking=ranking, contents={row: contents[row] for row in ranking["row"].tolist()})

@@ -14,6 +14,7 @@ from egtmetrics.cli._common import Commands, DataArgument, add_command, check_wr
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -191,7 +192,7 @@ def _add_table4(what: Commands) -> None:
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
     check_writable([args.figure])
-    from egtmetrics.report.figures import check_figure_suffix, figure_class
+    from egtmetrics.plots import check_figure_suffix, figure_class
 
     check_figure_suffix(args.figure)
     figure_class()
@@ -209,7 +210,7 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
 def _check_extras() -> None:
     """If a library is missing, say which extra to install before anything runs."""
-    from egtmetrics.report.figures import figure_class
+    from egtmetrics.plots import figure_class
 
     figure_class()
     import egtmetrics.training  # noqa: F401
@@ -298,7 +299,7 @@ def _write(
     args: argparse.Namespace,
     name: str,
     describe: Callable[..., str],
-    figures: Mapping[str, Figure],
+    figures: Mapping[str, Figure | Axes],
     others: Sequence[str],
 ) -> None:
     """Print the tables, write them and the figures, and list these files and the ``others``, already written."""

@@ -1,4 +1,4 @@
-"""The ranks of a torch.distributed group as an :class:`egtmetrics.ops.Exchange`, and who is at fault when it breaks."""
+"""The ranks of a torch.distributed group as an :class:`egtmetrics.ops.Exchange`, and which rank failed if one does."""
 
 from __future__ import annotations
 
@@ -23,32 +23,33 @@ DEFAULT_TIMEOUT = 1800.0
 
 _BEAT_SECONDS = 0.5
 _SILENT_SECONDS = 5.0
-"""A rank whose beat has not changed for so long has ended or stands still: beats come from a thread, also from a rank
-that computes."""
+"""A rank without a heartbeat for this long has ended or hangs: heartbeats come from a thread, also during a
+computation."""
 
 
 class RankError(RuntimeError):
-    """Another rank ended, failed or did not answer, so the metric has no value."""
+    """Another rank ended, failed or did not respond, so the metric has no value."""
 
 
 class _TransferError(Exception):
-    """torch.distributed could not move something: another rank is at fault, or the network."""
+    """A transfer of torch.distributed failed, because of another rank or the network."""
 
 
 @contextmanager
 def _transfer() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # and nothing else in a step is taken for it: CUDA's lack of memory is one, too
+    except RuntimeError as error:  # only around transfers, since CUDA out of memory is a RuntimeError as well
         raise _TransferError(str(error)) from error
 
 
 class ProcessExchange:
-    """What :class:`egtmetrics.ops.Exchange` says, by gloo; by NCCL where the group has it and features lie on a GPU.
+    """An :class:`egtmetrics.ops.Exchange` over gloo, or over NCCL if the group uses it and features are on a GPU.
 
-    gloo reports a lost peer by its address, to those that were talking to it. So each rank writes a beat to the store
-    of the group; on a broken exchange a rank closes its connections, which tells the others at once, and looks whose
-    beat has stopped, or who has left word of an error. With NCCL a handshake over gloo comes before every walk.
+    gloo reports a lost peer by its address only, and only to the ranks that were connected to it. So each rank writes
+    heartbeats to the store of the group. When a transfer fails, a rank closes its connections, which makes the
+    transfers of the others fail too, and looks for a rank that reported an error or whose heartbeat has stopped. Before
+    NCCL passes features around, the ranks meet once over gloo, where a lost rank is noticed.
     """
 
     _known: ClassVar[weakref.WeakKeyDictionary[Any, ProcessExchange]] = weakref.WeakKeyDictionary()
@@ -62,7 +63,7 @@ class ProcessExchange:
             )
         group = dist.group.WORLD if group is None else group
         if not isinstance(group, dist.ProcessGroup):
-            raise ValueError("this process is not in the group; call with a group that this rank is a member of")
+            raise ValueError("this process is not in the group; pass a group that this rank belongs to")
         if group not in cls._known or cls._known[group].broken is not None:
             cls._known[group] = cls(group, timeout)
         return cls._known[group]
@@ -73,11 +74,11 @@ class ProcessExchange:
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self.broken: str | None = None
         members = "-".join(map(str, self.ranks))
-        self._made[members] += 1  # for each set of ranks, as its members count alike; a rank in two groups counts both
+        self._made[members] += 1  # by set of ranks, so that its members agree even if some are in other groups as well
         self._store = dist.distributed_c10d.PrefixStore(
             f"egtmetrics/{members}/{self._made[members]}", dist.distributed_c10d._get_default_store()
         )
-        self._store.set(f"beat/{self.rank}", "0")  # before all meet, so that nobody looks for a beat that never was
+        self._store.set(f"beat/{self.rank}", "0")  # before the ranks meet below, so that all heartbeats exist then
         self._own: Any = dist.new_group(
             self.ranks,
             timeout=datetime.timedelta(seconds=timeout),
@@ -91,9 +92,9 @@ class ProcessExchange:
 
     @contextmanager
     def step(self, what: str, *arguments: Any) -> Iterator[None]:
-        with self._one_fate(what):
+        with self._failing_together(what):
             call = (what, *map(digest, arguments))
-            calls = self._tell(call)
+            calls = self._all_gather(call)
         if calls.count(call) < self.size:
             other = next(rank for rank, theirs in enumerate(calls) if theirs != calls[0])
             raise ValueError(
@@ -101,29 +102,29 @@ class ProcessExchange:
                 f"{calls[other][1:]} (arrays by checksum); call the same functions with the same arguments on every "
                 "rank, random_state an integer"
             )
-        with self._one_fate(what):
+        with self._failing_together(what):
             yield
 
-    def tell(self, what: str, value: Any) -> list[Any]:
+    def all_gather(self, what: str, value: Any) -> list[Any]:
         """Bring a small picklable value of every rank to every rank."""
-        with self._one_fate(what):
-            told = self._tell((what, value))
-        if len({call for call, _ in told}) > 1:
+        with self._failing_together(what):
+            gathered = self._all_gather((what, value))
+        if len({call for call, _ in gathered}) > 1:
             raise ValueError(
-                f"the ranks call different things: {[call for call, _ in told]}; call the same functions in the same "
-                "order on every rank"
+                f"the ranks call different things: {[call for call, _ in gathered]}; call the same functions in the "
+                "same order on every rank"
             )
-        return [theirs for _, theirs in told]
+        return [theirs for _, theirs in gathered]
 
     def tiles(self, local: Any, counts: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
         on_device = not isinstance(local, np.ndarray)
         carrier = self._group() if self._nccl and on_device else self._own
         if carrier is not self._own:
-            self._tell(None)
+            self._all_gather(None)
         current = local if on_device else _tensor(local)
         if carrier is self._own:
             current = current.cpu()
-        # One is received while the other is worked on and sent.
+        # Rows are received in one while those in the other are used and sent on.
         buffers = [current.new_empty((int(counts.max()), local.shape[1])) for _ in range(min(2, self.size - 1))]
         to, source = self.ranks[(self.rank + 1) % self.size], self.ranks[(self.rank - 1) % self.size]
         for step in range(self.size):
@@ -168,26 +169,26 @@ class ProcessExchange:
             dist.all_reduce(_tensor(sums), group=self._own)
         return sums
 
-    def _tell(self, value: Any) -> list[Any]:
+    def _all_gather(self, value: Any) -> list[Any]:
         values: list[Any] = [None] * self.size
         with _transfer():
             dist.all_gather_object(values, value, group=self._own)
         return values
 
     @contextmanager
-    def _one_fate(self, what: str) -> Iterator[None]:
-        """Raise RankError where another rank is at fault, and let the others know where this one is."""
+    def _failing_together(self, what: str) -> Iterator[None]:
+        """Raise RankError if another rank failed; if this one fails, report it to the others."""
         if self.broken is not None:
             raise RankError(self.broken)
         try:
             yield
         except _TransferError as error:
             self._close()
-            self.broken = f"{self._who()}, so {what} of {self.size} ranks has no result; {_REMEDY}"
+            self.broken = f"{self._find_fault()}, so {what} of {self.size} ranks has no result; {_REMEDY}"
             raise RankError(self.broken) from error
         except BaseException as error:
             self.broken = f"rank {self.rank} failed with {type(error).__name__}: {error}"
-            self._leave_word(self.broken)
+            self._report_fault(self.broken)
             self._close()
             raise
 
@@ -195,12 +196,12 @@ class ProcessExchange:
         own, self._own = self._own, None
         dist.destroy_process_group(own)
 
-    def _leave_word(self, word: str) -> None:
-        with suppress(RuntimeError):  # where the store is lost, the others will see that this rank has ended
-            self._store.compare_set("fault", "", word)
+    def _report_fault(self, message: str) -> None:
+        with suppress(RuntimeError):  # without the store, the others will find that this rank has ended
+            self._store.compare_set("fault", "", message)
 
-    def _who(self) -> str:
-        """Say which rank is at fault, from the first word left or else from the beats."""
+    def _find_fault(self) -> str:
+        """Say which rank is at fault: from the first report, or else from the heartbeats."""
         seen: dict[int, tuple[bytes, float]] = {}
         deadline = time.monotonic() + 3.0 * _SILENT_SECONDS
         while time.monotonic() < deadline:
@@ -212,17 +213,17 @@ class ProcessExchange:
                     if rank not in seen or seen[rank][0] != beat:
                         seen[rank] = beat, time.monotonic()
             except RuntimeError:
-                return "the store of the process group is lost, and with it rank 0 or the launcher that holds it"
+                return "the store of the process group is lost, so rank 0 or the launcher that holds it has ended"
             silent = [rank for rank, (_, since) in seen.items() if time.monotonic() - since > _SILENT_SECONDS]
             if silent:
                 names = " and ".join(f"rank {rank}" for rank in silent)
-                self._leave_word(f"{names} ended or stands still")
-                return f"{names} ended or stands still"
+                self._report_fault(f"{names} ended or hangs")
+                return f"{names} ended or hangs"
             time.sleep(_BEAT_SECONDS / 2)
-        return "a connection broke or the time ran out, though every rank lives"
+        return "a connection broke or the timeout passed, though every rank is alive"
 
 
-_REMEDY = "look at the output of that rank, then start all of them again"
+_REMEDY = "look at the output of that rank, then start all ranks again"
 
 
 def _beat(store: Any, rank: int, stop: threading.Event) -> None:
@@ -231,14 +232,14 @@ def _beat(store: Any, rank: int, stop: threading.Event) -> None:
         beat += 1
         try:
             store.set(f"beat/{rank}", str(beat))
-        except RuntimeError:  # the store went with its host
+        except RuntimeError:  # the process that holds the store has ended
             return
 
 
 def _tensor(array: NDArray[Any]) -> torch.Tensor:
-    """Share the memory of a contiguous array, which the caller keeps.
+    """Return a tensor in the memory of a contiguous array, which the caller keeps alive.
 
-    torch warns of read-only ones, such as mapped files, though it only reads them.
+    torch would warn of read-only arrays, such as mapped files, though they are only read here.
     """
     if array.flags.writeable or not array.size:
         return torch.from_numpy(array)

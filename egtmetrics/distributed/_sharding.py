@@ -1,4 +1,4 @@
-"""From what each rank holds to one set of features, and to the labels of all its rows."""
+"""Make one set of features of the rows that each rank has, and gather the labels of all rows."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ def shard_features(
     group: torch.distributed.ProcessGroup | None = None,
     timeout: float = DEFAULT_TIMEOUT,
 ) -> ShardedFeatures:
-    """Make one ``(n, d)`` set of the rows of all ranks, which the metrics take as ``real`` or ``fake``.
+    """Make one ``(n, d)`` set of the rows of all ranks, which metrics and frames take as ``real`` or ``fake``.
 
-    All ranks of the group call it, in the same order. Rows count in the order of the ranks.
+    All ranks of the group call it, in the same order. The rows of the set are in the order of the ranks.
 
     Parameters
     ----------
     local
         The rows of this rank ``(n_r, d)``: an array (also memory-mapped), a CPU tensor, or a CUDA tensor, which stays
-        on its device. A rank without rows passes shape ``(0, d)``. float32 and float64 together become float64.
+        on its device. A rank without rows passes shape ``(0, d)``. If some ranks have float64, all rows become it.
     name
-        What messages call it.
+        Name of the features in messages.
     group
-        A process group; None for all ranks. Shards of CUDA tensors travel by it where it is NCCL's; all else travels by
-        a gloo group of the same ranks that is made at the first call.
+        A process group; None for all ranks. If it uses NCCL, CUDA tensors are sent by it; everything else is sent by a
+        gloo group of the same ranks, made at the first call.
     timeout
-        Seconds after which a rank that does not answer counts as lost. It must cover the longest time for which one
-        rank computes while another waits for it.
+        Seconds after which a rank that does not respond counts as lost. It must be longer than one rank ever computes
+        while another waits for it.
 
     Raises
     ------
     RuntimeError
         ``torch.distributed`` is not initialised.
     ValueError
-        On every rank, naming those at fault: features that are no finite ``(n_r, d)`` array, different numbers of
-        features, some on a device and some not, or no rows on any rank.
+        On every rank, and naming the ranks at fault: features that are no finite ``(n_r, d)`` array, different numbers
+        of features, some on a device and some not, or no rows on any rank.
     RankError
-        A rank ended, failed or did not answer.
+        A rank ended, failed or did not respond.
 
     Examples
     --------
@@ -72,7 +72,7 @@ def shard_features(
     except (TypeError, ValueError) as raised:
         error = raised
     facts = None if features is None else (*map(int, features.shape), features.dtype.itemsize, device is not None)
-    everyone = exchange.tell(f"shard_features({name})", (str(error) if error else None, facts))
+    everyone = exchange.all_gather(f"shard_features({name})", (str(error) if error else None, facts))
     for rank, (message, _) in enumerate(everyone):
         if message is not None:
             raise ValueError(f"rank {rank} of {exchange.size}: {message}") from error
@@ -82,7 +82,7 @@ def shard_features(
             f"{name} has different numbers of features: {_by_rank(widths)}; every rank must use the same encoder"
         )
     if len({on_device for _, (_, _, _, on_device) in everyone}) > 1:
-        raise ValueError(f"{name} lies on a device on some ranks and on the host on others; move it on all or on none")
+        raise ValueError(f"{name} is on a device on some ranks and on the host on others; move it on all or on none")
     counts = [rows for _, (rows, *_) in everyone]
     if not sum(counts):
         raise ValueError(f"{name} is empty: no rank has a row; pass at least one")
@@ -97,9 +97,9 @@ def gather_labels(
 ) -> NDArray[Any] | pd.DataFrame:
     """Bring the labels of all rows to every rank, in the order of the ranks.
 
-    ``local`` is one label per row of this rank: a sequence, or a DataFrame or mapping of several; a rank without rows
-    passes an empty one. What comes back is what the frame and the disparities take; ``mgo``, ``ego`` need nothing else.
-    Labels travel as pickles, so the ranks must trust each other. Errors as for :func:`shard_features`.
+    ``local`` has one label per row of this rank: a sequence, or a DataFrame or mapping of several; a rank without rows
+    passes an empty one. The frame and the disparities take what is returned; ``mgo`` and ``ego`` need nothing else.
+    Labels are sent as pickles, so the ranks must trust each other. Errors as for :func:`shard_features`.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def gather_labels(
     exchange = ProcessExchange.of(group, timeout)
     several = isinstance(local, pd.DataFrame | dict)
     table = pd.DataFrame(local) if several else pd.DataFrame({0: pd.Series(list(local), dtype=object)})
-    everyone = exchange.tell("gather_labels", (several, [str(column) for column in table], table.astype(object)))
+    everyone = exchange.all_gather("gather_labels", (several, [str(column) for column in table], table.astype(object)))
     if len({(several, *columns) for several, columns, _ in everyone}) > 1:
         raise ValueError(
             f"the labels have different features: {_by_rank([columns for _, columns, _ in everyone])}; pass the same "

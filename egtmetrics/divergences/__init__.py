@@ -5,15 +5,20 @@ fake one. What the paper leaves open (factors, units, ties, the odds that do not
 ``docs/adr/0007-divergence-conventions.md``.
 """
 
+from egtmetrics.divergences.classifier import classifier_f_divergence, f_divergence_lower_bound
 from egtmetrics.divergences.codebook import Codebook, quantize
 from egtmetrics.divergences.decomposition import Decomposition, decompose
-from egtmetrics.divergences.density_ratio import (
-    classifier_f_divergence,
-    f_divergence_lower_bound,
-    kde_f_divergence,
+from egtmetrics.divergences.equalized import (
+    conditional_closure,
+    delta_egt,
+    egt_lower_bound,
+    is_delta_ego,
+    is_delta_egt,
+    is_delta_mgo,
 )
 from egtmetrics.divergences.estimates import DivergenceEstimate, DivergenceEstimateWarning
 from egtmetrics.divergences.exact import f_divergence
+from egtmetrics.divergences.families import alpha_divergence, get_generator, hockey_stick, precision_recall
 from egtmetrics.divergences.frontiers import (
     FRONTIER_INTEGRAL,
     FrontierIntegralResult,
@@ -23,26 +28,13 @@ from egtmetrics.divergences.frontiers import (
     mauve,
     precision_recall_distributions,
 )
-from egtmetrics.divergences.generators import (
-    FGenerator,
-    alpha_divergence,
-    get_generator,
-    hockey_stick,
-    precision_recall,
-    unit_scale,
-    user_generator,
-)
+from egtmetrics.divergences.generators import FGenerator, unit_scale, user_generator
+from egtmetrics.divergences.kernel_density import kde_f_divergence
 from egtmetrics.divergences.neighbors import knn_f_divergence, knn_ratio_f_divergence
 from egtmetrics.divergences.quantized import quantized_f_divergence
 from egtmetrics.divergences.theory import (
     TwoLevelModel,
     UnequalModel,
-    conditional_closure,
-    delta_egt,
-    egt_lower_bound,
-    is_delta_ego,
-    is_delta_egt,
-    is_delta_mgo,
     largest_feasible_gap,
     phi,
     solve_divergence,

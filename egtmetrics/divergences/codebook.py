@@ -1,44 +1,46 @@
-"""A codebook which two sets share, and their histograms on it.
+"""A codebook that two sets share, and their histograms on it.
 
-How many real and how many fake points lie nearest to each of K centres, found by k-means on both sets together. The
-distinct rows are clustered, in an order that depends on nothing but the set of rows: swapping real and fake, or
-shuffling either, changes nothing, and equal rows share a code.
+A histogram counts the points that lie nearest to each of K centres, which k-means finds on both sets together. The
+distinct rows are clustered, in an order that depends on the set of rows alone: swapping real and fake, or shuffling
+either, changes nothing, and equal rows get the same code.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 
+from egtmetrics._extras import extra
+from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.divergences.generators import Values
-from egtmetrics.ops import Features
+from egtmetrics.ops import Features, common_device
 
 KMeansLibrary: TypeAlias = Literal["sklearn", "faiss"]
 Counts: TypeAlias = NDArray[np.int64]
 
-_THREADS = ThreadpoolController()
 _MAX_ROUNDS = 300
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Codebook:
-    """Centres of k-means on two sets together, and which of them each row lies nearest to."""
+    """Centres of k-means on two sets together, and the centre that each row lies nearest to."""
 
     centers: Values
     """``(K, d)``"""
     real_codes: NDArray[np.int64]
     """``(n,)``, from 0 to K - 1."""
     fake_codes: NDArray[np.int64]
+    backend: str
+    """``"cuda"`` if k-means searched on a GPU, else ``"numpy"``."""
 
     @property
     def real_counts(self) -> Counts:
@@ -68,24 +70,25 @@ def quantize(
     n_clusters
         K, at most the number of distinct rows.
     kmeans
-        ``"sklearn"`` or ``"faiss"``, which must be installed and is many times faster for a thousand clusters. They
-        find different codebooks, so the choice does not depend on what happens to be installed. scikit-learn runs on
-        one thread here, since its sums depend on how many there are.
+        ``"sklearn"``, or ``"faiss"``, which must be installed and is many times faster for a thousand clusters. They
+        find different codebooks, so the choice never depends on what is installed. scikit-learn runs on one thread
+        here, since its sums depend on the number of threads. faiss searches on a GPU if the features lie on a CUDA
+        device and its build for GPUs is installed (``egtmetrics[gpu]``). No GPU has run this yet; the calls are those
+        that are tested on the host.
     random_state
-        Seeds k-means. One integer gives one codebook for one pair of sets, in either order of the arguments and of the
-        rows.
+        Seeds k-means. One integer gives one codebook for a pair of sets, whatever the order of the sets and the rows.
 
     Raises
     ------
     TypeError, ValueError
         Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an unknown option.
     ImportError
-        If faiss is asked for and not installed.
+        faiss is asked for and not installed.
 
     Notes
     -----
-    Lloyd's algorithm from one k-means++ (faiss: random) start, at most 300 rounds. Time O((n + m) K d) a round, memory
-    a sorted copy of the features.
+    Lloyd's algorithm from one start, k-means++ (faiss: random), with at most 300 rounds. Time O((n + m) K d) a round,
+    memory a sorted copy of the features on the host.
 
     Examples
     --------
@@ -95,13 +98,13 @@ def quantize(
     >>> bool(codebook.real_codes[2] == codebook.fake_codes[0] != codebook.real_codes[0])
     True
     """
-    union = distinct_union(*check_real_fake(real, fake))
+    union = distinct_union(real, fake)
     n_clusters = check_clusters(n_clusters, union)
     return cluster(union, union.rows, n_clusters, kmeans, check_random_state(random_state))
 
 
 class DistinctRows(NamedTuple):
-    """The distinct rows of two sets, in canonical order."""
+    """The distinct rows of two sets, in canonical order, on the host."""
 
     rows: Features
     """``(U, d)``"""
@@ -110,38 +113,51 @@ class DistinctRows(NamedTuple):
     real_ids: NDArray[np.int64]
     """Which of the rows each real row is, ``(n,)``."""
     fake_ids: NDArray[np.int64]
+    device: str | None
+    """Where both sets were."""
+
+    @property
+    def smaller_size(self) -> int:
+        """The smaller of n and m."""
+        return min(len(self.real_ids), len(self.fake_ids))
 
 
 class Histograms(NamedTuple):
-    """Counts of both sets on one codebook per clustering, ``(S, K)``."""
+    """Counts of both sets, ``(S, K)``: on one codebook for each of S clusterings."""
 
     real_counts: Counts
     fake_counts: Counts
-
-    @property
-    def n_real(self) -> int:
-        return int(self.real_counts[0].sum())
-
-    @property
-    def n_fake(self) -> int:
-        return int(self.fake_counts[0].sum())
-
-    @property
-    def n_clusters(self) -> int:
-        return int(self.real_counts.shape[1])
+    kmeans: KMeansLibrary
+    backend: str
 
     def pmfs(self, smoothing: float) -> zip[tuple[Values, Values]]:
         return zip(pmf(self.real_counts, smoothing), pmf(self.fake_counts, smoothing), strict=True)
 
+    def facts(self) -> dict[str, Any]:
+        """The fields that all results from histograms have."""
+        n_clusterings, n_clusters = self.real_counts.shape
+        return {
+            "n_clusters": n_clusters,
+            "n_clusterings": n_clusterings,
+            "kmeans": self.kmeans,
+            "backend": self.backend,
+            "n_real": int(self.real_counts[0].sum()),
+            "n_fake": int(self.fake_counts[0].sum()),
+        }
 
-def distinct_union(real: Features, fake: Features) -> DistinctRows:
+
+def distinct_union(real: Any, fake: Any) -> DistinctRows:
+    """Check both sets, and merge them."""
+    device = common_device(real, fake)
+    real, fake = check_real_fake(real, fake)
     union = np.concatenate([real, fake])
     order = canonical_order(union)
     union = union[order]
     starts = np.concatenate([[True], (union[1:] != union[:-1]).any(axis=1)])
     ids = np.empty(len(union), dtype=np.int64)
     ids[order] = np.cumsum(starts) - 1
-    return DistinctRows(union[starts], np.bincount(ids).astype(np.float64), ids[: len(real)], ids[len(real) :])
+    weights = np.bincount(ids).astype(np.float64)
+    return DistinctRows(union[starts], weights, ids[: len(real)], ids[len(real) :], device)
 
 
 def check_clusters(n_clusters: Any, union: DistinctRows, *, default: int | None = None) -> int:
@@ -159,28 +175,44 @@ def check_clusters(n_clusters: Any, union: DistinctRows, *, default: int | None 
 def cluster(
     union: DistinctRows, points: Features, n_clusters: int, kmeans: KMeansLibrary, rng: np.random.Generator
 ) -> Codebook:
-    """Cluster ``points``, which stand for the rows of ``union``."""
+    """Cluster ``points``, one for each row of ``union``."""
     if kmeans not in get_args(KMeansLibrary):
         raise ValueError(f"kmeans={kmeans!r} is unknown; choose one of {', '.join(map(repr, get_args(KMeansLibrary)))}")
     seed = int(rng.integers(2**31))
-    run = _run_sklearn if kmeans == "sklearn" else _run_faiss
-    codes, centers = run(points, union.weights, n_clusters, seed)
-    return Codebook(centers=centers, real_codes=codes[union.real_ids], fake_codes=codes[union.fake_ids])
+    if kmeans == "sklearn":
+        codes, centers = _run_sklearn(points, union.weights, n_clusters, seed)
+        backend = "numpy"
+    else:
+        codes, centers, backend = _run_faiss(points, union.weights, n_clusters, seed, union.device)
+    return Codebook(
+        centers=centers, real_codes=codes[union.real_ids], fake_codes=codes[union.fake_ids], backend=backend
+    )
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """Return what limits the thread pools that are loaded at the first call, those of scikit-learn among them."""
+    return ThreadpoolController()
 
 
 def _run_sklearn(points: Features, weights: Values, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Values]:
+    from sklearn.cluster import KMeans  # takes seconds, which those who do not cluster need not wait
+    from sklearn.exceptions import ConvergenceWarning
+
     model = KMeans(n_clusters, n_init=1, max_iter=_MAX_ROUNDS, random_state=seed)
-    with warnings.catch_warnings(), _THREADS.limit(limits=1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # points may coincide after a projection: empty clusters
+    with warnings.catch_warnings(), _threads().limit(limits=1, user_api="openmp"):
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # points may coincide after a projection, and leave clusters empty
         model.fit(points, sample_weight=weights)
     return model.labels_.astype(np.int64), model.cluster_centers_.astype(np.float64)
 
 
-def _run_faiss(points: Features, weights: Values, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Values]:
-    try:
+def _run_faiss(
+    points: Features, weights: Values, n_clusters: int, seed: int, device: str | None
+) -> tuple[NDArray[np.int64], Values, str]:
+    with extra("approximate", "kmeans='faiss' needs faiss", otherwise="pass kmeans='sklearn'"):
         import faiss
-    except ImportError as error:
-        raise ImportError("kmeans='faiss' needs faiss; install faiss-cpu, or pass kmeans='sklearn'") from error
     points = np.ascontiguousarray(points, dtype=np.float32)
     model = faiss.Kmeans(
         points.shape[1],
@@ -190,9 +222,12 @@ def _run_faiss(points: Features, weights: Values, n_clusters: int, seed: int) ->
         min_points_per_centroid=1,
         max_points_per_centroid=len(points),
     )
+    gpu = find_gpu(device, largest_k=1)
+    model.index = on_gpu(model.index, gpu)
     model.train(points, weights=weights.astype(np.float32))
     _, codes = model.index.search(points, 1)
-    return codes[:, 0].astype(np.int64), np.asarray(model.centroids, dtype=np.float64)
+    centers = np.asarray(model.centroids, dtype=np.float64)
+    return codes[:, 0].astype(np.int64), centers, "numpy" if gpu is None else "cuda"
 
 
 def histograms_of(
@@ -205,7 +240,12 @@ def histograms_of(
 ) -> Histograms:
     n_clusterings = check_positive_int(n_clusterings, "n_clusterings")
     codebooks = [cluster(union, points, n_clusters, kmeans, rng) for _ in range(n_clusterings)]
-    return Histograms(np.stack([c.real_counts for c in codebooks]), np.stack([c.fake_counts for c in codebooks]))
+    return Histograms(
+        np.stack([codebook.real_counts for codebook in codebooks]),
+        np.stack([codebook.fake_counts for codebook in codebooks]),
+        kmeans,
+        codebooks[0].backend,
+    )
 
 
 def pmf(counts: Counts, smoothing: float) -> Values:

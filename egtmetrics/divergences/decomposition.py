@@ -12,10 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
+from egtmetrics.divergences.generators import FGenerator, Values
 
 _ODDS_TOLERANCE = 1e-12
-"""Sums of the same masses in another order differ by less, relatively."""
+"""The order of addition changes a sum of masses by less than this share of it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,10 +28,10 @@ class Decomposition:
     by_group: dict[Hashable, float | None]
     """D_f(P_a||Q_a); None where P or Q has no mass in the group, so that there is no conditional."""
     terms: dict[Hashable, float]
-    """What each group adds to the total, which is their sum, whatever the odds."""
+    """What each group adds to the total. The total is their sum, whatever the odds."""
     weights: dict[Hashable, float] | None
-    """With them, total = proportion_term + sum of weights * by_group, over groups with a conditional; None where no
-    such weights exist."""
+    """total = proportion_term + sum of weights * by_group, over groups with a conditional. None where no such weights
+    exist."""
     proportion_term: float
     """D_f(pi^P||pi^Q), the divergence between the group proportions. No total is below it."""
     real_proportions: dict[Hashable, float]
@@ -53,16 +54,15 @@ def decompose(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
             + \bar f(\infty) \frac{\pi_a^P}{\pi_a^Q} P_a(q_a = 0) \Big]
 
     whatever the odds (``terms``), where a group that Q lacks adds fbar(inf) pi_a^P. With matching odds, pi^P = pi^Q,
-    this is Lemma A.2: the total is the mean of the D_f(P_a||Q_a) with weights pi_a^Q. Without them, a sum over the
-    conditionals still holds for powers t^r and their limits (``FGenerator.power``: KL has r = 1, reverse KL 0,
+    this is Lemma A.2: the total is the mean of the D_f(P_a||Q_a) with weights pi_a^Q. Without matching odds there is
+    still a sum over the conditionals for powers t^r and their limits (``FGenerator.power``: KL has r = 1, reverse KL 0,
     Hellinger 1/2, Pearson 2, Neyman -1):
 
     .. math::
 
         D_f(P \| Q) = D_f(\pi^P \| \pi^Q) + \sum_a (\pi_a^P)^r (\pi_a^Q)^{1-r} D_f(P_a \| Q_a),
 
-    and for other f there are no weights: the total then depends on more than the proportions and the conditional
-    divergences.
+    and for other f no weights exist: the total depends on more than the proportions and the conditional divergences.
 
     Parameters
     ----------
@@ -73,19 +73,19 @@ def decompose(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     f
         A name, generator or function: see :func:`~egtmetrics.divergences.get_generator`.
     base
-        2 for bits; None for nats.
+        2 for bits, None for nats.
 
     Raises
     ------
     ValueError
-        If p or q is no pmf, their sizes differ, a label is missing, or a group has no mass in either.
+        p or q is not a pmf, their sizes differ, a label is missing, or a group has mass in neither.
     TypeError
-        If labels cannot be sorted.
+        Labels cannot be sorted.
 
     Notes
     -----
     ``terms`` depend on the linear part of f, which the total does not: f + c (t - 1) adds c (pi_a^P - pi_a^Q) to
-    them. Smooth built-in generators have f'(1) = 0, and then no term is negative. Time and memory O(K).
+    them. Smooth built-in generators have f'(1) = 0, so that no term is negative. Time and memory O(K).
 
     References
     ----------
@@ -98,12 +98,11 @@ def decompose(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     >>> result.matching_odds, round(result.total, 12), {a: round(d, 12) for a, d in result.by_group.items()}
     (True, 0.1, {'f': 0.2, 'm': 0.0})
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
+    generator, unit = generator_and_unit(f, base)
     p, q, codes, labels = check_grouped_pair(p, q, groups)
     real, fake = group_sums(p, codes), group_sums(q, codes)
     conditional = conditional_divergences(generator, p, q, codes)
-    terms = scale * group_sums(divergence_terms(generator, p, q), codes)
+    terms = unit * group_sums(divergence_terms(generator, p, q), codes)
     matching = matching_odds(real, fake)
     weights = _weights(generator, real, fake, matching)
 
@@ -113,12 +112,12 @@ def decompose(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
     return Decomposition(
         total=max(float(terms.sum()), 0.0),
         by_group={
-            label: None if math.isnan(value) else scale * value
+            label: None if math.isnan(value) else unit * value
             for label, value in zip(labels, conditional.tolist(), strict=True)
         },
         terms=by_label(terms),
         weights=None if weights is None else by_label(weights),
-        proportion_term=max(float(scale * divergence_terms(generator, real, fake).sum()), 0.0),
+        proportion_term=max(float(unit * divergence_terms(generator, real, fake).sum()), 0.0),
         real_proportions=by_label(real),
         fake_proportions=by_label(fake),
         matching_odds=matching,
@@ -135,7 +134,7 @@ def conditional_divergences(generator: FGenerator, p: Values, q: Values, codes: 
 
 
 def matching_odds(real: Values, fake: Values) -> bool:
-    """Whether proportions are equal but for rounding."""
+    """Whether proportions are equal up to rounding."""
     return bool(np.allclose(real, fake, rtol=_ODDS_TOLERANCE, atol=0.0))
 
 
@@ -152,7 +151,7 @@ def check_grouped_pair(p: Any, q: Any, groups: Any) -> tuple[Values, Values, NDA
         raise ValueError(f"p has shape {checked_p.shape} and q {checked_q.shape}; pass the same atoms in both")
     for label, mass in zip(labels, group_sums(checked_p, codes) + group_sums(checked_q, codes), strict=True):
         if mass == 0.0:
-            raise ValueError(f"group {label!r} has no mass in p nor in q; leave out its atoms")
+            raise ValueError(f"group {label!r} has mass neither in p nor in q; leave out its atoms")
     return checked_p, checked_q, codes, labels
 
 
@@ -172,6 +171,14 @@ def check_grouped(p: Any, name: str, groups: Any) -> tuple[Values, NDArray[np.in
         raise TypeError(f"groups mixes labels that cannot be ordered ({error}); use labels of one type") from error
     codes, unique = pd.factorize(index, sort=True)
     return checked, codes, unique.tolist()
+
+
+def check_mass(proportions: Values, labels: list[Hashable], name: str) -> Values:
+    """Return the proportions, none of which may be 0."""
+    for label, proportion in zip(labels, proportions, strict=True):
+        if proportion == 0.0:
+            raise ValueError(f"group {label!r} has no mass in {name}, so it has no conditional law there")
+    return proportions
 
 
 def _weights(generator: FGenerator, real: Values, fake: Values, matching: bool) -> Values | None:

@@ -1,4 +1,4 @@
-"""f-divergences between distributions that are known: probability mass functions, and densities on a grid."""
+"""f-divergences between known distributions: probability mass functions, and densities on a grid."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
+from egtmetrics.divergences.generators import FGenerator, Values
 
 _SUM_TOLERANCE = 1e-8
 
@@ -28,7 +29,8 @@ def f_divergence(
         D_f(P \| Q) = \sum_{q > 0} q f(p / q) + \bar f(\infty) P(q = 0),
         \qquad \bar f(\infty) = \lim_{t \to \infty} f(t) / t.
 
-    It is inf where P has mass outside Q and fbar(inf) is inf, or Q outside P and f(0) is inf; never NaN.
+    It is inf if P has mass outside the support of Q and fbar(inf) is inf, or Q outside that of P and f(0) is inf. It is
+    never NaN.
 
     Parameters
     ----------
@@ -37,12 +39,12 @@ def f_divergence(
     f
         A name, generator or function: see :func:`~egtmetrics.divergences.get_generator`.
     base
-        2 for bits; None for nats.
+        2 for bits, None for nats; only for divergences with a logarithm.
     weights
-        Widths ``(K,)`` of the cells of a grid, or the weights of a quadrature, where p and q are densities:
-        sum p weights = 1, and the sum above gets the factor weights.
+        For densities p and q: the widths ``(K,)`` of the cells of a grid, or the weights of a quadrature. Then
+        sum p weights = 1, and each term of the sum above is multiplied by its weight.
     normalize
-        Divide p and q by their sums first. Without it, sums must be 1 up to 1e-8.
+        Divide p and q by their sums first. Otherwise sums must be 1 up to 1e-8.
 
     Returns
     -------
@@ -52,13 +54,13 @@ def f_divergence(
     Raises
     ------
     ValueError
-        Negative, infinite or NaN probabilities, sums other than 1, unlike shapes, an unknown f, a base for a
-        divergence that is no logarithm.
+        Negative, infinite or NaN probabilities, sums other than 1, shapes that do not match, an unknown f, a base for a
+        divergence without a logarithm.
 
     Notes
     -----
-    A term is q f(p/q) where p <= q and p g(q/p) where p > q, with g(t) = t f(1/t) the partner of f. The ratio
-    stays in [0, 1], so that denormal probabilities neither overflow nor turn a finite divergence into inf.
+    A term is q f(p/q) where p <= q, and p g(q/p) where p > q, with g(t) = t f(1/t) the partner of f. Ratios stay in
+    [0, 1], so denormal probabilities neither overflow nor turn a finite divergence into inf.
     Time and memory O(G K).
 
     References
@@ -72,15 +74,14 @@ def f_divergence(
     >>> f_divergence([0.5, 0.5, 0.0], [0.5, 0.0, 0.5])
     inf
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
+    generator, unit = generator_and_unit(f, base)
     cells = None if weights is None else check_weights(weights)
     p, q = (check_distribution(values, name, cells, normalize=normalize) for values, name in ((p, "p"), (q, "q")))
     if p.shape[-1] != q.shape[-1] or (p.ndim == q.ndim == 2 and len(p) != len(q)):
         raise ValueError(f"p has shape {p.shape} and q {q.shape}; pass the probabilities of the same atoms and pairs")
     terms = divergence_terms(generator, *np.broadcast_arrays(p, q))
     # rounding may leave -1e-17 where f takes both signs; no divergence is negative
-    values = np.maximum(scale * (terms if cells is None else terms * cells).sum(axis=-1), 0.0)
+    values = np.maximum(unit * (terms if cells is None else terms * cells).sum(axis=-1), 0.0)
     return float(values) if values.ndim == 0 else values
 
 
@@ -106,12 +107,12 @@ def check_distribution(values: Any, name: str, weights: Values | None = None, *,
     sums = (array if weights is None else array * weights).sum(axis=-1, keepdims=True)
     if normalize:
         if not (sums > 0.0).all():
-            raise ValueError(f"{name} has a row of zeros, which cannot be normalised; remove it")
+            raise ValueError(f"{name} has a row of zeros, which cannot be normalized; remove it")
         return np.asarray(array / sums)
     off = np.abs(sums - 1.0)
     if not (off <= _SUM_TOLERANCE).all():
         worst = float(sums.ravel()[int(np.argmax(off))])
-        raise ValueError(f"{name} sums to {worst:.9g}, expected 1; pass normalize=True if it is meant up to a factor")
+        raise ValueError(f"{name} sums to {worst:.9g}, expected 1; pass normalize=True to divide by the sum")
     return array
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.linalg import eigh
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_real_fake
+from egtmetrics._validation import check_number
 from egtmetrics.divergences.codebook import (
     DistinctRows,
     Histograms,
@@ -21,7 +23,8 @@ from egtmetrics.divergences.codebook import (
 )
 from egtmetrics.divergences.exact import f_divergence
 from egtmetrics.divergences.generators import Values, user_generator
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, score, setting
 
 _KEPT_VARIANCE = 0.9
 _MIXTURE_WEIGHTS = np.linspace(1e-6, 1.0 - 1e-6, 25)
@@ -40,29 +43,35 @@ FRONTIER_INTEGRAL = user_generator(
     name="frontier_integral",
     at_zero=0.5,
     slope_at_infinity=0.5,
-    source="Liu et al.: Divergence Frontiers for Generative Models, NeurIPS 2021",
 )
-"""f(t) = (t + 1)/2 - t log t / (t - 1), whose divergence is the frontier integral, from 0 to 1."""
+"""f(t) = (t + 1)/2 - t log t / (t - 1). Its divergence is the frontier integral, from 0 to 1."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _HistogramResult(MetricResult):
-    n_clusters: int
-    n_clusterings: int
-    kmeans: KMeansLibrary
+    n_clusters: int = setting()
+    n_clusterings: int = setting()
+    kmeans: str = setting()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MauveResult(_HistogramResult):
     """What :func:`mauve` returns: means over the clusterings, and their standard deviations."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("mauve", "mauve_star")
-
-    mauve: float
-    mauve_star: float
-    """With half a count added to every bin."""
+    mauve: float = score(
+        label="MAUVE",
+        help="Area under the curve of two divergences, to mixtures of real and generated data; 1 for equal laws.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
+    mauve_star: float = score(
+        label="MAUVE*",
+        help="MAUVE with half a count added to every bin, for fewer samples per bin.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
     mauve_std: float | None
-    """Over the clusterings (ddof = 1), so the spread of one of them; None for one clustering."""
+    """Over the clusterings (ddof = 1), so the spread of a single one. None for one clustering."""
     mauve_star_std: float | None
 
 
@@ -70,13 +79,20 @@ class MauveResult(_HistogramResult):
 class FrontierIntegralResult(_HistogramResult):
     """What :func:`frontier_integral` returns: means over the clusterings, and their standard deviations."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("frontier_integral", "frontier_integral_star")
-
-    frontier_integral: float
-    frontier_integral_star: float
-    """With half a count added to every bin."""
+    frontier_integral: float = score(
+        label="frontier integral",
+        help="Mean divergence along the curve of MAUVE; 0 for equal laws, 1 for laws that share nothing.",
+        better="lower",
+        bounds=(0.0, 1.0),
+    )
+    frontier_integral_star: float = score(
+        label="frontier integral*",
+        help="The frontier integral with half a count added to every bin, for fewer samples per bin.",
+        better="lower",
+        bounds=(0.0, 1.0),
+    )
     frontier_integral_std: float | None
-    """Over the clusterings (ddof = 1); None for one clustering."""
+    """Over the clusterings (ddof = 1). None for one clustering."""
     frontier_integral_star_std: float | None
 
 
@@ -84,17 +100,24 @@ class FrontierIntegralResult(_HistogramResult):
 class PRDResult(_HistogramResult):
     """What :func:`precision_recall_distributions` returns: a curve, and two scores that sum it up."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("f_8", "f_1_8")
-
-    f_8: float
-    """Maximum along the curve of F_8, which weighs recall."""
-    f_1_8: float
-    """Maximum along the curve of F_1/8, which weighs precision."""
+    f_8: float = score(
+        label="F8 (recall)",
+        help="Largest F8 along the curve of precision against recall; it weighs recall 8 times as much as precision.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
+    f_1_8: float = score(
+        label="F1/8 (precision)",
+        help="Largest F1/8 along that curve; it weighs precision 8 times as much as recall.",
+        better="higher",
+        bounds=(0.0, 1.0),
+    )
     precision: tuple[float, ...]
     """At 1001 slopes, from 0 to infinity; mean over the clusterings."""
     recall: tuple[float, ...]
 
 
+@metric("mauve", title="MAUVE")
 def mauve(
     real: Any,
     fake: Any,
@@ -105,32 +128,32 @@ def mauve(
     kmeans: KMeansLibrary = "sklearn",
     random_state: RandomState = None,
 ) -> MauveResult:
-    r"""MAUVE: the area under the curve of the two kinds of error against mixtures of real and fake.
+    r"""MAUVE: the area under the curve of two divergences, from real and from fake to mixtures of both.
 
-    On histograms p and q over a shared codebook, with r_w = w p + (1 - w) q for 25 weights w from 1e-6 to 1 - 1e-6 and
-    c the ``scaling``, it is the area under the polygon through (1, 0), the points
+    Let p and q be histograms on a shared codebook, r_w = w p + (1 - w) q for 25 weights w from 1e-6 to 1 - 1e-6, and c
+    the ``scaling``. MAUVE is the area under the polygon through (1, 0), the points
 
     .. math::
 
         \bigl( e^{-c \, \text{KL}(q \| r_w)}, \; e^{-c \, \text{KL}(p \| r_w)} \bigr)
 
-    and (0, 1): 1 for p = q, and smaller the less they share. MAUVE* adds half a count to every bin first.
+    and (0, 1). It is 1 for p = q, and smaller the less they share. MAUVE* adds half a count to every bin first.
 
-    Rows are scaled to length 1 and projected on the principal components that keep 90 % of the variance of both sets
-    together, before k-means. Scores are means over several clusterings, since one clustering alone varies by as much as
-    models differ. Swapping real and fake changes nothing.
+    Before k-means, rows are scaled to length 1 and projected on the principal components that keep 90 % of the variance
+    of both sets together. Scores are means over several clusterings, since a single one varies as much as models
+    differ. Swapping real and fake changes nothing.
 
     Parameters
     ----------
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_clusters
-        None means a tenth of the smaller of n and m, rounded, and at least 2, as Pillutla et al. take it. Scores
-        depend on it, and so on n and m: compare groups at equal sizes.
+        None means a tenth of the smaller of n and m, rounded, and at least 2, as in Pillutla et al. Scores depend on
+        it, and so on n and m: compare groups at equal sizes.
     n_clusterings
-        Over how many seeds of k-means to average.
+        How many seeds of k-means to average over.
     scaling
-        c > 0; it only spreads the scores over (0, 1).
+        c > 0. It only spreads the scores over (0, 1).
     kmeans
         As for :func:`quantize`.
     random_state
@@ -139,12 +162,12 @@ def mauve(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
+        Features that are not a finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
 
     Notes
     -----
-    A row of zeros has no direction and is left at zero. Two sets with equal rows in equal proportions score exactly 1;
-    with unlike sizes, half a count weighs more in the smaller and MAUVE* is a little less.
+    A row of zeros has no direction and stays zero. Two sets with equal rows in equal proportions score exactly 1. If
+    their sizes differ, half a count weighs more in the smaller set, and MAUVE* is a little less.
     Time O(n_clusterings (n + m) K d) a round of k-means, and O((n + m) d^2 + d^3) for the components.
 
     References
@@ -160,26 +183,19 @@ def mauve(
     >>> mauve(real, real[::-1], random_state=0).scores()
     {'mauve': 1.0, 'mauve_star': 1.0}
     """
-    if not isinstance(scaling, int | float | np.number) or not 0 < scaling < math.inf:
-        raise ValueError(f"scaling={scaling!r} is no positive number; pass one, for example 5.0")
+    scaling = check_number(scaling, "scaling", above=0.0)
     histograms = _mauve_histograms(real, fake, n_clusters, n_clusterings, kmeans, random_state)
-    plain, star = (
-        np.array([frontier_area(p, q, scaling) for p, q in histograms.pmfs(smoothing)]) for smoothing in (0.0, 0.5)
-    )
+    plain, star = _plain_and_star(histograms, functools.partial(frontier_area, scaling=scaling))
     return MauveResult(
         mauve=float(plain.mean()),
         mauve_star=float(star.mean()),
         mauve_std=_std(plain),
         mauve_star_std=_std(star),
-        n_clusters=histograms.n_clusters,
-        n_clusterings=len(histograms.real_counts),
-        kmeans=kmeans,
-        backend="numpy",
-        n_real=histograms.n_real,
-        n_fake=histograms.n_fake,
+        **histograms.facts(),
     )
 
 
+@metric("frontier", title="Frontier integral")
 def frontier_integral(
     real: Any,
     fake: Any,
@@ -189,14 +205,14 @@ def frontier_integral(
     kmeans: KMeansLibrary = "sklearn",
     random_state: RandomState = None,
 ) -> FrontierIntegralResult:
-    r"""Frontier integral: the error against mixtures of real and fake, averaged along the curve of :func:`mauve`.
+    r"""Frontier integral: the mean divergence to mixtures of real and fake, along the curve of :func:`mauve`.
 
     .. math::
 
         2 \sum_k \Bigl[ \frac{p_k + q_k}{4} - \frac{p_k q_k (\ln p_k - \ln q_k)}{2 (p_k - q_k)} \Bigr],
 
-    0 where p_k = q_k; from 0 for p = q to 1 for disjoint histograms. It is the f-divergence with
-    f(t) = (t + 1)/2 - t log t / (t - 1). Features, histograms and the starred form are those of :func:`mauve`.
+    where terms with p_k = q_k are 0. It goes from 0 for p = q to 1 for disjoint histograms, and is the f-divergence
+    with f(t) = (t + 1)/2 - t log t / (t - 1). Features, histograms and the starred form are those of :func:`mauve`.
 
     Parameters
     ----------
@@ -225,24 +241,17 @@ def frontier_integral(
     {'frontier_integral': 0.0, 'frontier_integral_star': 0.0}
     """
     histograms = _mauve_histograms(real, fake, n_clusters, n_clusterings, kmeans, random_state)
-    plain, star = (
-        np.array([f_divergence(p, q, f=FRONTIER_INTEGRAL) for p, q in histograms.pmfs(smoothing)])
-        for smoothing in (0.0, 0.5)
-    )
+    plain, star = _plain_and_star(histograms, functools.partial(f_divergence, f=FRONTIER_INTEGRAL))
     return FrontierIntegralResult(
         frontier_integral=float(plain.mean()),
         frontier_integral_star=float(star.mean()),
         frontier_integral_std=_std(plain),
         frontier_integral_star_std=_std(star),
-        n_clusters=histograms.n_clusters,
-        n_clusterings=len(histograms.real_counts),
-        kmeans=kmeans,
-        backend="numpy",
-        n_real=histograms.n_real,
-        n_fake=histograms.n_fake,
+        **histograms.facts(),
     )
 
 
+@metric("prd", title="Precision and recall of distributions")
 def precision_recall_distributions(
     real: Any,
     fake: Any,
@@ -254,7 +263,8 @@ def precision_recall_distributions(
 ) -> PRDResult:
     r"""PRD: the curve of precision against recall between two histograms.
 
-    On histograms p of real and q of fake, for 1001 slopes lambda, the tangents of equidistant angles from 0 to pi/2:
+    With histograms p of real and q of fake, and 1001 slopes lambda, the tangents of equally spaced angles from 0 to
+    pi/2:
 
     .. math::
 
@@ -269,19 +279,19 @@ def precision_recall_distributions(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_clusters, n_clusterings
-        Sajjadi et al. take 20 and 10.
+        Sajjadi et al. use 20 and 10.
     kmeans, random_state
         As for :func:`mauve`.
 
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
+        Features that are not a finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range.
 
     Notes
     -----
-    1 - precision(1) is the total variation between p and q. Features are clustered as they are; a collapse within a
-    cluster is not seen. Time O(n_clusterings (n + m) K d) a round of k-means.
+    1 - precision(1) is the total variation between p and q. Features are clustered without scaling. A collapse within
+    a cluster is not seen. Time O(n_clusterings (n + m) K d) a round of k-means.
 
     References
     ----------
@@ -297,11 +307,11 @@ def precision_recall_distributions(
     (0.5, 0.98)
     """
     rng = check_random_state(random_state)
-    union = distinct_union(*check_real_fake(real, fake))
+    union = distinct_union(real, fake)
     n_clusters = check_clusters(n_clusters, union)
     histograms = histograms_of(union, union.rows, n_clusters, n_clusterings, kmeans, rng)
     curves = [np.minimum(_SLOPES[:, None] * p, q).sum(axis=1) for p, q in histograms.pmfs(0.0)]
-    # rounding may carry a sum over 1
+    # rounding may lift a sum above 1
     precision = np.minimum(np.mean(curves, axis=0), 1.0)
     recall = np.minimum(np.mean([curve / _SLOPES for curve in curves], axis=0), 1.0)
     return PRDResult(
@@ -309,12 +319,7 @@ def precision_recall_distributions(
         f_1_8=_max_f_beta(precision, recall, 1.0 / _BETA),
         precision=tuple(precision.tolist()),
         recall=tuple(recall.tolist()),
-        n_clusters=n_clusters,
-        n_clusterings=n_clusterings,
-        kmeans=kmeans,
-        backend="numpy",
-        n_real=histograms.n_real,
-        n_fake=histograms.n_fake,
+        **histograms.facts(),
     )
 
 
@@ -330,9 +335,8 @@ def _mauve_histograms(
     real: Any, fake: Any, n_clusters: int | None, n_clusterings: int, kmeans: KMeansLibrary, random_state: RandomState
 ) -> Histograms:
     rng = check_random_state(random_state)
-    real, fake = check_real_fake(real, fake)
     union = distinct_union(real, fake)
-    n_clusters = check_clusters(n_clusters, union, default=round(min(len(real), len(fake)) / 10))
+    n_clusters = check_clusters(n_clusters, union, default=round(union.smaller_size / 10))
     return histograms_of(union, _principal_directions(union), n_clusters, n_clusterings, kmeans, rng)
 
 
@@ -345,6 +349,11 @@ def _principal_directions(union: DistinctRows) -> Values:
     variances, directions = eigh(rows.T @ (union.weights[:, None] * rows))
     kept = np.cumsum(variances[::-1]) >= _KEPT_VARIANCE * variances.sum()
     return rows @ directions[:, ::-1][:, : int(np.argmax(kept)) + 1]
+
+
+def _plain_and_star(histograms: Histograms, distance: Callable[[Values, Values], Any]) -> list[Values]:
+    """A number for each clustering, from the histograms as they are, and with half a count added to every bin."""
+    return [np.array([distance(p, q) for p, q in histograms.pmfs(smoothing)]) for smoothing in (0.0, 0.5)]
 
 
 def _max_f_beta(precision: Values, recall: Values, beta: float) -> float:

@@ -1,8 +1,9 @@
-"""f-divergences from nearest neighbours: no density is estimated, only the ratio of two at one place.
+"""f-divergences from nearest neighbours: no density is estimated, only the ratio of two densities at each point.
 
 Wang, Kulkarni and Verdú (KL) and Póczos and Schneider (alpha) compare, around each real point, the radius that holds k
-real points with the one that holds k fake points. k stays fixed: the noise it leaves is known, and taken out. Noshad et
-al. (any f) count the points of either kind around each point, and k must grow with the sample.
+real points with the one that holds k fake points. k stays fixed: the noise of so few neighbours is known, and the
+estimate is corrected for it. Noshad et al. (any f) count the real and the fake points around each point, and k must
+grow with the sample.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp
 
 from egtmetrics._order import canonical_order
@@ -20,13 +20,13 @@ from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.divergences.estimates import (
     N_BLOCKS,
     DivergenceEstimate,
-    block_errors,
-    check_level,
-    mean_over_both,
-    random_blocks,
-    warn_of,
+    block_pairs,
+    block_uncertainty,
+    check_target,
 )
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike
+from egtmetrics.divergences.generators import FGenerator, Values
+from egtmetrics.divergences.ratios import mean_over_both
 from egtmetrics.ops import Backend, BackendName, Features, join_rows, select_backend, take_rows
 
 _LARGEST_SHARE_ALONE = 0.05
@@ -55,8 +55,8 @@ def knn_f_divergence(
         \int p^a q^{1 - a} \approx \frac{\Gamma(k)^2}{\Gamma(k - a + 1) \Gamma(k + a - 1)}
             \cdot \frac1n \sum_i r_i^{a - 1}.
 
-    The logarithms of both densities have one bias, which cancels; of the powers the Gamma functions take it out. So
-    both converge for every fixed k. Either can come out negative.
+    The logarithms of both densities have the same bias, which cancels; for powers the Gamma functions remove it. So
+    both converge for every fixed k. Either can be negative.
 
     Parameters
     ----------
@@ -64,39 +64,38 @@ def knn_f_divergence(
         Features ``(n, d)`` and ``(m, d)`` from one encoder. Their laws must have densities.
     f
         ``"kl"``, ``"reverse_kl"`` (KL with the sets swapped), or a generator made of a power t^a: ``"hellinger"`` (a =
-        1/2), ``"pearson"`` (2), ``"neyman"`` (-1), :func:`~egtmetrics.divergences.alpha_divergence`. Far outside of [0,
-        1] the sum is heavy tailed, and an average of n terms says little.
+        1/2), ``"pearson"`` (2), ``"neyman"`` (-1), :func:`~egtmetrics.divergences.alpha_divergence`. For a far outside
+        of [0, 1] the sum has heavy tails, and an average of n terms says little.
     n_neighbors
-        k, less than n and at most m, and above abs(a - 1). Fewer neighbours are nearer, so the bias is smaller where
-        the densities are steep, and the noise larger.
+        k, less than n and at most m, and above abs(a - 1). Fewer neighbours mean less bias where the densities are
+        steep, and more noise.
     base
-        Base of the logarithm of a KL divergence, 2 for bits; None for nats.
+        2 for bits, None for nats; only for KL divergences.
     level
         Coverage of the interval.
     random_state
-        Draws the blocks for the standard error; the value does not depend on it.
+        Draws the blocks for the standard error. The value does not depend on it.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for ``n_neighbors``, an f that is no power, a
+        Features that are not a finite ``(n, d)`` array, too few rows for ``n_neighbors``, an f that is not a power, a
         distance of 0: a row with k copies in its own or in the other set is an atom, where there is no density.
 
     Warns
     -----
     DivergenceEstimateWarning
-        If 2^d exceeds the number of rows: no neighbour is near then, and the bias, which falls like n^(-1/d), is large.
-        If the k-th fake point is farther than the k-th real one from every real point: the supports may be disjoint,
-        the true value infinite, and the estimate only tells how wide the gap is. If the sets are too small for an
-        interval.
+        2^d exceeds the number of rows: no neighbour is near then, and the bias, which falls like n^(-1/d), is large.
+        The k-th fake point is farther than the k-th real one from every real point: the supports may be disjoint, the
+        true value infinite, and the estimate only shows how wide the gap is. The sets are too small for an interval.
 
     Notes
     -----
     Interval: Student's, from ten disjoint blocks of both sets; see
-    :func:`~egtmetrics.divergences.estimates.block_errors`. It tells of noise, not of bias, and is too narrow
-    where a block is too small to show the tails: by a quarter for normal laws and 300 rows, by a tenth for 1500.
+    :func:`~egtmetrics.divergences.estimates.block_uncertainty`. It covers noise, not bias, and is too narrow where a
+    block is too small to show the tails: by a quarter for normal laws and 300 rows, by a tenth for 1500.
     Ties between distances change nothing. Time O(n (n + m) d), memory O((n + m) d).
 
     References
@@ -116,15 +115,13 @@ def knn_f_divergence(
     >>> bool(low < 0.5 < high and high - low < 0.3)
     True
     """
-    generator = get_generator(f)
-    a = generator.power
+    target = check_target(f, base, level)
+    generator, a = target.generator, target.generator.power
     if a is None:
         raise ValueError(
-            f"f={generator.name!r} is neither KL nor a power, so the noise of k neighbours cannot be taken out of it; "
-            "use knn_ratio_f_divergence"
+            f"f={generator.name!r} is neither KL nor a power, so the noise of k neighbours cannot be corrected; use "
+            "knn_ratio_f_divergence"
         )
-    unit = unit_scale(generator, base)
-    level = check_level(level)
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake, device=kernels.device)
@@ -136,8 +133,8 @@ def knn_f_divergence(
     check_n_neighbors(k, len(to_points), names[1], itself=False)
     if a not in (0.0, 1.0) and not abs(a - 1.0) < k:
         raise ValueError(
-            f"n_neighbors={k} is too small for {generator.name!r}, whose sum has a mean for more than "
-            f"{abs(a - 1.0):g} neighbours; pass a larger one"
+            f"n_neighbors={k} is too small for {generator.name!r}, whose sum has a mean only with more than "
+            f"{abs(a - 1.0):g} neighbours; pass a larger number"
         )
     from_points, to_points = (take_rows(points, canonical_order(points)) for points in (from_points, to_points))
 
@@ -147,40 +144,35 @@ def knn_f_divergence(
         n_atoms = int(np.count_nonzero(sq_radii == 0.0))
         if n_atoms:
             raise ValueError(
-                f"{n_atoms} rows of {names[0]} have {k} or more copies in {name}, at distance 0, where laws with a "
-                "density have none; raise n_neighbors above the number of copies, remove them, or use "
-                "quantized_f_divergence"
+                f"{n_atoms} rows of {names[0]} have {k} or more copies in {name}, at distance 0, where there is no "
+                "density; raise n_neighbors above the number of copies, remove them, or use quantized_f_divergence"
             )
-    notes = _notes(from_points, to_points, separate=bool((other > own).all()))
 
     def evaluate(own: Values, other: Values, n_to: int) -> float:
         n_from, d = len(own), from_points.shape[1]
         log_ratios = 0.5 * d * (np.log(other) - np.log(own)) + math.log(n_to / (n_from - 1))
-        return unit * _divergence_of_ratios(log_ratios, generator, k)
+        return target.unit * _divergence_of_ratios(log_ratios, generator, k)
 
     value = evaluate(own, other, len(to_points))
     block_values = []
-    if min(len(from_points), len(to_points)) >= N_BLOCKS * (k + 1):
-        from_blocks, to_blocks = random_blocks(len(from_points), rng), random_blocks(len(to_points), rng)
-        from_offsets, to_offsets = _offsets(from_blocks), _offsets(to_blocks)
+    if pairs := block_pairs(len(from_points), len(to_points), rng, min_rows=k + 1):
+        from_blocks, to_blocks = zip(*pairs, strict=True)
+        from_offsets, to_offsets = (np.cumsum([0, *map(len, blocks)]) for blocks in (from_blocks, to_blocks))
         x, y = take_rows(from_points, np.concatenate(from_blocks)), take_rows(to_points, np.concatenate(to_blocks))
-        own = kernels.grouped_kth_neighbor(x, x_offsets=from_offsets, n_neighbors=k)
-        other = kernels.grouped_kth_neighbor(x, y, x_offsets=from_offsets, y_offsets=to_offsets, n_neighbors=k)
-        radii = (np.split(sq_radii, from_offsets[1:-1]) for sq_radii in (own, other))
-        block_values = list(map(evaluate, *radii, map(len, to_blocks)))
-    errors = block_errors(value, block_values, level)
-    return DivergenceEstimate(
-        value=value,
-        standard_error=errors.standard_error,
-        interval=errors.interval,
-        level=level,
-        f=generator.name,
-        base=base,
+        radii = (
+            kernels.grouped_kth_neighbor(x, x_offsets=from_offsets, n_neighbors=k),
+            kernels.grouped_kth_neighbor(x, y, x_offsets=from_offsets, y_offsets=to_offsets, n_neighbors=k),
+        )
+        by_block = (np.split(sq_radii, from_offsets[1:-1]) for sq_radii in radii)
+        block_values = list(map(evaluate, *by_block, map(len, to_blocks)))
+    return target.estimate(
+        value,
+        block_uncertainty(value, block_values, target.level),
         method=f"radii of {k} nearest neighbours",
-        notes=warn_of([*notes, *errors.notes]),
+        notes=_notes(from_points, to_points, separate=bool((other > own).all())),
+        real=real,
+        fake=fake,
         backend=kernels.name,
-        n_real=len(real),
-        n_fake=len(fake),
     )
 
 
@@ -196,10 +188,10 @@ def knn_ratio_f_divergence(
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> DivergenceEstimate:
-    r"""Any f-divergence between the laws of real and fake, from the kinds of the points around each point.
+    r"""Any f-divergence between the laws of real and fake, from the numbers of real and fake points around each point.
 
-    In the ball around a point that ends at its k-th nearest neighbour in both sets together, let there be N real and M
-    fake points, the point itself counted. Their ratio :math:`r = m N / (n M)` estimates p/q there, and
+    Take the ball around a point that ends at its k-th nearest neighbour in both sets together. It holds N real and M
+    fake points, counting the point itself. Their ratio :math:`r = m N / (n M)` estimates p/q there, and
 
     .. math::
 
@@ -207,8 +199,8 @@ def knn_ratio_f_divergence(
 
     with g(t) = f(t) - f'(1) (t - 1), which gives the same divergence as f and is not negative.
 
-    Noshad et al. take the mean of f(r) over the fake points alone. It misses the term fbar(inf) P(q = 0), real data
-    that the generator never comes near: of two uniform laws with half of their supports in common it gives half of the
+    Noshad et al. take the mean of f(r) over the fake points alone. That misses the term fbar(inf) P(q = 0), real data
+    that the generator never comes near: for two uniform laws that share half of their supports it gives half of the
     squared Hellinger distance.
 
     Parameters
@@ -216,30 +208,30 @@ def knn_ratio_f_divergence(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     f
-        A name or generator: see :func:`~egtmetrics.divergences.get_generator`. Where f(0) or fbar(inf) is infinite,
-        half a point stands for no point.
+        A name or generator: see :func:`~egtmetrics.divergences.get_generator`. Where f(0) or fbar(inf) is infinite, a
+        count of 0 is replaced by half a point.
     n_neighbors
         k, less than n + m. None means the square root of n + m, rounded. The bias is of the order 1/k + (k/n)^(1/d), so
         k must grow with n. For equal laws and n = m it is about 2 f''(1) / k, upwards, and for a total variation, whose
         f has a kink at 1, 0.8 / sqrt(k).
     base
-        Base of the logarithm where the divergence is one, 2 for bits; None for nats.
+        2 for bits, None for nats; only for divergences with a logarithm.
     level, random_state, backend, n_threads
         As for :func:`knn_f_divergence`.
 
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown f.
+        Features that are not a finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown f.
 
     Warns
     -----
     DivergenceEstimateWarning
-        As for :func:`knn_f_divergence`; and if half points stand in at more than 5 % of a set.
+        As for :func:`knn_f_divergence`; and if more than 5 % of a set needs half points.
 
     Notes
     -----
-    All points on the sphere are counted, so ties and duplicates are taken as they come, on either side alike.
+    All points on the sphere count, so ties and duplicates are treated alike on both sides.
     Interval as for :func:`knn_f_divergence`, with k in a block in proportion to the square root of its size.
     Time O((n + m)^2 d), memory O((n + m) d).
 
@@ -259,9 +251,8 @@ def knn_ratio_f_divergence(
     >>> abs(estimate.value - 1.0) < 0.05
     True
     """
-    generator = get_generator(f)
-    unit = unit_scale(generator, base)
-    level = check_level(level)
+    target = check_target(f, base, level)
+    generator = target.generator
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake, device=kernels.device)
@@ -270,7 +261,7 @@ def knn_ratio_f_divergence(
     real, fake = take_rows(real, canonical_order(real)), take_rows(fake, canonical_order(fake))
 
     in_nats, real_alone, fake_alone = _divergence_of_kinds(kernels, generator, real, fake, k)
-    value = unit * in_nats
+    value = target.unit * in_nats
     notes = _notes(real, fake, separate=real_alone == fake_alone == 1.0)
     for alone, limit, name in (
         (real_alone, generator.slope_at_infinity, "real"),
@@ -279,35 +270,28 @@ def knn_ratio_f_divergence(
         if alone > _LARGEST_SHARE_ALONE and math.isinf(limit):
             notes.append(
                 f"{alone:.0%} of the {name} points have none of the other set among {k} neighbours, where "
-                f"{generator.name!r} may be infinite: the value hangs on the half point that is put there; raise "
-                "n_neighbors, or take a divergence with a maximum"
+                f"{generator.name!r} may be infinite: the value depends on the half point that stands there; raise "
+                "n_neighbors, or choose a divergence with a maximum"
             )
     block_k = max(1, round(k / math.sqrt(N_BLOCKS)))
-    block_values = []
-    if min(len(real), len(fake)) >= N_BLOCKS * (block_k + 1):
-        blocks = zip(random_blocks(len(real), rng), random_blocks(len(fake), rng), strict=True)
-        block_values = [
-            unit * _divergence_of_kinds(kernels, generator, take_rows(real, x), take_rows(fake, y), block_k)[0]
-            for x, y in blocks
-        ]
-    errors = block_errors(value, block_values, level)
-    return DivergenceEstimate(
-        value=value,
-        standard_error=errors.standard_error,
-        interval=errors.interval,
-        level=level,
-        f=generator.name,
-        base=base,
+    block_values = [
+        target.unit * _divergence_of_kinds(kernels, generator, take_rows(real, x), take_rows(fake, y), block_k)[0]
+        for x, y in block_pairs(len(real), len(fake), rng, min_rows=block_k + 1)
+    ]
+    return target.estimate(
+        value,
+        block_uncertainty(value, block_values, target.level),
         method=f"kinds of {k} nearest neighbours",
-        notes=warn_of([*notes, *errors.notes]),
+        notes=notes,
+        real=real,
+        fake=fake,
         backend=kernels.name,
-        n_real=len(real),
-        n_fake=len(fake),
+        never_negative=True,
     )
 
 
 def _divergence_of_ratios(log_ratios: Values, generator: FGenerator, k: int) -> float:
-    """The divergence as the mean over real points of a function of the density ratio, noisy from k neighbours."""
+    """The divergence as a mean over real points of a function of the density ratio, corrected for the noise of k."""
     a = generator.power
     if a is None or a in (0.0, 1.0):
         return float(log_ratios.mean())
@@ -316,10 +300,6 @@ def _divergence_of_ratios(log_ratios: Values, generator: FGenerator, k: int) -> 
     factor = float(generator.f(np.array([2.0]))[0] / (2.0**a - a - 1.0))  # c in f(t) = c (t^a - a t - (1 - a))
     with np.errstate(over="ignore"):
         return float(factor * np.expm1(log_mean - log_bias))
-
-
-def _offsets(blocks: list[NDArray[Any]]) -> NDArray[np.int64]:
-    return np.cumsum([0, *map(len, blocks)])
 
 
 def _divergence_of_kinds(
@@ -349,7 +329,7 @@ def _notes(x: Features, y: Features, *, separate: bool) -> list[str]:
         )
     if separate:
         notes.append(
-            "no point has a neighbour from the other set nearer than from its own: the supports may be disjoint, and "
-            "the estimate then tells the gap between the sets, not the divergence"
+            "every point has nearer neighbours in its own set than in the other: the supports may be disjoint, and the "
+            "estimate then shows the gap between the sets, not the divergence"
         )
     return notes

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_positive_int, check_real_fake
+from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences.codebook import Counts, KMeansLibrary, check_clusters, cluster, distinct_union, pmf
-from egtmetrics.divergences.estimates import DivergenceEstimate, check_level, warn_of
+from egtmetrics.divergences.estimates import DivergenceEstimate, Uncertainty, check_target
 from egtmetrics.divergences.exact import f_divergence
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike
+from egtmetrics.divergences.generators import FGenerator, Values
 from egtmetrics.ops import Backend, BackendName, Divergences, select_backend
 
 _ROWS_PER_CLUSTER = 5
@@ -34,7 +35,7 @@ def quantized_f_divergence(
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> DivergenceEstimate:
-    r"""f-divergence between the histograms of real and fake on a codebook found on both.
+    r"""f-divergence between the histograms of real and fake, on a codebook found on both together.
 
     With c_k and e_k the number of real and fake points of cluster k, and s the ``smoothing``:
 
@@ -43,8 +44,8 @@ def quantized_f_divergence(
         \hat p_k = \frac{c_k + s}{n + s K}, \quad \hat q_k = \frac{e_k + s}{m + s K}, \quad
         \text{value} = D_f(\hat p \| \hat q).
 
-    Merging points into clusters lowers a divergence, noise in the histograms raises the estimate: more clusters see
-    more and err more.
+    Merging points into clusters lowers a divergence, and noise in the histograms raises the estimate. So more clusters
+    show more differences, with larger errors.
 
     Parameters
     ----------
@@ -53,18 +54,19 @@ def quantized_f_divergence(
     f
         A name or generator: see :func:`~egtmetrics.divergences.get_generator`.
     n_clusters
-        K. None means the cube root of the smaller of n and m, rounded: with it the errors of quantisation and of
-        sampling fall at one rate in the bound of Liu et al.
+        K. None means the cube root of the smaller of n and m, rounded. In the bound of Liu et al. the errors of
+        quantisation and of sampling then fall at the same rate.
     smoothing
-        Added to every count. 0 is the plug-in estimate; 1/2 is adding half, the estimator of Krichevsky and Trofimov;
-        1 is Laplace's. Without it one cluster that lacks fake points makes a KL divergence infinite.
+        Added to every count. 0 is the plug-in estimate, 1/2 the estimator of Krichevsky and Trofimov, 1 Laplace's.
+        Without smoothing, one cluster that lacks fake points makes a KL divergence infinite.
     miller_madow
         Subtract from a KL divergence the bias of the plug-in estimate, to first order
-        :math:`(K_+ - 1) / 2n + (\sum_k \hat p_k / \hat q_k - 1) / 2m`, K_+ being the clusters with real points.
+        :math:`(K_+ - 1) / 2n + (\sum_k \hat p_k / \hat q_k - 1) / 2m`, with K_+ the number of clusters that have real
+        points.
     base
-        Base of the logarithm where the divergence is one, 2 for bits; None for nats.
+        2 for bits, None for nats; only for divergences with a logarithm.
     n_bootstrap
-        How often both histograms are drawn again.
+        How many times both histograms are redrawn.
     level
         Coverage of the interval.
     kmeans
@@ -72,27 +74,27 @@ def quantized_f_divergence(
     random_state
         Seeds k-means and the bootstrap.
     backend, n_threads
-        See :func:`egtmetrics.ops.select_backend`; they serve the bootstrap.
+        Of the bootstrap; see :func:`egtmetrics.ops.select_backend`.
 
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range or a
-        ``miller_madow`` correction of anything but an unsmoothed KL divergence.
+        Features that are not a finite ``(n, d)`` array, more clusters than distinct rows, an option out of its range,
+        ``miller_madow`` for anything but an unsmoothed KL divergence.
 
     Warns
     -----
     DivergenceEstimateWarning
-        If there are fewer than 5 rows per cluster; if no cluster holds points of both sets, so that the value is the
-        maximum of the divergence whatever the distance; if the value or a bootstrap replicate is infinite.
+        There are fewer than 5 rows per cluster. No cluster holds points of both sets, so that the value is the maximum
+        of the divergence, however far the sets are apart. The value or a bootstrap replicate is infinite.
 
     Notes
     -----
-    Interval: the basic bootstrap, (2 v - b_high, 2 v - b_low) with v the value before a correction and b the quantiles
-    of the replicates. Replicates exceed v by as much as v exceeds the truth, to first order, so the interval lies where
-    the bias is taken out, and for many clusters v itself may lie outside of it. It holds for the divergence between the
-    quantised laws, with the codebook as given. Where a replicate is infinite there is none. It misses 0 too often for
-    a total variation between equal laws: f has a kink there, for which the bootstrap is not made.
+    Interval: the basic bootstrap, (2 v - b_high, 2 v - b_low) with v the uncorrected value and b the quantiles of the
+    replicates. To first order, replicates exceed v by as much as v exceeds the truth, so the interval is corrected for
+    the bias, and for many clusters v itself may lie outside of it. It is an interval for the divergence between the
+    quantised laws, with the codebook as given. If a replicate is infinite there is none. For a total variation between
+    equal laws it misses 0 too often, since f has a kink there and the bootstrap needs a smooth f.
 
     Cost: k-means, O((n + m) K d) a round, and O(K n_bootstrap).
 
@@ -100,7 +102,7 @@ def quantized_f_divergence(
     ----------
     Liu, Pillutla, Welleck, Oh, Choi, Harchaoui: Divergence Frontiers for Generative Models, NeurIPS 2021, section 4.
     Krichevsky, Trofimov: The performance of universal encoding, IEEE Transactions on Information Theory 27 (1981).
-    Miller: Note on the bias of information estimates, 1955; the second term is its like for the mean of log q.
+    Miller: Note on the bias of information estimates, 1955; the second term is the same for the mean of log q.
     Davison, Hinkley: Bootstrap Methods and their Application, 1997, section 5.2.
 
     Examples
@@ -110,26 +112,19 @@ def quantized_f_divergence(
     >>> estimate.value
     0.25
     """
-    generator = get_generator(f)
-    unit = unit_scale(generator, base)
-    if (
-        isinstance(smoothing, bool)
-        or not isinstance(smoothing, int | float | np.number)
-        or not 0 <= smoothing < math.inf
-    ):
-        raise ValueError(f"smoothing={smoothing!r} is no number of at least 0; pass 0, or 0.5 to add half a count")
+    target = check_target(f, base, level)
+    generator, unit = target.generator, target.unit
+    smoothing = check_number(smoothing, "smoothing", minimum=0.0)
     if miller_madow and (generator.name != "kl" or smoothing > 0):
         raise ValueError(
             f"miller_madow corrects the plug-in estimate of 'kl', not {generator.name!r} with smoothing={smoothing:g}; "
-            "pass f='kl' and smoothing=0, or leave it out: the interval takes out the bias for every f"
+            "pass f='kl' and smoothing=0, or leave it out: the interval is corrected for the bias for every f"
         )
     n_bootstrap = check_positive_int(n_bootstrap, "n_bootstrap", minimum=2)
-    level = check_level(level)
     rng = check_random_state(random_state)
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
-    real, fake = check_real_fake(real, fake)
     union = distinct_union(real, fake)
-    n_rows = min(len(real), len(fake))
+    n_rows = union.smaller_size
     n_clusters = check_clusters(n_clusters, union, default=round(n_rows ** (1 / 3)))
     codebook = cluster(union, union.rows, n_clusters, kmeans, rng)
     counts = codebook.real_counts, codebook.fake_counts
@@ -141,40 +136,39 @@ def quantized_f_divergence(
     if n_rows < _ROWS_PER_CLUSTER * n_clusters:
         notes.append(
             f"{n_rows} rows for {n_clusters} clusters: with fewer than {_ROWS_PER_CLUSTER} rows per cluster the value "
-            "is mostly noise, and too high; lower n_clusters or add samples"
+            "is mostly noise, and too large; lower n_clusters or add samples"
         )
     if not np.minimum(*counts).any():
         notes.append(
-            "no cluster holds points of both sets, so the value is the maximum of the divergence whatever the distance "
-            "of the sets; compare means or a Fréchet distance"
-        )
-    standard_error, interval = None, None
-    if np.isfinite(replicates).all() and math.isfinite(plug_in):
-        low, high = np.quantile(replicates, (0.5 - 0.5 * level, 0.5 + 0.5 * level))
-        standard_error = float(replicates.std(ddof=1))
-        interval = 2.0 * plug_in - float(high), 2.0 * plug_in - float(low)
-    else:
-        notes.append(
-            f"{'the value' if math.isinf(plug_in) else 'a bootstrap replicate'} is infinite, for a cluster that lacks "
-            "points of one set, so there is no interval; pass smoothing=0.5 or fewer clusters"
+            "no cluster holds points of both sets, so the value is the maximum of the divergence, however far the sets "
+            "are apart; compare means or a Fréchet distance"
         )
     value = plug_in
     if miller_madow and math.isfinite(plug_in):
         seen = q > 0.0
         value -= unit * 0.5 * ((np.count_nonzero(p) - 1) / len(real) + (np.sum(p[seen] / q[seen]) - 1.0) / len(fake))
-    return DivergenceEstimate(
-        value=float(value),
-        standard_error=standard_error,
-        interval=interval,
-        level=level,
-        f=generator.name,
-        base=base,
+    return target.estimate(
+        float(value),
+        _basic_bootstrap(plug_in, replicates, target.level),
         method=f"histograms on {n_clusters} clusters",
-        notes=warn_of(notes),
+        notes=notes,
+        real=real,
+        fake=fake,
         backend="numpy" if generator.kernel_code is None else kernels.name,
-        n_real=len(real),
-        n_fake=len(fake),
+        never_negative=not miller_madow,
     )
+
+
+def _basic_bootstrap(plug_in: float, replicates: Values, level: float) -> Uncertainty:
+    if math.isinf(plug_in) or not np.isfinite(replicates).all():
+        infinite = "the value" if math.isinf(plug_in) else "a bootstrap replicate"
+        note = (
+            f"{infinite} is infinite, for a cluster that lacks points of one set, so there is no interval; pass "
+            "smoothing=0.5 or fewer clusters"
+        )
+        return Uncertainty(None, None, [note])
+    low, high = np.quantile(replicates, (0.5 - 0.5 * level, 0.5 + 0.5 * level))
+    return Uncertainty(float(replicates.std(ddof=1)), (2.0 * plug_in - float(high), 2.0 * plug_in - float(low)))
 
 
 def _replicates(
@@ -186,7 +180,7 @@ def _replicates(
     n_bootstrap: int,
     rng: np.random.Generator,
 ) -> Values:
-    """Divergences in nats of histograms drawn again from either one, ``(n_bootstrap,)``."""
+    """Divergences in nats between redrawn histograms, ``(n_bootstrap,)``."""
     if generator.kernel_code is not None:
         divergences = Divergences(np.array([generator.kernel_code], np.int32), np.array([generator.parameter]))
         _, replicates = kernels.divergence_bootstrap(

@@ -1,13 +1,12 @@
-"""The paper's lemmas and theorems as functions that construct what they claim to exist.
+"""Lemma A.1 and Theorem A.3 of the paper, as functions that construct the laws whose existence they claim.
 
-The proofs of Lemma A.1 and Theorem A.3 cut a set of any wanted probability out of a law without atoms. Here a law is a
-list of cells (or a density that is constant on each), and a cell is cut in two where it has to be.
+The proofs take a set of any given probability out of a law without atoms. Here a law is a list of cells (or a density
+that is constant on each), and a cell is cut in two where necessary.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
@@ -17,21 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from egtmetrics.divergences.decomposition import (
-    check_grouped,
-    check_grouped_pair,
-    conditional_divergences,
-    group_sums,
-    matching_odds,
-)
+from egtmetrics.divergences.decomposition import check_grouped, check_mass, conditional_divergences, group_sums
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
-from egtmetrics.divergences.generators import FGenerator, GeneratorLike, Values, get_generator, unit_scale
+from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
+from egtmetrics.divergences.generators import FGenerator, Values
 
 _Pair: TypeAlias = Callable[[float, float], tuple[float, float]]
 
 _LOG_SMALLEST = math.log(1e-300)
-_ROUNDING = 1e-12
-_LARGEST_CLOSURE = 100_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,7 +37,7 @@ class TwoLevelModel:
     cell: NDArray[np.intp]
     """Which of the K cells each of them is a part of."""
     share: Values
-    """What part of that cell it is, so that it has this share of the cell's width."""
+    """Its share of that cell, in probability and in width."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +53,7 @@ class UnequalModel:
     cell: NDArray[np.intp]
     """Which of the K cells each of them is a part of."""
     share: Values
-    """What part of that cell it is."""
+    """Its share of that cell."""
     parameters: dict[Hashable, tuple[float, float]]
     """(alpha, beta) of Lemma A.1 by group."""
     by_group: dict[Hashable, float]
@@ -96,30 +88,29 @@ def phi(alpha: float, beta: float, *, f: GeneratorLike = "kl", base: float | Non
     >>> round(phi(0.75, 4.0, f="tv"), 12)
     0.5
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
+    generator, unit = generator_and_unit(f, base)
     _check_alpha_beta(alpha, beta)
-    return scale * _phi(generator, alpha, beta)
+    return unit * _phi(generator, alpha, beta)
 
 
 def two_level_model(r: Any, *, alpha: float, beta: float) -> TwoLevelModel:
     """The law Q_alpha^beta of Lemma A.1, with the support of R and D_f(R||Q) = phi(alpha, beta) for every f.
 
     Q has density r / (alpha beta) on a set A with R(A) = alpha, and r (1 - 1/beta) / (1 - alpha) outside. A takes the
-    cells in their order, the last one in part, until its probability is alpha; the smaller of A and its complement
-    comes first.
+    cells in order, the last one in part, until its probability is alpha. The smaller of A and its complement comes
+    first.
 
     Parameters
     ----------
     r
-        Probabilities of cells, ``(K,)``. The lemma needs a law without atoms, and so does this: a cell is divisible.
-        On K indivisible atoms its statement fails, since R(A) then takes finitely many values: for fair coins, the
-        total variation reaches at most 1/2 with equal support.
+        Probabilities of divisible cells, ``(K,)``: the lemma needs a law without atoms. For K indivisible atoms it is
+        false, since R(A) then takes finitely many values: for a fair coin, the total variation with equal support is at
+        most 1/2.
 
     Raises
     ------
     ValueError
-        If r is no pmf, unless 0 < alpha < 1 < beta < inf, or if a probability of Q underflows.
+        r is not a pmf, not 0 < alpha < 1 < beta < inf, or a probability of Q underflows.
 
     Notes
     -----
@@ -162,18 +153,18 @@ def two_level_model(r: Any, *, alpha: float, beta: float) -> TwoLevelModel:
 def solve_divergence(f: GeneratorLike, value: float, *, base: float | None = None) -> tuple[float, float]:
     """Return some (alpha, beta) with phi(alpha, beta) = value, for any value in (0, f(0) + fbar(inf)).
 
-    One parameter is fixed and the other found by bisection, on which phi is monotone: beta for alpha = 1 - 2^-k, or
-    alpha for beta = 1 / (1 - 2^-k), with the smallest k for which the value can be reached.
+    One parameter is fixed. phi is monotone in the other, which is found by Brent's method: beta for alpha = 1 - 2^-k,
+    or alpha for beta = 1 / (1 - 2^-k), with the smallest k for which the value can be reached.
 
     Raises
     ------
     ValueError
-        If the value is outside that interval, or so close to an end of it that no pair of float64 numbers gives it.
+        The value is outside that interval, or so close to an end of it that no pair of float64 numbers gives it.
 
     Notes
     -----
-    Source: Lemma A.1 of the EGT paper, whose intermediate value argument this carries out. The interval is open at 0
-    only by the paper's wording: Q = R gives 0. The result is within 1e-9 relative of the value.
+    Source: Lemma A.1 of the EGT paper, by its argument of intermediate values. The paper leaves out 0, which Q = R
+    gives. phi at the result is within 1e-9 relative of the value.
 
     Examples
     --------
@@ -181,27 +172,22 @@ def solve_divergence(f: GeneratorLike, value: float, *, base: float | None = Non
     >>> round(phi(alpha, beta, f="js", base=2), 9)
     1.5
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
-    if not 0.0 < value < scale * generator.maximum:
-        raise ValueError(
-            f"value={value!r} is not between 0 and {scale * generator.maximum:g}, the maximum f(0) + fbar(inf) of "
-            f"{generator.name!r} (both excluded)"
-        )
-    return _solve(generator, value / scale)
+    generator, unit = generator_and_unit(f, base)
+    _check_below_maximum(value, "value", generator, unit)
+    return _solve(generator, value / unit)
 
 
 def largest_feasible_gap(eps: float, proportion: float, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
-    r"""The supremum of the group gaps gamma that a model at global divergence eps can have, with matching odds.
+    r"""The supremum of the gaps gamma between groups, for models at global divergence eps with matching odds.
 
-    For a worst group of the given proportion (one over the number of groups under equalized odds),
+    For a worst group of proportion pi (one over the number of groups under equalized odds) it is
 
     .. math::
 
         \min\Big(\frac{f(0) + \bar f(\infty) - \epsilon}{1 - \pi}, \frac{\epsilon}{\pi}\Big).
 
-    No model exceeds it: eps = sum_a pi_a D_a with D_a in [0, f(0) + fbar(inf)], the worst D at least gamma above the
-    others. :func:`unequal_model` reaches every gamma below it.
+    No model exceeds it, since eps = sum_a pi_a D_a with D_a in [0, f(0) + fbar(inf)] and the worst D at least gamma
+    above the others. :func:`unequal_model` reaches every gamma below it.
 
     Raises
     ------
@@ -214,18 +200,13 @@ def largest_feasible_gap(eps: float, proportion: float, *, f: GeneratorLike = "k
 
     Examples
     --------
-    With two groups, total variation and eps at 95 % of the maximum, far from the gamma < eps that the theorem grants:
+    Two groups, total variation, eps at 95 % of the maximum: far below the gamma < eps that the theorem promises.
 
     >>> round(largest_feasible_gap(0.95, 0.5, f="tv"), 12)
     0.1
     """
-    generator = get_generator(f)
-    maximum = unit_scale(generator, base) * generator.maximum
-    if not 0.0 < eps < maximum:
-        raise ValueError(
-            f"eps={eps!r} is not between 0 and {maximum:g}, the maximum f(0) + fbar(inf) of {generator.name!r} (both "
-            "excluded)"
-        )
+    generator, unit = generator_and_unit(f, base)
+    maximum = _check_below_maximum(eps, "eps", generator, unit)
     if not 0.0 < proportion < 1.0:
         raise ValueError(f"proportion={proportion!r} is not between 0 and 1; pass the share of the worst group")
     return min((maximum - eps) / (1.0 - proportion), eps / proportion)
@@ -243,10 +224,9 @@ def unequal_model(
 ) -> UnequalModel:
     r"""The model Q^gamma of Theorem A.3: matching odds, global divergence eps, one group worse than the rest by gamma.
 
-    With pi the share of the worst group, its conditional divergence is eps + gamma (1 - pi) and that of every other
-    group eps - gamma pi, so that their mean is eps and Lemma A.2 makes that D_f(P||Q). Each conditional comes from
-    Lemma A.1. If P has equalized odds, these are the paper's values, and Q
-    has equalized odds too.
+    With pi the share of the worst group, its conditional divergence is eps + gamma (1 - pi), and that of every other
+    group eps - gamma pi. Their mean is eps, which by Lemma A.2 is D_f(P||Q). Each conditional comes from Lemma A.1. If
+    P has equalized odds, these are the paper's values, and Q has equalized odds too.
 
     Parameters
     ----------
@@ -259,20 +239,20 @@ def unequal_model(
     f, base
         See :func:`~egtmetrics.divergences.f_divergence`.
     worst_group
-        Which group is worse. None takes the first in sorted order.
+        The worst group. None means the first in sorted order.
 
     Raises
     ------
     ValueError
-        If eps + gamma (1 - pi) is not below f(0) + fbar(inf), or eps - gamma pi not above 0; if P is no pmf or a
-        group has no mass; or if float64 cannot hold the model.
+        eps + gamma (1 - pi) is not below f(0) + fbar(inf), or eps - gamma pi not above 0; P is not a pmf or a group has
+        no mass; or float64 cannot hold the model.
 
     Notes
     -----
-    Three things about the theorem as printed. Its condition gamma < eps is neither sufficient (both inequalities above
+    Three remarks on the theorem as printed. Its condition gamma < eps is neither sufficient (both inequalities above
     are needed, and the first does not follow) nor necessary (eps = 1 and gamma = 1.96 give the paper's pair 0.02 and
-    1.98). Equalized odds of P are not needed; with matching odds the construction works for any proportions. And it
-    needs a continuous f, which leaves out the precision and recall of supports that the experiments measure.
+    1.98). P need not have equalized odds: with matching odds the construction works for any proportions. And it needs
+    a continuous f, which excludes the precision and recall of supports that the experiments measure.
 
     Source: Theorem 3.1 (A.3) of the EGT paper. Time and memory O(K).
 
@@ -282,10 +262,9 @@ def unequal_model(
     >>> {a: round(d, 9) for a, d in model.by_group.items()}
     {'f': 1.98, 'm': 0.02}
     """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
+    generator, unit = generator_and_unit(f, base)
     checked, codes, labels = check_grouped(p, "p", groups)
-    proportions = _check_non_trivial(group_sums(checked, codes), labels, "p")
+    proportions = check_mass(group_sums(checked, codes), labels, "p")
     worst = labels[0] if worst_group is None else worst_group
     if worst not in labels:
         raise ValueError(f"worst_group={worst_group!r} is none of the groups {', '.join(map(repr, labels))}")
@@ -294,7 +273,7 @@ def unequal_model(
     if not 0.0 <= gamma < largest:
         raise ValueError(
             f"gamma={gamma!r} is not feasible with eps={eps!r}: the worst group, of proportion pi={share:g}, needs "
-            f"eps + gamma (1 - pi) below the maximum {scale * generator.maximum:g} of {generator.name!r} and the "
+            f"eps + gamma (1 - pi) below the maximum {unit * generator.maximum:g} of {generator.name!r} and the "
             f"others eps - gamma pi above 0; pass gamma in [0, {largest:g})"
         )
     pieces: list[TwoLevelModel] = []
@@ -310,7 +289,7 @@ def unequal_model(
         for laws in ([piece.r for piece in pieces], [piece.q for piece in pieces])
     )
     cell = cell[order]
-    reached = scale * conditional_divergences(generator, refined_p, refined_q, codes[cell])
+    reached = unit * conditional_divergences(generator, refined_p, refined_q, codes[cell])
     return UnequalModel(
         p=refined_p,
         q=refined_q,
@@ -321,215 +300,6 @@ def unequal_model(
         by_group=dict(zip(labels, reached.tolist(), strict=True)),
         worst_group=worst,
     )
-
-
-def conditional_closure(models: Any, groups: Any) -> Values:
-    """The conditional closure of a finite family: every mixture of its conditionals at every one of its proportions.
-
-    Parameters
-    ----------
-    models
-        The family, ``(M, K)``: M pmfs, each with mass in every group.
-    groups
-        The label of each atom, ``(K,)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``(M^(G + 1), K)`` for G groups, repetitions included. The members of the family are among them.
-
-    Raises
-    ------
-    ValueError
-        If a model is no pmf or has no mass in a group, or the closure has more than 100000 members.
-
-    Notes
-    -----
-    Source: Definition 4.2 of the EGT paper. Time and memory O(M^(G + 1) K); the minimum of a divergence over
-    the closure needs no enumeration, see :func:`egt_lower_bound`.
-
-    Examples
-    --------
-    >>> conditional_closure([[0.25, 0.25, 0.5], [0.5, 0.0, 0.5]], ["f", "f", "m"])[:4:2]
-    array([[0.25, 0.25, 0.5 ],
-           [0.5 , 0.  , 0.5 ]])
-    """
-    family, codes, labels = _check_family(models, groups)
-    n_models, n_groups = len(family), len(labels)
-    n_members = n_models ** (n_groups + 1)
-    if n_members > _LARGEST_CLOSURE:
-        raise ValueError(
-            f"the conditional closure of {n_models} models over {n_groups} groups has {n_members} members, more than "
-            f"{_LARGEST_CLOSURE}; pass fewer models, or use egt_lower_bound, which needs no enumeration"
-        )
-    proportions = np.stack([group_sums(model, codes) for model in family])
-    conditionals = family / proportions[:, codes]
-    choices = np.array(list(itertools.product(range(n_models), repeat=n_groups + 1)))
-    of_group = conditionals[choices[:, 1:][:, codes], np.arange(len(codes))]
-    return np.asarray(proportions[choices[:, :1], codes] * of_group)
-
-
-def egt_lower_bound(
-    p: Any, models: Any, groups: Any, *, delta: float, f: GeneratorLike = "kl", base: float | None = None
-) -> float:
-    r"""What Theorem A.4 says no member of the family with delta-EGT can fall below: max_a D_f(P_a||Q*_a) - delta.
-
-    Q* minimises the divergence over the conditional closure. With matching odds the divergence is a mean over groups,
-    so Q*_a is the best conditional in the family for each group by itself:
-
-    .. math::
-
-        D_f(P \| Q) \ge \max_a \min_{Q' \in \mathcal Q} D_f(P_a \| Q'_a) - \delta.
-
-    Parameters
-    ----------
-    p
-        The real law, ``(K,)``.
-    models
-        The family, ``(M, K)``, with the group proportions of p.
-    groups
-        The label of each atom, ``(K,)``.
-    delta
-        The delta of the delta-EGT, at least 0: see :func:`delta_egt`.
-    f, base
-        See :func:`~egtmetrics.divergences.f_divergence`.
-
-    Returns
-    -------
-    float
-        The bound; negative where delta is large, and then it says nothing.
-
-    Raises
-    ------
-    ValueError
-        If p or a model is no pmf, a group has no mass, the odds do not match, or delta is negative or NaN.
-
-    Notes
-    -----
-    The bound also holds with max_a (D_f(P_a||Q*_a) - delta (1 - pi_a)), which is never lower: group a itself adds
-    nothing to the gaps that delta bounds. Equalized odds of P, which the proof mentions, are not used.
-
-    Source: Theorem 4.3 (A.4) of the EGT paper. Time O(M K).
-
-    Examples
-    --------
-    >>> models = [[0.25, 0.25, 0.25, 0.25], [0.4, 0.1, 0.1, 0.4]]
-    >>> round(egt_lower_bound([0.3, 0.2, 0.3, 0.2], models, ["f", "f", "m", "m"], delta=0.05, f="tv"), 12)
-    0.05
-    """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
-    delta = _check_delta(delta)
-    family, codes, labels = _check_family(models, groups)
-    checked, _, _ = check_grouped(p, "p", groups)
-    proportions = _check_non_trivial(group_sums(checked, codes), labels, "p")
-    for i, model in enumerate(family):
-        if not matching_odds(proportions, group_sums(model, codes)):
-            raise ValueError(
-                f"models[{i}] has group proportions {group_sums(model, codes)} and p {proportions}; the theorem is "
-                "for families with matching odds"
-            )
-    divergences = np.stack([conditional_divergences(generator, checked, model, codes) for model in family])
-    return scale * float(divergences.min(axis=0).max()) - delta
-
-
-def delta_egt(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: float | None = None) -> float:
-    """The smallest delta for which Q and P satisfy delta-EGT: the largest difference of D_f(P_a||Q_a) between groups.
-
-    It is inf where some conditional divergences are infinite and some are not.
-
-    Raises
-    ------
-    ValueError
-        If p or q is no pmf, there are fewer than two groups, a group has no mass in p or in q, or all conditional
-        divergences are infinite: their differences are then undefined.
-
-    Notes
-    -----
-    Source: Definition 4.1 of the EGT paper. Time and memory O(K).
-
-    Examples
-    --------
-    >>> round(delta_egt([0.2, 0.3, 0.5], [0.3, 0.2, 0.5], ["f", "f", "m"], f="tv"), 12)
-    0.2
-    """
-    generator = get_generator(f)
-    scale = unit_scale(generator, base)
-    checked_p, checked_q, codes, labels = check_grouped_pair(p, q, groups)
-    if len(labels) < 2:
-        raise ValueError("groups names one group, but a difference needs two; check the labels")
-    for law, name in ((checked_p, "p"), (checked_q, "q")):
-        _check_non_trivial(group_sums(law, codes), labels, name)
-    divergences = scale * conditional_divergences(generator, checked_p, checked_q, codes)
-    if np.isinf(divergences).all():
-        raise ValueError(
-            f"D_f(P_a||Q_a) is infinite in every group for {generator.name!r}, so that differences are undefined; "
-            "choose a bounded f, for example 'js'"
-        )
-    return float(divergences.max() - divergences.min())
-
-
-def is_delta_egt(
-    p: Any, q: Any, groups: Any, *, delta: float, f: GeneratorLike = "kl", base: float | None = None
-) -> bool:
-    """Whether all |D_f(P_a||Q_a) - D_f(P_b||Q_b)| <= delta (Definition 4.1), up to a rounding error of 1e-12.
-
-    Raises
-    ------
-    ValueError
-        As :func:`delta_egt`, and if delta is negative or NaN.
-
-    Examples
-    --------
-    >>> is_delta_egt([0.2, 0.3, 0.5], [0.3, 0.2, 0.5], ["f", "f", "m"], delta=0.1, f="tv")
-    False
-    """
-    return delta_egt(p, q, groups, f=f, base=base) <= _check_delta(delta) + _ROUNDING
-
-
-def is_delta_ego(q: Any, groups: Any, *, delta: float = 0.0) -> bool:
-    """Whether Q has delta-equalized odds: all |pi_a - pi_b| <= delta, up to a rounding error of 1e-12.
-
-    Raises
-    ------
-    ValueError
-        If q is no pmf, labels are missing, or delta is negative or NaN.
-
-    Notes
-    -----
-    Source: Definition 2.2 of the EGT paper. The groups are those that label an atom, with mass or without.
-
-    Examples
-    --------
-    >>> is_delta_ego([0.2, 0.3, 0.5], ["f", "f", "m"])
-    True
-    """
-    checked, codes, _ = check_grouped(q, "q", groups)
-    proportions = group_sums(checked, codes)
-    return bool(proportions.max() - proportions.min() <= _check_delta(delta) + _ROUNDING)
-
-
-def is_delta_mgo(p: Any, q: Any, groups: Any, *, delta: float = 0.0) -> bool:
-    """Whether P and Q have delta-matching odds: all |pi_a^Q - pi_a^P| <= delta, up to a rounding error of 1e-12.
-
-    Raises
-    ------
-    ValueError
-        If p or q is no pmf, their sizes differ, a label is missing, a group has no mass in either, or delta is
-        negative or NaN.
-
-    Notes
-    -----
-    Source: Definition 2.2 of the EGT paper.
-
-    Examples
-    --------
-    >>> is_delta_mgo([0.2, 0.3, 0.5], [0.4, 0.2, 0.4], ["f", "f", "m"], delta=0.05)
-    False
-    """
-    checked_p, checked_q, codes, _ = check_grouped_pair(p, q, groups)
-    excess = group_sums(checked_q, codes) - group_sums(checked_p, codes)
-    return bool(np.abs(excess).max() <= _check_delta(delta) + _ROUNDING)
 
 
 def _phi(generator: FGenerator, alpha: float, beta: float) -> float:
@@ -547,7 +317,7 @@ def _solve(generator: FGenerator, value: float) -> tuple[float, float]:
 
             if excess(_LOG_SMALLEST) <= 0.0:
                 continue
-            # where the free number equals the fixed one, both coins are the same and phi is 0
+            # if the free number equals the fixed one, both coins are the same and phi is 0
             log_free = brentq(excess, _LOG_SMALLEST, math.log(fixed), xtol=1e-15, rtol=1e-15, maxiter=1000)
             alpha, beta = pair(fixed, math.exp(log_free))
             if abs(_phi(generator, alpha, beta) - value) <= 1e-9 * value + 1e-15:
@@ -571,24 +341,12 @@ def _check_alpha_beta(alpha: float, beta: float) -> None:
         raise ValueError(f"alpha={alpha!r} and beta={beta!r}, expected 0 < alpha < 1 < beta < inf")
 
 
-def _check_delta(delta: float) -> float:
-    if not delta >= 0.0:
-        raise ValueError(f"delta={delta!r} is no number of at least 0; pass one")
-    return delta
-
-
-def _check_non_trivial(proportions: Values, labels: list[Hashable], name: str) -> Values:
-    for label, proportion in zip(labels, proportions, strict=True):
-        if proportion == 0.0:
-            raise ValueError(f"group {label!r} has no mass in {name}, so that it has no conditional law there")
-    return proportions
-
-
-def _check_family(models: Any, groups: Any) -> tuple[Values, NDArray[np.intp], list[Hashable]]:
-    family = check_distribution(models, "models")
-    if family.ndim != 2:
-        raise ValueError(f"models has shape {family.shape}, expected (M, K): one row for each model")
-    _, codes, labels = check_grouped(family[0], "models[0]", groups)
-    for i, model in enumerate(family):
-        _check_non_trivial(group_sums(model, codes), labels, f"models[{i}]")
-    return family, codes, labels
+def _check_below_maximum(value: float, name: str, generator: FGenerator, unit: float) -> float:
+    """Check 0 < value < maximum, and return the maximum."""
+    maximum = unit * generator.maximum
+    if not 0.0 < value < maximum:
+        raise ValueError(
+            f"{name}={value!r} is not between 0 and {maximum:g}, the maximum f(0) + fbar(inf) of {generator.name!r} "
+            "(both excluded)"
+        )
+    return maximum

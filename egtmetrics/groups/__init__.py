@@ -1,26 +1,34 @@
-"""Group-aware evaluation: the frame, the disparities between groups, and matched group sizes.
+"""Group-aware evaluation: the frame, the disparities between groups, intervals, tests, and comparisons of models.
 
-A metric knows nothing of groups; this package calls it once per group. ``_assignment`` says which row belongs to which
-group, ``_evaluation`` calls the metrics, ``_pairs`` turns the scores of the groups into disparities.
+A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
+defines disparities, ``inference`` says how certain they are, ``permutation`` compares groups and models by exact tests,
+and ``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning
-from egtmetrics.groups._pairs import PairDifference, disparities_from_scores, max_pairwise_difference
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
+from egtmetrics.groups.disparity import (
+    Disparity,
+    PairDifference,
+    ScoreTable,
+    disparities_from_scores,
+    max_pairwise_difference,
+)
+from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
-from egtmetrics.groups.matching import MatchedSamples, match_sizes
 from egtmetrics.groups.permutation import PermutationTest, compare_frames, compare_models, permutation_test
-from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolated
+from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
 
 __all__ = [
+    "Disparity",
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
-    "MatchedSamples",
     "PairDifference",
     "PermutationTest",
     "ResampledResult",
+    "ScoreTable",
     "at_sample_size",
     "compare_frames",
     "compare_models",
@@ -32,8 +40,8 @@ __all__ = [
     "disparities_from_scores",
     "ego",
     "egt",
-    "extrapolated",
-    "match_sizes",
+    "extrapolate",
+    "flat_scores",
     "max_pairwise_difference",
     "mgo",
     "permutation_test",

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-import numbers
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
-import pandas as pd
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_real_fake
-from egtmetrics.groups._assignment import assign_groups
-from egtmetrics.ops import BackendName, Features, common_device, select_backend, take_rows, to_host
-from egtmetrics.results import MetricResult
+from egtmetrics._validation import check_features, check_real_fake, keep_checked
+from egtmetrics.ops import BackendName, Features, select_backend
+from egtmetrics.registry import registered_metrics
+from egtmetrics.results import MetricResult, as_result
+from egtmetrics.samples import GroupedSamples
 
-Score: TypeAlias = MetricResult | float
-Metric: TypeAlias = Callable[..., Score]
-"""``(real, fake) -> MetricResult | float``; may take ``random_state``, ``backend`` and ``n_threads`` by keyword.
-
-A metric that takes ``backend`` may be given features on a device, any other one gets NumPy arrays.
-"""
+ScoreFunction: TypeAlias = Callable[..., Any]
+"""``(real, fake) -> number | mapping of names to numbers | MetricResult``; may take ``random_state``, ``backend`` and
+``n_threads`` by keyword. One that takes ``backend`` may get features on a device; any other gets NumPy arrays."""
+Metrics: TypeAlias = str | ScoreFunction | Sequence[str | ScoreFunction] | Mapping[str, ScoreFunction]
+"""``"fid"``, ``"topp,fid"``, ``["topp", "fid"]``, a function, or a mapping of names to functions."""
 MissingGroups = Literal["raise", "nan"]
+Results: TypeAlias = dict[Hashable, dict[str, MetricResult]]
+"""Results by group and metric."""
 
 _SIZE_FACTOR = 2
 _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -33,168 +33,174 @@ _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_O
 class GroupSizeWarning(UserWarning):
     """The groups differ in size by more than a factor of two, so their scores differ in bias as well as in quality.
 
-    A metric whose expectation does not change with the number of samples says so by ``depends_on_size = False`` on the
-    class of its result, and is not warned of.
+    Scores that declare ``depends_on_size=False`` cause no warning.
     """
 
 
-class GroupEvaluation:
-    """Checked samples, their groups and the metrics bound to one seed, ready to be evaluated."""
+class MetricSet:
+    """Named metrics with fixed options and seed, ready to be called on any samples."""
 
     def __init__(
         self,
-        metrics: Metric | Mapping[str, Metric],
-        real: Any,
-        fake: Any,
+        metrics: Metrics,
         *,
-        real_sensitive_features: Any,
-        fake_sensitive_features: Any,
         random_state: RandomState = None,
-        missing_groups: MissingGroups = "raise",
         backend: BackendName = "auto",
         n_threads: int | None = None,
     ) -> None:
-        if missing_groups not in get_args(MissingGroups):
-            raise ValueError(f"missing_groups={missing_groups!r} is unknown; choose 'raise' or 'nan'")
-        if backend == "cuda":
-            device = select_backend(backend, features=(real, fake)).device
-        else:
-            device = common_device(real, fake) if backend == "auto" else None
-        self.real, self.fake = check_real_fake(real, fake, device=device)
-        self.groups = assign_groups(
-            real_sensitive_features, fake_sensitive_features, n_real=len(self.real), n_fake=len(self.fake)
-        )
-        self.groups.check_two()
-        sizes = self.groups.counts()[["n_real", "n_fake"]]
-        on_both_sides = (sizes > 0).all(axis=1).to_numpy()
-        if missing_groups == "raise" or not on_both_sides.any():
-            self.groups.check_present("get a NaN row for it from GenerativeMetricFrame(..., missing_groups='nan')")
-        self._positions = np.flatnonzero(on_both_sides)
-        self._sizes = sizes[on_both_sides]
-        self._warned = False
         self.seed = resolve_seed(random_state)
+        self.backend, self.n_threads = backend, n_threads
+        self.given = name_metrics(metrics)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
-        self.given_metrics = name_metrics(metrics)
-        self.metrics = {name: bind(metric, options) for name, metric in self.given_metrics.items()}
+        self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
 
-    @property
-    def n_calls(self) -> int:
-        """How often a metric is called by ``by_group`` and ``overall`` together."""
-        return len(self.metrics) * (len(self._positions) + 1)
+    def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
+        """Check and group samples, on the device where the backend reads them."""
+        if self.backend == "cuda":  # before they are grouped, so that an error names the side on the wrong device
+            device = select_backend("cuda", features=(real, fake)).device
+            real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
+        samples = GroupedSamples(
+            real=real,
+            fake=fake,
+            real_sensitive_features=real_sensitive_features,
+            fake_sensitive_features=fake_sensitive_features,
+        )
+        return self.place(samples)
 
-    def by_group(self, advance: Callable[[], object] = lambda: None) -> dict[Hashable, dict[str, Score]]:
-        """Evaluate every metric in every group which has samples on both sides; ``advance`` is called after each.
+    def place(self, samples: GroupedSamples) -> GroupedSamples:
+        """Return the samples on the device where the backend reads them, or on the host if it reads them there."""
+        if self.backend == "cuda":
+            return samples.on(select_backend("cuda", features=(samples.real, samples.fake)).device)
+        return samples if self.backend == "auto" else samples.on(None)
 
-        The first time, warn of groups of very different sizes where a metric depends on them.
-        """
-        results: dict[Hashable, dict[str, Score]] = {}
-        labels = self.groups.index.tolist()
-        for position in self._positions:
-            label = labels[position]
-            real = take_rows(self.real, self.groups.real_ids == position)
-            fake = take_rows(self.fake, self.groups.fake_ids == position)
-            results[label] = self._evaluate(real, fake, f"group {self.groups.name(label)!r}", advance)
-        if not self._warned:
-            self._warned = True
-            self._warn_sizes(results)
-        return results
-
-    def overall(self, advance: Callable[[], object] = lambda: None) -> dict[str, Score]:
-        """Evaluate every metric on all rows, the unassigned ones included."""
-        return self._evaluate(self.real, self.fake, "all samples", advance)
-
-    def _evaluate(self, real: Features, fake: Features, where: str, advance: Callable[[], object]) -> dict[str, Score]:
-        results: dict[str, Score] = {}
-        for name, metric in self.metrics.items():
+    def call(
+        self, real: Features, fake: Features, where: str, advance: Callable[[], object] = lambda: None
+    ) -> dict[str, MetricResult]:
+        """Call every metric; ``where`` names the samples in errors, ``advance`` is called after each metric."""
+        results = {}
+        for name, metric in self.bound.items():
             try:
-                result = metric(real, fake) if _takes(metric, "backend") else metric(to_host(real), to_host(fake))
+                value = metric(real, fake) if takes(metric, "backend") else metric(_on_host(real), _on_host(fake))
             except ValueError as error:
                 raise ValueError(f"{where} ({len(real)} real, {len(fake)} fake), metric {name!r}: {error}") from error
-            if isinstance(result, MetricResult) and result.score_names:
-                results[name] = result
-            elif isinstance(result, numbers.Real):
-                results[name] = float(result)
-            else:
-                raise TypeError(
-                    f"metric {name!r} returned {type(result).__name__}, expected a number or a MetricResult with "
-                    "score_names; convert what it returns, for example with float"
-                )
+            results[name] = as_result(value, name, n_real=len(real), n_fake=len(fake))
             advance()
         return results
 
-    def _warn_sizes(self, results: Mapping[Hashable, Mapping[str, Score]]) -> None:
-        evaluated = next(iter(results.values()))
-        dependent = [repr(name) for name, result in evaluated.items() if _depends_on_size(result)]
-        if not dependent:
-            return
-        for side in ("real", "fake"):
-            column = self._sizes[f"n_{side}"]
-            if column.max() > _SIZE_FACTOR * column.min():
-                warnings.warn(
-                    f"the groups differ in their number of {side} samples, from {column.min()} in group "
-                    f"{self.groups.name(column.idxmin())!r} to {column.max()} in "
-                    f"{self.groups.name(column.idxmax())!r}; {', '.join(dependent)} may depend on it, so part of a "
-                    "difference between groups may come from their sizes. match_sizes(..., across_groups=True) makes "
-                    "them equal.",
-                    GroupSizeWarning,
-                    stacklevel=4,
-                )
+    def by_group(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> Results:
+        """Call every metric on every group that has samples on both sides."""
+        results: Results = {}
+        for label in groups_on_both_sides(samples):
+            group = samples.group(label)
+            where = f"group {samples.groups.name(label)!r}"
+            results[label] = self.call(group.real, group.fake, where, advance)
+        return results
+
+    def overall(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> dict[str, MetricResult]:
+        """Call every metric on all rows, including those in no group."""
+        return self.call(*samples.overall(), "all samples", advance)
+
+    def describe(self) -> dict[str, str]:
+        """Return every metric's function with its fixed options: ``"topp_precision_recall(alpha=0.05)"``."""
+        return {name: describe_metric(metric) for name, metric in self.given.items()}
 
 
-def _depends_on_size(result: Score) -> bool:
-    """Whether the expectation of a score may change with the number of samples: assumed unless its result denies it."""
-    return not isinstance(result, MetricResult) or result.depends_on_size
+def groups_on_both_sides(samples: GroupedSamples) -> list[Hashable]:
+    """Return the groups that have both real and fake samples."""
+    sizes = samples.groups.counts()[["n_real", "n_fake"]]
+    return [label for label, both in zip(samples.groups.index, (sizes > 0).all(axis=1), strict=True) if both]
 
 
-def scores_of(result: Score, metric_name: str) -> dict[str, float]:
-    """Return the scores of one result by name; a bare number goes by the name of its metric."""
-    return result.scores() if isinstance(result, MetricResult) else {metric_name: result}
+def check_groups(samples: GroupedSamples, missing_groups: MissingGroups) -> None:
+    """Raise ValueError unless there are groups to compare; with ``"raise"``, each must be present on both sides."""
+    check_missing_groups(missing_groups)
+    samples.groups.check_two()
+    if missing_groups == "raise" or not groups_on_both_sides(samples):
+        samples.groups.check_present("get a NaN row for it from GenerativeMetricFrame(..., missing_groups='nan')")
 
 
-def scores_by_group(
-    results: Mapping[Hashable, Mapping[str, Score]], metric_name: str, index: pd.Index[Any]
-) -> pd.DataFrame:
-    """Return the scores of one metric, one row per group of ``index``, NaN for groups without a result."""
-    rows = {label: scores_of(metrics[metric_name], metric_name) for label, metrics in results.items()}
-    columns = list(next(iter(rows.values())))
-    for label, row in rows.items():
-        if list(row) != columns:
-            raise ValueError(
-                f"metric {metric_name!r} returned the scores {list(row)} for group {label!r} and {columns} for another "
-                "group; return the same ones for all"
+def check_missing_groups(missing_groups: MissingGroups) -> None:
+    if missing_groups not in get_args(MissingGroups):
+        raise ValueError(f"missing_groups={missing_groups!r} is unknown; choose 'raise' or 'nan'")
+
+
+def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int) -> None:
+    """Warn if the groups have very different sizes and a score depends on the size."""
+    evaluated = next(iter(results.values()))
+    dependent = [
+        repr(name)
+        for name, result in evaluated.items()
+        if any(score.depends_on_size for score in result.describe().values())
+    ]
+    if not dependent:
+        return
+    sizes = samples.groups.counts().loc[groups_on_both_sides(samples)]
+    for side in ("real", "fake"):
+        column = sizes[f"n_{side}"]
+        if column.max() > _SIZE_FACTOR * column.min():
+            warnings.warn(
+                f"the groups differ in their number of {side} samples, from {column.min()} in group "
+                f"{samples.groups.name(column.idxmin())!r} to {column.max()} in "
+                f"{samples.groups.name(column.idxmax())!r}; {', '.join(dependent)} may depend on it, so part of a "
+                "difference between groups may come from their sizes. GroupedSamples.matched(across_groups=True) makes "
+                "the sizes equal.",
+                GroupSizeWarning,
+                stacklevel=stacklevel + 1,
             )
-    missing = dict.fromkeys(columns, np.nan)
-    return pd.DataFrame([rows.get(label, missing) for label in index], index=index, columns=columns, dtype=float)
 
 
-def callable_name(metric: Metric) -> str:
-    """Return the name of a function, also of one inside a ``functools.partial``, or the class of another callable."""
+def callable_name(metric: ScoreFunction) -> str:
+    """Return the name of a function, also inside a ``functools.partial``, or the class name of another callable."""
     inner = metric.func if isinstance(metric, functools.partial) else metric
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
-def name_metrics(metrics: Metric | Mapping[str, Metric]) -> Mapping[str, Metric]:
-    if not isinstance(metrics, Mapping):
-        metrics = {callable_name(metrics): metrics}
-    if not metrics:
-        raise ValueError("metrics is empty; pass a callable (real, fake) -> score, or a mapping of names to such")
-    for name, metric in metrics.items():
+def describe_metric(metric: ScoreFunction) -> str:
+    """Return the name of a metric's function with its fixed options: ``"topp_precision_recall(alpha=0.05)"``."""
+    keywords = metric.keywords if isinstance(metric, functools.partial) else {}
+    return f"{callable_name(metric)}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"
+
+
+def name_metrics(metrics: Metrics) -> dict[str, ScoreFunction]:
+    """Return metrics by name: text is looked up as on the command line, a function gets its own name."""
+    if isinstance(metrics, Mapping):
+        named = dict(metrics)
+    else:
+        chosen: Iterable[Any] = [metrics]
+        if isinstance(metrics, str):
+            chosen = dict.fromkeys(name.strip() for name in metrics.split(","))
+        elif isinstance(metrics, Sequence):
+            chosen = metrics
+        named = dict(_named(metric) for metric in chosen)
+    if not named:
+        raise ValueError("metrics is empty; pass names such as 'topp,fid', a function (real, fake) -> score, or a dict")
+    for name, metric in named.items():
         if not isinstance(name, str) or not callable(metric):
             raise TypeError(
-                f"metrics[{name!r}] is {type(metric).__name__}, expected names (str) mapped to callables "
+                f"metrics[{name!r}] is {type(metric).__name__}, expected names (str) mapped to functions "
                 "(real, fake) -> score; use functools.partial to fix the options of a metric"
             )
-    return metrics
+    return named
 
 
-def bind(metric: Metric, options: Mapping[str, object]) -> Metric:
-    """Fix those options which the signature of ``metric`` names and no partial has fixed before."""
+def _named(metric: str | ScoreFunction) -> tuple[str, ScoreFunction]:
+    if not isinstance(metric, str):
+        return callable_name(metric), metric
+    known = registered_metrics()
+    if metric not in known:
+        raise ValueError(f"metric {metric!r} is unknown; choose from {', '.join(known)}")
+    return metric, known[metric].function
+
+
+def bind(metric: ScoreFunction, options: Mapping[str, object]) -> ScoreFunction:
+    """Fix the options that the signature of ``metric`` names, unless a partial has fixed them already."""
     fixed = metric.keywords if isinstance(metric, functools.partial) else {}
-    wanted = {name: value for name, value in options.items() if name not in fixed and _takes(metric, name)}
+    wanted = {name: value for name, value in options.items() if name not in fixed and takes(metric, name)}
     return functools.partial(metric, **wanted)
 
 
-def _takes(metric: Metric, keyword: str) -> bool:
+def takes(metric: ScoreFunction, keyword: str) -> bool:
+    """Return whether the signature of a metric names a keyword."""
     try:
         parameter = inspect.signature(metric).parameters.get(keyword)
     except ValueError:  # some builtins have no signature
@@ -205,3 +211,7 @@ def _takes(metric: Metric, keyword: str) -> bool:
 def resolve_seed(random_state: RandomState) -> int:
     generator = check_random_state(random_state)
     return int(random_state) if isinstance(random_state, int | np.integer) else int(generator.integers(2**32))
+
+
+def _on_host(features: Features) -> Features:
+    return features if isinstance(features, np.ndarray) else keep_checked(check_features(features, "features"))

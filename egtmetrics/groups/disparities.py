@@ -1,7 +1,7 @@
 """Disparities between sensitive groups, each as one number.
 
-0 means equal treatment, larger is worse, and the unit is that of the metric. With more than two groups every
-``delta`` is the maximum over all pairs of groups. ``GenerativeMetricFrame.disparities`` gives all of them from one
+0 means equal treatment, larger is worse, and the unit is that of the metric. With more than two groups, every
+``delta`` is the maximum over all pairs of groups. ``GenerativeMetricFrame.disparities`` returns all of them from one
 evaluation of the metrics, with the groups that attain them.
 """
 
@@ -9,49 +9,47 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from egtmetrics._random import RandomState
-from egtmetrics.groups._assignment import assign_groups
-from egtmetrics.groups._evaluation import GroupEvaluation, Metric, scores_by_group
-from egtmetrics.groups._pairs import disparities_from_scores, max_pairwise_difference, proportion_disparities
-from egtmetrics.metrics.frechet import frechet_distance
-from egtmetrics.metrics.topp_pr import topp_precision_recall
+from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, check_groups, warn_of_sizes
+from egtmetrics.groups.disparity import EGO, MGO, Disparity, ScoreTable, max_pairwise_difference, proportion_table
+from egtmetrics.groups.frame import tables_of_results
+from egtmetrics.labels import assign_groups
+from egtmetrics.samples import GroupedSamples
 
 
 def egt(
     real: Any,
     fake: Any,
     *,
-    metric: Metric,
+    metric: str | ScoreFunction,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
     score: str | None = None,
     random_state: RandomState = None,
 ) -> float:
-    """Equalized generative treatment: the largest difference of a metric between two groups.
+    """Equalized generative treatment: the largest difference in a metric between two groups.
 
-    ``delta = max over pairs |D(P_a || Q_a) - D(P_b || Q_b)|``, with D the metric evaluated on the real and the fake
-    samples of one group. The model satisfies delta-EGT with this delta and every larger one.
+    ``delta = max over pairs |D(P_a || Q_a) - D(P_b || Q_b)|``, where D is the metric on the real and the fake samples
+    of one group. The model satisfies delta-EGT with this delta and every larger one.
 
     Parameters
     ----------
     real, fake
         Features ``(n, d)`` and ``(m, d)``.
     metric
-        A callable ``(real, fake) -> float | MetricResult``; ``functools.partial`` fixes its options.
+        A name as on the command line, or a function ``(real, fake) -> score``; ``functools.partial`` fixes its options.
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows labelled None or NaN are left out.
     score
-        Which score of the metric's result to compare; may be left out where there is one only.
+        Which score of the metric's result to compare; not needed if there is only one.
     random_state
         Becomes one integer seed, the same for every group.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, a group missing on one side, a group the metric refuses, or a ``score`` that the
-        metric does not return.
+        If there are fewer than two groups, a group is missing on one side, the metric refuses a group, or it does not
+        return ``score``.
 
     Notes
     -----
@@ -65,12 +63,9 @@ def egt(
     ...     real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     0.5
     """
-    scores = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
-    if score is None and scores.shape[1] > 1:
-        raise ValueError(f"metric returns the scores {list(scores)}; choose one, as in score={scores.columns[0]!r}")
-    name = scores.columns[0] if score is None else score
-    _require(scores, name)
-    return max_pairwise_difference(scores[name].to_dict()).value
+    table = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
+    name = choose_score(list(table.described), score)
+    return max_pairwise_difference(table.values[name].to_dict()).value
 
 
 def delta_p(
@@ -79,13 +74,13 @@ def delta_p(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Largest difference in precision between two groups, ``max over pairs |P_a - P_b|``, in [0, 1].
 
-    ``egt`` with ``score="precision"``; see there for the parameters and errors. The default metric is TopP&R, as in the
-    paper's Tables 7 and 8, which needs more than 5 min(d, 32) samples of every group on either side.
+    This is ``egt`` with ``score="precision"``; see there for the parameters and errors. The default metric is TopP&R,
+    as in the paper's Tables 7 and 8. It needs more than 5 min(d, 32) samples of every group on each side.
 
     Examples
     --------
@@ -113,12 +108,13 @@ def delta_r(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Largest difference in recall between two groups, ``max over pairs |R_a - R_b|``, in [0, 1].
 
-    ``egt`` with ``score="recall"``; see there for the parameters and errors, and ``delta_p`` for the default metric.
+    This is ``egt`` with ``score="recall"``; see there for the parameters and errors, and ``delta_p`` for the default
+    metric.
 
     Examples
     --------
@@ -146,15 +142,14 @@ def delta_pr(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Largest difference in precision + recall, ``max over pairs |(P_a + R_a) - (P_b + R_b)|``, in [0, 2].
 
-    This is Definition 4.1 for the divergence P + R, and what Tables 1 and 7 of the paper print as delta-PR. A group
-    with higher precision and lower recall counts as treated equally; ``delta_p_plus_delta_r`` does not let them
-    cancel and is what Tables 2 and 8 print under the same name. See ``egt`` for the parameters and errors, and
-    ``delta_p`` for the default metric.
+    This is Definition 4.1 for the divergence P + R, which Tables 1 and 7 of the paper print as delta-PR. Higher
+    precision and lower recall of a group cancel each other. In ``delta_p_plus_delta_r``, which Tables 2 and 8 print
+    under the same name, they do not. See ``egt`` for the parameters and errors, and ``delta_p`` for the default metric.
 
     Examples
     --------
@@ -165,9 +160,8 @@ def delta_pr(
     ...          real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     0.5
     """
-    scores = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
-    _require(scores, "precision", "recall")
-    return disparities_from_scores(scores)["delta_pr"].value
+    table = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
+    return _disparity(table, "delta_pr")
 
 
 def delta_p_plus_delta_r(
@@ -176,15 +170,15 @@ def delta_p_plus_delta_r(
     *,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
-    metric: Metric = topp_precision_recall,
+    metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
 ) -> float:
     """Sum of the largest differences in precision and in recall, ``delta_p + delta_r``, in [0, 2].
 
-    This is what Tables 2 and 8 of the paper print as delta-PR. It is no instance of Definition 4.1: differences of
-    opposite sign add up, and with more than two groups the two may come from different pairs. ``delta_pr`` follows
-    the definition and is never larger. See ``egt`` for the parameters and errors, and ``delta_p`` for the default
-    metric.
+    This is what Tables 2 and 8 of the paper print as delta-PR. It is not an instance of Definition 4.1: differences of
+    opposite sign add up, and with more than two groups the two differences may come from different pairs. ``delta_pr``
+    follows the definition and is never larger. See ``egt`` for the parameters and errors, and ``delta_p`` for the
+    default metric.
 
     Examples
     --------
@@ -196,16 +190,16 @@ def delta_p_plus_delta_r(
     ...     real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     1.5
     """
-    scores = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
-    _require(scores, "precision", "recall")
-    return disparities_from_scores(scores)["delta_p_plus_delta_r"].value
+    table = _scores(real, fake, metric, real_sensitive_features, fake_sensitive_features, random_state)
+    return _disparity(table, "delta_p_plus_delta_r")
 
 
 def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Largest difference in Fréchet distance between two groups, ``max over pairs |FID_a - FID_b|``, at least 0.
 
-    ``egt`` with the metric ``frechet_distance``; see there for the parameters and errors. Fréchet distances of few
-    samples are biased upwards, so groups of different sizes differ without cause: see ``match_sizes``.
+    This is ``egt`` with the metric ``"fid"``; see there for the parameters and errors. Fréchet distances from few
+    samples are biased upwards, so groups of different sizes differ for that reason alone; see
+    ``GroupedSamples.matched``.
 
     Examples
     --------
@@ -216,7 +210,7 @@ def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensit
     return egt(
         real,
         fake,
-        metric=frechet_distance,
+        metric="fid",
         real_sensitive_features=real_sensitive_features,
         fake_sensitive_features=fake_sensitive_features,
     )
@@ -225,20 +219,20 @@ def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensit
 def mgo(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Distance from matching generative odds, ``max_a |pi_a^Q - pi_a^P|``, in [0, 1].
 
-    ``pi_a^P`` and ``pi_a^Q`` are the proportions of group a among the real and the fake samples; 0 means that the model
+    ``pi_a^P`` and ``pi_a^Q`` are the proportions of group a among the real and the fake samples. 0 means that the model
     reproduces the proportions of the data. A group absent from one side has proportion 0 there. Samples labelled None
     or NaN are left out of the proportions.
 
     Parameters
     ----------
     real_sensitive_features, fake_sensitive_features
-        One label per sample: a sequence, or several as a DataFrame, a mapping of name to sequence or an ``(n, s)``
-        array, whose intersections are then the groups.
+        One label per sample, as a sequence. Or several labels per sample, as a DataFrame, a mapping of names to
+        sequences or an ``(n, s)`` array; the groups are then their intersections.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, or if a side assigns no sample to a group.
+        If there are fewer than two groups, or a side assigns no sample to a group.
     TypeError
         If the labels of the two sides are of different types.
 
@@ -251,29 +245,24 @@ def mgo(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     >>> mgo(["f", "f", "m", "m"], ["f", "m", "m", "m"])
     0.25
     """
-    groups = assign_groups(real_sensitive_features, fake_sensitive_features)
-    groups.check_two()
-    return proportion_disparities(groups.counts())["mgo"].value
+    return _proportions(real_sensitive_features, fake_sensitive_features, MGO)
 
 
-def ego(fake_sensitive_features: Any, *, real_sensitive_features: Any = None) -> float:
+def ego(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Distance from equalized generative odds, ``max over pairs |pi_a^Q - pi_b^Q|``, in [0, 1].
 
-    ``pi_a^Q`` is the proportion of group a among the fake samples; 0 means that all groups are generated equally often.
+    ``pi_a^Q`` is the proportion of group a among the fake samples. 0 means that all groups are generated equally often.
     Samples labelled None or NaN are left out of the proportions.
 
     Parameters
     ----------
-    fake_sensitive_features
-        One label per sample, or several, as for ``mgo``.
-    real_sensitive_features
-        Labels that say which groups there are. Give them where the fake samples may lack a group altogether: it then
-        counts with proportion 0, and is not known otherwise.
+    real_sensitive_features, fake_sensitive_features
+        As for ``mgo``. The real labels only say which groups there are; a group without fake samples has proportion 0.
 
     Raises
     ------
     ValueError
-        With fewer than two groups, or if a side assigns no sample to a group.
+        If there are fewer than two groups, or a side assigns no sample to a group.
     TypeError
         If the labels of the two sides are of different types.
 
@@ -283,38 +272,56 @@ def ego(fake_sensitive_features: Any, *, real_sensitive_features: Any = None) ->
 
     Examples
     --------
-    >>> ego(["f", "m", "m", "m"])
+    >>> ego(["f", "f", "m", "m"], ["f", "m", "m", "m"])
     0.5
-    >>> ego(["f", "f", "m", "m"], real_sensitive_features=["f", "m", "x", "x"])
+    >>> ego(["f", "m", "x", "x"], ["f", "f", "m", "m"])
     0.5
     """
-    known = fake_sensitive_features if real_sensitive_features is None else real_sensitive_features
-    groups = assign_groups(known, fake_sensitive_features)
+    return _proportions(real_sensitive_features, fake_sensitive_features, EGO)
+
+
+def _proportions(real_sensitive_features: Any, fake_sensitive_features: Any, disparity: Disparity) -> float:
+    groups = assign_groups(real_sensitive_features, fake_sensitive_features)
     groups.check_two()
-    return proportion_disparities(groups.counts())["ego"].value
+    return disparity.of(proportion_table(groups.counts()).values).value
 
 
 def _scores(
     real: Any,
     fake: Any,
-    metric: Metric,
+    metric: str | ScoreFunction,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
     random_state: RandomState,
-) -> pd.DataFrame:
-    evaluation = GroupEvaluation(
-        metric,
-        real,
-        fake,
+) -> ScoreTable:
+    samples = GroupedSamples(
+        real=real,
+        fake=fake,
         real_sensitive_features=real_sensitive_features,
         fake_sensitive_features=fake_sensitive_features,
-        random_state=random_state,
     )
-    (name,) = evaluation.metrics
-    return scores_by_group(evaluation.by_group(), name, evaluation.groups.index)
+    check_groups(samples, "raise")
+    results = MetricSet(metric, random_state=random_state).by_group(samples)
+    warn_of_sizes(samples, results, stacklevel=3)
+    (table,) = tables_of_results(results, samples.groups.index).values()
+    return table
 
 
-def _require(scores: pd.DataFrame, *names: str) -> None:
-    missing = [name for name in names if name not in scores]
-    if missing:
-        raise ValueError(f"metric returns the scores {list(scores)}, not {' and '.join(missing)}; pass one that does")
+def choose_score(names: list[str], score: str | None) -> str:
+    """Return the name of the score to compare; with None, the metric must have only one."""
+    if score is None and len(names) > 1:
+        raise ValueError(f"metric returns the scores {names}; choose one, for example score={names[0]!r}")
+    name = names[0] if score is None else score
+    if name not in names:
+        raise ValueError(f"score={score!r} is not one of the metric's scores {names}; choose one of them")
+    return name
+
+
+def _disparity(table: ScoreTable, name: str) -> float:
+    found = {disparity.name: disparity for disparity in table.disparities}
+    if name not in found:
+        raise ValueError(
+            f"metric returns the scores {list(table.described)}, but {name} needs precision and recall; "
+            "pass a metric that returns both"
+        )
+    return found[name].of(table.values).value

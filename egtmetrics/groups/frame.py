@@ -1,11 +1,12 @@
-"""Metrics by sensitive group, side by side."""
+"""Metrics for every sensitive group, side by side."""
 
 from __future__ import annotations
 
-import functools
+import json
 import math
+import re
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -13,86 +14,97 @@ from tqdm.auto import tqdm
 
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
-    GroupEvaluation,
-    Metric,
+    Metrics,
+    MetricSet,
     MissingGroups,
-    Score,
-    callable_name,
-    scores_by_group,
-    scores_of,
+    Results,
+    check_groups,
+    groups_on_both_sides,
+    warn_of_sizes,
 )
-from egtmetrics.groups._pairs import disparities_from_scores, proportion_disparities
+from egtmetrics.groups.disparity import ScoreTable, proportion_table, score_table
 from egtmetrics.groups.inference import FrameInference, FrameIntervals, normal_quantile, samples_needed
 from egtmetrics.ops import BackendName
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import Metric, metric_of, registered_metrics
+from egtmetrics.results import MetricResult, SavedResult, Score
+from egtmetrics.samples import GroupedSamples
 
 
 class GenerativeMetricFrame:
     """Scores of a generative model for every sensitive group, and the differences between the groups.
 
-    Every metric is evaluated, at construction, on ``(real_a, fake_a)`` for each group a and on all samples. A group is
-    one label of one sensitive feature, or one combination of labels of several (an intersection).
+    The constructor evaluates every metric on ``(real_a, fake_a)`` for each group a, and on all samples. A group is one
+    label of one sensitive feature, or one combination of labels of several (an intersection).
 
     Parameters
     ----------
     metrics
-        A callable ``(real, fake) -> float | MetricResult``, or a mapping of names to such. Where its signature names
-        ``random_state``, ``backend`` or ``n_threads``, the values given here are passed on; what a
-        ``functools.partial`` has fixed stays fixed.
+        Names as on the command line (``"fid"``, ``"topp,fid"`` or a list of them), a function
+        ``(real, fake) -> score``, or a mapping of names to functions. A function returns a number, a 0-d array or
+        tensor, a mapping of names to numbers, or a :class:`~egtmetrics.MetricResult`. If its signature names
+        ``random_state``, ``backend`` or ``n_threads``, it gets the values given here, unless a ``functools.partial``
+        has fixed them.
     real, fake
-        Features ``(n, d)`` and ``(m, d)``, arrays or tensors. CUDA tensors stay on their device, where the groups are
-        taken out of them, for metrics that take ``backend``; other metrics get NumPy arrays.
+        Features ``(n, d)`` and ``(m, d)``, arrays or tensors. For metrics that take ``backend``, CUDA tensors stay on
+        their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
     real_sensitive_features, fake_sensitive_features
-        One label per row: a sequence, or several as a DataFrame, a mapping of name to sequence or an ``(n, s)`` array.
-        None and NaN mean that the row belongs to no group.
+        One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
+        an ``(n, s)`` array. A row labelled None or NaN is in no group.
+    samples : GroupedSamples
+        Instead of the last four, for example ``GroupedSamples(...).matched()``.
     random_state
-        Turned into one integer seed, with which *every* call of every metric is made (``settings["random_state"]``).
-        With such common random numbers all groups see the same projections, so the noise they share cancels from the
-        differences, and the result for a group depends neither on its name nor on the other groups. A Generator gives
-        one integer.
+        Turned into one integer seed for *every* call of every metric (``settings["random_state"]``). With these common
+        random numbers all groups see the same projections, so the noise that they share cancels from the differences.
+        The result for a group depends neither on its name nor on the other groups. A Generator draws the integer.
     missing_groups
-        What to do about a group with samples on one side only: ``"raise"``, or ``"nan"`` for a row of NaN.
+        What to do about a group with samples on only one side: ``"raise"``, or ``"nan"`` for a row of NaN.
     backend, n_threads
         Passed to the metrics that take them.
     progress
-        Show a progress bar, which counts calls of metrics.
+        Show a progress bar that counts calls of metrics.
 
     Attributes
     ----------
     overall : Series
-        The scores on all rows. Unassigned rows are included, so this describes the model and not the groups.
+        The scores on all rows. Rows in no group are included, so this describes the model and not the groups.
     by_group : DataFrame
-        One row per group, one column per score: the metric's name where it returns a number or a single score,
-        ``<metric>_<score>`` elsewhere. A MultiIndex of rows for several sensitive features.
+        One row per group, one column per score. A column has the metric's name if the metric has only one score, else
+        ``<metric>_<score>``. Several sensitive features give the rows a MultiIndex.
     group_counts : DataFrame
         ``n_real``, ``n_fake`` and the proportions of the assigned rows, ``real_proportion`` and ``fake_proportion``.
     unassigned : dict
-        Number of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
+        Numbers of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
+    tables : dict
+        By metric, a :class:`~egtmetrics.groups.disparity.ScoreTable`: the scores under their own names, their
+        descriptions, and the disparities that follow. The last one, ``"proportions"``, is for the group proportions.
     results : dict
-        What the metrics returned, by group and metric; groups missing on one side have no entry.
+        What the metrics returned, by group and metric. Groups missing on one side have no entry.
     overall_results : dict
         What the metrics returned on all rows, by metric.
+    samples : GroupedSamples or None
+        The samples that were evaluated; None for a frame that was read from JSON.
     settings : dict
-        How it was computed.
+        How the scores were computed.
 
     Raises
     ------
     ValueError
-        If samples, labels or options are invalid; there is one group only; a group is missing on one side; a metric
+        If samples, labels or options are invalid, there is only one group, a group is missing on one side, or a metric
         refuses a group, for example because it is too small (the message names the group).
     TypeError
-        If features are no numbers, labels are of mixed types or a metric returns no score.
+        If the features are not numbers, labels have mixed types, or a metric returns no score.
 
     Warns
     -----
     GroupSizeWarning
-        If one group has more than twice the samples of another, and a metric depends on the number of samples, as most
-        do; see ``match_sizes``, ``at_sample_size`` and ``extrapolated``.
+        If one group has more than twice the samples of another and a score depends on the number of samples, as most
+        do; see ``GroupedSamples.matched``, ``at_sample_size`` and ``extrapolate``.
 
     Notes
     -----
-    Cost: metrics times groups + 1 evaluations; the samples of one group are copied at a time. A score of NaN is kept
-    and makes every difference of its column NaN: a group without a score may be the worst one.
+    Cost: one evaluation of every metric for each group and one on all samples; the samples of one group are copied at
+    a time. A score of NaN is kept and makes every difference of its column NaN, because a group without a score may be
+    the worst one.
 
     Source: Definition 4.1 of the EGT paper, and its protocol of evaluating TopP&R by group; the interface is that of
     fairlearn's ``MetricFrame``.
@@ -117,97 +129,140 @@ class GenerativeMetricFrame:
     by_group: pd.DataFrame
     group_counts: pd.DataFrame
     unassigned: dict[str, int]
-    results: dict[Hashable, dict[str, Score]]
-    overall_results: dict[str, Score]
+    tables: dict[str, ScoreTable]
+    results: Results
+    overall_results: dict[str, MetricResult]
+    samples: GroupedSamples | None
     settings: dict[str, Any]
 
     def __init__(
         self,
         *,
-        metrics: Metric | Mapping[str, Metric],
-        real: Any,
-        fake: Any,
-        real_sensitive_features: Any,
-        fake_sensitive_features: Any,
+        metrics: Metrics,
+        real: Any = None,
+        fake: Any = None,
+        real_sensitive_features: Any = None,
+        fake_sensitive_features: Any = None,
+        samples: GroupedSamples | None = None,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
         backend: BackendName = "auto",
         n_threads: int | None = None,
         progress: bool = False,
     ) -> None:
-        evaluation = GroupEvaluation(
-            metrics,
-            real,
-            fake,
-            real_sensitive_features=real_sensitive_features,
-            fake_sensitive_features=fake_sensitive_features,
-            random_state=random_state,
-            missing_groups=missing_groups,
-            backend=backend,
-            n_threads=n_threads,
-        )
-        with tqdm(total=evaluation.n_calls, desc="metrics", unit="call", disable=not progress) as bar:
-            self.results = evaluation.by_group(bar.update)
-            self.overall_results = evaluation.overall(bar.update)
-        self._evaluation, self._inference = evaluation, None
-        self._groups = evaluation.groups
-        self._scores = {name: scores_by_group(self.results, name, self._groups.index) for name in evaluation.metrics}
-        self.group_counts = self._groups.counts()
-        self.unassigned = self._groups.unassigned()
-        self.by_group = pd.concat([_flat(name, scores) for name, scores in self._scores.items()], axis=1)
-        if not self.by_group.columns.is_unique:
-            raise ValueError(
-                f"the names in metrics give two columns of one name: {list(self.by_group.columns)}; rename a metric"
-            )
-        overall = {name: scores_of(result, name) for name, result in self.overall_results.items()}
-        flat = [_flat(name, pd.DataFrame([scores], dtype=float)) for name, scores in overall.items()]
-        self.overall = pd.concat(flat, axis=1).iloc[0].rename("overall")
+        given = {
+            "real": real,
+            "fake": fake,
+            "real_sensitive_features": real_sensitive_features,
+            "fake_sensitive_features": fake_sensitive_features,
+        }
+        self._metrics = MetricSet(metrics, random_state=random_state, backend=backend, n_threads=n_threads)
+        if _samples_given(samples, given):
+            assert samples is not None
+            self.samples = samples = self._metrics.place(samples)
+        else:
+            self.samples = samples = self._metrics.group(**given)
+        check_groups(samples, missing_groups)
+        n_calls = len(self._metrics.bound) * (len(groups_on_both_sides(samples)) + 1)
+        with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
+            self.results = self._metrics.by_group(samples, bar.update)
+            self.overall_results = self._metrics.overall(samples, bar.update)
+        warn_of_sizes(samples, self.results, stacklevel=2)
+        self._inference: FrameInference | None = None
+        self._names = {label: samples.groups.name(label) for label in samples.groups.index}
         self.settings = {
-            "metrics": {name: describe_metric(metric) for name, metric in evaluation.given_metrics.items()},
-            "sensitive_features": [str(name) for name in self._groups.index.names],
-            "random_state": evaluation.seed,
+            "metrics": self._metrics.describe(),
+            "sensitive_features": [str(name) for name in samples.groups.index.names],
+            "random_state": self._metrics.seed,
             "missing_groups": missing_groups,
             "backend": backend,
             "n_threads": n_threads,
         }
+        if samples.max_samples is not None:
+            self.settings["max_samples"] = samples.max_samples
+        tables = tables_of_results(self.results, samples.groups.index)
+        overall = {name: result.scores() for name, result in self.overall_results.items()}
+        self._set_tables(tables, overall, samples.counts(), samples.unassigned())
 
-    _inference: FrameInference | None
+    def _set_tables(
+        self,
+        tables: Mapping[str, ScoreTable],
+        overall: Mapping[str, Mapping[str, float]],
+        counts: pd.DataFrame,
+        unassigned: dict[str, int],
+    ) -> None:
+        columns = [(table.column(score), table, score) for table in tables.values() for score in table.described]
+        names = [column for column, _, _ in columns]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the names in metrics give two columns the same name: {names}; rename a metric")
+        self.by_group = pd.concat([table.values[score].rename(column) for column, table, score in columns], axis=1)
+        values = [overall[table.metric][score] for _, table, score in columns]
+        self.overall = pd.Series(values, index=names, name="overall", dtype=float)
+        self.group_counts, self.unassigned = counts, unassigned
+        self.tables = {**tables, "proportions": proportion_table(counts)}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}"
 
     def _repr_html_(self) -> str:
-        """What notebooks show: scores by group, and disparities."""
+        """Return what notebooks show: scores by group, and disparities."""
         tables = {"Scores by group": self.by_group, "Disparities between groups": self.disparities()}
         return "".join(
             f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
             for title, table in tables.items()
         )
 
+    def describe(self) -> dict[str, Score]:
+        """Return the description of every column of ``by_group``: its label, bounds, unit and direction."""
+        return {
+            table.column(score): described
+            for name, table in self.tables.items()
+            if name != "proportions"
+            for score, described in table.described.items()
+        }
+
+    def title(self, metric: str) -> str:
+        """Return the title of a metric for tables and figures: its own if it is registered, else its name here."""
+        description = self.settings["metrics"][metric]
+        known = _registered(description) if self.samples is None else metric_of(self._metrics.given[metric])
+        return metric if known is None else known.title
+
     def scores(self, metric: str) -> pd.DataFrame:
         """Return the scores of one metric, one row per group, one column per score under its own name."""
-        if metric not in self._scores:
-            raise ValueError(f"metric={metric!r} is not in this frame; choose one of {list(self._scores)}")
-        return self._scores[metric].copy()
+        if metric not in self.settings["metrics"]:
+            raise ValueError(f"metric={metric!r} is not in this frame; choose one of {list(self.settings['metrics'])}")
+        return self.tables[metric].values.copy()
 
     def group_min(self) -> pd.Series[float]:
-        """Smallest score over the groups, by column; NaN if a group has none."""
+        """Return the smallest score over the groups, by column; NaN if a group has none."""
         return self.by_group.min(skipna=False)
 
     def group_max(self) -> pd.Series[float]:
-        """Largest score over the groups, by column; NaN if a group has none."""
+        """Return the largest score over the groups, by column; NaN if a group has none."""
         return self.by_group.max(skipna=False)
 
-    def difference(self) -> pd.Series[float]:
-        """Largest difference between two groups, by column: 0 means equal scores; NaN if a group has none.
+    def worst_group(self, score: str) -> Hashable | None:
+        """Return the group with the worst score, the first if several are tied.
 
-        This is the delta of Definition 4.1 for every single score; see ``disparities`` for the sum of precision and
-        recall, and for the groups that attain it.
+        ``score`` is a column of ``by_group``. Returns None if the score has no direction, if all groups are equal, or
+        if a group has no score, because it may be the worst one.
+        """
+        column = self.by_group[self._column_name(score)].to_dict()
+        losses = {label: self.describe()[score].loss(value) for label, value in column.items()}
+        if any(math.isnan(loss) for loss in losses.values()) or len(set(losses.values())) == 1:
+            return None
+        return max(losses, key=losses.__getitem__)
+
+    def difference(self) -> pd.Series[float]:
+        """Return the largest difference between two groups, by column: 0 means equal scores; NaN if a group has none.
+
+        This is the delta of Definition 4.1 for each single score. ``disparities`` also has the sum of precision and
+        recall, and the groups that attain each value.
         """
         return self.group_max() - self.group_min()
 
     def ratio(self) -> pd.Series[float]:
-        """Smallest score over largest, by column: 1 means equal scores; NaN if one is NaN or negative."""
+        """Return the smallest score over the largest, by column: 1 means equal; NaN if a score is NaN or negative."""
         smallest, largest = self.group_min(), self.group_max()
         return (smallest / largest).mask(smallest == largest, 1.0).mask(smallest < 0)
 
@@ -217,16 +272,18 @@ class GenerativeMetricFrame:
         Returns
         -------
         DataFrame
-            Indexed by ``(metric, disparity)``. ``value`` is in the units of the score, ``larger`` and ``smaller`` are
-            the labels of the two groups, None where the groups are equal or the value is NaN. The disparities of a
-            metric are those of ``disparities_from_scores``. ``("proportions", "mgo")`` and ``("proportions", "ego")``
-            compare the group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and
-            ``ego = max over pairs |pi_a^Q - pi_b^Q|`` (Definition 2.2). ``mgo`` is attained by one group, named under
-            ``larger`` where the fake samples hold too much of it, under ``smaller`` where they hold too little.
+            Indexed by ``(metric, disparity)``. ``value`` has the unit of the score. ``larger`` and ``smaller`` are the
+            labels of the two groups, None if the groups are equal or the value is NaN. The disparities of a metric are
+            those of ``disparities_from_scores``. ``("proportions", "mgo")`` and ``("proportions", "ego")`` compare the
+            group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and ``ego = max over pairs |pi_a^Q - pi_b^Q|``
+            (Definition 2.2). One group attains ``mgo``. It is named under ``larger`` if the fake samples hold too much
+            of it, and under ``smaller`` if they hold too little.
         """
-        found = [(name, disparities_from_scores(scores)) for name, scores in self._scores.items()]
-        found.append(("proportions", proportion_disparities(self.group_counts)))
-        rows = {(metric, name): pair for metric, pairs in found for name, pair in pairs.items()}
+        rows = {
+            (metric, disparity.name): disparity.of(table.values)
+            for metric, table in self.tables.items()
+            for disparity in table.disparities
+        }
         index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
         columns = {
             "value": pd.Series([pair.value for pair in rows.values()], index=index, dtype=float),
@@ -236,119 +293,276 @@ class GenerativeMetricFrame:
         return pd.DataFrame(columns)
 
     def interval(self, level: float = 0.95) -> FrameIntervals:
-        """Return confidence intervals of every score of every group, and of every disparity.
+        """Return confidence intervals for every score of every group, and for every disparity.
 
-        They are for the expectation of the score over samples of this size and law, projections and bootstraps, and
-        come from the scores of random halves and quarters of the samples; see ``egtmetrics.metrics._spread``. An
-        interval of a disparity that starts at 0 says that the groups may be equal. They are normal approximations; how
-        often they held in simulations is in ``benchmarks/results/calibration.md``.
+        An interval is for the expected score over other samples of this size and law, other projections and other
+        bootstraps. It is computed from the scores of random halves and quarters of the samples; see
+        :mod:`egtmetrics.metrics.variance`. If the interval of a disparity starts at 0, the groups may be equal. The
+        intervals are normal approximations; ``benchmarks/results/calibration.md`` says how often they held in
+        simulations.
 
         Raises
         ------
         ValueError
-            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, or a metric refuses
-            half of a group.
+            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, a metric refuses half of a
+            group, or the frame was read from JSON without intervals of this level.
 
         Notes
         -----
-        Cost: one to three more evaluations for TopP&R, FID, KID and, where features are many, the k-nearest-neighbour
-        metrics; 198 evaluations of halves and 132 of quarters for any other; once for a frame.
+        Cost, paid once per frame: one to three more evaluations of a metric with its own variance estimator (TopP&R,
+        FID, KID and, for many features, the k-nearest-neighbour metrics); 198 evaluations of halves and 132 of quarters
+        for any other metric.
         """
-        columns = {name: list(map(str, _flat(name, scores))) for name, scores in self._scores.items()}
-        return self._infer().intervals(level, columns)
+        if self._saved_intervals is not None and self._saved_intervals.level == level:
+            return self._saved_intervals
+        return self._infer().intervals(level)
 
-    def difference_interval(self, metric: str, a: Hashable, b: Hashable, level: float = 0.95) -> tuple[float, float]:
-        """Return a confidence interval of the signed difference of a score between two groups, a - b.
+    def difference_interval(self, score: str, a: Hashable, b: Hashable, level: float = 0.95) -> tuple[float, float]:
+        """Return a confidence interval for the signed difference in a score between two groups, a - b.
 
-        ``metric`` is a column of ``by_group``. See ``interval``.
+        ``score`` is a column of ``by_group``. See ``interval``.
         """
-        difference, error = self._infer().difference(*self._column(metric), *map(self._label, (a, b)))
+        difference, error = self._infer().difference(*self._column(score), *map(self._label, (a, b)))
         margin = error * normal_quantile(level)
         return difference - margin, difference + margin
 
     def test(self) -> pd.DataFrame:
-        """Test every disparity: could the scores of the groups be equal, and this be chance?
+        """Test every disparity: could the groups have equal scores and the disparity be chance?
 
         Returns
         -------
         DataFrame
-            Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the chance of such a largest studentised
-            difference between groups of equal expected scores (a normal approximation that accounts for the number of
-            groups); ``adjusted_p_value``, by Holm over all rows.
+            Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the probability of a largest studentised
+            difference of this size or more if all groups had equal expected scores (a normal approximation that
+            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows by Holm's method.
 
         Notes
         -----
-        Groups may have different laws: what is tested is the equality of their expected scores. Cost and errors: see
-        ``interval``.
+        The test compares expected scores only; the groups may have different laws. Cost and errors: see ``interval``.
         """
         return self._infer().tests()
 
     def samples_needed(
-        self, metric: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95
+        self, score: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95
     ) -> int:
-        """Return how many samples per group and side find a true difference ``delta`` with chance ``power``.
+        """Return how many samples per group and side detect a true difference ``delta`` with probability ``power``.
 
-        Extrapolated from the standard error of this frame's difference by :func:`~egtmetrics.groups.samples_needed`,
-        and from the smaller of the two groups.
+        :func:`~egtmetrics.groups.samples_needed` extrapolates from the standard error of this frame's difference and
+        the size of the smaller group. ``score`` is a column of ``by_group``.
         """
         labels = [self._label(label) for label in (a, b)]
-        _, error = self._infer().difference(*self._column(metric), *labels)
-        n_samples = int(self._groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().min())
+        _, error = self._infer().difference(*self._column(score), *labels)
+        counts = self._of_samples("samples_needed").groups.counts()
+        n_samples = int(counts.loc[labels, ["n_real", "n_fake"]].to_numpy().min())
         return samples_needed(error, n_samples, delta=delta, power=power, level=level)
+
+    def plot(self, score: str | None = None, *, intervals: FrameIntervals | None = None, ax: Any = None) -> Any:
+        """Draw the scores of the groups side by side, one row per group; return the axes. Needs matplotlib.
+
+        Parameters
+        ----------
+        score
+            A column of ``by_group``; None draws the first one.
+        intervals
+            What ``interval`` returned, drawn as bars.
+        ax
+            Matplotlib axes to draw on; None makes new ones.
+        """
+        from egtmetrics.plots import plot_scores
+
+        column = str(self.by_group.columns[0]) if score is None else self._column_name(score)
+        bounds = None if intervals is None else intervals.by_group.loc[[column]]
+        values = self.by_group[column].rename(index=self._names)
+        overall = float(self.overall[column])
+        return plot_scores(values, self.describe()[column], overall=overall, bounds=bounds, ax=ax)
 
     def _infer(self) -> FrameInference:
         if self._inference is None:
-            options = {"backend": self.settings["backend"], "n_threads": self.settings["n_threads"]}
-            self._inference = FrameInference(self._evaluation, self.results, self._scores, self.group_counts, **options)
+            samples = self._of_samples("an interval or a test")
+            tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+            self._inference = FrameInference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
 
+    def _of_samples(self, what: str) -> GroupedSamples:
+        if self.samples is None:
+            raise ValueError(
+                f"{what} needs the samples, but this frame was read from JSON, which holds only scores; evaluate again"
+            )
+        return self.samples
+
+    def _column_name(self, score: str) -> str:
+        if score not in self.by_group:
+            raise ValueError(f"score={score!r} is not a column of by_group; choose one of {list(self.by_group)}")
+        return score
+
     def _column(self, column: str) -> tuple[str, str]:
-        """Metric and score behind a column of ``by_group``."""
-        for name, scores in self._scores.items():
-            for flat, score in zip(_flat(name, scores), scores, strict=True):
-                if flat == column:
-                    return name, str(score)
-        raise ValueError(f"metric={column!r} is no column of by_group; choose one of {list(self.by_group)}")
+        """Return the metric and the score of a column of ``by_group``."""
+        self._column_name(column)
+        return next(
+            (table.metric, score)
+            for table in self.tables.values()
+            for score in table.described
+            if table.column(score) == column
+        )
 
     def _label(self, label: Hashable) -> Hashable:
         if label not in self.by_group.index:
-            raise ValueError(f"{label!r} is no group of this frame; choose two of {self.by_group.index.tolist()}")
+            raise ValueError(f"{label!r} is not a group of this frame; choose two of {self.by_group.index.tolist()}")
         return label
 
     def to_dict(self, intervals: FrameIntervals | None = None) -> dict[str, Any]:
-        """Everything as a nested dict of plain values, which ``json.dumps(..., allow_nan=False)`` takes.
+        """Return everything as a nested dict of plain values, which ``json.dumps(..., allow_nan=False)`` accepts.
 
-        Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None and infinity
-        the text ``"inf"`` or ``"-inf"``. With what ``interval`` returned there is ``"intervals"`` too: ``"level"``,
-        and ``"low"`` and ``"high"`` under the keys that ``"by_group"`` and ``"disparities"`` have.
+        Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
+        becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
+        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key ``"scores"``
+        describes the scores of unregistered metrics.
         """
-        name = self._groups.name
         disparities: dict[str, dict[str, Any]] = {}
         for row in self.disparities().reset_index().to_dict("records"):
-            pair = {key: None if row[key] is None else name(row[key]) for key in ("larger", "smaller")}
+            pair = {key: None if row[key] is None else self._names[row[key]] for key in ("larger", "smaller")}
             disparities.setdefault(row["metric"], {})[row["disparity"]] = {"value": row["value"], **pair}
         content = {
             "settings": self.settings,
-            "group_counts": {name(label): row.to_dict() for label, row in self.group_counts.astype(object).iterrows()},
+            "group_counts": {
+                self._names[label]: row.to_dict() for label, row in self.group_counts.astype(object).iterrows()
+            },
             "unassigned": self.unassigned,
             "overall": self.overall.to_dict(),
-            "by_group": {name(label): row.to_dict() for label, row in self.by_group.iterrows()},
+            "by_group": {self._names[label]: row.to_dict() for label, row in self.by_group.iterrows()},
             "disparities": disparities,
             "results": {
                 "overall": self.overall_results,
-                "by_group": {name(label): results for label, results in self.results.items()},
+                "by_group": {self._names[label]: results for label, results in self.results.items()},
             },
         }
+        declared = {
+            metric: {name: vars(score) for name, score in self.tables[metric].described.items()}
+            for metric, description in self.settings["metrics"].items()
+            if _registered(description) is None and not _is_undeclared(self.tables[metric].described)
+        }
+        if declared:
+            content["scores"] = declared
         if intervals is not None:
             content["intervals"] = self._interval_dict(intervals)
         return {key: _plain(value) for key, value in content.items()}
 
+    def to_json(self, intervals: FrameIntervals | None = None) -> str:
+        """Return ``to_dict`` as JSON text, which ``from_json`` reads."""
+        return json.dumps(self.to_dict(intervals), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read a frame back from the JSON of ``to_json`` or of ``egtmetrics evaluate --out result.json``.
+
+        The frame has everything but the samples: scores, disparities, tables, figures, and the intervals that were
+        saved. The labels of groups are their texts.
+
+        Raises
+        ------
+        ValueError
+            If the text is not such JSON.
+
+        Examples
+        --------
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=[[0.0], [2.0], [0.0], [2.0]], fake=[[1.0], [3.0], [0.0], [2.0]],
+        ...     real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
+        >>> GenerativeMetricFrame.from_json(frame.to_json()).worst_group("fid")
+        'f'
+        """
+        try:
+            content = json.loads(text)
+            return cls._restored(content)
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                f"text is not the JSON of a frame ({type(error).__name__}: {error}); pass what to_json returned, or "
+                "the content of the .json file that egtmetrics evaluate --out wrote"
+            ) from error
+
+    @classmethod
+    def _restored(cls, content: Mapping[str, Any]) -> Self:
+        frame = object.__new__(cls)
+        frame.samples, frame._inference = None, None
+        frame.settings = dict(content["settings"])
+        index = pd.Index(list(content["by_group"]), name=", ".join(frame.settings["sensitive_features"]))
+        frame._names = {label: label for label in index}
+        by_group = pd.DataFrame(
+            [{column: _number(value) for column, value in row.items()} for row in content["by_group"].values()],
+            index=index,
+            dtype=float,
+        )
+        tables, overall = {}, {}
+        for metric, description in frame.settings["metrics"].items():
+            names = {f"{metric}_{name}": name for name in _score_names(list(content["disparities"][metric]))}
+            if len(names) == 1:
+                names = {metric: next(iter(names.values()))}
+            columns = [column for column in by_group if column in names]
+            scores = [names[column] for column in columns]
+            found = content.get("scores", {}).get(metric)
+            known = _registered(description)
+            declared = {} if known is None else known.scores()
+            if found is not None:
+                declared = {name: _restored_score(value) for name, value in found.items()}
+            described = {name: declared.get(name, Score(label=name)) for name in scores}
+            tables[metric] = score_table(metric, by_group[columns].set_axis(scores, axis=1), described)
+            overall[metric] = {names[column]: _number(content["overall"][column]) for column in columns}
+        frame.overall_results = {
+            metric: SavedResult.of(result, overall[metric], tables[metric].described, frame._settings_of(metric))
+            for metric, result in content["results"]["overall"].items()
+        }
+        frame.results = {
+            group: {
+                metric: SavedResult.of(
+                    result,
+                    tables[metric].values.loc[group].to_dict(),
+                    tables[metric].described,
+                    frame._settings_of(metric),
+                )
+                for metric, result in results.items()
+            }
+            for group, results in content["results"]["by_group"].items()
+        }
+        counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
+        frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
+        if "intervals" in content:
+            frame._saved_intervals = frame._restored_intervals(content["intervals"])
+        return frame
+
+    _saved_intervals: FrameIntervals | None = None
+
+    def _settings_of(self, metric: str) -> tuple[str, ...]:
+        known = _registered(self.settings["metrics"][metric])
+        return () if known is None else known.settings()
+
+    def _restored_intervals(self, saved: Mapping[str, Any]) -> FrameIntervals:
+        rows = {
+            (column, group): {"value": value, **_bounds(saved["by_group"][group][column])}
+            for column, by_group in self.by_group.to_dict().items()
+            for group, value in by_group.items()
+        }
+        values = self.disparities()["value"].to_dict()
+        gaps = {
+            (metric, name): {"value": values[metric, name], **_bounds(bounds)}
+            for metric, by_name in saved["disparities"].items()
+            for name, bounds in by_name.items()
+        }
+        return FrameIntervals(
+            level=float(saved["level"]),
+            by_group=pd.DataFrame(
+                list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["score", self.by_group.index.name])
+            ),
+            disparities=pd.DataFrame(
+                list(gaps.values()), index=pd.MultiIndex.from_tuples(gaps, names=["metric", "disparity"])
+            ),
+            variance=pd.DataFrame(),
+        )
+
     def _interval_dict(self, intervals: FrameIntervals) -> dict[str, Any]:
-        name = self._groups.name
-        by_group: dict[str, dict[str, Any]] = {name(label): {} for label in self.by_group.index}
+        by_group: dict[str, dict[str, Any]] = {self._names[label]: {} for label in self.by_group.index}
         for column in map(str, self.by_group):
             for label, row in intervals.by_group.loc[column][["low", "high"]].iterrows():
-                by_group[name(label)][column] = row.to_dict()
+                by_group[self._names[label]][column] = row.to_dict()
         disparities: dict[str, dict[str, Any]] = {}
         for row in intervals.disparities.reset_index().to_dict("records"):
             bounds = {side: row[side] for side in ("low", "high")}
@@ -356,15 +570,68 @@ class GenerativeMetricFrame:
         return {"level": intervals.level, "by_group": by_group, "disparities": disparities}
 
 
-def _flat(metric: str, scores: pd.DataFrame) -> pd.DataFrame:
-    """Name the columns of one metric's scores as they stand in ``by_group``."""
-    return scores.set_axis([metric] if scores.shape[1] == 1 else [f"{metric}_{s}" for s in scores.columns], axis=1)
+def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, ScoreTable]:
+    """Return the scores of every metric, one row per group of ``index``, NaN for groups without a result."""
+    tables = {}
+    for metric, first in next(iter(results.values())).items():
+        described = first.describe()
+        rows = {label: by_metric[metric].scores() for label, by_metric in results.items()}
+        for label, row in rows.items():
+            if list(row) != list(described):
+                raise ValueError(
+                    f"metric {metric!r} returned the scores {list(row)} for group {label!r} and {list(described)} for "
+                    "another group; return the same scores for all groups"
+                )
+        missing = dict.fromkeys(described, np.nan)
+        values = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
+        tables[metric] = score_table(metric, values[list(described)], described)
+    return tables
 
 
-def describe_metric(metric: Metric) -> str:
-    """Name a metric and the options fixed in it: ``"topp_precision_recall(alpha=0.05)"``."""
-    keywords = metric.keywords if isinstance(metric, functools.partial) else {}
-    return f"{callable_name(metric)}({', '.join(f'{key}={value!r}' for key, value in keywords.items())})"
+def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> bool:
+    """Return whether ``samples`` was given instead of the four arguments; TypeError unless exactly one of both was."""
+    named = [name for name, value in given.items() if value is not None]
+    if samples is None and len(named) < len(given):
+        missing = [name for name in given if name not in named]
+        raise TypeError(f"{', '.join(missing)} missing; pass {', '.join(given)}, or samples=GroupedSamples(...)")
+    if samples is not None and named:
+        raise TypeError(f"samples and {', '.join(named)} were both given; pass one or the other")
+    if samples is not None and not isinstance(samples, GroupedSamples):
+        raise TypeError(f"samples is {type(samples).__name__}, expected GroupedSamples(real=..., fake=..., ...)")
+    return samples is not None
+
+
+def _registered(description: str) -> Metric | None:
+    """Return the metric that ``settings["metrics"]`` describes, if it is registered."""
+    name = re.split(r"[.(]", description, maxsplit=1)[0]
+    return next((known for known in registered_metrics().values() if known.function.__name__ == name), None)
+
+
+def _is_undeclared(described: Mapping[str, Score]) -> bool:
+    return all(score == Score(label=name) for name, score in described.items())
+
+
+def _score_names(disparities: list[str]) -> list[str]:
+    """Return the names of the scores that these disparities belong to."""
+    if "delta_pr" in disparities:
+        others = [
+            name for name in disparities if name not in ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
+        ]
+        return ["precision", "recall", *(name.removeprefix("delta_") for name in others)]
+    return [name.removeprefix("delta_") for name in disparities]
+
+
+def _restored_score(saved: Mapping[str, Any]) -> Score:
+    low, high = map(float, saved["bounds"])
+    return Score(**{**saved, "bounds": (low, high)})
+
+
+def _bounds(saved: Mapping[str, Any]) -> dict[str, float]:
+    return {side: _number(saved[side]) for side in ("low", "high")}
+
+
+def _number(saved: Any) -> float:
+    return math.nan if saved is None else float(saved)
 
 
 def _plain(value: Any) -> Any:

@@ -3,62 +3,78 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from egtmetrics._validation import check_positive_int
-from egtmetrics.divergences.estimates import check_level
-from egtmetrics.groups._evaluation import GroupEvaluation, Score
-from egtmetrics.metrics._parts import Spread
-from egtmetrics.metrics._spread import spread
-from egtmetrics.ops import BackendName, take_rows
+from egtmetrics._validation import check_level, check_positive_int
+from egtmetrics.groups._evaluation import MetricSet, Results
+from egtmetrics.groups.disparity import ScoreTable, proportion_table
+from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
+from egtmetrics.samples import GroupedSamples
 
 Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
-"""Fewest real and fake samples of a group that an interval is given for."""
-UNIT_SCORES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage", "mauve", "mauve_star")
-"""Scores in [0, 1], to which their intervals are cut."""
-_N_QUARTERINGS = 33
+"""An interval needs this many real and fake samples of every group."""
 _DRAWS = 20_000
 _BLOCKS = 20
-_LARGEST_SUM_OF_GROUPS = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrameIntervals:
-    """Confidence intervals of everything a :class:`~egtmetrics.GenerativeMetricFrame` compares."""
+    """Confidence intervals for everything that a :class:`~egtmetrics.GenerativeMetricFrame` compares."""
 
     level: float
     by_group: pd.DataFrame
-    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``; scores are named as the columns of ``by_group``."""
+    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
     """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``."""
     variance: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its parts.
+    """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its sources.
 
-    ``data``: of other samples. ``projections``: of other random projections. ``threshold``: of another bootstrap of the
-    confidence bands. The last two fall with more projections and replicates, the first with more samples only.
+    ``data`` is due to the samples, ``projections`` to the random projections, ``threshold`` to the bootstrap of the
+    confidence bands. The last two fall with more projections and replicates, the first only with more samples.
     """
+
+    def __repr__(self) -> str:
+        parts = [f"{title}\n{table}" for title, table in self._tables().items()]
+        return "\n\n".join([f"{self.level:.0%} confidence intervals", *parts])
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: both tables."""
+        parts = [
+            f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
+            for title, table in self._tables().items()
+        ]
+        return "".join([f"<h3>{self.level:.0%} confidence intervals</h3>", *parts])
+
+    def _tables(self) -> dict[str, pd.DataFrame]:
+        return {"Scores by group": self.by_group, "Disparities between groups": self.disparities}
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """Draw every disparity with its interval, in one row each; return the axes. Needs matplotlib."""
+        from egtmetrics.plots import plot_disparities
+
+        return plot_disparities(self.disparities, ax=ax)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Uncertainty:
-    """Numbers by group, flattened from a table, and their covariance by where it comes from."""
+    """Scores by group, flattened from a table, and their covariance, split by source."""
 
     table: pd.DataFrame
     data: Floats
     projections: Floats
-    """An unbiased estimate, which need not be positive."""
+    """An unbiased estimate, so it may be negative."""
     threshold: Floats
     alone: Floats
-    """``(n,)``: variances for the interval of a number by itself, where larger than the sum of those parts."""
+    """``(n,)``: variances for the interval of a single score, used where they exceed the sum of the sources."""
 
     @property
     def values(self) -> Floats:
@@ -66,11 +82,11 @@ class Uncertainty:
         return values
 
     def estimates(self, contrasts: Floats) -> Floats:
-        """``contrasts @ values``; NaN where a missing number takes part."""
+        """Return ``contrasts @ values``; NaN if a missing score takes part."""
         return np.where(self._touched(contrasts), math.nan, contrasts @ np.nan_to_num(self.values))
 
     def parts(self, contrasts: Floats) -> pd.DataFrame:
-        """Variance of every row of ``contrasts @ values``, in total and by part; NaN as in ``estimates``."""
+        """Return the variance of each of ``contrasts @ values``, in total and by source; NaN as in ``estimates``."""
         touched = self._touched(contrasts)
         variances = {
             name: np.where(touched, math.nan, np.maximum(np.einsum("kn,nm,km->k", contrasts, known, contrasts), 0.0))
@@ -86,7 +102,7 @@ class Uncertainty:
         return touched
 
     def largest(self, contrasts: Floats) -> Largest:
-        """What is known of the largest of ``contrasts @ expectations``."""
+        """Return what is known about the largest of ``contrasts @ expectations``."""
         errors = np.sqrt(self.parts(contrasts)["total"].to_numpy())
         estimates = self.estimates(contrasts)
         if not np.isfinite(errors).all() or not np.isfinite(estimates).all():
@@ -111,13 +127,13 @@ class Largest:
     estimates: Floats
     errors: Floats
     maxima: Floats | None
-    """Empty where there is one difference only, with either sign; None where a number is missing."""
+    """Empty if there is only one difference, with either sign; None if a score is missing."""
 
     def interval(self, level: float) -> tuple[float, float]:
-        """The lower end is the largest of the simultaneous lower bounds, the upper end that of the single upper ones.
+        """Return the interval from the largest simultaneous lower bound to the largest single upper bound.
 
-        The largest expectation need only be below its own upper bound. For one difference this is the image of its
-        usual interval: the sizes of the differences in it.
+        The upper bounds need not be simultaneous: the largest expectation need only be below its own one. For a single
+        difference the result has the sizes of the differences in its usual interval.
         """
         if self.maxima is None:
             return math.nan, math.nan
@@ -127,7 +143,7 @@ class Largest:
         return max(0.0, low), float((self.estimates + single * self.errors).max())
 
     def p_value(self) -> float:
-        """Chance of a largest studentised difference like this where all expectations are equal."""
+        """Return the probability of a largest studentised difference of this size if all expectations are equal."""
         if self.maxima is None:
             return math.nan
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -137,8 +153,8 @@ class Largest:
         return float((1 + np.count_nonzero(self.maxima >= observed)) / (1 + self.maxima.size))
 
 
-def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) -> Uncertainty:
-    """Put the spreads of the groups together; a group without one gets NaN."""
+def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, ScoreCovariance]) -> Uncertainty:
+    """Combine the covariances of the groups; a group without one gets NaN."""
     n_groups, n_scores = scores.shape
     size = n_groups * n_scores
     alone = np.zeros(size)
@@ -147,7 +163,7 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
     projected: list[int] = []
     for g, label in enumerate(scores.index):
         block = slice(g * n_scores, (g + 1) * n_scores)
-        found = spreads.get(label)
+        found = covariances.get(label)
         if found is None:
             data[block, block] = np.nan
             continue
@@ -169,141 +185,112 @@ def score_uncertainty(scores: pd.DataFrame, spreads: Mapping[Hashable, Spread]) 
     return Uncertainty(table=scores, data=data, projections=projections, threshold=threshold, alone=alone)
 
 
-def proportion_uncertainty(counts: pd.DataFrame) -> tuple[Uncertainty, dict[str, Floats]]:
-    """The proportions of the groups as multinomial ones, and the contrasts of ``mgo`` and ``ego``."""
+def proportion_uncertainty(counts: pd.DataFrame) -> Uncertainty:
+    """Return the proportions of the groups with their multinomial covariance."""
+    table = proportion_table(counts).values
     n_groups = len(counts)
-    table = counts[["real_proportion", "fake_proportion"]]
     data = np.zeros((n_groups, 2, n_groups, 2))
     for side, name in enumerate(("real", "fake")):
         p = counts[f"{name}_proportion"].to_numpy()
         data[:, side, :, side] = (np.diag(p) - np.outer(p, p)) / counts[f"n_{name}"].sum()
     nothing = np.zeros((2 * n_groups, 2 * n_groups))
-    excess = np.stack([-np.eye(n_groups), np.eye(n_groups)], axis=2).reshape(n_groups, -1)
-    contrasts = {
-        "mgo": np.concatenate([excess, -excess]),
-        "ego": _pairwise(table, ["fake_proportion"]),
-    }
-    covariance = data.reshape(nothing.shape)
-    found = Uncertainty(
-        table=table, data=covariance, projections=nothing, threshold=nothing, alone=np.zeros(2 * n_groups)
+    return Uncertainty(
+        table=table,
+        data=data.reshape(nothing.shape),
+        projections=nothing,
+        threshold=nothing,
+        alone=np.zeros(2 * n_groups),
     )
-    return found, contrasts
-
-
-def _pairwise(table: pd.DataFrame, members: Sequence[str]) -> Floats:
-    """Contrasts ``sum of members of a - sum of members of b`` of all ordered pairs of groups."""
-    pairs = list(itertools.permutations(range(len(table)), 2))
-    rows = np.zeros((len(pairs), *table.shape))
-    for row, (a, b) in zip(rows, pairs, strict=True):
-        for name in members:
-            row[a, table.columns.get_loc(name)], row[b, table.columns.get_loc(name)] = 1.0, -1.0
-    contrasts: Floats = rows.reshape(len(pairs), -1)
-    return contrasts
-
-
-def score_contrasts(scores: pd.DataFrame) -> dict[str, Floats]:
-    """Every disparity of a table of scores is the largest of ``contrasts @ scores``: return these, by disparity.
-
-    ``delta_p_plus_delta_r``, whose contrasts are all pairs of pairs, is left out with more than 8 groups.
-    """
-    contrasts: dict[str, Floats] = {}
-    others = list(scores)
-    if "precision" in scores and "recall" in scores:
-        others = [name for name in scores if name not in ("precision", "recall")]
-        contrasts = {
-            "delta_p": _pairwise(scores, ["precision"]),
-            "delta_r": _pairwise(scores, ["recall"]),
-            "delta_pr": _pairwise(scores, ["precision", "recall"]),
-        }
-        if len(scores) <= _LARGEST_SUM_OF_GROUPS:
-            sums = contrasts["delta_p"][:, None] + contrasts["delta_r"][None]
-            contrasts["delta_p_plus_delta_r"] = sums.reshape(-1, sums.shape[-1])
-    return contrasts | {f"delta_{name}": _pairwise(scores, [str(name)]) for name in others}
 
 
 class FrameInference:
-    """Uncertainty of all scores of one frame; the spread of every metric in every group is worked out once."""
+    """The uncertainty of all scores of one frame; the covariance of every metric in every group is estimated once."""
 
     def __init__(
         self,
-        evaluation: GroupEvaluation,
-        results: Mapping[Hashable, Mapping[str, Score]],
-        scores: Mapping[str, pd.DataFrame],
+        metrics: MetricSet,
+        samples: GroupedSamples,
+        results: Results,
+        tables: Mapping[str, ScoreTable],
         counts: pd.DataFrame,
-        *,
-        n_quarterings: int = _N_QUARTERINGS,
-        backend: BackendName = "auto",
-        n_threads: int | None = None,
     ) -> None:
-        groups = evaluation.groups
-        sizes = groups.counts()[["n_real", "n_fake"]]  # of a stream's sample, where ``counts`` are of all rows
+        groups = samples.groups
+        sizes = groups.counts()[["n_real", "n_fake"]]  # the rows that are held; ``counts`` has all that a stream saw
         few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
         if (few < MIN_SAMPLES).any():
             raise ValueError(
                 f"group {groups.name(few.idxmin())!r} has {few.min()} samples on one side, and an interval needs at "
                 f"least {MIN_SAMPLES} real and {MIN_SAMPLES} fake ones in every group; add samples, or merge groups"
             )
-        self.uncertainties: dict[str, Uncertainty] = {}
-        for name, metric in evaluation.metrics.items():
-            spreads = {}
-            for position, label in enumerate(groups.index):
-                if label not in results:
-                    continue
-                real = take_rows(evaluation.real, groups.real_ids == position)
-                fake = take_rows(evaluation.fake, groups.fake_ids == position)
-                rng = np.random.default_rng([evaluation.seed, 1])  # the same for every group, whatever its name
-                try:
-                    spreads[label] = spread(
-                        metric,
-                        results[label][name],
-                        real,
-                        fake,
-                        n_quarterings=n_quarterings,
-                        rng=rng,
-                        backend=backend,
-                        n_threads=n_threads,
-                    )
-                except ValueError as error:
-                    raise ValueError(
-                        f"an interval needs scores of random parts of every group, and metric {name!r} has refused "
-                        f"those of group {groups.name(label)!r} ({len(real)} real, {len(fake)} fake): {error}"
-                    ) from error
-            self.uncertainties[name] = score_uncertainty(scores[name], spreads)
-        self.contrasts = {name: score_contrasts(scores[name]) for name in self.uncertainties}
-        self.uncertainties["proportions"], self.contrasts["proportions"] = proportion_uncertainty(counts)
+        self.tables = {**tables, "proportions": proportion_table(counts)}
+        self.uncertainties = {
+            name: score_uncertainty(tables[name].values, self._covariances(metrics, samples, results, name))
+            for name in metrics.bound
+        }
+        self.uncertainties["proportions"] = proportion_uncertainty(counts)
 
-    def intervals(self, level: float, columns: Mapping[str, Sequence[str]]) -> FrameIntervals:
-        """Return all intervals; ``columns`` names the scores of every metric as the frame does."""
+    @staticmethod
+    def _covariances(
+        metrics: MetricSet, samples: GroupedSamples, results: Results, name: str
+    ) -> dict[Hashable, ScoreCovariance]:
+        found = {}
+        for label, by_metric in results.items():
+            group = samples.group(label)
+            try:
+                found[label] = score_covariance(
+                    metrics.bound[name],
+                    by_metric[name],
+                    group.real,
+                    group.fake,
+                    rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
+                    backend=metrics.backend,
+                    n_threads=metrics.n_threads,
+                )
+            except ValueError as error:
+                raise ValueError(
+                    f"an interval needs scores of random halves of every group, but metric {name!r} refused those of "
+                    f"group {samples.groups.name(label)!r} ({len(group.real)} real, {len(group.fake)} fake): {error}"
+                ) from error
+        return found
+
+    def intervals(self, level: float) -> FrameIntervals:
+        """Return all intervals."""
         z = normal_quantile(level)
         by_group, disparities, variance = [], {}, {}
-        for metric, names in columns.items():
+        for metric, table in self.tables.items():
             uncertainty = self.uncertainties[metric]
+            for disparity in table.disparities:
+                contrasts = disparity.contrasts(table.values)
+                if contrasts is None:
+                    continue
+                largest = uncertainty.largest(contrasts)
+                low, high = largest.interval(level)
+                key = metric, disparity.name
+                disparities[key] = {"value": float(largest.estimates.max()), "low": low, "high": high}
+                attained = contrasts[[int(np.nan_to_num(largest.estimates, nan=-math.inf).argmax())]]
+                variance[key] = uncertainty.parts(attained).iloc[0].to_dict()
+            if metric == "proportions":
+                continue
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
             variances = np.maximum(variances, uncertainty.alone)  # NaN stays
-            margins = z * np.sqrt(variances).reshape(uncertainty.table.shape)
-            for s, name in enumerate(names):
-                values, margin = uncertainty.table.iloc[:, s], margins[:, s]
-                limits = (0.0, 1.0) if uncertainty.table.columns[s] in UNIT_SCORES else (-math.inf, math.inf)
-                low, high = (values - margin).clip(*limits), (values + margin).clip(*limits)
-                by_group.append(pd.concat({name: pd.DataFrame({"value": values, "low": low, "high": high})}))
-        for metric, families in self.contrasts.items():
-            for name, contrasts in families.items():
-                largest = self.uncertainties[metric].largest(contrasts)
-                low, high = largest.interval(level)
-                disparities[metric, name] = {"value": float(largest.estimates.max()), "low": low, "high": high}
-                attained = contrasts[[int(np.nan_to_num(largest.estimates, nan=-math.inf).argmax())]]
-                variance[metric, name] = self.uncertainties[metric].parts(attained).iloc[0].to_dict()
+            margins = z * np.sqrt(variances).reshape(table.values.shape)
+            for column, (name, score) in enumerate(table.described.items()):
+                values, margin = table.values[name], margins[:, column]
+                low, high = ((values + sign * margin).clip(*score.bounds) for sign in (-1.0, 1.0))
+                by_group.append(
+                    pd.concat({table.column(name): pd.DataFrame({"value": values, "low": low, "high": high})})
+                )
         index = pd.MultiIndex.from_tuples(disparities, names=["metric", "disparity"])
-        table = pd.concat(by_group)
+        groups = self.tables["proportions"].values.index.names
         return FrameIntervals(
             level=level,
-            by_group=table.rename_axis(["score", *self.uncertainties["proportions"].table.index.names]),
+            by_group=pd.concat(by_group).rename_axis(["score", *groups]),
             disparities=pd.DataFrame(list(disparities.values()), index=index),
             variance=pd.DataFrame(list(variance.values()), index=index),
         )
 
     def difference(self, metric: str, score: str, a: Hashable, b: Hashable) -> tuple[float, float]:
-        """Difference of one score between two groups, a - b, and its standard error."""
+        """Return the difference in one score between two groups, a - b, and its standard error."""
         uncertainty = self.uncertainties[metric]
         contrast = np.zeros(uncertainty.table.shape)
         column = uncertainty.table.columns.get_loc(score)
@@ -313,23 +300,28 @@ class FrameInference:
         return float(uncertainty.estimates(contrast.reshape(1, -1))[0]), math.sqrt(variance)
 
     def tests(self) -> pd.DataFrame:
-        """Test every disparity for being 0; see ``GenerativeMetricFrame.test``."""
+        """Test whether each disparity is 0; see ``GenerativeMetricFrame.test``."""
         rows = {}
-        for metric, families in self.contrasts.items():
-            for name, contrasts in families.items():
-                largest = self.uncertainties[metric].largest(contrasts)
-                rows[metric, name] = {"value": float(largest.estimates.max()), "p_value": largest.p_value()}
+        for metric, table in self.tables.items():
+            for disparity in table.disparities:
+                contrasts = disparity.contrasts(table.values)
+                if contrasts is not None:
+                    largest = self.uncertainties[metric].largest(contrasts)
+                    rows[metric, disparity.name] = {
+                        "value": float(largest.estimates.max()),
+                        "p_value": largest.p_value(),
+                    }
         index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
-        table = pd.DataFrame(list(rows.values()), index=index)
-        table["adjusted_p_value"] = holm(table["p_value"].to_numpy())
-        return table
+        tests = pd.DataFrame(list(rows.values()), index=index)
+        tests["adjusted_p_value"] = holm(tests["p_value"].to_numpy())
+        return tests
 
 
 def holm(p_values: Floats) -> Floats:
-    """Adjust p-values so that the chance of any false rejection among them stays below the level (Holm 1979).
+    """Adjust p-values so that the probability of any false rejection stays below the level (Holm 1979).
 
-    The i-th smallest of m is multiplied by m - i + 1, and no adjusted value is below one of a smaller p-value. NaN is
-    left alone and counts as no test.
+    The i-th smallest of m is multiplied by m - i + 1, and no adjusted value is below that of a smaller p-value. NaN
+    stays NaN and does not count as a test.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
     [0.03, 0.06, 0.06]
@@ -343,14 +335,14 @@ def holm(p_values: Floats) -> Floats:
 def samples_needed(
     standard_error: float, n_samples: int, *, delta: float, power: float = 0.8, level: float = 0.95
 ) -> int:
-    r"""Samples per group at which a true difference ``delta`` of two groups is found with chance ``power``.
+    r"""Return the samples per group that detect a true difference ``delta`` of two groups with probability ``power``.
 
-    A difference measured with standard error s at n samples per group has s sqrt(n / n') at n', so that
+    A difference with standard error s at n samples per group has standard error s sqrt(n / n') at n' samples, so
 
     .. math:: n' = n \bigl(s (z_{(1 + level) / 2} + z_{power}) / delta\bigr)^2.
 
-    The part of the error that projections and bootstrap bring falls with n no more than they are redrawn, so this holds
-    where the data's part is the largest (see ``FrameIntervals.variance``).
+    Errors due to projections and bootstrap fall only with more projections and replicates, not with n. So the formula
+    holds if the samples cause most of the variance (see ``FrameIntervals.variance``).
 
     >>> samples_needed(0.02, 1000, delta=0.05)
     1256
@@ -358,16 +350,16 @@ def samples_needed(
     for name, value in (("standard_error", standard_error), ("delta", delta)):
         if not 0.0 < value < math.inf:
             raise ValueError(
-                f"{name}={value!r} is no positive number; pass a difference of scores, as 0.01 for a point"
+                f"{name}={value!r} is not a positive number; pass a difference of scores, for example 0.01 for a point"
             )
     if not 0.0 < power < 1.0:
-        raise ValueError(f"power={power!r} is no chance strictly between 0 and 1; pass one, for example 0.8")
+        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
     factor = standard_error * (normal_quantile(level) + float(ndtri(power))) / delta
     return math.ceil(check_positive_int(n_samples, "n_samples") * factor**2)
 
 
 def normal_quantile(level: float) -> float:
-    """Half the width of a two-sided interval of ``level``, in standard errors.
+    """Return half the width of a two-sided interval of ``level``, in standard errors.
 
     >>> round(normal_quantile(0.95), 2)
     1.96

@@ -1,8 +1,7 @@
-"""Permutation tests: could these groups, or these two models, have exchanged their samples?"""
+"""Permutation tests: would the scores look the same if groups, or two models, exchanged their samples at random?"""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Hashable, Mapping
@@ -14,14 +13,17 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.groups._evaluation import GroupEvaluation, Metric, Score, bind, scores_by_group, scores_of
-from egtmetrics.groups._pairs import disparities_from_scores, max_pairwise_difference
-from egtmetrics.groups.frame import GenerativeMetricFrame
-from egtmetrics.ops import BackendName, common_device, join_rows, take_rows
+from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
+from egtmetrics.groups._evaluation import MetricSet, Results, ScoreFunction, check_groups, warn_of_sizes
+from egtmetrics.groups.disparities import choose_score
+from egtmetrics.groups.disparity import max_pairwise_difference
+from egtmetrics.groups.frame import GenerativeMetricFrame, tables_of_results
+from egtmetrics.ops import BackendName, common_device, join_rows
+from egtmetrics.results import MetricResult
+from egtmetrics.samples import GroupedSamples
 
 _Numbers: TypeAlias = dict[tuple[str, str, Hashable | None], float]
-"""By metric, score and group; the group is None for scores of all samples and for disparities."""
+"""Values by metric, score and group; the group is None for scores of all samples and for disparities."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,16 +32,16 @@ class PermutationTest:
 
     statistic: float
     p_value: float
-    """``(1 + #{permutations with a statistic at least as large in size}) / (1 + n_permutations)``: never 0."""
+    """``(1 + #{permutations with a statistic at least as large in size}) / (1 + n_permutations)``, so never 0."""
     null_distribution: NDArray[np.float64]
-    """The statistic under every permutation."""
+    """The statistic of every permutation."""
 
 
 def permutation_test(
     real: Any,
     fake: Any,
     *,
-    metric: Metric,
+    metric: str | ScoreFunction,
     real_sensitive_features: Any,
     fake_sensitive_features: Any,
     score: str | None = None,
@@ -49,13 +51,13 @@ def permutation_test(
     n_threads: int | None = None,
     progress: bool = False,
 ) -> PermutationTest:
-    """Test whether the group labels carry anything: the largest difference of a metric between two groups.
+    """Test whether group labels matter, by the largest difference in a metric between two groups.
 
-    The labels are permuted among the real samples, and among the fake ones, so that every group keeps its numbers of
-    both. The null hypothesis is that all groups have one real law and one fake law. Under it the test is exact: it
-    rejects at level a with chance a at the most, at any sample size and for any metric.
+    The labels are permuted among the real samples and among the fake samples, so every group keeps its numbers of both.
+    The null hypothesis is that all groups have the same real law and the same fake law. Under it the test is exact: at
+    level a it rejects with probability a at most, for any sample size and any metric.
 
-    Groups that differ in law may still be treated equally; ``GenerativeMetricFrame.test`` asks for equal scores only,
+    Groups with different laws may still be treated equally. ``GenerativeMetricFrame.test`` tests for equal scores only,
     by a normal approximation, and is much cheaper.
 
     Parameters
@@ -63,13 +65,14 @@ def permutation_test(
     real, fake
         Features ``(n, d)`` and ``(m, d)``.
     metric
-        A callable ``(real, fake) -> float | MetricResult``, which gets one seed for all permutations.
+        A name as on the command line, or a function ``(real, fake) -> score``, which gets one seed for all
+        permutations.
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows in no group are left out.
     score
-        Which score of the metric's result to compare; may be left out where there is one only.
+        Which score of the metric's result to compare; not needed if there is only one.
     n_permutations
-        At least 19 for a p-value of 0.05.
+        At least 19 are needed for a p-value of 0.05.
     random_state, backend, n_threads
         As for ``GenerativeMetricFrame``.
     progress
@@ -78,11 +81,11 @@ def permutation_test(
     Raises
     ------
     ValueError
-        As ``egt``; and if the metric gives NaN, or ``score`` is not among its scores.
+        As for ``egt``, and if the metric returns NaN.
 
     Notes
     -----
-    Cost: ``n_permutations + 1`` evaluations of every group. Source: Definition 4.1 of the EGT paper for the statistic.
+    Cost: ``n_permutations + 1`` evaluations of every group. Source of the statistic: Definition 4.1 of the EGT paper.
 
     Examples
     --------
@@ -97,36 +100,20 @@ def permutation_test(
     """
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     rng = check_random_state(random_state)
-    evaluation = GroupEvaluation(
-        metric,
-        real,
-        fake,
-        real_sensitive_features=real_sensitive_features,
-        fake_sensitive_features=fake_sensitive_features,
-        random_state=int(rng.integers(2**32)),
-        backend=backend,
-        n_threads=n_threads,
+    metrics = MetricSet(metric, random_state=int(rng.integers(2**32)), backend=backend, n_threads=n_threads)
+    samples = metrics.group(real, fake, real_sensitive_features, fake_sensitive_features)
+    check_groups(samples, "raise")
+
+    def statistic(results: Results) -> float:
+        (table,) = tables_of_results(results, samples.groups.index).values()
+        name = choose_score(list(table.described), score)
+        return max_pairwise_difference(table.values[name].to_dict()).value
+
+    observed = metrics.by_group(samples)
+    warn_of_sizes(samples, observed, stacklevel=2)
+    return _test(
+        statistic(observed), lambda: statistic(metrics.by_group(samples.permuted(rng))), n_permutations, progress
     )
-    groups, (name,) = evaluation.groups, evaluation.metrics
-
-    def statistic(results: Mapping[Hashable, Mapping[str, Score]]) -> float:
-        scores = scores_by_group(results, name, evaluation.groups.index)
-        column = _score_name(list(map(str, scores)), score)
-        return max_pairwise_difference(scores[column].to_dict()).value
-
-    def permuted(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        assigned = ids >= 0
-        moved = ids.copy()
-        moved[assigned] = rng.permutation(ids[assigned])
-        return moved
-
-    def permute() -> float:
-        evaluation.groups = dataclasses.replace(
-            groups, real_ids=permuted(groups.real_ids), fake_ids=permuted(groups.fake_ids)
-        )
-        return statistic(evaluation.by_group())
-
-    return _test(statistic(evaluation.by_group()), permute, n_permutations, progress)
 
 
 def compare_models(
@@ -134,30 +121,30 @@ def compare_models(
     fake: Any,
     other_fake: Any,
     *,
-    metric: Callable[..., Any],
+    metric: str | ScoreFunction,
     score: str | None = None,
     n_permutations: int = 199,
     random_state: RandomState = None,
     progress: bool = False,
 ) -> PermutationTest:
-    """Test whether two models differ: the difference of a metric between them, on one set of real samples.
+    """Test whether two models differ, by the difference in a metric between them on one set of real samples.
 
     The statistic is ``metric(real, fake) - metric(real, other_fake)``, and the samples of the two models are permuted
-    between them. The null hypothesis is that both models have one law; under it the test is exact, conditionally on
-    ``real``. For one group, pass the samples of that group.
+    between them. The null hypothesis is that both models have the same law. Under it the test is exact, conditionally
+    on ``real``. To test one group, pass the samples of that group.
 
     Parameters
     ----------
     real, fake, other_fake
-        Features ``(n, d)``, ``(m, d)`` and ``(l, d)``. With m and l apart, a metric that depends on the number of
-        samples differs by that too; the test stays exact, but a difference says less.
+        Features ``(n, d)``, ``(m, d)`` and ``(l, d)``. If m and l differ and the metric depends on the number of
+        samples, the scores differ for that reason too. The test stays exact, but the difference says less.
     metric, score, n_permutations, random_state, progress
         As for :func:`permutation_test`; fix other options with ``functools.partial``.
 
     Raises
     ------
     ValueError
-        If samples or options are invalid, or the metric gives NaN.
+        If samples or options are invalid, or the metric returns NaN.
 
     Notes
     -----
@@ -178,15 +165,16 @@ def compare_models(
     real, fake = check_real_fake(real, fake, device=device)
     real, other_fake = check_real_fake(real, other_fake, device=device)
     rng = check_random_state(random_state)
-    both, m = join_rows(fake, other_fake), len(fake)
-    bound = bind(metric, {"random_state": int(rng.integers(2**32))})
+    both, m = keep_checked(join_rows(fake, other_fake)), len(fake)
+    real = keep_checked(real)
+    metrics = MetricSet(metric, random_state=int(rng.integers(2**32)))
 
     def statistic(order: NDArray[np.int64]) -> float:
         values = []
         for rows in (order[:m], order[m:]):
-            result = bound(real, take_rows(both, np.sort(rows)))
-            scores = {"": float(result)} if isinstance(result, int | float | np.number) else result.scores()
-            values.append(scores[_score_name(list(scores), score)])
+            (result,) = metrics.call(real, take_checked(both, np.sort(rows)), "the samples of a model").values()
+            scores = result.scores()
+            values.append(scores[choose_score(list(scores), score)])
         return values[0] - values[1]
 
     return _test(
@@ -202,18 +190,18 @@ def compare_frames(
     random_state: RandomState = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Test whether two models differ, in every score, overall and by group, and in every disparity of their scores.
+    """Test whether two models differ in every score, overall and by group, and in every disparity.
 
-    The statistic is what one frame says minus what the other does. For scores by group and disparities the fake samples
-    of the two models are permuted between them within every group; the null hypothesis is that the models have one
-    law in the group, or for a disparity in every group. For overall scores all are permuted; the null hypothesis is
-    that the models have one law, proportions of groups included. Under its null hypothesis each test is exact,
-    conditionally on the real samples of either frame and on the numbers of samples.
+    The statistic is the value in ``frame`` minus the value in ``other``. For scores by group and disparities, the fake
+    samples are permuted between the two models within every group. The null hypothesis is that the models have the same
+    law in the group, or for a disparity in every group. For overall scores, all fake samples are permuted. The null
+    hypothesis is that the models have the same law, including the proportions of groups. Under its null hypothesis each
+    test is exact, conditionally on the real samples of each frame and on the numbers of samples.
 
     Parameters
     ----------
     frame, other
-        Frames with the same metrics and groups. Their samples are permuted as they are, matched sizes included.
+        Frames with the same metrics and groups. Their samples are permuted as they are, also after ``matched``.
     n_permutations, random_state, progress
         As for :func:`permutation_test`.
 
@@ -221,8 +209,8 @@ def compare_frames(
     -------
     DataFrame
         One row for each test: ``metric``, ``score`` (or disparity), ``group`` (None for overall scores and
-        disparities), ``difference`` and ``p_value``, which is NaN where a score is NaN or infinite. A permutation
-        that gives NaN counts as one that gives a larger difference. p-values are not corrected for their number.
+        disparities), ``difference`` and ``p_value``, which is NaN if a score is NaN or infinite. A permutation that
+        gives NaN counts as one with a larger difference. The p-values are not corrected for multiple tests.
 
     Raises
     ------
@@ -252,35 +240,28 @@ def compare_frames(
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
         raise ValueError(
-            f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()} and other has "
+            f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()}, but other has "
             f"{list(other.by_group)} of {other.by_group.index.tolist()}; evaluate both with the same metrics and groups"
         )
-    for name, one in (("frame", frame), ("other", other)):
-        if "max_samples" in one.settings:
-            raise ValueError(
-                f"{name} is of a stream with max_samples={one.settings['max_samples']}, whose overall scores are of "
-                "other samples than the scores of its groups; collect with spill instead, or compare frames of all rows"
-            )
+    samples = [_all_samples(one, name) for one, name in ((frame, "frame"), (other, "other"))]
+    metrics = [frame._metrics, other._metrics]
     rng = check_random_state(random_state)
-    slots = [copy.copy(evaluation) for evaluation in (frame._evaluation, other._evaluation)]
-    both, n_first = join_rows(slots[0].fake, slots[1].fake), len(slots[0].fake)
-    ids = np.concatenate([slot.groups.fake_ids for slot in slots])
+    both, n_first = keep_checked(join_rows(samples[0].fake, samples[1].fake)), len(samples[0].fake)
+    ids = np.concatenate([one.groups.fake_ids for one in samples])
     index = frame.by_group.index
 
-    def exchange(strata: NDArray[np.int64]) -> None:
+    def exchanged(strata: NDArray[np.int64]) -> list[GroupedSamples]:
         order = np.arange(len(both))
         for stratum in np.unique(strata):
             rows = np.flatnonzero(strata == stratum)
             order[rows] = rng.permutation(rows)
-        slots[0].fake, slots[1].fake = take_rows(both, order[:n_first]), take_rows(both, order[n_first:])
+        parts = order[:n_first], order[n_first:]
+        return [one.with_fake(take_checked(both, rows)) for one, rows in zip(samples, parts, strict=True)]
 
     def permute() -> _Numbers:
-        exchange(ids)
-        by_group = [slot.by_group() for slot in slots]
-        exchange(np.zeros_like(ids))
-        first, second = (
-            _numbers(results, slot.overall(), index) for results, slot in zip(by_group, slots, strict=True)
-        )
+        by_group = [own.by_group(one) for own, one in zip(metrics, exchanged(ids), strict=True)]
+        overall = [own.overall(one) for own, one in zip(metrics, exchanged(np.zeros_like(ids)), strict=True)]
+        first, second = (_numbers(results, alone, index) for results, alone in zip(by_group, overall, strict=True))
         return {key: first[key] - second[key] for key in first}
 
     first, second = (_numbers(one.results, one.overall_results, index) for one in (frame, other))
@@ -296,21 +277,30 @@ def compare_frames(
     return table
 
 
-def _numbers(
-    by_group: Mapping[Hashable, Mapping[str, Score]], overall: Mapping[str, Score], index: pd.Index[Any]
-) -> _Numbers:
-    """All that two models can differ in."""
+def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
+    samples = frame._of_samples("a permutation test")
+    if samples.max_samples is not None:
+        raise ValueError(
+            f"{name} comes from a stream with max_samples={samples.max_samples}, whose overall scores and group scores "
+            "are from different samples; collect with spill instead, or compare frames of all rows"
+        )
+    return samples
+
+
+def _numbers(by_group: Results, overall: Mapping[str, MetricResult], index: pd.Index[Any]) -> _Numbers:
+    """Return every score and disparity that two models can differ in."""
     numbers: _Numbers = {}
-    for metric, result in overall.items():
-        scores = scores_by_group(by_group, metric, index)
-        numbers |= {(metric, score, None): value for score, value in scores_of(result, metric).items()}
-        numbers |= {(metric, str(score), group): value for score in scores for group, value in scores[score].items()}
-        numbers |= {(metric, name, None): pair.value for name, pair in disparities_from_scores(scores).items()}
+    for metric, table in tables_of_results(by_group, index).items():
+        numbers |= {(metric, score, None): value for score, value in overall[metric].scores().items()}
+        numbers |= {
+            (metric, score, group): value for score in table.described for group, value in table.values[score].items()
+        }
+        numbers |= {(metric, one.name, None): one.of(table.values).value for one in table.disparities}
     return numbers
 
 
 def _is_smaller(permuted: float, observed: float) -> bool:
-    """A permutation that only renames the groups gives the same number in another order of additions."""
+    """Compare sizes with a tolerance, since a permutation that only renames groups may add in another order."""
     return abs(permuted) < abs(observed) * (1.0 - 1e-9)
 
 
@@ -320,18 +310,10 @@ def _test(observed: float, permute: Callable[[], float], n_permutations: int, pr
     )
     if math.isnan(observed) or np.isnan(null).any():
         raise ValueError(
-            "metric is NaN for the samples or for a permutation of them, so none can be ranked; add samples"
+            "metric is NaN for the samples or for a permutation of them, so the samples cannot be ranked among the "
+            "permutations; add samples"
         )
     as_large = np.count_nonzero([not _is_smaller(value, observed) for value in null.tolist()])
     return PermutationTest(
         statistic=observed, p_value=float((1 + as_large) / (1 + n_permutations)), null_distribution=null
     )
-
-
-def _score_name(names: list[str], score: str | None) -> str:
-    if score is None and len(names) > 1:
-        raise ValueError(f"metric returns the scores {names}; choose one, as in score={names[0]!r}")
-    name = names[0] if score is None else score
-    if name not in names:
-        raise ValueError(f"score={score!r} is none of the metric's scores {names}; choose one of them")
-    return name

@@ -1,9 +1,11 @@
 """Metrics of one real and one fake set of features, blind to groups: ``(real, fake) -> frozen result``.
 
-Each file is one idea: its formula and source stand in the docstring, the pairwise work is a primitive of
-:mod:`egtmetrics.ops`, and what is left is a few lines.
+One file is one metric, or two that share their computation: the result with its scores, the variance estimator if it
+has one, and the function, whose docstring holds formula and source. Pairwise work is done by the primitives of
+:mod:`egtmetrics.ops`. :mod:`egtmetrics.metrics.variance` says how intervals get the variance of a score.
 """
 
+from egtmetrics.metrics._topp_result import TopPREvaluation, TopPRResult
 from egtmetrics.metrics.approximate import (
     ApproximatePRDCResult,
     approximate_precision_recall_density_coverage,
@@ -19,7 +21,8 @@ from egtmetrics.metrics.prdc import (
     improved_precision_recall,
     precision_recall_density_coverage,
 )
-from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, topp_precision_recall
+from egtmetrics.metrics.topp_pr import topp_precision_recall
+from egtmetrics.metrics.variance import ScoreCovariance
 
 __all__ = [
     "ApproximatePRDCResult",
@@ -30,6 +33,7 @@ __all__ = [
     "PPrecisionRecallResult",
     "PRDCResult",
     "PrecisionRecallCoverResult",
+    "ScoreCovariance",
     "TopPREvaluation",
     "TopPRResult",
     "approximate_precision_recall_density_coverage",

@@ -8,22 +8,25 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp, stdtrit
 
+from egtmetrics._extras import extra
+from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_n_neighbors, check_number, check_positive_int, check_real_fake
-from egtmetrics.metrics.prdc import Ties
+from egtmetrics.metrics.prdc import Ties, coverage_share, density_score, precision_share, recall_share
 from egtmetrics.ops import Backend, BackendName, BallCounts, Features, select_backend, take_rows, to_host
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, setting
 
 Counts = NDArray[np.int64]
 
 _EXACT_BELOW = 200_000
-"""Rows of a set that an index would not save time for."""
+"""A set with fewer rows is searched in full, which is about as fast as an index."""
 _CELLS_PER_ROOT = 4
 _TRAINING_ROWS_PER_CELL = 64
 _TRAINING_ROUNDS = 5
@@ -36,27 +39,25 @@ _FARTHEST = 1e6
 class ApproximatePRDCResult(MetricResult):
     """What :func:`approximate_precision_recall_density_coverage` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall", "density", "coverage")
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-    precision_error: float
+    precision: float = precision_share()
+    recall: float = recall_share()
+    density: float = density_score()
+    coverage: float = coverage_share()
+    precision_error: float = setting()
     """With confidence ``level``, the exact precision lies within this of ``precision``; so for the other scores."""
-    recall_error: float
-    density_error: float
-    coverage_error: float
-    level: float
-    n_neighbors: int
-    ties: Ties
-    real_index: str
-    """The index of the real rows, as faiss names it: ``"IVF1265,Flat"`` has 1265 cells, ``"Flat"`` looks everywhere."""
-    fake_index: str
-    n_probes: int
+    recall_error: float = setting()
+    density_error: float = setting()
+    coverage_error: float = setting()
+    level: float = setting()
+    n_neighbors: int = setting()
+    ties: Ties = setting()
+    real_index: str = setting()
+    """The index of the real rows, as faiss names it: ``"IVF1265,Flat"`` has 1265 cells, ``"Flat"`` none."""
+    fake_index: str = setting()
+    n_probes: int = setting()
     """Cells that were searched for each row, where there are as many."""
-    n_real_checked: int
-    n_fake_checked: int
+    n_real_checked: int = setting()
+    n_fake_checked: int = setting()
     exact_radii: float
     """Share of the checked rows whose radius in the index was the exact one."""
     largest_radius_error: float
@@ -64,7 +65,7 @@ class ApproximatePRDCResult(MetricResult):
 
     def errors(self) -> dict[str, float]:
         """How far, with confidence ``level`` each, the exact scores may be from ``scores()``."""
-        return {name: float(getattr(self, f"{name}_error")) for name in self.score_names}
+        return {name: float(getattr(self, f"{name}_error")) for name in self.describe()}
 
     def _repr_html_(self) -> str:
         bounds = ", ".join(f"{name} {error:.2g}" for name, error in self.errors().items())
@@ -72,6 +73,7 @@ class ApproximatePRDCResult(MetricResult):
         return f"{super()._repr_html_()}<p>{html.escape(note)}</p>"
 
 
+@metric("approximate-prdc", title="Approximate precision, recall, density, coverage")
 def approximate_precision_recall_density_coverage(
     real: Any,
     fake: Any,
@@ -88,20 +90,20 @@ def approximate_precision_recall_density_coverage(
 ) -> ApproximatePRDCResult:
     r"""Estimate what :func:`precision_recall_density_coverage` would return, and say how far off that may be.
 
-    Each set is cut into cells by k-means (an inverted file, IVF). A row looks for neighbours in the ``n_probes`` cells
-    nearest to it, which gives radii that are never too small; then every fake row looks for the real rows of the
-    ``n_probes`` cells nearest to it, and only such pairs are tested for membership. Radii that are too large push the
-    scores up and pairs that are not looked at push them down, so the error has no known sign, and it is measured: c
-    rows of each set are drawn, and their memberships worked out exactly. With a_j the approximate and e_j the exact
-    contribution of row j, and S the rows drawn,
+    Each set is cut into cells by k-means (an inverted file, IVF). The neighbours of a row are searched in the
+    ``n_probes`` cells nearest to it only, so radii are never too small. Then each fake row is tested against the real
+    rows in the ``n_probes`` cells nearest to it, and against no others. Radii that are too large raise the scores and
+    pairs that are not tested lower them, so the sign of the error is unknown. Its size is measured: c rows of each set
+    are drawn and their memberships computed exactly. With a_j the approximate and e_j the exact contribution of row j,
+    and S the rows drawn,
 
     .. math::
 
         \text{score} = \frac1m \sum_j a_j + \frac1c \sum_{j \in S} (e_j - a_j),
 
-    cut to the range of the score. Without the cut this is unbiased over the draw of S, whatever the index missed; a
-    poor index costs a wider bound and not a wrong score. On data without any structure, where ``exact_radii`` is near
-    0, the bound is even wider than the c rows alone would give.
+    clipped to the range of the score. Without the clipping this is unbiased over the draw of S, whatever the index
+    missed: a poor index gives wider error bounds, not a wrong score. On data without any structure, where
+    ``exact_radii`` is near 0, the bounds are even wider than those that the c rows alone would give.
 
     Parameters
     ----------
@@ -110,8 +112,8 @@ def approximate_precision_recall_density_coverage(
     n_neighbors, ties
         As in :func:`precision_recall_density_coverage`.
     n_cells
-        Cells of each set, at most its rows. None: 1 below 200,000 rows, where looking everywhere is about as fast, and
-        else four times the root of the number of rows.
+        Cells of each set, at most its number of rows. None means 1 below 200,000 rows, where a search of all rows is
+        about as fast, and four times the root of the number of rows from there on.
     n_probes
         Cells searched for each row. With at least ``n_cells`` of them for both sets the scores are the exact ones,
         every error is 0, and nothing is checked.
@@ -119,12 +121,14 @@ def approximate_precision_recall_density_coverage(
         c, 2 or more; a smaller set is checked in full. The errors fall with its root, and are 0 where all rows are
         checked.
     level
-        Confidence of each error bound by itself, over the draw of the checked rows.
+        Confidence of each error bound separately, over the draw of the checked rows.
     random_state
-        Of the checked rows and of k-means.
+        Seed or Generator for the checked rows and for k-means.
     backend, n_threads
-        See :func:`egtmetrics.ops.select_backend`. Features on a CUDA device stay there for the kernels; faiss, on the
-        host, is given copies of some thousand rows at a time.
+        See :func:`egtmetrics.ops.select_backend`. Features on a CUDA device stay there for the kernels. faiss gets
+        copies of a few thousand rows at a time. It trains and searches on that device where its build for GPUs is
+        installed (``egtmetrics[gpu]``) and ``n_probes`` and ``n_neighbors`` are below 2048, else on the host. No GPU
+        has run this yet; the calls are those that are tested on the host.
 
     Raises
     ------
@@ -136,16 +140,16 @@ def approximate_precision_recall_density_coverage(
 
     Notes
     -----
-    The bounds are for the distance to the exact score *of these samples*; they say nothing of other samples, see
-    :meth:`egtmetrics.GenerativeMetricFrame.interval`. For precision, recall and coverage they hold at every sample
-    size: the numbers of rows with e = 1, a = 0 and with e = 0, a = 1 lie between exact hypergeometric limits, four of
-    them at a quarter of the error rate. For density, whose e - a has no known range, it is Student's interval, an
-    approximation that rare large errors can defeat. It is at least what rows of a kind that was never drawn may add
-    (upper hypergeometric limit) with the largest difference seen.
+    The bounds are for the distance to the exact score *of these samples*. They say nothing about other samples; for
+    those see :meth:`egtmetrics.GenerativeMetricFrame.interval`. For precision, recall and coverage they hold at every
+    sample size: the numbers of rows with e = 1, a = 0 and with e = 0, a = 1 lie between exact hypergeometric limits,
+    each of the four at a quarter of the error rate. For density, where e - a has no known range, the bound is that of
+    Student's interval, an approximation that fails where large errors are rare. It is at least as wide as if a kind of
+    row that was never drawn had the largest difference seen, in as many rows as the hypergeometric limit allows.
 
-    faiss trains the cells and proposes neighbours, in float32; distances that decide are the float64 ones of the
-    kernels, so ties count as in the exact metric. Results are the same for any number of threads, and depend on the
-    order of the rows, since rows are drawn by position. The index is trained on 64 rows a cell in 5 rounds.
+    faiss trains the cells and proposes neighbours in float32. The kernels compute the distances that decide in float64,
+    so ties count as in the exact metric. Results are the same for any number of threads. They depend on the order of
+    the rows, since rows are drawn by position. The index is trained on 64 rows a cell in 5 rounds.
 
     Time, with C cells and p probes: O((n + m) (C + p n / C) d) for the index, O(k c (n + m) d) for the check. Memory
     O((n + m) (d + p)). Measured times and errors: ``benchmarks/results/approximate.md``.
@@ -187,14 +191,14 @@ def approximate_precision_recall_density_coverage(
     real_rows, fake_rows = (np.sort(rng.choice(rows, min(n_checked, rows), replace=False)) for rows in (n, m))
     seeds = rng.integers(2**31, size=2)
     n_workers = n_threads or len(os.sched_getaffinity(0))
-    kernels_of_cells = select_backend(backend, n_threads=1, features=(real, fake))  # a cell is too small to share out
+    kernels_of_cells = select_backend(backend, n_threads=1, features=(real, fake))  # cells are too small for more
     with ThreadPoolExecutor(n_workers, initializer=_use_one_openmp_thread) as pool:
         real_index, fake_index = (
-            _Index(kernels_of_cells, points, n_cells, n_probes, int(seed), pool) if n_probes < n_cells else None
+            _Index(kernels_of_cells, points, n_cells, n_probes, k, int(seed), pool) if n_probes < n_cells else None
             for points, n_cells, seed in ((real, n_real_cells, seeds[0]), (fake, n_fake_cells, seeds[1]))
         )
         real_sq_radii, fake_sq_radii = (
-            kernels.kth_neighbor(points, n_neighbors=k) if index is None else index.sq_radii(k)
+            kernels.kth_neighbor(points, n_neighbors=k) if index is None else index.sq_radii()
             for points, index in ((real, real_index), (fake, fake_index))
         )
         if real_index is None:
@@ -248,33 +252,40 @@ def _check_cells(n_cells: Any, points: Features, name: str) -> int:
 
 
 def _use_one_openmp_thread() -> None:
-    """Keep the calling thread from starting others inside faiss; OpenMP remembers this by thread, not by process."""
+    """Keep faiss from starting threads of its own. OpenMP keeps this setting for the calling thread only."""
     import faiss
 
     faiss.omp_set_num_threads(1)
 
 
 class _Index:
-    """The rows of one set in the cells of an inverted file, which faiss trains and searches.
+    """The rows of one set in the cells of an inverted file that faiss trains and searches.
 
-    faiss and the kernels run in the threads of ``pool``, on blocks and cells that do not depend on their number.
+    On the host, faiss and the kernels run in the threads of ``pool``, on blocks and cells that do not depend on their
+    number. On a device, where one thread may call them at a time, they run in the calling thread.
     """
 
     def __init__(
-        self, kernels: Backend, points: Features, n_cells: int, n_probes: int, seed: int, pool: ThreadPoolExecutor
+        self,
+        kernels: Backend,
+        points: Features,
+        n_cells: int,
+        n_probes: int,
+        k: int,
+        seed: int,
+        pool: ThreadPoolExecutor,
     ) -> None:
-        try:
+        with extra(
+            "approximate", f"cells of {len(points)} rows need faiss", otherwise="pass n_cells=1 to search all rows"
+        ):
             import faiss
             from faiss.contrib import ivf_tools
-        except ImportError as error:
-            raise ImportError(
-                f"cells of {len(points)} rows need faiss; pip install 'egtmetrics[approximate]', or pass n_cells=1 to "
-                "look everywhere"
-            ) from error
         n, d = points.shape
         self.name = f"IVF{n_cells},Flat"
-        self._kernels, self._points, self._n_cells, self._n_probes = kernels, points, n_cells, n_probes
+        self._kernels, self._points, self._n_cells, self._n_probes, self._k = kernels, points, n_cells, n_probes, k
         self._tools, self._pool = ivf_tools, pool
+        self._gpu = find_gpu(kernels.device, largest_k=max(n_probes, k + 1))
+        self._map_blocks = pool.map if self._gpu is None else map
         self._map_cells = pool.map if kernels.device is None else map
         n_training = min(n, _TRAINING_ROWS_PER_CELL * n_cells)
         rows = np.sort(np.random.default_rng(seed).choice(n, n_training, replace=False))
@@ -290,23 +301,29 @@ class _Index:
         self._index.cp.niter = _TRAINING_ROUNDS
         self._index.cp.min_points_per_centroid = 1
         self._index.cp.max_points_per_centroid = _TRAINING_ROWS_PER_CELL
-        self._pool.submit(self._index.train, self._for_faiss(training)).result()
+        self._clustering = on_gpu(faiss.IndexFlatL2(d), self._gpu)  # kept: faiss holds no reference to it
+        self._index.clustering_index = self._clustering
+        self._run(self._index.train, self._for_faiss(training))
+        self._quantizer = on_gpu(self._index.quantizer, self._gpu)
         self._probes = self._probe(points)
         self._members = _rows_by_cell(self._probes[:, :1], n_cells)
         for start in range(0, n, _BLOCK_ROWS):
             cells = np.ascontiguousarray(self._probes[start : start + _BLOCK_ROWS, 0])
-            self._pool.submit(ivf_tools.add_preassigned, self._index, self._block(points, start), cells).result()
+            self._run(ivf_tools.add_preassigned, self._index, self._block(points, start), cells)
 
-    def sq_radii(self, k: int) -> NDArray[np.float64]:
+    def sq_radii(self) -> NDArray[np.float64]:
         """Squared distance of every row to the k-th nearest other one that was found, by the kernels: never too small.
 
         The rows of a cell look among all that was found for any of them, and among themselves.
         """
 
+        k = self._k
+        index = on_gpu(self._index, self._gpu)
+
         def search(start: int) -> Any:
             probes = np.ascontiguousarray(self._probes[start : start + _BLOCK_ROWS])
             block = self._block(self._points, start)
-            return self._tools.search_preassigned(self._index, block, k + 1, probes)[1]
+            return self._tools.search_preassigned(index, block, k + 1, probes)[1]
 
         def among_found(rows: Counts) -> Any:
             candidates = np.union1d(rows, neighbors[rows])
@@ -359,19 +376,25 @@ class _Index:
         """The cells nearest to each row, nearest first, ``(n, n_probes)``."""
 
         def search(start: int) -> Any:
-            return self._index.quantizer.search(self._block(points, start), self._n_probes)[1]
+            return self._quantizer.search(self._block(points, start), self._n_probes)[1]
 
         return self._by_block(search, points)
 
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> None:
+        if self._gpu is None:
+            self._pool.submit(function, *arguments).result()
+        else:
+            function(*arguments)
+
     def _by_block(self, search: Callable[[int], Any], points: Features) -> Counts:
-        return np.concatenate(list(self._pool.map(search, range(0, len(points), _BLOCK_ROWS))))
+        return np.concatenate(list(self._map_blocks(search, range(0, len(points), _BLOCK_ROWS))))
 
     def _block(self, points: Features, start: int) -> NDArray[np.float32]:
         rows = np.arange(start, min(start + _BLOCK_ROWS, len(points)))
         return self._for_faiss(np.asarray(to_host(take_rows(points, rows)), dtype=np.float64))
 
     def _for_faiss(self, rows: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Centred and scaled, for float32 keeps little of what is far from the origin."""
+        """Centre and scale: float32 has few digits left far from the origin."""
         scaled: NDArray[np.float64] = (rows - self._center) / self._scale
         return scaled.clip(-_FARTHEST, _FARTHEST).astype(np.float32)
 
@@ -389,7 +412,7 @@ def _nearest(kernels: Backend, points: Features, rows: Counts, among: Features, 
 
 
 class _Check(NamedTuple):
-    """Exact counts, of the checked rows only, and what they say of the radii in the index."""
+    """Exact counts of the checked rows, and how exact the radii in the index are."""
 
     counts: BallCounts
     exact_radii: float

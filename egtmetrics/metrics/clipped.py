@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,24 @@ from scipy.special import betaln
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.ops import Backend, BackendName, Features, select_backend
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, setting, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClippedDensityCoverageResult(MetricResult):
     """What :func:`clipped_density_coverage` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("clipped_density", "clipped_coverage")
+    clipped_density: float = share(
+        label="clipped density", help="Density in which no sample counts for more than a good one."
+    )
+    clipped_coverage: float = share(
+        label="clipped coverage", help="Coverage, calibrated so that it falls in proportion to the bad samples."
+    )
+    n_neighbors: int = setting()
 
-    clipped_density: float
-    clipped_coverage: float
-    n_neighbors: int
 
-
+@metric("clipped", title="Clipped density and coverage")
 def clipped_density_coverage(
     real: Any,
     fake: Any,
@@ -127,7 +131,7 @@ def _saturation(counts: NDArray[np.int64], k: int) -> float:
 def _squared_median(sq_radii: NDArray[np.float64]) -> float:
     """Square of the median radius, equal to one of ``sq_radii`` to the last bit where the median is one of the radii.
 
-    A detour over roots would move points that lie exactly on that sphere to either side of it.
+    Taking the root and squaring it again would move points that lie exactly on that sphere to either side of it.
     """
     n = len(sq_radii)
     lower, upper = np.sort(sq_radii)[[(n - 1) // 2, n // 2]]

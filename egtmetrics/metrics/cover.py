@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.ops import BackendName, select_backend
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, setting, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PrecisionRecallCoverResult(MetricResult):
     """What :func:`precision_recall_cover` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall")
+    precision: float = share(
+        label="precision cover",
+        help="The share of the generated samples whose neighbourhood holds enough real ones.",
+    )
+    recall: float = share(
+        label="recall cover",
+        help="The share of the real samples whose neighbourhood holds enough generated ones.",
+    )
+    n_neighbors: int = setting()
+    cover_factor: int = setting()
 
-    precision: float
-    """Precision cover."""
-    recall: float
-    """Recall cover."""
-    n_neighbors: int
-    cover_factor: int
 
-
+@metric("cover", title="Precision and recall cover")
 def precision_recall_cover(
     real: Any,
     fake: Any,

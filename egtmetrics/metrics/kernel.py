@@ -4,32 +4,119 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.results import MetricResult
+from egtmetrics.metrics.subsampling import Floats
+from egtmetrics.metrics.variance import ScoreCovariance
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, internal, score, setting
+
+_TILE_BYTES = 1 << 26
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PolynomialKernel:
+    """``(gamma x.y + coef0) ** degree``."""
+
+    degree: int
+    gamma: float
+    coef0: float
+
+    def __call__(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The kernel of all pairs of rows, ``(n, m)``."""
+        base = x @ y.T
+        base *= self.gamma
+        base += self.coef0
+        power = base.copy()
+        for _ in range(self.degree - 1):  # an order of magnitude faster than base**degree
+            power *= base
+        return power
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KernelDistanceResult(MetricResult):
     """What :func:`kernel_distance` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("kid",)
-    depends_on_size: ClassVar[bool] = False
-    """The estimate is unbiased, so groups of any sizes can be compared."""
-
-    kid: float
-    """Mean over the subsets."""
+    kid: float = score(
+        label="KID",
+        help="Squared distance between the kernel means of real and generated features, about 0 for equal laws.",
+        better="lower",
+        depends_on_size=False,
+    )
+    """Mean over the subsets. It can be negative. It is unbiased, so groups of any sizes can be compared."""
     kid_std: float
-    """Standard deviation over the subsets (ddof 0): their spread, not the standard error of ``kid``."""
-    n_subsets: int
-    subset_size: int
+    """Standard deviation over the subsets (ddof 0): how much they differ, not the standard error of ``kid``."""
+    n_subsets: int = setting()
+    subset_size: int = setting()
+    kernel: PolynomialKernel | None = internal(None)
 
 
+def kernel_variance(
+    result: KernelDistanceResult, real: Any, fake: Any, rng: np.random.Generator
+) -> ScoreCovariance | None:
+    """Variances of the kernel distance as a U-statistic.
+
+    With ``a(x) = E k(x, x') - E k(x, y)``, ``b(y)`` alike, and the kernel's second moments v after centring both of its
+    arguments::
+
+        Var(n, m) = 4 Var a / n + 4 Var b / m + 2 v_xx / n(n - 1) + 2 v_yy / m(m - 1) + 4 v_xy / nm  =:  L + D
+
+    D counts where the laws are nearly equal. The means of the kernel's rows vary by more than ``a`` does, by
+    v_xx / (n - 1) + v_xy / m, which is taken off. What they give is therefore L + 2 D, the variance for a distance
+    alone, and from a half of the rows it would be twice L + 4 D. For differences the extrapolation from half to whole
+    and once more as far, as for the Fréchet distance, gives ``(L + 2 D)^2 / (L + 4 D)``: D where L is 0, L where D is.
+
+    The mean of B subsets of s rows adds (Var(s, s) - Var(n, m)) / B to that of all rows.
+    """
+    if result.kernel is None:
+        return None
+    kernel = result.kernel
+    x, y = real.astype(np.float64), fake.astype(np.float64)
+    n, m = len(x), len(y)
+
+    def sums(rows: Floats, columns: Floats) -> tuple[Floats, Floats, float]:
+        """Of the kernel by row, by column, and of its squares; a row against itself is left out."""
+        by_row, by_column, squares = np.empty(len(rows)), np.zeros(len(columns)), 0.0
+        step = max(1, _TILE_BYTES // (8 * len(columns)))
+        for start in range(0, len(rows), step):
+            tile = kernel(rows[start : start + step], columns)
+            if rows is columns:
+                tile[np.arange(len(tile)), start + np.arange(len(tile))] = 0.0
+            by_row[start : start + step] = tile.sum(axis=1)
+            by_column += tile.sum(axis=0)
+            squares += float(np.vdot(tile, tile))
+        return by_row, by_column, squares
+
+    def centred_within(by_row: Floats, squares: float) -> float:
+        k = len(by_row)
+        moments = squares - 2.0 * by_row @ by_row / (k - 2) + by_row.sum() ** 2 / ((k - 1) * (k - 2))
+        return float(moments / (k * (k - 3)))
+
+    (in_x, _, xx), (in_y, _, yy) = sums(x, x), sums(y, y)
+    at_x, at_y, xy = sums(x, y)
+    v_xx, v_yy = centred_within(in_x, xx), centred_within(in_y, yy)
+    v_xy = float(xy - at_x @ at_x / m - at_y @ at_y / n + at_x.sum() ** 2 / (n * m)) / ((n - 1) * (m - 1))
+    of_a = float((in_x / (n - 1) - at_x / m).var(ddof=1)) - v_xx / (n - 1) - v_xy / m
+    of_b = float((in_y / (m - 1) - at_y / n).var(ddof=1)) - v_yy / (m - 1) - v_xy / n
+
+    def variances(n: int, m: int) -> Floats:
+        """For differences, and for a distance alone."""
+        second_order = 2.0 * v_xx / (n * (n - 1)) + 2.0 * v_yy / (m * (m - 1)) + 4.0 * v_xy / (n * m)
+        estimated = max(0.0, 4.0 * of_a / n + 4.0 * of_b / m + 2.0 * second_order)
+        extrapolated = estimated**2 / (estimated + 2.0 * second_order) if estimated > 0.0 else 0.0
+        return np.array([extrapolated, estimated])
+
+    whole, subset = variances(n, m), variances(result.subset_size, result.subset_size)
+    in_differences, alone = whole + (subset - whole) / result.n_subsets
+    return ScoreCovariance(data=np.array([[in_differences]]), alone=np.array([alone]))
+
+
+@metric("kid", title="Kernel distance", variance=kernel_variance)
 def kernel_distance(
     real: Any,
     fake: Any,
@@ -103,17 +190,16 @@ def kernel_distance(
                 f"{name} has {len(points)} rows, but subset_size={size} rows are drawn without replacement; pass "
                 f"subset_size={min(len(real), len(fake))} or less, one size for everything you compare"
             )
-    if gamma is None:
-        gamma = 1.0 / real.shape[1]
+    kernel = PolynomialKernel(degree=degree, gamma=1.0 / real.shape[1] if gamma is None else gamma, coef0=coef0)
     rng = check_random_state(random_state)
     estimates = np.empty(n_subsets)
     with np.errstate(over="ignore", invalid="ignore"):
         for subset in range(n_subsets):
             x = real[rng.choice(len(real), size, replace=False)].astype(np.float64)
             y = fake[rng.choice(len(fake), size, replace=False)].astype(np.float64)
-            within = _off_diagonal_mean(polynomial_kernel(x, x, degree, gamma, coef0))
-            within += _off_diagonal_mean(polynomial_kernel(y, y, degree, gamma, coef0))
-            estimates[subset] = within - 2.0 * polynomial_kernel(x, y, degree, gamma, coef0).mean()
+            within = _off_diagonal_mean(kernel(x, x))
+            within += _off_diagonal_mean(kernel(y, y))
+            estimates[subset] = within - 2.0 * kernel(x, y).mean()
     if not np.isfinite(estimates).all():
         raise ValueError("the kernel of real and fake overflows float64; rescale the features or lower degree or gamma")
     return KernelDistanceResult(
@@ -121,23 +207,11 @@ def kernel_distance(
         kid_std=float(estimates.std()),
         n_subsets=n_subsets,
         subset_size=size,
+        kernel=kernel,
         backend="numpy",
         n_real=len(real),
         n_fake=len(fake),
     )
-
-
-def polynomial_kernel(
-    x: NDArray[np.float64], y: NDArray[np.float64], degree: int, gamma: float, coef0: float
-) -> NDArray[np.float64]:
-    """``(gamma x.y + coef0) ** degree`` of all pairs of rows, ``(n, m)``."""
-    base = x @ y.T
-    base *= gamma
-    base += coef0
-    power = base.copy()
-    for _ in range(degree - 1):  # an order of magnitude faster than base**degree
-        power *= base
-    return power
 
 
 def _off_diagonal_mean(kernel: NDArray[np.float64]) -> float:

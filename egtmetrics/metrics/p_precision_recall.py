@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.ops import Backend, BackendName, Features, select_backend
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PPrecisionRecallResult(MetricResult):
     """What :func:`p_precision_recall` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall")
-
-    precision: float
-    """P-precision."""
-    recall: float
-    """P-recall."""
+    precision: float = share(
+        label="P-precision", help="The mean probability that a generated sample lies where real ones do."
+    )
+    recall: float = share(
+        label="P-recall", help="The mean probability that a real sample lies where generated ones do."
+    )
     real_radius: float
     """Radius of the soft balls around the real points, in units of the features."""
     fake_radius: float
     """Radius of the soft balls around the fake points."""
 
 
+@metric("p-pr", title="P-precision and P-recall")
 def p_precision_recall(
     real: Any,
     fake: Any,
@@ -38,7 +40,7 @@ def p_precision_recall(
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> PPrecisionRecallResult:
-    r"""Mean probability that a point lies in the support of the other set, each ball counting the less the further.
+    r"""Mean probability that a point lies in the support of the other set, whose balls thin out from their centres.
 
     A real point x covers y with probability max(0, 1 - |x - y| / R_X), independently of the other real points, where
     R_X is ``radius_factor`` times the mean distance of a real point to its ``n_neighbors``-th nearest other one:

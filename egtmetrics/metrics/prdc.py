@@ -3,43 +3,126 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal, get_args
+import functools
+import math
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
-from egtmetrics.ops import Backend, BackendName, Features, select_backend
-from egtmetrics.results import MetricResult
+from egtmetrics.metrics.subsampling import N_QUARTERINGS, Floats, Subsamples, draw_subsamples, split_by_part
+from egtmetrics.metrics.variance import ScoreCovariance, covariance_from_scores
+from egtmetrics.ops import Backend, BackendName, Features, HostBackend, select_backend, select_host_backend
+from egtmetrics.registry import metric
+from egtmetrics.results import MetricResult, score, setting, share
 
 Ties = Literal["exclude", "include"]
+
+precision_share = functools.partial(
+    share, label="precision", help="The share of the generated samples that lie where real ones do."
+)
+recall_share = functools.partial(
+    share, label="recall", help="The share of the real samples that lie where generated ones do."
+)
+density_score = functools.partial(
+    score,
+    label="density",
+    help="How densely real samples lie around the generated ones, about 1 for equal laws.",
+    better=1.0,
+    bounds=(0.0, math.inf),
+)
+coverage_share = functools.partial(
+    share, label="coverage", help="The share of the real samples that have a generated one near."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImprovedPrecisionRecallResult(MetricResult):
     """What :func:`improved_precision_recall` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall")
-
-    precision: float
-    recall: float
-    n_neighbors: int
+    precision: float = precision_share()
+    recall: float = recall_share()
+    n_neighbors: int = setting()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PRDCResult(MetricResult):
     """What :func:`precision_recall_density_coverage` returns."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall", "density", "coverage")
-
-    precision: float
-    recall: float
-    density: float
-    coverage: float
-    n_neighbors: int
-    ties: Ties
+    precision: float = precision_share()
+    recall: float = recall_share()
+    density: float = density_score()
+    coverage: float = coverage_share()
+    n_neighbors: int = setting()
+    ties: Ties = setting()
 
 
+def neighbor_variance(
+    result: PRDCResult | ImprovedPrecisionRecallResult,
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+    n_quarterings: int = N_QUARTERINGS,
+) -> ScoreCovariance:
+    """Covariance from the scores of random halves and quarters, see :mod:`egtmetrics.metrics.subsampling`."""
+    kernels = select_host_backend(backend, n_threads=n_threads)
+    closed = result.ties == "include" if isinstance(result, PRDCResult) else True
+    parts = draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
+    scores = neighbor_scores_of_parts(kernels, *parts, result.n_neighbors, closed=closed)
+    n_scores = len(result.scores())
+    return ScoreCovariance(data=covariance_from_scores([by_part[..., :n_scores] for by_part in scores]))
+
+
+def neighbor_scores_of_parts(
+    kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool
+) -> list[Floats]:
+    """Precision, recall, density and coverage of halves ``(2, 3 Q, 4)`` and quarters ``(4, Q, 4)``.
+
+    All parts are scored in two passes over the pairs of points.
+    """
+    for name, side in (("real", real), ("fake", fake)):
+        if len(side.points) // 4 <= k:
+            raise ValueError(
+                f"{name} has {len(side.points)} rows, but quarters with {k} neighbours need at least {4 * k + 4}; add "
+                "samples, or take fewer neighbours"
+            )
+
+    def counts(x: Subsamples, y: Subsamples) -> tuple[NDArray[Any], NDArray[Any]]:
+        sizes, memberships = kernels.split_ball_counts(
+            x.points,
+            y.points,
+            x_sq_radii=kernels.split_kth_neighbor(x.points, x.parts, n_neighbors=np.full(x.parts.shape[1], k)),
+            x_sides=x.parts,
+            y_sides=y.parts,
+            closed=closed,
+        )
+        return sizes, memberships
+
+    real_ball_sizes, fake_memberships = counts(real, fake)
+    _, real_memberships = counts(fake, real)
+    values = (
+        (fake, fake_memberships > 0),
+        (real, real_memberships > 0),
+        (fake, fake_memberships / k),
+        (real, real_ball_sizes > 0),
+    )
+    return [
+        np.stack(
+            [
+                split_by_part(value[:, columns], side.parts[:, columns], n_parts).mean(axis=1, dtype=np.float64)
+                for side, value in values
+            ],
+            axis=-1,
+        )
+        for n_parts, columns in real.by_size()
+    ]
+
+
+@metric("prdc", title="Precision, recall, density, coverage", variance=neighbor_variance)
 def precision_recall_density_coverage(
     real: Any,
     fake: Any,
@@ -122,6 +205,7 @@ def precision_recall_density_coverage(
     )
 
 
+@metric("ipr", title="Improved precision and recall", variance=neighbor_variance)
 def improved_precision_recall(
     real: Any,
     fake: Any,

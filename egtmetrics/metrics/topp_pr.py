@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,19 @@ from numpy.typing import NDArray
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_positive_int, check_real_fake
+from egtmetrics.metrics._topp_result import (
+    NEIGHBORS_PER_DIM,
+    NO_F1_BELOW,
+    Compatibility,
+    TopPREvaluation,
+    TopPRResult,
+)
+from egtmetrics.metrics._topp_variance import topp_variance
 from egtmetrics.ops import ANY_RADIUS, Backend, BackendName, Features, select_backend, take_rows, to_host
-from egtmetrics.results import MetricResult
+from egtmetrics.registry import metric
 
-Compatibility: TypeAlias = Literal["top-pr"]
-
-PROJECTED_DIM = 32
-NEIGHBORS_PER_DIM = 5
+_PROJECTED_DIM = 32
 _RADIUS_SAMPLE = 256
-NO_F1_BELOW = 1e-4
 _BLOCK_REPLICATES = 32
 _REFERENCE_PROJECTION_SEED = 99
 _REFERENCE_BOOTSTRAP_SEED = 42
@@ -33,45 +36,7 @@ _IndexBlocks: TypeAlias = Iterable[NDArray[np.integer[Any]]]
 """The rows that the bootstrap draws, a few replicates at a time: blocks ``(b, n)`` whose b add up to n_bootstrap."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TopPREvaluation:
-    """Scores and estimated supports under one projection."""
-
-    precision: float
-    recall: float
-    f1: float
-    real_bandwidth: float
-    """Kernel bandwidth h of the real set, a distance in the (projected) feature space."""
-    fake_bandwidth: float
-    real_confidence_band: float
-    """Half width c of the band, in units of the unnormalised density, which lies in [0, 1]."""
-    fake_confidence_band: float
-    n_real_kept: int
-    """How many real points lie in the estimated support of their own set: the denominator of recall."""
-    n_fake_kept: int
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TopPRResult(MetricResult):
-    """What :func:`topp_precision_recall` returns: means over the projections, and each projection by itself."""
-
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall", "f1")
-
-    precision: float
-    recall: float
-    f1: float
-    precision_std: float | None
-    """Standard deviation over the projections (ddof = 1); None for one projection, which says nothing about it."""
-    recall_std: float | None
-    f1_std: float | None
-    alpha: float
-    n_bootstrap: int
-    n_projections: int
-    """How many evaluations were averaged; 1 where nothing was projected."""
-    compatibility: Compatibility | None
-    per_projection: tuple[TopPREvaluation, ...]
-
-
+@metric("topp", title="TopP&R", variance=topp_variance)
 def topp_precision_recall(
     real: Any,
     fake: Any,
@@ -103,9 +68,9 @@ def topp_precision_recall(
     depend on the matrix, so several are drawn and the scores (f1 too) are averaged.
 
     By default the result does not depend on the order of the rows, and a set compared with itself scores exactly 1.
-    To this end the rows are sorted, and both bands draw from one stream: sets of one size draw the same positions.
-    The draws being independent of the data, each band keeps its distribution. One integer ``random_state`` gives the
-    same projections to every pair of sets with d features, so that groups are compared in one space.
+    To this end the rows are sorted and both bands draw from one stream, so sets of equal size draw the same positions.
+    The draws are independent of the data, so each band keeps its distribution. One integer ``random_state`` gives the
+    same projections for every pair of sets with d features, so that groups are compared in one space.
 
     Parameters
     ----------
@@ -133,8 +98,8 @@ def topp_precision_recall(
         compare scores of the two rules. Above 32 features the package ignores the seed, and so does this. Projections
         after the first continue its random streams.
     random_state : int, numpy.random.Generator or None
-        Under ``compatibility``, the integer s stands for ``numpy.random.seed(s)`` before a call of the package; the
-        others draw such an s.
+        Under ``compatibility``, an integer s has the effect of ``numpy.random.seed(s)`` before a call of the package; a
+        Generator or None draws such an s.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 
@@ -165,8 +130,9 @@ def topp_precision_recall(
     It is left out here, and bands are reported without it.
 
     Cost for each projection: O((n^2 + m^2) (d' + B) + n m d') time. Memory: 2 B max(n, m) bytes for the bootstrap, and
-    a sorted copy of each set after projection; no matrix of distances is held. Above 32 features, memory-mapped arrays
-    of float32 or float64, both sets of one, may be larger than memory: each projection reads them once, as they lie.
+    a sorted copy of each set after projection; no matrix of distances is held. The result keeps the projections, 256 d
+    bytes each, for its variance estimator. Above 32 features, memory-mapped arrays may be larger than memory if both
+    sets are float32 or both float64: each projection reads them once, in place.
 
     References
     ----------
@@ -206,14 +172,14 @@ def topp_precision_recall(
     matrices: Iterable[NDArray[np.float64] | None]
     if projections is not None:
         matrices = _check_projections(projections, d)
-    elif d <= PROJECTED_DIM:
+    elif d <= _PROJECTED_DIM:
         matrices = [None]
     else:
         normal: Callable[[tuple[int, int]], NDArray[np.float64]] = rng.standard_normal
         if compatibility is not None:
             normal = functools.partial(_torch_normal, np.random.RandomState(_REFERENCE_PROJECTION_SEED))
-        scale = math.sqrt(2.0 / (d + PROJECTED_DIM))
-        matrices = (scale * normal((PROJECTED_DIM, d)) for _ in range(n_projections))
+        scale = math.sqrt(2.0 / (d + _PROJECTED_DIM))
+        matrices = (scale * normal((_PROJECTED_DIM, d)) for _ in range(n_projections))
 
     draws: Iterable[tuple[_IndexBlocks, _IndexBlocks]]
     if given_indices is not None:
@@ -223,13 +189,14 @@ def topp_precision_recall(
     elif compatibility is None:
         draws = _common_draws(rng, n, m, n_bootstrap)
     else:
-        seed = _REFERENCE_BOOTSTRAP_SEED if d > PROJECTED_DIM else _legacy_seed(random_state)
+        seed = _REFERENCE_BOOTSTRAP_SEED if d > _PROJECTED_DIM else _legacy_seed(random_state)
         draws = _reference_draws(seed, n, m, n_bootstrap)
 
-    evaluations = []
+    evaluations, used = [], []
     for matrix, blocks in zip(matrices, draws, strict=False):  # the draws never end
         x = _points(kernels, real, matrix, real_order, "real")
         y = _points(kernels, fake, matrix, fake_order, "fake")
+        used.append(matrix)
         evaluations.append(_evaluate(kernels, x, y, blocks, n_bootstrap, alpha, compatibility))
 
     for score, name, n_kept in (
@@ -261,6 +228,8 @@ def topp_precision_recall(
         n_projections=len(evaluations),
         compatibility=compatibility,
         per_projection=tuple(evaluations),
+        projections=tuple(used),
+        own_draws=given_indices is None,
     )
 
 
@@ -327,9 +296,9 @@ def _points(
     order: NDArray[np.int64] | None,
     name: str,
 ) -> Features:
-    """Project, then sort: the features are read as they lie, and those of a file are never copied at full width.
+    """Project, then sort, so that features in a file are never copied at full width.
 
-    The projection of a row does not depend on its place. Equal rows stay equal, as they must: at h = 0 only equal
+    The projection of a row does not depend on its position. Equal rows stay equal, as they must: at h = 0 only equal
     points count.
     """
     if matrix is not None:
@@ -359,8 +328,8 @@ def _bandwidth(kernels: Backend, points: Features, name: str, compatibility: Com
 def _median_radius(kernels: Backend, points: Features, k: int) -> float:
     """Median over all rows of the distance to the k-th neighbour.
 
-    Most radii need not be worked out. Those of a few rows give a range which holds the median but for a chance of
-    6e-5; should it not, all radii are worked out.
+    Most radii need not be computed: those of a few rows give a range that contains the median, except with probability
+    6e-5. Where it does not, all radii are computed.
     """
     n = points.shape[0]
     sample = take_rows(points, np.arange(0, n, max(1, n // _RADIUS_SAMPLE)))
@@ -398,7 +367,7 @@ def _draw_blocks(draw: Callable[..., Any], n_rows: int, n_bootstrap: int) -> Ite
 
 
 def _count_draws(blocks: _IndexBlocks, n_rows: int, n_bootstrap: int) -> NDArray[np.uint16]:
-    """How often each replicate drew each row, ``(n_rows, n_bootstrap)``."""
+    """Count how often each replicate drew each row, ``(n_rows, n_bootstrap)``."""
     counts = np.empty((n_rows, n_bootstrap), dtype=np.uint16)
     start = 0
     for block in blocks:

@@ -18,10 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_number
-from egtmetrics.features import ABSTAINED, GroupOracle, NameOracle, call_oracle
+from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 
 GROUPS = NameOracle.group_names
 """Names of the groups, as in the paper's prompt."""
+
+ABSTAINED = -1
+"""Instead of a group, where the oracle abstained."""
 
 DEBIAN_WORDNET = Path("/usr/share/wordnet")
 """Where Debian's package wordnet-base installs it."""
@@ -181,15 +184,17 @@ def load_biographies(source: str | Path | None = None, *, oracle: GroupOracle | 
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from egtmetrics.features import LabelOracle
+    >>> from egtmetrics.oracles import LabelOracle
     >>> from egtmetrics.paper.biographies import load_biographies
-    >>> oracle = LabelOracle(2, lambda texts: [1 if text.startswith("Simone") else -1 for text in texts])
+    >>> def read(texts):
+    ...     return ["female" if text.startswith("Simone") else None for text in texts]
+    >>> oracle = LabelOracle(["female", "male"], read)
     >>> entry = "11394950 18 n 02 Weil 0 Simone_Weil 0 001 @i 10443334 n 0000 | French philosopher (1909-1943)\\n"
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Path(folder, "data.noun").write_text(entry)
     ...     biographies = load_biographies(folder, oracle=oracle)
     >>> biographies.texts, biographies.groups.tolist()
-    (('Simone Weil: French philosopher (1909-1943)',), [1])
+    (('Simone Weil: French philosopher (1909-1943)',), [0])
     """
     path = DEBIAN_WORDNET if source is None else Path(source)
     psi = NameOracle() if oracle is None else oracle
@@ -224,7 +229,7 @@ def _read_jsonl(path: Path, oracle: GroupOracle) -> Biographies:
     labels = np.array(groups)
     unknown = np.flatnonzero(labels == ABSTAINED)
     if len(unknown):
-        labels[unknown] = call_oracle(oracle, [texts[row] for row in unknown], len(unknown))
+        labels[unknown] = group_indices(oracle([texts[row] for row in unknown]), GROUPS, n=len(unknown))
     return Biographies(texts=tuple(texts), groups=labels)
 
 
@@ -232,7 +237,8 @@ def _read_wordnet(path: Path, oracle: GroupOracle) -> Biographies:
     candidates = [[f"{name}: {gloss}" for name in _full(names)] for names, gloss in _persons(path)]
     if not candidates:
         raise ValueError(f"{path} has no persons in its data.noun; expected that of WordNet 3")
-    labels = iter(call_oracle(oracle, [text for texts in candidates for text in texts], sum(map(len, candidates))))
+    every = [text for texts in candidates for text in texts]
+    labels = iter(group_indices(oracle(every), GROUPS, n=len(every)))
     chosen: list[str] = []
     groups: list[int] = []
     for texts in candidates:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features import ImageEncoder, ImageFiles
+from egtmetrics.data import ImageFiles
+from egtmetrics.encoders import ImageEncoder
 
 DATA = ("digits", "emoji", "ffhq")
 """Names of data for :func:`load_image_data`."""
@@ -100,10 +101,10 @@ def load_image_data(
     size
         Height and width to shrink to by averaging squares of pixels; must divide both. Not for digits.
     encoder
-        TorchScript file to encode with, see :class:`egtmetrics.features.ImageEncoder`. By default EfficientNet-Lite0 on
+        TorchScript file to encode with, see :class:`egtmetrics.encoders.ImageEncoder`. By default EfficientNet-Lite0 on
         images enlarged to 128 x 128; the features of digits are always their 64 pixels.
     cache
-        Folder that keeps features by content, see :class:`egtmetrics.features.ImageEncoder`.
+        Folder that keeps features by content, see :class:`egtmetrics.encoders.ImageEncoder`.
 
     Raises
     ------

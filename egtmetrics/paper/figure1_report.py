@@ -10,7 +10,7 @@ from scipy.special import ndtr
 from tabulate import tabulate
 
 from egtmetrics.paper.figure1 import Figure1
-from egtmetrics.report.figures import COLORS, figure_class
+from egtmetrics.plots import COLORS, figure_class
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

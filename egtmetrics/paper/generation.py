@@ -131,7 +131,7 @@ def generate_texts(
     >>> made = generate_texts(model, tokenizer, ["female"] * 100, path="women.jsonl")  # doctest: +SKIP
     >>> Sampling(temperature=0.0)
     Traceback (most recent call last):
-    ValueError: temperature=0.0 is no number above 0; pass one
+    ValueError: temperature=0.0 is not a number above 0; pass one
     """
     sampling = sampling or Sampling()
     batch_size = check_positive_int(batch_size, "batch_size")

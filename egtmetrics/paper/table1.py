@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_positive_int
-from egtmetrics.features import ClassifierOracle
+from egtmetrics.oracles import ClassifierOracle, group_indices
 from egtmetrics.paper._stages import (
     N_PROJECTIONS,
     SAMPLES_PER_DIMENSION,
@@ -410,9 +410,14 @@ class _Stage:
     def oracle(self) -> ClassifierOracle:
         """Of features."""
         rows = self.split.known
-        known, groups = self.features(rows), self.data.groups[rows]
-        clusters = None if self.data.clusters is None else self.data.clusters[rows]
-        fit = functools.partial(ClassifierOracle, groups=groups, clusters=clusters, random_state=self.seed)
+        known = self.features(rows)
+        fit = functools.partial(
+            ClassifierOracle,
+            groups=self.names[self.data.groups[rows]],
+            group_names=self.data.group_names,
+            clusters=None if self.data.clusters is None else self.data.clusters[rows],
+            random_state=self.seed,
+        )
         n_components = self.settings.oracle_components
         if n_components is None:
             return fit(known)
@@ -424,7 +429,7 @@ class _Stage:
     def describe_oracle(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
-            "error_by_group": self.oracle.error_by_group.tolist(),
+            "error_by_group": list(self.oracle.error_by_group.values()),
             "warning": self.oracle.warning,
         }
 
@@ -501,19 +506,20 @@ class _Stage:
         result = self._sample(method, generation, model)
         images = np.stack([image for image, _ in result.samples])
         features = np.stack([feature for _, feature in result.samples])
+        groups = group_indices(result.groups, self.data.group_names)
         if generation == "MGO" and self.seed == 0:
-            self._keep(method, images, result.groups)
-        trained_on, sampled = self.names[self.data.groups[self.split.train]], self.names[result.groups]
+            self._keep(method, images, groups)
+        trained_on, sampled = self.names[self.data.groups[self.split.train]], self.names[groups]
         generated = np.repeat(self.names, result.draws_by_group)
         return {
             "seed": self.seed,
             "method": method,
             "generation": generation,
-            **self._compare(features, result.groups, generation),
+            **self._compare(features, groups, generation),
             "mgo": mgo(trained_on, sampled),
-            "ego": ego(sampled),
+            "ego": ego(trained_on, sampled),
             "mgo_generated": mgo(trained_on, generated),
-            "ego_generated": ego(generated),
+            "ego_generated": ego(trained_on, generated),
             "draws_per_sample": result.expected_draws_per_sample,
         }
 
@@ -619,14 +625,14 @@ class _OfPairs:
     oracle: ClassifierOracle
 
     @property
-    def n_groups(self) -> int:
-        return self.oracle.n_groups
+    def group_names(self) -> tuple[str, ...]:
+        return self.oracle.group_names
 
     @property
     def warning(self) -> str | None:
         return self.oracle.warning
 
-    def __call__(self, samples: Any, /) -> NDArray[np.int64]:
+    def __call__(self, samples: Any, /) -> NDArray[np.object_]:
         return self.oracle(np.stack([features for _, features in samples]))
 
 

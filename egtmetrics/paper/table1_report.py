@@ -23,7 +23,7 @@ from egtmetrics.paper._report_parts import (
     worst_cells,
     worst_losses,
 )
-from egtmetrics.report.figures import COLORS, figure_class
+from egtmetrics.plots import COLORS, figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

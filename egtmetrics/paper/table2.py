@@ -28,7 +28,8 @@ from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.divergences import mauve
-from egtmetrics.features import ABSTAINED, GroupOracle, NameOracle, TextEncoder, call_oracle
+from egtmetrics.encoders import TextEncoder
+from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 from egtmetrics.paper._stages import (
     N_PROJECTIONS,
     cached,
@@ -39,7 +40,7 @@ from egtmetrics.paper._stages import (
     strategy,
     table_metrics,
 )
-from egtmetrics.paper.biographies import GROUPS, Biographies
+from egtmetrics.paper.biographies import ABSTAINED, GROUPS, Biographies
 from egtmetrics.paper.causal_lm import LoRASettings, add_lora, load_causal_lm, packaged_model, save_adapter
 from egtmetrics.paper.generation import Sampling, generate_texts
 from egtmetrics.paper.prompts import ANSWER_START, messages
@@ -397,7 +398,7 @@ class _Stage:
                 progress=self.progress,
             )
             texts += batch.texts
-            groups += call_oracle(self.oracle, batch.texts, size).tolist()
+            groups += group_indices(self.oracle(batch.texts), GROUPS, n=size).tolist()
             asked += names
             for what in counts:
                 counts[what] += getattr(batch, what)
@@ -426,7 +427,7 @@ class _Stage:
             row |= self.cached(f"{method}-training", dict)
         if known.any():
             real, generated = names[self.biographies.groups], names[groups[known]]
-            row |= {"mgo": mgo(real, generated), "ego": ego(generated, real_sensitive_features=real)}
+            row |= {"mgo": mgo(real, generated), "ego": ego(real, generated)}
         if method == CONDITIONAL and known.any():
             row["obeyed"] = float(np.mean(names[groups[known]] == np.array(draws["asked"])[known]))
         if counts.min() >= self.settings.n_per_group:

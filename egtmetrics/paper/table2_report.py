@@ -22,10 +22,10 @@ from egtmetrics.paper._report_parts import (
     worst_cells,
     worst_losses,
 )
-from egtmetrics.report.figures import plot_precision_recall
+from egtmetrics.plots import plot_precision_recall
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
 
 _GROUPS = ("male", "female")
 """In the order of the paper's columns."""
@@ -86,7 +86,7 @@ def describe_samples(samples: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot_table2(runs: pd.DataFrame) -> Figure:
+def plot_table2(runs: pd.DataFrame) -> Axes:
     """Draw each group of each method at its TopP&R precision and recall, means over seeds (the paper's Figure 2)."""
     scores = {}
     for method, chosen in runs.groupby("method", sort=False):

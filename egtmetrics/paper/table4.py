@@ -265,7 +265,7 @@ class _Experiment:
             overall_sizes=[self.n] * self.n_groups,
             random_state=split,
         )
-        return scores | {"mgo": mgo(names, names), "ego": ego(names)}
+        return scores | {"mgo": mgo(names, names), "ego": ego(names, names)}
 
     def shown(self, by_group: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
         chosen = np.random.default_rng(0).permutation(self.n)[:_SHOWN]

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics.paper._report_parts import METRICS, cell, document
-from egtmetrics.report.figures import figure_class
+from egtmetrics.plots import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""The figures of a page: inline SVG whose text is text, drawn narrow, so that a phone need not shrink them."""
+"""The figures of a page: inline SVG with real text, narrow enough for a phone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,32 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from egtmetrics.groups import GenerativeMetricFrame
-from egtmetrics.report._page_parts import Gap, Inference, gap_name, metric_name
-from egtmetrics.report.figures import COLORS, add_legend, figure_class, plot_precision_recall
-from egtmetrics.report.tables import group_text
+from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
+from egtmetrics.labels import group_text
+from egtmetrics.plots import (
+    COLORS,
+    add_legend,
+    draw_rows,
+    figure_class,
+    new_axes,
+    plot_precision_recall,
+    printed_scale,
+    tidy,
+)
+from egtmetrics.report._page_parts import Gap, Inference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SIZE = (4.7, 4.4)
-"""Inches: 338 pixels of a browser are as wide as a phone."""
+"""Inches: 338 pixels in a browser, the width of a phone."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +46,7 @@ class Drawing:
 
 @contextlib.contextmanager
 def plain_text_figures() -> Iterator[None]:
-    """Take names as they are, dollars included; leave text to the fonts of the reader; draw the same each time."""
+    """Take names literally, dollars included; let the reader's browser choose the fonts; draw the same each time."""
     import matplotlib as mpl
 
     settings: Any = {"text.parse_math": False, "svg.fonttype": "none", "svg.hashsalt": "egtmetrics"}
@@ -56,102 +65,101 @@ def _drawing(figure: Figure, name: str, caption: str) -> Drawing:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(
-        r'(\bid="|(?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg
-    )  # names are unique in a page, not a figure
+    svg = re.sub(r'(\bid="|(?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)  # names must be unique in the page
     label = escape(f"{caption} The numbers are in the tables.")
     return Drawing(svg=Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)), caption=caption)
 
 
-def _axes(figure: Figure, position: Any) -> Axes:
-    axes = figure.add_subplot(position)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-    return axes
-
-
 def draw_precision_recall(frame: GenerativeMetricFrame, inference: Inference) -> Drawing | None:
-    """Draw the first metric that has both, the groups joined by a line as in the paper's Figure 2."""
+    """Draw the first metric that has both scores, the groups joined by a line as in the paper's Figure 2."""
+    both = ["precision", "recall"]
     for metric in frame.settings["metrics"]:
-        scores = frame.scores(metric)
-        if {"precision", "recall"} <= set(scores) and scores[["precision", "recall"]].notna().all(axis=1).any():
+        table = frame.tables[metric]
+        if set(both) <= set(table.described) and table.values[both].notna().all(axis=1).any():
             break
     else:
         return None
-    figure = plot_precision_recall(frame, metric=metric)
-    figure.set_size_inches(*_SIZE)
-    (axes,) = figure.axes
-    groups = frame.scores(metric)[["precision", "recall"]].dropna().index
+    axes = plot_precision_recall(frame, metric=metric, ax=new_axes(_SIZE))
+    groups: list[Hashable] = table.values[both].dropna().index.tolist()
     handles = list(axes.collections)
-    title = figure.legends[0].get_title().get_text()
-    figure.legends[0].remove()  # beside the axes it would leave them no room on a phone
+    legend: Any = axes.get_legend()
+    title = legend.get_title().get_text()
+    legend.remove()  # beside the axes it takes too much of a phone's width
     labels = [group_text(group) for group in groups]
     columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
+    figure: Any = axes.get_figure(root=True)
     add_legend(figure, handles, labels, title=title, loc="outside lower center", ncols=columns)
+    best = " Up and to the right is better." if all(table.described[name].better == "higher" for name in both) else ""
     caption = (
-        f"{metric_name(frame, metric)}: precision against recall of each group. The dashed line joins the groups: the "
-        "shorter it is, the more alike they are treated; up and to the right is better."
+        f"{frame.title(metric)}: precision against recall of each group. A dashed line joins the groups: the shorter "
+        f"it is, the more alike they are.{best}"
     )
     if inference.intervals is not None:
-        _add_crosses(axes, frame.by_group[[f"{metric}_precision", f"{metric}_recall"]].loc[groups], handles, inference)
-        caption += f" Crosses are {inference.level:.0%} intervals of each score."
+        _add_crosses(axes, table, groups, handles, inference)
+        caption += f" The bars are {inference.level:.0%} intervals of each score."
     return _drawing(figure, "pr", caption)
 
 
-def _add_crosses(axes: Axes, scores: pd.DataFrame, handles: Sequence[Any], inference: Inference) -> None:
+def _add_crosses(
+    axes: Axes, table: ScoreTable, groups: Sequence[Hashable], handles: Sequence[Any], inference: Inference
+) -> None:
     limits = [list(axes.get_xlim()), list(axes.get_ylim())]
-    for (group, values), handle in zip(scores.iterrows(), handles, strict=True):
+    scales = [printed_scale(table.described[name]) for name in ("precision", "recall")]
+    for group, handle in zip(groups, handles, strict=True):
         errors: list[Any] = [None, None]
-        for axis, (column, value) in enumerate(values.items()):
-            bounds = inference.score_bounds(str(column), group)
+        point = []
+        for axis, (name, scale) in enumerate(zip(("precision", "recall"), scales, strict=True)):
+            value = scale * table.values[name].to_dict()[group]
+            point.append(value)
+            bounds = inference.score_bounds(table.column(name), group)
             if bounds is None:
                 continue
-            low, high = (100 * bound for bound in bounds)
-            errors[axis] = [[max(100 * value - low, 0.0)], [max(high - 100 * value, 0.0)]]
+            low, high = (scale * bound for bound in bounds)
+            errors[axis] = [[max(value - low, 0.0)], [max(high - value, 0.0)]]
             room = 0.03 * (limits[axis][1] - limits[axis][0])
             limits[axis] = [min(limits[axis][0], low - room), max(limits[axis][1], high + room)]
         color = handle.get_facecolor()[0]
-        x, y = 100 * values
+        x, y = point
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], color=color, linewidth=1.3, zorder=2.5)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def draw_gaps(gaps: Sequence[Gap], inference: Inference) -> Drawing | None:
-    """Draw a forest plot: one panel for gaps in points, and one for each score with a unit of its own."""
-    drawn = [gap for gap in gaps if math.isfinite(gap.value)]
-    panels = [[gap for gap in drawn if gap.share], *([gap] for gap in drawn if not gap.share)]
-    panels = [panel for panel in panels if panel]
+    """Draw the gaps with their intervals: one panel for those in points, and one for each with a unit of its own."""
+    drawn = [gap for gap in gaps if math.isfinite(gap.pair.value)]
+    shares = [gap for gap in drawn if gap.disparity.score.percent]
+    panels = [*([shares] if shares else []), *([gap] for gap in drawn if not gap.disparity.score.percent)]
     if not panels:
         return None
     heights = [0.72 + 0.3 * len(panel) for panel in panels]
     figure = figure_class()(figsize=(_SIZE[0], sum(heights)), layout="constrained")
     grid = figure.add_gridspec(len(panels), 1, height_ratios=heights)
     for i, panel in enumerate(panels):
-        axes = _axes(figure, grid[i])
-        scale = 100 if panel[0].share else 1
-        for y, gap in enumerate(panel):
-            color = COLORS[1] if gap.beyond_noise else COLORS[0]
-            if gap.interval is not None:
-                axes.plot([scale * bound for bound in gap.interval], [y, y], color=color, linewidth=2)
-            face = "white" if gap.beyond_noise is False else color
-            axes.plot(scale * gap.value, y, "o", markersize=7, color=color, markerfacecolor=face)
+        axes = figure.add_subplot(grid[i])
+        score = panel[0].disparity.score
+        scale = printed_scale(score)
+        draw_rows(
+            axes,
+            [f"{gap.table.metric}: {gap.disparity.label}" for gap in panel],
+            scale * np.array([gap.pair.value for gap in panel]),
+            scale * np.array([gap.interval or (math.nan, math.nan) for gap in panel]),
+            colors=[COLORS[1] if gap.beyond_noise else COLORS[0] for gap in panel],
+            hollow=[gap.beyond_noise is False for gap in panel],
+        )
         axes.axvline(0, color="0.35", linewidth=1, zorder=1)
-        axes.grid(axis="x", color="0.9", linewidth=0.8)
-        axes.set_yticks(range(len(panel)), [f"{gap.metric}: {gap_name(gap)}" for gap in panel])
-        axes.set(ylim=(len(panel) - 0.4, -0.6), xlabel="gap in points" if panel[0].share else "gap, in its own unit")
+        axes.set_xlabel(f"gap in {score.difference_unit}" if score.difference_unit else "gap, in its own unit")
+    caption = "The largest gaps between two groups"
     if inference.intervals is None:
-        return _drawing(figure, "gaps", "The largest gaps between two groups. There are no intervals.")
-    return _drawing(
-        figure,
-        "gaps",
-        f"The largest gaps between two groups, with {inference.level:.0%} intervals. Filled: more than noise. Hollow: "
-        "may be chance.",
-    )
+        return _drawing(figure, "gaps", f"{caption}. There are no intervals.")
+    caption += f", with {inference.level:.0%} intervals."
+    if inference.tests is not None:
+        caption += " Filled dots: more than noise. Hollow dots: may be chance."
+    return _drawing(figure, "gaps", caption)
 
 
 def draw_proportions(names: Sequence[str], counts: pd.DataFrame) -> Drawing:
     figure = figure_class()(figsize=(_SIZE[0], 1.0 + 0.5 * len(names)), layout="constrained")
-    axes = _axes(figure, 111)
+    axes = figure.add_subplot()
     y = np.arange(len(names))
     for side, offset, color, hatch in (("real", -0.18, "0.55", "///"), ("fake", 0.18, COLORS[0], None)):
         label = {"real": "real", "fake": "generated"}[side]
@@ -164,7 +172,7 @@ def draw_proportions(names: Sequence[str], counts: pd.DataFrame) -> Drawing:
             edgecolor="white",
             label=label,
         )
-    axes.grid(axis="x", color="0.9", linewidth=0.8)
+    tidy(axes, grid="x")
     axes.set_yticks(y, names)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="share of the samples (%)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)

@@ -16,17 +16,10 @@ from egtmetrics._validation import check_positive_int
 from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
 from egtmetrics.groups.inference import holm
 from egtmetrics.groups.permutation import compare_frames
-from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_name, infer, metric_name
-from egtmetrics.report.tables import (
-    Format,
-    check_format,
-    fact,
-    group_text,
-    groups_title,
-    method_notes,
-    number,
-    section,
-)
+from egtmetrics.labels import group_text
+from egtmetrics.report._page_parts import Gap, Inference, find_gaps, infer
+from egtmetrics.report.tables import Format, check_format, fact, groups_title, method_notes, section
+from egtmetrics.results import Score
 
 _LEVEL = 0.95
 
@@ -43,7 +36,7 @@ def compare_with_first(
     Parameters
     ----------
     frames
-        One frame a model, two or more, all with the same metrics and groups. The samples that are permuted are theirs.
+        One frame per model, two or more, all with the same metrics and groups. Their samples are permuted.
     n_permutations
         Of each test. None takes 199, or the fewest with which a corrected p-value can fall to 0.05.
     random_state, progress
@@ -110,7 +103,7 @@ def compare_with_first(
 
 
 def _n_tests(frame: GenerativeMetricFrame, first: GenerativeMetricFrame) -> int:
-    """How many differences of the two are numbers."""
+    """Return how many differences between the two frames are numbers, not NaN."""
     gaps, first_gaps = (one.disparities()["value"].drop(index="proportions", level="metric") for one in (frame, first))
     differences = (frame.overall - first.overall, frame.by_group - first.by_group, gaps - first_gaps)
     return sum(int(np.isfinite(difference.to_numpy(dtype=float)).sum()) for difference in differences)
@@ -126,18 +119,18 @@ def render_comparison(
 ) -> str:
     """Return a table for each metric: every model's scores, overall and by group, and its disparities.
 
-    A star marks what differs from the first model's (``tests``), a dagger a disparity that is more than noise
-    (``frame.test``); both at the 0.05 level, corrected for the number of tests, of all models or of a model's
-    disparities.
+    A star marks what differs from the first model (``tests``). A dagger marks a disparity that is more than noise
+    (``frame.test``; a frame that was read from JSON has no tests). Both are at the 0.05 level, corrected for the number
+    of tests: of all models for stars, of one model for daggers.
 
     Parameters
     ----------
     frames
-        One frame a model, all with the same metrics and groups.
+        One frame per model, all with the same metrics and groups.
     tests
-        From :func:`compare_with_first`; without it no model is said to differ from another.
+        From :func:`compare_with_first`; without it the table has no stars.
     intervals
-        What ``frame.interval(...)`` returned for every model, to be printed beside scores of groups and disparities.
+        What ``frame.interval(...)`` returned for every model: printed beside the scores of groups and the disparities.
     format, provenance
         As for :func:`~egtmetrics.report.render`.
 
@@ -176,7 +169,7 @@ def render_comparison(
     differing = set() if tests is None else _differing(tests)
     shown = {name: Inference(level=found.level, intervals=found) for name, found in (intervals or {}).items()}
     parts = [
-        section(metric_name(first, metric), _columns(frames, gaps, metric, differing, shown), format)
+        section(first.title(metric), _columns(frames, gaps, metric, differing, shown), format)
         for metric in first.settings["metrics"]
     ]
     reasons = {name: inference.reason for name, inference in inferences.items() if inference.reason}
@@ -184,7 +177,7 @@ def render_comparison(
     if intervals:
         level = next(iter(intervals.values())).level
         notes.insert(
-            0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as egtmetrics evaluate has."
+            0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as in egtmetrics evaluate."
         )
     notes += [f"{name}: {fact(value)}" for name, value in (provenance or {}).items()]
     mark = {"table": "", "markdown": "- ", "latex": "% "}[format]
@@ -192,9 +185,9 @@ def render_comparison(
 
 
 def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
-    """Model and group of every point whose precision and recall may differ from the first model's by chance only.
+    """Return model and group of every point that may differ from the first model by chance only.
 
-    It is what :func:`~egtmetrics.report.plot_precision_recall` takes as ``hollow``.
+    :func:`~egtmetrics.report.plot_precision_recall` takes them as ``hollow``.
     """
     differing = _differing(tests)
     points = tests[(tests["metric"] == metric) & tests["group"].notna()][["model", "group"]]
@@ -206,7 +199,7 @@ def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
 
 
 def _differing(tests: pd.DataFrame) -> set[tuple[str, str, str, Hashable | None]]:
-    """Model, metric, score and group of all that differs from the first model at the 0.05 level."""
+    """Return model, metric, score and group of every test that rejects at the 0.05 level."""
     found = tests[tests["adjusted_p_value"] <= 1.0 - _LEVEL]
     return set(found[["model", "metric", "score", "group"]].itertuples(index=False, name=None))
 
@@ -235,40 +228,40 @@ def _columns(
     """A row for every score overall and of every group, and for every disparity; a column for every model."""
     first = next(iter(frames.values()))
     groups = first.by_group.index.tolist()
-    chosen = {name: [gap for gap in of_model if gap.metric == metric] for name, of_model in gaps.items()}
-    scores = [gap for gap in next(iter(chosen.values())) if gap.score is not None]
+    table = first.tables[metric]
     names: list[str] = []
     labels: list[str] = []
-    for gap in scores:
-        names += [f"{gap.score} (%)" if gap.share else str(gap.score), *([""] * len(groups))]
+    for name, score in table.described.items():
+        names += [f"{name} ({score.printed_unit})" if score.printed_unit else name, *([""] * len(groups))]
         labels += ["overall", *map(group_text, groups)]
-    names += [f"δ {gap_name(gap)}" for gap in next(iter(chosen.values()))]
+    names += [f"δ {disparity.column or disparity.label}" for disparity in table.disparities]
     columns = {"score": names, groups_title(first): labels + [""] * (len(names) - len(labels))}
-    for name, frame in frames.items():
+    for model, frame in frames.items():
+        known = shown.get(model)
         cells = []
-        for gap in scores:
-            values = [frame.overall[str(gap.column)], *frame.by_group[str(gap.column)]]
+        for name, score in table.described.items():
+            column = table.column(name)
+            values = [frame.overall[column], *frame.by_group[column]]
             for value, group in zip(values, [None, *groups], strict=True):
-                star = "*" if (name, metric, gap.score, group) in differing else ""
-                bounds = (
-                    shown[name].score_bounds(str(gap.column), group) if name in shown and group is not None else None
-                )
-                cells.append(number(value, share=gap.share) + star + _beside(bounds, gap))
-        for gap in chosen[name]:
-            star = "*" if (name, metric, gap.disparity, None) in differing else ""
-            bounds = shown[name].bounds((metric, gap.disparity)) if name in shown else None
+                star = "*" if (model, metric, name, group) in differing else ""
+                bounds = None if known is None or group is None else known.score_bounds(column, group)
+                cells.append(score.text(value) + star + _beside(bounds, score))
+        for gap in (gap for gap in gaps[model] if gap.table.metric == metric):
+            key, score = (metric, gap.disparity.name), gap.disparity.score
+            star = "*" if (model, *key, None) in differing else ""
             dagger = "†" if gap.beyond_noise else ""
-            cells.append(number(gap.value, share=gap.share) + star + dagger + _beside(bounds, gap))
-        columns[name] = cells
+            bounds = None if known is None else known.bounds(key)
+            cells.append(score.text(gap.pair.value) + star + dagger + _beside(bounds, score))
+        columns[model] = cells
     return columns
 
 
-def _beside(bounds: tuple[float, float] | None, gap: Gap) -> str:
-    return "" if bounds is None else " [{}, {}]".format(*(number(bound, share=gap.share) for bound in bounds))
+def _beside(bounds: tuple[float, float] | None, score: Score) -> str:
+    return "" if bounds is None else " [{}, {}]".format(*map(score.text, bounds))
 
 
 def _plain_rows(tests: pd.DataFrame, frame: GenerativeMetricFrame) -> list[dict[str, Any]]:
-    """The tests as JSON has them: groups under the names that they have in the frames, no numbers but finite ones."""
+    """Return the tests as JSON has them: groups under their names in the frames, null for NaN and infinity."""
     names = dict(zip(frame.by_group.index, frame.to_dict()["by_group"], strict=True))
     rows = []
     for row in tests.to_dict("records"):
@@ -282,13 +275,13 @@ def _marks(
     frames: Mapping[str, GenerativeMetricFrame], tests: pd.DataFrame | None, reasons: Mapping[str, str]
 ) -> list[str]:
     if tests is None:
-        notes = ["No test between models was made: that one has a better score than another may be chance."]
+        notes = ["The models were not tested against each other: a better score may be chance."]
     else:
         notes = [
             f"*: differs from {next(iter(frames))} at the 0.05 level. Tested: every score, overall and of every group, "
-            f"and every δ, of every other model; {tests['p_value'].count()} tests, corrected by Holm together. Without "
-            "a star a difference may be chance.",
-            f"Each test is by {tests.attrs['n_permutations']} permutations of the very samples that the scores are of: "
+            f"and every δ, of every other model; {tests['p_value'].count()} tests, corrected together by Holm's "
+            "method. A difference without a star may be chance.",
+            f"Each test permutes the samples that the scores were computed on, {tests.attrs['n_permutations']} times: "
             "between the two models within each group for scores of groups and δ, regardless of groups for overall "
             "scores. Proportions of groups are not tested.",
         ]
@@ -296,10 +289,11 @@ def _marks(
         name: (frame.group_counts["n_real"].sum(), frame.group_counts["n_fake"].sum()) for name, frame in frames.items()
     }
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{name} {n} and {m}" for name, (n, m) in sizes.items())
+        numbers = ", ".join(f"{name} {n} and {m}" for name, (n, m) in sizes.items())
         notes.append(
-            f"The models were scored on different numbers of real and fake samples ({told}), which moves scores."
+            f"The models were scored on different numbers of real and fake samples ({numbers}). Most scores depend on "
+            "these numbers."
         )
-    notes.append("†: a disparity that is more than noise at the 0.05 level (corrected by Holm within the model).")
+    notes.append("†: a δ that is more than noise at the 0.05 level, corrected by Holm's method within the model.")
     notes += [f"No † for {name}: {reason}" for name, reason in reasons.items()]
-    return [*notes, "δ: largest difference between two groups, in points where the score is in percent."]
+    return [*notes, "δ: the largest difference between two groups, in points where the score is in percent."]

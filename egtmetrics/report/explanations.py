@@ -1,4 +1,4 @@
-"""What the page shows beside the scores: where a divergence comes from, and the samples at both ends of a group."""
+"""What the page shows besides scores: where a divergence comes from, and the samples farthest from the real ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_number, check_positive_int, check_real_fake
+from egtmetrics._validation import check_level, check_positive_int, take_checked
 from egtmetrics.divergences import decompose, f_divergence
 from egtmetrics.divergences.codebook import quantize
 from egtmetrics.divergences.decomposition import Decomposition
-from egtmetrics.groups._assignment import assign_groups
 from egtmetrics.ops import BackendName, select_backend, take_rows
+from egtmetrics.samples import GroupedSamples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,11 +34,8 @@ class DecomposedSamples:
 
 
 def decompose_samples(
-    real: Any,
-    fake: Any,
+    samples: GroupedSamples,
     *,
-    real_sensitive_features: Any,
-    fake_sensitive_features: Any,
     n_clusters: int | None = None,
     n_permutations: int = 1000,
     level: float = 0.95,
@@ -58,10 +55,8 @@ def decompose_samples(
 
     Parameters
     ----------
-    real, fake
-        Features ``(n, d)`` and ``(m, d)`` from one encoder.
-    real_sensitive_features, fake_sensitive_features
-        As for :class:`~egtmetrics.GenerativeMetricFrame`; rows in no group are left out.
+    samples
+        Both sides with their groups. Rows in no group are left out.
     n_clusters
         K of k-means on both sets. None means the cube root of the smallest number of samples that a group has on a
         side, rounded, and at least 2.
@@ -74,8 +69,8 @@ def decompose_samples(
 
     Raises
     ------
-    TypeError, ValueError
-        Features, labels or options that cannot be used.
+    ValueError
+        Options out of range, or fewer distinct rows than clusters.
 
     Notes
     -----
@@ -89,21 +84,22 @@ def decompose_samples(
 
     Examples
     --------
-    >>> real = [[0.0]] * 10 + [[1.0]] * 10
     >>> labels = ["f"] * 10 + ["m"] * 10
-    >>> result = decompose_samples(
-    ...     real, [[0.0]] * 5 + [[1.0]] * 15, real_sensitive_features=labels, fake_sensitive_features=labels,
-    ...     n_clusters=2, random_state=0)
+    >>> samples = GroupedSamples(
+    ...     real=[[0.0]] * 10 + [[1.0]] * 10, fake=[[0.0]] * 5 + [[1.0]] * 15,
+    ...     real_sensitive_features=labels, fake_sensitive_features=labels)
+    >>> result = decompose_samples(samples, n_clusters=2, random_state=0)
     >>> {group: round(distance, 3) for group, distance in result.decomposition.by_group.items()}
     {'f': 0.586, 'm': 0.0}
     """
     n_permutations = check_positive_int(n_permutations, "n_permutations")
-    level = check_number(level, "level", above=0.0, below=1.0)
+    level = check_level(level)
     rng = check_random_state(random_state)
-    real, fake = check_real_fake(real, fake)
-    groups = assign_groups(real_sensitive_features, fake_sensitive_features, n_real=len(real), n_fake=len(fake))
+    groups = samples.groups
+    host = samples.on(None)
     sides = [
-        (features[ids >= 0], ids[ids >= 0]) for features, ids in ((real, groups.real_ids), (fake, groups.fake_ids))
+        (take_checked(features, np.flatnonzero(ids >= 0)), ids[ids >= 0])
+        for features, ids in ((host.real, groups.real_ids), (host.fake, groups.fake_ids))
     ]
     if n_clusters is None:
         sizes = groups.counts()[["n_real", "n_fake"]].to_numpy()
@@ -151,11 +147,8 @@ def _chance(
 
 
 def rank_samples(
-    real: Any,
-    fake: Any,
+    samples: GroupedSamples,
     *,
-    real_sensitive_features: Any,
-    fake_sensitive_features: Any,
     n_samples: int = 4,
     n_neighbors: int = 5,
     backend: BackendName = "auto",
@@ -174,10 +167,8 @@ def rank_samples(
 
     Parameters
     ----------
-    real, fake
-        Features ``(n, d)`` and ``(m, d)`` from one encoder.
-    real_sensitive_features, fake_sensitive_features
-        As for :class:`~egtmetrics.GenerativeMetricFrame`.
+    samples
+        Both sides with their groups.
     n_samples
         How many at either end, at most half of the group.
     n_neighbors
@@ -194,8 +185,8 @@ def rank_samples(
 
     Raises
     ------
-    TypeError, ValueError
-        Features, labels or options that cannot be used.
+    ValueError
+        Options out of range.
 
     Notes
     -----
@@ -203,27 +194,30 @@ def rank_samples(
 
     Examples
     --------
-    >>> ranked = rank_samples(
-    ...     [[0.0], [1.0], [2.0], [9.0], [9.5]], [[1.0], [8.0], [4.0]], n_neighbors=1, n_samples=1,
+    >>> samples = GroupedSamples(
+    ...     real=[[0.0], [1.0], [2.0], [9.0], [9.5]], fake=[[1.0], [8.0], [4.0]],
     ...     real_sensitive_features=list("fffmm"), fake_sensitive_features=list("fff"))
-    >>> ranked.to_dict("list")
+    >>> rank_samples(samples, n_neighbors=1, n_samples=1).to_dict("list")
     {'group': ['f', 'f'], 'end': ['farthest', 'nearest'], 'row': [1, 0], 'score': [6.0, 0.0]}
     """
     n_samples = check_positive_int(n_samples, "n_samples")
     n_neighbors = check_positive_int(n_neighbors, "n_neighbors")
-    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
-    real, fake = check_real_fake(real, fake, device=kernels.device)
-    groups = assign_groups(real_sensitive_features, fake_sensitive_features, n_real=len(real), n_fake=len(fake))
+    kernels = select_backend(backend, n_threads=n_threads, features=(samples.real, samples.fake))
+    samples = samples.on(kernels.device)
+    groups = samples.groups
     found = []
     for a, label in enumerate(groups.index.tolist()):
-        of_real, rows = take_rows(real, groups.real_ids == a), np.flatnonzero(groups.fake_ids == a)
+        of_real, rows = (
+            take_rows(samples.real, np.flatnonzero(groups.real_ids == a)),
+            np.flatnonzero(groups.fake_ids == a),
+        )
         k, n = min(n_neighbors, len(of_real) - 1), min(n_samples, len(rows) // 2)
         if k < 1 or n < 1:
             continue
         usual = float(np.median(np.sqrt(kernels.kth_neighbor(of_real, n_neighbors=k))))
         if usual == 0.0:
             continue
-        scores = np.sqrt(kernels.kth_neighbor(take_rows(fake, rows), of_real, n_neighbors=k)) / usual
+        scores = np.sqrt(kernels.kth_neighbor(take_rows(samples.fake, rows), of_real, n_neighbors=k)) / usual
         for end, order in (
             ("farthest", np.argsort(-scores, kind="stable")),
             ("nearest", np.argsort(scores, kind="stable")),

@@ -17,26 +17,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics import __version__
-from egtmetrics.groups import GenerativeMetricFrame
-from egtmetrics.groups._pairs import proportion_disparities
+from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
+from egtmetrics.groups.disparity import EGO, MGO, proportion_table
+from egtmetrics.labels import group_text
+from egtmetrics.plots import axis_label
 from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
-from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_name, infer, interval_text, metric_name
+from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_text, infer, interval_text
 from egtmetrics.report.explanations import DecomposedSamples
-from egtmetrics.report.tables import group_text, groups_title, method_notes, number
+from egtmetrics.report.tables import groups_title, method_notes
+from egtmetrics.results import Score
 
-_GLOSSARY = {
-    "precision": "The share of the generated samples that lie where real ones do. Higher is better.",
-    "recall": "The share of the real samples that lie where generated ones do. Higher is better.",
-    "f1": "The harmonic mean of precision and recall. Higher is better.",
-    "density": "How densely real samples lie around the generated ones; about 1 for equal laws.",
-    "coverage": "The share of the real samples that have a generated one near. Higher is better.",
-    "clipped_density": "Density in which no sample counts for more than a good one. Higher is better.",
-    "clipped_coverage": "Coverage, calibrated so that it falls in proportion to the bad samples. Higher is better.",
-    "fid": "Fréchet distance between Gaussians fitted to the features, in their squared units. Lower is better.",
-    "kid": "Squared distance of kernel means; about 0 for equal laws. Lower is better.",
-    "mauve": "Area under a curve of divergences, 1 for equal laws. Higher is better.",
-    "frontier_integral": "Mean divergence along that curve, 0 for equal laws. Lower is better.",
-}
 _THUMBNAIL = 192
 """Pixels: twice what a phone shows."""
 _LONGEST_TEXT = 600
@@ -83,8 +73,8 @@ def render_page(
 ) -> str:
     """Return one self-contained HTML page: what the frame says in plain words, tables, figures, and the method.
 
-    The page loads nothing and runs no script. Figures are inline SVG whose text stays text, images are data URIs; every
-    name of a group and every text is escaped. The same arguments give the same page.
+    The page loads nothing and runs no script. Figures are inline SVG, images are data URIs; names of groups and texts
+    are escaped. The same arguments give the same page.
 
     Parameters
     ----------
@@ -93,19 +83,19 @@ def render_page(
     title
         Heading of the page.
     level
-        Of the intervals, from ``frame.interval``; a gap is called more than noise where ``frame.test``, corrected for
-        the number of gaps, has a p-value of at most ``1 - level``. Where the frame refuses them the page says why; with
-        None it says that there are none.
+        Confidence level of the intervals. A gap counts as more than noise if its p-value from ``frame.test``, corrected
+        for the number of gaps, is at most ``1 - level``. If the frame has no intervals, the page says why. None leaves
+        them out.
     group_counts
-        ``frame.group_counts`` of all samples, where the frame saw groups of matched sizes: the proportions shown.
+        ``counts()`` of all samples, if the frame saw groups of matched sizes: the page shows these proportions.
     divergence
-        From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why there is none.
+        From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why it is missing.
     samples
         Generated samples to show, by group.
     provenance
         Facts for the method, as for :func:`~egtmetrics.report.render`.
     command
-        A command line that makes this page again.
+        The command line that makes this page again.
 
     Raises
     ------
@@ -137,7 +127,7 @@ def render_page(
     source = resources.files("egtmetrics.report").joinpath("page.html.j2").read_text(encoding="utf-8")
     inference = infer(frame, level)
     gaps = find_gaps(frame, inference)
-    single = [gap for gap in gaps if gap.score is not None]
+    single = [gap for gap in gaps if gap.column is not None]
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
@@ -147,7 +137,6 @@ def render_page(
         "samples": None if samples is None else "Samples",
         "method": "Method",
     }
-    glossary = [(gap.score, _GLOSSARY[gap.score]) for gap in single if gap.score in _GLOSSARY]
     shares = frame.group_counts if group_counts is None else group_counts
     with plain_text_figures():
         proportions = _proportions(frame, shares)
@@ -161,11 +150,12 @@ def render_page(
                 {"text": proportions["sentences"][0], "kind": "open", "tag": ""},
             ],
             cautions=_cautions(frame, inference),
-            scores=[_score_table(frame, metric, gaps, inference) for metric in frame.settings["metrics"]],
-            glossary=list(dict.fromkeys(glossary)),
+            scores=[_score_table(frame.tables[metric], gaps, frame, inference) for metric in frame.settings["metrics"]],
+            glossary=_glossary(frame),
             precision_recall=draw_precision_recall(frame, inference),
-            forest=draw_gaps([gap for gap in gaps if gap.disparity != "delta_p_plus_delta_r"], inference),
-            gaps=_gap_table(frame, gaps, inference),
+            forest=draw_gaps([gap for gap in gaps if len(gap.disparity.families) == 1], inference),
+            gaps=_gap_table(gaps, inference),
+            has_sums=len(single) < len(gaps),
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
@@ -196,54 +186,56 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
         against = _against([gap.worse for gap in gaps if gap.worse is not None])
         return {
             "kind": "open",
-            "text": "Whether the groups differ by more than noise is not known, because there are no intervals: "
-            f"{inference.reason or 'the scores have none'}.{f' As measured, {against}.' if against else ''}",
+            "text": "Whether the groups differ by more than noise is not known, because there are no tests: "
+            f"{inference.reason or 'no score has one'}.{f' As measured, {against}.' if against else ''}",
         }
     beyond = [gap for gap in judged if gap.beyond_noise]
     if not beyond:
         return {
             "kind": "calm",
             "text": f"None of the {len(judged)} gaps between the groups is more than noise, at the {alpha} level. "
-            "These samples do not show unequal treatment; they do not prove equal treatment either.",
+            "These samples do not show unequal treatment. They do not prove equal treatment either.",
         }
     against = _against([gap.worse for gap in beyond if gap.worse is not None])
     return {
         "kind": "alarm",
         "text": f"The model is not equally good for every group: {len(beyond)} of {len(judged)} gaps "
         f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
-        f"{f' There, {against}.' if against else ''}",
+        f"{f' Among these, {against}.' if against else ''}",
     }
 
 
 def _against(worse: Sequence[Hashable]) -> str:
-    """Say to whose disadvantage scores differ, and in how many."""
+    """Say which groups are worse off, and in how many scores."""
     times = pd.Series([group_text(group) for group in worse], dtype=object).value_counts()
     parts = [f"{name} is worse off in {n} {'score' if n == 1 else 'scores'}" for name, n in times.items()]
     return ", ".join([*parts[:-2], " and ".join(parts[-2:])])
 
 
 def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> dict[str, str]:
-    name = metric_name(frame, gap.metric)
-    what = name if len(frame.scores(gap.metric).columns) == 1 else f"{name}, {gap.score}"
-    if math.isnan(gap.value):
-        return {"text": f"{what}: no gap, because a group has no score.", "kind": "open", "tag": ""}
-    if gap.larger is None:
-        return {"text": f"{what}: equal in all groups.", "kind": "calm", "tag": ""}
-    first = gap.larger if gap.worse is None else gap.worse
-    second = gap.smaller if first == gap.larger else gap.larger
-    unit = " %" if gap.share else ""
+    table, pair, score = gap.table, gap.pair, gap.disparity.score
+    title = frame.title(table.metric)
+    what = title if len(table.described) == 1 else f"{title}: {gap.disparity.label}"
+    if math.isnan(pair.value):
+        return {"text": f"{what} has no gap, because a group has no score.", "kind": "open", "tag": ""}
+    if pair.larger is None:
+        return {"text": f"{what} is equal in all groups.", "kind": "calm", "tag": ""}
+    first = pair.larger if gap.worse is None else gap.worse
+    second = pair.smaller if first == pair.larger else pair.larger
     values = frame.by_group[gap.column].to_dict()
-    told = [f"{number(values[group], share=gap.share)}{unit}" for group in (first, second)]
+    percent = " %" if score.percent else ""
+    mine, theirs = (score.text(values[group]) + percent for group in (first, second))
     text = (
-        f"{what} is {'larger' if gap.worse is None else 'worse'} for {group_text(first)}: {told[0]} against {told[1]} "
-        f"for {group_text(second)}, a gap of {number(gap.value, share=gap.share)}{' points' if gap.share else ''}"
+        f"{what} is {'larger' if gap.worse is None else 'worse'} for {group_text(first)}: {mine} against {theirs} for "
+        f"{group_text(second)}, a gap of {gap_text(score, pair.value)}"
     )
+    bounds = interval_text(gap.interval, score)
+    known = [f"{inference.level:.0%} interval {bounds}"] if bounds else []
     if gap.p_value is None:
-        return {"text": f"{text}.", "kind": "open", "tag": "no interval"}
+        return {"text": f"{text}{f' ({known[0]})' if known else ''}.", "kind": "open", "tag": "not tested"}
     kind, tag = ("alarm", "more than noise") if gap.beyond_noise else ("calm", "may be chance")
-    bounds = interval_text(gap.interval, share=gap.share)
-    known = f"{inference.level:.0%} interval {bounds}, corrected p {_p_text(gap.p_value)}"
-    return {"text": f"{text} ({known}).", "kind": kind, "tag": tag}
+    known.append(f"corrected p {_p_text(gap.p_value)}")
+    return {"text": f"{text} ({', '.join(known)}).", "kind": kind, "tag": tag}
 
 
 def _p_text(p_value: float) -> str:
@@ -253,78 +245,102 @@ def _p_text(p_value: float) -> str:
 def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
     cautions = []
     if inference.intervals is None:
-        cautions.append("There are no intervals here. Scores of samples move from draw to draw, and so do their gaps.")
-    for side, words in (("n_real", "real"), ("n_fake", "generated")):
-        sizes = frame.group_counts[side]
-        if sizes.min() < sizes.max():
-            cautions.append(
-                f"The groups differ in their number of {words} samples, from {sizes.min()} in "
-                f"{group_text(sizes.idxmin())} to {sizes.max()} in {group_text(sizes.idxmax())}. Most metrics depend "
-                "on it, so part of a gap may come from the sizes, which no interval accounts for; matched sizes take "
-                "that out."
-            )
+        cautions.append(
+            "There are no intervals here. Other samples of the same model would give other scores and gaps."
+        )
+    if any(score.depends_on_size for score in frame.describe().values()):
+        for side, words in (("n_real", "real"), ("n_fake", "generated")):
+            sizes = frame.group_counts[side]
+            if sizes.min() < sizes.max():
+                cautions.append(
+                    f"The groups differ in their number of {words} samples, from {sizes.min()} in "
+                    f"{group_text(sizes.idxmin())} to {sizes.max()} in {group_text(sizes.idxmax())}. Most metrics "
+                    "depend on it, so part of a gap may come from the sizes alone. Intervals do not cover this; "
+                    "matching the sizes removes it."
+                )
     if any(frame.unassigned.values()):
         cautions.append(
-            f"{frame.unassigned['real']} real and {frame.unassigned['fake']} generated samples are in no group: they "
-            "count for the overall scores only."
+            f"{frame.unassigned['real']} real and {frame.unassigned['fake']} generated samples are in no group. They "
+            "count in the overall scores only."
         )
     return cautions
 
 
+def _glossary(frame: GenerativeMetricFrame) -> list[tuple[str, str]]:
+    """Label and explanation of every score that has one."""
+    entries = [(score.label, f"{score.help} {score.direction}".strip()) for score in frame.describe().values()]
+    return [(label, text) for label, text in dict.fromkeys(entries) if text]
+
+
 def _method(frame: GenerativeMetricFrame, inference: Inference, provenance: Mapping[str, Any]) -> list[str]:
     notes = method_notes(frame, provenance)
-    if inference.intervals is None:
-        return [*notes, f"intervals: {inference.reason}"]
-    return [
-        *notes,
-        f"intervals ({inference.level:.0%}): for what the scores would be on average over samples of this size, from "
-        "random parts of the samples (frame.interval). That of a gap starts at 0 where the groups may be equal.",
-        "corrected p: the chance of a gap like this or a larger one between groups with equal expected scores; a "
-        "normal approximation for the largest over all pairs of groups, corrected by Holm for the number of gaps, "
-        "those of proportions among them (frame.test).",
-    ]
+    if inference.intervals is not None:
+        notes.append(
+            f"intervals ({inference.level:.0%}): of the average of the scores over other samples of this size, "
+            "estimated from random parts of the samples (frame.interval). The interval of a gap starts at 0 where the "
+            "groups may be equal."
+        )
+    if inference.tests is not None:
+        notes.append(
+            "corrected p: the chance of a gap like this or a larger one between groups with equal expected scores. It "
+            "is a normal approximation that accounts for the number of pairs of groups, corrected by Holm's method for "
+            "the number of gaps, those of proportions among them (frame.test)."
+        )
+    return notes if inference.tests is not None else [*notes, f"intervals and tests: {inference.reason}"]
 
 
 # Tables
 
 
-def _score_table(frame: GenerativeMetricFrame, metric: str, gaps: Sequence[Gap], inference: Inference) -> _Table:
-    columns = [(gap, gap.column) for gap in gaps if gap.metric == metric and gap.column is not None]
+def _score_table(table: ScoreTable, gaps: Sequence[Gap], frame: GenerativeMetricFrame, inference: Inference) -> _Table:
+    worse = {
+        gap.disparity.column: gap.worse
+        for gap in gaps
+        if gap.table is table and gap.disparity.column is not None and gap.beyond_noise
+    }
+    overall = frame.overall.to_dict()
 
-    values = {column: frame.by_group[column].to_dict() for _, column in columns}
-
-    def cell(gap: Gap, column: str, group: Hashable) -> _Cell:
+    def cell(name: str, score: Score, group: Hashable, value: float) -> _Cell:
         return _Cell(
-            text=number(values[column][group], share=gap.share),
-            interval=interval_text(inference.score_bounds(column, group), share=gap.share),
-            worse=bool(gap.beyond_noise) and group == gap.worse,
+            text=score.text(value),
+            interval=interval_text(inference.score_bounds(table.column(name), group), score),
+            worse=name in worse and group == worse[name],
         )
 
-    overall = [_Cell(text=number(frame.overall[column], share=gap.share)) for gap, column in columns]
+    title = frame.title(table.metric)
     return _Table(
-        caption=metric_name(frame, metric) + _with_intervals(inference),
-        header=[groups_title(frame), *(f"{gap.score}{' (%)' if gap.share else ''}" for gap, _ in columns)],
+        caption=title + (f" ({table.metric})" if title != table.metric else "") + _with_intervals(inference),
+        header=[groups_title(frame), *map(axis_label, table.described.values())],
         rows=[
-            [_Cell(text="overall"), *overall],
+            [
+                _Cell(text="overall"),
+                *(_Cell(text=score.text(overall[table.column(name)])) for name, score in table.described.items()),
+            ],
             *(
-                [_Cell(text=group_text(group)), *(cell(gap, column, group) for gap, column in columns)]
-                for group in frame.by_group.index
+                [
+                    _Cell(text=group_text(group)),
+                    *(cell(name, score, group, row[name]) for name, score in table.described.items()),
+                ]
+                for group, row in zip(table.values.index, table.values.to_dict("records"), strict=True)
             ),
         ],
     )
 
 
-def _gap_table(frame: GenerativeMetricFrame, gaps: Sequence[Gap], inference: Inference) -> _Table:
+def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
     tested = [] if inference.tests is None else ["corrected p"]
     rows = [
         [
-            _Cell(text=f"{gap.metric}: {gap_name(gap)}"),
+            _Cell(text=_gap_name(gap)),
             _Cell(
-                text=number(gap.value, share=gap.share) + (" points" if gap.share else ""),
-                interval=interval_text(gap.interval, share=gap.share),
+                text=gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
+                interval=interval_text(gap.interval, gap.disparity.score),
             ),
             *(_Cell(text="" if gap.p_value is None else _p_text(gap.p_value).removeprefix("= ")) for _ in tested),
-            *(_Cell(text="" if g is None else group_text(g), number=False) for g in (gap.larger, gap.smaller)),
+            *(
+                _Cell(text="" if g is None else group_text(g), number=False)
+                for g in (gap.pair.larger, gap.pair.smaller)
+            ),
         ]
         for gap in gaps
     ]
@@ -333,6 +349,13 @@ def _gap_table(frame: GenerativeMetricFrame, gaps: Sequence[Gap], inference: Inf
         header=["gap in", "δ", *tested, "larger in", "smaller in"],
         rows=rows,
     )
+
+
+def _gap_name(gap: Gap) -> str:
+    """``"ipr: precision"``, with the unit, which may be too long to stand beside the number."""
+    score = gap.disparity.score
+    unit = "" if score.percent or not score.unit else f" ({score.unit})"
+    return f"{gap.table.metric}: {gap.disparity.label}{unit}"
 
 
 def _with_intervals(inference: Inference) -> str:
@@ -349,28 +372,32 @@ def _versions() -> _Table:
 
 
 def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str, Any]:
-    found = proportion_disparities(counts)
-    mgo, ego = found["mgo"], found["ego"]
+    table = proportion_table(counts)
+    mgo, ego = (disparity.of(table.values) for disparity in (MGO, EGO))
+    described = table.described
     sentences = ["The generated samples hold every group in the proportion of the real ones (MGO is 0)."]
     if mgo.value > 0:
         group = mgo.smaller if mgo.larger is None else mgo.larger
-        real, fake = (number(counts[f"{side}_proportion"].to_dict()[group], share=True) for side in ("real", "fake"))
+        real, fake = (
+            described[column].text(table.values[column].to_dict()[group])
+            for column in ("real_proportion", "fake_proportion")
+        )
         sentences = [
-            f"The model makes {fake} % of {group_text(group)}, where the real data hold {real} %: the largest "
-            f"deviation of a proportion (MGO) is {number(mgo.value, share=True)} points."
+            f"{fake} % of the generated samples are {group_text(group)}, and {real} % of the real ones: the largest "
+            f"deviation of a proportion, MGO (matching generative odds), is {gap_text(MGO.score, mgo.value)}."
         ]
     sentences.append(
-        f"Between the groups, the generated proportions differ by up to {number(ego.value, share=True)} points (EGO); "
-        "0 would be equally many of each."
+        f"Between the groups, the generated proportions differ by up to {gap_text(EGO.score, ego.value)}: EGO "
+        "(equalized generative odds), which is 0 if all groups are equally frequent."
     )
     if not counts.equals(frame.group_counts):
-        sentences.append("These are all samples, before sizes were matched for the scores.")
+        sentences.append("The proportions are those of all samples, before sizes were matched for the scores.")
     names = [group_text(group) for group in counts.index]
     rows = [
         [
             _Cell(text=name),
             *(_Cell(text=str(row[f"n_{side}"])) for side in ("real", "fake")),
-            *(_Cell(text=number(row[f"{side}_proportion"], share=True)) for side in ("real", "fake")),
+            *(_Cell(text=score.text(row[column])) for column, score in described.items()),
         ]
         for name, row in zip(names, counts.astype(object).to_dict("records"), strict=True)
     ]
@@ -387,7 +414,7 @@ def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str
 
 def _divergence(divergence: DecomposedSamples | str) -> dict[str, Any]:
     if isinstance(divergence, str):
-        return {"sentences": [f"It was not computed: {divergence}."], "table": None}
+        return {"sentences": [f"This could not be computed: {divergence}."], "table": None}
     parts = divergence.decomposition
     assert parts.weights is not None  # the squared Hellinger distance has a chain rule
     rows = []
@@ -406,10 +433,10 @@ def _divergence(divergence: DecomposedSamples | str) -> dict[str, Any]:
     return {
         "sentences": [
             "The squared Hellinger distance between the real and the generated samples, on "
-            f"{divergence.n_clusters} clusters of their features, is {parts.total:.4f}, from 0 (equal) to 2 (nothing "
-            "shared). It is the sum of what wrong proportions of the groups add and of what each group adds, its own "
-            "distance times its weight. So few clusters see coarse differences only.",
-            f"A group whose real and generated samples had one law would stay below “chance” with probability "
+            f"{divergence.n_clusters} clusters of their features, is {parts.total:.4f}, where 0 is equal and 2 is "
+            "nothing in common. It is a sum: what wrong proportions of the groups add, and for each group its own "
+            "distance times its weight. So few clusters show coarse differences only.",
+            "A group whose real and generated samples come from one distribution stays below “chance” with probability "
             f"{divergence.level:.0%} ({divergence.n_permutations} random exchanges of its samples). Above it: "
             f"{', '.join(above) or 'none'}.",
         ],
@@ -443,8 +470,9 @@ def _samples(samples: RankedSamples) -> dict[str, Any]:
     k = samples.n_neighbors
     return {
         "note": f"The number is the distance to the {f'{k}th ' if k > 3 else ['', 'second ', 'third '][k - 1]}nearest "
-        "real sample of the same group, divided by what is usual among those real samples: about 1 for a sample like "
-        "the real ones, more for one that lies apart. A number far below 1 may also mean a copy. Rows count from 0.",
+        "real sample of the same group, divided by the usual such distance among the real samples. It is about 1 for a "
+        "sample like the real ones, and more for one that lies apart. A number far below 1 may also mean a copy. Rows "
+        "are counted from 0.",
         "strips": strips,
     }
 

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from tabulate import tabulate
 
 from egtmetrics import __version__
-from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
-from egtmetrics.results import MetricResult
+from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame
+from egtmetrics.labels import group_text
+from egtmetrics.results import Score
 
 Format = Literal["table", "markdown", "latex", "json"]
 
 _TABLE_STYLES = {"table": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
-SHARES = ("precision", "recall", "f1", "coverage", "clipped_density", "clipped_coverage")
-"""Scores in [0, 1], which are printed in percent as in the paper; others are printed as they are."""
-SHARE_DISPARITIES = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r", *(f"delta_{name}" for name in SHARES))
-_OPTIONS = (
-    *("alpha", "n_bootstrap", "n_projections", "n_neighbors", "ties", "cover_factor", "n_subsets", "subset_size"),
-    *("real_index", "fake_index", "n_probes", "n_real_checked", "n_fake_checked", "level"),
-    *("precision_error", "recall_error", "density_error", "coverage_error"),
-)
-"""Fields of results that say how a score was computed, and how well."""
 
 
 def render(
@@ -36,8 +28,9 @@ def render(
 ) -> str:
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
 
-    In tables, precision, recall and other shares are in percent, their differences in points of percentage, everything
-    else in its own unit; ``nan`` is a score that could not be computed. JSON keeps fractions and has null for NaN.
+    In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
+    are as they are, in their own unit. ``nan`` is a score that could not be computed. JSON keeps fractions, and has
+    null for NaN.
 
     Parameters
     ----------
@@ -46,10 +39,10 @@ def render(
     format
         ``"table"`` for a terminal, ``"markdown"``, ``"latex"`` (needs the booktabs package) or ``"json"``.
     intervals
-        What ``frame.interval(...)`` returned, to be printed as ``[low, high]`` beside every score of a group and every
+        What ``frame.interval(...)`` returned: printed as ``[low, high]`` beside every score of a group and every
         disparity, and under ``"intervals"`` in JSON.
     provenance
-        Facts to print beneath, such as the names of files: values that JSON takes.
+        Facts to print below the tables, such as the names of files. JSON must be able to hold them.
 
     Examples
     --------
@@ -86,11 +79,6 @@ def check_format(format: Format) -> None:
         raise ValueError(f"format={format!r} is unknown; choose one of {', '.join(map(repr, get_args(Format)))}")
 
 
-def group_text(label: Hashable) -> str:
-    """Return the label of a group, or the labels of an intersection, as text."""
-    return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
-
-
 def section(title: str, columns: Mapping[str, Sequence[str]], format: Format) -> str:
     rows = [list(row) for row in zip(*columns.values(), strict=True)]
     if format == "markdown":
@@ -107,19 +95,24 @@ def section(title: str, columns: Mapping[str, Sequence[str]], format: Format) ->
 
 def _scores(frame: GenerativeMetricFrame, separator: str, intervals: FrameIntervals | None) -> dict[str, list[str]]:
     """Overall and one row per group; the parts of a column's name are joined by ``separator``."""
-    names = [(metric, score) for metric in frame.settings["metrics"] for score in frame.scores(metric)]
     overall = frame.overall.to_dict()
     columns = {groups_title(frame): ["overall", *map(group_text, frame.by_group.index)]}
-    for (metric, score), column in zip(names, frame.by_group, strict=True):
-        share = score in SHARES
-        parts = [metric, *([score] if score != metric else []), *(["(%)"] if share else [])]
-        bounds = [""] * len(frame.by_group)
-        if intervals is not None:
-            table = intervals.by_group.loc[str(column)]
-            bounds = [f" {text}" if text else "" for text in _bounds_text(table["low"], table["high"], share=share)]
-        cells = [number(value, share=share) + text for value, text in zip(frame.by_group[column], bounds, strict=True)]
-        columns[separator.join(parts)] = [number(overall[column], share=share), *cells]
+    for metric in frame.settings["metrics"]:
+        table = frame.tables[metric]
+        for name, score in table.described.items():
+            column = table.column(name)
+            parts = [metric, *([name] if name != metric else []), *([_unit(score)] if score.printed_unit else [])]
+            bounds = [""] * len(frame.by_group)
+            if intervals is not None:
+                found = intervals.by_group.loc[column]
+                bounds = [f" {text}" if text else "" for text in _bounds_text(found["low"], found["high"], score)]
+            cells = [score.text(value) + text for value, text in zip(frame.by_group[column], bounds, strict=True)]
+            columns[separator.join(parts)] = [score.text(overall[column]), *cells]
     return columns
+
+
+def _unit(score: Score) -> str:
+    return f"({score.printed_unit})"
 
 
 def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> dict[str, list[str]]:
@@ -127,65 +120,65 @@ def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None)
     columns: dict[str, list[str]] = {
         name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in")
     }
-    for row in frame.disparities().reset_index().to_dict("records"):
-        share = row["metric"] == "proportions" or row["disparity"] in SHARE_DISPARITIES
-        cells = [
-            row["metric"],
-            row["disparity"],
-            number(row["value"], share=share),
-            *([] if intervals is None else [_disparity_bounds(intervals, row, share=share)]),
-            "points" if share else "",
-            *("" if row[side] is None else group_text(row[side]) for side in ("larger", "smaller")),
-        ]
-        for column, cell in zip(columns.values(), cells, strict=True):
-            column.append(cell)
+    for table in frame.tables.values():
+        for disparity in table.disparities:
+            pair, score = disparity.of(table.values), disparity.score
+            cells = [
+                table.metric,
+                disparity.name,
+                score.text(pair.value),
+                *([] if intervals is None else [_disparity_bounds(intervals, table.metric, disparity)]),
+                score.difference_unit,
+                *("" if group is None else group_text(group) for group in (pair.larger, pair.smaller)),
+            ]
+            for column, cell in zip(columns.values(), cells, strict=True):
+                column.append(cell)
     return columns
 
 
-def _disparity_bounds(intervals: FrameIntervals, row: Mapping[Hashable, Any], *, share: bool) -> str:
+def _disparity_bounds(intervals: FrameIntervals, metric: str, disparity: Disparity) -> str:
     found = intervals.disparities
-    if (row["metric"], row["disparity"]) not in found.index:  # a sum of two of very many groups
+    if (metric, disparity.name) not in found.index:  # a sum of two of very many groups
         return ""
-    bounds = found.loc[[(row["metric"], row["disparity"])]]
-    return _bounds_text(bounds["low"], bounds["high"], share=share)[0]
+    bounds = found.loc[[(metric, disparity.name)]]
+    return _bounds_text(bounds["low"], bounds["high"], disparity.score)[0]
 
 
-def _bounds_text(low: Iterable[float], high: Iterable[float], *, share: bool) -> list[str]:
+def _bounds_text(low: Iterable[float], high: Iterable[float], score: Score) -> list[str]:
     """``[low, high]`` for each, empty where they are unknown."""
-    return [
-        "" if math.isnan(a + b) else f"[{number(a, share=share)}, {number(b, share=share)}]"
-        for a, b in zip(low, high, strict=True)
-    ]
+    return ["" if math.isnan(a + b) else f"[{score.text(a)}, {score.text(b)}]" for a, b in zip(low, high, strict=True)]
 
 
 def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
     if intervals is None:
         return []
     return [
-        f"[low, high]: {100 * intervals.level:g} % intervals of what the number would be on average over samples of "
-        "this size, projections and bootstraps; a disparity whose interval starts at 0 may be chance. Approximate: it "
-        "is not yet shown that they hold as often as their level says (benchmarks/results/calibration.md)"
+        f"[low, high]: {100 * intervals.level:g} % intervals of the number's average over other samples of this size, "
+        "projections and bootstraps. A disparity whose interval starts at 0 may be chance. The intervals are "
+        "approximate: benchmarks/results/calibration.md says how often they held in simulations"
     ]
 
 
 def _groups(frame: GenerativeMetricFrame) -> dict[str, list[str]]:
     counts, unassigned = frame.group_counts, frame.unassigned
-    return {
+    columns = {
         groups_title(frame): [*map(group_text, counts.index), "in no group"],
         "real": [*map(str, counts["n_real"]), str(unassigned["real"])],
         "fake": [*map(str, counts["n_fake"]), str(unassigned["fake"])],
-        "real (%)": [*(number(value, share=True) for value in counts["real_proportion"]), ""],
-        "fake (%)": [*(number(value, share=True) for value in counts["fake_proportion"]), ""],
     }
+    described = frame.tables["proportions"].described
+    for side in ("real", "fake"):
+        score = described[f"{side}_proportion"]
+        columns[f"{side} {_unit(score)}"] = [*map(score.text, counts[f"{side}_proportion"]), ""]
+    return columns
 
 
 def method_notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) -> list[str]:
     notes = []
     for metric, description in frame.settings["metrics"].items():
         result = frame.overall_results[metric]
-        fields = result.to_dict() if isinstance(result, MetricResult) else {}
-        options = [f"{name}={fields[name]!r}" for name in _OPTIONS if name in fields and f"{name}=" not in description]
-        backend = [f"backend={fields['backend']!r}"] if fields else []
+        options = [f"{key}={value!r}" for key, value in result.settings().items() if f"{key}=" not in description]
+        backend = [] if result.backend == "unknown" else [f"backend={result.backend!r}"]
         notes.append(f"{metric}: " + ", ".join([description, *options, *backend]))
     notes += [f"{name}: {fact(value)}" for name, value in provenance.items()]
     return [*notes, f"random_state={frame.settings['random_state']}, egtmetrics {__version__}"]
@@ -199,10 +192,6 @@ def fact(value: Any) -> str:
 
 def groups_title(frame: GenerativeMetricFrame) -> str:
     return ", ".join(map(str, frame.by_group.index.names))
-
-
-def number(value: float, *, share: bool) -> str:
-    return f"{100 * value:.2f}" if share else f"{value:.4g}"
 
 
 def _is_number(cell: str) -> bool:

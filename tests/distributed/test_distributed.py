@@ -1,4 +1,7 @@
-"""Features on two and three gloo ranks: the numbers of one process, and one error for all where a rank is at fault."""
+"""Features on several gloo ranks: the numbers of one process, and one error for all where a rank is at fault.
+
+Every start of a process imports torch, so three ranks do all but the test of memory in one life.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +19,20 @@ from numpy.typing import NDArray
 
 pytest.importorskip("torch")
 
-from egtmetrics import (
-    GenerativeMetricFrame,
-    clipped_density_coverage,
-    ego,
+import torch.distributed as dist
+
+from egtmetrics.distributed import RankError, gather_labels, shard_features
+from egtmetrics.divergences import knn_ratio_f_divergence
+from egtmetrics.groups import GenerativeMetricFrame, ego, mgo
+from egtmetrics.metrics import (
     frechet_distance,
     improved_precision_recall,
     kernel_distance,
-    knn_ratio_f_divergence,
-    mgo,
     p_precision_recall,
-    precision_recall_cover,
-    precision_recall_density_coverage,
     topp_precision_recall,
 )
-from egtmetrics.distributed import RankError, gather_labels, shard_features
 from egtmetrics.ops import select_backend
+from egtmetrics.samples import GroupedSamples
 from tests._ranks import on_ranks
 
 
@@ -47,18 +48,14 @@ def _cut(rows: Any, rank: int, size: int) -> Any:
     return rows[[0, 20, 60][rank] : [20, 60, None][rank] if size == 3 else [20, None][rank]]
 
 
-EXACT = {
-    "prdc": precision_recall_density_coverage,
-    "ipr": improved_precision_recall,
-    "cover": precision_recall_cover,
-    "clipped": clipped_density_coverage,
-}
-
-
 def _frames(real: Any, fake: Any, real_labels: Any, fake_labels: Any) -> Any:
-    exact = GenerativeMetricFrame(
-        metrics=EXACT, real=real, fake=fake, real_sensitive_features=real_labels, fake_sensitive_features=fake_labels
+    samples = GroupedSamples(
+        real=real, fake=fake, real_sensitive_features=real_labels, fake_sensitive_features=fake_labels
     )
+    frames = [
+        GenerativeMetricFrame(metrics="prdc,ipr,cover,clipped", samples=chosen)
+        for chosen in (samples, samples.matched(random_state=0))
+    ]
     summed = {
         "p_pr": p_precision_recall(real, fake).scores(),
         "fid": frechet_distance(real, fake).scores(),
@@ -66,79 +63,51 @@ def _frames(real: Any, fake: Any, real_labels: Any, fake_labels: Any) -> Any:
         "topp": dataclasses.asdict(topp_precision_recall(real, fake, n_bootstrap=50, random_state=0).per_projection[0]),
     }
     kernels = select_backend("auto", features=(real, fake))
-    dists, rows = kernels.neighbors(real, fake, n_neighbors=7)
-    own_dists, own_rows = kernels.neighbors(real, n_neighbors=7)
     nn = knn_ratio_f_divergence(real, fake, random_state=0).value
+    exact = [table.to_numpy() for frame in frames for table in (frame.by_group, frame.overall)]
     return (
-        exact.by_group.to_numpy(),
-        exact.overall.to_numpy(),
-        (dists, rows, own_dists, own_rows, kernels.kth_neighbor(real, n_neighbors=25), np.array([nn])),
+        [
+            *exact,
+            kernels.kth_neighbor(real, fake, n_neighbors=7),
+            kernels.kth_neighbor(real, n_neighbors=25),
+            np.array([nn]),
+        ],
         summed,
-        (mgo(real_labels, fake_labels), ego(fake_labels)),
+        (mgo(real_labels, fake_labels), ego(real_labels, fake_labels)),
     )
 
 
-def everything(rank: int, size: int) -> Any:
-    real, fake, real_labels, fake_labels = _data()
+def _sharded_frames(rank: int, size: int, group: Any) -> Any:
+    real, fake, real_labels, fake_labels = (_cut(part, rank, size) for part in _data())
     return _frames(
-        shard_features(_cut(real, rank, size), "real"),
-        shard_features(_cut(fake, rank, size), "fake"),
-        gather_labels(_cut(real_labels, rank, size)),
-        gather_labels(_cut(fake_labels, rank, size)),
+        shard_features(real, "real", group=group),
+        shard_features(fake, "fake", group=group),
+        gather_labels(real_labels, group=group),
+        gather_labels(fake_labels, group=group),
     )
 
 
-@pytest.mark.filterwarnings("ignore::egtmetrics.groups._evaluation.GroupSizeWarning", "ignore::RuntimeWarning")
-@pytest.mark.parametrize("size", [2, 3])
-def test_as_in_one_process(size: int, tmp_path: Path) -> None:
-    outcomes = on_ranks(everything, size, tmp_path)
-    expected = _frames(*_data())
-    for outcome in outcomes:
-        assert not isinstance(outcome, Exception), outcome
-        np.testing.assert_array_equal(outcome[0], expected[0])
-        np.testing.assert_array_equal(outcome[1], expected[1])
-        for found, wanted in zip(outcome[2], expected[2], strict=True):
-            np.testing.assert_array_equal(found, wanted)
-        for metric, scores in expected[3].items():
-            for name, value in scores.items():
-                assert outcome[3][metric][name] == pytest.approx(value, rel=1e-5, abs=2e-7), (metric, name)
-        assert outcome[4] == expected[4]
-        assert str(outcome[3]) == str(outcomes[0][3])  # every rank has the same bits
+def _groups_of_60() -> list[NDArray[Any]]:
+    return [np.random.default_rng(side).normal(size=(120, 3)) for side in range(2)]
 
 
-def dies(rank: int, size: int) -> Any:
-    real = shard_features(np.random.default_rng(rank).normal(size=(50, 2)), "real", timeout=60)
-    if rank == 1:
-        os._exit(9)
-    start = time.monotonic()
-    with pytest.raises(RankError, match="rank 1 ended or stands still"):
-        improved_precision_recall(real, real)
-    return time.monotonic() - start
+def _intervals(real: Any, fake: Any) -> Any:
+    labels = ["f", "m"] * 60
+    metrics = {
+        "ipr": improved_precision_recall,
+        "fid": frechet_distance,
+        "topp": functools.partial(topp_precision_recall, n_bootstrap=20),
+        "kid": functools.partial(kernel_distance, n_subsets=2, subset_size=20),
+    }
+    frame = GenerativeMetricFrame(
+        metrics=metrics, real=real, fake=fake, random_state=0,
+        real_sensitive_features=labels, fake_sensitive_features=labels,
+    )  # fmt: skip
+    found = frame.interval()
+    return found.by_group, found.disparities, found.variance, frame.test()
 
 
-def test_a_rank_that_dies_is_named(tmp_path: Path) -> None:
-    first, dead, last = on_ranks(dies, 3, tmp_path)
-    assert dead is None
-    assert max(first, last) < 45  # seconds: well before the timeout
-
-
-def fails(rank: int, size: int) -> Any:
-    real = shard_features(np.zeros((50, 2)), "real", timeout=60)
-    with real.exchange.step("a test"):
-        if rank == 2:
-            raise RuntimeError("no room")  # what torch raises then, and for a lost peer, too
-        real.exchange.total(np.zeros(1))
-
-
-def test_a_rank_that_fails_is_named(tmp_path: Path) -> None:
-    outcomes = on_ranks(fails, 3, tmp_path)
-    assert str(outcomes[2]) == "RuntimeError: no room"
-    for outcome in outcomes[:2]:
-        assert "RankError: rank 2 failed with RuntimeError: no room" in str(outcome)
-
-
-def unlike(rank: int, size: int) -> Any:
-    errors = []
+def _unlike_calls(rank: int) -> list[str]:
     bad = np.zeros((3, 2))
     bad[1, 1] = np.nan
     rng = np.random.default_rng(rank)
@@ -153,25 +122,86 @@ def unlike(rank: int, size: int) -> Any:
         lambda: improved_precision_recall(shard_features(np.zeros((5, 2))), np.zeros((5, 2))),
         lambda: np.asarray(shard_features(np.zeros((5, 2)))),
     ]
-    for call in calls:
-        try:
-            call()
-            errors.append("nothing")
-        except (TypeError, ValueError) as error:
-            errors.append(f"{type(error).__name__}: {error}")
-    return errors
+    return [_error_of(call) for call in calls]
 
 
-def test_unlike_ranks_get_one_error(tmp_path: Path) -> None:
-    outcomes = on_ranks(unlike, 2, tmp_path)
-    assert outcomes[0] == outcomes[1]
+def _error_of(call: Any) -> str:
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def _fail(rank: int) -> None:
+    real = shard_features(np.zeros((50, 2)), "real", timeout=240)
+    with real.exchange.step("a test"):
+        if rank == 2:
+            raise RuntimeError("no room")  # which torch raises for a full memory, and for a lost peer
+        real.exchange.total(np.zeros(1))
+
+
+def life(rank: int, size: int) -> Any:
+    """What every rank found, and how long rank 1 was missed in seconds: it dies at the end."""
+    pair = dist.new_group([0, 1])
+    found = {
+        3: _sharded_frames(rank, 3, None),
+        2: _sharded_frames(rank, 2, pair) if rank < 2 else None,
+        "intervals": _intervals(*(shard_features(_cut(rows, rank, size)) for rows in _groups_of_60())),
+        "unlike": _unlike_calls(rank),
+        "failed": _error_of(lambda: _fail(rank)),
+    }
+    everyone: list[Any] = [None] * size
+    dist.all_gather_object(everyone, found)
+    real = shard_features(np.random.default_rng(rank).normal(size=(50, 2)), "real", timeout=240)
+    if rank == 1:
+        os._exit(9)
+    start = time.monotonic()
+    return everyone, _error_of(lambda: improved_precision_recall(real, real)), time.monotonic() - start
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning", "ignore::RuntimeWarning")
+def test_ranks_agree_with_one_process_and_name_one_at_fault(tmp_path: Path) -> None:
+    first, dead, last = on_ranks(life, 3, tmp_path)
+    for survivor in (first, last):
+        assert not isinstance(survivor, Exception), survivor
+    assert dead is None
+    everyone = first[0]
+    for size in (2, 3):
+        _check_frames([found[size] for found in everyone[:size]])
+    for found in everyone:
+        for table, wanted in zip(found["intervals"], _intervals(*_groups_of_60()), strict=True):
+            pd.testing.assert_frame_equal(table, wanted, rtol=1e-4, atol=1e-6)
+    _check_unlike_calls([found["unlike"] for found in everyone])
+    assert everyone[2]["failed"] == "RuntimeError: no room"
+    for found in everyone[:2]:
+        assert found["failed"].startswith("RankError: rank 2 failed with RuntimeError: no room")
+    for _, error, seconds in (first, last):
+        assert error.startswith(f"{RankError.__name__}: rank 1 ended or hangs")
+        assert seconds < 180  # well before the timeout, also on a busy machine
+
+
+def _check_frames(outcomes: list[Any]) -> None:
+    expected = _frames(*_data())
+    for exact, summed, proportions in outcomes:
+        for found, wanted in zip(exact, expected[0], strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        for metric, scores in expected[1].items():
+            for name, value in scores.items():
+                assert summed[metric][name] == pytest.approx(value, rel=1e-5, abs=2e-7), (metric, name)
+        assert proportions == expected[2]
+        assert str(summed) == str(outcomes[0][1])  # every rank has the same bits
+
+
+def _check_unlike_calls(outcomes: list[list[str]]) -> None:
+    assert outcomes[0] == outcomes[1] == outcomes[2]
     for error, words in zip(
         outcomes[0],
         [
-            "ValueError: real has different numbers of features: 2 on rank 0, 3 on rank 1",
-            "ValueError: rank 1 of 2: real holds NaN",
+            "ValueError: real has different numbers of features: 2 on rank 0, 3 on rank 1, 2 on rank 2",
+            "ValueError: rank 1 of 3: real holds NaN",
             "ValueError: real is empty: no rank",
-            "ValueError: the labels have different features: ['b'] on rank 0, ['a'] on rank 1",
+            "ValueError: the labels have different features: ['b'] on rank 0, ['a'] on rank 1, ['a'] on rank 2",
             "ValueError: the ranks call different things: rank 0 kernel_density_band",
             "TypeError: one set of features is spread over ranks",
             "TypeError: these features are spread over ranks",
@@ -222,33 +252,3 @@ def test_no_rank_holds_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert 3.0 < held < 4.0
         assert total == pytest.approx(float(everything[0].sum(dtype=np.float64)), abs=1.0)
         assert scores == improved_precision_recall(*everything).scores()
-
-
-def intervals(rank: int, size: int) -> Any:
-    return _intervals(*(shard_features(_cut(rows, rank, size)) for rows in _groups_of_60()))
-
-
-def _groups_of_60() -> list[NDArray[Any]]:
-    return [np.random.default_rng(side).normal(size=(120, 3)) for side in range(2)]
-
-
-def _intervals(real: Any, fake: Any) -> Any:
-    labels = ["f", "m"] * 60
-    frame = GenerativeMetricFrame(
-        metrics={"ipr": improved_precision_recall, "fid": frechet_distance, "topp": TOPP, "kid": KID},
-        real=real, fake=fake, real_sensitive_features=labels, fake_sensitive_features=labels, random_state=0,
-    )  # fmt: skip
-    found = frame.interval()
-    return found.by_group, found.disparities, found.variance, frame.test()
-
-
-TOPP = functools.partial(topp_precision_recall, n_bootstrap=20)
-KID = functools.partial(kernel_distance, n_subsets=2, subset_size=20)
-
-
-def test_intervals_and_tests_are_those_of_one_process(tmp_path: Path) -> None:
-    expected = _intervals(*_groups_of_60())
-    for outcome in on_ranks(intervals, 2, tmp_path):
-        assert not isinstance(outcome, Exception), outcome
-        for found, wanted in zip(outcome, expected, strict=True):
-            pd.testing.assert_frame_equal(found, wanted, rtol=1e-4, atol=1e-6)

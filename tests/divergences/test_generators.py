@@ -65,7 +65,6 @@ def test_named_functions_are_the_textbook_ones(name: str) -> None:
     assert generator.name == name
     assert generator.maximum == pytest.approx(RANGES[name])
     assert generator.partner() is get_generator(PARTNERS.get(name, name))
-    assert generator.source
 
 
 def test_kernel_codes_are_distinct_and_in_the_agreed_order() -> None:
@@ -82,7 +81,7 @@ def test_limits_at_the_ends_and_at_one(f: FGenerator) -> None:
     at_zero, at_one = f.f(np.array([0.0, 1.0]))
     assert at_one == 0.0
     assert at_zero == pytest.approx(f.at_zero)
-    # t^0.9 reaches the limit of f(t)/t only slowly: compare with the partner, whose f(0) it is
+    # for t^0.9 the limit of f(t)/t is reached slowly, so this compares with f(0) of the partner
     assert f.slope_at_infinity == pytest.approx(f.partner().at_zero)
     assert f.at_zero == pytest.approx(f.partner().slope_at_infinity)
     assert f.maximum > 0.0
@@ -94,7 +93,6 @@ def test_no_warning_and_no_nan_at_the_ends_of_float64(f: FGenerator) -> None:
     t = np.array([0.0, 5e-324, 1e-300, 1e300])
     assert not np.isnan(f.f(t)).any()
     assert not np.isnan(f.derivative(t[1:])).any()
-    assert not np.isnan(f.conjugate(np.array([-1e300, -700.0, 0.0, 700.0, 1e300]))).any()
 
 
 @LAW
@@ -113,16 +111,6 @@ def test_smooth_derivatives_are_limits_of_differences(f: FGenerator, t: float) -
     difference = (_at(f.f, t + h) - _at(f.f, t - h)) / (2 * h)
     noise = 1e-14 * (1.0 + abs(_at(f.f, t))) / h
     assert below - noise <= difference <= above + noise
-
-
-@LAW
-@given(f=divergence_generators(), t=ratios, u=st.floats(-20.0, 20.0))
-def test_fenchel_young(f: FGenerator, t: float, u: float) -> None:
-    value = _at(f.f, t)
-    assert u * t <= value + _at(f.conjugate, u) + 1e-12 * (1.0 + abs(value) + abs(u) * t)
-    slope = _at(f.derivative, t)
-    size = 1.0 + abs(value) + abs(slope) * t
-    assert slope * t == pytest.approx(value + _at(f.conjugate, slope), abs=1e-9 * size)
 
 
 @LAW
@@ -172,7 +160,7 @@ def test_alpha_family_has_its_special_cases(alpha: float, name: str, factor: flo
 
 
 def test_smooth_generators_keep_their_digits_near_one() -> None:
-    """f(1 + u) = f''(1) u^2 / 2 + O(u^3); u = 2^-30 is exact, so that 9 digits remain of what would cancel."""
+    """f(1 + u) = f''(1) u^2 / 2 + O(u^3). u = 2^-30 is exact, so 9 digits remain where f could cancel."""
     u = 2.0**-30
     curvatures = {"kl": 1, "reverse_kl": 1, "js": 0.5, "jeffreys": 2, "pearson": 2, "neyman": 2, "hellinger": 0.5}
     for name, curvature in (curvatures | {"le_cam": 0.5}).items():
@@ -238,7 +226,7 @@ def test_units() -> None:
     with pytest.raises(ValueError, match="no meaning for 'tv'"):
         unit_scale(get_generator("tv"), 2)
     for base in (0, 1, -2, math.nan, math.inf, "2"):
-        with pytest.raises(ValueError, match="no base of logarithms"):
+        with pytest.raises(ValueError, match="not a base of logarithms"):
             unit_scale(get_generator("kl"), base)  # type: ignore[arg-type]
 
 
@@ -267,7 +255,7 @@ class TestUserGenerator:
         expected = f_divergence(p, q, f=f)
         assert f_divergence(p, q, f=tilted) == pytest.approx(expected, rel=1e-10, abs=1e-10)
 
-    def test_what_is_no_generator_is_an_error(self) -> None:
+    def test_functions_that_are_not_generators_are_errors(self) -> None:
         with pytest.raises(ValueError, match="is not convex"):
             user_generator(lambda t: np.sqrt(t) - 1.0)
         with pytest.raises(ValueError, match="is not convex"):
@@ -288,11 +276,3 @@ class TestUserGenerator:
         assert user_generator(slow, at_zero=1.0, slope_at_infinity=0.0).at_zero == 1.0
         with pytest.raises(ValueError, match="slope_at_infinity=nan"):
             user_generator(slow, at_zero=1.0, slope_at_infinity=math.nan)
-
-    def test_conjugate_is_given_or_an_error(self) -> None:
-        chi = user_generator(lambda t: (t - 1.0) ** 2, name="chi")
-        for generator in (chi, chi.partner()):
-            with pytest.raises(ValueError, match=r"conjugate of '.*chi' is not known"):
-                generator.conjugate(np.array([1.0]))
-        known = user_generator(lambda t: (t - 1.0) ** 2, conjugate=get_generator("pearson").conjugate)
-        assert _at(known.conjugate, 1.0) == 1.25

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from benchmarks.gpu import why_not
 from egtmetrics import improved_precision_recall, precision_recall_density_coverage, topp_precision_recall
+from egtmetrics.divergences import quantize
+from egtmetrics.metrics import approximate_precision_recall_density_coverage
 from egtmetrics.ops import Backend, Divergences, select_backend
 
 REASON = why_not()
@@ -189,6 +191,26 @@ def test_bootstrap_of_many_replicates_against_cpu() -> None:
     )
     for part, expected in zip(ours, wanted, strict=True):
         np.testing.assert_allclose(part, expected, rtol=2e-5, atol=4e-7)
+
+
+def test_faiss_on_the_device() -> None:
+    faiss = pytest.importorskip("faiss")
+    if faiss.get_num_gpus() == 0:
+        pytest.skip("this build of faiss has no GPU; pip install 'egtmetrics[gpu]'")
+    rng = np.random.default_rng(5)
+    real, fake = (normal(rng, n, 8).astype(np.float32) for n in (3000, 2500))
+    options: dict[str, Any] = {"n_cells": 50, "n_probes": 4, "n_checked": 3000, "random_state": 0}
+    ours = approximate_precision_recall_density_coverage(on_device(real), on_device(fake), **options)
+    assert ours.backend == "cuda"
+    assert ours.scores() == precision_recall_density_coverage(real, fake).scores()  # every row is checked
+    # other cells than on the host, but as good ones
+    on_host = approximate_precision_recall_density_coverage(real, fake, **options)
+    assert ours.exact_radii == pytest.approx(on_host.exact_radii, abs=0.05)
+
+    codebook = quantize(on_device(real), on_device(fake), n_clusters=20, kmeans="faiss", random_state=0)
+    assert codebook.backend == "cuda"
+    nearest = ((real[:, None] - codebook.centers) ** 2).sum(axis=2).argmin(axis=1)
+    assert np.mean(nearest == codebook.real_codes) > 0.999  # but for ties in float32
 
 
 def every_operator(x: Any, y: Any, *, k: int = 5) -> list[Any]:

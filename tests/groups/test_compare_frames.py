@@ -1,4 +1,4 @@
-"""Two models, permuted: p-values are those of counting all ways to deal the samples out."""
+"""Two models, permuted: the p-values equal those from counting all ways to assign the samples to the models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_frame(
 
 
 def deals(values: list[float], n_first: int) -> Any:
-    """Both means of every way to deal out the values."""
+    """Both means for every way to assign ``n_first`` of the values to the first model."""
     for chosen in itertools.combinations(range(len(values)), n_first):
         first = [values[i] for i in chosen]
         rest = [values[i] for i in range(len(values)) if i not in chosen]
@@ -49,10 +49,10 @@ def share(statistics: list[float], observed: float) -> float:
     return float(np.mean([abs(value) >= abs(observed) - 1e-9 for value in statistics]))
 
 
-def test_p_values_are_those_of_all_ways_to_deal() -> None:
-    """Group f is high in both models and frequent in the first one only: overall scores differ, groups hardly do.
+def test_p_values_equal_those_from_all_assignments() -> None:
+    """Group f is high in both models and frequent only in the first: overall scores differ, group scores hardly do.
 
-    4 standard errors of 1999 permutations; five tests with a fixed seed.
+    The tolerance is 4 standard errors of 1999 permutations, for four tests with a fixed seed.
     """
     first = {"f": [3.1, 3.9, 3.3, 4.0], "m": [0.2, 0.1]}
     other = {"f": [3.0, 3.6], "m": [0.0, 0.3, 0.9, 1.4]}
@@ -81,7 +81,7 @@ def test_p_values_are_those_of_all_ways_to_deal() -> None:
 
 
 def test_each_model_keeps_its_real_samples_and_its_numbers() -> None:
-    """A score that is nothing but numbers of samples is the same for every permutation."""
+    """A score made of the numbers of samples alone is the same for every permutation."""
     frames = [
         make_frame(
             np.arange(n), (["f", "m"] * n)[:n], n_real=m, metrics={"size": lambda r, f: float(100 * len(r) + len(f))}
@@ -104,7 +104,7 @@ def test_scores_of_one_result_share_the_permutations() -> None:
     np.testing.assert_array_equal(swapped["difference"], -table["difference"])
 
 
-def test_a_missing_group_has_no_p_value_and_nan_counts_against_a_difference() -> None:
+def test_a_missing_group_has_no_p_value_and_a_nan_counts_as_a_larger_difference() -> None:
     frames = [
         make_frame([*fake, 0.0], ["f", "m"] * 4 + ["x"], missing_groups="nan")
         for fake in ([1.0] * 8, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
@@ -121,7 +121,7 @@ def test_a_missing_group_has_no_p_value_and_nan_counts_against_a_difference() ->
     assert table["p_value"].tolist() == [1.0] * 4
 
 
-def test_frames_of_other_scores_or_groups_are_refused() -> None:
+def test_frames_with_different_scores_or_groups_are_refused() -> None:
     frame = make_frame(np.arange(4), ["f", "m"] * 2)
     with pytest.raises(ValueError, match=r"frame has the scores \['gap'\].* other has \['fid'\]"):
         compare_frames(frame, make_frame(np.arange(4), ["f", "m"] * 2, metrics={"fid": frechet_distance}))

@@ -1,4 +1,4 @@
-"""The frame: every cell is the metric on the rows of that group, and nothing goes missing without a word."""
+"""The frame: every cell is the metric on the rows of that group, and nothing goes missing silently."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolated
+import egtmetrics
+from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolate
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.kernel import kernel_distance
-from egtmetrics.metrics.prdc import precision_recall_density_coverage
+from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
-from egtmetrics.results import MetricResult
+from egtmetrics.results import MetricResult, score
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -48,7 +49,7 @@ def frame_of(data: GroupedSamples, metrics: Any = PRDC, **options: Any) -> Gener
 
 @pytest.fixture
 def data() -> GroupedSamples:
-    """Three groups of 10 real and 10 fake rows, which the model meets more and more badly."""
+    """Three groups of 10 real and 10 fake rows, each generated worse than the one before."""
     rng = np.random.default_rng(0)
     groups = np.tile(np.arange(3), 10)
     fake = rng.normal(size=(30, 2)) * (1.0 - 0.4 * groups[:, None])
@@ -94,7 +95,7 @@ class TestCells:
         with pytest.raises(ValueError, match=r"metric='topp' is not in this frame; choose one of \['fid', 'pr'\]"):
             frame.scores("topp")
 
-    def test_tensors_give_what_arrays_give(self, data: GroupedSamples) -> None:
+    def test_tensors_give_the_same_scores_as_arrays(self, data: GroupedSamples) -> None:
         torch = pytest.importorskip("torch")
         tensors = GroupedSamples(*(torch.from_numpy(array) for array in data))
         pd.testing.assert_frame_equal(frame_of(tensors).by_group, frame_of(data).by_group)
@@ -112,7 +113,7 @@ class TestCells:
 
 
 class TestUnassigned:
-    def test_are_counted_and_left_out_of_the_groups_only(self, data: GroupedSamples) -> None:
+    def test_are_counted_and_left_out_of_the_groups_but_not_of_the_overall_scores(self, data: GroupedSamples) -> None:
         real_labels = [None if group == 2 else f"g{group}" for group in data.real_groups]
         fake_labels = ["g0", *[math.nan if group == 2 else f"g{group}" for group in data.fake_groups[1:]]]
         frame = FRAME(
@@ -130,7 +131,7 @@ class TestUnassigned:
         assert frame.by_group.loc["g1", "fid"] == frechet_distance(data.real[rows], data.fake[rows]).fid
         assert frame.to_dict()["unassigned"] == {"real": 10, "fake": 10}
 
-    def test_one_missing_feature_takes_a_row_out_of_every_intersection(self) -> None:
+    def test_a_row_with_one_missing_feature_is_in_no_intersection(self) -> None:
         labels = {"a": [0, 0, 1, 1, None, 1], "b": [0, 0, 1, 1, 1, None]}
         x = np.arange(6.0)[:, None]
         frame = FRAME(metrics=mean_gap, real=x, fake=x, real_sensitive_features=labels, fake_sensitive_features=labels)
@@ -178,9 +179,9 @@ class TestIntersections:
 
     def test_different_features(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
-        with pytest.raises(ValueError, match=r"\['gender', 'age'\] and fake.*\['gender', 'skin'\]; pass the same"):
+        with pytest.raises(ValueError, match=r"\['gender', 'age'\], but fake.*\['gender', 'skin'\]; pass the same"):
             self.frame(labels, {"gender": self.GENDER, "skin": self.AGE})
-        with pytest.raises(ValueError, match=r"has 2 features and fake_sensitive_features has 1; pass the same"):
+        with pytest.raises(ValueError, match=r"has 2 features, but fake_sensitive_features has 1; pass the same"):
             self.frame(labels, self.GENDER)
 
 
@@ -204,14 +205,14 @@ class TestRandomState:
         assert first.settings["random_state"] == repeated.settings["random_state"]
         assert first.settings["random_state"] != second.settings["random_state"]
 
-    def test_run_without_a_seed_can_be_repeated_from_its_settings(self, data: GroupedSamples) -> None:
+    def test_a_run_without_a_seed_can_be_repeated_from_its_settings(self, data: GroupedSamples) -> None:
         small = two_groups(data)
         topp = functools.partial(topp_precision_recall, n_bootstrap=3)
         first = frame_of(small, topp, random_state=None)
         second = frame_of(small, topp, random_state=first.settings["random_state"])
         pd.testing.assert_frame_equal(first.by_group, second.by_group, check_exact=True)
 
-    def test_twin_groups_under_random_projections_do_not_differ(self) -> None:
+    def test_identical_groups_get_equal_scores_under_random_projections(self) -> None:
         rng = np.random.default_rng(1)
         real, fake = rng.normal(size=(170, 36)), 0.7 * rng.normal(size=(170, 36))
         labels = ["f"] * 170 + ["m"] * 170
@@ -225,7 +226,7 @@ class TestRandomState:
         )
         frame = evaluate(random_state=0)
         assert frame.difference().tolist() == [0.0, 0.0, 0.0]
-        # two seeds, as two groups would get without common random numbers, do differ
+        # Different seeds, which the groups would have without common random numbers, give different scores.
         assert frame.by_group.loc["f"].tolist() != evaluate(random_state=1).by_group.loc["f"].tolist()
 
     @pytest.mark.parametrize("random_state", [-1, 0.5, "0", True])
@@ -235,7 +236,7 @@ class TestRandomState:
 
 
 class TestKeywords:
-    def test_only_those_that_the_signature_names(self, data: GroupedSamples) -> None:
+    def test_a_metric_gets_only_those_that_its_signature_names(self, data: GroupedSamples) -> None:
         seen: list[dict[str, Any]] = []
 
         def none(real: Any, fake: Any) -> float:
@@ -258,12 +259,12 @@ class TestKeywords:
         frame_of(data, {"a": none, "b": some, "c": forwarding, "d": Instance()}, backend="reference", random_state=3)
         assert seen[:4] == [{}, {"backend": "reference", "n_threads": None}, {}, {"random_state": 3}]
 
-    def test_what_a_partial_has_fixed_stays(self, data: GroupedSamples) -> None:
+    def test_options_fixed_by_a_partial_are_kept(self, data: GroupedSamples) -> None:
         fixed = functools.partial(TestRandomState.seed_of_call, random_state=42)
         assert np.unique(frame_of(data, fixed, random_state=7).by_group).tolist() == [42.0]
 
     def test_callable_without_a_signature(self, data: GroupedSamples) -> None:
-        gap = functools.partial(max, key=None)  # a builtin of which inspect knows no signature
+        gap = functools.partial(max, key=None)  # a builtin whose signature inspect does not know
         with pytest.raises(ValueError, match="truth value of an array"):
             frame_of(data, gap)
 
@@ -295,7 +296,7 @@ class TestMissingGroups:
                 fake_sensitive_features=["f", "m", "x", "x"],
             )
 
-    def test_nan_row_on_request_is_never_hidden(self) -> None:
+    def test_a_nan_row_makes_every_summary_nan(self) -> None:
         frame = self.frame(missing_groups="nan")
         assert frame.by_group.loc["x"].isna().all()
         assert frame.by_group.loc[["f", "m"]].notna().all(axis=None)
@@ -305,7 +306,7 @@ class TestMissingGroups:
         disparities = frame.disparities()
         assert disparities.loc[["fid", "prdc"], "value"].isna().all()
         assert disparities.loc[["fid", "prdc"], "larger"].isna().all()
-        # proportions of 3, 2, 2 of 7 real and 3, 3, 0 of 6 fake samples: an absence is an answer here
+        # 3, 2, 2 of 7 real and 3, 3, 0 of 6 fake samples: for proportions, an absent group is simply 0.
         assert disparities.loc[("proportions", "mgo"), "value"] == pytest.approx(2 / 7)
         assert disparities.loc[("proportions", "ego"), "value"] == 0.5
 
@@ -331,7 +332,7 @@ class Unnamed(MetricResult):
 
 
 class TestMetrics:
-    def test_refusal_names_group_and_metric(self, data: GroupedSamples) -> None:
+    def test_an_error_names_group_and_metric(self, data: GroupedSamples) -> None:
         refusing = functools.partial(precision_recall_density_coverage, n_neighbors=10)
         with pytest.raises(
             ValueError, match=r"^group '0' \(10 real, 10 fake\), metric 'prdc': real has 10 rows"
@@ -339,7 +340,7 @@ class TestMetrics:
             frame_of(data, {"prdc": refusing})
         assert isinstance(caught.value.__cause__, ValueError)
 
-    def test_refusal_names_the_intersection(self) -> None:
+    def test_an_error_names_the_intersection(self) -> None:
         labels = {"gender": list("ffmm"), "age": list("oooo")}
         x = np.zeros((4, 1))
         with pytest.raises(ValueError, match=r"^group 'gender=f, age=o' \(2 real"):
@@ -351,21 +352,48 @@ class TestMetrics:
                 fake_sensitive_features=labels,
             )
 
-    def test_interruption_passes_through(self, data: GroupedSamples) -> None:
+    def test_an_interruption_is_not_caught(self, data: GroupedSamples) -> None:
         def interrupted(real: Any, fake: Any) -> float:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
             frame_of(data, interrupted)
 
-    @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {"precision": 1.0}])
-    def test_what_is_no_score(self, data: GroupedSamples, result: Any) -> None:
-        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number or a MetricResult"):
+    @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {}, {"precision": "1"}, {3: 1.0}])
+    def test_refuses_results_that_are_not_scores(self, data: GroupedSamples, result: Any) -> None:
+        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number, a mapping of names to"):
             frame_of(data, {"m": lambda real, fake: result})
 
-    def test_result_without_score_names(self, data: GroupedSamples) -> None:
+    @pytest.mark.parametrize("result", [0.5, np.float32(0.5), np.array(0.5), {"m": 0.5}, {"m": np.array(0.5)}])
+    def test_accepts_numbers_0d_arrays_and_mappings(self, data: GroupedSamples, result: Any) -> None:
+        assert frame_of(data, {"m": lambda real, fake: result}).by_group["m"].tolist() == [0.5] * 3
+
+    def test_accepts_a_0d_tensor(self, data: GroupedSamples) -> None:
+        torch = pytest.importorskip("torch")
+        tensor = torch.tensor(0.5, requires_grad=True)
+        assert frame_of(data, {"m": lambda real, fake: tensor}).by_group["m"].tolist() == [0.5] * 3
+
+    def test_a_mapping_of_several_scores(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"m": lambda real, fake: {"precision": 0.5, "recall": len(fake) / 10}})
+        assert frame.by_group.columns.tolist() == ["m_precision", "m_recall"]
+        assert frame.disparities()["value"].loc["m"].index.tolist() == [
+            "delta_p",
+            "delta_r",
+            "delta_pr",
+            "delta_p_plus_delta_r",
+        ]
+
+    def test_metrics_by_name(self, data: GroupedSamples) -> None:
+        expected = frame_of(data, {"fid": frechet_distance, "ipr": improved_precision_recall}).by_group
+        for names in ("fid,ipr", "fid, ipr", ["fid", "ipr"], ("fid", "ipr")):
+            pd.testing.assert_frame_equal(frame_of(data, names).by_group, expected)
+        assert frame_of(data, ["fid", mean_gap]).by_group.columns.tolist() == ["fid", "mean_gap"]
+        with pytest.raises(ValueError, match=r"metric 'fidd' is unknown; choose from .*, fid, .*, topp"):
+            frame_of(data, "fidd")
+
+    def test_result_without_scores(self, data: GroupedSamples) -> None:
         result = Unnamed(value=1.0, backend="numpy", n_real=1, n_fake=1)
-        with pytest.raises(TypeError, match=r"metric 'm' returned Unnamed, expected .* with score_names"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned Unnamed, expected .* or a MetricResult with scores"):
             frame_of(data, {"m": lambda real, fake: result})
 
     def test_scores_that_differ_between_groups(self, data: GroupedSamples) -> None:
@@ -379,14 +407,14 @@ class TestMetrics:
     @pytest.mark.parametrize(
         ("metrics", "error", "message"),
         [
-            ({}, ValueError, "metrics is empty; pass a callable"),
-            ({"m": 3}, TypeError, r"metrics\['m'\] is int, expected names \(str\) mapped to callables"),
+            ({}, ValueError, "metrics is empty; pass names such as"),
+            ({"m": 3}, TypeError, r"metrics\['m'\] is int, expected names \(str\) mapped to functions"),
             ({3: mean_gap}, TypeError, r"metrics\[3\] is function, expected names"),
             (3, TypeError, r"metrics\['int'\] is int, expected names"),
             (
                 {"a": PRDC, "a_recall": mean_gap},
                 ValueError,
-                r"two columns of one name: .*'a_recall'\]; rename a metric",
+                r"two columns the same name: .*'a_recall'\]; rename a metric",
             ),
         ],
     )
@@ -412,7 +440,7 @@ class TestGroups:
 
     def test_one_group(self, data: GroupedSamples) -> None:
         one = data._replace(real_groups=np.zeros(30, int), fake_groups=np.zeros(30, int))
-        with pytest.raises(ValueError, match="hold one group only, '0', and a disparity needs at least two"):
+        with pytest.raises(ValueError, match="hold only one group, '0', but a disparity needs at least two"):
             frame_of(one)
 
     def test_labels_of_different_types(self, data: GroupedSamples) -> None:
@@ -422,7 +450,7 @@ class TestGroups:
 
     @pytest.mark.parametrize(("large", "warns"), [(8, False), (9, True)])
     @pytest.mark.parametrize("side", ["real", "fake"])
-    def test_very_unequal_sizes_are_announced(self, large: int, warns: bool, side: str) -> None:
+    def test_warns_of_very_unequal_sizes(self, large: int, warns: bool, side: str) -> None:
         counts = {"real": 4, "fake": 4} | {side: large}
         labels = {name: ["f"] * 4 + ["m"] * count for name, count in counts.items()}
         with warnings.catch_warnings(record=True) as caught:
@@ -441,7 +469,7 @@ class TestGroups:
             assert "; 'mean_gap' may depend on it" in messages[0]
             assert caught[0].filename == __file__
 
-    def test_metrics_that_do_not_depend_on_the_sizes_are_not_warned_of(self) -> None:
+    def test_metrics_that_do_not_depend_on_the_sizes_cause_no_warning(self) -> None:
         rng = np.random.default_rng(0)
         groups = np.repeat(["f", "m"], [20, 80])
         samples = {
@@ -454,7 +482,7 @@ class TestGroups:
         matched = at_sample_size(frechet_distance, 20, n_repeats=2)
         with warnings.catch_warnings():
             warnings.simplefilter("error", GroupSizeWarning)
-            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolated(frechet_distance)}, **samples)
+            FRAME(metrics={"kid": kid, "matched": matched, "limit": extrapolate(frechet_distance)}, **samples)
         with pytest.warns(GroupSizeWarning, match="; 'fid', 'prdc' may depend on it") as caught:
             FRAME(metrics={"kid": kid, "fid": frechet_distance, "prdc": PRDC}, **samples)
         assert len(caught) == 2  # real and fake
@@ -490,7 +518,7 @@ class TestSummaries:
         assert disparities.loc[("fid", "delta_fid")].tolist() == [fid.max() - fid.min(), fid.idxmax(), fid.idxmin()]
         assert disparities.loc[("proportions", "mgo")].tolist() == [0.0, None, None]
 
-    def test_mgo_names_the_group_that_is_off(self) -> None:
+    def test_mgo_names_the_group_that_attains_it(self) -> None:
         def mgo_row(fake: str) -> list[Any]:
             frame = FRAME(
                 metrics=mean_gap,
@@ -516,7 +544,7 @@ class TestSummaries:
         assert negative.group_min().iloc[0] < 0
         assert negative.ratio().isna().all()
 
-    def test_nan_score_makes_its_column_nan(self, data: GroupedSamples) -> None:
+    def test_a_nan_score_makes_the_summaries_of_its_column_nan(self, data: GroupedSamples) -> None:
         def undefined(real: Any, fake: Any) -> float:
             return math.nan if np.array_equal(real, data.real[data.real_groups == 1]) else 1.0
 
@@ -527,7 +555,7 @@ class TestSummaries:
 
 
 class TestToDict:
-    def test_is_json_with_every_number(self, data: GroupedSamples) -> None:
+    def test_is_valid_json_with_every_number(self, data: GroupedSamples) -> None:
         topp = functools.partial(topp_precision_recall, n_bootstrap=3)
         small = two_groups(data)
         frame = frame_of(small, {"topp": topp, "gap": mean_gap}, n_threads=1)
@@ -557,7 +585,7 @@ class TestToDict:
         assert isinstance(result, MetricResult)
         assert content["results"]["by_group"]["1"]["topp"]["n_bootstrap"] == 3
         assert content["results"]["by_group"]["1"]["topp"]["precision"] == result.scores()["precision"]
-        assert content["results"]["overall"]["gap"] == frame.overall["gap"]
+        assert content["results"]["overall"]["gap"]["values"] == {"gap": frame.overall["gap"]}
 
     def test_nan_infinity_and_intersections(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
@@ -603,7 +631,7 @@ class TestLaws:
 
     @LAW
     @given(grouped_samples())
-    def test_twin_groups_do_not_differ(self, data: GroupedSamples) -> None:
+    def test_identical_groups_have_no_disparity(self, data: GroupedSamples) -> None:
         real, fake = data.real[data.real_groups == 0], data.fake[data.fake_groups == 0]
         twins = GroupedSamples(
             np.concatenate([real, real]),
@@ -635,3 +663,118 @@ class TestLaws:
             data.real[keep_real], data.fake[keep_fake], data.real_groups[keep_real], data.fake_groups[keep_fake]
         )
         np.testing.assert_array_equal(frame_of(two).by_group, frame_of(data).by_group.loc[[0, 1]])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Declared(MetricResult):
+    gap: float = score(label="gap of the means", better="lower", bounds=(0.0, math.inf), unit="pixels")
+    level: float = score(label="mean level", better=1.0)
+
+
+def declared(real: Any, fake: Any) -> Declared:
+    return Declared(
+        gap=mean_gap(real, fake), level=float(fake.mean()), backend="numpy", n_real=len(real), n_fake=len(fake)
+    )
+
+
+class TestWorstGroup:
+    def test_knows_the_direction(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"prdc": PRDC, "fid": frechet_distance, "own": declared, "plain": mean_gap})
+        assert frame.worst_group("fid") == frame.by_group["fid"].idxmax()
+        assert frame.worst_group("prdc_recall") == frame.by_group["prdc_recall"].idxmin()
+        assert frame.worst_group("own_gap") == frame.by_group["own_gap"].idxmax()
+        assert frame.worst_group("own_level") == (frame.by_group["own_level"] - 1.0).abs().idxmax()
+        assert frame.worst_group("plain") is None
+        with pytest.raises(
+            ValueError, match=r"score='prdc' is not a column of by_group; choose one of \['prdc_precision'"
+        ):
+            frame.worst_group("prdc")
+
+    def test_is_none_if_groups_are_equal_or_one_has_no_score(self, data: GroupedSamples) -> None:
+        equal = frame_of(data, {"own": lambda real, fake: dataclasses.replace(declared(real, fake), gap=0.5)})
+        assert equal.worst_group("own_gap") is None
+        labels = np.where(data.fake_groups == 2, 1, data.fake_groups)
+        missing = frame_of(data._replace(fake_groups=labels), "fid", missing_groups="nan")
+        assert missing.worst_group("fid") is None
+
+
+class TestJson:
+    def frame(self, data: GroupedSamples, **options: Any) -> GenerativeMetricFrame:
+        metrics = {"prdc": PRDC, "fid": frechet_distance, "own": declared, "plain": mean_gap}
+        return frame_of(data, metrics, **options)
+
+    def test_is_read_back_with_every_number_and_description(self, data: GroupedSamples) -> None:
+        frame = self.frame(data)
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.to_dict() == frame.to_dict()
+        assert again.describe() == frame.describe()
+        assert again.by_group.to_numpy().tolist() == frame.by_group.to_numpy().tolist()
+        assert again.disparities()["value"].tolist() == frame.disparities()["value"].tolist()
+        assert again.worst_group("own_gap") == str(frame.worst_group("own_gap"))
+        assert again.overall_results["prdc"].settings() == frame.overall_results["prdc"].settings()
+        with pytest.raises(ValueError, match="needs the samples, but this frame was read from JSON"):
+            again.test()
+
+    def test_intersections_nan_and_infinity(self) -> None:
+        labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
+        x = np.arange(6.0)[:, None]
+        frame = FRAME(
+            metrics={"inf": lambda real, fake: math.inf if real[0, 0] == 2.0 else 1.0},
+            real=x,
+            fake=x[:4],
+            real_sensitive_features=labels,
+            fake_sensitive_features={name: column[:4] for name, column in labels.items()},
+            missing_groups="nan",
+        )
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.to_json() == frame.to_json()
+        assert again.by_group.index.tolist() == ["gender=f, age=o", "gender=f, age=y", "gender=m, age=o"]
+        np.testing.assert_array_equal(again.by_group["inf"], [1.0, math.nan, math.inf])
+
+    def test_saved_intervals(self) -> None:
+        rng = np.random.default_rng(0)
+        labels = np.repeat(["f", "m"], 60)
+        real, fake = rng.normal(size=(2, 120, 2))
+        frame = FRAME(
+            metrics="fid", real=real, fake=fake, real_sensitive_features=labels, fake_sensitive_features=labels
+        )
+        intervals = frame.interval(0.9)
+        again = GenerativeMetricFrame.from_json(frame.to_json(intervals))
+        found = again.interval(0.9)
+        pd.testing.assert_frame_equal(found.by_group, intervals.by_group)
+        pd.testing.assert_frame_equal(found.disparities, intervals.disparities)
+        assert again.to_json(found) == frame.to_json(intervals)
+        with pytest.raises(ValueError, match="needs the samples"):
+            again.interval(0.95)
+
+    @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"settings": {}}', "null"])
+    def test_refuses_text_that_is_not_a_frame(self, text: str) -> None:
+        with pytest.raises(ValueError, match="text is not the JSON of a frame"):
+            GenerativeMetricFrame.from_json(text)
+
+
+class TestSamples:
+    def test_give_the_same_frame_as_the_four_arguments(self, data: GroupedSamples) -> None:
+        samples = egtmetrics.GroupedSamples(
+            real=data.real,
+            fake=data.fake,
+            real_sensitive_features=data.real_groups,
+            fake_sensitive_features=data.fake_groups,
+        )
+        frame = GenerativeMetricFrame(metrics=PRDC, samples=samples, random_state=0)
+        assert frame.to_dict() == frame_of(data).to_dict()
+        assert frame.samples is samples
+        with pytest.raises(TypeError, match="samples and real were both given; pass one or the other"):
+            GenerativeMetricFrame(metrics=PRDC, samples=samples, real=data.real)
+        with pytest.raises(TypeError, match="fake, fake_sensitive_features missing; pass real, fake"):
+            GenerativeMetricFrame(metrics=PRDC, real=data.real, real_sensitive_features=data.real_groups)
+        with pytest.raises(TypeError, match="samples is ndarray, expected GroupedSamples"):
+            GenerativeMetricFrame(metrics=PRDC, samples=data.real)  # type: ignore[arg-type]
+
+    def test_a_metric_cannot_change_them(self, data: GroupedSamples) -> None:
+        def centring(real: Any, fake: Any) -> float:
+            real -= real.mean()
+            return mean_gap(real, fake)
+
+        with pytest.raises(ValueError, match="read-only"):
+            frame_of(data, {"centring": centring})

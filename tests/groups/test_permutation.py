@@ -1,4 +1,4 @@
-"""Permutation tests: exact under the null, sharp against it, and by brute force where all permutations are few."""
+"""Permutation tests: exact under the null hypothesis, powerful against it, and equal to brute force for few samples."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def mean_gap(real: NDArray[Any], fake: NDArray[Any]) -> float:
     return float(fake[:, 0].mean() - real[:, 0].mean())
 
 
-def test_p_values_of_groups_of_one_law_are_super_uniform() -> None:
-    """300 tests with 19 permutations: P(p <= k / 20) = k / 20; 4 standard errors, so 1 seed in 10^4 fails."""
+def test_p_values_between_groups_of_one_law_are_uniform() -> None:
+    """300 tests with 19 permutations: P(p <= k / 20) = k / 20, within 4 standard errors; 1 seed in 10^4 fails."""
     rng = np.random.default_rng(0)
     groups = np.repeat(["a", "b", "c"], [8, 5, 7])
     p_values = []
@@ -40,7 +40,7 @@ def test_p_values_of_groups_of_one_law_are_super_uniform() -> None:
         assert abs(np.mean(np.array(p_values) <= level + 1e-9) - level) < 4 * error
 
 
-def test_groups_of_unequal_sizes_are_warned_of_once() -> None:
+def test_groups_of_unequal_sizes_cause_one_warning_per_side() -> None:
     groups = np.repeat(["a", "b"], [20, 5])
     real, fake = np.random.default_rng(2).normal(size=(2, 25, 1))
     with pytest.warns(GroupSizeWarning) as caught:
@@ -55,8 +55,8 @@ def test_groups_of_unequal_sizes_are_warned_of_once() -> None:
     assert [warning.filename for warning in caught] == [__file__, __file__]  # for real and for fake
 
 
-def test_models_of_one_law_are_told_apart_at_the_level_only() -> None:
-    """As above."""
+def test_p_values_between_models_of_one_law_are_uniform() -> None:
+    """300 tests as above."""
     rng = np.random.default_rng(1)
     real = rng.normal(size=(15, 1))
     p_values = [
@@ -76,7 +76,7 @@ def test_models_of_one_law_are_told_apart_at_the_level_only() -> None:
 
 
 def test_the_null_distribution_is_that_of_all_permutations() -> None:
-    """Of 3 and 3 there are 20 splits: their statistics, and nothing else, come out, about equally often."""
+    """3 and 3 samples have 20 splits. Exactly their statistics occur, each about equally often."""
     real = np.zeros((2, 1))
     fake, other = np.array([[0.0], [1.0], [3.0]]), np.array([[7.0], [12.0], [20.0]])
     both = np.concatenate([fake, other])[:, 0]
@@ -89,7 +89,7 @@ def test_the_null_distribution_is_that_of_all_permutations() -> None:
     assert test.p_value == (1 + np.count_nonzero(np.abs(test.null_distribution) > 13 - 4 / 3 - 1e-6)) / 4001
 
 
-def test_groups_keep_their_numbers_on_both_sides() -> None:
+def test_groups_keep_their_numbers_of_samples_on_both_sides() -> None:
     seen = []
 
     def sizes(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -126,7 +126,7 @@ def test_rows_in_no_group_are_never_moved_into_one() -> None:
     assert max(sums) < 10.0
 
 
-def test_a_difference_is_found_and_repeats_with_its_seed() -> None:
+def test_a_difference_is_detected_and_a_seed_repeats_the_test() -> None:
     rng = np.random.default_rng(2)
     groups = np.repeat(["a", "b"], 40)
     real, fake = rng.normal(size=(2, 80, 3))
@@ -152,13 +152,13 @@ def test_a_difference_is_found_and_repeats_with_its_seed() -> None:
     ("options", "message"),
     [
         ({"n_permutations": 0}, "n_permutations"),
-        ({"score": "fidelity"}, "score='fidelity' is none of the metric's scores .*'precision'"),
-        ({"score": None}, "choose one, as in score='precision'"),
+        ({"score": "fidelity"}, "score='fidelity' is not one of the metric's scores .*'precision'"),
+        ({"score": None}, "choose one, for example score='precision'"),
         ({"metric": lambda real, fake: float("nan"), "score": None}, "metric is NaN for the samples"),
         ({"real_sensitive_features": ["a"] * 20}, "group"),
     ],
 )
-def test_what_permutation_test_refuses(options: dict[str, Any], message: str) -> None:
+def test_permutation_test_refuses_bad_arguments(options: dict[str, Any], message: str) -> None:
     real, fake = np.random.default_rng(5).normal(size=(2, 20, 2))
     given = {
         "metric": functools.partial(precision_recall_density_coverage, n_neighbors=2),
@@ -171,12 +171,12 @@ def test_what_permutation_test_refuses(options: dict[str, Any], message: str) ->
         permutation_test(real, fake, **{**given, **options})
 
 
-def test_what_compare_models_refuses() -> None:
+def test_compare_models_refuses_bad_arguments() -> None:
     real, fake, other = np.random.default_rng(6).normal(size=(3, 20, 2))
     prdc = functools.partial(precision_recall_density_coverage, n_neighbors=2)
-    with pytest.raises(ValueError, match="choose one, as in score='precision'"):
+    with pytest.raises(ValueError, match="choose one, for example score='precision'"):
         compare_models(real, fake, other, metric=prdc)
-    with pytest.raises(ValueError, match="score='fid' is none of the metric's scores"):
+    with pytest.raises(ValueError, match="score='fid' is not one of the metric's scores"):
         compare_models(real, fake, other, metric=prdc, score="fid")
     with pytest.raises(ValueError, match="n_permutations"):
         compare_models(real, fake, other, metric=mean_gap, n_permutations=-1)

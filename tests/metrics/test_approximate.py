@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import comb
 
-from egtmetrics import GenerativeMetricFrame, precision_recall_density_coverage
+from egtmetrics import GenerativeMetricFrame
 from egtmetrics.metrics.approximate import (
     ApproximatePRDCResult,
     _chance_of_at_most,
@@ -28,6 +28,7 @@ from egtmetrics.metrics.approximate import (
     _use_one_openmp_thread,
     approximate_precision_recall_density_coverage,
 )
+from egtmetrics.metrics.prdc import precision_recall_density_coverage
 from egtmetrics.ops import select_backend
 from tests.strategies import invalid_features, lattice_pairs
 
@@ -54,8 +55,8 @@ def distant_clusters(seed: int = 0) -> Pair:
     return side(240), side(180)
 
 
-def index_of(points: NDArray[Any], n_cells: int, n_probes: int, pool: ThreadPoolExecutor) -> _Index:
-    return _Index(select_backend("cpu", n_threads=1), points, n_cells, n_probes, 0, pool)
+def index_of(points: NDArray[Any], n_cells: int, n_probes: int, pool: ThreadPoolExecutor, k: int = 5) -> _Index:
+    return _Index(select_backend("cpu", n_threads=1), points, n_cells, n_probes, k, 0, pool)
 
 
 @given(lattice_pairs(min_rows=4), st.integers(1, 3), st.sampled_from(TIES), st.integers(1, 4))
@@ -123,10 +124,10 @@ def test_radii_are_never_too_small(scale: float, shift: float) -> None:
     points[100:120] = points[99]
     exact = kernels.kth_neighbor(points, n_neighbors=5)
     with ThreadPoolExecutor(2, initializer=_use_one_openmp_thread) as pool:
-        poor, good = (index_of(points, 20, n_probes, pool).sq_radii(5) for n_probes in (1, 12))
-        lonely = index_of(points[:30], 30, 1, pool)  # a row to a cell: nothing is found, so everything is looked for
+        poor, good = (index_of(points, 20, n_probes, pool).sq_radii() for n_probes in (1, 12))
         for k in (1, 5):
-            assert np.array_equal(lonely.sq_radii(k), kernels.kth_neighbor(points[:30], n_neighbors=k))
+            lonely = index_of(points[:30], 30, 1, pool, k)  # one row in each cell: nothing is found, all is searched
+            assert np.array_equal(lonely.sq_radii(), kernels.kth_neighbor(points[:30], n_neighbors=k))
     assert (poor >= exact).all()
     assert (good >= exact).all()
     assert np.mean(good == exact) > 0.9
@@ -310,7 +311,7 @@ def test_what_notebooks_show_names_the_error() -> None:
         *normal_pair(200, 200, 3), n_cells=10, n_probes=2, random_state=0
     )
     shown = result._repr_html_()
-    assert "ApproximatePRDCResult, 200 real and 200 fake samples" in shown
+    assert "ApproximatePRDCResult: 200 real and 200 fake samples" in shown
     assert "Largest error at level 0.95: precision 0, recall 0, density 0, coverage 0; index IVF10,Flat" in shown
 
 
@@ -394,16 +395,16 @@ def test_bad_features_are_named(bad: Any) -> None:
     ("options", "message"),
     [
         ({"n_neighbors": 20}, "real has 20 rows, but n_neighbors=20 needs at least 21"),
-        ({"n_neighbors": 0}, "n_neighbors=0 is no integer of at least 1"),
+        ({"n_neighbors": 0}, "n_neighbors=0 is not an integer of at least 1"),
         ({"ties": "open"}, "ties='open' is unknown"),
-        ({"n_cells": 0}, "n_cells=0 is no integer of at least 1"),
+        ({"n_cells": 0}, "n_cells=0 is not an integer of at least 1"),
         ({"n_cells": 16}, "n_cells=16, but fake has 15 rows; pass at most as many, or None"),
-        ({"n_probes": 2.0}, "n_probes=2.0 is no integer of at least 1"),
-        ({"n_checked": 1}, "n_checked=1 is no integer of at least 2"),
-        ({"level": 1.0}, "level=1.0 is no number above 0 and below 1"),
-        ({"level": "0.9"}, "level='0.9' is no number"),
+        ({"n_probes": 2.0}, "n_probes=2.0 is not an integer of at least 1"),
+        ({"n_checked": 1}, "n_checked=1 is not an integer of at least 2"),
+        ({"level": 1.0}, "level=1.0 is not a number above 0 and below 1"),
+        ({"level": "0.9"}, "level='0.9' is not a number"),
         ({"random_state": -1}, "random_state=-1"),
-        ({"n_threads": 0}, "n_threads=0 is no positive integer"),
+        ({"n_threads": 0}, "n_threads=0, expected a positive integer"),
         ({"backend": "gpu"}, "backend='gpu' is unknown"),
     ],
 )

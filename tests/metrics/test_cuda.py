@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -12,24 +11,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from egtmetrics import (
-    GenerativeMetricFrame,
+from egtmetrics import GenerativeMetricFrame
+from egtmetrics._order import canonical_order
+from egtmetrics._validation import check_features, check_real_fake
+from egtmetrics.divergences import knn_f_divergence, knn_ratio_f_divergence, quantized_f_divergence
+from egtmetrics.divergences.estimates import DivergenceEstimateWarning
+from egtmetrics.metrics import (
     clipped_density_coverage,
     frechet_distance,
     improved_precision_recall,
-    knn_f_divergence,
-    knn_ratio_f_divergence,
-    match_sizes,
     p_precision_recall,
     precision_recall_cover,
     precision_recall_density_coverage,
-    quantized_f_divergence,
     topp_precision_recall,
 )
-from egtmetrics._order import canonical_order
-from egtmetrics._validation import check_features, check_real_fake
-from egtmetrics.divergences.estimates import DivergenceEstimateWarning
 from egtmetrics.ops import _device
+from egtmetrics.samples import GroupedSamples
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -73,14 +70,14 @@ def on_device(real: NDArray[Any], fake: NDArray[Any]) -> tuple[Any, Any]:
 
 def assert_alike(result: Any, expected: Any, *, rel: float, scores_rel: float = 0.0) -> None:
     """Equal but for the backend; floats within ``rel``, scores within ``scores_rel``."""
-    found, wanted = dataclasses.asdict(result), dataclasses.asdict(expected)
+    found, wanted = result.to_dict(), expected.to_dict()
     assert (found.pop("backend"), wanted.pop("backend")) == ("cuda", "cpu")
 
     def compare(a: Any, b: Any, tolerance: float) -> None:
         if isinstance(b, dict):
             assert a.keys() == b.keys()
             for key in b:
-                compare(a[key], b[key], scores_rel if key in result.score_names else rel)
+                compare(a[key], b[key], scores_rel if key in result.describe() else rel)
         elif isinstance(b, tuple | list):
             for left, right in zip(a, b, strict=True):
                 compare(left, right, tolerance)
@@ -217,8 +214,9 @@ def test_matched_sizes_stay_on_the_device() -> None:
         "real_sensitive_features": np.arange(len(real)) % 3,
         "fake_sensitive_features": np.arange(len(fake)) // 5 % 3,
     }
-    matched = match_sizes(*on_device(real, fake), random_state=0, **groups)
-    expected = match_sizes(real, fake, random_state=0, **groups)
+    tensors = on_device(real, fake)
+    matched = GroupedSamples(real=tensors[0], fake=tensors[1], **groups).matched(random_state=0)
+    expected = GroupedSamples(real=real, fake=fake, **groups).matched(random_state=0)
     assert isinstance(matched.real, torch.Tensor)
     np.testing.assert_array_equal(matched.real, expected.real)
     np.testing.assert_array_equal(matched.fake, expected.fake)

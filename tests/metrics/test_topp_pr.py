@@ -14,7 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egtmetrics.metrics.topp_pr import TopPREvaluation, TopPRResult, _count_draws, _torch_normal, topp_precision_recall
+from egtmetrics.metrics import TopPREvaluation, TopPRResult, topp_precision_recall
+from egtmetrics.metrics.topp_pr import _count_draws, _torch_normal
 from tests._golden import GOLDEN_NAMES, load
 from tests.strategies import similarities, tied_points
 
@@ -174,7 +175,7 @@ def test_projections_are_applied_and_averaged(d: int) -> None:
     assert result.n_projections == 3
     for evaluation, by_oracle in zip(result.per_projection, expected, strict=True):
         assert dataclasses.asdict(evaluation) == pytest.approx(by_oracle, rel=1e-5)
-    for score in result.score_names:
+    for score in result.scores():
         values = [by_oracle[score] for by_oracle in expected]
         assert getattr(result, score) == pytest.approx(np.mean(values))
         assert getattr(result, f"{score}_std") == pytest.approx(np.std(values, ddof=1))

@@ -23,7 +23,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
         env={**os.environ, **environment},
     )
@@ -34,7 +34,9 @@ NARROWEST_FIRST = ["generic", "avx2", "avx512", "avx512-popcnt"]
 
 @pytest.mark.parametrize("isa", NARROWEST_FIRST[:-1])
 def test_every_instruction_set_passes_the_kernel_tests(isa: str) -> None:
-    data = "float32 and (1540x780x3 or 255x257x33) and (normal or integers or near_duplicates)"
+    data = (
+        "float32 and not scipy and (1540x780x3 and integers or 255x257x33 and (normal or integers or near_duplicates))"
+    )
     some = f"{data} or ties or zero or kernel_equals"
     files = [str(TESTS / "test_kernels.py"), str(TESTS / "test_divergence_bootstrap.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", some, *files]
@@ -111,27 +113,38 @@ def test_memory_stays_far_below_the_distance_matrix() -> None:
 
 
 INTERRUPTED = """
-import time
+import signal, time
 import numpy as np
 from egtmetrics.ops import select_backend
-x = np.random.default_rng(0).normal(size=(200_000, 512)).astype(np.float32)
-print("started", flush=True)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs behind it with the signal ignored
+x = np.random.default_rng(0).random((200_000, 512), dtype=np.float32)
+backend = select_backend("cpu", n_threads=1)
 try:
-    select_backend("cpu").kth_neighbor(x, n_neighbors=5)
+    print("started", time.process_time(), flush=True)
+    backend.kth_neighbor(x, n_neighbors=5)
 except KeyboardInterrupt:
-    print("interrupted", flush=True)
+    print("interrupted", time.process_time(), flush=True)
 """
 
 
+def processor_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def test_ctrl_c_is_honoured_within_a_second() -> None:
+    """A second of the process's own time, which other processes do not stretch."""
     with subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        time.sleep(1.0)  # well into a computation of minutes
-        sent = time.monotonic()
+        word, started = process.stdout.readline().split()
+        assert word == "started"
+        while processor_seconds(process.pid) < float(started) + 0.5:  # well into a computation of minutes
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        assert process.stdout.readline() == "interrupted\n"
-        assert time.monotonic() - sent < 1.0
+        sent = processor_seconds(process.pid)
+        word, interrupted = process.stdout.readline().split()
+        assert word == "interrupted"
+        assert float(interrupted) - sent < 1.0
 
 
 def test_the_gil_is_released() -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtmetrics.features import LabelOracle, NameOracle
+from egtmetrics.oracles import LabelOracle, NameOracle
 from egtmetrics.paper.biographies import DEBIAN_WORDNET, GROUPS, Biographies, load_biographies
 
 FEMALE, MALE = GROUPS.index("female"), GROUPS.index("male")
@@ -64,7 +64,7 @@ def test_persons_of_wordnet(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not DEBIAN_WORDNET.is_dir(), reason="Debian's package wordnet-base is not installed")
 def test_installed_wordnet() -> None:
-    everything = load_biographies(oracle=LabelOracle(2, lambda texts: [-1] * len(texts)))
+    everything = load_biographies(oracle=LabelOracle(GROUPS, lambda texts: [None] * len(texts)))
     assert 3500 < len(everything) < 4000
     assert sum("(1909-1943)" in text for text in everything.texts if text.startswith("Simone Weil: ")) == 1
 
@@ -110,7 +110,7 @@ def test_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     path.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     asked: list[str] = []
-    oracle = LabelOracle(2, lambda texts: asked.extend(texts) or ORACLE(texts))
+    oracle = LabelOracle(GROUPS, lambda texts: asked.extend(texts) or ORACLE(texts))
     biographies = load_biographies(path, oracle=oracle)
     assert biographies.texts[0] == "Ada Lovelace, says the file, a man"
     assert biographies.texts[4] == "Zoë Ä. wrote"

@@ -137,7 +137,7 @@ def samples_of(stage: table1._Stage, generation: str, *, collapsed: bool) -> Any
         pools[1] = np.repeat(pools[1][:1], len(pools[1]), axis=0)
     return types.SimpleNamespace(
         samples=[(image, image.ravel()) for group in copies for image in pools[group]],
-        groups=np.repeat(copies, TINY.n_real),
+        groups=np.repeat(np.array(DIGITS.group_names, dtype=object)[copies], TINY.n_real),
         draws_by_group=np.array([90, 30]),
         expected_draws_per_sample=1.5,
     )
@@ -287,7 +287,7 @@ def test_command_without_torch_names_the_extra(
     assert main([*COMMAND, "--out", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("egtmetrics: error: ")
-    assert "pip install egtmetrics[training]" in line
+    assert "pip install 'egtmetrics[training]'" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -25,7 +25,7 @@ pytest.importorskip("peft")
 pytest.importorskip("sentence_transformers")
 
 from egtmetrics.cli import main
-from egtmetrics.features import LabelOracle
+from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
@@ -47,7 +47,7 @@ TEXTS = Biographies(
     groups=np.where(np.arange(1000) % 4 == 3, -1, np.arange(1000) % 4 != 0).astype(np.int64),
 )
 """250 of group 0, 500 of group 1, 250 of none."""
-ORACLE = LabelOracle(2, lambda texts: [len(text) % 3 - 1 if text else -1 for text in texts])
+ORACLE = LabelOracle(GROUPS, lambda texts: [(None, *GROUPS)[len(text) % 3] if text else None for text in texts])
 
 
 def encode(texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -182,7 +182,7 @@ def test_overall_sets_have_the_proportions_of_the_data(
 
 def test_a_model_that_writes_of_one_group_gets_no_scores(settings: Table2Settings, tmp_path: Path) -> None:
     """It is given up early, what it wrote is counted, and the others go on."""
-    never_female = LabelOracle(2, lambda texts: [1 if len(text) % 2 else -1 for text in texts])
+    never_female = LabelOracle(GROUPS, lambda texts: ["male" if len(text) % 2 else None for text in texts])
     stage = stage_in(tmp_path, settings, oracle=never_female)
     draws = stage.draw("Unconditional", functools.partial(stage.train, "Pretrained"))
     assert len(draws["texts"]) == 320  # in steps of 32, the first beyond a quarter of 1200

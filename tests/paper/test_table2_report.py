@@ -157,7 +157,7 @@ def test_figure_draws_means_over_seeds() -> None:
     pytest.importorskip("matplotlib")
     runs, _, _ = made_up(gap=0.2, noise=0.0)
     runs.loc[(runs["method"] == "Min-Max") & (runs["seed"] == 0), "topp.precision/male"] = 0.6
-    axes = plot_table2(runs).axes[0]
+    axes = plot_table2(runs)
     lines = [line.get_xydata() for line in axes.lines]
     assert len(lines) == 5  # without Pretrained
     np.testing.assert_allclose(lines[3], [[80.0, 75.0], [70.0, 85.0]])

@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics import GenerativeMetricFrame, frechet_distance, improved_precision_recall
+from egtmetrics.groups import GenerativeMetricFrame, compare_frames
 from egtmetrics.groups.inference import holm
-from egtmetrics.groups.permutation import compare_frames
+from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
 METRICS = {"ipr": improved_precision_recall, "fid": frechet_distance}
+FID = "fid (squared feature units)"
 GROUPS = np.repeat(["f", "m"], 60)
 RNG = np.random.default_rng(0)
 REAL = RNG.normal(size=(120, 3))
@@ -64,7 +65,7 @@ def test_rows_hold_the_scores_of_every_group_and_the_disparities(frames: Any) ->
     for column, name, text in (
         ("ipr_precision", "precision (%)", lambda value: f"{100 * value:.2f}"),
         ("ipr_recall", "recall (%)", lambda value: f"{100 * value:.2f}"),
-        ("fid", "fid", lambda value: f"{value:.4g}"),
+        ("fid", FID, lambda value: f"{value:.4g}"),
     ):
         expected[name, "overall"] = [text(frame.overall[column]) for frame in frames.values()]
         for group in ("f", "m"):
@@ -92,7 +93,7 @@ def test_stars_and_daggers_are_tests(pair: Any, tests: Any) -> None:
             "delta_pr": "δ precision + recall",
             "delta_p_plus_delta_r": "δ precision gap + recall gap",
         },
-        "fid": {"fid": "fid", "delta_fid": "δ fid"},
+        "fid": {"fid": FID, "delta_fid": "δ fid"},
     }
     assert tests["p_value"].min() == 1 / 280
     assert len(tests) == sum(map(len, found.values())) // 2  # every cell of the second model
@@ -102,9 +103,9 @@ def test_stars_and_daggers_are_tests(pair: Any, tests: Any) -> None:
         cell = found[name, group][list(pair).index(row.model)]
         assert ("*" in cell) == (row.adjusted_p_value <= 0.05), row
     assert not any("*" in row[0] for row in found.values())
-    assert found["fid", "f"][1].endswith("*")
+    assert found[FID, "f"][1].endswith("*")
     assert found["δ fid", ""][1].endswith("*†")
-    assert not found["fid", "m"][1].endswith("*")
+    assert not found[FID, "m"][1].endswith("*")
     for i, frame in enumerate(pair.values()):
         p_value = frame.test().loc[("fid", "delta_fid"), "adjusted_p_value"]
         assert found["δ fid", ""][i].endswith("†") == (p_value <= 0.05)
@@ -112,8 +113,8 @@ def test_stars_and_daggers_are_tests(pair: Any, tests: Any) -> None:
 
 def test_the_note_says_what_was_tested(pair: Any, tests: Any) -> None:
     text = " ".join(render_comparison(pair, tests=tests).split())
-    assert "14 tests, corrected by Holm together" in text
-    assert "by 279 permutations of the very samples that the scores are of" in text
+    assert "14 tests, corrected together by Holm's method" in text
+    assert "permutes the samples that the scores were computed on, 279 times" in text
     assert "every score, overall and of every group, and every δ" in text
     assert "Proportions of groups are not tested" in text
 
@@ -126,7 +127,7 @@ def test_intervals_stand_beside_the_scores_of_groups_and_the_disparities(pair: A
     assert found["recall (%)", "f"][1] == f"{plain['recall (%)', 'f'][1]} [{100 * low:.2f}, {100 * high:.2f}]"
     low, high = intervals["same"].disparities.loc[("fid", "delta_fid"), ["low", "high"]]
     assert found["δ fid", ""][0] == f"{plain['δ fid', ''][0]} [{low:.4g}, {high:.4g}]"
-    assert found["fid", "overall"] == plain["fid", "overall"]
+    assert found[FID, "overall"] == plain[FID, "overall"]
     assert "90 % intervals of each model alone" in text
     content = json.loads(render_comparison(pair, intervals=intervals, format="json"))
     assert content["models"]["unfair"]["intervals"]["level"] == 0.9
@@ -143,7 +144,7 @@ def test_points_that_may_differ_by_chance(tests: Any) -> None:
 def test_without_tests_no_model_is_said_to_differ(frames: Any) -> None:
     text = render_comparison(frames)
     assert "*" not in text
-    assert "No test between models was made" in text
+    assert "The models were not tested against each other" in text
     few = {
         name: GenerativeMetricFrame(
             metrics=frechet_distance,
@@ -220,3 +221,16 @@ def test_models_of_unequal_sizes_are_told(frames: Any) -> None:
     text = render_comparison({"same": frames["same"], "shorter": shorter})
     assert "(same 120 and 120, shorter 120 and 110)" in text
     assert "different numbers" not in render_comparison(frames)
+
+
+def test_saved_models_are_compared(frames: Any) -> None:
+    """What ``egtmetrics evaluate --out`` wrote can be compared later, without the samples."""
+    saved = {name: GenerativeMetricFrame.from_json(frame.to_json()) for name, frame in frames.items()}
+    text = render_comparison(saved, format="markdown")
+    assert cells(text) == cells(render_comparison(frames, format="markdown").replace("†", ""))
+    assert "### Improved precision and recall" in text
+    assert "### Fréchet distance" in text
+    assert "No † for twin: " in text
+    assert "this frame was read from JSON" in text
+    content = json.loads(render_comparison(saved, format="json"))
+    assert content["models"] == {name: json.loads(frame.to_json()) for name, frame in frames.items()}

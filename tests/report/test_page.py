@@ -23,10 +23,12 @@ import pandas as pd
 import PIL.Image
 import pytest
 
-from egtmetrics import GenerativeMetricFrame, frechet_distance, improved_precision_recall
 from egtmetrics.divergences import f_divergence
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.explanations import decompose_samples, rank_samples
 from egtmetrics.report.page import RankedSamples, render_page
+from egtmetrics.samples import GroupedSamples
 
 pytest.importorskip("jinja2")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -104,14 +106,14 @@ def unequal() -> GenerativeMetricFrame:
 def full_page(names: tuple[str, ...]) -> str:
     """Every section, with texts for the first group and images for the others."""
     samples = make_samples(names, shift=1.5)
-    ranking = rank_samples(**samples, n_samples=2, backend="reference")
+    ranking = rank_samples(GroupedSamples(**samples), n_samples=2, backend="reference")
     levels = np.arange(3 * 8 * 8, dtype=np.uint8).reshape(3, 8, 8)
     contents: dict[int, Any] = {
         row: f"She wrote <b>{row}</b> " + "x" * 700 if row < 120 else levels for row in ranking["row"].tolist()
     }
     return render_page(
         make_frame(samples),
-        divergence=decompose_samples(**samples, n_permutations=50, random_state=0),
+        divergence=decompose_samples(GroupedSamples(**samples), n_permutations=50, random_state=0),
         samples=RankedSamples(ranking=ranking, contents=contents),
         provenance={"real": {"file": "a<b>.npz"}},
         command="egtmetrics report 'a<b>.npz'",
@@ -126,7 +128,7 @@ def test_the_summary_names_the_worse_group_the_gap_and_its_interval(unequal: Gen
     by_group, row = 100 * unequal.by_group, ("ipr", "delta_p")
     low, high = 100 * intervals.loc[row, "low"], 100 * intervals.loc[row, "high"]
     assert (
-        f"Improved precision and recall, precision is worse for f: {by_group.loc['f', 'ipr_precision']:.2f} % against "
+        f"Improved precision and recall: precision is worse for f: {by_group.loc['f', 'ipr_precision']:.2f} % against "
         f"{by_group.loc['m', 'ipr_precision']:.2f} % for m, a gap of {100 * disparities.loc[row, 'value']:.2f} points "
         f"(95% interval {low:.2f} to {high:.2f}, corrected p < 0.001). more than noise"
     ) in text
@@ -144,13 +146,29 @@ def test_equal_groups_are_not_said_to_differ() -> None:
 
 def test_without_intervals_nothing_is_said_to_exceed_noise(unequal: GenerativeMetricFrame) -> None:
     text = Reader(render_page(unequal, level=None)).text
-    assert "more than noise is not known, because there are no intervals: none were asked for" in text
+    assert "more than noise is not known, because there are no tests: none were asked for" in text
     assert "corrected p" not in text
     small = make_frame(make_samples(["f", "m"], shift=1.5, n=20))
     text = Reader(render_page(small)).text
     assert "group 'f' has 20 samples on one side, and an interval needs at least 50" in text
     with pytest.raises(ValueError, match="level=1"):
         render_page(unequal, level=1.0)
+
+
+def test_the_page_of_a_saved_frame_has_its_intervals_and_says_why_it_has_no_tests(
+    unequal: GenerativeMetricFrame,
+) -> None:
+    saved = GenerativeMetricFrame.from_json(unequal.to_json(unequal.interval()))
+    reader = Reader(render_page(saved))
+    assert reader.tables[:2] == [
+        [[cell.replace("worse ", "") for cell in row] for row in table]
+        for table in Reader(render_page(unequal)).tables[:2]
+    ]
+    assert "because there are no tests: an interval or a test needs the samples" in reader.text
+    assert "As measured, f is worse off in 3 scores" in reader.text
+    assert "more than noise" not in reader.text.replace("differ by more than noise is not known", "")
+    low, high = 100 * unequal.interval().disparities.loc[("ipr", "delta_p"), ["low", "high"]]
+    assert f"points (95% interval {low:.2f} to {high:.2f}). not tested" in reader.text
 
 
 def test_every_score_of_every_group_is_in_a_table(unequal: GenerativeMetricFrame) -> None:
@@ -168,7 +186,7 @@ def test_every_score_of_every_group_is_in_a_table(unequal: GenerativeMetricFrame
     gaps = {row[0]: row[1:] for row in reader.tables[2]}
     value = 100 * unequal.disparities().loc[("ipr", "delta_pr"), "value"]
     assert gaps["ipr: precision + recall"][0].startswith(f"{value:.2f} points")
-    assert gaps["fid: fid"][-2:] == ["f", "m"]
+    assert gaps["fid: FID (squared feature units)"][-2:] == ["f", "m"]
 
 
 def test_proportions_of_all_samples_are_shown_where_the_scores_saw_a_part(unequal: GenerativeMetricFrame) -> None:
@@ -177,9 +195,9 @@ def test_proportions_of_all_samples_are_shown_where_the_scores_saw_a_part(unequa
         index=pd.Index(["f", "m"], name="group"),
     )
     text = Reader(render_page(unequal, group_counts=counts)).text
-    assert "The model makes 50.00 % of f, where the real data hold 75.00 %" in text
-    assert "(MGO) is 25.00 points" in text
-    assert "up to 0.00 points (EGO)" in text
+    assert "50.00 % of the generated samples are f, and 75.00 % of the real ones" in text
+    assert "MGO (matching generative odds), is 25.00 points" in text
+    assert "up to 0.00 points: EGO" in text
     assert "before sizes were matched" in text
     assert "(MGO is 0)" in Reader(render_page(unequal)).text
 
@@ -240,7 +258,9 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
     ages = np.tile(["old", "young"], 120)
     labels = pd.DataFrame({"gender": samples["real_sensitive_features"], "age": ages})
     samples |= {"real_sensitive_features": labels, "fake_sensitive_features": labels}
-    text = Reader(render_page(make_frame(samples), divergence=decompose_samples(**samples, n_permutations=9))).text
+    text = Reader(
+        render_page(make_frame(samples), divergence=decompose_samples(GroupedSamples(**samples), n_permutations=9))
+    ).text
     assert "f, old" in text
     fake_labels = labels.copy()
     fake_labels.loc[(labels == ["f", "old"]).all(axis=1), "age"] = "young"
@@ -248,9 +268,9 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
     frame = GenerativeMetricFrame(
         metrics=improved_precision_recall, **samples, missing_groups="nan", backend="reference"
     )
-    divergence = decompose_samples(**samples, n_permutations=9)
+    divergence = decompose_samples(GroupedSamples(**samples), n_permutations=9)
     text = Reader(render_page(frame, divergence=divergence)).text
-    assert "precision: no gap, because a group has no score" in text
+    assert "precision has no gap, because a group has no score" in text
 
 
 # What the page explains
@@ -259,7 +279,7 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
 def test_the_parts_of_the_divergence_add_up() -> None:
     samples = make_samples(["f", "m", "x"], shift=1.5)
     samples["fake_sensitive_features"] = np.array(["f"] * 60 + ["m"] * 180 + ["x"] * 120, dtype=object)
-    result = decompose_samples(**samples, n_permutations=200, random_state=0)
+    result = decompose_samples(GroupedSamples(**samples), n_permutations=200, random_state=0)
     parts = result.decomposition
     assert parts.weights is not None
     added = sum(weight * (parts.by_group[group] or 0.0) for group, weight in parts.weights.items())
@@ -276,14 +296,14 @@ def test_equal_laws_exceed_chance_as_often_as_stated() -> None:
     exceeded = []
     for seed in range(100):
         samples = make_samples(list("abcd"), n=40, seed=seed)
-        result = decompose_samples(**samples, n_clusters=6, n_permutations=199, random_state=seed)
+        result = decompose_samples(GroupedSamples(**samples), n_clusters=6, n_permutations=199, random_state=seed)
         exceeded += [(result.decomposition.by_group[a] or 0.0) > chance for a, chance in result.chance.items()]
     assert abs(np.mean(exceeded) - 0.05) < 3.2 * np.sqrt(0.05 * 0.95 / 400)
 
 
 def test_ranks_are_those_of_a_search_over_all_pairs() -> None:
     samples = make_samples(["f", "m"], shift=0.7, n=30)
-    ranked = rank_samples(**samples, n_samples=3, n_neighbors=2, backend="reference")
+    ranked = rank_samples(GroupedSamples(**samples), n_samples=3, n_neighbors=2, backend="reference")
     for group in "fm":
         rows = np.flatnonzero(samples["fake_sensitive_features"] == group)
         real = samples["real"][rows]
@@ -302,9 +322,8 @@ def test_ranks_are_those_of_a_search_over_all_pairs() -> None:
 def test_groups_that_cannot_be_ranked_have_no_rows() -> None:
     groups = ["a"] * 4 + ["b"] * 4
     real = [[0.0]] * 4 + [[0.0], [1.0], [2.0], [3.0]]
-    ranked = rank_samples(
-        real, real, real_sensitive_features=groups, fake_sensitive_features=groups, n_neighbors=9, n_samples=9
-    )
+    samples = GroupedSamples(real=real, fake=real, real_sensitive_features=groups, fake_sensitive_features=groups)
+    ranked = rank_samples(samples, n_neighbors=9, n_samples=9)
     assert ranked["group"].tolist() == ["b"] * 4
     assert len(set(ranked["row"])) == 4  # no sample at both ends
 
@@ -317,8 +336,8 @@ def test_notebooks_show_tables_with_names_escaped() -> None:
     assert "delta_pr" in shown
     assert f"{frame.by_group.loc['m', 'fid']:.4g}" in shown
     result = frame.overall_results["ipr"]._repr_html_()  # type: ignore[union-attr]
-    assert "ImprovedPrecisionRecallResult, 240 real and 240 fake samples" in result
-    assert f"<td>{frame.overall['ipr_precision']:.4g}</td>" in result
+    assert "ImprovedPrecisionRecallResult: 240 real and 240 fake samples" in result
+    assert f"<td>{100 * frame.overall['ipr_precision']:.2f} %</td>" in result
     assert Reader(result).all("th") == [{"scope": "row", "style": "text-align: left"}] * 2
 
 
@@ -366,7 +385,7 @@ def browse(page: str, folder: Path, width: int) -> tuple[dict[str, Any], str]:
     frame = folder / "frame.html"  # because a window has a least width, and a frame has none
     frame.write_text(FRAME.format(width=width), encoding="utf-8")
     command = [CHROMIUM, *options, "--window-size=1300,900", "--virtual-time-budget=5000", "--dump-dom", frame.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
     probe = re.search(r'data-probe="([^"]*)"', done.stdout)
     assert probe is not None, done.stderr
     console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,18 +15,16 @@ import pytest
 import egtmetrics
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.report import render
-from egtmetrics.results import MetricResult
+from egtmetrics.results import MetricResult, setting, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stored(MetricResult):
     """A precision and a recall that the test chooses: the means of the first and second feature."""
 
-    score_names: ClassVar[tuple[str, ...]] = ("precision", "recall")
-
-    precision: float
-    recall: float
-    n_neighbors: int
+    precision: float = share(label="precision")
+    recall: float = share(label="recall")
+    n_neighbors: int = setting()
 
 
 def stored(real: Any, fake: Any, *, n_neighbors: int = 4) -> Stored:
@@ -198,7 +196,7 @@ def test_intervals_stand_beside_scores_and_disparities_in_their_unit() -> None:
     low, high = intervals.disparities.loc[("gap", "delta_gap"), ["low", "high"]]
     assert found["gap", "delta_gap"][3] == f"[{low:.4g}, {high:.4g}]"
     text = render(frame, format="markdown", intervals=intervals)
-    assert "- [low, high]: 90 % intervals of what the number would be on average" in text
+    assert "- [low, high]: 90 % intervals of the number's average over other samples" in text
     assert text.count("[") == 1 + 1 + 6 + 7 * 1  # note, header, scores of two groups, disparities
     assert "[" not in render(frame, format="markdown").replace("[0, 1]", "")
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
-from egtmetrics.groups.permutation import compare_frames
-from egtmetrics.streaming import GenerativeMetricStream, _spilled, fairlearn_metric, flat_scores, pair_by_group
+from egtmetrics.groups import compare_frames
+from egtmetrics.streaming import GenerativeMetricStream, _file_rows
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -125,6 +125,15 @@ class TestStreamingEqualsBatch:
         assert stream.compute().to_dict() == expected
 
 
+def test_takes_names_of_metrics() -> None:
+    data = data_of()
+    named = whole(data, metrics="prdc,fid")
+    functions = whole(data, metrics={"prdc": precision_recall_density_coverage, "fid": frechet_distance})
+    assert named.compute().to_dict() == functions.compute().to_dict()
+    with pytest.raises(ValueError, match=r"metric 'fdi' is unknown; choose from .*fid"):
+        stream_of(metrics=["fdi"])
+
+
 class TestReservoir:
     def test_is_a_uniform_sample_copies_included(self) -> None:
         """Rows of value 1 are 60 of 100, all equal: the mean of the sample has the hypergeometric moments.
@@ -171,6 +180,8 @@ class TestReservoir:
         assert (abs(frame.overall - 0.1) < 0.095).all()
         assert frame.group_counts["real_proportion"].tolist() == [0.9, 0.1]
         assert frame.settings["max_samples"] == 200
+        assert {name: result.n_real for name, result in frame.overall_results.items()} == {"real": 200, "fake": 200}
+        assert frame.results["a"]["real"].n_real == 200
 
     def test_memory_stays_below_twice_the_limit(self) -> None:
         stream = stream_of(max_samples=10)
@@ -182,7 +193,8 @@ class TestReservoir:
     def test_intervals_are_of_the_rows_that_were_kept_and_those_of_proportions_of_all(self) -> None:
         data = data_of(600)
         frame = whole(data, metrics={"fid": frechet_distance}, max_samples=60).compute()
-        kept = frame._evaluation
+        kept = frame.samples
+        assert kept is not None
         same = GenerativeMetricFrame(
             metrics={"fid": frechet_distance}, real=kept.real, fake=kept.fake, random_state=0,
             real_sensitive_features=kept.groups.real_ids, fake_sensitive_features=kept.groups.fake_ids,
@@ -198,7 +210,7 @@ class TestReservoir:
         few = whole(data, metrics={"fid": frechet_distance}, max_samples=40).compute()
         with pytest.raises(ValueError, match="has 40 samples on one side, and an interval needs at least 50"):
             few.interval()
-        with pytest.raises(ValueError, match="other is of a stream with max_samples=60"):
+        with pytest.raises(ValueError, match="other comes from a stream with max_samples=60"):
             compare_frames(every, frame)
 
     def test_drops_nothing_up_to_the_limit(self) -> None:
@@ -209,35 +221,40 @@ class TestReservoir:
 
 
 IN_LITTLE_MEMORY = """
-import resource, sys
+import os, resource, sys
 import numpy as np
-from egtmetrics.streaming import GenerativeMetricStream
+from egtmetrics import GenerativeMetricStream
 
 def mean_gap(real, fake):
     return float(real.mean(dtype=np.float64) - fake.mean(dtype=np.float64))
 
-def scores(n_batches, **options):
+def filled(n_batches, **options):
     stream, rng = GenerativeMetricStream(metrics=mean_gap, random_state=0, **options), np.random.default_rng(0)
     for batch in range(n_batches):
         for real in (True, False):
             rows = rng.standard_normal((1000, 1000), dtype=np.float32)
             stream.update(rows, real=real, sensitive_features=np.arange(1000) % 10)
+    return stream
+
+def scores(stream):
     frame = stream.compute()
     return [*frame.overall, *frame.by_group["mean_gap"]]
 
-scores(1, spill=sys.argv[1])  # what is loaded at the first call is loaded
+scores(filled(1, spill=sys.argv[1]))  # imports what the first call imports
 with open("/proc/self/status") as status:  # anonymous memory: pages of a mapped file are not counted
     data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
 resource.setrlimit(resource.RLIMIT_DATA, (1024 * data + (60 << 20), resource.RLIM_INFINITY))
-found = scores(15, spill=sys.argv[1])  # 120 MB
+spilled = filled(15, spill=sys.argv[1])  # 120 MB
+found = scores(spilled)
 try:
-    scores(15)
+    filled(15)
 except MemoryError:
     pass
 else:
     raise SystemExit("the rows fit into memory, so the limit proves nothing")
 resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-assert found == scores(15), "not the scores of rows in memory"
+assert found == scores(filled(15)), "not the scores of rows in memory"
+os.kill(os.getpid(), 9)
 """
 
 
@@ -259,13 +276,15 @@ class TestSpill:
                     for stream in (streams[i % 2], expected):
                         feed(stream, batch, side, block)
             streams[0].merge(streams[1])
-            frame = streams[0].compute()
-            assert frame.to_dict() == expected.compute().to_dict()
-            assert frame._evaluation.real.dtype == expected.compute()._evaluation.real.dtype
+            frame, in_memory = streams[0].compute(), expected.compute()
+            assert frame.to_dict() == in_memory.to_dict()
+            assert frame.samples is not None
+            assert in_memory.samples is not None
+            assert frame.samples.real.dtype == in_memory.samples.real.dtype
             assert os.listdir(folder) == []
 
     def test_with_blocks_of_a_few_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_spilled, "BLOCK_BYTES", 100)
+        monkeypatch.setattr(_file_rows, "BLOCK_BYTES", 100)
         data = data_of()
         stream = whole(data._replace(real=data.real.astype(np.float32)), spill=tmp_path)
         feed(stream, data, "real", np.arange(40))
@@ -274,10 +293,11 @@ class TestSpill:
         assert stream.compute().to_dict() == expected.compute().to_dict()
 
     @pytest.mark.skipif(sys.platform != "linux", reason="limits anonymous memory as Linux counts it")
-    def test_needs_little_memory(self, tmp_path: Path) -> None:
+    def test_needs_little_memory_and_leaves_nothing_when_killed(self, tmp_path: Path) -> None:
         command = [sys.executable, "-W", "error", "-c", IN_LITTLE_MEMORY, str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == -9, done.stderr
+        assert list(tmp_path.iterdir()) == []
 
     def test_a_full_disk_leaves_everything_as_it_was(self, tmp_path: Path) -> None:
         """Group 0 is written before group 1 finds no room; float32 rows are where float64 ones would widen them."""
@@ -314,18 +334,8 @@ class TestSpill:
         kept, _ = wide._rows["real"][0,].kept()
         np.testing.assert_array_equal(kept, np.concatenate([rows[:200], data.fake[:1]]))
 
-    def test_a_killed_process_leaves_nothing(self, tmp_path: Path) -> None:
-        code = (
-            "import os, sys; import numpy as np; from egtmetrics.streaming import GenerativeMetricStream as S\n"
-            "s = S(metrics=max, spill=sys.argv[1])\n"
-            "s.update(np.ones((9, 2)), real=True, sensitive_features=[0] * 9); os.kill(os.getpid(), 9)"
-        )
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, check=False)
-        assert done.returncode == -9, done.stderr
-        assert list(tmp_path.iterdir()) == []
-
     @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux to see open files")
-    def test_reset_gives_the_room_back(self, tmp_path: Path) -> None:
+    def test_reset_frees_the_disk(self, tmp_path: Path) -> None:
         def n_open() -> int:
             targets = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
             mapped = Path("/proc/self/maps").read_text().count(str(tmp_path))
@@ -342,8 +352,8 @@ class TestSpill:
         stream.reset()
         assert n_open() == 0
 
-    def test_refuses_what_cannot_be(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match=r"max_samples=3 and spill='.*' both bound memory"):
+    def test_refuses_bad_options(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match=r"max_samples=3 and spill='.*' both limit memory"):
             stream_of(max_samples=3, spill=tmp_path)
         with pytest.raises(OSError, match="missing"):
             stream_of(spill=tmp_path / "missing")
@@ -372,7 +382,7 @@ class TestState:
         feed(stream, data, "fake", np.arange(40))
         assert stream.compute().to_dict() == expected
         stream.reset()
-        with pytest.raises(ValueError, match="no real samples have come in"):
+        with pytest.raises(ValueError, match="no real samples were added"):
             stream.compute()
         stream.update(np.ones((2, 7)), real=True, sensitive_features=["x", "y"])  # another encoder, other labels
 
@@ -435,51 +445,3 @@ def test_rows_in_no_group_count_overall_only() -> None:
     sampled = whole(data, max_samples=2)
     sampled.update(np.full((3, 2), -9.0), real=True, sensitive_features=[None] * 3)
     assert sampled.compute().unassigned == {"real": 3, "fake": 0}  # seen, of which two are kept
-
-
-class TestFlatScores:
-    def test_names_and_values(self) -> None:
-        data = data_of()
-        stream = stream_of(metrics={"fid": frechet_distance})
-        for side in ("real", "fake"):
-            labels = {"gender": np.array(["f", "m"])[data.real_groups], "age": ["old"] * 40}
-            stream.update(getattr(data, side), real=side == "real", sensitive_features=labels)
-        frame = stream.compute()
-        flat = flat_scores(frame)
-        assert flat["fid/gender_f_ age_old"] == frame.by_group["fid"].iloc[0]
-        assert flat["fid/delta_fid"] == frame.difference()["fid"]
-        assert set(flat) >= {"fid/overall", "proportions/mgo", "proportions/ego"}
-
-    def test_refuses_two_names_that_become_one(self) -> None:
-        stream = stream_of(metrics={"fid": frechet_distance})
-        for real in (True, False):
-            stream.update(np.eye(4), real=real, sensitive_features=["a+", "a+", "a*", "a*"])
-        with pytest.raises(ValueError, match="would both be called 'fid/a_'"):
-            flat_scores(stream.compute())
-
-    def test_tensorboard_reads_them_back(self, tmp_path: Any) -> None:
-        pytest.importorskip("tensorboard")
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-        from torch.utils.tensorboard import SummaryWriter
-
-        flat = flat_scores(whole(data_of()).compute())
-        with SummaryWriter(tmp_path) as writer:
-            for name, value in flat.items():
-                writer.add_scalar(name, value, 1)
-        events = EventAccumulator(str(tmp_path)).Reload()
-        tags = {name: name.replace(" ", "_") for name in flat}
-        assert {name: pytest.approx(events.Scalars(tags[name])[0].value, rel=1e-6) for name in flat} == flat
-
-
-@pytest.mark.parametrize("n_columns", [1, 2])
-def test_fairlearn_agrees_with_the_frame(n_columns: int) -> None:
-    metrics = pytest.importorskip("fairlearn.metrics")
-    data = data_of()
-    real, fake = data.real[:, :n_columns], data.fake[:, :n_columns]
-    labels: dict[str, Any] = {"real_sensitive_features": data.real_groups, "fake_sensitive_features": data.fake_groups}
-    paired = pair_by_group(real, fake, **labels, random_state=0)
-    theirs = metrics.MetricFrame(metrics={"recall": fairlearn_metric(PRDC, "recall")}, **paired)
-    ours = GenerativeMetricFrame(metrics={"prdc": PRDC}, real=real, fake=fake, **labels)
-    assert theirs.by_group["recall"].tolist() == ours.by_group["prdc_recall"].tolist()
-    with pytest.raises(ValueError, match="choose one of"):
-        fairlearn_metric(PRDC)(real, fake)

@@ -512,9 +512,9 @@ def test_missing_bins() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n_groups": 0}, "n_groups=0 is no integer of at least 1"),
+        ({"n_groups": 0}, "n_groups=0 is not an integer of at least 1"),
         ({"n_groups": 2, "n_bins": 2.0}, "n_bins=2.0"),
-        ({"n_groups": 2, "decay": 1.0}, "decay=1.0 is no number of at least 0 and below 1"),
+        ({"n_groups": 2, "decay": 1.0}, "decay=1.0 is not a number of at least 0 and below 1"),
         ({"n_groups": 2, "decay": -0.1}, "decay=-0.1"),
         ({"n_groups": 2, "decay": math.nan}, "decay=nan"),
         ({"n_groups": 2, "max_nonfinite": -1}, "max_nonfinite=-1"),
@@ -527,7 +527,7 @@ def test_bad_options(kind: Callable[..., GroupLoss], options: dict[str, Any], me
 
 
 def test_bad_options_of_one_strategy() -> None:
-    with pytest.raises(ValueError, match=r"step_size=0.0 is no number above 0"):
+    with pytest.raises(ValueError, match=r"step_size=0.0 is not a number above 0"):
         GroupDROLoss(2, step_size=0.0)
     with pytest.raises(TypeError):
         ReweightedLoss([0.5, 0.5], [0.5, 0.5])  # type: ignore[misc]
@@ -541,7 +541,7 @@ def test_bad_options_of_one_strategy() -> None:
         ([1.5, -0.5], [0.5, 0.5], "target"),
         ([0.5, math.nan], [0.5, 0.5], "target"),
         ([1.0], [0.5, 0.5], "target has 1 proportions for 2 groups"),
-        ({0: 0.5, "f": 0.5}, [0.5, 0.5], r"target has the groups \['f'\]"),
+        ({0: 0.5, "f": 0.5}, [0.5, 0.5], "target has the groups 'f', expected 0, 1"),
         ("mgo", [0.5, 0.5], "target='mgo' is unknown"),
         ([0.5, 0.5], "ego", "source='ego' does not say how many groups"),
         ([0.5, 0.5], {0: 1.0}, "source is a mapping"),

@@ -82,5 +82,5 @@ def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="model is conditioned on 2 classes already"):
         conditional.with_classes(2)
     for options in ({"n_features": 0}, {"n_features": 1, "n_classes": 0}, {"n_features": 1, "width": 0}):
-        with pytest.raises(ValueError, match="is no integer of at least 1"):
+        with pytest.raises(ValueError, match="is not an integer of at least 1"):
             ResidualMLP(**options)

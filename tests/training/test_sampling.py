@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chisquare, kstest
 
-from egtmetrics.features import LabelOracle, OracleErrorWarning
+from egtmetrics.oracles import LabelOracle, OracleErrorWarning
 from egtmetrics.training import RejectionSamples, rejection_sample
 from tests.training.strategies import proportions
 
@@ -29,8 +29,15 @@ class Generator:
         return np.stack([groups, self.rng.normal(groups)], axis=1)
 
 
+NAMES = np.array(["a", "b", "c", "d"], dtype=object)
+
+
 def first_column(n_groups: int) -> LabelOracle:
-    return LabelOracle(n_groups, lambda samples: samples[:, 0].astype(int))
+    return LabelOracle(NAMES[:n_groups], lambda samples: NAMES[samples[:, 0].astype(int)])
+
+
+def counts_of(groups: NDArray[np.object_], n_groups: int) -> list[int]:
+    return [groups.tolist().count(name) for name in NAMES[:n_groups]]
 
 
 @given(st.data(), st.integers(2, 4), st.integers(1, 60), st.booleans(), st.integers(1, 50))
@@ -41,9 +48,9 @@ def test_what_holds_for_every_run(data: st.DataObject, n_groups: int, n: int, ex
         generate, first_column(n_groups), target, n, 100_000, exact=exact, batch_size=batch_size, random_state=0
     )
     assert result.samples.shape == (n, 2)
-    assert np.array_equal(result.samples[:, 0], result.groups)
+    assert NAMES[result.samples[:, 0].astype(int)].tolist() == result.groups.tolist()
     assert len(np.unique(result.samples[:, 1])) == n  # none is taken twice
-    counts = np.bincount(result.groups, minlength=n_groups)
+    counts = np.array(counts_of(result.groups, n_groups))
     assert (result.draws_by_group >= counts).all()
     assert counts[np.array(target) == 0].sum() == 0
     assert generate.asked == result.n_draws == result.draws_by_group.sum()
@@ -57,17 +64,17 @@ def test_proportions_are_those_of_the_target() -> None:
     """Chi-square over 3000 samples; rejects with probability 1e-6, and at fixed seeds never."""
     target = [0.2, 0.5, 0.3]
     result = rejection_sample(Generator([0.6, 0.3, 0.1]), first_column(3), target, 3000, 30_000, random_state=1)
-    counts = np.bincount(result.groups)
+    counts = counts_of(result.groups, 3)
     assert chisquare(counts, 3000 * np.array(target)).pvalue > 1e-6
-    assert counts.tolist() != [600, 1500, 900]  # random, as independent draws are
+    assert counts != [600, 1500, 900]  # random, as independent draws are
 
 
 def test_quality_within_groups_and_order_are_untouched() -> None:
     """Kolmogorov-Smirnov per group and per half of the samples; rejects with probability 1e-6 each."""
     result = rejection_sample(Generator([0.84, 0.16]), first_column(2), "ego", 2000, 20_000, random_state=2)
     for group in (0, 1):
-        assert kstest(result.samples[result.groups == group, 1] - group, "norm").pvalue > 1e-6
-    first, second = (np.bincount(half, minlength=2) for half in np.split(result.groups, 2))
+        assert kstest(result.samples[result.groups == NAMES[group], 1] - group, "norm").pvalue > 1e-6
+    first, second = (counts_of(half, 2) for half in np.split(result.groups, 2))
     assert chisquare(first).pvalue > 1e-6
     assert chisquare(second).pvalue > 1e-6
 
@@ -85,7 +92,7 @@ def test_cost_of_the_paper_example() -> None:
 
 def test_abstentions_are_rejected_and_counted() -> None:
     generate = Generator([0.4, 0.4, 0.2])
-    oracle = LabelOracle(2, lambda samples: np.where(samples[:, 0] == 2, -1, samples[:, 0]).astype(int))
+    oracle = LabelOracle(["a", "b"], lambda samples: np.array(["a", "b", None])[samples[:, 0].astype(int)])
     result = rejection_sample(generate, oracle, "ego", 500, 5000, random_state=0)
     assert result.n_abstained == generate.asked - result.draws_by_group.sum() > 0
     assert set(result.samples[:, 0]) == {0.0, 1.0}
@@ -97,7 +104,7 @@ def test_abstentions_are_rejected_and_counted() -> None:
     ("target", "n", "counts"),
     [
         ("ego", 7, [4, 3]),
-        ({1: 1.0}, 5, [0, 5]),
+        ({"b": 1.0}, 5, [0, 5]),
         ([0.84, 0.16], 25, [21, 4]),
         (np.array([0.3, 0.7]), 10, [3, 7]),
         (torch.tensor([0.1, 0.9]), 10, [1, 9]),
@@ -105,7 +112,7 @@ def test_abstentions_are_rejected_and_counted() -> None:
 )
 def test_exact_counts(target: Any, n: int, counts: list[int]) -> None:
     result = rejection_sample(Generator([0.5, 0.5]), first_column(2), target, n, 1000, exact=True, random_state=0)
-    assert np.bincount(result.groups, minlength=2).tolist() == counts
+    assert counts_of(result.groups, 2) == counts
 
 
 def test_tensors_and_texts() -> None:
@@ -114,22 +121,22 @@ def test_tensors_and_texts() -> None:
     def texts(k: int) -> list[str]:
         return [("she" if rng.random() < 0.3 else "he") + f" {rng.random()}" for _ in range(k)]
 
-    oracle = LabelOracle(2, lambda batch: [int(text.startswith("she")) for text in batch])
+    oracle = LabelOracle(["he", "she"], lambda batch: [text.split()[0] for text in batch])
     result = rejection_sample(texts, oracle, "ego", 40, 1000, exact=True, random_state=0)
     assert isinstance(result.samples, list)
-    assert [int(text.startswith("she")) for text in result.samples] == result.groups.tolist()
+    assert [text.split()[0] for text in result.samples] == result.groups.tolist()
 
     generator = torch.Generator().manual_seed(0)
     tensors = rejection_sample(
         lambda k: torch.rand(k, 3, generator=generator),
-        LabelOracle(2, lambda batch: (batch[:, 0] > 0.8).long()),
+        LabelOracle(["a", "b"], lambda batch: NAMES[(batch[:, 0] > 0.8).long()]),
         "ego",
         40,
         1000,
         random_state=0,
     )
     assert isinstance(tensors.samples, torch.Tensor)
-    assert torch.equal((tensors.samples[:, 0] > 0.8).long(), torch.as_tensor(tensors.groups))
+    assert NAMES[(tensors.samples[:, 0] > 0.8).long()].tolist() == tensors.groups.tolist()
 
 
 def test_same_random_state_same_samples_and_no_global_generator() -> None:
@@ -143,26 +150,23 @@ def test_same_random_state_same_samples_and_no_global_generator() -> None:
 
 def test_a_group_that_never_appears() -> None:
     generate = Generator([1.0, 0.0])
-    with pytest.raises(RuntimeError, match=r"after max_draws=300 .*group 1 appeared 0 times of 5 needed.*condition"):
+    with pytest.raises(RuntimeError, match=r"after max_draws=300 .*group 'b' appeared 0 times of 5 needed.*condition"):
         rejection_sample(generate, first_column(2), "ego", 10, 300, exact=True)
     assert generate.asked == 300
 
 
 def test_a_group_that_appears_too_rarely() -> None:
-    with pytest.raises(RuntimeError, match=r"group 1 appeared \d+ times of 100 needed; raise max_draws to about \d+"):
+    with pytest.raises(RuntimeError, match=r"group 'b' appeared \d+ times of 100 needed; raise max_draws to about \d+"):
         rejection_sample(Generator([0.8, 0.2]), first_column(2), "ego", 200, 250, exact=True)
 
 
 def test_warning_of_the_oracle_is_passed_on() -> None:
     class Doubtful(LabelOracle):
-        @property
-        def warning(self) -> str:  # type: ignore[override]
-            return "wrong in one of four"
+        warning = "wrong in one of four"
 
+    oracle = Doubtful(["a", "b"], first_column(2).read)
     with pytest.warns(OracleErrorWarning, match="wrong in one of four"):
-        result = rejection_sample(
-            Generator([0.5, 0.5]), Doubtful(2, lambda samples: samples[:, 0].astype(int)), "ego", 5, 100
-        )
+        result = rejection_sample(Generator([0.5, 0.5]), oracle, "ego", 5, 100)
     assert result.oracle_warning == "wrong in one of four"
 
 
@@ -186,13 +190,14 @@ def run(**changes: Any) -> Callable[[], RejectionSamples]:
         ({"batch_size": 0}, "batch_size=0"),
         ({"target": "mgo"}, "target='mgo' is unknown"),
         ({"target": [0.5, 0.6]}, "target"),
-        ({"target": {2: 1.0}}, r"target has the groups \[2\]"),
+        ({"target": {"c": 1.0, 0: 0.0}}, "target has the groups 'c', 0, expected 'a', 'b'"),
         ({"target": [[0.5], [0.5]]}, r"target has shape \(2, 1\)"),
         ({"generate": lambda k: np.zeros((k + 1, 2))}, r"generate\(100\) returned 101 samples"),
-        ({"oracle": LabelOracle(2, lambda x: x[:, 0])}, "oracle returned shape .* dtype float64"),
-        ({"oracle": LabelOracle(2, lambda x: x.astype(int))}, r"oracle returned shape \(100, 2\)"),
-        ({"oracle": LabelOracle(2, lambda x: x[:, 0].astype(int) + 1)}, "oracle returned labels from 1 to 2"),
-        ({"oracle": LabelOracle(2, lambda x: x[:, 0].astype(int) - 2)}, "labels from -2 to -1"),
+        (
+            {"oracle": LabelOracle(["a", "b"], lambda x: x[:, 0])},
+            r"answer holds 0\.0, 1\.0, expected 'a', 'b', or None",
+        ),
+        ({"oracle": LabelOracle(["a", "b"], lambda x: ["a"])}, r"answer has shape \(1,\), .* \(100,\)"),
     ],
 )
 def test_bad_arguments(changes: dict[str, Any], message: str) -> None:

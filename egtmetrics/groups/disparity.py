@@ -1,0 +1,295 @@
+"""What a disparity is: contrasts between groups over a table of scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from egtmetrics.results import Score
+
+Floats = NDArray[np.float64]
+
+_LARGEST_PRODUCT_OF_GROUPS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairDifference:
+    """The largest difference between two groups. The groups are None if all scores are equal or the value is NaN."""
+
+    value: float
+    larger: Hashable | None
+    smaller: Hashable | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Family:
+    """Contrasts of one kind: ``u_a - u_b`` for all pairs of groups, or ``+u_a`` and ``-u_a`` for every group.
+
+    ``u_a`` is a weighted sum of the scores of group a.
+    """
+
+    weights: Mapping[str, float]
+    """The weight of each score."""
+    between_groups: bool = True
+
+    def combined(self, table: pd.DataFrame) -> pd.Series[float]:
+        """Return ``u`` by group."""
+        terms = [table[name] if weight == 1.0 else weight * table[name] for name, weight in self.weights.items()]
+        return functools.reduce(lambda total, term: total + term, terms)
+
+    def largest(self, table: pd.DataFrame) -> PairDifference:
+        """Return the largest contrast and the groups that attain it."""
+        combined = self.combined(table).to_dict()
+        if self.between_groups:
+            return max_pairwise_difference(combined)
+        if any(math.isnan(value) for value in combined.values()):
+            return PairDifference(value=math.nan, larger=None, smaller=None)
+        group = max(combined, key=lambda label: abs(combined[label]))
+        value = combined[group]
+        return PairDifference(
+            value=abs(value), larger=group if value > 0 else None, smaller=group if value < 0 else None
+        )
+
+    def contrasts(self, table: pd.DataFrame) -> Floats:
+        """Return the contrasts as rows over the flattened table, ``(K, groups * scores)``."""
+        n_groups = len(table)
+        weights = np.zeros(table.shape[1])
+        for name, weight in self.weights.items():
+            weights[table.columns.get_loc(name)] = weight
+        of_groups = np.einsum("ga,s->gas", np.eye(n_groups), weights).reshape(n_groups, -1)
+        if not self.between_groups:
+            return np.concatenate([of_groups, -of_groups])
+        pairs = np.array(list(itertools.permutations(range(n_groups), 2)))
+        difference: Floats = of_groups[pairs[:, 0]] - of_groups[pairs[:, 1]]
+        return difference
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Disparity:
+    """How unequally groups are treated: the sum over families of their largest contrast, 0 for equal groups.
+
+    Its size, the groups that attain it, its interval and its test all follow from the contrasts.
+    """
+
+    name: str
+    """The name in results and on the command line, such as ``"delta_p"``."""
+    label: str
+    """What is compared, for readers: ``"precision"``."""
+    families: tuple[Family, ...]
+    score: Score
+    """The score that is compared; for a sum of several scores, what they have in common."""
+    column: str | None = None
+    """The score's name in the table; None for a sum of several scores."""
+
+    def of(self, table: pd.DataFrame) -> PairDifference:
+        """Evaluate it on a table of scores, one row per group.
+
+        Groups are named only for a single family. Several families may be attained by different pairs, or in opposite
+        directions.
+        """
+        found = [family.largest(table) for family in self.families]
+        if len(found) == 1:
+            return found[0]
+        return PairDifference(value=sum(pair.value for pair in found), larger=None, smaller=None)
+
+    def contrasts(self, table: pd.DataFrame) -> Floats | None:
+        """Return the contrasts whose largest value is the disparity; None if a sum of families has too many of them."""
+        if len(self.families) > 1 and len(table) > _LARGEST_PRODUCT_OF_GROUPS:
+            return None
+        first, *others = (family.contrasts(table) for family in self.families)
+        for other in others:
+            first = (first[:, None] + other[None]).reshape(-1, first.shape[1])
+        return first
+
+    def worse(self, table: pd.DataFrame, pair: PairDifference) -> Hashable | None:
+        """Return which group of ``of(table)`` is worse off; None if they are equal or the score has no direction."""
+        if pair.larger is None or pair.smaller is None or len(self.families) > 1:
+            return None
+        combined = self.families[0].combined(table).to_dict()
+        larger, smaller = (self.score.loss(combined[label]) for label in (pair.larger, pair.smaller))
+        if math.isnan(larger + smaller) or larger == smaller:
+            return None
+        return pair.larger if larger > smaller else pair.smaller
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """The scores of one metric, one row per group, with their descriptions and disparities."""
+
+    metric: str
+    values: pd.DataFrame
+    described: Mapping[str, Score]
+    disparities: tuple[Disparity, ...]
+
+    def column(self, score: str) -> str:
+        """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
+        return self.metric if len(self.described) == 1 else f"{self.metric}_{score}"
+
+
+def score_table(metric: str, values: pd.DataFrame, described: Mapping[str, Score]) -> ScoreTable:
+    """Return scores with every disparity that follows from them; see :func:`disparities_from_scores`."""
+
+    def between(name: str, members: Sequence[str], label: str | None = None, *, apart: bool = False) -> Disparity:
+        scores = [described[member] for member in members]
+        single = scores[0] if len(scores) == 1 else None
+        families = [Family(weights={member: 1.0}) for member in members]
+        if not apart:
+            families = [Family(weights=dict.fromkeys(members, 1.0))]
+        text = label or scores[0].label
+        return Disparity(
+            name=name,
+            label=text,
+            families=tuple(families),
+            score=single or _in_common(text, scores),
+            column=None if single is None else members[0],
+        )
+
+    both = ["precision", "recall"]
+    disparities: list[Disparity] = []
+    others = list(described)
+    if set(both) <= set(described):
+        others = [name for name in described if name not in both]
+        disparities = [
+            between("delta_p", both[:1]),
+            between("delta_r", both[1:]),
+            between("delta_pr", both, "precision + recall"),
+            between("delta_p_plus_delta_r", both, "precision gap + recall gap", apart=True),
+        ]
+    disparities += [between(f"delta_{name}", [name]) for name in others]
+    return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities))
+
+
+def _in_common(label: str, scores: Sequence[Score]) -> Score:
+    first = scores[0]
+    directions = {score.better for score in scores if isinstance(score.better, str)}
+    return Score(
+        label=label,
+        better=first.better if len(directions) == 1 and all(isinstance(s.better, str) for s in scores) else None,
+        percent=all(score.percent for score in scores),
+        unit=first.unit if len({score.unit for score in scores}) == 1 else "",
+    )
+
+
+_PROPORTION = Score(label="proportion", bounds=(0.0, 1.0), percent=True, depends_on_size=False)
+MGO = Disparity(
+    name="mgo",
+    label="proportions, generated against real",
+    families=(Family(weights={"real_proportion": -1.0, "fake_proportion": 1.0}, between_groups=False),),
+    score=_PROPORTION,
+)
+"""Matching generative odds (Definition 2.2): ``max_a |pi_a^Q - pi_a^P|``. One group attains it. It is named as the
+larger one if the fake samples hold too much of it, and as the smaller one if they hold too little."""
+EGO = Disparity(
+    name="ego",
+    label="proportions of the generated samples",
+    families=(Family(weights={"fake_proportion": 1.0}),),
+    score=_PROPORTION,
+)
+"""Equalized generative odds (Definition 2.2): ``max over pairs |pi_a^Q - pi_b^Q|``."""
+
+
+def proportion_table(counts: pd.DataFrame) -> ScoreTable:
+    """Return the proportions in a table from :meth:`GroupedSamples.counts`, with MGO and EGO."""
+    columns = ["real_proportion", "fake_proportion"]
+    return ScoreTable(
+        metric="proportions",
+        values=counts[columns],
+        described=dict.fromkeys(columns, _PROPORTION),
+        disparities=(MGO, EGO),
+    )
+
+
+def max_pairwise_difference(scores: Mapping[Hashable, float]) -> PairDifference:
+    """Return the largest difference in a score between two groups, ``max over pairs |s_a - s_b|``.
+
+    This is the smallest delta of Definition 4.1: Q and P satisfy delta-EGT for it and every larger one, and 0 means
+    equal treatment. The value has the unit of the score. If groups are tied, the first is named.
+
+    Parameters
+    ----------
+    scores
+        Score by group label, for at least two groups. A NaN makes the result NaN, because that group might be the
+        worst one; so do scores that are all infinite with the same sign.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two groups.
+
+    Notes
+    -----
+    Source: Definition 4.1 of the EGT paper. The maximum over pairs is the maximum minus the minimum, so the cost is
+    linear in the number of groups.
+
+    Examples
+    --------
+    >>> max_pairwise_difference({"f": 0.75, "m": 0.5, "x": 0.625})
+    PairDifference(value=0.25, larger='f', smaller='m')
+    """
+    if len(scores) < 2:
+        raise ValueError(f"scores has {len(scores)} groups, but a difference needs two; check the group labels")
+    values = {group: float(score) for group, score in scores.items()}
+    if any(math.isnan(value) for value in values.values()):
+        return PairDifference(value=math.nan, larger=None, smaller=None)
+    larger, smaller = max(values, key=values.__getitem__), min(values, key=values.__getitem__)
+    difference = values[larger] - values[smaller]
+    if not difference > 0:
+        return PairDifference(value=difference, larger=None, smaller=None)
+    return PairDifference(value=difference, larger=larger, smaller=smaller)
+
+
+def disparities_from_scores(scores: pd.DataFrame) -> dict[str, PairDifference]:
+    """Return every disparity that follows from a table of scores by group.
+
+    With precision P and recall R in the table::
+
+        delta_p              = max over pairs |P_a - P_b|
+        delta_r              = max over pairs |R_a - R_b|
+        delta_pr             = max over pairs |(P_a + R_a) - (P_b + R_b)|
+        delta_p_plus_delta_r = delta_p + delta_r
+
+    and ``delta_<score> = max over pairs |s_a - s_b|`` for every other score. ``delta_pr`` is Definition 4.1 for the
+    divergence P + R, in which opposite differences cancel. In ``delta_p_plus_delta_r`` they add up; Tables 2 and 8 of
+    the paper print it under the name delta-PR. ``delta_pr`` is never the larger of the two.
+
+    Parameters
+    ----------
+    scores
+        One row per group, one column per score.
+
+    Returns
+    -------
+    dict
+        Disparities by name. ``delta_p_plus_delta_r`` names no groups: its two terms may come from different pairs, or
+        point in opposite directions.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two groups, or two rows for one group.
+
+    Examples
+    --------
+    The first row of the paper's Table 8, in percentage points:
+
+    >>> scores = pd.DataFrame({"precision": [55.68, 76.86], "recall": [77.03, 65.57]}, index=["male", "female"])
+    >>> for name, disparity in disparities_from_scores(scores).items():
+    ...     print(name, round(disparity.value, 2), disparity.larger)
+    delta_p 21.18 female
+    delta_r 11.46 male
+    delta_pr 9.72 female
+    delta_p_plus_delta_r 32.64 None
+    """
+    if not scores.index.is_unique:
+        raise ValueError(
+            f"scores has two rows for one group: its index is {scores.index.tolist()}; pass one row per group"
+        )
+    table = score_table("", scores, {str(name): Score(label=str(name)) for name in scores})
+    return {disparity.name: disparity.of(scores) for disparity in table.disparities}

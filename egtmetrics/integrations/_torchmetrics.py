@@ -1,0 +1,168 @@
+"""Scores by group as a torchmetrics ``Metric``, which torchmetrics moves between devices and gathers from ranks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from egtmetrics._validation import check_features
+from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.groups._evaluation import Metrics, MissingGroups
+from egtmetrics.groups.flat import flat_scores
+from egtmetrics.ops import BackendName, common_device
+from egtmetrics.streaming import GenerativeMetricStream
+
+
+class GroupMetric(Metric):  # type: ignore[misc]
+    """Scores and disparities by group, as a torchmetrics ``Metric``.
+
+    Parameters
+    ----------
+    metrics, missing_groups, backend, n_threads
+        As for :class:`egtmetrics.GenerativeMetricFrame`.
+    group_names
+        Names of the groups 0, 1, ..., which the scores go by.
+    random_state
+        An integer, so that all ranks compute the same.
+    reset_real_features
+        False keeps the real samples at ``reset``, as in torchmetrics' own FID.
+    kwargs
+        For ``torchmetrics.Metric``, for example ``dist_sync_fn`` or ``sync_on_compute``.
+
+    Notes
+    -----
+    All features are kept on the metric's device, as float32 unless ``set_dtype`` says otherwise; for bounded memory see
+    ``max_samples`` and ``spill`` of :class:`egtmetrics.GenerativeMetricStream`. ``update`` takes groups as integers,
+    since torch gathers nothing else. ``forward`` adds the batch and returns None: the few samples of a batch have no
+    meaningful score. The result does not depend on which rank has which rows; a rank may have none.
+
+    Examples
+    --------
+    >>> metric = GroupMetric("fid", group_names=["f", "m"])
+    >>> groups = torch.tensor([0, 0, 1, 1])
+    >>> metric.update(torch.tensor([[0.0], [2.0], [0.0], [2.0]]), real=True, groups=groups)
+    >>> metric.update(torch.tensor([[1.0], [3.0], [0.0], [2.0]]), real=False, groups=groups)
+    >>> scores = metric.compute()
+    >>> for name in ("fid/overall", "fid/f", "fid/m", "fid/worst", "fid/delta_fid"):
+    ...     print(name, round(float(scores[name]), 6))
+    fid/overall 0.268576
+    fid/f 1.0
+    fid/m 0.0
+    fid/worst 1.0
+    fid/delta_fid 1.0
+    """
+
+    n_features: Tensor
+    real_values: list[Tensor]
+    real_groups: list[Tensor]
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        group_names: Sequence[str],
+        random_state: int = 0,
+        missing_groups: MissingGroups = "raise",
+        backend: BackendName = "auto",
+        n_threads: int | None = None,
+        reset_real_features: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._new_stream = functools.partial(
+            GenerativeMetricStream,
+            metrics=metrics,
+            random_state=random_state,
+            missing_groups=missing_groups,
+            backend=backend,
+            n_threads=n_threads,
+        )
+        self._new_stream()  # raises now if an argument is invalid
+        self.group_names = list(group_names)
+        if len(set(self.group_names)) < len(self.group_names):
+            raise ValueError(f"group_names={self.group_names} has a name twice; give every group a name of its own")
+        self.reset_real_features = reset_real_features
+        for side in ("real", "fake"):
+            # flat, so that a rank without rows, which does not know d, can take part in gathering
+            self.add_state(f"{side}_values", default=[], dist_reduce_fx="cat")
+            self.add_state(f"{side}_groups", default=[], dist_reduce_fx="cat")
+        self.add_state("n_features", default=torch.zeros(1, dtype=torch.long), dist_reduce_fx="cat")
+
+    def update(self, features: Tensor, *, real: bool, groups: Tensor) -> None:
+        """Add features ``(n, d)`` and their groups ``(n,)``, integers from 0, or -1 for a row in no group."""
+        checked: Any = check_features(features, "features", device=common_device(features))
+        groups = torch.as_tensor(groups)
+        if groups.is_floating_point() or groups.is_complex() or tuple(groups.shape) != (len(checked),):
+            raise ValueError(
+                f"groups has shape {tuple(groups.shape)} and dtype {groups.dtype} for {len(checked)} samples, expected "
+                "one integer per sample; pass the number of its group in group_names, or -1 for none"
+            )
+        n_groups = len(self.group_names)
+        low, high = (int(value) for value in groups.aminmax())
+        if low < -1 or high >= n_groups:
+            raise ValueError(
+                f"groups has numbers from {low} to {high}, expected 0 to {n_groups - 1}, as group_names has {n_groups} "
+                "names, or -1 for no group; correct the numbers"
+            )
+        d = int(self.n_features.max())
+        if d and d != checked.shape[1]:
+            raise ValueError(
+                f"features has {checked.shape[1]} features where there were {d} before; pass features of one encoder, "
+                "or reset() before using another"
+            )
+        side = "real" if real else "fake"
+        self.n_features = torch.full_like(self.n_features, checked.shape[1])
+        values = torch.as_tensor(checked, device=self.device).to(self.dtype, copy=True)
+        getattr(self, f"{side}_values").append(values.flatten())
+        getattr(self, f"{side}_groups").append(groups.to(self.device, torch.long, copy=True))
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return :func:`egtmetrics.flat_scores` of the frame, as tensors on the metric's device."""
+        return {name: torch.tensor(value, device=self.device) for name, value in flat_scores(self.frame()).items()}
+
+    def frame(self) -> GenerativeMetricFrame:
+        """Return the frame of the samples of this rank; inside ``sync_context``, of all ranks."""
+        sizes = sorted({int(d) for d in self.n_features.flatten()} - {0})
+        if len(sizes) > 1:
+            raise ValueError(f"the ranks have different numbers of features: {sizes}; use one encoder on all ranks")
+        stream = self._new_stream()
+        for side in ("real", "fake"):
+            values, groups = getattr(self, f"{side}_values"), getattr(self, f"{side}_groups")
+            if not sum(part.numel() for part in values):  # a list of tensors, or one tensor after gathering
+                continue
+            ids = dim_zero_cat(groups).long().tolist()
+            labels = [None if i < 0 else self.group_names[i] for i in ids]
+            stream.update(dim_zero_cat(values).reshape(-1, sizes[0]), real=side == "real", sensitive_features=labels)
+        return stream.compute()
+
+    def forward(self, *args: Any, **kwargs: Any) -> None:
+        """Add a batch, as ``update`` does."""
+        self.update(*args, **kwargs)
+
+    def reset(self) -> None:
+        """Forget all samples, or with ``reset_real_features=False`` the fake ones."""
+        values, groups, n_features = list(self.real_values), list(self.real_groups), self.n_features
+        super().reset()  # which empties the lists in place
+        if values and not self.reset_real_features:
+            self.real_values, self.real_groups, self.n_features = values, groups, n_features
+
+    def _sync_dist(
+        self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any | None = None
+    ) -> None:
+        """Bring the states to one dtype on all ranks, also on one without rows, before torchmetrics gathers them."""
+        for side in ("real", "fake"):
+            for state, dtype in ((f"{side}_values", self.dtype), (f"{side}_groups", torch.long)):
+                parts = getattr(self, state)
+                joined = torch.cat(parts) if parts else torch.empty(0, device=self.device)
+                setattr(self, state, [joined.to(dtype)])
+        super()._sync_dist(dist_sync_fn, process_group)

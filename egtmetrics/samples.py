@@ -1,0 +1,263 @@
+"""Real and generated samples with their groups, as one value."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from egtmetrics._random import RandomState, check_random_state
+from egtmetrics._validation import check_real_fake, keep_checked, take_checked
+from egtmetrics.labels import Groups, assign_groups
+from egtmetrics.ops import Features, common_device
+
+Rows = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
+class GroupedSamples:
+    """Real and generated features and the group of every row, checked once and never changed.
+
+    Every method that selects or relabels rows returns new samples.
+
+    Parameters
+    ----------
+    real, fake
+        Features ``(n, d)`` and ``(m, d)`` from one encoder, arrays or tensors. CUDA tensors stay on their device if the
+        kernels can run there. Nothing is copied unless dtype or layout require it. The arrays are passed on read-only.
+    real_sensitive_features, fake_sensitive_features
+        One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
+        an ``(n, s)`` array; the groups are then their intersections. A row labelled None or NaN is in no group.
+
+    Attributes
+    ----------
+    real, fake
+        The features.
+    groups : Groups
+        The groups of both sides, and the group of every row.
+    real_rows, fake_rows : array of int, or None
+        Which rows of the original samples these are, in ascending order; None for all of them.
+    max_samples : int or None
+        The largest number of rows per group and side that a stream kept; None if it kept all.
+
+    Raises
+    ------
+    ValueError
+        If the features are not finite ``(n, d)`` arrays, differ in d, or do not match their labels in number, or if a
+        side has no labels.
+    TypeError
+        If the features are not numbers, or labels have mixed types.
+
+    Notes
+    -----
+    Cost: one pass over the features. Metrics do not check them again.
+
+    Examples
+    --------
+    >>> samples = GroupedSamples(
+    ...     real=[[0.0], [1.0], [2.0], [3.0]], fake=[[4.0], [5.0], [6.0]],
+    ...     real_sensitive_features=["f", "f", "f", "m"], fake_sensitive_features=["m", "f", "m"])
+    >>> samples
+    GroupedSamples: 4 real and 3 fake samples, 1 feature; groups: f (3 real, 1 fake), m (1 real, 2 fake)
+    >>> samples.group("m").fake.ravel().tolist()
+    [4.0, 6.0]
+    """
+
+    real: Features
+    fake: Features
+    groups: Groups
+    real_rows: Rows | None
+    fake_rows: Rows | None
+    max_samples: int | None
+    _overall: tuple[Rows | None, Rows | None]
+    _seen: tuple[pd.DataFrame, dict[str, int]] | None
+
+    def __init__(self, *, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> None:
+        checked_real, checked_fake = check_real_fake(real, fake, device=common_device(real, fake))
+        groups = assign_groups(
+            real_sensitive_features, fake_sensitive_features, n_real=len(checked_real), n_fake=len(checked_fake)
+        )
+        self._set(
+            real=keep_checked(checked_real),
+            fake=keep_checked(checked_fake),
+            groups=groups,
+            real_rows=None,
+            fake_rows=None,
+            max_samples=None,
+            _overall=(None, None),
+            _seen=None,
+        )
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _with(self, **changes: Any) -> Self:
+        other = object.__new__(type(self))
+        other._set(**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)} | changes)
+        return other
+
+    def __repr__(self) -> str:
+        d = self.real.shape[1]
+        sizes = self.groups.counts()
+        parts = [
+            f"{self.groups.name(label)} ({n} real, {m} fake)"
+            for label, n, m in zip(self.groups.index, sizes["n_real"], sizes["n_fake"], strict=True)
+        ]
+        shown = parts if len(parts) <= 10 else [*parts[:9], f"and {len(parts) - 9} more"]
+        return (
+            f"{type(self).__name__}: {len(self.real)} real and {len(self.fake)} fake samples, {d} "
+            f"feature{'s' if d > 1 else ''}; groups: {', '.join(shown)}"
+        )
+
+    @property
+    def real_sensitive_features(self) -> pd.DataFrame:
+        """Labels of the real rows, one column per sensitive feature; None in a row without a group."""
+        return self.groups.labels(self.groups.real_ids)
+
+    @property
+    def fake_sensitive_features(self) -> pd.DataFrame:
+        """Labels of the fake rows."""
+        return self.groups.labels(self.groups.fake_ids)
+
+    def counts(self) -> pd.DataFrame:
+        """Count the samples of every group and add the proportions; a stream counts all it saw, not only those kept."""
+        return (self.groups.counts() if self._seen is None else self._seen[0]).copy()
+
+    def unassigned(self) -> dict[str, int]:
+        """Count the rows of each side that are in no group; a stream counts all it saw."""
+        return dict(self.groups.unassigned() if self._seen is None else self._seen[1])
+
+    def group(self, label: Hashable) -> Self:
+        """Return the samples of one group."""
+        position = self.groups.position(label)
+        real_rows, fake_rows = (np.flatnonzero(ids == position) for ids in (self.groups.real_ids, self.groups.fake_ids))
+        return self.take(real_rows, fake_rows)
+
+    def overall(self) -> tuple[Features, Features]:
+        """Return the features for overall scores: every row, including those in no group.
+
+        For a stream with ``max_samples`` this is a uniform sample of the rows: groups were not kept in proportion.
+        """
+        real, fake = (
+            side if rows is None else take_checked(side, rows)
+            for side, rows in zip((self.real, self.fake), self._overall, strict=True)
+        )
+        return real, fake
+
+    def take(self, real_rows: Rows, fake_rows: Rows) -> Self:
+        """Return some of the rows, given in ascending order."""
+        groups = dataclasses.replace(
+            self.groups, real_ids=self.groups.real_ids[real_rows], fake_ids=self.groups.fake_ids[fake_rows]
+        )
+        return self._with(
+            real=take_checked(self.real, real_rows),
+            fake=take_checked(self.fake, fake_rows),
+            groups=groups,
+            real_rows=real_rows if self.real_rows is None else self.real_rows[real_rows],
+            fake_rows=fake_rows if self.fake_rows is None else self.fake_rows[fake_rows],
+            _overall=(None, None),
+            _seen=None,
+        )
+
+    def matched(self, *, across_groups: bool = False, random_state: RandomState = None) -> Self:
+        """In every group, subsample the side with more samples to the size of the other side.
+
+        Group a keeps ``min(n_a, m_a)`` of its real and of its fake samples, drawn without replacement. Metrics depend
+        on the numbers of samples they see, so the paper evaluates every group with as many real as fake samples.
+
+        Parameters
+        ----------
+        across_groups
+            Keep the same number in all groups, that of the smallest, so that the scores of different groups are also
+            comparable. The proportions of the groups are then equal by construction.
+        random_state
+            Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
+
+        Returns
+        -------
+        GroupedSamples
+            The kept rows in their original order. Rows in no group are dropped.
+
+        Raises
+        ------
+        ValueError
+            If a group is missing on one side.
+
+        Notes
+        -----
+        Cost: linear in the number of samples; the kept rows are copied. Source: the paper's protocol, appendix B.3.3,
+        "20k generated samples per class with a matched number of real samples per class".
+
+        Examples
+        --------
+        >>> samples = GroupedSamples(
+        ...     real=[[0.0], [1.0], [2.0], [3.0]], fake=[[4.0], [5.0], [6.0]],
+        ...     real_sensitive_features=["f", "f", "f", "m"], fake_sensitive_features=["m", "f", "m"])
+        >>> matched = samples.matched(random_state=0)
+        >>> matched.real_sensitive_features["group"].tolist(), matched.fake_sensitive_features["group"].tolist()
+        (['f', 'm'], ['f', 'm'])
+        """
+        self.groups.check_present("set its labels to None to leave it out")
+        sizes = self.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_numpy()
+        if across_groups:
+            sizes = np.full_like(sizes, sizes.min())
+        rng = check_random_state(random_state)
+        return self.take(*(_draw(ids, sizes, rng) for ids in (self.groups.real_ids, self.groups.fake_ids)))
+
+    def permuted(self, rng: np.random.Generator) -> Self:
+        """Permute the labels among the assigned rows of each side; every group keeps its numbers of rows."""
+
+        def permuted(ids: Rows) -> Rows:
+            assigned = ids >= 0
+            moved = ids.copy()
+            moved[assigned] = rng.permutation(ids[assigned])
+            return moved
+
+        groups = self.groups
+        return self._with(
+            groups=dataclasses.replace(groups, real_ids=permuted(groups.real_ids), fake_ids=permuted(groups.fake_ids))
+        )
+
+    def with_fake(self, fake: Features) -> Self:
+        """Replace the fake features by other checked ones, whose rows have the same groups."""
+        return self._with(fake=keep_checked(fake))
+
+    def on(self, device: str | None) -> Self:
+        """Return the samples on a device, where they must be already, or on the host (None)."""
+        real, fake = check_real_fake(self.real, self.fake, device=device)
+        return self._with(real=keep_checked(real), fake=keep_checked(fake))
+
+    def sampled_from(
+        self,
+        *,
+        max_samples: int,
+        n_real: dict[Hashable, int],
+        n_fake: dict[Hashable, int],
+        overall: tuple[Rows | None, Rows | None],
+    ) -> Self:
+        """Return the samples with what they were drawn from.
+
+        ``n_real`` and ``n_fake`` count all rows seen by group, and under None those in no group. ``overall`` has the
+        rows of each side for overall scores; None for all rows.
+        """
+        seen = {side: dict(by_group) for side, by_group in (("real", n_real), ("fake", n_fake))}
+        unassigned = {side: by_group.pop(None, 0) for side, by_group in seen.items()}
+        sizes = {side: [by_group.get(label, 0) for label in self.groups.index] for side, by_group in seen.items()}
+        return self._with(
+            max_samples=max_samples,
+            _overall=overall,
+            _seen=(self.groups.table(np.array(sizes["real"]), np.array(sizes["fake"])), unassigned),
+        )
+
+
+def _draw(ids: Rows, sizes: Rows, rng: np.random.Generator) -> Rows:
+    """Return the rows to keep: the first ``sizes[g]`` of each group g in one random order of all rows."""
+    order = rng.permutation(len(ids))
+    order = order[ids[order] >= 0]
+    rank = pd.Series(ids[order]).groupby(ids[order]).cumcount().to_numpy()
+    return np.sort(order[rank < sizes[ids[order]]])

@@ -1,0 +1,315 @@
+"""Every format gives back what was saved, and no bad file gives anything."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from egtmetrics.data import read_labelled_features, read_text_columns
+
+FEATURES = np.array([[0.5, -1.25, 3.0], [2.0, 4.5, 0.125], [-8.0, 0.0, 1.0], [7.0, 6.0, 5.0]], dtype=np.float32)
+GENDER = ["f", "m", "f", None]
+AGE = [1, 0, 1, 1]
+
+
+def frame(label_type: type = object) -> pd.DataFrame:
+    table = pd.DataFrame(FEATURES.astype(np.float64), columns=["a", "b", "c"])
+    return table.assign(gender=pd.Series(GENDER, dtype=label_type), age=AGE)
+
+
+def write_npz(path: Path) -> None:
+    np.savez(path, features=FEATURES, gender=np.array(["f", "m", "f", ""]), age=np.array(AGE), other=FEATURES[:2])
+
+
+def write_csv(path: Path) -> None:
+    frame().to_csv(path, index=False)
+
+
+def write_parquet(path: Path) -> None:
+    frame().to_parquet(path)
+
+
+def write_pt(path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.save({"features": torch.tensor(FEATURES), "gender": GENDER, "age": torch.tensor(AGE), "epoch": 3}, path)
+
+
+WRITERS = {".npz": write_npz, ".csv": write_csv, ".parquet": write_parquet, ".pt": write_pt}
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_features_and_text_labels_come_back(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"real{suffix}"
+    WRITERS[suffix](path)
+    key = "a,b,c" if suffix in (".csv", ".parquet") else None  # without it, age is a feature of a table too
+    read = read_labelled_features(path, groups="gender", key=key)
+    np.testing.assert_array_equal(read.features, FEATURES)
+    assert read.groups["gender"].tolist() == GENDER
+    assert read.source["file"] == str(path)
+    assert read.source["shape"] == [4, 3]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_several_labels_are_several_columns_of_text(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"real{suffix}"
+    WRITERS[suffix](path)
+    read = read_labelled_features(path, groups="gender,age")
+    np.testing.assert_array_equal(read.features, FEATURES)  # in a table, what is no label is a feature
+    assert read.groups.columns.tolist() == ["gender", "age"]
+    assert read.groups["age"].tolist() == ["1", "0", "1", "1"]
+
+
+def test_safetensors_and_numeric_labels(tmp_path: Path) -> None:
+    save_file = pytest.importorskip("safetensors.numpy").save_file
+    save_file({"embedding": FEATURES, "age": np.array(AGE)}, tmp_path / "real.safetensors")
+    read = read_labelled_features(tmp_path / "real.safetensors", groups="age")
+    np.testing.assert_array_equal(read.features, FEATURES)
+    assert read.groups["age"].tolist() == ["1", "0", "1", "1"]
+    assert read.source["key"] == "embedding"  # the only two-dimensional array
+
+
+def test_bfloat16_tensors_keep_their_values(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(FEATURES).to(torch.bfloat16)  # every value above is exact in bfloat16
+    torch.save(tensor, tmp_path / "real.pt")
+    np.save(tmp_path / "groups.npy", np.array(AGE))
+    read = read_labelled_features(tmp_path / "real.pt", groups=str(tmp_path / "groups.npy"))
+    np.testing.assert_array_equal(read.features, FEATURES)
+
+
+def test_npy_is_memory_mapped(tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES)
+    np.save(tmp_path / "groups.npy", np.array(AGE, dtype=bool))
+    read = read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "groups.npy"))
+    base: Any = read.features
+    while base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    assert isinstance(base, np.memmap)
+    assert read.groups.iloc[:, 0].tolist() == ["True", "False", "True", "True"]
+
+
+def test_values_are_left_for_their_users_to_check(tmp_path: Path) -> None:
+    """A metric reads every value anyway; reading all of a large file here, too, would take as long again."""
+    features = np.where(FEATURES > 4, np.nan, FEATURES).astype(np.float16)
+    np.save(tmp_path / "real.npy", features)
+    np.save(tmp_path / "groups.npy", np.array(AGE))
+    read = read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "groups.npy"))
+    assert read.features.dtype == np.float16
+    np.testing.assert_array_equal(read.features, features)
+
+
+LABEL_FILES = {
+    "groups.txt": "f\nm\nf\n\n",
+    "groups.csv": 'gender\nf\nm\nf\n""\n',
+    "groups.csv:gender": "id,gender\n1,f\n2,m\n3,f\n4,\n",
+}
+
+
+@pytest.mark.parametrize("value", LABEL_FILES)
+def test_labels_from_another_file(value: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES)
+    (tmp_path / value.partition(":")[0]).write_text(LABEL_FILES[value])
+    read = read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / value))
+    assert read.groups.iloc[:, 0].tolist() == GENDER
+
+
+def test_a_label_is_one_text_in_every_format(tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES)
+    np.save(tmp_path / "floats.npy", np.array([1.0, 0.0, 1.0, np.nan]))
+    np.save(tmp_path / "bytes.npy", np.array([b"1", b"0", b"1", b""]))
+    (tmp_path / "text.csv").write_text('age\n1\n0\n1\n""\n')
+    (tmp_path / "lines.txt").write_text("1\n0\n1\n\n")
+    pd.DataFrame({"age": pd.array([1, 0, 1, None], dtype="Int64")}).to_parquet(tmp_path / "nullable.parquet")
+    for name in ("floats.npy", "bytes.npy", "text.csv", "lines.txt", "nullable.parquet"):
+        groups = read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / name)).groups
+        assert groups.iloc[:, 0].tolist() == ["1", "0", "1", None], name
+
+
+def test_words_that_pandas_takes_for_missing_are_labels(tmp_path: Path) -> None:
+    (tmp_path / "real.csv").write_text("x,region\n1,NA\n2,None\n3,nan\n4,\n")
+    read = read_labelled_features(tmp_path / "real.csv", groups="region")
+    assert read.groups["region"].tolist() == ["NA", "None", "nan", None]
+
+
+def test_leading_zeros_of_a_csv_label_survive(tmp_path: Path) -> None:
+    (tmp_path / "real.csv").write_text("x, code\n1, 01\n2, 1\n")
+    assert read_labelled_features(tmp_path / "real.csv", groups="code").groups["code"].tolist() == ["01", "1"]
+
+
+@pytest.mark.parametrize("header", ["", "0,1,2\n", "a,b,c\n"], ids=["savetxt", "pandas", "names"])
+def test_a_csv_line_is_a_header_or_data_but_never_both(header: str, tmp_path: Path) -> None:
+    rows = "\n".join(",".join(map(str, row)) for row in FEATURES.tolist())
+    (tmp_path / "real.csv").write_text(f"{header}{rows}\n")
+    np.save(tmp_path / "groups.npy", np.array(AGE))
+    read = read_labelled_features(tmp_path / "real.csv", groups=str(tmp_path / "groups.npy"))
+    np.testing.assert_array_equal(read.features, FEATURES)
+
+
+def test_a_parquet_column_of_embeddings_is_the_features(tmp_path: Path) -> None:
+    pd.DataFrame({"embedding": list(FEATURES), "gender": GENDER}).to_parquet(tmp_path / "real.parquet")
+    read = read_labelled_features(tmp_path / "real.parquet", groups="gender")
+    np.testing.assert_array_equal(read.features, FEATURES)
+
+
+class Payload:
+    """Creates a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("kind", ["npy", "object npy", "npz", "pt"])
+def test_pickles_are_refused_and_never_run(kind: str, tmp_path: Path) -> None:
+    trap, path = tmp_path / "trap", tmp_path / f"real.{kind.split()[-1]}"
+    payload: Any = Payload(trap)
+    if kind == "npy":
+        path.write_bytes(pickle.dumps(payload))
+    elif kind == "object npy":
+        np.save(path, np.array([[payload]], dtype=object), allow_pickle=True)
+    elif kind == "npz":
+        np.savez(path, features=np.array([[payload]], dtype=object))
+    else:
+        pytest.importorskip("torch").save({"features": payload}, path)
+    (tmp_path / "groups.txt").write_text("f\n")
+    why = "cannot be read as .npy" if kind == "npy" else "Python objects are not loaded"
+    with pytest.raises(ValueError, match=rf"real\.{kind.split()[-1]}.*{why}"):
+        read_labelled_features(path, groups=str(tmp_path / "groups.txt"))
+    assert not trap.exists()
+
+
+def test_labels_of_python_objects_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    np.savez(tmp_path / "real.npz", features=FEATURES, gender=np.array(GENDER, dtype=object))
+    with pytest.raises(ValueError, match=r"real\.npz: array 'gender' holds Python objects.*astype\(str\)"):
+        read_labelled_features(tmp_path / "real.npz", groups="gender")
+
+
+BAD_CSV = {
+    "empty": ("", "real.csv: cannot be read as .csv"),
+    "header alone": ("a,b,gender\n", "real.csv: cannot be read as .csv .it has no rows"),
+    "index of pandas": (",a,gender\n0,1.5,f\n1,2.5,m\n", "column 1 has no name.*index=False"),
+    "words": ("a,name,gender\n1,anna,f\n2,otto,m\n", "column 'name' is not numeric"),
+    "ragged": ("a,gender\n1,f\n2,m,3,4\n", "real.csv: cannot be read as .csv"),
+    "labels alone": ("gender\nf\nm\n", "no column for the features"),
+    "no such column": ("a,sex\n1,f\n2,m\n", "no column 'gender' in it; it holds 'a', 'sex'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CSV)
+def test_bad_csv(case: str, tmp_path: Path) -> None:
+    text, message = BAD_CSV[case]
+    (tmp_path / "real.csv").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_labelled_features(tmp_path / "real.csv", groups="gender")
+
+
+def test_bad_arrays(tmp_path: Path) -> None:
+    path, groups = tmp_path / "real.npz", str(tmp_path / "groups.npy")
+    np.save(groups, np.array(AGE))
+    for arrays, key, message in [
+        ({"a": FEATURES, "b": FEATURES}, None, r"real\.npz: 2 two-dimensional arrays.*'a', 'b'"),
+        ({"a": FEATURES[:, 0]}, None, "0 two-dimensional arrays"),
+        ({"a": FEATURES}, "b", "no array 'b' in it; it holds 'a'"),
+        ({"features": FEATURES.reshape(2, 2, 3)}, None, r"real\.npz\['features'\] has shape \(2, 2, 3\)"),
+        ({"features": FEATURES[:3]}, None, r"groups\.npy: 4 labels for the 3 rows of .*real\.npz"),
+    ]:
+        np.savez(path, **arrays)
+        with pytest.raises((ValueError, TypeError), match=message):
+            read_labelled_features(path, groups=groups, key=key)
+
+
+def test_bad_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "real.npz", features=FEATURES, one_hot=np.eye(4), short=np.arange(3), age=np.array(AGE))
+    (tmp_path / "two.csv").write_text("a,b\n1,2\n")
+    for groups, message in [
+        ("gender", "no array 'gender' in it; it holds 'features', 'one_hot', 'short', 'age'"),
+        ("one_hot", r"'one_hot' has shape \(4, 4\), expected one label per row"),
+        ("age,short", "labels differ in length"),
+        (str(tmp_path / "two.csv"), r"two\.csv: which of 'a', 'b' holds the labels\? Name it as .*two\.csv:KEY"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            read_labelled_features(tmp_path / "real.npz", groups=groups)
+
+
+def test_files_that_are_missing_or_of_no_known_kind(tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES)
+    with pytest.raises(FileNotFoundError, match=r"fake\.npy"):
+        read_labelled_features(tmp_path / "fake.npy", groups="x")
+    with pytest.raises(FileNotFoundError, match=r"labels\.csv"):
+        read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "labels.csv"))
+    (tmp_path / "real.pkl").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"real\.pkl: unknown kind of file '\.pkl'; expected one of \.npy, "):
+        read_labelled_features(tmp_path / "real.pkl", groups="x")
+    (tmp_path / "real.txt").write_text("1,2\n3,4\n")
+    with pytest.raises(ValueError, match=r"one label per line"):
+        read_labelled_features(tmp_path / "real.txt", groups=str(tmp_path / "real.npy"))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".pt", ".parquet"])
+def test_a_broken_file_is_named(suffix: str, tmp_path: Path) -> None:
+    for content in (b"", b"\x93NUMPY\x01\x00", b"PK\x03\x04 and no more", bytes(range(256))):
+        (tmp_path / f"real{suffix}").write_bytes(content)
+        with pytest.raises(ValueError, match=rf"real\{suffix}: "):
+            read_labelled_features(tmp_path / f"real{suffix}", groups="gender")
+
+
+TEXTS = ["She wrote, and wrote.", "line\u2028separator, \u0085 too", "NA"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_texts_and_labels_come_back(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"real{suffix}"
+    table = pd.DataFrame({"text": TEXTS, "age": [1, 0, 1], "gender": ["f", None, "m"]})
+    if suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    elif suffix == ".csv":
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    read = read_text_columns(path, ["text", "gender", "age"])
+    assert read.columns.tolist() == ["text", "gender", "age"]
+    assert read["text"].tolist() == TEXTS
+    assert read["gender"].tolist() == ["f", None, "m"]
+    assert read["age"].tolist() == ["1", "0", "1"]
+    with pytest.raises(ValueError, match=r"no (key|column) 'sex' in it; it holds 'text', 'age', 'gender'"):
+        read_text_columns(path, ["text", "sex"])
+
+
+def test_a_txt_file_is_one_text_per_line(tmp_path: Path) -> None:
+    path = tmp_path / "real.txt"
+    for end in ("", "\n", "\r\n"):
+        path.write_bytes(((end or "\n").join(TEXTS) + end).encode())
+        assert read_text_columns(path, ["anything"])["anything"].tolist() == TEXTS
+    path.write_text("\ufefffirst\n\nthird\n", encoding="utf-8")
+    assert read_text_columns(path, ["text"])["text"].tolist() == ["first", None, "third"]
+    with pytest.raises(ValueError, match=r"a \.txt file holds one text per line and no 'gender'"):
+        read_text_columns(path, ["text", "gender"])
+
+
+def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "real.jsonl"
+    path.write_text('{"text": "a", "spans": [1, 2]}\n{"age": 3.0, "text": "b"}\n')
+    assert read_text_columns(path, ["text", "age"]).to_numpy().tolist() == [["a", None], ["b", "3"]]
+    for content, message in (
+        ('{"text": "a"}\n{"text": ["b"]}', "line 2 holds a list or an object under 'text'"),
+        ('{"text": "a"}\n\n', "line 2 is not JSON"),
+        ('"a"', "line 1 is not a JSON object"),
+        ("{'text': 'a'}", "line 1 is not JSON"),
+        ("", "has no lines"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+    ):
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(ValueError, match=rf"real\.jsonl: {message}"):
+            read_text_columns(path, ["text"])
+    with pytest.raises(FileNotFoundError, match=r"none\.jsonl"):
+        read_text_columns(tmp_path / "none.jsonl", ["text"])
+    with pytest.raises(ValueError, match=r"real\.doc: unknown kind of file '\.doc'; expected one of \.jsonl"):
+        read_text_columns(tmp_path / "real.doc", ["text"])

