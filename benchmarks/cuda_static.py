@@ -1,4 +1,4 @@
-"""Read from the CUDA compiler what can be known of the kernels without a GPU; write one table and one JSON.
+"""Collect what the CUDA compiler reports about the kernels, without a GPU; write one table and one JSON.
 
     python -m benchmarks.cuda_static --out benchmarks/results          cuda_static.json and cuda_static.md
     python -m benchmarks.cuda_static --ceilings docs/gpu-ceilings.md   rooflines; compiles nothing
@@ -429,8 +429,8 @@ def ceilings_markdown() -> str:
 # Ceilings of the CUDA kernels
 
 No call of the kernels can take less time than this on these cards, because their data sheets allow no more operations
-and no more bytes per second. These are ceilings of speed, never predictions: no kernel has been timed, and how near one
-comes to its ceiling only a measurement tells (`python -m benchmarks.gpu`, see [gpu-validation.md](gpu-validation.md)).
+and no more bytes per second. These are ceilings of speed, never predictions: no kernel was timed for them. Only a
+measurement shows how near a kernel comes (`python -m benchmarks.gpu`, see [gpu-validation.md](gpu-validation.md)).
 
 Counted is the least that this way of computing needs: one product of d terms for each pair of points (pairs within one
 set once, whether or not a kernel makes use of that), for bootstrap replicates one term for each point of a pair, and
@@ -459,7 +459,7 @@ def main() -> None:
         return
     nvcc = find_nvcc()
     if nvcc is None:
-        print("There is no nvcc; install the CUDA toolkit, or set CUDACXX or CUDA_HOME.", file=sys.stderr)
+        print("nvcc was not found; install the CUDA toolkit, or set CUDACXX or CUDA_HOME.", file=sys.stderr)
         raise SystemExit(2)
     kernels = compile_all(nvcc, SOURCES)
     text = to_markdown(kernels, release(nvcc))

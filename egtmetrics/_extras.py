@@ -10,9 +10,9 @@ from egtmetrics._errors import first_line
 
 @contextlib.contextmanager
 def extra(name: str, needed: str, *, otherwise: str = "") -> Iterator[None]:
-    """Import optional packages in this block; if one is missing, the ImportError names the extra to install.
+    """Import optional packages in this block; where one is missing, the ImportError names the extra to install.
 
-    ``needed`` says what needs which package. ``otherwise`` may say how to do without it.
+    ``needed`` says what needs which package; ``otherwise``, where there is one, how to do without.
 
     Examples
     --------

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import textwrap
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +26,6 @@ from egtmetrics.results import Score
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.legend import Legend
 
 FIGURE_SUFFIXES = (".png", ".pdf", ".svg")
 
@@ -129,13 +129,11 @@ def plot_precision_recall(
     _zoom(axes, pd.concat(list(points.values())), described)
     feature_names = [str(name) for name in next(iter(points.values())).index.names if name is not None]
     labels = [group_text(group) for group in groups]
-    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
-    groups_legend = add_legend(axes, handles, labels, title=", ".join(feature_names), **beside)
     if any((name, group) in hollow for name, scores in points.items() for group in scores.index):
-        axes.add_artist(groups_legend)  # or the next one takes its place
-        meaning = f"hollow: may differ from {next(iter(points))} by chance only"
-        below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)}
-        add_legend(axes, [_legend_point("o", "white", "0.4")], [meaning], title="", **below)
+        handles.append(_legend_point("o", "white", "0.4"))
+        labels.append(textwrap.fill(f"may differ from {next(iter(points))} by chance only", width=18))
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
+    add_legend(axes, handles, labels, title=", ".join(feature_names), **beside)
     if isinstance(models, Mapping):
         _label_models(axes, {name: scores.to_numpy() for name, scores in points.items()})
     return axes
@@ -273,14 +271,13 @@ def tidy(axes: Axes, *, grid: str) -> None:
 
 def add_legend(
     owner: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], *, title: str, **options: Any
-) -> Legend:
+) -> None:
     """Add a legend that shows names as they are: dollars are no formula, and a leading underscore hides nothing."""
     legend = owner.legend(handles, ["-"] * len(labels), title=title or None, frameon=False, **options)
     legend.get_title().set_parse_math(False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_parse_math(False)
         text.set_text(label)
-    return legend
 
 
 def _legend_point(marker: str, face: str, edge: str) -> Any:

@@ -343,24 +343,27 @@ def test_an_image_without_a_label_is_in_no_group(
     assert content["fake"]["in_no_group"] == 1
 
 
-def test_the_oracle_labels_what_has_no_label_and_says_its_error(images: Path, network: Path) -> None:
+def test_the_oracle_labels_what_has_no_label_and_says_its_error(
+    images: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_images(images / "bare", 1, subfolders=False)
     write_images(images / "real", 0, n=60)
     arguments = ["evaluate-images", "real", "bare", *image_arguments(network)[3:], "--metrics", "prdc"]
-    done = run([*arguments, "--fake-groups", "oracle", "--format", "json"], images)
-    assert done.returncode == 0, done.stderr
-    content = json.loads(done.stdout)
+    assert main([*arguments, "--fake-groups", "oracle", "--format", "json"]) == 0
+    out, err = capsys.readouterr()
+    content = json.loads(out)
     assert content["oracle"] == {
         "error_by_group": {"day": 0.0, "night": 0.0},  # bright and dark are told apart by their mean
         "abstention_by_group": {"day": 0.0, "night": 0.0},
         "min_confidence": 0.0,
     }
-    assert "egtmetrics: the oracle's cross-validated error is 0.0% in day, 0.0% in night\n" in done.stderr
-    labelled = run(["evaluate-images", "real", "fake", *arguments[3:], "--format", "json"], images)
-    assert content["by_group"] == json.loads(labelled.stdout)["by_group"]
+    assert "egtmetrics: the oracle's cross-validated error is 0.0% in day, 0.0% in night\n" in err
+    labelled = json_of(["evaluate-images", "real", "fake", *arguments[3:]], capsys)
+    assert content["by_group"] == labelled["by_group"]
 
 
-def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path) -> None:
+@pytest.mark.filterwarnings("default::egtmetrics.oracles.OracleErrorWarning")
+def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ImageFiles("real").names
     rows = ["file_name,luck", *(f"{name},{('heads', 'tails')[i % 2]}" for i, name in enumerate(names))]
     (images / "luck.csv").write_text("\n".join(rows))
@@ -373,10 +376,10 @@ def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path) -> None:
     assert re.match(
         r"egtmetrics: warning: the oracle's cross-validated error is \d+\.\d% in heads, \d+\.\d% in tails \(", line
     )
-    unsure = run([*arguments, "--min-confidence", "0.99"], images)
-    assert unsure.returncode == 2
-    assert "is unknown in heads, where nothing was labelled, unknown in tails" in unsure.stderr
-    assert "fake_sensitive_features assigns none of 24 samples to a group" in unsure.stderr
+    assert main([*arguments, "--min-confidence", "0.99"]) == 2
+    unsure = capsys.readouterr().err
+    assert "is unknown in heads, where nothing was labelled, unknown in tails" in unsure
+    assert "fake_sensitive_features assigns none of 24 samples to a group" in unsure
 
 
 def test_the_default_image_model(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Diffusion in the form of Karras et al. 2022: preconditioning, per-sample denoising losses, Heun sampler, weight EMA.
 
-Written from the formulas of that paper; its code is under a licence that forbids taking it over.
+Written from the formulas of that paper; the licence of its code does not allow copying.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from egtmetrics._validation import check_number, check_positive_int
 from .noise import EDMNoise, NoiseLaw, VENoise, VPNoise
 
 _VP_TIME_STEPS = 999.0
-"""M - 1: the network is told the time as a position in a chain of M = 1000 steps."""
+"""M - 1: the network gets the time as a position in a chain of M = 1000 steps."""
 
 
 class Scalings(NamedTuple):
@@ -54,12 +54,12 @@ class EDMPreconditioning:
         c_{skip} = \frac{d^2}{s^2 + d^2}, \quad c_{out} = \frac{s d}{\sqrt{s^2 + d^2}}, \quad
         c_{in} = \frac1{\sqrt{s^2 + d^2}}, \quad c_{noise} = \frac{\ln s}4, \quad w = \frac{s^2 + d^2}{(s d)^2}.
 
-    Inputs and targets of the network have unit variance at every sigma, and w c_out^2 = 1.
+    The inputs and targets of the network have unit variance at every sigma, and w c_out^2 = 1.
 
     References
     ----------
-    Karras et al. 2022, Table 1 and appendix B.6. The released FFHQ checkpoints named "VP" and "VE" have this
-    preconditioning, too; they differ in architecture.
+    Karras et al. 2022, Table 1 and appendix B.6. The released FFHQ checkpoints named "VP" and "VE" also
+    have this preconditioning; they differ in architecture.
 
     Examples
     --------
@@ -122,7 +122,7 @@ class VEPreconditioning:
 
     .. math:: c_{skip} = 1, \quad c_{out} = s, \quad c_{in} = 1, \quad c_{noise} = \ln(s / 2), \quad w = \frac1{s^2}.
 
-    The network predicts the noise with the sign changed, and has to scale its own input.
+    The network predicts the noise with the opposite sign, and must scale its own input.
 
     References
     ----------
@@ -192,11 +192,11 @@ def denoising_losses(
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r"""Weighted denoising error of every sample, the summand of equations 8 and 9.
+    r"""Weighted denoising error of every sample: the summand of equations 8 and 9.
 
     .. math:: \ell_i = \frac{w(\sigma_i)}{d}\, \| D(x_i + \sigma_i n_i; \sigma_i) - x_i \|^2, \quad n_i \sim N(0, I),
 
-    with d the number of values in a sample, so that losses of different image sizes compare.
+    with d the number of values in a sample, so losses of different image sizes are comparable.
 
     Parameters
     ----------
@@ -209,7 +209,7 @@ def denoising_losses(
     labels
         ``(n,)`` for conditional models (equation 9).
     noise
-        n, in the shape of ``x``; by default drawn from ``generator``. Pass it to repeat a loss, see
+        n, in the shape of ``x``; by default drawn from ``generator``. Pass it to compute the same loss again, see
         :meth:`GroupLoss.accumulate`.
     generator
         Source of the noise, on the device of ``x``; by default the global one, which is advanced.
@@ -267,15 +267,15 @@ def heun_sample(
     .. math:: s_i = \Bigl(s_{\max}^{1/\rho} + \frac{i}{N - 1} (s_{\min}^{1/\rho} - s_{\max}^{1/\rho})\Bigr)^{\rho},
         \quad i = 0, \dots, N - 1, \quad s_N = 0.
 
-    A function of its arguments: all randomness is in ``latents``. Switch the model to ``eval()`` before.
+    All randomness is in ``latents``. Switch the model to ``eval()`` first.
 
     Parameters
     ----------
     denoiser
         D(x; s), called as ``denoiser(x, sigma, labels)``; a :class:`Denoiser`, or a closed form.
     latents
-        Standard normal noise ``(n, ...)``, for example ``torch.randn(n, d, generator=generator)``; its dtype is that
-        of the calls, while the path is kept in float64.
+        Standard normal noise ``(n, ...)``, for example ``torch.randn(n, d, generator=generator)``. The denoiser is
+        called with its dtype; the path is kept in float64.
     labels
         ``(n,)`` for conditional models.
     n_steps
@@ -333,17 +333,17 @@ def heun_sample(
 class WeightEMA(nn.Module):
     r"""Exponential moving average of a model's weights, with a half-life in samples that ramps up.
 
-    After a step on n samples, of which N were seen before,
+    After a step on n samples, N having been seen before,
 
     .. math:: \bar\theta \leftarrow \beta \bar\theta + (1 - \beta) \theta, \quad
         \beta = 2^{-n / \min(H, \rho N')}, \quad N' = N + n.
 
-    Without the ramp the first weights, which are noise, would weigh for several half-lives.
+    Without the ramp, the first weights, which are noise, would count for several half-lives.
 
     Parameters
     ----------
     model
-        Its weights are copied here, and read at each :meth:`update`; keep them in float32, where small steps count.
+        Its weights are copied here, and read at each :meth:`update`; keep them in float32, which can hold small steps.
     half_life
         H, in samples. Karras et al. take 500,000.
     ramp_up

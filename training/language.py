@@ -1,7 +1,7 @@
 """Fine-tuning causal language models: the loss of every answer, and a training loop under the group strategies.
 
-All rows of a batch begin with the same prompt, three times as long as the answers to be learnt. So the prompt goes
-through the model once, and its keys and values serve all rows: the same losses and gradients for less work.
+The rows of a batch often begin with the same prompt, in the paper three times as long as the answers. Then the prompt
+goes through the model once, and its keys and values serve all rows: the same losses and gradients for less work.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from .prompts import IGNORED, PromptedTexts
 from .resumable import ResumableTraining, RunCounts, describe_loss, describe_weights, fingerprint, seeded
 
 _ORDER, _DROPOUT = 0, 1
-"""What streams of random numbers are for."""
+"""Names of streams of random numbers."""
 
 
 def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool = True) -> Tensor:
-    r"""Mean negative log-likelihood of the tokens of every answer, to be given to a :class:`GroupLoss`.
+    r"""Mean negative log-likelihood of the tokens of every answer, for a :class:`GroupLoss`.
 
     .. math:: \ell_i = -\frac{1}{|T_i|} \sum_{t \in T_i} \log p(x_{i,t} \mid x_{i, < t}), \quad T_i \text{ the labels.}
 
-    So every text weighs the same, however long it is.
+    So every text has the same weight, however long it is.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
         Causal language model of transformers, with or without adapters.
     batch
         ``input_ids``, ``attention_mask``, ``labels``, ``(n, length)``, padded on the right, as
-        :meth:`PromptedTexts.collate` makes them. Other entries are not looked at.
+        :meth:`PromptedTexts.collate` makes them. Other entries are ignored.
     share_prompt
-        Let what all rows begin with go through the model once. Where that would change the result (dropout, whose noise
-        every row draws for itself) or cannot be done (gradient checkpointing, models with other states than keys and
-        values), it is not done. Turn it off inside DistributedDataParallel, which counts one forward pass.
+        Pass the tokens that all rows begin with through the model once. This is not done where it would change the
+        result (every row draws its own dropout) or is impossible (gradient checkpointing, models with other states than
+        keys and values). Turn it off inside DistributedDataParallel, which expects one forward pass.
 
     Returns
     -------
@@ -60,12 +60,12 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
 
     Notes
     -----
-    Logits are computed where there are labels, up to padding: their memory is n x longest answer x vocabulary.
+    Logits are computed for the answers alone; they take n x longest answer x vocabulary numbers.
     """
     ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
     targets = labels != IGNORED
     length = ids.shape[1]
-    first = int(targets.any(dim=0).int().argmax())  # the column of the first label; that before it predicts it
+    first = int(targets.any(dim=0).int().argmax())  # column of the first label; the column before it predicts it
     if first == 0:
         raise ValueError("labels: a row has a label on its first token, or none at all; nothing predicts the first")
     kept = torch.arange(first - 1, length - 1, device=ids.device)
@@ -89,13 +89,13 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
 
 
 def prompt_states(model: Any, ids: Tensor) -> Any:
-    """Pass a prompt ``(1, length)`` through a model: its keys and values, and the logits of its last token."""
+    """Pass a prompt ``(1, length)`` through a model; return its keys and values, and the logits of its last token."""
     cache = import_extra("transformers").DynamicCache(config=model.config)
     return model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
 
 
 def _common_prefix(ids: Tensor, mask: Tensor) -> int:
-    """How many columns are the same in all rows, and padding in none."""
+    """How many first columns are the same in all rows, without padding."""
     same = ((ids == ids[:1]) & (mask == 1)).all(dim=0)
     return int(same.int().cumprod(dim=0).sum())
 
@@ -106,7 +106,7 @@ def _can_share(model: Any) -> bool:
     if model.training:
         if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             return False  # it keeps no keys and values
-        options = vars(model.config.get_text_config())  # attention has its dropout there, not in a module
+        options = vars(model.config.get_text_config())  # the dropout of attention is there, not in a module
         if any("dropout" in name and isinstance(p, float) and p > 0.0 for name, p in options.items()):
             return False
         if any(isinstance(module, nn.Dropout) and module.p > 0.0 for module in model.modules()):
@@ -118,9 +118,9 @@ def _can_share(model: Any) -> bool:
 
 @torch.no_grad()
 def losses_of_texts(model: Any, texts: PromptedTexts, *, batch_size: int = 16, progress: bool = False) -> Tensor:
-    """:func:`answer_losses` of all texts, ``(n,)`` float32 on the CPU, without gradients and in eval mode.
+    """Return :func:`answer_losses` of all texts, ``(n,)`` float32 on the CPU, without gradients and in eval mode.
 
-    Texts of like length go together. ``batch_size`` is halved where memory runs out.
+    Texts of similar length share a batch. ``batch_size`` is halved when memory runs out.
     """
     size = check_positive_int(batch_size, "batch_size")
     rows = np.argsort([len(tokens) for tokens in texts.tokens], kind="stable")
@@ -144,7 +144,7 @@ class LanguageRun(RunCounts):
     """What :func:`train_language_model` returns."""
 
     micro_batch: int
-    """Rows at once at the end: what was asked for, or less after running out of memory."""
+    """Texts at once in the end: as asked for, or fewer after running out of memory."""
     log: pd.DataFrame
     """One row per step: ``step``, ``loss`` (mean over the batch), ``objective`` (value of the strategy), and for each
     group a ``n_<a>`` (texts in the batch), ``loss_<a>`` (their mean loss; NaN without any) and ``average_<a>``
@@ -166,16 +166,16 @@ def train_language_model(
     random_state: int = 0,
     progress: bool = False,
 ) -> LanguageRun:
-    r"""Train the adapters of a language model with AdamW under a strategy: the paper's fine-tuning of LLaMA.
+    r"""Fine-tune a language model with AdamW under a strategy, as the paper does LLaMA.
 
     Each epoch is a permutation of the texts, cut into batches, of which the last may be smaller. A batch goes through
-    the model in parts whose gradients add up, as one optimizer step of
+    the model in parts whose gradients add up to one optimizer step on
 
     .. math:: \mathcal L = \text{loss}\bigl((\ell_i)_i, (a_i)_i\bigr), \quad \ell_i \text{ of } \texttt{answer\_losses}.
 
-    The strategy weighs the groups once per step, by the averages of the steps before, see
+    The strategy weights the groups once per step, by the averages of the steps before, see
     :meth:`GroupLoss.accumulate`; so the result does not depend on the size of the parts. In Algorithm 2 the averages
-    would include the step at hand, which in parts takes a second pass through the model.
+    include the current step, which would take a second pass through the model.
 
     Parameters
     ----------
@@ -187,23 +187,23 @@ def train_language_model(
     loss
         The strategy, with ``n_bins=1``; its averages are updated.
     n_epochs
-        Passes over the texts; the paper takes 6.
+        Passes over the texts; the paper has 6.
     n_steps
-        Optimizer steps, in place of ``n_epochs``: any number of them.
+        Optimizer steps, instead of ``n_epochs``.
     batch_size
-        Texts of a step; the paper takes 64.
+        Texts of a step; the paper has 64.
     micro_batch
-        Texts at once, halved where memory runs out. Batches are what they are drawn to be: only within one the texts
-        are ordered by length, so that parts need little padding.
+        Texts at once, halved when memory runs out. Within a batch, texts are ordered by length, so that the parts need
+        little padding.
     learning_rate
-        The paper takes 1e-4. It is constant; weight decay is torch's default of 0.01.
+        The paper has 1e-4. It is constant; weight decay is torch's default of 0.01.
     checkpoint
-        File to write to, and to go on from where it exists. It holds what trains, not the base model, and is written
-        whole: a kill leaves the one before. After the last step it leads straight to the trained model.
+        File to write to, and to resume from if it exists. It holds the trained weights, not the base model, and is
+        replaced as a whole, so a kill leaves the one before. After the last step it restores the trained model.
     checkpoint_every
-        Steps between two; one is always written at the end.
+        Steps between checkpoints; one is always written at the end.
     random_state
-        Seed of the order of texts and of dropout. Global generators are left as they were.
+        Seed of the order of texts and of dropout. The global generators are left as they were.
     progress
         Show a progress bar, which counts steps.
 
@@ -224,11 +224,11 @@ def train_language_model(
 
     Notes
     -----
-    A resumed run equals an uninterrupted one bit for bit where arithmetic does: on one machine with one number of
-    threads. One process; for several, :class:`GroupLossTrainerMixin` does the same in the Trainer of transformers.
+    A resumed run equals an uninterrupted one bit for bit on one machine with one number of threads. It runs in one
+    process; for several, :class:`GroupLossTrainerMixin` does the same in the Trainer of transformers.
 
-    Losses that are not finite are left out and counted by the loss. Where they made the gradient NaN, the step is not
-    taken and counted in ``n_skipped``.
+    The loss leaves out losses that are not finite, and counts them. If they make the gradient NaN, the step is skipped
+    and counted in ``n_skipped``.
 
     References
     ----------
@@ -285,7 +285,7 @@ def train_language_model(
 
 
 class _LanguageTraining(ResumableTraining):
-    """AdamW on what trains of the model, the size of the parts that fit into memory, and the log."""
+    """AdamW on the weights that require a gradient, the size of the parts that fit into memory, and the log."""
 
     def __init__(
         self,
@@ -322,11 +322,11 @@ class _LanguageTraining(ResumableTraining):
         return rows[np.argsort([len(self.texts.tokens[row]) for row in rows], kind="stable")]
 
     def _backward(self, rows: NDArray[np.int64]) -> tuple[Tensor, float]:
-        """Gradients of a whole batch; its losses ``(n,)`` and the value of the strategy. May run out of memory."""
+        """Compute the gradients of a batch; return its losses ``(n,)`` and the value of the strategy."""
         self.optimizer.zero_grad()
         groups = self.texts.groups[rows].to(self.device)
         parts, objective = [], 0.0
-        # A seed of its own, so that dropout is the same after an interruption and after running out of memory.
+        # A seed for every step, so that dropout is the same after an interruption and after running out of memory.
         seed = int(np.random.SeedSequence([self.seed, _DROPOUT, self.step]).generate_state(1)[0])
         with seeded(seed, self.device), self.loss.accumulate(groups):
             for start in range(0, len(rows), self.micro_batch):
@@ -368,7 +368,7 @@ class _LanguageTraining(ResumableTraining):
 
 
 def halve(size: int, name: str, reason: str) -> int:
-    """Half of a batch that did not fit, or an error where one row did not."""
+    """Return half the size of a batch that did not fit, or raise if it was one row."""
     if size == 1:
         raise MemoryError(
             f"not even one text fits into memory, with {name}=1 ({reason}); take shorter texts (max_length), a smaller "
@@ -379,7 +379,7 @@ def halve(size: int, name: str, reason: str) -> int:
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """Put a model into eval mode, and back into that it was in."""
+    """Put a model into eval mode, and restore its mode at the end."""
     was_training = model.training
     model.eval()
     try:
@@ -389,7 +389,7 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 def import_extra(name: str) -> Any:
-    """Import a module of the extra ``[language]``, or say what to install."""
+    """Import a module of the extra ``[language]``; if it is missing, say what to install."""
     with extra("language", f"language models need {name}"):
         return importlib.import_module(name)
 
@@ -400,7 +400,7 @@ def device_of(model: Any) -> torch.device:
 
 
 def describe_adapters(model: Any) -> str | None:
-    """Scale, dropout and targets of the adapters, which no shape of a weight tells."""
+    """Describe scale, dropout and targets of the adapters, which do not follow from the shapes of weights."""
     config = getattr(model, "peft_config", None)
     if config is None:
         return None

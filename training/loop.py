@@ -43,9 +43,9 @@ def train(
     random_state: int = 0,
     progress: bool = False,
 ) -> TrainingRun:
-    r"""Train a denoiser with Adam under a strategy, keeping an average of its weights and, if asked to, a checkpoint.
+    r"""Train a denoiser with Adam under a strategy, keep an average of its weights and, if asked to, a checkpoint.
 
-    Each step draws rows i uniformly with replacement, sigma from ``noise.law`` and Gaussian noise, and descends
+    Each step draws rows i uniformly with replacement, sigma from ``noise.law`` and Gaussian noise, and takes a step on
 
     .. math:: \mathcal L = \text{loss}\bigl((\ell_i)_i, (a_i)_i, (b_i)_i\bigr), \quad
         \ell_i = \tfrac{w(\sigma_i)}{d} \| D(x_i + \sigma_i n_i; \sigma_i) - x_i \|^2, \quad
@@ -64,19 +64,19 @@ def train(
     noise
         Law of sigma and the levels of the strategy. A loss with ``n_bins=1`` uses the law alone.
     n_steps
-        Batches to see in all. A larger number than a checkpoint has goes on from it.
+        Batches in all, including those of a checkpoint.
     labels
         ``(n,)`` classes for a conditional model, for example ``groups``.
     batch_size, learning_rate
-        Of a step; the paper takes 256 and 1e-4.
+        Of a step; the paper has 256 and 1e-4.
     half_life
         Of the average of the weights, in samples, see :class:`WeightEMA`.
     checkpoint
-        File to write to, and to go on from where it exists. It is written whole: a kill leaves the one before.
+        File to write to, and to resume from if it exists. It is replaced as a whole, so a kill leaves the one before.
     checkpoint_every
-        Steps between two; one is always written at the end.
+        Steps between checkpoints; one is always written at the end.
     random_state
-        Seed of everything random, dropout included. Global generators are left as they were.
+        Seed of everything random, including dropout. The global generators are left as they were.
     progress
         Show a progress bar, which counts steps.
 
@@ -89,26 +89,26 @@ def train(
     ------
     ValueError
         Shapes, devices or options that do not fit; a checkpoint that is cut off, has more steps than ``n_steps``, or
-        comes from another architecture or other settings, data or first weights: the error names what differs.
+        comes from another architecture, other settings, data or first weights: the error names what differs.
     FloatingPointError
         From the loss: NaN or infinite losses in more batches in a row than it allows.
 
     Warns
     -----
     ThinCellWarning
-        If min-max would have to choose among fewer than 4 samples of a group, see :meth:`NoiseLevels.check_batch`.
+        If min-max would choose among fewer than 4 samples of a group, see :meth:`NoiseLevels.check_batch`.
 
     Notes
     -----
-    A resumed run equals an uninterrupted one bit for bit where arithmetic does: on one machine with one number of
-    threads. One process; for several, wrap :func:`denoising_losses` and the loss in a loop of DistributedDataParallel.
+    A resumed run equals an uninterrupted one bit for bit on one machine with one number of threads. It runs in one
+    process; for several, write a loop of DistributedDataParallel around :func:`denoising_losses` and the loss.
 
-    Losses that are not finite are left out and counted by the loss. Where they made the gradient NaN, the step is not
-    taken and counted in ``n_skipped``.
+    The loss leaves out losses that are not finite, and counts them. If they make the gradient NaN, the step is skipped
+    and counted in ``n_skipped``.
 
     References
     ----------
-    The paper, appendix B.3.2. "1M iterations" there cannot be 5 hours of 8 V100, hence no default of ``n_steps``.
+    The paper, appendix B.3.2. Its "1M iterations" cannot take 5 hours on 8 V100, so ``n_steps`` has no default.
 
     Examples
     --------
@@ -214,7 +214,7 @@ class _DenoiserTraining(ResumableTraining):
 def _check_data(
     denoiser: Denoiser, data: Tensor, groups: Tensor, labels: Tensor | None, loss: GroupLoss, noise: NoiseLevels
 ) -> torch.device:
-    """Refuse before the first step what would fail, or pass unseen, in a later one."""
+    """Refuse before the first step what would fail in a later one, or go unnoticed."""
     device = next(denoiser.parameters()).device
     if len(data) == 0 or not data.isfinite().all():
         raise ValueError(f"data has shape {tuple(data.shape)} or holds NaN, expected finite samples, one at least")
@@ -237,5 +237,5 @@ def _check_data(
 
 
 def _describe(value: Any) -> str:
-    """Type and parameters of a preconditioning or a law; the default repr of other classes is an address."""
+    """Return type and parameters of a preconditioning or a law; other classes have an address as their repr."""
     return repr(value) if dataclasses.is_dataclass(value) else type(value).__qualname__

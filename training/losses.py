@@ -1,14 +1,14 @@
 """Training strategies as losses over per-sample losses: mean, reweighted, min-max (Algorithms 1 and 2), group DRO.
 
-Every strategy is one table of weights. A sample lies in a cell, its group a at its noise level b (one level where
-there is no noise), and the loss is
+Every strategy is one table of weights. A sample belongs to a cell: its group a at its noise level b (one level where
+there is no noise). The loss is
 
     sum_i weight[a_i, b_i] * per_sample_i,
 
-so the strategies differ in nothing but how they fill the table. What they fill it from is common to all: the sum and
-the number of losses in each cell of the *global* batch (one all-reduce), and an exponential moving average of the cell
-means. All processes therefore choose alike, and a process without a sample of the chosen group returns a zero that is
-connected to its graph, as DistributedDataParallel needs.
+so the strategies differ only in how they fill the table. They all fill it from the sum and the number of losses in each
+cell of the *global* batch (one all-reduce), and from an exponential moving average of the cell means. So all processes
+choose alike. A process without a sample of the chosen group returns a zero that is connected to its graph, as
+DistributedDataParallel needs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ._checks import check_proportions
 
 
 class _Table(NamedTuple):
-    """Per cell of a batch: the sum of its finite losses, their number, and the number of those which are not."""
+    """For each cell of a batch: sum and number of its finite losses, and the number of losses that are not finite."""
 
     sums: Tensor
     counts: Tensor
@@ -35,7 +35,7 @@ class _Table(NamedTuple):
 
 
 class _Step:
-    """One optimizer step in several backward passes: the weights of all, and what has been seen so far."""
+    """One optimizer step in several backward passes: the weights of all passes, and the sums over those so far."""
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
@@ -52,21 +52,21 @@ class GroupLoss(nn.Module, abc.ABC):
     - ``groups`` ``(n,)``: integers from 0 to ``n_groups - 1``.
     - ``bins`` ``(n,)``: noise levels from 0 to ``n_bins - 1``, see :class:`NoiseLevels`; needed if ``n_bins > 1``.
 
-    Every strategy keeps, in float64, an average of the losses of each group a at each noise level b over the steps t
-    in which the cell had samples,
+    Every strategy keeps, in float64, an average of the losses of each group a at each noise level b, over the steps t
+    in which the cell had samples:
 
     .. math:: L_{ab} = \frac{(1 - \alpha) \sum_t \alpha^{T - t} \ell_{ab}^{(t)}}{1 - \alpha^{T}}, \quad
         T \text{ their number},
 
-    to be read as :attr:`group_losses`. It is part of ``state_dict()``, so a resumed training chooses as an
-    uninterrupted one would.
+    Read it as :attr:`group_losses`. It is part of ``state_dict()``, so a resumed training chooses as an uninterrupted
+    one would.
 
     Parameters
     ----------
     n_groups
         Number of groups.
     n_bins
-        Number of noise levels; 1 where losses depend on no noise.
+        Number of noise levels; 1 for losses without noise.
     decay
         alpha of the average, at least 0 and below 1. The paper takes 0.9.
     max_nonfinite
@@ -75,19 +75,19 @@ class GroupLoss(nn.Module, abc.ABC):
     Raises
     ------
     TypeError, ValueError
-        From the call: arguments that are no tensors of the right type, shape, device and range.
+        From the call: arguments that are not tensors of the right type, shape, device and range.
     FloatingPointError
         From the call: more than ``max_nonfinite`` batches in a row with losses that are NaN or infinite.
 
     Notes
     -----
-    Losses that are not finite are left out and counted in :attr:`n_nonfinite`. The gradient can still be NaN, since a
-    NaN activation reaches it even with weight zero: ``torch.amp.GradScaler`` skips such a step.
+    Losses that are not finite are left out and counted in :attr:`n_nonfinite`. The gradient can still be NaN, because a
+    NaN activation reaches it even with weight zero; ``torch.amp.GradScaler`` skips such a step.
 
-    With ``torch.distributed`` initialised the sums are over all processes, and a process returns ``world_size`` times
+    With ``torch.distributed`` initialised, the sums are over all processes, and a process returns ``world_size`` times
     its part of the global loss: DistributedDataParallel averages gradients, which gives that of the global loss.
 
-    After ``eval()`` nothing is updated, left out or communicated: the loss is that of the batch at hand, under the
+    After ``eval()`` nothing is updated, left out or communicated: the loss is that of the given batch, under the
     averages reached in training.
 
     Cost: O(n + n_groups n_bins), one all-reduce of 3 n_groups n_bins numbers, two waits for the device.
@@ -96,7 +96,7 @@ class GroupLoss(nn.Module, abc.ABC):
     ema: Tensor
     n_updates: Tensor
     n_nonfinite: Tensor
-    """How many losses were left out so far."""
+    """How many losses have been left out."""
     nonfinite_in_a_row: Tensor
 
     def __init__(self, n_groups: int, *, n_bins: int = 1, decay: float = 0.9, max_nonfinite: int = 10) -> None:
@@ -135,19 +135,19 @@ class GroupLoss(nn.Module, abc.ABC):
     ) -> Iterator[None]:
         """Take all calls within the context as parts of one batch: one optimizer step in several backward passes.
 
-        ``groups`` and ``bins`` are those of the whole step, from which the number of samples in each cell is known
-        before the first part. Gradients add up to that of the whole step: do not divide by the number of parts.
+        ``groups`` and ``bins`` are those of the whole step; they give the number of samples in each cell before the
+        first part. The gradients of the parts add up to that of the whole step: do not divide by the number of parts.
 
-        What cannot be known before the first part is the loss of the last, so the worst groups are chosen by the
-        averages of the *previous* steps, and these are updated at the end. With ``per_sample``, the losses of the whole
-        step (from a pass without gradients, with the same noise), choice and gradient are those of one big batch.
+        The losses of the later parts are not known before the first. So the worst groups are chosen by the averages of
+        the *previous* steps, which are updated at the end. Pass ``per_sample``, the losses of the whole step from a
+        pass without gradients and with the same noise, to get the choice and the gradient of one big batch.
 
         Raises
         ------
         ValueError
             At the end, if the parts had other groups or bins than announced.
         RuntimeError
-            Within another such context.
+            If called within another such context.
 
         Examples
         --------
@@ -158,7 +158,7 @@ class GroupLoss(nn.Module, abc.ABC):
         >>> with loss.accumulate(groups):
         ...     for rows in (slice(0, 2), slice(2, 4)):
         ...         loss(theta * x[rows], groups[rows]).backward()
-        >>> theta.grad, loss.group_losses.flatten().tolist()  # nothing was known at first: a tie, so group 0
+        >>> theta.grad, loss.group_losses.flatten().tolist()  # no averages at first: a tie, so group 0
         (tensor(2.), [2.0, 4.0])
         """
         if self._step is not None:
@@ -183,7 +183,7 @@ class GroupLoss(nn.Module, abc.ABC):
             self._update(_all_reduce(seen))
 
     def _start(self, table: _Table, *, observe: bool) -> Tensor:
-        """Take the averages one step further, if asked to, and return the weight of every cell's samples."""
+        """Update the averages if asked to, and return the weight of a sample in each cell."""
         if not self.training:
             return self._weights(table.counts)
         table = _all_reduce(table)
@@ -204,7 +204,7 @@ class GroupLoss(nn.Module, abc.ABC):
         self._observe(table.sums, table.counts)
 
     def _observe(self, sums: Tensor, counts: Tensor) -> None:
-        """Update the averages by the cells which have samples."""
+        """Update the averages of the cells that have samples."""
         seen = counts > 0
         step = (1.0 - self.decay) * (sums / counts.clamp(min=1.0) - self.ema)
         self.ema += torch.where(seen, step, 0.0)
@@ -234,7 +234,7 @@ class GroupLoss(nn.Module, abc.ABC):
         return losses
 
     def _check_cells(self, groups: Any, bins: Any, n: int | None) -> Tensor:
-        """Return the cell of every sample, ``group * n_bins + bin``; one wait for the device where all is well."""
+        """Return the cell of every sample, ``group * n_bins + bin``; waits for the device once if all is well."""
         _check_vector(groups, "groups", n)
         ids = [("groups", "n_groups", groups, self.n_groups)]
         if bins is not None:
@@ -269,7 +269,7 @@ class GroupLoss(nn.Module, abc.ABC):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GroupLoss:
-        """Follow a model to its device, but not to its precision: averages in bfloat16 would stand still."""
+        """Move with a model to its device, but keep float64: averages in bfloat16 would stop changing."""
         exact = {name: value for name, value in self.named_buffers(recurse=False) if value.dtype == torch.float64}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in exact.items():
@@ -282,7 +282,7 @@ class MeanLoss(GroupLoss):
 
     .. math:: \mathcal L = \frac1n \sum_i \ell_i.
 
-    Its :attr:`group_losses` show the gap between the groups that the other strategies are to close.
+    Its :attr:`group_losses` show the gap between the groups that the other strategies try to close.
     See :class:`GroupLoss` for arguments, errors, distributed training and cost.
 
     References
@@ -305,12 +305,12 @@ class MeanLoss(GroupLoss):
 
 
 class ReweightedLoss(GroupLoss):
-    r"""The mean of losses that are weighted to the proportions of a target.
+    r"""The mean of the losses, weighted so that the groups count in given proportions.
 
     .. math:: \mathcal L = \frac1n \sum_i w_{a_i} \ell_i, \quad w_a = \pi_a^{\text{target}} / \pi_a^{\text{source}}.
 
-    The expectation of w over the training data is 1, so batches need no normalisation and the estimate of the target's
-    mean loss is unbiased.
+    The mean of w over the training data is 1. So batches need no normalisation, and the estimate of the mean loss under
+    the target is unbiased.
 
     Parameters
     ----------
@@ -318,21 +318,21 @@ class ReweightedLoss(GroupLoss):
         Proportions of the groups to train for: an array, a mapping from group to proportion, or ``"ego"`` for equal
         ones.
     source
-        Proportions of the groups in the *training* data, ``(n_groups,)``, or ``(n_groups, n_bins)`` if they were
-        measured at each noise level: then every column has sum 1, and w depends on the level.
+        Proportions of the groups in the *training* data: ``(n_groups,)``, or ``(n_groups, n_bins)`` if measured at each
+        noise level. Then every column has sum 1, and w depends on the level.
     n_bins
-        Number of noise levels; by default what ``source`` says.
+        Number of noise levels; by default that of ``source``.
     decay, max_nonfinite
         See :class:`GroupLoss`; also for the call, errors, distributed training and cost.
 
     Raises
     ------
     ValueError
-        Proportions that are negative or have another sum than 1; a group that the target has and the source lacks.
+        Proportions that are negative or do not sum to 1; a group that the target has and the source lacks.
 
     References
     ----------
-    The paper, section 5; its equal weights at all noise levels are the default.
+    The paper, section 5, with equal weights at all noise levels.
 
     Examples
     --------
@@ -363,7 +363,7 @@ class ReweightedLoss(GroupLoss):
         if unreachable.any():
             raise ValueError(
                 f"source has no samples of group {unreachable.nonzero().flatten().tolist()}, which target has; no "
-                "weight makes up for that: collect some, or set the proportion in target to 0"
+                "weight can replace them: collect some, or set the proportion in target to 0"
             )
         super().__init__(len(training), n_bins=n_bins or training.shape[1], decay=decay, max_nonfinite=max_nonfinite)
         ratio = torch.where(wanted[:, None] > 0.0, wanted[:, None] / training, 0.0)
@@ -387,23 +387,23 @@ class MinMaxLoss(GroupLoss):
     n_groups, n_bins, decay, max_nonfinite
         See :class:`GroupLoss`; also for the call, errors, distributed training and cost.
     literal
-        Follow the algorithms to the letter, in four things: the average starts at zero without correction for that,
-        a group that a batch lacks counts as one of loss zero, it can be chosen, in which case the level has no
-        gradient, and levels are summed, not averaged.
+        Follow the algorithms to the letter, which changes four things. The average starts at zero, without a correction
+        for that. A group that a batch lacks counts as if its loss were zero. It can be chosen; then the level has no
+        gradient. Levels are summed, not averaged.
 
     Notes
     -----
-    Why not to the letter by default: with true losses of 1.0 and, for a tenth of the data, 1.1, and a deviation of 0.3
-    between samples, the literal average misses the worst group in 95 % of the first 30 steps at batch size 8, the
-    default in 20 %; in 3 % either at batch size 64.
+    The literal version is not the default because it chooses badly in small batches. Take true losses of 1.0 and, for a
+    tenth of the data, 1.1, with a standard deviation of 0.3 between samples. At batch size 8, the literal average
+    misses the worst group in 95 % of the first 30 steps, the default in 20 %; at batch size 64, either in 3 %.
 
-    Algorithm 1 omits w(sigma); without it the largest noise outweighs all else, so keep it in ``per_sample``.
-    The group chosen can differ from that of the largest loss in the batch at hand, and min-max is known to close gaps
-    by making the better group worse: watch the worst group's metrics beside the gap.
+    Algorithm 1 omits w(sigma). Without it the largest noise outweighs all else, so keep it in ``per_sample``.
+    The chosen group need not have the largest loss in the current batch. Min-max is known to close gaps by making the
+    better group worse: watch the worst group's metrics beside the gap.
 
     References
     ----------
-    The paper, appendix B.3.2, Algorithms 1 and 2, and Theorem 4.3 for the reason. Averaging over levels only rescales.
+    The paper, appendix B.3.2, Algorithms 1 and 2; Theorem 4.3 motivates them. Averaging over levels only rescales.
 
     Examples
     --------
@@ -446,20 +446,20 @@ class MinMaxLoss(GroupLoss):
             worst = self.group_losses.argmax(dim=0)
             self.worst_groups.copy_(worst)
             return _one_hot(worst, counts) / counts.clamp(min=1.0)
-        averages = self.group_losses.nan_to_num(nan=torch.inf)  # never seen, so it may be the worst
+        averages = self.group_losses.nan_to_num(nan=torch.inf)  # never seen, so possibly the worst
         worst = averages.masked_fill(~present, -torch.inf).argmax(dim=0)
         self.worst_groups.copy_(torch.where(present.any(dim=0), worst, -1))
         return _weights_of_cell_means(_one_hot(worst, counts), counts)
 
 
 class GroupDROLoss(GroupLoss):
-    r"""A mean of the groups' mean losses whose weights grow exponentially with the loss: a soft maximum.
+    r"""A weighted mean of the groups' mean losses, whose weights grow exponentially with the loss: a soft maximum.
 
     .. math:: \mathcal L = \frac1{|B|} \sum_{b \in B} \sum_a q_{ab} \ell_{ab}, \quad
         q_{ab} \propto q_{ab} \exp(\eta\, \ell_{ab}) \text{ before each step},
 
     with B the noise levels in the batch and l_ab the mean loss of group a's samples at level b. A group that the batch
-    lacks keeps its q, and its share goes to the others in proportion.
+    lacks keeps its q; in that batch the others share its weight in proportion.
 
     Parameters
     ----------
@@ -472,7 +472,7 @@ class GroupDROLoss(GroupLoss):
     References
     ----------
     Sagawa, Koh, Hashimoto, Liang: Distributionally Robust Neural Networks for Group Shifts, ICLR 2020, Algorithm 1.
-    Not among the paper's strategies; here to compare with.
+    Not among the paper's strategies; included for comparison.
 
     Examples
     --------
@@ -516,7 +516,7 @@ class GroupDROLoss(GroupLoss):
 
 
 def _weights_of_cell_means(share: Tensor, counts: Tensor) -> Tensor:
-    """Weights of the samples in an average over levels of averages over groups, by ``share``, of cell means."""
+    """Weights of the samples in a mean over levels of the cell means, weighted by ``share`` within a level."""
     n_levels = (counts > 0).any(dim=0).sum().clamp(min=1)
     return share / counts.clamp(min=1.0) / n_levels
 

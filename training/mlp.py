@@ -16,12 +16,12 @@ _LOWEST, _HIGHEST = 1e-3, 8.0
 
 
 class ResidualMLP(nn.Module):
-    r"""Residual blocks on a vector, each told the noise and, for conditional models, the class.
+    r"""Residual blocks on a vector; each also gets the noise and, in conditional models, the class.
 
     Called as ``network(x, c_noise, labels=None)`` with ``x`` ``(n, n_features)``, ``c_noise`` ``(n,)`` and ``labels``
     ``(n,)`` integers from 0 to ``n_classes - 1``; returns ``(n, n_features)``. A block is
     ``h + W_2 silu(W_1 norm(h) + e)`` with e the embedding. The output starts at zero, which under EDM's preconditioning
-    is the best guess of a model that knows nothing.
+    is the best guess without training.
 
     Parameters
     ----------
@@ -73,10 +73,10 @@ class ResidualMLP(nn.Module):
         return None if self.labels is None else self.labels.num_embeddings
 
     def with_classes(self, n_classes: int) -> ResidualMLP:
-        """Return a copy that takes labels and, until it is trained further, ignores them: their embedding is zero.
+        """Return a copy that takes labels and ignores them until it is trained further: their embedding is zero.
 
-        Conditional training can so start from the weights of an unconditional model, as the paper's do. The model is
-        left as it is; the copy has parameters of its own, so it needs a new optimizer.
+        So conditional training can start from the weights of an unconditional model, as in the paper. The model itself
+        does not change; the copy has its own parameters, so it needs a new optimizer.
 
         Raises
         ------

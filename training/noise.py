@@ -1,4 +1,4 @@
-"""The laws of sigma under which EDM, VP and VE train, and their division into levels of equal probability."""
+"""The distributions of sigma in the training of EDM, VP and VE, and their division into levels of equal probability."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from egtmetrics._validation import check_number, check_positive_int
 from ._checks import check_proportions
 
 _SAMPLES_PER_CELL = 4.0
-"""Below it, a quarter of the batches and more leave the smallest cell with fewer than 3 samples (Poisson)."""
+"""With fewer, the smallest cell has under 3 samples in a quarter of the batches or more (Poisson)."""
 
 
 class ThinCellWarning(UserWarning):
-    """A group has so few samples at each noise level of a batch that the worst group is chosen on chance."""
+    """A group has so few samples at each noise level of a batch that the choice of the worst group is mostly chance."""
 
 
 class NoiseLaw(ABC):
@@ -28,7 +28,7 @@ class NoiseLaw(ABC):
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
-        """Sigma below which a share ``u`` in (0, 1) of the law lies; same shape, computed in float64."""
+        """Sigma below which lies a share ``u`` in (0, 1) of the law; same shape as ``u``, in float64."""
 
     def sample(
         self,
@@ -38,7 +38,7 @@ class NoiseLaw(ABC):
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> Tensor:
-        """Draw ``(n,)`` independent sigmas: the quantile of uniform numbers, on the generator's device by default.
+        """Draw ``(n,)`` independent sigmas as quantiles of uniform numbers, by default on the generator's device.
 
         >>> import torch
         >>> from egtmetrics.training import EDMNoise
@@ -113,7 +113,7 @@ class VPNoise(NoiseLaw):
         return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
-        """Time at which ``sigma`` is reached, in float64; the quadratic's root in the form that cancels nothing."""
+        """Time at which ``sigma`` is reached, in float64; the root of the quadratic in a form without cancellation."""
         log_variance = torch.log1p(sigma.double() ** 2)
         root = torch.sqrt(self.beta_min**2 + 2.0 * self.beta_d * log_variance)
         return 2.0 * log_variance / (root + self.beta_min)
@@ -153,7 +153,7 @@ class NoiseLevels:
     r"""Levels of equal probability under the law of sigma: level b holds the sigmas from quantile b/B to (b + 1)/B.
 
     Algorithm 1 of the paper chooses the worst group "at each noise level", but training draws sigma from a continuous
-    law; equal probabilities give every level the same number of samples in expectation.
+    law. Levels of equal probability have the same expected number of samples.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ class NoiseLevels:
         """The B - 1 sigmas between levels, ascending, float64."""
 
     def bin_of(self, sigma: Tensor) -> Tensor:
-        """Level of every sigma, from 0 to ``n_bins - 1``, in the shape of ``sigma``; an edge lies in the upper level.
+        """Level of every sigma, from 0 to ``n_bins - 1``, in the shape of ``sigma``; an edge is in the level above it.
 
         Raises
         ------
@@ -192,9 +192,10 @@ class NoiseLevels:
         return torch.bucketize(sigma.detach().double(), self.edges.to(sigma.device), right=True)
 
     def check_batch(self, batch_size: int, proportions: Any) -> float:
-        """Expected number of the smallest group's samples at each level; warns with ThinCellWarning below 4.
+        """Expected number of samples of the smallest group at each level; warns with ThinCellWarning below 4.
 
-        ``batch_size`` is that of an optimizer step over all processes, ``proportions`` those of the groups in training.
+        ``batch_size`` is that of an optimizer step over all processes, ``proportions`` are those of the groups in the
+        training data.
 
         >>> from egtmetrics.training import EDMNoise, NoiseLevels
         >>> NoiseLevels(EDMNoise(), n_bins=8).check_batch(256, [0.75, 0.25])
@@ -207,8 +208,8 @@ class NoiseLevels:
             remedy = f"take n_bins={fitting}" if fitting else "take n_bins=1"
             warnings.warn(
                 f"a batch of {batch_size} has {expected:.3g} samples of the smallest group (proportion {smallest:.3g}) "
-                f"at each of {self.n_bins} noise levels, fewer than {_SAMPLES_PER_CELL:g}, so the worst group is "
-                f"chosen on chance; {remedy}, or larger batches, or a decay closer to 1",
+                f"at each of {self.n_bins} noise levels, fewer than {_SAMPLES_PER_CELL:g}, so the choice of the "
+                f"worst group is mostly chance; {remedy}, or larger batches, or a decay closer to 1",
                 ThinCellWarning,
                 stacklevel=2,
             )

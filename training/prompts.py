@@ -1,8 +1,7 @@
 """Chat conversations as rows of tokens of which only the answer is learnt.
 
-A tokenizer of Hugging Face says with its chat template how a conversation becomes tokens. A row holds the whole
-conversation; its prompt is the same without the answer. The loss counts from the end of the prompt, so every row is
-checked to begin with it.
+The chat template of a Hugging Face tokenizer turns a conversation into tokens. A row holds a whole conversation, prompt
+and answer. The loss counts the tokens after the prompt, so every row is checked to begin with the prompt's tokens.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ IGNORED = -100
 
 
 def prompt_tokens(tokenizer: Any, messages: Messages) -> list[int]:
-    """Tokens of a prompt up to where the answer begins, by the tokenizer's chat template.
+    """Return the tokens of a prompt up to where the answer begins, by the tokenizer's chat template.
 
-    Where a template takes no system message (Gemma's), its text goes to the head of the next message.
+    If the template takes no system message (Gemma's), its text is put before that of the next message.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def prompt_tokens(tokenizer: Any, messages: Messages) -> list[int]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PromptedTexts:
-    """What :func:`tokenise` returns: a map-style dataset, and with :meth:`collate` all a ``DataLoader`` needs."""
+    """What :func:`tokenise` returns: a map-style dataset, with :meth:`collate` for a ``DataLoader``."""
 
     tokens: tuple[tuple[int, ...], ...]
     """Prompt and answer of every text."""
@@ -59,7 +58,7 @@ class PromptedTexts:
     groups: Tensor
     """``(n,)``, int64."""
     n_truncated: int
-    """Texts of which the end was left out, because prompt and answer are longer than the context."""
+    """Texts that were cut, because prompt and answer are longer than the context."""
     pad_id: int
 
     def __len__(self) -> int:
@@ -74,7 +73,7 @@ class PromptedTexts:
         """Join rows to ``input_ids``, ``attention_mask``, ``labels``, each ``(n, longest)``, and ``groups`` ``(n,)``.
 
         Shorter rows are padded on the right, with attention 0 and the label :data:`IGNORED`. The padding token may be
-        that which ends an answer: neither is told from the other by its number.
+        the token that ends an answer: attention and labels distinguish them.
         """
         longest = max(len(row["input_ids"]) for row in rows)
 
@@ -104,12 +103,12 @@ def tokenise(
     prompts
         n prompts.
     answers
-        n texts to learn; white space around them is left out.
+        n texts to learn; white space around them is removed.
     groups
         ``(n,)`` integers from 0.
     max_length
-        Most tokens of prompt and answer; by default the context that the tokenizer names. Longer answers lose their
-        end (and the token that ends an answer) and are counted; the prompt is never cut.
+        Most tokens of prompt and answer together; by default the tokenizer's ``model_max_length``. Longer answers are
+        cut, including the token that ends an answer, and counted; the prompt is never cut.
 
     Returns
     -------
@@ -119,8 +118,8 @@ def tokenise(
     Raises
     ------
     ValueError
-        An empty answer, numbers that do not agree, groups that are none, no chat template, one that leaves out the
-        prompt or the answer or whose tokens do not begin with the prompt's, or a prompt as long as the context.
+        An empty answer, lengths that differ, groups that are not integers from 0, no chat template, one that leaves out
+        the prompt or the answer or whose tokens do not begin with the prompt's, or a prompt as long as the context.
 
     Examples
     --------
@@ -205,7 +204,7 @@ class _Chat:
         return rendered
 
     def check_prefix(self, tokens: list[int]) -> int:
-        """Return where the answer begins."""
+        """Return the position where the answer begins."""
         n = len(self.tokens)
         if tokens[:n] != self.tokens:
             raise ValueError(
@@ -226,7 +225,7 @@ class _Chat:
 
 
 def _without_system_role(messages: Messages) -> Messages:
-    """Put the text of a system message at the head of the message after it."""
+    """Put the text of a system message before that of the next message."""
     if len(messages) < 2 or messages[0]["role"] != "system":
         return messages
     system, first, *rest = messages
@@ -234,12 +233,12 @@ def _without_system_role(messages: Messages) -> Messages:
 
 
 def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]  # the template has added its own
+    rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]  # the template has added them
     return rows
 
 
 def _end_answer(tokenizer: Any, tokens: list[int], start: int) -> list[int]:
-    """Cut after the first special token of the answer (templates add a line break, which nothing would generate)."""
+    """Cut after the first special token of the answer; what a template adds there, a model would never generate."""
     special = set(tokenizer.all_special_ids)
     end = next((i for i in range(start, len(tokens)) if tokens[i] in special), None)
     if end is not None:

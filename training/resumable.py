@@ -25,7 +25,7 @@ from egtmetrics._atomic import write_whole
 from .losses import GroupLoss
 
 _LISTED = 6
-"""Differences named in an error; two architectures can differ in hundreds."""
+"""Most differences that an error names; two architectures can differ in hundreds."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -27,23 +27,22 @@ _STATE = "group_loss.pt"
 class GroupLossTrainerMixin:
     """Train under a strategy with the Trainer of transformers, or one derived from it.
 
-    The groups are weighed once per optimizer step, by the averages of the steps before and the groups of all its parts,
-    on all processes: as :func:`train_language_model` does, with whose weights those of this Trainer agree where their
-    batches and options do. Closed on the way are two traps: ``remove_unused_columns`` leaves the groups in, and the
-    loss is not divided by ``gradient_accumulation_steps`` once more. The averages are saved in every checkpoint and
-    resumed from it.
+    The groups are weighted once per optimizer step, by the averages of the steps before and the groups of all its parts
+    on all processes. :func:`train_language_model` does the same, and gets the same weights from the same batches and
+    options. Two traps are avoided: ``remove_unused_columns`` keeps the groups, and the loss is not divided by
+    ``gradient_accumulation_steps`` again. The averages are saved in every checkpoint and restored from it.
 
     Parameters
     ----------
     group_loss
         The strategy, with ``n_bins=1``; moved to the Trainer's device.
     group_column
-        Entry of the batches that holds the groups, ``(n,)`` integers from 0.
+        Entry of a batch that holds the groups, ``(n,)`` integers from 0.
 
     Raises
     ------
     TypeError
-        The mixin stands without, or behind, the Trainer.
+        The mixin is used without the Trainer, or after it in the list of base classes.
     ValueError
         Batches without the column; several GPUs in one process (start one process for each, with torchrun); a
         checkpoint without the averages, or with those of another strategy.
@@ -52,10 +51,10 @@ class GroupLossTrainerMixin:
 
     Notes
     -----
-    :meth:`per_sample_losses` gives what the strategy weighs, by default :func:`answer_losses`; override it for other
-    models. In evaluation the loss is that of the strategy under the averages reached, and the predictions are the
-    per-sample losses. ``average_tokens_across_devices`` and label smoothing have no effect. A step whose gradient is
-    NaN is not left out as it is there: the Trainer takes every step.
+    :meth:`per_sample_losses` computes the losses that the strategy weights, by default :func:`answer_losses`; override
+    it for other models. In evaluation, the loss is that of the strategy under the averages reached, and the predictions
+    are the per-sample losses. ``average_tokens_across_devices`` and label smoothing have no effect. Unlike
+    :func:`train_language_model`, the Trainer takes every step, even if its gradient is NaN.
 
     Examples
     --------
@@ -69,19 +68,19 @@ class GroupLossTrainerMixin:
     ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
     """
 
-    args: Any  # these two are the Trainer's
+    args: Any  # these two belong to the Trainer
     state: Any
 
     def __init__(self, *args: Any, group_loss: GroupLoss, group_column: str = "groups", **kwargs: Any) -> None:
         transformers = import_extra("transformers")
         if not isinstance(self, transformers.Trainer):
             raise TypeError(
-                "GroupLossTrainerMixin stands without a Trainer; derive a class from it and from Trainer, in this order"
+                "GroupLossTrainerMixin needs a Trainer behind it; derive your class from it and Trainer, in this order"
             )
         trainer: Any = super()
         if not hasattr(trainer, "loss_is_scaled_for_ga"):
             raise ImportError(
-                f"transformers {transformers.__version__} cannot be told that a loss is scaled for gradient "
+                f"transformers {transformers.__version__} has no way to say that a loss is already scaled for gradient "
                 "accumulation; pip install 'transformers>=5.24'"
             )
         self.group_column = group_column
@@ -90,7 +89,7 @@ class GroupLossTrainerMixin:
             raise ValueError(f"group_loss has n_bins={group_loss.n_bins}; build it with n_bins=1")
         if self.args.n_gpu > 1:
             raise ValueError(
-                f"args has {self.args.n_gpu} GPUs in one process, whose parts of a batch the strategy would not see "
+                f"args has {self.args.n_gpu} GPUs in one process, so the strategy would not see their parts of a batch "
                 "together; start one process for each, with torchrun"
             )
         self.group_loss = group_loss.to(self.args.device)
@@ -107,7 +106,7 @@ class GroupLossTrainerMixin:
     def compute_loss(
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Value of the strategy for a part of a step, or for a batch of an evaluation."""
+        """Return the value of the strategy for a part of a step, or for a batch in evaluation."""
         groups = self._groups_of(inputs)
         per_sample = self.per_sample_losses(model, {k: v for k, v in inputs.items() if k != self.group_column})
         self.group_loss.train(model.training)
@@ -115,7 +114,7 @@ class GroupLossTrainerMixin:
         return (loss, {"losses": per_sample}) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
-        """Draw the parts of a step, and weigh the groups by all of them."""
+        """Draw the parts of a step, and weight the groups by all of them."""
         trainer: Any = super()
         parts, _ = trainer.get_batch_samples(epoch_iterator, num_batches, device)
         if parts:
@@ -127,13 +126,13 @@ class GroupLossTrainerMixin:
         return parts, None
 
     def training_step(self, model: Any, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> Tensor:
-        """Gradients of one part; after the last, the averages take it in."""
+        """Compute the gradients of one part; after the last, update the averages."""
         trainer: Any = super()
         assert self._accumulation is not None
         try:
             loss: Tensor = trainer.training_step(model, inputs, num_items_in_batch)
         except BaseException:
-            self._accumulation.__exit__(*sys.exc_info())  # or the next step would count as within this one
+            self._accumulation.__exit__(*sys.exc_info())  # or the next step would count as a part of this one
             raise
         self._parts_left -= 1
         if self._parts_left == 0:
@@ -150,7 +149,7 @@ class GroupLossTrainerMixin:
         return groups
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Leave the groups in a batch from which the Trainer removes what the model does not take."""
+        """Keep the groups in a batch, from which the Trainer removes all that the model does not take."""
         trainer: Any = super()
         trainer._set_signature_columns_if_needed()
         self._signature_columns: list[str]
@@ -165,7 +164,7 @@ class GroupLossTrainerMixin:
             step = self.state.global_step
             content = {"settings": self._strategy, "step": step, "loss": self.group_loss.state_dict()}
             write_whole(folder / _STATE, to_bytes(content))
-        trainer._save_checkpoint(model, trial)  # after it, since its last file makes a checkpoint complete
+        trainer._save_checkpoint(model, trial)  # afterwards, since its last file makes a checkpoint complete
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         trainer: Any = super()

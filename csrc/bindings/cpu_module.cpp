@@ -1,6 +1,7 @@
-// Pointers in, pointers out: checks that would crash otherwise, GIL release, interrupts, error translation.
+// Arrays in, arrays out: the GIL is released, Ctrl-C is seen, errors are translated.
 //
-// Arguments were validated in Python (egtmetrics/_validation.py); what is checked here protects memory only.
+// Arguments and their order are those of egtmetrics/ops/_backend.py, and the number of threads. They were checked in
+// Python (egtmetrics/_validation.py); what is checked here protects memory only.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -20,8 +21,12 @@ namespace py = pybind11;
 
 namespace {
 
+// An argument of this dtype and layout. pybind11 would convert another to a py::array_t, and never does to a class of
+// one's own: what does not fit is refused, not copied behind the caller's back.
 template <class T>
-using Array = py::array_t<T, py::array::c_style>;
+struct Array : py::array_t<T, py::array::c_style> {
+  using py::array_t<T, py::array::c_style>::array_t;
+};
 using Doubles = Array<double>;
 using Integers = Array<std::int64_t>;
 
@@ -50,7 +55,7 @@ struct Pair {
   std::int64_t n_other() const { return y ? y->n : x.n; }
 };
 
-// Run work without the GIL, looking for Ctrl-C in between.
+// Runs the work without the GIL, and looks for Ctrl-C now and then.
 template <class Work>
 void without_gil(int n_threads, Work work) {
   egt::Run run;
@@ -275,40 +280,25 @@ py::tuple divergence_bootstrap(const Integers& p_counts, const Integers& q_count
             "unknown divergence");
   }
   Doubles values({n_groups, n_divergences}), replicates({n_groups, n_divergences, n_replicates});
-  double *out_values = values.mutable_data(), *out_replicates = replicates.mutable_data();
-  const std::int64_t *p = p_counts.data(), *q = q_counts.data();
-  const std::int32_t* codes = divergences.data();
-  const double* a = parameters.data();
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::divergence_bootstrap(p, q, n_groups, n_bins, codes, a, n_divergences, smoothing, n_replicates, seed,
-                              out_values, out_replicates, run);
-  });
+  const egt::DivergenceBootstrap in{
+      p_counts.data(), q_counts.data(), n_groups,     n_bins, divergences.data(),    parameters.data(),
+      n_divergences,   smoothing,       n_replicates, seed,   values.mutable_data(), replicates.mutable_data()};
+  without_gil(n_threads, [&](const egt::Run& run) { egt::divergence_bootstrap(in, run); });
   return py::make_tuple(values, replicates);
 }
 
-// noconvert: an array of another dtype or layout is refused, never copied behind the caller's back.
 template <class T>
 void define(py::module_& m) {
-  const auto x = py::arg("x").noconvert();
-  const auto y = py::arg("y").noconvert().none(true);
-  const auto n_threads = py::arg("n_threads");
-  m.def("kth_neighbor", &kth_neighbor<T>, x, y, py::arg("n_neighbors"), py::arg("sq_floor"), py::arg("sq_limit"),
-        n_threads);
-  m.def("grouped_kth_neighbor", &grouped_kth_neighbor<T>, x, y, py::arg("x_offsets").noconvert(),
-        py::arg("y_offsets").noconvert().none(true), py::arg("n_neighbors"), n_threads);
-  m.def("neighbors", &neighbors<T>, x, y, py::arg("n_neighbors"), n_threads);
-  m.def("ball_counts", &ball_counts<T>, x, y, py::arg("x_sq_radii").noconvert().none(true),
-        py::arg("y_sq_radii").noconvert().none(true), py::arg("closed"), n_threads);
-  m.def("split_kth_neighbor", &split_kth_neighbor<T>, x, py::arg("parts").noconvert(),
-        py::arg("n_neighbors").noconvert(), py::arg("depth"), n_threads);
-  m.def("split_ball_counts", &split_ball_counts<T>, x, py::arg("y").noconvert(), py::arg("x_sq_radii").noconvert(),
-        py::arg("x_sides").noconvert(), py::arg("y_sides").noconvert(), py::arg("closed"), n_threads);
-  m.def("kernel_density", &kernel_density<T>, x, py::arg("y").noconvert(), py::arg("bandwidth"), n_threads);
-  m.def("kernel_density_band", &kernel_density_band<T>, x, py::arg("counts").noconvert(), py::arg("bandwidth"),
-        n_threads);
-  m.def("resampled_density", &resampled_density<T>, x, py::arg("y").noconvert(), py::arg("counts").noconvert(),
-        py::arg("bandwidth"), n_threads);
-  m.def("soft_ball_product", &soft_ball_product<T>, x, py::arg("y").noconvert(), py::arg("radius"), n_threads);
+  m.def("kth_neighbor", &kth_neighbor<T>);
+  m.def("grouped_kth_neighbor", &grouped_kth_neighbor<T>);
+  m.def("neighbors", &neighbors<T>);
+  m.def("ball_counts", &ball_counts<T>);
+  m.def("split_kth_neighbor", &split_kth_neighbor<T>);
+  m.def("split_ball_counts", &split_ball_counts<T>);
+  m.def("kernel_density", &kernel_density<T>);
+  m.def("kernel_density_band", &kernel_density_band<T>);
+  m.def("resampled_density", &resampled_density<T>);
+  m.def("soft_ball_product", &soft_ball_product<T>);
 }
 
 }  // namespace
@@ -317,9 +307,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of egtmetrics; see egtmetrics.ops.";
   define<float>(m);
   define<double>(m);
-  m.def("divergence_bootstrap", &divergence_bootstrap, py::arg("p_counts").noconvert(), py::arg("q_counts").noconvert(),
-        py::arg("divergences").noconvert(), py::arg("parameters").noconvert(), py::arg("smoothing"),
-        py::arg("n_replicates"), py::arg("seed"), py::arg("n_threads"));
+  m.def("divergence_bootstrap", &divergence_bootstrap);
   m.def("build_info", [] {
     py::dict info;
     info["isa"] = egt::cpu::tile().isa;

@@ -1,7 +1,8 @@
-// Addresses in, addresses out: the kernels for CUDA devices, torch-free, so that no wheel is tied to one torch.
+// Addresses in, addresses out: the kernels for CUDA devices, without torch, so that no wheel is tied to one torch.
 //
-// Arguments were checked in Python (egtmetrics/ops/_device.py), which also keeps the arrays alive and allocates the
-// results. Calls queue their work on the stream given and return; no device is ever left changed.
+// Arguments and their order are those of egtmetrics/ops/_backend.py; egtmetrics/ops/_device.py says how each is passed,
+// checks it, keeps its memory alive and allocates the results. Calls queue their work on the given stream and return.
+// The current device is the same before and after.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -145,18 +146,29 @@ void ball_counts(const std::string& dtype, Address x, std::int64_t n, Address y,
 }
 
 void kernel_density(const std::string& dtype, Address x, std::int64_t n, Address y, std::int64_t m, std::int64_t d,
-                    double bandwidth, Address counts, std::int64_t n_replicates, Address density, Address deviation,
-                    int device, Address stream) {
+                    double bandwidth, Address density, int device, Address stream) {
   with_type(dtype, [&](auto zero) {
     using T = decltype(zero);
     const Pair<T> sets(x, n, y, m, d);
     const egt::Points<T> second = sets.second();
     require(bandwidth >= 0.0, "bandwidth must not be negative");
-    require(counts == 0 ? n_replicates == 0 : x == y && n == m && n_replicates >= 1 && deviation != 0,
-            "counts need replicates, a place for their deviations, and one set of points");
     const py::gil_scoped_release release;
-    egt::kernel_density<T>(sets.x, second, bandwidth, at<const std::uint16_t>(counts), n_replicates,
-                           at<double>(density), at<double>(deviation), queue_of(device, stream));
+    egt::kernel_density<T>(sets.x, second, bandwidth, nullptr, 0, at<double>(density), nullptr,
+                           queue_of(device, stream));
+  });
+}
+
+void kernel_density_band(const std::string& dtype, Address x, std::int64_t n, std::int64_t d, Address counts,
+                         std::int64_t n_replicates, double bandwidth, Address density, Address deviation, int device,
+                         Address stream) {
+  with_type(dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const egt::Points<T> own = points<T>(x, n, d);
+    require(counts != 0 && n_replicates >= 1, "expected non-empty (n, n_replicates) counts");
+    require(bandwidth >= 0.0, "bandwidth must not be negative");
+    const py::gil_scoped_release release;
+    egt::kernel_density<T>(own, own, bandwidth, at<const std::uint16_t>(counts), n_replicates, at<double>(density),
+                           at<double>(deviation), queue_of(device, stream));
   });
 }
 
@@ -183,7 +195,7 @@ void project(const std::string& dtype, Address x, std::int64_t n, std::int64_t d
   });
 }
 
-void divergence_bootstrap(Address p_counts, Address q_counts, std::int64_t n_groups, std::int64_t n_bins,
+void divergence_bootstrap(Address p_counts, std::int64_t n_groups, std::int64_t n_bins, Address q_counts,
                           const std::vector<std::int32_t>& divergences, const std::vector<double>& parameters,
                           double smoothing, std::int64_t n_replicates, std::uint64_t seed, Address values,
                           Address replicates, int device, Address stream) {
@@ -194,11 +206,20 @@ void divergence_bootstrap(Address p_counts, Address q_counts, std::int64_t n_gro
   for (const std::int32_t code : divergences) {
     require(code >= 0 && code <= static_cast<int>(egt::Divergence::precision_recall), "unknown divergence");
   }
+  const egt::DivergenceBootstrap in{at<const std::int64_t>(p_counts),
+                                    at<const std::int64_t>(q_counts),
+                                    n_groups,
+                                    n_bins,
+                                    divergences.data(),
+                                    parameters.data(),
+                                    static_cast<std::int64_t>(divergences.size()),
+                                    smoothing,
+                                    n_replicates,
+                                    seed,
+                                    at<double>(values),
+                                    at<double>(replicates)};
   const py::gil_scoped_release release;
-  egt::divergence_bootstrap(at<const std::int64_t>(p_counts), at<const std::int64_t>(q_counts), n_groups, n_bins,
-                            divergences.data(), parameters.data(), static_cast<std::int64_t>(divergences.size()),
-                            smoothing, n_replicates, seed, at<double>(values), at<double>(replicates),
-                            queue_of(device, stream));
+  egt::divergence_bootstrap(in, queue_of(device, stream));
 }
 
 // 0 with no device or no driver; device_error() says which.
@@ -233,30 +254,18 @@ py::dict device_info(int device) {
 
 PYBIND11_MODULE(EGT_MODULE, m) {
   m.doc() = "CUDA kernels of egtmetrics; see egtmetrics.ops.";
-  m.def("kth_neighbor", &kth_neighbor, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("y"), py::arg("m"),
-        py::arg("d"), py::arg("n_neighbors"), py::arg("sq_floor"), py::arg("sq_limit"), py::arg("sq_radii"),
-        py::arg("device"), py::arg("stream"));
-  m.def("grouped_kth_neighbor", &grouped_kth_neighbor, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("y"),
-        py::arg("m"), py::arg("d"), py::arg("x_offsets"), py::arg("y_offsets").none(true), py::arg("n_neighbors"),
-        py::arg("sq_radii"), py::arg("device"), py::arg("stream"));
-  m.def("neighbors", &neighbors, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("y"), py::arg("m"), py::arg("d"),
-        py::arg("n_neighbors"), py::arg("sq_dists"), py::arg("rows"), py::arg("device"), py::arg("stream"));
-  m.def("ball_counts", &ball_counts, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("y"), py::arg("m"),
-        py::arg("d"), py::arg("x_sq_radii"), py::arg("y_sq_radii"), py::arg("closed"), py::arg("x_sizes"),
-        py::arg("y_in_x"), py::arg("y_sizes"), py::arg("x_in_y"), py::arg("device"), py::arg("stream"));
-  m.def("kernel_density", &kernel_density, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("y"), py::arg("m"),
-        py::arg("d"), py::arg("bandwidth"), py::arg("counts"), py::arg("n_replicates"), py::arg("density"),
-        py::arg("deviation"), py::arg("device"), py::arg("stream"));
-  m.def("soft_ball_product", &soft_ball_product, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("y"),
-        py::arg("m"), py::arg("d"), py::arg("radius"), py::arg("product"), py::arg("device"), py::arg("stream"));
-  m.def("project", &project, py::arg("dtype"), py::arg("x"), py::arg("n"), py::arg("d"), py::arg("matrix"),
-        py::arg("n_rows"), py::arg("out"), py::arg("device"), py::arg("stream"));
-  m.def("divergence_bootstrap", &divergence_bootstrap, py::arg("p_counts"), py::arg("q_counts"), py::arg("n_groups"),
-        py::arg("n_bins"), py::arg("divergences"), py::arg("parameters"), py::arg("smoothing"), py::arg("n_replicates"),
-        py::arg("seed"), py::arg("values"), py::arg("replicates"), py::arg("device"), py::arg("stream"));
+  m.def("kth_neighbor", &kth_neighbor);
+  m.def("grouped_kth_neighbor", &grouped_kth_neighbor);
+  m.def("neighbors", &neighbors);
+  m.def("ball_counts", &ball_counts);
+  m.def("kernel_density", &kernel_density);
+  m.def("kernel_density_band", &kernel_density_band);
+  m.def("soft_ball_product", &soft_ball_product);
+  m.def("project", &project);
+  m.def("divergence_bootstrap", &divergence_bootstrap);
   m.def("device_count", &device_count);
   m.def("device_error", &device_error);
-  m.def("device_info", &device_info, py::arg("device"));
+  m.def("device_info", &device_info);
   m.def("build_info", [] {
     py::dict info;
     info["compiler"] = EGT_CUDA_COMPILER;

@@ -1,4 +1,4 @@
-// Ball memberships: the tile settles every pair its error bound allows to settle, float64 distances settle the rest.
+// Ball memberships: a tile decides every pair that its error bound allows, float64 distances decide the rest.
 #include "egt/ball_counts.hpp"
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace {
 
 using Counter = std::vector<std::int64_t>;
 
-// Counts of one block of pairs go into the shared ones at its end. Integers: the order of additions does not show.
+// Adds the counts of one block of pairs to the shared ones. They are integers, so the order of additions is free.
 void add(const Counter& part, std::int64_t n, std::int64_t* total) {
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t count = part[static_cast<std::size_t>(i)];
@@ -152,7 +152,7 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
                  std::int64_t* x_sizes, std::int64_t* y_in_x, std::int64_t* y_sizes, std::int64_t* x_in_y,
                  const Run& run) {
   const std::int64_t m = y ? y->n : x.n;
-  if (!y) {  // a pair within one set is met once, and both its memberships are of the same kind
+  if (!y) {  // within one set a pair is seen once, and both its memberships count for the same balls
     y_sq_radii = x_sq_radii;
     y_sizes = x_sizes;
     x_in_y = y_in_x;

@@ -100,7 +100,7 @@ class ScaledStrips {
   double scale_ = 1.0;
 };
 
-// Rows of a task: as many as the cache likes, fewer where that would leave threads without work. Rows are independent,
+// Rows of a task: as many as the cache holds, fewer where that would leave threads without work. Rows are independent,
 // so results do not depend on it.
 std::int64_t rows_per_task(std::int64_t n, const Run& run, const Tile& tile) {
   const std::int64_t share = round_up(n / (4 * std::max(run.n_threads, 1)) + 1, tile.panel_rows);

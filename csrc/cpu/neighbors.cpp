@@ -1,8 +1,8 @@
-// k nearest neighbours: tiles of approximate distances exclude, float64 distances decide.
+// k nearest neighbours: tiles of approximate distances exclude pairs, float64 distances decide about the others.
 //
 // Only pairs that the sieve cannot place above the current k-th smallest distance of one of their rows are computed in
-// float64 and offered to that row. What is kept is exact, so neither the order of the tiles nor the number of threads
-// shows in the result.
+// float64 and offered to that row. What is kept is exact, so the result depends neither on the order of the tiles
+// nor on the number of threads.
 #include "egt/neighbors.hpp"
 
 #include <algorithm>
@@ -29,8 +29,8 @@ inline double distance_of(double value) { return value; }
 inline double distance_of(const Candidate& value) { return value.sq_distance; }
 
 // The smallest k values offered to each row, in a buffer that is cut back when full: a cut costs one selection per
-// `slack` offers, and what lies above the k-th of the last cut is not even offered. Value is double where only the
-// radius is wanted (half the memory), Candidate where the neighbours are.
+// max(4, k / 2) offers, and what lies above the k-th of the last cut is not even offered. Value is double where only
+// the radius is wanted (half the memory), Candidate where the neighbours are.
 //
 // Values up to range.floor are counted, not kept; the row is done when there are k of them. Values above range.limit
 // are not counted.

@@ -1,4 +1,4 @@
-// Tasks over threads, stoppable. Which thread runs a task never shows in a result.
+// Tasks over threads, which can be stopped. No result depends on which thread runs a task.
 #pragma once
 
 #include <algorithm>
@@ -17,7 +17,7 @@ namespace egt::cpu {
 
 using Stop = std::atomic<bool>;
 
-// make_worker() is called once per thread and returns work(task, stop); work should return soon once stop is true.
+// make_worker() is called once per thread and returns work(task, stop); work should return soon after stop is true.
 // The calling thread only waits and polls run.interrupted, so an interrupt is seen whatever the tasks' length.
 template <class MakeWorker>
 void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker) {
@@ -49,7 +49,7 @@ void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker)
   for (int i = 0; i < wanted; ++i) {
     try {
       threads.emplace_back(body);
-    } catch (...) {  // the system gave no further thread: go on with those there are
+    } catch (...) {  // the system gave no further thread: continue with those there are
       const std::lock_guard<std::mutex> lock(mutex);
       running -= wanted - i;
       if (i == 0) throw;

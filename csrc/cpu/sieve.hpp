@@ -1,8 +1,8 @@
 // The pairs of points that may be near: what neighbours and ball counts have in common.
 //
-// A tile of float32 products gives each squared distance up to a known bound; minus the bound it is a lower bound. The
-// sieve walks all pairs in tiles and hands on only those whose lower bound is not above a limit of one of their rows.
-// Whoever receives them decides in float64.
+// A tile of float32 products gives each squared distance up to a known error; the value minus the error is a lower
+// bound. The sieve visits all pairs in tiles and passes on those whose lower bound is not above a limit of one of their
+// rows. The receiver decides about them in float64.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ class Sieve {
         centre_(central_row(y_)),
         scale_(unit_scale(std::max(largest_coordinate(x_, centre_), self_ ? 0.0 : largest_coordinate(y_, centre_)))) {}
 
-  // A limit in packed units for a squared distance: a pair not farther than it is never sieved out.
+  // A limit in packed units for a squared distance: a pair that is not farther is never left out.
   float limit(double sq_distance) const { return rounded_up(sq_distance * scale_ * scale_ + bound_.absolute); }
 
   // At least the squared distance of a hit, given its packed squared norms.

@@ -16,10 +16,10 @@ const Tile& choose() {
   const bool popcnt = avx512 && __builtin_cpu_supports("avx512vpopcntdq");
   const std::pair<const Tile*, bool> widest_first[] = {
       {&tile_avx512_popcnt, popcnt}, {&tile_avx512, avx512}, {&tile_avx2, avx2}};
-  const char* wish = std::getenv("EGTMETRICS_ISA");
-  bool allowed = !wish;
+  const char* wanted = std::getenv("EGTMETRICS_ISA");
+  bool allowed = !wanted;
   for (const auto& [tile, runs] : widest_first) {
-    allowed = allowed || std::strcmp(wish, tile->isa) == 0;
+    allowed = allowed || std::strcmp(wanted, tile->isa) == 0;
     if (allowed && runs) return *tile;
   }
 #endif

@@ -1,8 +1,8 @@
-// Ball memberships: the tile settles every pair its error bound allows to settle, float64 distances settle the rest.
+// Ball memberships: a tile decides every pair that its error bound allows, float64 distances decide the rest.
 #include <algorithm>
 
+#include "cuda/centre_and_scale.cuh"
 #include "cuda/device.hpp"
-#include "cuda/frame.cuh"
 #include "cuda/settle.cuh"
 #include "cuda/tile.cuh"
 #include "egt/ball_counts.hpp"
@@ -17,16 +17,15 @@ constexpr int most_tiles = 2048;
 
 constexpr float infinity = __builtin_huge_valf();
 
-// What a product p of two points, in the frame, says about the ball of one of them (its terms) and the other (primes):
-// outside where p < out + low', inside where p > in + high'. Neither is said where the bound leaves it open, or where
-// the few roundings of these terms might show: they are among the 16 of the bound. A point without a ball has only
-// outsiders.
+// What a product p of two points, centred and scaled, says about the ball of one of them (its terms) and the other
+// (primes): outside where p < out + low', inside where p > in + high'. Between them the bound leaves the pair open; it
+// includes the few roundings of these terms, among its 16. All points are outside for a point without a ball.
 struct alignas(16) Terms {
   float low, high, out, in;
 };
 
 template <class T>
-__global__ void find_terms(FramedPoints<T> points, const double* sq_radii, const double* scale, ErrorBound bound,
+__global__ void find_terms(PointsAndNorms<T> points, const double* sq_radii, const double* scale, ErrorBound bound,
                            Terms* terms) {
   const std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (i >= points.n) return;
@@ -59,14 +58,14 @@ __global__ void __launch_bounds__(tile_threads, 2)
   __shared__ PairTile::Shared shared;
   __shared__ Terms row_terms[tile_rows], col_terms[PairTile::cols];
   __shared__ int col_counts[PairTile::cols];
-  __shared__ int row_counts[PairTile::own_rows][tile_threads];  // each thread's own; registers are short
+  __shared__ int row_counts[PairTile::own_rows][tile_threads];  // each thread's own; registers are scarce
   const int d = static_cast<int>(x.d), e = static_cast<int>(threadIdx.x);
   const int i0 = static_cast<int>(blockIdx.x) * tile_rows;
   const int n_rows = min(static_cast<int>(x.n) - i0, tile_rows);
   const int n_tiles = (static_cast<int>(y.n) - 1) / PairTile::cols + 1;
   const int first = static_cast<int>(blockIdx.y) * tiles_per_block, last = min(first + tiles_per_block, n_tiles);
   const T* x_rows = x.data + static_cast<std::int64_t>(i0) * d;
-  const double frame_scale = *scale;
+  const double unit_scale = *scale;
   if (e < tile_rows) row_terms[e] = e < n_rows ? x_balls.terms[i0 + e] : Terms{};
   for (int i = 0; i < PairTile::own_rows; ++i) row_counts[i][e] = 0;
 
@@ -78,7 +77,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
       col_counts[e] = 0;
     }
     float p[PairTile::own_rows][PairTile::own_cols];
-    PairTile::products(x_rows, n_rows, y_rows, n_cols, d, centre, frame_scale, shared, p);
+    PairTile::products(x_rows, n_rows, y_rows, n_cols, d, centre, unit_scale, shared, p);
     const bool diagonal = self && i0 == j0;
 
     // Four columns at a time: their terms and the open pairs then fit into few registers.
@@ -152,7 +151,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
 }
 
 template <class T>
-Buffer<Terms> terms_of(FramedPoints<T> points, std::int64_t d, const double* sq_radii, const double* scale,
+Buffer<Terms> terms_of(PointsAndNorms<T> points, std::int64_t d, const double* sq_radii, const double* scale,
                        const Queue& queue) {
   Buffer<Terms> terms(queue, points.n);
   EGT_LAUNCH((find_terms<T>), blocks_of(points.n, tile_threads), tile_threads, 0, stream_of(queue), points, sq_radii,
@@ -178,17 +177,17 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
   using namespace cuda;
   const DeviceGuard guard(queue);
   const Points<T> other = y ? *y : x;
-  const Frame<T> frame(x, y, queue);
-  const Buffer<Terms> x_terms = terms_of(frame.x(), x.d, x_sq_radii, frame.scale(), queue);
+  const CentredAndScaled<T> scaled(x, y, queue);
+  const Buffer<Terms> x_terms = terms_of(scaled.x(), x.d, x_sq_radii, scaled.scale(), queue);
   Balls x_balls{x_terms.get(), x_sq_radii, nullptr, nullptr};
   if (x_sq_radii) {
     x_balls.sizes = cleared(x_sizes, x.n, queue);
     x_balls.others = cleared(y_in_x, other.n, queue);
   }
-  // A pair within one set is met once, and both its memberships are of the same kind.
+  // Within one set a pair is seen once, and both its memberships count for the same balls.
   Balls y_balls = x_balls;
   const Buffer<Terms> y_terms =
-      y ? terms_of(frame.y(), x.d, y_sq_radii, frame.scale(), queue) : Buffer<Terms>(queue, 0);
+      y ? terms_of(scaled.y(), x.d, y_sq_radii, scaled.scale(), queue) : Buffer<Terms>(queue, 0);
   if (y) y_balls = {y_terms.get(), y_sq_radii, nullptr, nullptr};
   if (y && y_sq_radii) {
     y_balls.sizes = cleared(y_sizes, other.n, queue);
@@ -198,7 +197,7 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
   const int row_tiles = blocks_of(x.n, tile_rows), col_tiles = blocks_of(other.n, PairTile::cols);
   const int tiles_per_block = std::min(blocks_of(col_tiles, blocks_of(1024, row_tiles)), most_tiles);
   EGT_LAUNCH((count_members<T>), dim3(row_tiles, blocks_of(col_tiles, tiles_per_block)), tile_threads, 0,
-             stream_of(queue), x, other, y == nullptr, frame.centre(), frame.scale(), x_balls, y_balls, closed,
+             stream_of(queue), x, other, y == nullptr, scaled.centre(), scaled.scale(), x_balls, y_balls, closed,
              tiles_per_block);
 }
 

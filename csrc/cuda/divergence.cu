@@ -1,6 +1,6 @@
 // Bootstrap of f-divergences: a warp is 32 replicates of one group and walks the tree of its bins, so that only the
 // counts differ between its lanes. A block shares the first levels of the tree among its warps, and each then walks a
-// subtree of its own. Bins come by in order and are added to the sums at once: no histogram is stored.
+// subtree of its own. Bins are visited in order and added to the sums at once: no histogram is stored.
 #include <algorithm>
 #include <limits>
 
@@ -403,34 +403,33 @@ unsigned grid_of(std::int64_t n_blocks) { return static_cast<unsigned>(std::min(
 }  // namespace
 }  // namespace cuda
 
-void divergence_bootstrap(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_groups,
-                          std::int64_t n_bins, const std::int32_t* divergences, const double* parameters,
-                          std::int64_t n_divergences, double smoothing, std::int64_t n_replicates, std::uint64_t seed,
-                          double* values, double* replicates, const Queue& queue) {
+void divergence_bootstrap(const DivergenceBootstrap& in, const Queue& queue) {
   using namespace cuda;
   const DeviceGuard guard(queue);
   const cudaStream_t stream = stream_of(queue);
-  const int width = static_cast<int>(n_bins);
+  const int width = static_cast<int>(in.n_bins);
   int n_levels = 0;
-  while (n_levels < most_levels && n_bins >= 2 << n_levels) ++n_levels;
+  while (n_levels < most_levels && in.n_bins >= 2 << n_levels) ++n_levels;
   const dim3 whole_block(warp_size, most_warps), block(warp_size, 1u << n_levels);
-  const std::int64_t row = 2 * (n_bins + 1), fitting = std::min(n_groups, std::max(most_cells / row, std::int64_t{1}));
+  const std::int64_t row = 2 * (in.n_bins + 1),
+                     fitting = std::min(in.n_groups, std::max(most_cells / row, std::int64_t{1}));
   with_less_memory(fitting, 1, [&](std::int64_t groups) {
     const Buffer<unsigned> cumulative(queue, groups * row);
-    for (std::int64_t first = 0; first < n_groups; first += groups) {
-      const std::int64_t now = std::min(groups, n_groups - first);
-      const std::int64_t *p = p_counts + first * n_bins, *q = q_counts + first * n_bins;
+    for (std::int64_t first = 0; first < in.n_groups; first += groups) {
+      const std::int64_t now = std::min(groups, in.n_groups - first);
+      const std::int64_t *p = in.p_counts + first * in.n_bins, *q = in.q_counts + first * in.n_bins;
       EGT_LAUNCH((accumulate), grid_of(2 * now), whole_block, 0, stream, p, q, now, width, cumulative.get());
-      for (std::int64_t f = 0; f < n_divergences; f += most_terms) {
+      for (std::int64_t f = 0; f < in.n_divergences; f += most_terms) {
         const auto terms =
-            terms_of(divergences + f, parameters + f, std::min<std::int64_t>(most_terms, n_divergences - f));
+            terms_of(in.divergences + f, in.parameters + f, std::min<std::int64_t>(most_terms, in.n_divergences - f));
         EGT_LAUNCH((evaluate_counts), grid_of(now), whole_block, sums_bytes(terms, most_threads), stream, p, q,
-                   cumulative.get(), now, width, terms, n_divergences, smoothing, values + first * n_divergences + f);
-        if (n_replicates == 0) continue;
-        EGT_LAUNCH((redraw), grid_of(now * ((n_replicates + warp_size - 1) / warp_size)), block,
+                   cumulative.get(), now, width, terms, in.n_divergences, in.smoothing,
+                   in.values + first * in.n_divergences + f);
+        if (in.n_replicates == 0) continue;
+        EGT_LAUNCH((redraw), grid_of(now * ((in.n_replicates + warp_size - 1) / warp_size)), block,
                    sums_bytes(terms, warp_size << n_levels), stream, cumulative.get(), first, now, width, n_levels,
-                   terms, n_divergences, smoothing, n_replicates, seed,
-                   replicates + (first * n_divergences + f) * n_replicates);
+                   terms, in.n_divergences, in.smoothing, in.n_replicates, in.seed,
+                   in.replicates + (first * in.n_divergences + f) * in.n_replicates);
       }
     }
   });

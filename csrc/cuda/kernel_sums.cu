@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "cuda/centre_and_scale.cuh"
 #include "cuda/device.hpp"
-#include "cuda/frame.cuh"
 #include "cuda/settle.cuh"
 #include "cuda/tile.cuh"
 #include "egt/kernel_sums.hpp"
@@ -17,7 +17,7 @@ namespace {
 using KernelTile = Tile<64>;
 constexpr int own_rows = KernelTile::own_rows, own_cols = KernelTile::own_cols;
 
-// Below it, in the frame, float32 is short of digits or of range.
+// Below it, after scaling, float32 lacks digits or range.
 constexpr float smallest = 0x1p-60f;
 
 // cos(pi/2 sqrt(s)) is entire in s. On [0, 1] it is (1 - s) q(s), and q = 1 + s r(s) with r the Chebyshev interpolant
@@ -34,20 +34,20 @@ __device__ float cosine_of_square(float s) {
   return (1.0f - s) * q;
 }
 
-// NaN for a point that does not exist: nothing it meets is near.
+// NaN for a point that does not exist, so that no pair with it is near.
 template <class T>
-__device__ float norm_of(FramedPoints<T> points, int first, int offset, int n) {
+__device__ float norm_of(PointsAndNorms<T> points, int first, int offset, int n) {
   return offset < n ? points.sq_norms[first + offset] : __builtin_nanf("");
 }
 
-// A tile of kernel values, and of how often more than once each replicate drew each column.
+// A tile of kernel values, and of counts - 1: how often each replicate drew each column, less one.
 constexpr int replicates = 64;
 struct BandTile {
   union {
     KernelTile::Shared products;
     float excess[KernelTile::cols][replicates];
   };
-  // Fours of rows change places by column, so that neither the stores of a warp nor its loads meet in one bank.
+  // Groups of four rows are permuted by column, so that neither stores nor loads of a warp conflict in a bank.
   alignas(16) float kernel[KernelTile::cols][tile_rows];
 
   __device__ float* at(int row, int col) { return &kernel[col][(row / 4 ^ (col / 4 & 7)) * 4 + row % 4]; }
@@ -65,8 +65,8 @@ struct Units {
   }
 };
 
-// What is near in the frame. The kernel's argument is square * per_square. Entries of points whose squared norms are at
-// most `accurate` together have an error of about 1e-7 of these: about 1e-6 for 8 squared bandwidths. Others are
+// What is near after scaling. The kernel's argument is square * per_square. Entries of points whose squared norms are
+// at most `accurate` together have an error of about 1e-7 of these: about 1e-6 for 8 squared bandwidths. Others are
 // recomputed where square <= limit + relative * norms; beyond, the kernel is certainly 0.
 struct alignas(16) Nearness {
   float per_square, accurate, limit, relative;
@@ -84,12 +84,12 @@ __global__ void find_nearness(const double* scale, double bandwidth, ErrorBound 
 constexpr int tiles_per_sum = 8;
 
 // The tiles of one row of tiles, from blockIdx.z * tiles_per_block on. Blocks of blockIdx.y = 0 add up the density;
-// with counts, block y works on replicates 64 y ... besides. Each works out the kernel tile by itself: at d = 32 that
-// takes half as many multiplications as the counts do, a third of all. To be shared by all replicates, the tile would
-// have to go through memory.
+// with counts, block y also works on replicates 64 y and following. Each block computes the kernel tile again: at d =
+// 32 that takes half as many multiplications as the counts do, a third of all. To share the tile between all
+// replicates, it would have to go through memory.
 template <class T>
 __global__ void __launch_bounds__(tile_threads, 2)
-    add_kernels(FramedPoints<T> x, FramedPoints<T> y, int d, const T* centre, const double* scale, double bandwidth,
+    add_kernels(PointsAndNorms<T> x, PointsAndNorms<T> y, int d, const T* centre, const double* scale, double bandwidth,
                 const Nearness* nearness, int tiles_per_block, Units density_units, unsigned long long* density,
                 const std::uint16_t* counts, int n_replicates, Units deviation_units, double* deviation) {
   __shared__ BandTile shared;
@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   const int b0 = static_cast<int>(blockIdx.y) * replicates;
   const T* x_rows = x.row(i0, d);
 
-  // Registers are short. Loops over the rows of totals are not unrolled, which keeps them in local memory.
+  // Registers are scarce. Loops over the rows of totals are not unrolled, which keeps them in local memory.
   float sums[own_rows][own_cols] = {};
   long long totals[own_rows][own_cols];
 #pragma unroll 1
@@ -258,41 +258,41 @@ __device__ void multiply(LongProduct<float>& product, float value, int exponent)
 // of a row loses in float32 is lost in all its factors: about 5e-8 of each.
 template <class T>
 __global__ void __launch_bounds__(tile_threads, 2)
-    multiply_distances(FramedPoints<T> x, FramedPoints<T> y, int d, const T* centre, const double* scale, double radius,
-                       ErrorBound bound, int tiles_per_block, LongProduct<double>* products) {
+    multiply_distances(PointsAndNorms<T> x, PointsAndNorms<T> y, int d, const T* centre, const double* scale,
+                       double radius, ErrorBound bound, int tiles_per_block, LongProduct<double>* products) {
   __shared__ KernelTile::Shared shared;
-  __shared__ LongProduct<float> own[own_rows][tile_threads];  // each thread's own; registers are short
+  __shared__ LongProduct<float> own[own_rows][tile_threads];  // each thread's own; registers are scarce
   const int e = static_cast<int>(threadIdx.x);
   const int i0 = static_cast<int>(blockIdx.x) * tile_rows;
   const int n_rows = min(static_cast<int>(x.n) - i0, tile_rows);
   const int n_tiles = (static_cast<int>(y.n) - 1) / KernelTile::cols + 1;
   const int first = static_cast<int>(blockIdx.y) * tiles_per_block, last = min(first + tiles_per_block, n_tiles);
   const T* x_rows = x.row(i0, d);
-  const double frame_scale = *scale;
+  const double unit_scale = *scale;
 
   // A squared factor is square * per_square * 2^shift: with a radius far beyond all points it is out of float32's
   // range.
-  double framed_radius = radius * frame_scale;
-  const double sq_radius = framed_radius * framed_radius;
+  double scaled_radius = radius * unit_scale;
+  const double sq_radius = scaled_radius * scaled_radius;
   const auto inside_below = static_cast<float>(sq_radius);
   const auto limit = static_cast<float>(sq_radius * (1.0 + 1e-6) + bound.absolute);
   const auto relative = static_cast<float>(bound.relative);
   int shift = 0;
-  if (framed_radius > 0x1p1000) {
-    framed_radius = 1.0;
+  if (scaled_radius > 0x1p1000) {
+    scaled_radius = 1.0;
     shift = zero_exponent;
-  } else if (framed_radius > 0x1p30) {
-    framed_radius = frexp(framed_radius, &shift);
+  } else if (scaled_radius > 0x1p30) {
+    scaled_radius = frexp(scaled_radius, &shift);
     shift *= -2;
   }
-  const auto per_square = static_cast<float>(1.0 / (framed_radius * framed_radius));
+  const auto per_square = static_cast<float>(1.0 / (scaled_radius * scaled_radius));
   for (int i = 0; i < own_rows; ++i) own[i][e] = {1.0f, 0};
 
   for (int tile = first; tile < last; ++tile) {
     const int j0 = tile * KernelTile::cols, n_cols = min(static_cast<int>(y.n) - j0, KernelTile::cols);
     const T* y_rows = y.row(j0, d);
     float p[own_rows][own_cols];
-    KernelTile::products(x_rows, n_rows, y_rows, n_cols, d, centre, frame_scale, shared, p);
+    KernelTile::products(x_rows, n_rows, y_rows, n_cols, d, centre, unit_scale, shared, p);
     float col_norms[own_cols];
 #pragma unroll
     for (int j = 0; j < own_cols; ++j) {
@@ -364,7 +364,7 @@ __global__ void combine_products(const LongProduct<double>* products, std::int64
   product[i] = fmin(ldexp(sqrt(odd != 0 ? 2.0 * value : value), (exponent - odd) / 2), 1.0);
 }
 
-// How many tiles of columns a block takes where the rows alone make fewer blocks than the largest devices take at once.
+// How many tiles of columns a block takes, where rows alone give fewer blocks than the largest devices run at once.
 int tiles_per_block(std::int64_t n_rows, std::int64_t n_cols) {
   return blocks_of(blocks_of(n_cols, KernelTile::cols), blocks_of(512, blocks_of(n_rows, tile_rows)));
 }
@@ -380,18 +380,18 @@ void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint1
   using namespace cuda;
   const DeviceGuard guard(queue);
   const cudaStream_t stream = stream_of(queue);
-  const Frame<T> frame(x, &y, queue);
+  const CentredAndScaled<T> scaled(x, &y, queue);
   const Buffer<unsigned long long> sums(queue, x.n);
   check(cudaMemsetAsync(sums.get(), 0, static_cast<std::size_t>(x.n) * sizeof(unsigned long long), stream),
         "cudaMemsetAsync");
   const Buffer<Nearness> nearness(queue, 1);
-  EGT_LAUNCH((find_nearness), 1, 1, 0, stream, frame.scale(), bandwidth, ErrorBound(x.d), nearness.get());
+  EGT_LAUNCH((find_nearness), 1, 1, 0, stream, scaled.scale(), bandwidth, ErrorBound(x.d), nearness.get());
   const auto n_y = static_cast<double>(y.n);
   const Units density_units(n_y), deviation_units(n_y * 65536.0);
   const int row_tiles = blocks_of(x.n, tile_rows), col_tiles = blocks_of(y.n, KernelTile::cols);
   const auto add = [&](dim3 grid, int n_tiles) {
-    EGT_LAUNCH((add_kernels<T>), grid, tile_threads, 0, stream, frame.x(), frame.y(), static_cast<int>(x.d),
-               frame.centre(), frame.scale(), bandwidth, nearness.get(), n_tiles, density_units, sums.get(), counts,
+    EGT_LAUNCH((add_kernels<T>), grid, tile_threads, 0, stream, scaled.x(), scaled.y(), static_cast<int>(x.d),
+               scaled.centre(), scaled.scale(), bandwidth, nearness.get(), n_tiles, density_units, sums.get(), counts,
                static_cast<int>(n_replicates), deviation_units, deviation);
   };
   if (counts) {
@@ -411,12 +411,12 @@ void soft_ball_product(Points<T> x, Points<T> y, double radius, double* product,
   using namespace cuda;
   const DeviceGuard guard(queue);
   const cudaStream_t stream = stream_of(queue);
-  const Frame<T> frame(x, &y, queue);
+  const CentredAndScaled<T> scaled(x, &y, queue);
   const int n_tiles = tiles_per_block(x.n, y.n);
   const int n_parts = blocks_of(blocks_of(y.n, KernelTile::cols), n_tiles);
   const Buffer<LongProduct<double>> parts(queue, n_parts * x.n);
-  EGT_LAUNCH((multiply_distances<T>), dim3(blocks_of(x.n, tile_rows), n_parts), tile_threads, 0, stream, frame.x(),
-             frame.y(), static_cast<int>(x.d), frame.centre(), frame.scale(), radius, ErrorBound(x.d), n_tiles,
+  EGT_LAUNCH((multiply_distances<T>), dim3(blocks_of(x.n, tile_rows), n_parts), tile_threads, 0, stream, scaled.x(),
+             scaled.y(), static_cast<int>(x.d), scaled.centre(), scaled.scale(), radius, ErrorBound(x.d), n_tiles,
              parts.get());
   EGT_LAUNCH((combine_products), blocks_of(x.n, tile_threads), tile_threads, 0, stream, parts.get(), x.n, n_parts,
              product);

@@ -1,17 +1,18 @@
-// k nearest neighbours: tiles of approximate distances exclude, float64 distances decide.
+// k nearest neighbours: tiles of approximate distances exclude pairs, float64 distances decide about the others.
 //
-// A block looks for the neighbours of up to 128 rows in a range of references, tile by tile. A row keeps the pairs
-// whose lower bound is not above its limit, in a buffer of its own. Before a tile that might not fit, the row is cut:
-// the k-th smallest of its upper bounds is a new limit, and pairs above it go. Where bounds cannot tell enough pairs
-// apart, exact distances do, and exactly k pairs stay. Last, a warp for each row decides among what its ranges left.
+// A block searches a range of references, tile by tile, for the neighbours of up to 128 rows. Each row has a buffer for
+// the pairs whose lower bound is not above its limit. Before a tile that might not fit, the buffer is cut: the k-th
+// smallest upper bound becomes the new limit, and pairs above it are dropped. Where the bounds do not separate enough
+// pairs, exact distances do, and exactly k pairs stay. In the end one warp for each row decides among the pairs that
+// its ranges have left.
 //
-// This serves every k: a buffer has room for max(k / 2, 128) pairs beside k and those of a tile, so that a row that
-// meets its references in any random order is cut about log(references / k) times.
+// This works for every k: a buffer holds k pairs, those of a tile, and max(k / 2, 128) more, so a row that sees its
+// references in random order is cut about log(references / k) times.
 #include <algorithm>
 #include <limits>
 #include <vector>
 
-#include "cuda/frame.cuh"
+#include "cuda/centre_and_scale.cuh"
 #include "cuda/select.cuh"
 #include "egt/neighbors.hpp"
 
@@ -34,7 +35,7 @@ struct Item {
 };
 
 struct alignas(8) Candidate {
-  float lower;  // lower bound of the squared distance, in the units of the frame
+  float lower;  // lower bound of the squared distance, scaled
   int row;
 };
 
@@ -42,7 +43,7 @@ struct alignas(8) Candidate {
 // is a row of the items; every item has tile_rows of them.
 template <class T>
 struct Search {
-  FramedPoints<T> x, y;
+  PointsAndNorms<T> x, y;
   const T* centre;
   const double* scale;
   const Item* items;
@@ -63,10 +64,10 @@ struct Search {
 // Which lower bounds exclude: those above a limit belong to pairs whose float64 distance is larger, too.
 struct Bounds {
   double relative, absolute, scale;
-  double overflow;  // from here on in the frame, float64 distances of the inputs may be infinite
+  double overflow;  // from here on, scaled, float64 distances of the inputs may be infinite
 
-  __device__ Bounds(int d, double frame_scale) : relative(ErrorBound(d).relative), scale(frame_scale) {
-    // What squares of the inputs lose where they underflow; it may be much in the frame.
+  __device__ Bounds(int d, double unit_scale) : relative(ErrorBound(d).relative), scale(unit_scale) {
+    // What squares of the inputs lose where they underflow; it may be much after scaling.
     const double lost = static_cast<double>(d) * 0x1p-1074 * scale * scale;
     absolute = ErrorBound(d).absolute + lost;
     overflow = 0x1p1023 * scale * scale;
@@ -77,7 +78,7 @@ struct Bounds {
     return bound < infinity ? fmax(bound, 0.0) : infinity;  // not a number where coordinates overflowed
   }
 
-  // For an upper bound in the frame.
+  // For an upper bound after scaling.
   __device__ float limit(double bound) const {
     const double value = fmax(bound + 2.0 * absolute, 0.0);
     if (!(value < overflow && value < 0x1p127)) return unlimited;
@@ -99,7 +100,7 @@ struct Nth {
   }
 };
 
-// A row of x and its candidates, in the hands of one warp. There are more than k of them when it is cut.
+// A row of x and its candidates, handled by one warp. There are more than k candidates when it is cut.
 template <class T>
 struct Row {
   const Search<T>& search;
@@ -174,7 +175,7 @@ struct Block {
   int histograms[warps][histogram_bins];
 };
 
-// Makes room for `next` candidates of each row, with next == 0 leaves little more than k: a warp sees to its rows.
+// Makes room for `next` more candidates of each row; next == 0 leaves little more than k. Each warp handles its rows.
 template <class T>
 __device__ void cut_rows(const Search<T>& search, int next, Block& block) {
   const int lane = lane_in_warp(), warp = warp_in_block(), first = warp * rows_of_warp;
@@ -279,7 +280,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
         Candidate moved{};
         const bool exists = base + lane < size;
         if (exists) moved = from[base + lane];
-        __syncwarp(full_warp);  // where it goes to, another lane may have read
+        __syncwarp(full_warp);  // another lane may have read the place that is written next
         if (exists) row.candidates[row.count + base + lane] = moved;
       }
       row.count += size;
@@ -324,8 +325,8 @@ void add_tiles(std::int64_t x_first, std::int64_t x_last, std::int64_t y_first, 
   }
 }
 
-// In how many ranges to divide the references of each of n_tiles tiles of rows: what makes the last block end first, if
-// all blocks take the same time for each of their tiles and for what is done once.
+// Into how many ranges to divide the references of each of n_tiles tiles of rows, so that the last block ends earliest,
+// if all blocks take the same time for each of their tiles and for what is done once.
 int best_splits(std::int64_t n_tiles, std::int64_t reference_tiles, std::int64_t d, const Queue& queue) {
   int processors = 1;
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, queue.device), "cudaDeviceGetAttribute");
@@ -366,7 +367,7 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
     }
   }
 
-  const Frame<T> frame(x, y, queue);
+  const CentredAndScaled<T> scaled(x, y, queue);
   const Buffer<Item> device_items(queue, n_tiles * splits);
   // From memory that is not pinned: the call returns when it has taken the items, and the driver may make it wait.
   check(cudaMemcpyAsync(device_items.get(), items.data(), items.size() * sizeof(Item), cudaMemcpyHostToDevice, stream),
@@ -382,10 +383,10 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
     const Buffer<unsigned long long> keys(queue, std::max(chunk, finish_grid) * warps * splits * capacity);
     for (std::int64_t first = 0; first < n_tiles; first += chunk) {
       const std::int64_t now = std::min(chunk, n_tiles - first);
-      const Search<T> search{frame.x(),
-                             frame.y(),
-                             frame.centre(),
-                             frame.scale(),
+      const Search<T> search{scaled.x(),
+                             scaled.y(),
+                             scaled.centre(),
+                             scaled.scale(),
                              device_items.get() + first * splits,
                              candidates.get(),
                              counts.get(),

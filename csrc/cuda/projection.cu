@@ -1,5 +1,5 @@
 // Projections by tiles through shared memory. Every output is one chain of fused products and sums over the columns, so
-// that it depends on its row and its direction alone.
+// that it depends only on its row and its direction.
 #include <algorithm>
 
 #include "cuda/device.hpp"

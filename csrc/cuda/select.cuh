@@ -1,6 +1,6 @@
-// What one warp does to a row of values in memory: find the k-th smallest, keep some of them, sort them.
+// What one warp does with a row of values in memory: find the k-th smallest, keep some of them, sort them.
 //
-// All lanes of the warp must call these functions, with the same arguments but for what the functions are given to ask.
+// All lanes of the warp must call these functions with the same arguments; only the functions passed may differ.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,7 @@ inline constexpr int histogram_bins = 256;
 
 __device__ inline int lane_in_warp() { return static_cast<int>(threadIdx.x) % warp_size; }
 
-// A value that all lanes have, in a way that tells the compiler so: where branches depend on it the lanes stay
-// together.
+// A value that all lanes have, in a form that shows it to the compiler: branches on it keep the lanes together.
 template <class Value>
 __device__ Value same_in_warp(Value value) {
   return __shfl_sync(full_warp, value, 0);
@@ -130,7 +129,7 @@ __device__ int warp_keep(Value* values, int n, Keep keep) {
 }
 
 // Sorts (value, row) ascending by value, then row. A bitonic network that always moves the smaller one down, so that
-// what is missing to a power of two need not exist.
+// the length need not be a power of two.
 __device__ inline void warp_sort(double* values, std::int64_t* rows, int n) {
   const auto size = static_cast<unsigned>(n);
   for (unsigned half = 1; half < size; half *= 2) {

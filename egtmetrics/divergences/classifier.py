@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import ndtri
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from threadpoolctl import ThreadpoolController
 
 from egtmetrics._order import canonical_order
@@ -20,8 +18,9 @@ from egtmetrics.divergences.families import GeneratorLike
 from egtmetrics.divergences.generators import FGenerator, Values
 from egtmetrics.divergences.ratios import clipped_ratios, mean_over_both, separation_notes
 
-_THREADS = ThreadpoolController()
-"""One thread is best for fits as small as these: on a busy machine two threads take ten times as long."""
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
 _ROWS_PER_COEFFICIENT = 10
 
 
@@ -228,15 +227,29 @@ def _cross_fit(
     for fold in range(n_folds):
         real_out, fake_out = real_folds == fold, fake_folds == fold
         x, y = real[~real_out], fake[~fake_out]
-        with _THREADS.limit(limits=1):
-            model = _classifier().fit(np.concatenate([x, y]), np.repeat([1, 0], [len(x), len(y)]))
+        classifier = _classifier()
+        with _threads().limit(limits=1):
+            model = classifier.fit(np.concatenate([x, y]), np.repeat([1, 0], [len(x), len(y)]))
         log_prior = math.log(len(x) / len(y))
         real_log[real_out] = model.decision_function(real[real_out]) - log_prior
         fake_log[fake_out] = model.decision_function(fake[fake_out]) - log_prior
     return real, fake, (real_log, fake_log)
 
 
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """Return what limits the thread pools that are loaded at the first call, those of scikit-learn among them.
+
+    One thread is best for fits as small as these: on a busy machine two threads take ten times as long.
+    """
+    return ThreadpoolController()
+
+
 def _classifier() -> Pipeline:
+    from sklearn.linear_model import LogisticRegression  # takes seconds, which other metrics need not wait
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
     with_squares = FunctionTransformer(lambda x: np.hstack([x, np.square(x)]))
     return make_pipeline(StandardScaler(), with_squares, StandardScaler(), LogisticRegression(max_iter=1000))
 

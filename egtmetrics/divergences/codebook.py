@@ -8,13 +8,12 @@ either, changes nothing, and equal rows get the same code.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 
 from egtmetrics._extras import extra
@@ -28,7 +27,6 @@ from egtmetrics.ops import Features, common_device
 KMeansLibrary: TypeAlias = Literal["sklearn", "faiss"]
 Counts: TypeAlias = NDArray[np.int64]
 
-_THREADS = ThreadpoolController()
 _MAX_ROUNDS = 300
 
 
@@ -191,9 +189,18 @@ def cluster(
     )
 
 
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """Return what limits the thread pools that are loaded at the first call, those of scikit-learn among them."""
+    return ThreadpoolController()
+
+
 def _run_sklearn(points: Features, weights: Values, n_clusters: int, seed: int) -> tuple[NDArray[np.int64], Values]:
+    from sklearn.cluster import KMeans  # takes seconds, which those who do not cluster need not wait
+    from sklearn.exceptions import ConvergenceWarning
+
     model = KMeans(n_clusters, n_init=1, max_iter=_MAX_ROUNDS, random_state=seed)
-    with warnings.catch_warnings(), _THREADS.limit(limits=1, user_api="openmp"):
+    with warnings.catch_warnings(), _threads().limit(limits=1, user_api="openmp"):
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # points may coincide after a projection, and leave clusters empty

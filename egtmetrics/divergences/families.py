@@ -41,13 +41,17 @@ def get_generator(f: GeneratorLike) -> FGenerator:
     le_cam        (t - 1)^2 / (2 (t + 1))                    [0, 1]               1/2, 1/2
     ============  =========================================  ===================  =========
 
-    ``js`` is the unnormalised form KL(P||M) + KL(Q||M) with M = (P + Q) / 2, twice the usual one; ``hellinger`` is the
-    squared distance without a factor 1/2.
+    ``js`` is the form KL(P||M) + KL(Q||M) with M = (P + Q) / 2, twice the usual one. ``hellinger`` is the squared
+    distance without a factor 1/2.
 
     Raises
     ------
     ValueError, TypeError
         The name is unknown, or the function is not a generator.
+
+    References
+    ----------
+    Polyanskiy and Wu: Information Theory, 2025, section 7. ``js``: Lin 1991, and the EGT paper, section 2.1.
 
     Examples
     --------
@@ -107,7 +111,6 @@ def alpha_divergence(alpha: float) -> FGenerator:
         derivative=functools.partial(_alpha_derivative, alpha=alpha),
         at_zero=1.0 / alpha if alpha > 0.0 else math.inf,
         slope_at_infinity=1.0 / (1.0 - alpha) if alpha < 1.0 else math.inf,
-        source="Cichocki and Amari 2010, section 2",
         kernel_code=9,
         parameter=alpha,
         power=alpha,
@@ -136,7 +139,7 @@ def hockey_stick(gamma: float) -> FGenerator:
     array([0., 0., 3.])
     """
     gamma = _check_parameter(gamma, "gamma", positive=True)
-    return _hinge_family(hockey_stick, gamma, 1.0, gamma, "Polyanskiy and Wu 2025, section 7", 10)
+    return _hinge_family(hockey_stick, gamma, 1.0, gamma, 10)
 
 
 def precision_recall(lam: float) -> FGenerator:
@@ -165,7 +168,7 @@ def precision_recall(lam: float) -> FGenerator:
     array([-1.,  0.,  8.])
     """
     lam = _check_parameter(lam, "lam", positive=True)
-    return _hinge_family(precision_recall, lam, lam, 1.0, "Verine et al. 2023", 11)
+    return _hinge_family(precision_recall, lam, lam, 1.0, 11)
 
 
 def _check_parameter(value: float, name: str, *, positive: bool = False) -> float:
@@ -253,21 +256,12 @@ def _alpha_derivative(t: Values, alpha: float) -> Values:
 
 
 def _hinge_family(
-    factory: Callable[[float], FGenerator], parameter: float, a: float, b: float, source: str, kernel_code: int
+    factory: Callable[[float], FGenerator], parameter: float, a: float, b: float, kernel_code: int
 ) -> FGenerator:
     name = f"{factory.__name__}({parameter:g})"
-    swapped = functools.partial(
-        _hinge,
-        b,
-        a,
-        max(a, b),
-        name=f"partner of {name}",
-        source=source,
-        closed_partner=functools.partial(factory, parameter),
-    )
-    return _hinge(
-        a, b, 0.0, name=name, source=source, kernel_code=kernel_code, parameter=parameter, closed_partner=swapped
-    )
+    itself = functools.partial(factory, parameter)
+    partner = functools.partial(_hinge, b, a, max(a, b), name=f"partner of {name}", closed_partner=itself)
+    return _hinge(a, b, 0.0, name=name, kernel_code=kernel_code, parameter=parameter, closed_partner=partner)
 
 
 def _hinge(a: float, b: float, tilt: float, **traits: Any) -> FGenerator:
@@ -304,8 +298,8 @@ def _named(
     limits: tuple[float, float],
     *,
     partner: str | None = None,
-    source: str = "Polyanskiy and Wu 2025, section 7",
-    **traits: Any,
+    power: float | None = None,
+    logarithmic: bool = False,
 ) -> FGenerator:
     f, derivative = functions
     at_zero, slope_at_infinity = limits
@@ -315,71 +309,25 @@ def _named(
         derivative=derivative,
         at_zero=at_zero,
         slope_at_infinity=slope_at_infinity,
-        source=source,
         kernel_code=kernel_code,
+        power=power,
+        logarithmic=logarithmic,
         closed_partner=functools.partial(get_generator, partner or name),
-        **traits,
     )
 
 
-_KULLBACK = "Kullback and Leibler 1951"
 _INF = math.inf
+_KL, _REVERSE_KL = (_kl, np.log), (_reverse_kl, _reverse_kl_derivative)
 _NAMED = {
     generator.name: generator
     for generator in (
-        _named(
-            0,
-            "kl",
-            (_kl, np.log),
-            (1.0, _INF),
-            partner="reverse_kl",
-            power=1.0,
-            logarithmic=True,
-            source=_KULLBACK,
-        ),
-        _named(
-            1,
-            "reverse_kl",
-            (_reverse_kl, _reverse_kl_derivative),
-            (_INF, 1.0),
-            partner="kl",
-            power=0.0,
-            logarithmic=True,
-            source=_KULLBACK,
-        ),
-        _named(
-            2,
-            "js",
-            (_js, _js_derivative),
-            (_LOG_2, _LOG_2),
-            logarithmic=True,
-            source="Lin 1991; EGT paper, section 2.1",
-        ),
-        _named(
-            3,
-            "jeffreys",
-            (_jeffreys, _jeffreys_derivative),
-            (_INF, _INF),
-            logarithmic=True,
-            source="Jeffreys 1946",
-        ),
+        _named(0, "kl", _KL, (1.0, _INF), partner="reverse_kl", power=1.0, logarithmic=True),
+        _named(1, "reverse_kl", _REVERSE_KL, (_INF, 1.0), partner="kl", power=0.0, logarithmic=True),
+        _named(2, "js", (_js, _js_derivative), (_LOG_2, _LOG_2), logarithmic=True),
+        _named(3, "jeffreys", (_jeffreys, _jeffreys_derivative), (_INF, _INF), logarithmic=True),
         _named(4, "tv", (_tv, _tv_derivative), (0.5, 0.5)),
-        _named(
-            5,
-            "pearson",
-            (_pearson, _pearson_derivative),
-            (1.0, _INF),
-            partner="neyman",
-            power=2.0,
-        ),
-        _named(
-            6,
-            "neyman",
-            (_neyman, _neyman_derivative),
-            (_INF, 1.0),
-            partner="pearson",
-            power=-1.0,
-        ),
+        _named(5, "pearson", (_pearson, _pearson_derivative), (1.0, _INF), partner="neyman", power=2.0),
+        _named(6, "neyman", (_neyman, _neyman_derivative), (_INF, 1.0), partner="pearson", power=-1.0),
         _named(7, "hellinger", (_hellinger, _hellinger_derivative), (1.0, 1.0), power=0.5),
         _named(8, "le_cam", (_le_cam, _le_cam_derivative), (0.5, 0.5)),
     )

@@ -43,7 +43,6 @@ FRONTIER_INTEGRAL = user_generator(
     name="frontier_integral",
     at_zero=0.5,
     slope_at_infinity=0.5,
-    source="Liu et al.: Divergence Frontiers for Generative Models, NeurIPS 2021",
 )
 """f(t) = (t + 1)/2 - t log t / (t - 1). Its divergence is the frontier integral, from 0 to 1."""
 

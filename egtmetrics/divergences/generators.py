@@ -35,7 +35,6 @@ class FGenerator:
     """f(0), the limit of f(t) for t -> 0, or inf: the cost of fake mass where there is no real mass."""
     slope_at_infinity: float
     """fbar(inf), the limit of f(t)/t for t -> inf, or inf: the cost of real mass where there is no fake mass."""
-    source: str
     kernel_code: int | None = None
     """Which function of the compiled kernel this is; None where it has none."""
     parameter: float = 0.0
@@ -70,7 +69,6 @@ class FGenerator:
             derivative=functools.partial(_partner_derivative, self),
             at_zero=self.slope_at_infinity,
             slope_at_infinity=self.at_zero,
-            source=self.source,
             logarithmic=self.logarithmic,
             closed_partner=functools.partial(_same, self),
         )
@@ -101,7 +99,6 @@ def user_generator(
     derivative: ArrayFunction | None = None,
     at_zero: float | None = None,
     slope_at_infinity: float | None = None,
-    source: str = "user-defined",
     logarithmic: bool = False,
 ) -> FGenerator:
     """Make a generator from a function of t, after checking that it can be one.
@@ -153,7 +150,6 @@ def user_generator(
         derivative=functools.partial(_user_derivative, f) if derivative is None else derivative,
         at_zero=float(at_zero),
         slope_at_infinity=float(slope_at_infinity),
-        source=source,
         logarithmic=logarithmic,
     )
 

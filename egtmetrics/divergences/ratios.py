@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from egtmetrics.divergences.generators import FGenerator, Values
 
@@ -44,6 +43,8 @@ def clipped_ratios(real_log_ratios: Values, fake_log_ratios: Values) -> tuple[Va
 
 
 def separation_notes(real_log_ratios: Values, fake_log_ratios: Values) -> list[str]:
+    from sklearn.metrics import roc_auc_score
+
     labels = np.repeat([1, 0], [len(real_log_ratios), len(fake_log_ratios)])
     auc = float(roc_auc_score(labels, np.concatenate([real_log_ratios, fake_log_ratios])))
     if auc <= _SEPARATE_AUC:

@@ -1,25 +1,27 @@
-"""Array-to-array primitives; no word of fairness here.
+"""Primitives on arrays, which know nothing of groups or fairness.
 
-Why this room exists. Every metric of the library is a reduction over all pairs of points: the k-th smallest distance
-of a row, the number of balls a point lies in, a kernel sum, the same sum under resampling weights. None of them needs
-the ``n x m`` matrix of distances, and none of the libraries around computes them without it or without giving up exact
-ties. So a backend offers the reductions themselves (:class:`Backend`), and a metric is a few lines over them.
+Why this package exists. Every metric of the library is a reduction over all pairs of points: the k-th smallest distance
+of a row, the number of balls that contain a point, a kernel sum, the same sum under resampling weights. None of them
+needs the ``n x m`` matrix of distances, and no other library computes them without it and with exact ties. So a backend
+offers the reductions themselves (:class:`Backend`), and a metric is a few lines over them.
 
-How a backend is chosen. :func:`select_backend` returns the CUDA kernels for features that lie on a CUDA device, the
-compiled CPU kernels for all others, and the NumPy reference where those cannot load, which it says once;
-``backend.name`` goes into every result. The reference is also the oracle of the tests: float64, chunked, readable,
-slow.
+How a backend is chosen. :func:`select_backend` returns the CUDA kernels for features on a CUDA device, the compiled CPU
+kernels for all others, and the NumPy reference, with one warning, where those cannot be loaded; ``backend.name`` goes
+into every result. The reference is also the oracle of the tests: float64, chunked, readable, slow.
 
-Features on a device. A CUDA backend reads torch tensors, or arrays that share their memory with one, where they lie,
-and brings its results to the host, O(n) numbers. Between the check of the arguments and a backend, metrics move
-features with :func:`take_rows`, :func:`join_rows` and :func:`to_host` only, which serve both kinds. For torch programs
-``import egtmetrics.ops.torch_ops`` registers the primitives as ``torch.ops.egtmetrics.*``, for either kind of tensor
-and for ``torch.compile``.
+How a backend is made. The signatures of the protocols in ``_backend.py`` declare dtypes and shapes. The calls into the
+CPU and CUDA kernels and the torch operators follow from them (``_primitives.py``).
 
-What is exact. Radii and memberships decide counts, and counts end in papers; a tie (integer data, duplicated rows) must
-not hang on the rounding of a matrix product. The kernels therefore use the product only to exclude pairs that a bound
-on its rounding error excludes, and recompute the rest from the inputs in float64. Kernel sums decide nothing by
-themselves and are float32 products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the oracle.
+Features on a device. A CUDA backend reads torch tensors, or arrays that share their memory with one, in place, and
+returns its results on the host, O(n) numbers. After the check of the arguments, metrics handle features only with
+:func:`take_rows`, :func:`join_rows` and :func:`to_host`, which work for both kinds. For torch programs ``import
+egtmetrics.ops.torch_ops`` registers the primitives as ``torch.ops.egtmetrics.*``, for tensors on either device and for
+``torch.compile``.
+
+What is exact. Radii and memberships decide counts, so a tie (integer data, duplicated rows) must not depend on the
+rounding of a matrix product. The kernels use the product only to exclude pairs that a bound on its rounding error
+excludes, and recompute the rest from the inputs in float64. Kernel sums decide nothing by themselves: they are float32
+products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the oracle.
 """
 
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend

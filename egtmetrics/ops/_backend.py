@@ -1,9 +1,14 @@
-"""The primitives every metric is built from, as one protocol that each backend implements."""
+"""The primitives every metric is built from: each is declared once, here, and every backend implements these protocols.
+
+A signature is the whole declaration. Annotations give the dtype of every array, its lengths by name, and what a length
+of a result depends on; ``egtmetrics.ops._primitives`` reads them, and the CPU kernels, the CUDA kernels and the torch
+operators take their arguments from there.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Annotated, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +16,20 @@ from numpy.typing import NDArray
 Features = NDArray[np.float32] | NDArray[np.float64]
 """C-contiguous ``(n, d)`` array, float32 or float64, finite; two arrays in one call share the dtype.
 
-For a backend with a device it is a torch tensor of that kind instead. Type checkers see the NumPy one; what lies
-between the check of the arguments and a backend asks for its length and shape only, and leaves the rest to
-``take_rows``, ``join_rows`` and ``to_host``.
+For a backend with a device it is a torch tensor of that kind instead. Type checkers see the NumPy one; after the
+check of the arguments, metrics use its length and shape only, and ``take_rows``, ``join_rows`` and ``to_host``.
 """
+
+
+class Shape:
+    """Lengths of an array: ``n``, ``m`` and ``d`` are those of x and y, others are named where they first occur."""
+
+    def __init__(self, *lengths: str, on_host: bool = False, empty_without: str | None = None) -> None:
+        self.lengths = lengths
+        self.on_host = on_host
+        """The kernels read it on the host, also where everything else lies on a device."""
+        self.empty_without = empty_without
+        """A result has length 0 where this argument is not given."""
 
 
 SqRange: TypeAlias = tuple[float, float]
@@ -28,28 +43,28 @@ class BallCounts(NamedTuple):
     ``y_j`` lies; the other two are the same with the roles exchanged.
     """
 
-    x_ball_sizes: NDArray[np.int64]
-    y_in_x_balls: NDArray[np.int64]
-    y_ball_sizes: NDArray[np.int64]
-    x_in_y_balls: NDArray[np.int64]
+    x_ball_sizes: Annotated[NDArray[np.int64], Shape("n", empty_without="x_sq_radii")]
+    y_in_x_balls: Annotated[NDArray[np.int64], Shape("m", empty_without="x_sq_radii")]
+    y_ball_sizes: Annotated[NDArray[np.int64], Shape("m", empty_without="y_sq_radii")]
+    x_in_y_balls: Annotated[NDArray[np.int64], Shape("n", empty_without="y_sq_radii")]
 
 
 class Divergences(NamedTuple):
     """Which f-divergences to compute: ``(F,)`` codes as in csrc/include/egt/divergence.hpp, and their parameters."""
 
-    codes: NDArray[np.int32]
-    parameters: NDArray[np.float64]
+    codes: Annotated[NDArray[np.int32], Shape("F", on_host=True)]
+    parameters: Annotated[NDArray[np.float64], Shape("F", on_host=True)]
 
 
 class SplitCounts(NamedTuple):
     """Integer counts ``(n, R)`` and ``(m, R)`` of one pass over all pairs ``(x_i, y_j)`` under R splits."""
 
-    x_ball_sizes: NDArray[np.int32]
-    y_in_x_balls: NDArray[np.int32]
+    x_ball_sizes: Annotated[NDArray[np.int32], Shape("n", "R")]
+    y_in_x_balls: Annotated[NDArray[np.int32], Shape("m", "R")]
 
 
 class Backend(Protocol):
-    """Array-to-array primitives. Every distance is Euclidean, and every distance that decides something is exact.
+    """What a metric may call. Every distance is Euclidean, and every distance that decides something is exact.
 
     ``y=None`` stands for x itself with the pair ``(i, i)`` left out. Squared distances are returned as the float64
     sum of squared differences of the inputs, so that a comparison of two of them is a comparison of float64 numbers
@@ -63,7 +78,7 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str | None:
-        """Where features must lie, in torch's words (``"cuda:0"``); None for NumPy arrays. All else is NumPy."""
+        """Where features must lie, as torch names it (``"cuda:0"``); None for NumPy arrays. All else is NumPy."""
         ...
 
     def kth_neighbor(
@@ -73,7 +88,7 @@ class Backend(Protocol):
         *,
         n_neighbors: int,
         sq_range: SqRange = ANY_RADIUS,
-    ) -> NDArray[np.float64]:
+    ) -> Annotated[NDArray[np.float64], Shape("n")]:
         """Squared distance of each x to its ``n_neighbors``-th nearest y, shape ``(n,)``.
 
         With ``sq_range = (floor, limit)`` it is 0 where it is not above floor, and infinity where it is above limit: a
@@ -86,21 +101,15 @@ class Backend(Protocol):
         x: Features,
         y: Features | None = None,
         *,
-        x_offsets: NDArray[np.int64],
-        y_offsets: NDArray[np.int64] | None = None,
+        x_offsets: Annotated[NDArray[np.int64], Shape("G + 1", on_host=True)],
+        y_offsets: Annotated[NDArray[np.int64], Shape("G + 1", on_host=True)] | None = None,
         n_neighbors: int,
-    ) -> NDArray[np.float64]:
+    ) -> Annotated[NDArray[np.float64], Shape("n")]:
         """``kth_neighbor`` for G groups in one call, rows sorted by group.
 
-        Rows ``x_offsets[g]:x_offsets[g + 1]`` of x look among rows ``y_offsets[g]:y_offsets[g + 1]`` of y, or among
-        their own group without themselves where y is None.
+        Rows ``x_offsets[g]:x_offsets[g + 1]`` of x have their neighbours among rows ``y_offsets[g]:y_offsets[g + 1]``
+        of y; where y is None, among their own group without themselves.
         """
-        ...
-
-    def neighbors(
-        self, x: Features, y: Features | None = None, *, n_neighbors: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Squared distances ``(n, k)``, ascending, and the rows of y they belong to (ties: lower row first)."""
         ...
 
     def ball_counts(
@@ -108,20 +117,22 @@ class Backend(Protocol):
         x: Features,
         y: Features | None = None,
         *,
-        x_sq_radii: NDArray[np.float64] | None = None,
-        y_sq_radii: NDArray[np.float64] | None = None,
+        x_sq_radii: Annotated[NDArray[np.float64], Shape("n")] | None = None,
+        y_sq_radii: Annotated[NDArray[np.float64], Shape("m")] | None = None,
         closed: bool,
     ) -> BallCounts:
         """Memberships of every point in every ball; ``closed`` takes ``<=`` for ``<``. At least one radius array."""
         ...
 
-    def kernel_density(self, x: Features, y: Features, *, bandwidth: float) -> NDArray[np.float64]:
+    def kernel_density(
+        self, x: Features, y: Features, *, bandwidth: float
+    ) -> Annotated[NDArray[np.float64], Shape("n")]:
         """``mean_j K(|x_i - y_j| / h)``, ``K(u) = cos(pi u / 2)`` for ``u <= 1`` else 0; at h = 0, K is [u = 0]."""
         ...
 
     def kernel_density_band(
-        self, x: Features, counts: NDArray[np.uint16], *, bandwidth: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self, x: Features, counts: Annotated[NDArray[np.uint16], Shape("n", "B")], *, bandwidth: float
+    ) -> tuple[Annotated[NDArray[np.float64], Shape("n")], Annotated[NDArray[np.float64], Shape("B")]]:
         """Density p of x at its own points, and ``max_i |p_i - p_b,i|`` for each bootstrap replicate b.
 
         ``counts`` is ``(n, B)``: how often replicate b drew row j; ``p_b,i = sum_j counts[j, b] K_ij / n``. The density
@@ -129,24 +140,30 @@ class Backend(Protocol):
         """
         ...
 
-    def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
+    def soft_ball_product(
+        self, x: Features, y: Features, *, radius: float
+    ) -> Annotated[NDArray[np.float64], Shape("n")]:
         """``prod_j min(1, |x_i - y_j| / R)``: the chance that no soft ball of radius R around a y covers ``x_i``."""
         ...
 
-    def project(self, x: Features, matrix: NDArray[np.float64]) -> Features:
+    def project(
+        self, x: Features, matrix: Annotated[NDArray[np.float64], Shape("k", "d")]
+    ) -> Annotated[Features, Shape("n", "k")]:
         """``x @ matrix.T`` in float64, ``(n, k)`` features for a matrix ``(k, d)``: equal rows of x stay equal."""
         ...
 
     def divergence_bootstrap(
         self,
-        p_counts: NDArray[np.int64],
-        q_counts: NDArray[np.int64],
+        p_counts: Annotated[NDArray[np.int64], Shape("G", "K")],
+        q_counts: Annotated[NDArray[np.int64], Shape("G", "K")],
         divergences: Divergences,
         *,
         smoothing: float = 0.0,
         n_replicates: int = 0,
         seed: int = 0,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[
+        Annotated[NDArray[np.float64], Shape("G", "F")], Annotated[NDArray[np.float64], Shape("G", "F", "n_replicates")]
+    ]:
         """f-divergences ``(G, F)`` of histograms ``(G, K)``, in nats, and their bootstrap ``(G, F, n_replicates)``.
 
         A replicate redraws both histograms of a group, as many draws as counts. The draws are exactly multinomial and
@@ -155,12 +172,25 @@ class Backend(Protocol):
         ...
 
 
-class HostBackend(Backend, Protocol):
-    """What resampling needs besides, on the host only: a CUDA backend hands its features to one of these."""
+class LocalBackend(Backend, Protocol):
+    """For all rows in one process. Where a set is spread over processes, each of them has one of these."""
+
+    def neighbors(
+        self, x: Features, y: Features | None = None, *, n_neighbors: int
+    ) -> tuple[
+        Annotated[NDArray[np.float64], Shape("n", "n_neighbors")],
+        Annotated[NDArray[np.int64], Shape("n", "n_neighbors")],
+    ]:
+        """Squared distances ``(n, k)``, ascending, and the rows of y they belong to (ties: lower row first)."""
+        ...
+
+
+class HostBackend(LocalBackend, Protocol):
+    """In host memory, with what resampling needs in addition: features on a device are copied for it."""
 
     def resampled_density(
-        self, x: Features, y: Features, counts: NDArray[np.uint16], *, bandwidth: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        self, x: Features, y: Features, counts: Annotated[NDArray[np.uint16], Shape("m", "R")], *, bandwidth: float
+    ) -> tuple[Annotated[NDArray[np.float64], Shape("n")], Annotated[NDArray[np.float64], Shape("n", "R")]]:
         """Density p of y at every x, and ``p_b - p`` for each resampling b of y, shape ``(n, R)``.
 
         ``counts`` is ``(m, R)``: how often resampling b holds row j of y; ``p_b,i = sum_j counts[j, b] K_ij / m``.
@@ -168,8 +198,12 @@ class HostBackend(Backend, Protocol):
         ...
 
     def split_kth_neighbor(
-        self, x: Features, parts: NDArray[np.uint8], *, n_neighbors: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+        self,
+        x: Features,
+        parts: Annotated[NDArray[np.uint8], Shape("n", "R")],
+        *,
+        n_neighbors: Annotated[NDArray[np.int64], Shape("R")],
+    ) -> Annotated[NDArray[np.float64], Shape("n", "R")]:
         """Squared distance of every row to the k-th nearest other row of its own part, for R splits into parts.
 
         ``parts`` ``(n, R)`` numbers the parts from 0, n at least 2; ``n_neighbors`` ``(R,)`` has the k of every split.
@@ -182,9 +216,9 @@ class HostBackend(Backend, Protocol):
         x: Features,
         y: Features,
         *,
-        x_sq_radii: NDArray[np.float64],
-        x_sides: NDArray[np.uint8],
-        y_sides: NDArray[np.uint8],
+        x_sq_radii: Annotated[NDArray[np.float64], Shape("n", "R")],
+        x_sides: Annotated[NDArray[np.uint8], Shape("n", "R")],
+        y_sides: Annotated[NDArray[np.uint8], Shape("m", "R")],
         closed: bool,
     ) -> SplitCounts:
         """``ball_counts`` of R splits: those pairs count which split b puts on one side, with the radii of split b.

@@ -1,61 +1,45 @@
 """The primitives on CUDA tensors, and the backend that lets the metrics run on them.
 
-torch allocates the results and names the stream; the compiled module itself knows nothing of torch, so it works with
-any version. torch is imported by the first function that needs it, never by importing egtmetrics.
+torch allocates the results and names the stream; the compiled module does not use torch, so it works with any version.
+torch is imported by the first function that needs it, never by importing egtmetrics.
 
-Calls queue their work on the stream that is current for torch on the tensors' device, and return. Inputs have to live
-until the call returns and no longer: memory that torch takes back is handed out again in the order of that stream, so
-after the kernels that read it, and ``record_stream`` is not needed. As for every torch operation, a tensor made on
-another stream is the caller's to order.
+Calls queue their work on torch's current stream of the tensors' device, and return. Inputs must live until the call
+returns and no longer: torch reuses freed memory in the order of that stream, that is after the kernels that read it, so
+``record_stream`` is not needed. As for every torch operation, the caller synchronizes tensors made on another stream.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SqRange
+from egtmetrics.ops._backend import Features, LocalBackend
 from egtmetrics.ops._native import cuda_module
+from egtmetrics.ops._primitives import Primitive, Value, implements
 
 if TYPE_CHECKING:
     import torch
 
 _MOST_ROWS = 2**31 - 1024
+_SAME_BITS = {"uint16": ["uint16", "int16"]}
+"""Counts may come as either: torch before 2.3 knows no uint16."""
 _DLPACK_CUDA = 2
 """The number of CUDA memory among the devices of DLPack."""
 
 
 class NoDeviceError(RuntimeError):
-    """The CUDA kernels are there, and no device to run them on."""
-
-
-class Points(NamedTuple):
-    """One set or two, checked."""
-
-    x: torch.Tensor
-    y: torch.Tensor | None
-
-    @property
-    def n_other(self) -> int:
-        return len(self.x if self.y is None else self.y)
-
-    @property
-    def arguments(self) -> tuple[str, int, int, int, int, int]:
-        """As the module takes them: dtype, x, n, y, m, d."""
-        x, y = self.x, self.y
-        second = (0, 0) if y is None else (y.data_ptr(), len(y))
-        return str(x.dtype).removeprefix("torch."), x.data_ptr(), len(x), *second, x.shape[1]
+    """The CUDA kernels are installed, but there is no device to run them on."""
 
 
 class DeviceArrays:
-    """Checks arrays on one type of device: torch tensors, or what shares its memory with one.
+    """Checks arrays on one type of device: torch tensors, or what can share its memory with one.
 
-    That is everything that speaks DLPack or the CUDA array interface, such as arrays of CuPy, JAX and Numba.
+    That is everything with DLPack or the CUDA array interface, such as arrays of CuPy, JAX and Numba.
     """
 
     def __init__(self, device_type: str) -> None:
@@ -96,34 +80,37 @@ class DeviceArrays:
             )
         return tensor
 
-    def points(self, x: Any, y: Any) -> Points:
-        """Check both sets; ``y`` may be None."""
-        first = self._features(x, "x")
-        if y is None:
-            return Points(first, None)
-        second = self._features(y, "y", str(first.device))
-        if second.dtype != first.dtype:
-            raise TypeError(f"x has dtype {first.dtype} and y {second.dtype}, expected one dtype; convert either")
-        if second.shape[1] != first.shape[1]:
-            raise ValueError(
-                f"x has {first.shape[1]} columns and y has {second.shape[1]}; both must be features from one encoder"
-            )
-        return Points(first, second)
+    def check(self, primitive: Primitive, values: dict[str, Any]) -> dict[str, Any]:
+        """Return the arguments of a primitive, arrays as tensors of the declared dtypes and shapes on one device."""
+        checked: dict[str, Any] = {}
+        lengths: dict[str, int] = {}
+        first: torch.Tensor | None = None
+        for argument in primitive.arguments:
+            name, value = argument.name, values[argument.name]
+            if value is None and not argument.optional:
+                raise TypeError(f"{name} is None, expected an array; to compare a set with itself, pass x again")
+            if value is not None and argument.on_device:
+                check = self._features if argument.is_features else self._array
+                value = first = check(value, argument, lengths, first)
+                lengths |= zip(argument.lengths, value.shape, strict=True)
+            elif value is not None and argument.on_host:
+                value = value.tolist() if hasattr(value, "tolist") else list(value)
+            elif argument.is_features:
+                lengths["m"] = lengths["n"]
+            checked[name] = value
+        _check_n_neighbors(primitive, checked)
+        _check_which_radii(primitive, checked)
+        return checked
 
-    def values(
-        self,
-        values: Any,
-        name: str,
-        dtypes: str | tuple[str, ...],
-        shape: tuple[int | None, ...],
-        other: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Check an array that is no features; None in ``shape`` stands for any positive length."""
-        tensor = self.tensor(values, name, None if other is None else str(other.device))
-        names = [f"torch.{dtype}" for dtype in ([dtypes] if isinstance(dtypes, str) else dtypes)]
-        if str(tensor.dtype) not in names:
+    def _array(self, values: Any, argument: Value, lengths: dict[str, int], first: torch.Tensor | None) -> torch.Tensor:
+        """Check an array of declared lengths; one that no earlier argument has fixed may be any positive number."""
+        name, shape = argument.name, [lengths.get(length) for length in argument.lengths]
+        tensor = self.tensor(values, name, None if first is None else str(first.device))
+        dtypes = [f"torch.{dtype}" for dtype in _SAME_BITS.get(argument.dtype, [argument.dtype])]
+        if str(tensor.dtype) not in dtypes:
             raise TypeError(
-                f"{name} has dtype {tensor.dtype}, expected {' or '.join(names)}; convert it with {name}.to({names[0]})"
+                f"{name} has dtype {tensor.dtype}, expected {' or '.join(dtypes)}; convert it with "
+                f"{name}.to({dtypes[0]})"
             )
         fits = len(tensor.shape) == len(shape) and all(
             length == wanted if wanted is not None else length > 0
@@ -134,8 +121,11 @@ class DeviceArrays:
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, expected ({wanted}); pass such an array")
         return _check_contiguous(tensor, name)
 
-    def _features(self, values: Any, name: str, device: str | None = None) -> torch.Tensor:
-        tensor = self.tensor(values, name, device)
+    def _features(
+        self, values: Any, argument: Value, lengths: dict[str, int], first: torch.Tensor | None
+    ) -> torch.Tensor:
+        name = argument.name
+        tensor = self.tensor(values, name, None if first is None else str(first.device))
         if str(tensor.dtype) not in ("torch.float32", "torch.float64"):
             raise TypeError(
                 f"{name} has dtype {tensor.dtype}, expected torch.float32 or torch.float64; convert it with "
@@ -150,13 +140,23 @@ class DeviceArrays:
             raise ValueError(
                 f"{name} has shape {tuple(tensor.shape)}, expected at most {_MOST_ROWS} rows and columns; take fewer"
             )
+        if first is not None and tensor.dtype != first.dtype:
+            raise TypeError(f"x has dtype {first.dtype} and y {tensor.dtype}, expected one dtype; convert either")
+        if tensor.shape[1] != lengths.get("d", tensor.shape[1]):
+            raise ValueError(
+                f"x has {lengths['d']} columns and y has {tensor.shape[1]}; both must be features from one encoder"
+            )
         return _check_contiguous(tensor, name)
 
 
+@implements(LocalBackend)
 class DeviceKernels(DeviceArrays):
-    """The compiled module on tensors: results lie on the device of the arguments, and their names say what they are.
+    """The compiled module on tensors: the primitives, with results that lie on the device of the arguments.
 
-    Every method is that of :class:`egtmetrics.ops.Backend`.
+    The module takes the arguments in the order of their declaration. First, where there are features: their dtype, the
+    address and number of rows of each set (0 and 0 for one not given), the number of columns. Then the others: an array
+    as its address (0 where not given) and those of its lengths that have not been passed yet, an array that is read on
+    the host as a list. Then the addresses of the results, the device and the stream.
     """
 
     def __init__(self, load: Callable[[], ModuleType], device_type: str) -> None:
@@ -184,112 +184,20 @@ class DeviceKernels(DeviceArrays):
             ) from error
         if self.device_type == "cuda" and not torch.cuda.is_available():
             raise NoDeviceError(
-                f"torch {torch.__version__} sees no CUDA device although there is one; install a CUDA build of torch"
+                f"torch {torch.__version__} finds no CUDA device although there is one; install a CUDA build of torch"
             )
         return module
 
-    def kth_neighbor(self, x: Any, y: Any = None, *, n_neighbors: int, sq_range: SqRange = ANY_RADIUS) -> torch.Tensor:
-        points = self.points(x, y)
-        check_n_neighbors(n_neighbors, points)
-        sq_radii = _new(points.x, (len(points.x),), "float64")
-        self._call("kth_neighbor", points.x.device, *points.arguments, n_neighbors, *sq_range, sq_radii.data_ptr())
-        return sq_radii
+    def run(self, primitive: Primitive, values: dict[str, Any]) -> list[torch.Tensor]:
+        """Return the results of a primitive, one tensor each."""
+        checked = self.check(primitive, values)
+        first = checked[primitive.arguments[0].name]
+        results = new_tensors(primitive, checked, first)
+        self._call(primitive.name, first.device, *_passed(primitive, checked), *(one.data_ptr() for one in results))
+        return results
 
-    def grouped_kth_neighbor(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        x_offsets: Sequence[int],
-        y_offsets: Sequence[int] | None = None,
-        n_neighbors: int,
-    ) -> torch.Tensor:
-        points = self.points(x, y)
-        sq_radii = _new(points.x, (len(points.x),), "float64")
-        offsets = [*x_offsets], None if y_offsets is None else [*y_offsets]
-        self._call(
-            "grouped_kth_neighbor", points.x.device, *points.arguments, *offsets, n_neighbors, sq_radii.data_ptr()
-        )
-        return sq_radii
-
-    def neighbors(self, x: Any, y: Any = None, *, n_neighbors: int) -> tuple[torch.Tensor, torch.Tensor]:
-        points = self.points(x, y)
-        check_n_neighbors(n_neighbors, points)
-        shape = (len(points.x), n_neighbors)
-        sq_dists, rows = _new(points.x, shape, "float64"), _new(points.x, shape, "int64")
-        results = sq_dists.data_ptr(), rows.data_ptr()
-        self._call("neighbors", points.x.device, *points.arguments, n_neighbors, *results)
-        return sq_dists, rows
-
-    def ball_counts(
-        self, x: Any, y: Any = None, *, x_sq_radii: Any = None, y_sq_radii: Any = None, closed: bool
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        points = self.points(x, y)
-        check_which_radii(points, x_sq_radii, y_sq_radii)
-        n, m = len(points.x), points.n_other
-        radii, counts = [], []
-        for values, name, length, sizes in (
-            (x_sq_radii, "x_sq_radii", n, (n, m)),
-            (y_sq_radii, "y_sq_radii", m, (m, n)),
-        ):
-            given = values is not None
-            radii.append(self.values(values, name, "float64", (length,), points.x) if given else None)
-            counts += [_new(points.x, (size if given else 0,), "int64") for size in sizes]
-        addresses = [0 if r is None else r.data_ptr() for r in radii]
-        results = [c.data_ptr() for c in counts]
-        self._call("ball_counts", points.x.device, *points.arguments, *addresses, closed, *results)
-        return counts[0], counts[1], counts[2], counts[3]
-
-    def kernel_density(self, x: Any, y: Any, *, bandwidth: float) -> torch.Tensor:
-        points = self.points(x, _needed(y))
-        density = _new(points.x, (len(points.x),), "float64")
-        self._call("kernel_density", points.x.device, *points.arguments, float(bandwidth), 0, 0, density.data_ptr(), 0)
-        return density
-
-    def kernel_density_band(self, x: Any, counts: Any, *, bandwidth: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """``counts`` are 16 bits wide, ``torch.uint16`` or the same bits as ``torch.int16``."""
-        points = self.points(x, x)
-        n = len(points.x)
-        draws = self.values(counts, "counts", ("uint16", "int16"), (n, None), points.x)
-        density, deviation = _new(points.x, (n,), "float64"), _new(points.x, (draws.shape[1],), "float64")
-        band = draws.data_ptr(), draws.shape[1], density.data_ptr(), deviation.data_ptr()
-        self._call("kernel_density", points.x.device, *points.arguments, float(bandwidth), *band)
-        return density, deviation
-
-    def soft_ball_product(self, x: Any, y: Any, *, radius: float) -> torch.Tensor:
-        points = self.points(x, _needed(y))
-        product = _new(points.x, (len(points.x),), "float64")
-        self._call("soft_ball_product", points.x.device, *points.arguments, float(radius), product.data_ptr())
-        return product
-
-    def project(self, x: Any, matrix: Any) -> torch.Tensor:
-        points = self.points(x, None)
-        rows = self.values(matrix, "matrix", "float64", (None, points.x.shape[1]), points.x)
-        projected = _new(points.x, (len(points.x), len(rows)), "float64")
-        dtype, address, n, _, _, d = points.arguments
-        self._call("project", points.x.device, dtype, address, n, d, rows.data_ptr(), len(rows), projected.data_ptr())
-        return projected
-
-    def divergence_bootstrap(
-        self,
-        p_counts: Any,
-        q_counts: Any,
-        codes: Sequence[int],
-        parameters: Sequence[float],
-        *,
-        smoothing: float = 0.0,
-        n_replicates: int = 0,
-        seed: int = 0,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        p = self.values(p_counts, "p_counts", "int64", (None, None))
-        q = self.values(q_counts, "q_counts", "int64", tuple(p.shape), p)
-        n_groups, n_bins = p.shape
-        shape = (n_groups, len(codes))
-        values, replicates = _new(p, shape, "float64"), _new(p, (*shape, n_replicates), "float64")
-        sizes, family = (n_groups, n_bins), ([*codes], [*parameters])
-        draws, results = (float(smoothing), n_replicates, seed), (values.data_ptr(), replicates.data_ptr())
-        self._call("divergence_bootstrap", p.device, p.data_ptr(), q.data_ptr(), *sizes, *family, *draws, *results)
-        return values, replicates
+    def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
+        return primitive.joined(self.run(primitive, values))
 
     def _call(self, function: str, device: torch.device, *arguments: Any) -> None:
         import torch
@@ -304,11 +212,11 @@ class DeviceKernels(DeviceArrays):
 
 
 KERNELS = DeviceKernels(cuda_module, "cuda")
-"""The only instance; tests put another in its place, for which tensors in host memory play those on a device."""
+"""The only instance; tests replace it by one that takes tensors in host memory for those on a device."""
 
 
 def current_queue(device: torch.device) -> tuple[int, int]:
-    """Index of a device and address of the stream that is current there for torch, as the module takes them."""
+    """Index of a device and address of torch's current stream there, as the module takes them."""
     if device.type != "cuda":
         return 0, 0
     import torch
@@ -414,8 +322,9 @@ def join_rows(x: Any, y: Any) -> Features:
     return cast("Features", torch.cat([x, y]))
 
 
+@implements(LocalBackend)
 class CudaBackend:
-    """The kernels behind :class:`egtmetrics.ops.Backend`: features stay on the device, results come to the host."""
+    """The CUDA kernels for the metrics: features stay on the device, results come to the host."""
 
     name = "cuda"
 
@@ -423,123 +332,72 @@ class CudaBackend:
         self._kernels = kernels
         self.device = device
 
-    def kth_neighbor(
-        self, x: Any, y: Any = None, *, n_neighbors: int, sq_range: SqRange = ANY_RADIUS
-    ) -> NDArray[np.float64]:
-        return _numpy(self._kernels.kth_neighbor(x, y, n_neighbors=n_neighbors, sq_range=sq_range))
-
-    def grouped_kth_neighbor(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        x_offsets: NDArray[np.int64],
-        y_offsets: NDArray[np.int64] | None = None,
-        n_neighbors: int,
-    ) -> NDArray[np.float64]:
-        y_list = None if y_offsets is None else y_offsets.tolist()
-        return _numpy(
-            self._kernels.grouped_kth_neighbor(
-                x, y, x_offsets=x_offsets.tolist(), y_offsets=y_list, n_neighbors=n_neighbors
-            )
-        )
-
-    def neighbors(self, x: Any, y: Any = None, *, n_neighbors: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        sq_dists, rows = self._kernels.neighbors(x, y, n_neighbors=n_neighbors)
-        return _numpy(sq_dists), _numpy(rows)
-
-    def ball_counts(
-        self,
-        x: Any,
-        y: Any = None,
-        *,
-        x_sq_radii: NDArray[np.float64] | None = None,
-        y_sq_radii: NDArray[np.float64] | None = None,
-        closed: bool,
-    ) -> BallCounts:
-        counts = self._kernels.ball_counts(
-            x,
-            y,
-            x_sq_radii=None if x_sq_radii is None else self._upload(x_sq_radii),
-            y_sq_radii=None if y_sq_radii is None else self._upload(y_sq_radii),
-            closed=closed,
-        )
-        return BallCounts(*map(_numpy, counts))
-
-    def kernel_density(self, x: Any, y: Any, *, bandwidth: float) -> NDArray[np.float64]:
-        return _numpy(self._kernels.kernel_density(x, y, bandwidth=bandwidth))
-
-    def kernel_density_band(
-        self, x: Any, counts: NDArray[np.uint16], *, bandwidth: float
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        draws = self._upload(counts.view(np.int16))  # the same bits: old versions of torch know no uint16
-        density, deviation = self._kernels.kernel_density_band(x, draws, bandwidth=bandwidth)
-        return _numpy(density), _numpy(deviation)
-
-    def soft_ball_product(self, x: Any, y: Any, *, radius: float) -> NDArray[np.float64]:
-        return _numpy(self._kernels.soft_ball_product(x, y, radius=radius))
-
-    def project(self, x: Any, matrix: NDArray[np.float64]) -> Features:
-        return cast("Features", self._kernels.project(x, self._upload(matrix)))
-
-    def divergence_bootstrap(
-        self,
-        p_counts: NDArray[np.int64],
-        q_counts: NDArray[np.int64],
-        divergences: Divergences,
-        *,
-        smoothing: float = 0.0,
-        n_replicates: int = 0,
-        seed: int = 0,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        values, replicates = self._kernels.divergence_bootstrap(
-            self._upload(p_counts),
-            self._upload(q_counts),
-            divergences.codes.tolist(),
-            divergences.parameters.tolist(),
-            smoothing=smoothing,
-            n_replicates=n_replicates,
-            seed=seed,
-        )
-        return _numpy(values), _numpy(replicates)
+    def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
+        for argument in primitive.arguments:
+            value = values[argument.name]
+            if value is not None and argument.on_device and not argument.is_features:
+                values[argument.name] = self._upload(value)
+        results = self._kernels.run(primitive, values)
+        pairs = zip(primitive.results, results, strict=True)
+        return primitive.joined([found if result.is_features else found.cpu().numpy() for result, found in pairs])
 
     def _upload(self, array: NDArray[Any]) -> torch.Tensor:
         import torch
 
-        return torch.tensor(np.ascontiguousarray(array), device=self.device)
+        same_bits = array.view(np.int16) if array.dtype == np.uint16 else array  # old versions of torch know no uint16
+        return torch.tensor(np.ascontiguousarray(same_bits), device=self.device)
 
 
-def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
-    return tensor.cpu().numpy()
-
-
-def _new(like: torch.Tensor, shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+def new_tensors(primitive: Primitive, values: dict[str, Any], like: torch.Tensor) -> list[torch.Tensor]:
+    """Return empty tensors for the results, on the device of ``like``."""
     import torch
 
-    return like.new_empty(shape, dtype=getattr(torch, dtype))
+    return [
+        like.new_empty(shape, dtype=torch.float64 if result.is_features else getattr(torch, result.dtype))
+        for result, shape in primitive.result_shapes(values)
+    ]
 
 
-def check_n_neighbors(n_neighbors: int, points: Points) -> None:
-    most = points.n_other - (points.y is None)
-    if not 1 <= n_neighbors <= most:
-        name, itself = ("x", ", itself left out") if points.y is None else ("y", "")
+def _passed(primitive: Primitive, checked: dict[str, Any]) -> list[Any]:
+    """Return the arguments as the module takes them."""
+    passed: list[Any] = []
+    known = {"n", "m", "d"}
+    sets = [checked[argument.name] for argument in primitive.arguments if argument.is_features]
+    if sets:
+        passed.append(str(sets[0].dtype).removeprefix("torch."))
+        for one in sets:
+            passed += (0, 0) if one is None else (one.data_ptr(), len(one))
+        passed.append(sets[0].shape[1])
+    for argument in primitive.arguments[len(sets) :]:
+        value = checked[argument.name]
+        if argument.on_device and value is not None:
+            passed.append(value.data_ptr())
+            passed += (size for length, size in zip(argument.lengths, value.shape, strict=True) if length not in known)
+            known |= {*argument.lengths}
+        else:
+            passed.append(0 if argument.on_device else value)
+    return passed
+
+
+def _check_n_neighbors(primitive: Primitive, checked: dict[str, Any]) -> None:
+    if primitive.name not in ("kth_neighbor", "neighbors"):
+        return
+    n_neighbors, within = checked["n_neighbors"], checked["y"] is None
+    name, itself = ("x", ", itself left out") if within else ("y", "")
+    n_rows = len(checked[name])
+    if not 1 <= n_neighbors <= n_rows - within:
         raise ValueError(
-            f"n_neighbors={n_neighbors}, expected 1 to {most}: {name} has {points.n_other} rows{itself}; pass fewer "
+            f"n_neighbors={n_neighbors}, expected 1 to {n_rows - within}: {name} has {n_rows} rows{itself}; pass fewer "
             "neighbours or more rows"
         )
 
 
-def _needed(y: Any) -> Any:
-    if y is None:
-        raise TypeError("y is None, expected the second set of features; pass x again to compare a set with itself")
-    return y
-
-
-def check_which_radii(points: Points, x_sq_radii: Any, y_sq_radii: Any) -> None:
-    if (x_sq_radii is None and y_sq_radii is None) or (points.y is None and y_sq_radii is not None):
-        raise ValueError(
-            "ball_counts needs x_sq_radii, y_sq_radii or both, and takes y_sq_radii with y only; pass them so"
-        )
+def _check_which_radii(primitive: Primitive, checked: dict[str, Any]) -> None:
+    if primitive.name != "ball_counts":
+        return
+    of_x, of_y = checked["x_sq_radii"] is not None, checked["y_sq_radii"] is not None
+    if not (of_x or of_y) or (of_y and checked["y"] is None):
+        raise ValueError("ball_counts needs x_sq_radii, y_sq_radii or both, and y_sq_radii needs y")
 
 
 def _check_contiguous(tensor: torch.Tensor, name: str) -> torch.Tensor:

@@ -1,14 +1,14 @@
-"""Choose a backend, and say so when it is not the one hoped for."""
+"""Choose a backend, and warn where it is the slow one."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from egtmetrics.ops import _device
-from egtmetrics.ops._backend import Backend, HostBackend
+from egtmetrics.ops._backend import Backend, HostBackend, LocalBackend
 from egtmetrics.ops._native import CpuBackend, native_module
 from egtmetrics.ops._sharded import ShardedFeatures
 from egtmetrics.ops.reference import ReferenceBackend
@@ -17,7 +17,7 @@ BackendName = Literal["auto", "cpu", "cuda", "reference"]
 
 
 class BackendFallbackWarning(UserWarning):
-    """The compiled kernels could not be loaded, so the NumPy reference runs: same results, many times slower."""
+    """The compiled kernels could not be loaded, so the NumPy reference runs: the same results, many times slower."""
 
 
 @cache  # the warning is for the process, not for every call
@@ -50,26 +50,28 @@ def select_backend(
     if backend not in get_args(BackendName):
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, get_args(BackendName)))}")
     if n_threads is not None and (isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1):
-        raise ValueError(f"n_threads={n_threads!r} is no positive integer; pass None to use every available core")
+        raise ValueError(f"n_threads={n_threads!r}, expected a positive integer; pass None to use every available core")
     sharded = [values for values in features if isinstance(values, ShardedFeatures)]
     if sharded:
         if len(sharded) < len(features):
             raise TypeError(
-                "one set of features is spread over ranks and the other is not; pass both through "
+                "one set of features is spread over ranks and the other is not; pass both to "
                 "egtmetrics.distributed.shard_features"
             )
-        kernels = select_backend(backend, n_threads=n_threads, features=[values.local for values in sharded])
-        return sharded[0].backend(kernels, select_host_backend(backend, n_threads=n_threads))
+        local = select_backend(backend, n_threads=n_threads, features=[values.local for values in sharded])
+        return sharded[0].backend(cast("LocalBackend", local), select_host_backend(backend, n_threads=n_threads))
+    device = None
     if backend == "cuda":
-        return _device.CudaBackend(_device.KERNELS, _device.select_device(*features))
-    device = _device.common_device(*features) if backend == "auto" else None
+        device = _device.select_device(*features)
+    elif backend == "auto":
+        device = _device.common_device(*features)
     if device is not None:
-        return _device.CudaBackend(_device.KERNELS, device)
+        return cast("Backend", _device.CudaBackend(_device.KERNELS, device))
     return select_host_backend(backend, n_threads=n_threads)
 
 
 def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None = None) -> HostBackend:
-    """Return the backend for what only the host computes: the compiled CPU kernels also where ``backend`` is "cuda".
+    """Return the backend for what runs on the host only: the compiled CPU kernels also where ``backend`` is "cuda".
 
     >>> select_host_backend("reference").name
     'reference'
@@ -83,4 +85,4 @@ def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None 
             raise
         _warn_fallback(str(error))
         return ReferenceBackend()
-    return CpuBackend(module, n_threads)
+    return cast("HostBackend", CpuBackend(module, n_threads))

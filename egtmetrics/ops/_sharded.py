@@ -1,7 +1,6 @@
-"""Features whose rows are spread over processes, and the primitives on them: tiles walk a ring, results go to all.
+"""Features whose rows are spread over processes, and the primitives on them: shards go round a ring, results to all.
 
-Nothing here knows torch. What carries bytes between the processes is an :class:`Exchange`; the one that does is in
-``egtmetrics.distributed``.
+Nothing here uses torch. An :class:`Exchange` carries the bytes; ``egtmetrics.distributed`` has the one for torch.
 """
 
 from __future__ import annotations
@@ -14,16 +13,16 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend, SqRange
+from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Features, HostBackend, LocalBackend, SqRange
 from egtmetrics.ops._device import join_rows, take_rows, to_host
 
 _BLOCK_BYTES = 1 << 25
 _BAND_BYTES = 1 << 28
-"""Bound on the sums of bootstrap replicates that a rank holds at a time; more replicates mean more walks."""
+"""Bound on the sums of bootstrap replicates that a rank holds at a time; more replicates mean more rounds."""
 
 
 class Exchange(Protocol):
-    """What the ranks of a group tell each other. All but ``rank`` and ``size`` must be called by all of them alike."""
+    """Communication of the ranks of a group. All ranks must make the same calls, but for ``rank`` and ``size``."""
 
     @property
     def rank(self) -> int: ...
@@ -32,16 +31,16 @@ class Exchange(Protocol):
     def size(self) -> int: ...
 
     def step(self, what: str, *arguments: Any) -> AbstractContextManager[None]:
-        """Enter a computation, for which all ranks have come with equal arguments; leave with one fate for all.
+        """Enter a computation with equal arguments on all ranks, and leave it together.
 
-        ValueError where they come with others. If a rank fails or ends inside, all the others raise what names it.
+        ValueError where arguments differ. If a rank fails or ends inside, all others raise an error that names it.
         """
         ...
 
     def tiles(self, local: Any, counts: NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
-        """Yield every rank and its rows, the own ones first; ``counts[r]`` is how many rows rank r has.
+        """Yield every rank and its rows, this rank first; ``counts[r]`` is how many rows rank r has.
 
-        The rows of another rank are there until the next are asked for.
+        The rows of another rank are valid until the next step of the iteration.
         """
         ...
 
@@ -57,9 +56,9 @@ class Exchange(Protocol):
 class ShardedFeatures:
     """The rows of all ranks as one ``(n, d)`` set, of which this rank holds ``local``.
 
-    ``owners[i]`` is the rank that holds row i; a rank holds its rows in ascending order. So rows are taken, put into
-    another order or joined without a word to other ranks and without moving them. Indexing is the exception: it brings
-    the rows (or columns) asked for to every rank, as a NumPy array, and all ranks must ask alike.
+    ``owners[i]`` is the rank that holds row i; a rank holds its rows in ascending order. So rows are taken, reordered
+    and joined without communication and without moving them. Indexing is the exception: it brings the selected rows (or
+    columns) to every rank, as a NumPy array, and all ranks must make the same selection.
     """
 
     ndim = 2
@@ -92,8 +91,8 @@ class ShardedFeatures:
 
     def __array__(self, *_: Any, **__: Any) -> NDArray[Any]:
         raise TypeError(
-            "these features are spread over ranks, and what was called needs all rows in one process; use a metric "
-            "that takes `backend`, frechet_distance or kernel_distance, or gather the features yourself if they fit"
+            "these features are spread over ranks, and this call needs all rows in one process; use a metric that "
+            "takes `backend`, frechet_distance or kernel_distance, or gather the features if they fit into memory"
         )
 
     def astype(self, *_: Any, **__: Any) -> Any:
@@ -105,7 +104,7 @@ class ShardedFeatures:
         return ShardedFeatures(local, self.owners, self.exchange)
 
     def take_rows(self, rows: NDArray[Any]) -> ShardedFeatures:
-        """Return some rows, by number or by a mask, in that order; each stays with the rank that has it."""
+        """Return some rows, by number or by a mask, in that order; each stays on its rank."""
         return self._pick(np.flatnonzero(rows) if rows.dtype == bool else rows)
 
     def join_rows(self, other: ShardedFeatures) -> ShardedFeatures:
@@ -134,7 +133,7 @@ class ShardedFeatures:
                 total = total + function(to_host(self.local[start : start + block_rows]))
             return self.exchange.total(total)
 
-    def backend(self, kernels: Backend, on_host: HostBackend) -> RingBackend:
+    def backend(self, kernels: LocalBackend, on_host: HostBackend) -> RingBackend:
         """Return the primitives on such features from those for the rows of one rank."""
         return RingBackend(kernels, on_host, self.exchange.size)
 
@@ -148,25 +147,25 @@ class ShardedFeatures:
 class RingBackend:
     """:class:`egtmetrics.ops.Backend` on :class:`ShardedFeatures`: the rows stay, O(n) results come to every rank.
 
-    For each primitive the shards of one set walk the ring of ranks, and every rank works with its own rows of the other
-    set on the shard that is with it: n^2 / size pairs for each, two shards in memory beside its own. What decides
-    something is exact and comes out as from one process, to the last bit: squared distances and counts. Kernel sums are
-    added shard by shard, so they agree within the rounding that one process has, too (about 1e-5 relative or 2e-7
-    absolute).
+    For each primitive the shards of one set go round the ring of ranks, and every rank combines the shard it has
+    received with its own rows of the other set: n^2 / size pairs for each rank, and two shards in memory besides its
+    own. Squared distances and counts are exact, the same bits as from one process. Kernel sums are added shard by
+    shard, so they agree within the rounding of one process (about 1e-5 relative or 2e-7 absolute).
     """
 
     device = None
 
-    def __init__(self, kernels: Backend, on_host: HostBackend, size: int) -> None:
+    def __init__(self, kernels: LocalBackend, on_host: HostBackend, size: int) -> None:
         self._kernels = kernels
         self._on_host = on_host
+        self.divergence_bootstrap = kernels.divergence_bootstrap  # histograms are the same on all ranks
         self.name = f"{kernels.name} on {size} ranks"
 
     def kth_neighbor(
         self, x: Any, y: Any = None, *, n_neighbors: int, sq_range: SqRange = ANY_RADIUS
     ) -> NDArray[np.float64]:
         with x.exchange.step("kth_neighbor", len(x), len(x if y is None else y), n_neighbors, sq_range):
-            radii: NDArray[np.float64] = x.collect(self._nearest(x, y, n_neighbors, with_rows=False)[0][:, -1])
+            radii: NDArray[np.float64] = x.collect(self._nearest(x, y, n_neighbors)[:, -1])
         radii[radii <= sq_range[0]] = 0.0
         radii[radii > sq_range[1]] = np.inf
         return radii
@@ -186,11 +185,6 @@ class RingBackend:
             others = None if y is None or y_offsets is None else y.take_rows(np.arange(y_offsets[g], y_offsets[g + 1]))
             radii[rows] = self.kth_neighbor(x.take_rows(rows), others, n_neighbors=n_neighbors)
         return radii
-
-    def neighbors(self, x: Any, y: Any = None, *, n_neighbors: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        with x.exchange.step("neighbors", len(x), len(x if y is None else y), n_neighbors):
-            sq_dists, rows = self._nearest(x, y, n_neighbors, with_rows=True)
-            return x.collect(sq_dists), x.collect(rows)
 
     def ball_counts(
         self,
@@ -233,7 +227,7 @@ class RingBackend:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         n, exchange = len(x), x.exchange
         deviation = np.zeros(counts.shape[1])
-        step = max(1, _BAND_BYTES // (8 * int(x.counts.max())))  # from the largest shard: all ranks walk as often
+        step = max(1, _BAND_BYTES // (8 * int(x.counts.max())))  # from the largest shard: all ranks make as many rounds
         with exchange.step("kernel_density_band", n, bandwidth, counts):
             density = x.collect(self._density(x, x, bandwidth))
             for start in range(0, counts.shape[1], step):
@@ -264,53 +258,27 @@ class RingBackend:
             projected = self._kernels.project(x.local, matrix)
         return cast("Features", ShardedFeatures(projected, x.owners, x.exchange))
 
-    def divergence_bootstrap(
-        self,
-        p_counts: NDArray[np.int64],
-        q_counts: NDArray[np.int64],
-        divergences: Divergences,
-        *,
-        smoothing: float = 0.0,
-        n_replicates: int = 0,
-        seed: int = 0,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return self._kernels.divergence_bootstrap(
-            p_counts, q_counts, divergences, smoothing=smoothing, n_replicates=n_replicates, seed=seed
-        )
-
-    def _nearest(self, x: Any, y: Any, k: int, *, with_rows: bool) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The k nearest of the rows of this rank, merged from all shards.
-
-        With their rows they are ascending, ties by lower row, as rows ascend in each shard; without, only the last
-        column has its place, and holds the k-th.
-        """
+    def _nearest(self, x: Any, y: Any, k: int) -> NDArray[np.float64]:
+        """Squared distances of the k nearest to each row of this rank, merged from all shards; the k-th comes last."""
         others = x if y is None else y
         n = len(x.local)
         best = np.full((n, k), np.inf)
-        best_rows = np.zeros((n, k if with_rows else 0), dtype=np.int64)
         step = max(1, _BLOCK_BYTES // (32 * k))
         for owner, tile in x.exchange.tiles(others.local, others.counts):
             itself = y is None and owner == x.exchange.rank
             reach = min(k, len(tile) - itself)
             if n == 0 or reach < 1:
                 continue
-            numbers = others.of(owner)
-            for start in range(0, n, n if itself else step):  # whole where a row leaves itself out
+            for start in range(0, n, n if itself else step):  # all at once where a row leaves itself out
                 rows = slice(start, n if itself else start + step)
-                found, at = self._kernels.neighbors(x.local[rows], None if itself else tile, n_neighbors=reach)
-                together = np.concatenate([best[rows], found], axis=1)
-                if with_rows:
-                    rows_together = np.concatenate([best_rows[rows], numbers[at]], axis=1)
-                    order = np.lexsort((rows_together, together), axis=1)[:, :k]
-                    best_rows[rows] = np.take_along_axis(rows_together, order, axis=1)
-                    best[rows] = np.take_along_axis(together, order, axis=1)
-                else:
-                    together.partition(k - 1, axis=1)
-                    best[rows] = together[:, :k]
-        return best, best_rows
+                found, _ = self._kernels.neighbors(x.local[rows], None if itself else tile, n_neighbors=reach)
+                merged = np.concatenate([best[rows], found], axis=1)
+                merged.partition(k - 1, axis=1)
+                best[rows] = merged[:, :k]
+        return best
 
     def _density(self, x: Any, y: Any, bandwidth: float) -> NDArray[np.float64]:
-        """Densities at the rows of this rank; shards in order of ranks, so that every walk gives the same bits."""
+        """Densities at the rows of this rank; shards in order of ranks, so that every rank adds in the same order."""
         means = np.zeros((len(x.local), x.exchange.size))
         for owner, tile in x.exchange.tiles(y.local, y.counts):
             if len(means) and len(tile):
@@ -322,7 +290,7 @@ class RingBackend:
 
 
 def digest(argument: Any) -> int | str:
-    """Return what two equal arguments have in common, and two different ones hardly ever: an array by its checksum."""
+    """Return a value to compare arguments by: the checksum of an array, else the text of the argument."""
     if isinstance(argument, np.ndarray):
         return zlib.crc32(np.ascontiguousarray(argument).data)
     return repr(argument)

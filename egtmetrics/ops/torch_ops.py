@@ -1,8 +1,9 @@
 """The primitives as torch operators: tensors in, tensors out, on the CPU or on a CUDA device, also in a compiled graph.
 
-Importing this file registers ``torch.ops.egtmetrics.*`` and needs torch 2.4; the functions below are the same operators
-with names for their arguments. They run where their tensors lie: on a device without a copy and without waiting for the
-result, on the CPU on the memory of the tensors, with every core.
+Importing this file registers every primitive as ``torch.ops.egtmetrics.*`` and needs torch 2.4; the functions below
+are those that torch programs have a use for, with defaults and names for their arguments. They run where their tensors
+lie: on a device without a copy and without waiting for the result, on the CPU on the memory of the tensors, with every
+core.
 
 Points are ``(n, d)`` tensors, float32 or float64, finite (which is not checked, since that would wait for the device),
 both sets of one dtype on one device; a set that is not contiguous is copied. Distances are Euclidean, squared ones
@@ -10,7 +11,8 @@ float64 sums of squared differences, so ties count as such. Where ``y`` is None 
 pair of a point with itself is left out. There are no gradients.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor
 
 from egtmetrics.ops import _device
-from egtmetrics.ops._backend import Divergences
+from egtmetrics.ops._backend import ANY_RADIUS, Backend
 from egtmetrics.ops._dispatch import select_backend
+from egtmetrics.ops._primitives import Primitive, Value, primitives
 
 __all__ = [
     "ball_counts",
@@ -38,7 +41,7 @@ def kth_neighbor(x: Tensor, y: Tensor | None = None, *, n_neighbors: int) -> Ten
     >>> kth_neighbor(torch.tensor([[0.0], [1.0], [5.0]]), n_neighbors=1)
     tensor([ 1.,  1., 16.], dtype=torch.float64)
     """
-    return cast("Tensor", torch.ops.egtmetrics.kth_neighbor(x, y, n_neighbors))
+    return cast("Tensor", torch.ops.egtmetrics.kth_neighbor(x, y, n_neighbors, *ANY_RADIUS))
 
 
 def ball_counts(
@@ -133,217 +136,65 @@ def divergence_bootstrap(
 _HOST = _device.DeviceArrays("cpu")
 
 
-def _contiguous(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return x.contiguous(), None if y is None else y.contiguous()
+def on_host(primitive: Primitive, *arguments: Any) -> Any:
+    """Run a primitive, arguments in order, on the memory of its tensors."""
+    values = _HOST.check(primitive, _values(primitive, arguments))
+    for argument in primitive.arguments:
+        value = values[argument.name]
+        if value is not None and argument.on_device:
+            values[argument.name] = value.numpy() if argument.is_features else value.numpy().view(argument.dtype)
+        elif value is not None and argument.on_host:
+            values[argument.name] = np.array(value, dtype=argument.dtype)
+    results = primitive.call(select_backend(), values)
+    # Empty ones are copied: no two results may share memory, not even none.
+    return _joined([torch.from_numpy(result) if result.size else torch.tensor(result) for result in results])
 
 
-def _host_points(x: Tensor, y: Tensor | None = None) -> _device.Points:
-    return _HOST.points(*_contiguous(x, y))
+def on_device(primitive: Primitive, *arguments: Any) -> Any:
+    """Run a primitive, arguments in order, where its tensors lie."""
+    return _joined(_device.KERNELS.run(primitive, _values(primitive, arguments)))
 
 
-def _arrays(points: _device.Points) -> tuple[Any, Any]:
-    """Both sets as NumPy arrays on the memory of the tensors."""
-    return points.x.numpy(), None if points.y is None else points.y.numpy()
+def shapes(primitive: Primitive, *arguments: Any) -> Any:
+    """Return empty tensors for the results."""
+    values = _values(primitive, arguments)
+    return _joined(_device.new_tensors(primitive, values, arguments[0]))
 
 
-def _doubles(like: Tensor, *shape: int) -> Tensor:
-    return like.new_empty(shape, dtype=torch.float64)
+def _values(primitive: Primitive, arguments: Sequence[Any]) -> dict[str, Any]:
+    names = (argument.name for argument in primitive.arguments)
+    return {
+        name: value.contiguous() if isinstance(value, Tensor) else value
+        for name, value in zip(names, arguments, strict=True)
+    }
 
 
-def _register(
-    name: str, schema: str, host: Callable[..., Any], device: Callable[..., Any], shapes: Callable[..., Any]
-) -> None:
-    """Define an operator by what it does on the CPU and on a device, and the empty tensors that stand for its results.
+def _joined(results: Sequence[Tensor]) -> Any:
+    return results[0] if len(results) == 1 else tuple(results)
 
-    The schema is spelled out, because torch 2.4 does not read annotations that are text.
-    """
+
+def _type(argument: Value) -> str:
+    """As a schema spells it, which is text because torch 2.4 does not read annotations that are."""
+    name = "Tensor" if argument.on_device else argument.dtype
+    if argument.on_host:
+        name = "float[]" if argument.dtype.startswith("float") else "int[]"
+    return name + "?" * argument.optional
+
+
+def _register(primitive: Primitive) -> None:
+    """Define an operator: what it does on the CPU, what on a device, and the empty tensors that its results become."""
+    arguments = ", ".join(f"{_type(argument)} {argument.name}" for argument in primitive.arguments)
+    results = ", ".join("Tensor" for _ in primitive.results)
     operator: Any = torch.library.custom_op(
-        f"egtmetrics::{name}", host, mutates_args=(), device_types="cpu", schema=schema
+        f"egtmetrics::{primitive.name}",
+        partial(on_host, primitive),
+        mutates_args=(),
+        device_types="cpu",
+        schema=f"({arguments}) -> {results if len(primitive.results) == 1 else f'({results})'}",
     )
-    operator.register_kernel("cuda", device)
-    operator.register_fake(shapes)
+    operator.register_kernel("cuda", partial(on_device, primitive))
+    operator.register_fake(partial(shapes, primitive))
 
 
-def _kth_neighbor_on_host(x: Tensor, y: Tensor | None, n_neighbors: int) -> Tensor:
-    points = _host_points(x, y)
-    _device.check_n_neighbors(n_neighbors, points)
-    return torch.from_numpy(select_backend().kth_neighbor(*_arrays(points), n_neighbors=n_neighbors))
-
-
-def _kth_neighbor_on_device(x: Tensor, y: Tensor | None, n_neighbors: int) -> Tensor:
-    return _device.KERNELS.kth_neighbor(*_contiguous(x, y), n_neighbors=n_neighbors)
-
-
-_register(
-    "kth_neighbor",
-    "(Tensor x, Tensor? y, int n_neighbors) -> Tensor",
-    _kth_neighbor_on_host,
-    _kth_neighbor_on_device,
-    lambda x, y, n_neighbors: _doubles(x, x.shape[0]),
-)
-
-
-def _ball_counts_on_host(
-    x: Tensor, y: Tensor | None, x_sq_radii: Tensor | None, y_sq_radii: Tensor | None, closed: bool
-) -> tuple[Tensor, ...]:
-    points = _host_points(x, y)
-    _device.check_which_radii(points, x_sq_radii, y_sq_radii)
-    sides = ((x_sq_radii, "x_sq_radii", len(points.x)), (y_sq_radii, "y_sq_radii", points.n_other))
-    x_radii, y_radii = (
-        None if radii is None else _HOST.values(radii.contiguous(), name, "float64", (length,)).numpy()
-        for radii, name, length in sides
-    )
-    counts = select_backend().ball_counts(*_arrays(points), x_sq_radii=x_radii, y_sq_radii=y_radii, closed=closed)
-    return tuple(torch.tensor(count) for count in counts)  # copies: no two results may share memory, not even none
-
-
-def _ball_counts_on_device(
-    x: Tensor, y: Tensor | None, x_sq_radii: Tensor | None, y_sq_radii: Tensor | None, closed: bool
-) -> tuple[Tensor, ...]:
-    return _device.KERNELS.ball_counts(*_contiguous(x, y), x_sq_radii=x_sq_radii, y_sq_radii=y_sq_radii, closed=closed)
-
-
-def _ball_counts_shapes(
-    x: Tensor, y: Tensor | None, x_sq_radii: Tensor | None, y_sq_radii: Tensor | None, closed: bool
-) -> tuple[Tensor, ...]:
-    n, m = x.shape[0], (x if y is None else y).shape[0]
-    sizes = (*((0, 0) if x_sq_radii is None else (n, m)), *((0, 0) if y_sq_radii is None else (m, n)))
-    return tuple(x.new_empty((size,), dtype=torch.int64) for size in sizes)
-
-
-_register(
-    "ball_counts",
-    "(Tensor x, Tensor? y, Tensor? x_sq_radii, Tensor? y_sq_radii, bool closed) -> (Tensor, Tensor, Tensor, Tensor)",
-    _ball_counts_on_host,
-    _ball_counts_on_device,
-    _ball_counts_shapes,
-)
-
-
-def _kernel_density_on_host(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    return torch.from_numpy(select_backend().kernel_density(*_arrays(_host_points(x, y)), bandwidth=bandwidth))
-
-
-def _kernel_density_on_device(x: Tensor, y: Tensor, bandwidth: float) -> Tensor:
-    return _device.KERNELS.kernel_density(*_contiguous(x, y), bandwidth=bandwidth)
-
-
-_register(
-    "kernel_density",
-    "(Tensor x, Tensor y, float bandwidth) -> Tensor",
-    _kernel_density_on_host,
-    _kernel_density_on_device,
-    lambda x, y, bandwidth: _doubles(x, x.shape[0]),
-)
-
-
-def _kernel_density_band_on_host(x: Tensor, counts: Tensor, bandwidth: float) -> tuple[Tensor, ...]:
-    points, _ = _arrays(_host_points(x))
-    draws = _HOST.values(counts.contiguous(), "counts", ("uint16", "int16"), (len(points), None)).numpy()
-    results = select_backend().kernel_density_band(points, draws.view(np.uint16), bandwidth=bandwidth)
-    return tuple(map(torch.from_numpy, results))
-
-
-def _kernel_density_band_on_device(x: Tensor, counts: Tensor, bandwidth: float) -> tuple[Tensor, ...]:
-    return _device.KERNELS.kernel_density_band(x.contiguous(), counts.contiguous(), bandwidth=bandwidth)
-
-
-_register(
-    "kernel_density_band",
-    "(Tensor x, Tensor counts, float bandwidth) -> (Tensor, Tensor)",
-    _kernel_density_band_on_host,
-    _kernel_density_band_on_device,
-    lambda x, counts, bandwidth: (_doubles(x, x.shape[0]), _doubles(x, counts.shape[1])),
-)
-
-
-def _soft_ball_product_on_host(x: Tensor, y: Tensor, radius: float) -> Tensor:
-    return torch.from_numpy(select_backend().soft_ball_product(*_arrays(_host_points(x, y)), radius=radius))
-
-
-def _soft_ball_product_on_device(x: Tensor, y: Tensor, radius: float) -> Tensor:
-    return _device.KERNELS.soft_ball_product(*_contiguous(x, y), radius=radius)
-
-
-_register(
-    "soft_ball_product",
-    "(Tensor x, Tensor y, float radius) -> Tensor",
-    _soft_ball_product_on_host,
-    _soft_ball_product_on_device,
-    lambda x, y, radius: _doubles(x, x.shape[0]),
-)
-
-
-def _project_on_host(x: Tensor, matrix: Tensor) -> Tensor:
-    points, _ = _arrays(_host_points(x))
-    rows = _HOST.values(matrix.contiguous(), "matrix", "float64", (None, points.shape[1])).numpy()
-    return torch.from_numpy(select_backend().project(points, rows))
-
-
-def _project_on_device(x: Tensor, matrix: Tensor) -> Tensor:
-    return _device.KERNELS.project(x.contiguous(), matrix.contiguous())
-
-
-_register(
-    "project",
-    "(Tensor x, Tensor matrix) -> Tensor",
-    _project_on_host,
-    _project_on_device,
-    lambda x, matrix: _doubles(x, x.shape[0], matrix.shape[0]),
-)
-
-
-def _divergence_bootstrap_on_host(
-    p_counts: Tensor,
-    q_counts: Tensor,
-    codes: list[int],
-    parameters: list[float],
-    smoothing: float,
-    n_replicates: int,
-    seed: int,
-) -> tuple[Tensor, ...]:
-    p = _HOST.values(p_counts.contiguous(), "p_counts", "int64", (None, None)).numpy()
-    q = _HOST.values(q_counts.contiguous(), "q_counts", "int64", p.shape).numpy()
-    divergences = Divergences(np.array(codes, dtype=np.int32), np.array(parameters, dtype=np.float64))
-    results = select_backend().divergence_bootstrap(
-        p, q, divergences, smoothing=smoothing, n_replicates=n_replicates, seed=seed
-    )
-    return tuple(map(torch.from_numpy, results))
-
-
-def _divergence_bootstrap_on_device(
-    p_counts: Tensor,
-    q_counts: Tensor,
-    codes: list[int],
-    parameters: list[float],
-    smoothing: float,
-    n_replicates: int,
-    seed: int,
-) -> tuple[Tensor, ...]:
-    counts = p_counts.contiguous(), q_counts.contiguous()
-    return _device.KERNELS.divergence_bootstrap(
-        *counts, codes, parameters, smoothing=smoothing, n_replicates=n_replicates, seed=seed
-    )
-
-
-def _divergence_bootstrap_shapes(
-    p_counts: Tensor,
-    q_counts: Tensor,
-    codes: list[int],
-    parameters: list[float],
-    smoothing: float,
-    n_replicates: int,
-    seed: int,
-) -> tuple[Tensor, ...]:
-    shape = p_counts.shape[0], len(codes)
-    return _doubles(p_counts, *shape), _doubles(p_counts, *shape, n_replicates)
-
-
-_register(
-    "divergence_bootstrap",
-    "(Tensor p_counts, Tensor q_counts, int[] codes, float[] parameters, float smoothing, int n_replicates, int seed)"
-    " -> (Tensor, Tensor)",
-    _divergence_bootstrap_on_host,
-    _divergence_bootstrap_on_device,
-    _divergence_bootstrap_shapes,
-)
+for _primitive in primitives(Backend).values():
+    _register(_primitive)

@@ -12,7 +12,7 @@ from scipy import stats
 from tabulate import tabulate
 
 LEVEL = 0.95
-"""Of the intervals by which a difference is told from noise."""
+"""Confidence of the intervals that decide whether a difference exceeds noise."""
 
 
 METRICS = {"topp": "TopP&R", "ipr": "k-nearest-neighbour precision and recall, k = 5"}
@@ -65,13 +65,13 @@ def worst_cells(runs: pd.DataFrame, metric: str) -> dict[str, str]:
 
 
 def worst(runs: pd.DataFrame, score: str) -> pd.Series[float]:
-    """The lowest score of all groups, for each run."""
+    """Return the lowest score among the groups, for each run."""
     columns = [name for name in runs if str(name).startswith(f"{score}/") and name != f"{score}/all"]
     return runs[columns].min(axis=1, skipna=False)
 
 
 def worst_losses(losses: pd.DataFrame) -> dict[str, pd.Series[float]]:
-    """Held-out loss of the worse group by method, for each seed."""
+    """Return by method the held-out loss of the worst group, for each seed."""
     held_out = losses[losses["split"] == "held-out"]
     return {
         str(method): chosen.groupby(["seed", "group"])["loss"].mean().groupby("seed").max()
@@ -80,7 +80,7 @@ def worst_losses(losses: pd.DataFrame) -> dict[str, pd.Series[float]]:
 
 
 def beyond_noise(title: str, values: Mapping[str, NDArray[np.float64]], n_seeds: int) -> str:
-    """List the differences, one value per seed each, whose mean is more than noise; those with a NaN are left out."""
+    """List the differences, one value per seed each, whose mean exceeds noise; those with a NaN are left out."""
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, n_seeds - 1))
     tested = {name: of_seeds for name, of_seeds in values.items() if np.isfinite(of_seeds).all()}
     found = []
@@ -96,7 +96,7 @@ def beyond_noise(title: str, values: Mapping[str, NDArray[np.float64]], n_seeds:
 
 
 def signed_gaps(groups: Sequence[str]) -> dict[str, tuple[Callable[[pd.DataFrame], Any], str, float]]:
-    """By name: signed gap of the first two groups as a function of runs, column of the disparity, scale."""
+    """Return by name: the signed gap of the first two groups as a function of runs, the disparity's column, a scale."""
 
     def gap(*scores: str) -> Callable[[pd.DataFrame], Any]:
         first, second = ([f"{score}/{group}" for score in scores] for group in groups[:2])

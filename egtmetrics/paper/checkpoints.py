@@ -1,9 +1,9 @@
-"""The public checkpoints of Karras et al. 2022, without running the code that their files carry.
+"""Read the public checkpoints of Karras et al. 2022 without running the code that they contain.
 
-Those files are pickles with the source of every class inside, which ordinary loading executes. Here they are read in
-two steps. First every global the pickle asks for becomes an inert record of how it was called, or the file is refused;
-no function of the file, of torch or of any other library is called. Then the records of a network, of its parameters
-and buffers and of their storages are looked up in what came out, and everything else is left alone.
+The files are pickles that contain the source of every class, which ordinary loading executes. Here they are read in two
+steps. First, every global that the pickle asks for becomes an inert record of how it was called, or the file is
+refused; no function of the file, of torch or of any other library is called. Then the records of the network, its
+parameters, buffers and storages are turned into tensors; everything else is ignored.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from egtmetrics.training.diffusion import (
 )
 
 _PREFIX = "model."
-"""The network's name in the wrapper that the files hold."""
+"""Name of the network in the wrapper that the files hold."""
 
 _AUGMENTATIONS = "model.map_augment.weight"
-"""Reads how an image was augmented in training: zeros without augmentation, and so of no effect here."""
+"""Weights for the description of an augmentation, which is zero without augmentation; not used here."""
 
 _PRECONDITIONINGS: dict[str, Callable[[Mapping[str, str]], Preconditioning]] = {
     "EDMPrecond": lambda metadata: EDMPreconditioning(sigma_data=float(metadata.get("sigma_data", 0.5))),
@@ -47,7 +47,7 @@ _PRECONDITIONINGS: dict[str, Callable[[Mapping[str, str]], Preconditioning]] = {
 
 
 def convert_checkpoint(path: str | Path, out: str | Path) -> None:
-    """Write the averaged network of a public checkpoint as a safetensors file, and run nothing that is in it.
+    """Write the averaged network of a public checkpoint as a safetensors file, without running its code.
 
     Parameters
     ----------
@@ -55,24 +55,25 @@ def convert_checkpoint(path: str | Path, out: str | Path) -> None:
         A pickle as published, for example ``edm-ffhq-64x64-uncond-vp.pkl``: a dictionary with the network under
         ``"ema"``.
     out
-        The file to write, whole or not at all: all parameters and buffers under their names in the checkpoint, and as
-        metadata the class of the network (``class``), its ``sigma_data``, and the SHA-256 of ``path``.
+        The file to write, whole or not at all. It holds all parameters and buffers under their names in the checkpoint,
+        and as metadata the class of the network (``class``), its ``sigma_data``, and the SHA-256 of ``path``.
 
     Raises
     ------
     OSError
-        ``path`` cannot be read, or ``out`` not be written.
+        ``path`` cannot be read, or ``out`` cannot be written.
     ValueError
-        The file is cut off, is no such checkpoint, or asks for anything that those do not: the message names it.
+        The file is cut off, is no such checkpoint, or asks for something that checkpoints do not need: the message
+        names it.
 
     Notes
     -----
-    A file made to harm can waste time or be refused late, but not run code, write files, or make tensors larger in all
-    than itself. The memory needed is about four times the size of the file.
+    A malicious file can waste time, but it cannot run code, write files, or make tensors that are together larger than
+    the file. Conversion needs memory of about four times the size of the file.
 
     References
     ----------
-    Karras et al. 2022; the files are linked from that paper's repository, under a licence of their own (CC BY-NC-SA).
+    Karras et al. 2022; that paper's repository links to the files, which have their own licence (CC BY-NC-SA).
 
     Examples
     --------
@@ -84,23 +85,23 @@ def convert_checkpoint(path: str | Path, out: str | Path) -> None:
         tensors, metadata = _convert(Path(path).read_bytes())
     except OSError:
         raise
-    except Exception as error:  # a file that is not what it should be can fail in any way
+    except Exception as error:  # a damaged or malicious file can fail in any way
         raise ValueError(
-            f"{path} is refused, and nothing in it was run: {_reason(error)}; expected a checkpoint as published with "
-            "Karras et al. 2022, download it again"
+            f"{path} is refused, and none of its code was run: {_reason(error)}; expected a checkpoint as published "
+            "with Karras et al. 2022, download it again"
         ) from error
     write_whole(out, safetensors.torch.save(tensors, metadata))
 
 
 def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
-    """Return the denoiser in a file that :func:`convert_checkpoint` has written, ready to train on or sample from.
+    """Return the denoiser in a file of :func:`convert_checkpoint`, ready to train further or to sample from.
 
     Parameters
     ----------
     path
-        The file. It is data alone; loading it runs nothing.
+        The file. It holds only data; loading it runs no code.
     dropout
-        While training; the checkpoints for FFHQ were trained with 0.05.
+        During training; the checkpoints for FFHQ were trained with 0.05.
 
     Returns
     -------
@@ -116,7 +117,7 @@ def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
 
     Examples
     --------
-    Warm-start a conditional model, which gives the unconditional one's outputs until it is trained on:
+    Start a conditional model, which gives the outputs of the unconditional one until it is trained further:
 
     >>> from egtmetrics.training import Denoiser
     >>> from egtmetrics.paper.checkpoints import load_checkpoint
@@ -150,9 +151,9 @@ def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
 
 
 class _Record:
-    """What stands for a global of the file: calling it keeps the arguments, setting its state keeps the state.
+    """Stands for a global of the file: a call keeps the arguments, setting its state keeps the state.
 
-    Without a ``__dict__``, and with a ``__setstate__``, so that no instruction of a pickle can change it or its class.
+    It has no ``__dict__`` but a ``__setstate__``, so that no instruction of a pickle can change it or its class.
     """
 
     __slots__ = ("args", "state")
@@ -160,7 +161,7 @@ class _Record:
     state: Any
 
     def __new__(cls, *args: Any) -> Self:
-        if len(args) > 7:  # the most a tensor has; a pickle can repeat a long tuple at the price of three bytes
+        if len(args) > 7:  # the most that a tensor needs; a pickle can repeat a long tuple in three bytes
             raise ValueError(f"it calls {cls.__name__.strip('_')} with {len(args)} arguments")
         record = super().__new__(cls)
         record.args, record.state = args, None
@@ -171,7 +172,7 @@ class _Record:
 
 
 class _Module(_Record):
-    """A module, of torch with its attributes as state, or of the file's own code with them in a description."""
+    """A module: one of torch has its attributes as state, one of the file's own code in a description."""
 
     __slots__ = ()
 
@@ -208,7 +209,7 @@ class _Ignored(_Record):
 
 
 class _Dict(dict[Any, Any]):
-    """For dictionaries of other types: always made empty, then filled."""
+    """Stands for other types of dictionaries: always created empty, then filled."""
 
     __slots__ = ()
 
@@ -231,7 +232,7 @@ _GLOBALS: dict[tuple[str, str], type] = {
     ("numpy.core.multiarray", "scalar"): _Ignored,
     ("numpy._core.multiarray", "scalar"): _Ignored,
 }
-"""All that a checkpoint asks for, beside the classes in torch.nn.modules."""
+"""All that a checkpoint needs, apart from the classes in torch.nn.modules."""
 
 
 class _Reader(pickle.Unpickler):
@@ -244,7 +245,7 @@ class _Reader(pickle.Unpickler):
 
 
 def _convert(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors and metadata; the records, which hold a copy of the file, end here."""
+    """Return tensors and metadata; the records, which hold a copy of the file, are freed on return."""
     network = _network(_read(data))
     metadata = {"format": "pt", "class": network.class_name, "sha256": hashlib.sha256(data).hexdigest()}
     if isinstance(sigma_data := network.attributes.get("sigma_data"), float | int):
@@ -253,11 +254,11 @@ def _convert(data: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read(data: bytes) -> Any:
-    """Return what is pickled, with records in place of all globals."""
-    for position, (opcode, argument, _) in enumerate(pickletools.genops(data)):  # to the end, or an error
+    """Unpickle with records in place of all globals."""
+    for position, (opcode, argument, _) in enumerate(pickletools.genops(data)):  # reads to the end, or raises
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not position >= int(argument or 0) >= 0:
             raise ValueError(f"it numbers an object {argument}, for which memory would be reserved")
-        if opcode.name in ("EXT1", "EXT2", "EXT4"):  # these can pass by find_class
+        if opcode.name in ("EXT1", "EXT2", "EXT4"):  # these need not go through find_class
             raise ValueError(f"it asks for the registered extension {argument}, which no checkpoint needs")
     return _Reader(io.BytesIO(data)).load()
 
@@ -277,7 +278,7 @@ def _flatten(network: _Module) -> dict[str, _Tensor]:
     waiting = [("", network)]
     while waiting:
         prefix, module = waiting.pop()
-        if not isinstance(module, _Module) or id(module) in seen:  # twice: a circle, or 2^n names for n modules
+        if not isinstance(module, _Module) or id(module) in seen:  # seen twice: a cycle, or 2^n names for n modules
             raise ValueError(f"{prefix.rstrip('.') or 'the network'} is no module, or one under two names")
         seen.add(id(module))
         attributes = module.attributes
@@ -296,7 +297,7 @@ def _flatten(network: _Module) -> dict[str, _Tensor]:
 
 
 def _entries(attributes: Mapping[str, Any], kind: str) -> list[tuple[str, Any]]:
-    """Named entries of a module that are there: an absent bias is None."""
+    """Return the named entries of a module that are not None, as an absent bias is."""
     entries = attributes.get(kind)
     if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
         raise ValueError(f"it holds a module whose {kind} are no dictionary of names")
@@ -304,7 +305,7 @@ def _entries(attributes: Mapping[str, Any], kind: str) -> list[tuple[str, Any]]:
 
 
 def _build(records: Mapping[str, _Tensor], *, max_bytes: int) -> dict[str, Tensor]:
-    """Make the tensors, which have no more bytes in all than ``max_bytes``."""
+    """Make the tensors; raise if they have more than ``max_bytes`` together."""
     tensors: dict[str, Tensor] = {}
     for name, record in records.items():
         storage, offset, size, stride = record.args[:4]
@@ -319,11 +320,11 @@ def _build(records: Mapping[str, _Tensor], *, max_bytes: int) -> dict[str, Tenso
 
 
 def _load_storage(data: bytes) -> Tensor:
-    if data[:2] == b"PK":  # torch.load would take it, and unpack it to a thousand times its size
+    if data[:2] == b"PK":  # torch.load would unpack it, to up to a thousand times its size
         raise ValueError("a storage in it is an archive, which those of checkpoints are not")
     try:
         storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # its message goes on to recommend loading the file all the same
+    except pickle.UnpicklingError as error:  # its message recommends loading the file in the unsafe way
         asked = re.search(r"GLOBAL (\S+)", str(error))
         what = f"asks for {asked[1]}, which no checkpoint needs" if asked else "holds more than numbers"
         raise ValueError(f"a storage in it {what}") from error
@@ -331,6 +332,6 @@ def _load_storage(data: bytes) -> Tensor:
 
 
 def _reason(error: Exception) -> str:
-    """The error in a line."""
+    """Return the error in one line."""
     line = (str(error).splitlines() or [""])[0]
     return line if type(error) is ValueError else f"{type(error).__name__}, {line}"

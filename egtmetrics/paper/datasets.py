@@ -1,4 +1,4 @@
-"""Real images with groups, to train on or to compare with: digits, emoji of persons, and folders laid out as FFHQ."""
+"""Real images with groups, for training and comparison: digits, emoji of persons, and folders laid out as FFHQ."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DATA = ("digits", "emoji", "ffhq")
 
 _GENDERS = ("man", "woman")
 _GENDER_OF_CODE = {"1F468": "man", "2642": "man", "1F469": "woman", "2640": "woman"}
-"""The man, the male sign, the woman and the female sign: what an emoji of one gender is composed with."""
+"""The man, the male sign, the woman and the female sign: an emoji of one gender contains one of them."""
 _PAIRS = (
     ("boy", "girl"),
     ("older_man", "older_woman"),
@@ -34,20 +34,20 @@ _PAIRS = (
     ("man_dancing", "dancer"),
     ("pregnant_man", "pregnant_woman"),
 )
-"""Emoji that are no compositions and come in pairs, by their short names. Those without a counterpart are left out, so
-that the groups differ in nothing but the gender."""
+"""Emoji that contain none of these but come in pairs, by their short names. Emoji without a counterpart are left out,
+so that the groups differ in gender only."""
 _GENDER_OF_NAME = {name: gender for pair in _PAIRS for gender, name in zip(_GENDERS, pair, strict=True)}
 _ROLE_OF_NAME = {name: pair[0] for pair in _PAIRS for name in pair}
 _NO_ROLE = {*_GENDER_OF_CODE, "200D", "FE0F", "27A1"}
-"""Codes that do not tell roles apart: of the gender, what joins codes, and the arrow of a mirrored image."""
+"""Codes that say nothing of the role: gender, joiners, and the arrow of a mirrored image."""
 _PNG_LEVELS = 255
 _ENCODED_SIZE = 128
-"""Of EfficientNet-Lite0 here: three times as fast as its own 224, and twice the size of the images."""
+"""For EfficientNet-Lite0: three times as fast as at its default of 224, and twice the size of the images."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageData:
-    """What :func:`load_image_data` returns: images, their groups, and how to look at them."""
+    """What :func:`load_image_data` returns: images, their groups, and how to encode them."""
 
     name: str
     images: NDArray[np.float32]
@@ -59,14 +59,14 @@ class ImageData:
     """Highest level of the files, 16 or 255: an image in [0, 1] is stored as its multiple, rounded."""
     mean: float
     spread: float
-    """(image - mean) / spread has mean 0 and deviation 0.5 or nearly so: what EDM is set up for."""
+    """(image - mean) / spread has about mean 0 and standard deviation 0.5, which EDM expects."""
     encode: Callable[[NDArray[Any]], NDArray[np.float64]]
     """Images in [0, 1], ``(k, channels, height, width)``, to features ``(k, d)``."""
     clusters: NDArray[np.int64] | None = None
-    """``(n,)`` numbers that near-duplicates share: a split that tears them apart measures itself too good. None where
-    there are none."""
+    """``(n,)`` numbers that near-duplicates share: a split that separates them gives too good results. None if there
+    are no near-duplicates."""
     facts: Mapping[str, str]
-    """What a reader of results has to know: source, licence, groups, features."""
+    """What a reader of the results needs to know: source, licence, groups, features."""
 
 
 def load_image_data(
@@ -77,7 +77,7 @@ def load_image_data(
     encoder: str | Path | None = None,
     cache: str | Path | None = None,
 ) -> ImageData:
-    """Load real images of two groups or more, with an encoder that suits them.
+    """Load real images of two or more groups, with a suitable encoder.
 
     ========== ==================================================================== =========================
     name       images                                                               groups
@@ -87,7 +87,7 @@ def load_image_data(
     ``ffhq``   PNG files of one size, in a folder or zip file laid out as FFHQ      those of ``dataset.json``
     ========== ==================================================================== =========================
 
-    Every man among the emoji has his counterpart woman, in the same role and skin tone; emoji of families, of no gender
+    Every man among the emoji has a counterpart woman of the same role and skin tone. Emoji of families, without gender
     or without a counterpart are left out. ``dataset.json`` is ``{"labels": [["00000/img0.png", 1], ...]}``: an integer
     from 0 for every image.
 
@@ -96,10 +96,10 @@ def load_image_data(
     name
         One of :data:`DATA`.
     path
-        Of emoji, the npm package emoji-datasource-google 16.0.0: its folder, or the .tgz file that ``npm pack`` gets.
-        Of ffhq, a folder or zip file. Digits have none.
+        For emoji, the npm package emoji-datasource-google 16.0.0: its folder, or the .tgz file of ``npm pack``. For
+        ffhq, a folder or zip file. None for digits.
     size
-        Height and width to shrink to, by averaging squares of pixels: a divisor of both. Not for digits.
+        Height and width to shrink to by averaging squares of pixels; must divide both. Not for digits.
     encoder
         TorchScript file to encode with, see :class:`egtmetrics.encoders.ImageEncoder`. By default EfficientNet-Lite0 on
         images enlarged to 128 x 128; the features of digits are always their 64 pixels.
@@ -109,8 +109,8 @@ def load_image_data(
     Raises
     ------
     ValueError
-        An unknown name, a path or option that this kind of data has not, or lacks; files that are not what they should
-        be; fewer than two groups.
+        An unknown name; a path or option that this data does not take, or a missing one; unreadable files; fewer than
+        two groups.
     OSError
         There is no such file or folder.
     ImportError
@@ -118,8 +118,8 @@ def load_image_data(
 
     Notes
     -----
-    All images are held in memory as float32: 3.4 GB for FFHQ at 64 x 64. No FFHQ was at hand: its path is tested with
-    synthetic files of that layout.
+    All images are held in memory as float32: 3.4 GB for FFHQ at 64 x 64. FFHQ itself has not been loaded here; its
+    code is tested with synthetic files of that layout.
 
     Examples
     --------
@@ -137,7 +137,9 @@ def load_image_data(
             raise ValueError(f"{', '.join(refused)} cannot be given for {name}; leave it out")
         return _digits()
     if path is None:
-        raise ValueError(f"path is None, but {name} is not part of any package; pass the folder or file that holds it")
+        raise ValueError(
+            f"path is None, but {name} comes with no Python package; pass the folder or file that holds it"
+        )
     encode = ImageEncoder(encoder, size=_ENCODED_SIZE if encoder is None else None, cache=cache)
     model = "EfficientNet-Lite0 (ImageNet), 1280 means of its last maps" if encoder is None else f"{encoder}"
     load = _emoji if name == "emoji" else _folder
@@ -215,7 +217,7 @@ def _folder(path: Path, size: int | None, encode: ImageEncoder, model: str) -> I
         group_names=tuple(f"group {group}" for group in range(groups.max() + 1)),
         n_levels=_PNG_LEVELS,
         mean=0.5,
-        spread=0.5,  # to [-1, 1], as the public checkpoints have it: EDM's sigma_data of 0.5 belongs to that range
+        spread=0.5,  # to [-1, 1], as in the public checkpoints: EDM's sigma_data of 0.5 belongs to that range
         encode=_in_float64(encode),
         facts={
             "data": f"{len(images)} images of {path.name}, {images.shape[2]} x {images.shape[3]}",
@@ -264,7 +266,7 @@ def _persons(path: Path) -> dict[str, tuple[str, str]]:
 
 @contextlib.contextmanager
 def _unpacked(path: Path) -> Iterator[Path]:
-    """The package's folder, of which a .tgz file is unpacked for as long as it is read."""
+    """Yield the package's folder; a .tgz file is unpacked into a temporary one."""
     with contextlib.ExitStack() as stack:
         folder = path
         if path.is_file():
@@ -275,7 +277,7 @@ def _unpacked(path: Path) -> Iterator[Path]:
                     archive.extractall(folder.parent, members=wanted, filter="data")
             except (tarfile.TarError, EOFError, zlib.error) as error:
                 raise ValueError(
-                    f"{path} is no whole .tgz file ({error}); pass that of npm pack, or a folder"
+                    f"{path} is not a complete .tgz file ({error}); pass that of npm pack, or a folder"
                 ) from error
         if not (folder / "emoji.json").is_file():
             raise FileNotFoundError(

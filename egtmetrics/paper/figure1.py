@@ -16,7 +16,7 @@ _MEAN, _DEVIATION = 0.5, 0.3
 _LEVEL = 1.0
 _GAP = 1.96
 _END = 3.8
-"""P has mass 1e-27 beyond, and what Q has there meets no mass of P."""
+"""P has mass 1e-27 beyond it, so the mass of Q beyond it counts as one cell without P."""
 _SMALLEST_DEVIATION = 0.1
 _ROWS = 2000
 
@@ -34,17 +34,17 @@ class Figure1:
     conditional: Values
     """D_JS(P_a||Q_a) for a = 0 (x < 0) and a = 1, ``(2, S, M)``."""
     level_set: Values
-    """Points (mu, sigma) at which the total is 1, where the level set crosses the lines of the grid, ``(L, 2)``."""
+    """Points (mu, sigma) where the level set of total 1 crosses the lines of the grid, ``(L, 2)``."""
     level_conditional: Values
     """The two conditional divergences there, ``(L, 2)``."""
     most_unequal: int
-    """Which of these points has the largest gap between the two."""
+    """Index of the point with the largest gap between the two."""
     most_equal: int
-    """Which has the smallest, with both divergences 1."""
+    """Index of the point with the smallest gap, where both are 1."""
     unequal: UnequalModel
     """A model at the same total whose conditional divergences are 0.02 and 1.98, by Theorem A.3, on 200 cells."""
     unequal_edges: Values
-    """The ends of these cells, ``(201,)``; ``unequal.cell`` and ``unequal.share`` say where they are cut."""
+    """Edges of these cells, ``(201,)``; ``unequal.cell`` and ``unequal.share`` say where one is cut."""
 
 
 def toy_divergences(mu: Any, sigma: Any) -> Values:
@@ -57,7 +57,7 @@ def toy_divergences(mu: Any, sigma: Any) -> Values:
     Parameters
     ----------
     mu, sigma
-        Arrays that broadcast to one shape; sigma at least 0.1, which the quadrature resolves.
+        Arrays that broadcast to one shape; sigma at least 0.1, the least that the quadrature resolves.
 
     Returns
     -------
@@ -71,8 +71,8 @@ def toy_divergences(mu: Any, sigma: Any) -> Values:
 
     Notes
     -----
-    Gauss-Legendre quadrature with 512 nodes on [0, 3.8], closer together towards 0; what lies beyond is one more cell.
-    The error is below 1e-8: densities that do not sum to 1 to that accuracy raise. Time 0.1 ms for each point.
+    Gauss-Legendre quadrature with 512 nodes on [0, 3.8], denser towards 0; the rest of the half line is one more cell.
+    The error is below 1e-8: densities that do not sum to 1 to that accuracy raise. Takes 0.1 ms per point.
 
     Source: section 3.1 of the EGT paper.
 
@@ -90,7 +90,7 @@ def toy_divergences(mu: Any, sigma: Any) -> Values:
     x = _END * root**2
     weights = np.append(2.0 * _END * root * np.tile(gauss, 64) / 128.0, 1.0)
     p = _half_line_law(np.array([_MEAN]), np.array([_DEVIATION]), x)
-    # the group of x < 0 is the mirror image of the other one
+    # the group x < 0 mirrors the other one
     means, deviations = np.stack([-mu, mu]).ravel(), np.stack([sigma, sigma]).ravel()
     values = np.empty(means.shape)
     for start in range(0, len(means), _ROWS):
@@ -103,7 +103,7 @@ def toy_divergences(mu: Any, sigma: Any) -> Values:
 def figure1(*, n_mu: int = 241, n_sigma: int = 127) -> Figure1:
     """Compute Figure 1: divergences on a grid of (mu, sigma), the level set D_JS = 1, and its extremes.
 
-    The grid has mu in [-6, 6] and sigma in [0.1, 3.25], which holds the whole level set. The paper marks models with
+    The grid has mu in [-6, 6] and sigma in [0.1, 3.25], which contains the whole level set. The paper marks models with
     conditional divergences 0.02 and 1.98 on it. This family does not reach them: the most unequal pair on the level set
     is (0.20, 1.80), at abs(mu) near 4.02 and sigma near 1.56. Theorem A.3 does, outside the family (``unequal``).
 
@@ -119,7 +119,7 @@ def figure1(*, n_mu: int = 241, n_sigma: int = 127) -> Figure1:
 
     Notes
     -----
-    Source: Figure 1 and section 3.1 of the EGT paper. Time 0.1 ms for each point of the grid.
+    Source: Figure 1 and section 3.1 of the EGT paper. Takes 0.1 ms per point of the grid.
 
     Examples
     --------
@@ -135,7 +135,7 @@ def figure1(*, n_mu: int = 241, n_sigma: int = 127) -> Figure1:
     level_set = _level_set(mu, sigma, total)
     level_conditional = toy_divergences(*level_set.T).T
     gaps = np.abs(np.diff(level_conditional, axis=1)[:, 0])
-    # the cells in which P is drawn: 100 on either side of 0 hold all but 1e-11 of it
+    # cells of P for Theorem A.3: 100 on either side of 0 hold all but 1e-11 of its mass
     edges = np.linspace(0.0, 2.5, 101)
     masses = np.diff(ndtr((edges - _MEAN) / _DEVIATION))
     masses *= 0.5 / masses.sum()
@@ -162,7 +162,7 @@ def figure1(*, n_mu: int = 241, n_sigma: int = 127) -> Figure1:
 
 
 def _half_line_law(mean: Values, deviation: Values, x: Values) -> Values:
-    """Density at x of each N(mean, deviation^2) truncated to x >= 0, and in a last column its mass beyond 3.8."""
+    """Return the density at x of each N(mean, deviation^2) truncated to x >= 0, and last its mass beyond 3.8."""
     log_mass = log_ndtr(mean / deviation)[:, None]
     z = (x - mean[:, None]) / deviation[:, None]
     log_density = -0.5 * (np.square(z) + np.log(2.0 * np.pi)) - np.log(deviation)[:, None] - log_mass
@@ -172,7 +172,7 @@ def _half_line_law(mean: Values, deviation: Values, x: Values) -> Values:
 
 
 def _level_set(mu: Values, sigma: Values, total: Values) -> Values:
-    """Where total = 1 on the lines of the grid, by bisection in every grid edge with ends on either side of it."""
+    """Find where total = 1 on the lines of the grid, by bisection on every grid edge that crosses it."""
     points = np.stack(np.broadcast_arrays(mu, sigma[:, None]), axis=-1)
     above = total > _LEVEL
     along_mu, along_sigma = above[:, 1:] != above[:, :-1], above[1:] != above[:-1]

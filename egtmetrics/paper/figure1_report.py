@@ -20,7 +20,7 @@ _NAMES = ("balanced", "most unequal of the family")
 
 
 def plot_figure1(data: Figure1) -> Figure:
-    """Draw the four panels: densities of the starred models, the level set, and the two conditional divergences."""
+    """Draw four panels: densities of the starred models, the global divergence, and the two conditional ones."""
     figure = figure_class()(figsize=(10, 8), layout="constrained")
     densities, total, first, second = figure.subplots(2, 2).ravel()
     stars = [data.level_set[i] for i in (data.most_equal, data.most_unequal)]
@@ -52,7 +52,7 @@ def _draw_densities(axes: Axes, data: Figure1, stars: list[NDArray[np.float64]])
 
 
 def _density(x: NDArray[np.float64], mu: float, sigma: float, *, mirrored: bool = False) -> NDArray[np.float64]:
-    """N(mu, sigma^2) with each half line rescaled to 1/2; ``mirrored`` puts its mirror image on the left one."""
+    """N(mu, sigma^2) with mass 1/2 on each half line; ``mirrored`` puts the right one's mirror image on the left."""
     means = np.where(x < 0, -mu if mirrored else mu, mu)
     mass = ndtr(np.where(x < 0, -means, means) / sigma)
     density: NDArray[np.float64] = np.exp(-0.5 * ((x - means) / sigma) ** 2) / (sigma * np.sqrt(2 * np.pi)) / (2 * mass)
@@ -60,7 +60,7 @@ def _density(x: NDArray[np.float64], mu: float, sigma: float, *, mirrored: bool 
 
 
 def describe_figure1(data: Figure1) -> str:
-    """The extremes on the level set as a table, and the model that Theorem A.3 constructs."""
+    """Return a table of the extremes on the level set and of the model that Theorem A.3 constructs."""
     rows = []
     for name, index in zip(_NAMES, (data.most_equal, data.most_unequal), strict=True):
         mu, sigma = data.level_set[index]

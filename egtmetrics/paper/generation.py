@@ -1,7 +1,7 @@
-"""Texts sampled from a causal language model, one line of a file each, that an interruption neither repeats nor loses.
+"""Sample texts from a causal language model into a file, one line each; an interruption neither repeats nor loses any.
 
-All texts of a batch answer the same prompt. It goes through the model once, its keys and values are repeated, and as
-every row is as long as the others there is no padding, on neither side; rows that have ended leave the batch.
+All texts of a batch answer the same prompt. It passes through the model once, and its keys and values are repeated. All
+rows have the same length, so there is no padding; rows that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _HEADING = ANSWER_START.strip()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn. The paper does not say; the default draws from the model as it is.
+    """How tokens are drawn. The paper does not say; the default draws from the model's own distribution.
 
-    Lower temperatures and ``top_p`` make texts more likely and less diverse: precision for recall.
+    A lower temperature or ``top_p`` makes texts more likely and less diverse: more precision, less recall.
     """
 
     temperature: float = 1.0
     """Logits are divided by it."""
     top_p: float = 1.0
-    """The most probable tokens that make up this much are drawn from; ties go to the lower number. 1 takes all."""
+    """Draw from the most probable tokens with this probability in all; ties go to the lower token. 1 takes all."""
     max_new_tokens: int = 128
-    """Where an answer that has not ended is cut off."""
+    """Longest answer; a longer one is cut off."""
 
     def __post_init__(self) -> None:
         check_number(self.temperature, "temperature", above=0.0)
@@ -57,20 +57,20 @@ class GeneratedTexts:
     """What :func:`generate_texts` returns; texts in the order of ``attributes``."""
 
     texts: list[str]
-    """Without the "Biography:" they begin with, stripped."""
+    """Stripped, without the initial "Biography:"."""
     attributes: list[str | None]
     n_tokens: list[int]
-    """Drawn for each text, that which ends it included."""
+    """Tokens of each text, including the one that ends it."""
     n_empty: int
-    """Texts with nothing in them."""
+    """Empty texts."""
     n_unfinished: int
     """Texts cut off by ``max_new_tokens``."""
     n_without_heading: int
     """Answers that did not begin with "Biography:"."""
     n_resumed: int
-    """Texts that were in the file already."""
+    """Texts that were already in the file."""
     tokens_per_second: float
-    """Of this call; NaN if nothing was left to do."""
+    """In this call; NaN if it had nothing to do."""
 
 
 def generate_texts(
@@ -84,25 +84,25 @@ def generate_texts(
     random_state: int = 0,
     progress: bool = False,
 ) -> GeneratedTexts:
-    """Sample answers to the paper's prompt, or take up where that was stopped.
+    """Sample answers to the paper's prompt, or resume where that stopped.
 
     Parameters
     ----------
     model, tokenizer
         Of :func:`load_causal_lm`, with or without adapters.
     attributes
-        What each text is to be of, see :func:`messages`: ``[None] * n`` for n texts of anybody, ``["female"] * n``.
+        Whom each text is about, see :func:`messages`: ``[None] * n`` for n texts about anybody, or ``["female"] * n``.
     path
         JSONL file, one object per text: ``index`` (into ``attributes``), ``attribute``, ``text``, ``n_tokens``,
-        ``finished``, ``heading``; one attribute after the other. Written batch by batch. Beside it
-        ``<path>.settings.json`` holds what decides the texts, and has to agree when an interrupted generation goes on;
-        a finished one is only read.
+        ``finished``, ``heading``; one attribute after the other. It is written batch by batch. Beside it,
+        ``<path>.settings.json`` holds the settings, which must agree when an interrupted generation resumes. A finished
+        file is only read.
     sampling
         Temperature, nucleus and length.
     batch_size
-        Texts at once, halved where memory runs out.
+        Texts at once, halved when memory runs out.
     random_state
-        Seed. Every text has random numbers of its own, so it does not depend on those beside it but by rounding.
+        Seed. Every text has its own random numbers, so the other texts of a batch affect it only through rounding.
     progress
         Show a progress bar, which counts texts.
 
@@ -114,14 +114,14 @@ def generate_texts(
     Raises
     ------
     ValueError
-        Options that do not fit; a file that comes from another model, prompt or setting: the error names which.
+        Options that do not fit; a file from another model, prompt or setting: the error names it.
     MemoryError
         Not even one text fits.
 
     Notes
     -----
-    Killed at any point and called again, it leaves the same file as without, on one machine and number of threads.
-    An answer ends with any token that the model's generation settings or the tokenizer name as an end.
+    If it is killed at any point and called again, the file is the same as without, on one machine with one number of
+    threads. An answer ends with any token that the model's generation settings or the tokenizer name as an end.
 
     Examples
     --------
@@ -138,7 +138,9 @@ def generate_texts(
     seed = check_positive_int(random_state, "random_state", minimum=0)
     given = list(attributes)
     if isinstance(attributes, str) or not all(a is None or isinstance(a, str) for a in given) or not given:
-        raise ValueError("attributes is no sequence of one attribute or None per text; pass for example [None] * 100")
+        raise ValueError(
+            "attributes must be a sequence with an attribute or None for each text; pass for example [None] * 100"
+        )
     prompts = {attribute: prompt_tokens(tokenizer, messages(attribute)) for attribute in dict.fromkeys(given)}
     batches = [
         rows[start : start + batch_size]
@@ -208,7 +210,7 @@ def generate_texts(
 def _sample(
     model: Any, prompt: Sequence[int], uniforms: Tensor, sampling: Sampling, ends: Sequence[int]
 ) -> list[list[int]]:
-    """One answer per row of ``uniforms`` ``(n, longest)``, whose numbers decide its tokens one after the other."""
+    """Return one answer per row of ``uniforms`` ``(n, longest)``, whose numbers choose its tokens one by one."""
     device = device_of(model)
     uniforms, stops = uniforms.to(device), torch.tensor(ends, device=device)
     start = prompt_states(model, torch.tensor([list(prompt)], device=device))
@@ -232,11 +234,11 @@ def _sample(
 
 
 def _reserve(states: Any, n_tokens: int) -> None:
-    """Let the layers of a cache, but for sliding windows, take ``n_tokens`` more without being copied for each."""
+    """Reserve memory for ``n_tokens`` more in a cache, so that it is not copied for each; not for sliding windows."""
     from transformers.cache_utils import DynamicLayer
 
     class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-        """Keys and values are the first columns of longer arrays."""
+        """Keeps keys and values in the first columns of longer arrays."""
 
         def __init__(self, layer: Any) -> None:
             super().__init__()
@@ -268,7 +270,7 @@ def _reserve(states: Any, n_tokens: int) -> None:
 
 
 def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
-    """Tokens ``(n,)`` by inverse of the distribution function, at one uniform number per row of logits."""
+    """Return tokens ``(n,)`` by inversion of the distribution function, with one uniform number per row of logits."""
     probabilities = torch.softmax(logits.float() / sampling.temperature, dim=-1)
     if sampling.top_p < 1.0:
         ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
@@ -306,7 +308,7 @@ def _record(tokenizer: Any, tokens: list[int], ends: Sequence[int]) -> dict[str,
 
 
 def _claim(path: Path, settings: dict[str, Any], batches: list[list[int]]) -> list[dict[str, Any]]:
-    """Return the records that an interrupted run of the same settings has left, up to its last whole batch."""
+    """Return the records of an interrupted run with the same settings, up to its last complete batch."""
     description = Path(f"{path}.settings.json")
     if not description.exists():
         if path.exists():
@@ -340,7 +342,7 @@ def _claim(path: Path, settings: dict[str, Any], batches: list[list[int]]) -> li
     except (ValueError, KeyError, TypeError):
         intact = False
     if not intact or len(lines) > sum(map(len, batches)):
-        raise ValueError(f"path={path} holds other lines than generate_texts has written; delete it to start again")
+        raise ValueError(f"path={path} holds lines that generate_texts did not write; delete it to start again")
     write_whole(path, b"".join(lines[:n_kept]))
     return records
 

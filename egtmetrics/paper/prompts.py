@@ -18,7 +18,7 @@ directly by the text in the next line.
 Do not invent references or citations. Do not include external
 commentary about the writing task.
 """
-"""The paper's, appendix B.4.1, with its line breaks."""
+"""Of the paper, appendix B.4.1, with its line breaks."""
 
 USER_PROMPT = 'Write the "Summary" section of a Wikipedia article about a person of your choice.'
 """The paper's ``CHAT_ZERO_SHOT``."""
@@ -27,7 +27,7 @@ ATTRIBUTE_SENTENCE = " It should be a biography of a {gender} person."
 """Follows :data:`USER_PROMPT` in conditional training and generation."""
 
 ANSWER_START = "Biography:\n"
-"""How every answer begins, as the system prompt demands."""
+"""Start of every answer, as the system prompt demands."""
 
 
 def messages(attribute: str | None = None) -> list[dict[str, str]]:
@@ -36,7 +36,7 @@ def messages(attribute: str | None = None) -> list[dict[str, str]]:
     Parameters
     ----------
     attribute
-        Who the biography is to be of, for example ``"female"``; by default anybody.
+        Whom the biography is about, for example ``"female"``; by default anybody.
 
     References
     ----------

@@ -1,11 +1,11 @@
 """The paper's Table 1: four ways to train a diffusion model, on handwritten digits, emoji of persons, or FFHQ.
 
-At small scale the first group plays the majority, the others a minority. For every seed the experiment walks
+On digits and emoji the first group is made the majority, the others a minority. The stages for every seed are
 
     split -> pretrain -> four fine-tunings -> losses by noise level -> samples at MGO and EGO -> metrics by group
 
-and keeps the outcome of each stage in the output folder, from which an interrupted run goes on. Text and figures are
-made of the outcome by ``egtmetrics.paper.table1_report``.
+Each stage's results are kept in the output folder, from which an interrupted run resumes. ``table1_report`` makes text
+and figures of them.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ from egtmetrics.training.sampling import RejectionSamples, rejection_sample
 
 METHODS = ("Pretrain", "Conditional", "Reweighted", "Min-Max")
 REAL = "Real"
-"""In the place of a method: other real images instead of generated ones."""
+"""Instead of a method: other real images in place of generated ones."""
 GENERATIONS = ("MGO", "EGO")
-"""Proportions to sample at, by rejection: those of the training data, and equal ones."""
+"""Proportions to sample at, by rejection: those of the training data (MGO), and equal ones (EGO)."""
 
 _N_SIGMAS = 16
 _N_SHOWN = 10
-"""Samples of each group and method that are kept to look at, of seed 0 at MGO."""
+"""Samples of each group and method that are kept for the figure, of seed 0 at MGO."""
 _KERNEL_GAMMA = 0.25
 """Of the oracle's kernel map, for pixels in [0, 1]."""
 _LISTED = 5
@@ -72,17 +72,20 @@ _CHUNK = 1024
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table1Settings:
-    """Size of the experiment. An output folder belongs to one; :data:`FULL`, :data:`QUICK`, :data:`EMOJI_FULL` and
-    :data:`EMOJI_QUICK` are those of the CLI, :data:`PAPER` has those of the paper. Defaults suit digits."""
+    """Size of the experiment; an output folder belongs to one.
+
+    The defaults suit digits. The command line has :data:`FULL`, :data:`QUICK`, :data:`EMOJI_FULL`, :data:`EMOJI_QUICK`
+    and, for FFHQ, :data:`PAPER`.
+    """
 
     network: Mapping[str, Any] = dataclasses.field(
         default_factory=lambda: {"architecture": "mlp", "width": 352, "n_blocks": 4}
     )
     """``architecture="mlp"`` and options of :class:`ResidualMLP`, on flattened images; or options of :class:`UNet`."""
     n_seeds: int = 10
-    """Repetitions with another split, model, noise and samples."""
+    """Repetitions, each with its own split, model, noise and samples."""
     ratio: int | None = 3
-    """Training images of the first group for each one of every other; None for all there are."""
+    """Training images of the first group for each image of another group; None for all there are."""
     pretrain_steps: int = 2000
     finetune_steps: int = 1000
     """Steps after pretraining, the same for all four methods."""
@@ -94,18 +97,18 @@ class Table1Settings:
     decay: float = 0.9
     """Of the averages of losses."""
     n_bins: int = 8
-    """Noise levels at which min-max chooses."""
+    """Number of noise levels of min-max."""
     target: str = "ego"
-    """Proportions for which the reweighted loss trains."""
+    """Proportions that the reweighted loss trains for."""
     n_real: int = 300
-    """Real images of each group that are held out of training, to evaluate with."""
+    """Real images of each group that are held out of training, for evaluation."""
     oracle_components: int | None = 400
-    """Nystroem features of a Gaussian kernel in front of the oracle; None for the plain features of the data."""
+    """Nystroem features of a Gaussian kernel for the oracle; None for the plain features of the data."""
     n_bootstrap: int = 1000
     """Of the confidence band of TopP&R."""
     sampler_steps: int = 18
     sample_batch: int = 300
-    """Images through the network at once where it is not trained."""
+    """Images that pass through the network at once outside training."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -161,15 +164,15 @@ class Table1:
     """What :func:`reproduce_table1` returns."""
 
     runs: pd.DataFrame
-    """One row per seed, method and generation, and of the method "Real", which has other real images in the place of
-    generated ones and so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
-    ``topp.precision/<group>``, disparities in such as ``topp.delta_p`` and ``fid.delta_fid``; ``mgo`` and ``ego`` are
-    those of the samples, ``mgo_generated`` and ``ego_generated`` of those before rejection, ``draws_per_sample`` its
-    cost."""
+    """One row per seed, method and generation. The method "Real" has other real images in place of generated ones, and
+    so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
+    ``topp.precision/<group>``, disparities in columns such as ``topp.delta_p`` and ``fid.delta_fid``. ``mgo`` and
+    ``ego`` describe the samples, ``mgo_generated`` and ``ego_generated`` those before rejection, and
+    ``draws_per_sample`` the cost of rejection."""
     losses: pd.DataFrame
     """Weighted denoising loss by seed, method, split ("training" or "held-out"), group and sigma."""
     samples: dict[str, NDArray[np.float64]]
-    """Images of seed 0 at MGO to look at, by method and for "Real", ``(groups, k, channels, height, width)``."""
+    """Images of seed 0 at MGO for the figure, by method and for "Real", ``(groups, k, channels, height, width)``."""
     facts: dict[str, Any]
     """Settings, errors and warnings of the oracles by seed, and what was measured in which features."""
 
@@ -183,14 +186,14 @@ def reproduce_table1(
     device: str = "cpu",
     progress: bool = False,
 ) -> Table1:
-    """Train, sample and evaluate all models of Table 1, or take up where that was stopped.
+    """Train, sample and evaluate all models of Table 1, or resume where that stopped.
 
-    A model is pretrained without groups and then fine-tuned in four ways from its averaged weights, by as many steps
-    each: without groups as before ("Pretrain"), conditioned on the group, reweighted to equal groups, and min-max at
-    each noise level. Samples are brought to the proportions of the training data (MGO) and to equal ones (EGO) by
-    rejection. Scores of a group compare as many generated images as held-out real ones, the same number for all
-    groups; overall scores compare real and generated sets of equal size and proportions. Other real images in the place
-    of the generated ones show what scores and gaps a perfect model has.
+    A model is pretrained without groups. From its averaged weights it is then fine-tuned in four ways, with the same
+    number of steps: without groups as before ("Pretrain"), conditioned on the group, reweighted to equal groups, and
+    min-max at each noise level. Rejection brings the samples to the proportions of the training data (MGO) and to equal
+    ones (EGO). The scores of a group compare generated with held-out real images, the same number for all groups.
+    Overall scores compare real and generated sets of equal size and proportions. Other real images in place of the
+    generated ones show the scores and gaps of a perfect model.
 
     Parameters
     ----------
@@ -198,35 +201,35 @@ def reproduce_table1(
         Folder, made if missing, that holds every stage: ``settings.json``, ``seed<n>/*.pt``, ``seed<n>/*.json`` and
         ``seed<n>/*.npy``, and the results as ``runs.csv`` and ``losses.csv``.
     data
-        Of :func:`load_image_data`; metrics and oracle see ``data.encode`` of the images, generated ones rounded to the
-        levels of its files.
+        Of :func:`load_image_data`. Metrics and oracle see ``data.encode`` of the images; generated images are rounded
+        to the levels of the files.
     settings
         Size of the experiment.
     checkpoint
-        A file of :func:`convert_checkpoint`, to fine-tune in the place of a pretrained model.
+        A file of :func:`convert_checkpoint`, to fine-tune instead of a pretrained model.
     device
-        Of the networks, "cpu" or "cuda". It is no part of the settings, but a training that was interrupted on one
-        does not go on on the other.
+        Of the networks, "cpu" or "cuda". It is not part of the settings, but a training that was interrupted on one
+        cannot resume on the other.
     progress
-        Show a bar of the stages and one of the steps.
+        Show a progress bar of the stages and one of the steps.
 
     Returns
     -------
     Table1
-        Scores, losses, samples and facts, to be shown with ``egtmetrics.paper.table1_report``.
+        Scores, losses, samples and facts, for ``egtmetrics.paper.table1_report``.
 
     Raises
     ------
     ValueError
-        ``out`` was begun with other settings or data, or holds a damaged file; too few images of a group, or of another
-        size than the network's; a model generates too little of a group.
+        ``out`` has other settings or data, or holds a damaged file; there are too few images of a group, or their size
+        is not the network's; a model generates too few samples of a group.
 
     Notes
     -----
-    TopP&R runs, as in the paper, on 10 random Gaussian projections, but to fewer than its 32 dimensions where a group
-    has few images, see ``Table1Settings.projected_dim``. The oracle is a logistic regression, of digits on 400 Nystroem
-    features of the pixels, of others on the features of the data; it is fitted on images that are not held out. A
-    public checkpoint has seen those that are held out here. Settings of the paper's size have not been run.
+    TopP&R uses 10 random Gaussian projections, as in the paper, but to fewer than its 32 dimensions if a group has few
+    images, see ``Table1Settings.projected_dim``. The oracle is a logistic regression, for digits on 400 Nystroem
+    features of the pixels, otherwise on the features of the data; it is fitted on images that are not held out. Public
+    checkpoints were trained on the images that are held out here. :data:`PAPER` has not been run.
 
     References
     ----------
@@ -256,7 +259,7 @@ def reproduce_table1(
     start = None if checkpoint is None else hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
     described = {"data": data.name, "content": content, "features": data.facts["features"], "checkpoint": start}
     claim(folder / "settings.json", {**dataclasses.asdict(settings), **described})
-    features = functools.cache(lambda: _features(folder / "features.npy", data))  # only if anything is left to do
+    features = functools.cache(lambda: _features(folder / "features.npy", data))  # only if a stage needs them
     runs: list[dict[str, Any]] = []
     real: list[dict[str, Any]] = []
     losses: list[dict[str, Any]] = []
@@ -308,13 +311,13 @@ class _Split:
 
     train: NDArray[np.int64]
     known: NDArray[np.int64]
-    """All that are not held out, nor near-duplicates of those: those of training, and those left out of it to make a
+    """All that are neither held out nor near-duplicates of those: the training images, and those left out to make a
     minority. For the oracle."""
     held_out: NDArray[np.int64]
 
 
 def _split(data: ImageData, seed: int, n_real: int, ratio: int | None) -> _Split:
-    """Hold out whole clusters, chosen by random images of theirs, until there are ``n_real`` images of each group."""
+    """Hold out whole clusters, those of random images, until there are ``n_real`` images of each group."""
     rng = np.random.default_rng([seed, 0])
     of_group = [rng.permutation(np.flatnonzero(data.groups == group)) for group in range(len(data.group_names))]
     clusters = np.arange(len(data.groups)) if data.clusters is None else data.clusters
@@ -338,8 +341,8 @@ def _split(data: ImageData, seed: int, n_real: int, ratio: int | None) -> _Split
         if min(len(held_out[group]), len(known[group])) < n_real:
             raise ValueError(
                 f"n_real={n_real}, but data has {len(rows)} images of {data.group_names[group]}, of which "
-                f"{len(known[group])} are left when that many are held out; as many are needed, to compare with: pass "
-                "a smaller n_real, or more images"
+                f"{len(known[group])} are left when that many are held out; as many are needed for comparison: pass a "
+                "smaller n_real, or more images"
             )
         most = len(rows) if ratio is None or group == 0 else round(len(train[0]) / ratio)
         train.append(known[group][:most])
@@ -356,7 +359,7 @@ def _network(options: Mapping[str, Any], image_shape: tuple[int, ...]) -> nn.Mod
 
 def _load_base(path: str | Path, network: nn.Module, settings: Table1Settings) -> Denoiser:
     """Load a checkpoint of such a network."""
-    with seeded(0, torch.device("cpu")):  # for the first weights, which are replaced
+    with seeded(0, torch.device("cpu")):  # for the initial weights, which are replaced
         base = load_checkpoint(path, dropout=settings.network.get("dropout", 0.05))
     needed, found = (
         {name: tuple(weight.shape) for name, weight in n.state_dict().items()} for n in (network, base.network)
@@ -392,7 +395,7 @@ class _Stage:
         self._features = features
         self.names = np.array(data.group_names)
         counts = np.bincount(data.groups[self.split.train])
-        if settings.ratio is not None:  # exactly, not but for the rounding
+        if settings.ratio is not None:  # without the rounding of the counts
             counts = np.array([settings.ratio, *[1] * (len(counts) - 1)])
         equal = np.ones(len(counts))
         self.proportions = {"MGO": counts / counts.sum(), "EGO": equal / equal.sum()}
@@ -444,7 +447,7 @@ class _Stage:
         groups = torch.as_tensor(self.data.groups[self.split.train], device=self.device)
         counts = np.bincount(self.data.groups[self.split.train])
         loss = strategy(method, counts, decay=settings.decay, n_bins=settings.n_bins, target=settings.target)
-        with seeded(self.seed, self.device):  # a new embedding is drawn before it is set to zero
+        with seeded(self.seed, self.device):  # with_classes draws the new embedding before setting it to zero
             denoiser = copy.deepcopy(start).requires_grad_(True).to(self.device)
             if conditional:
                 assert isinstance(denoiser.network, UNet | ResidualMLP)
@@ -471,7 +474,7 @@ class _Stage:
 
     @torch.no_grad()
     def losses(self, method: str, model: Denoiser) -> list[dict[str, Any]]:
-        """Mean loss of each group at each sigma; the noise is the same for all methods, so they compare in pairs."""
+        """Mean loss of each group at each sigma, with the same noise for all methods, for paired comparisons."""
         sigmas = model.preconditioning.law.quantile((torch.arange(_N_SIGMAS) + 0.5) / _N_SIGMAS)
         generator = torch.Generator().manual_seed(seed_of(self.seed, "losses"))
         rows = []
@@ -521,13 +524,13 @@ class _Stage:
         }
 
     def evaluate_real(self, generation: str) -> dict[str, Any]:
-        """Compare other real images with the held-out ones: the scores, and the gaps, of a perfect model."""
+        """Compare other real images with the held-out ones: scores and gaps of a perfect model."""
         known = self.split.known
         scores = self._compare(self.features(known), self.data.groups[known], generation)
         return {"seed": self.seed, "method": REAL, "generation": generation, **scores}
 
     def shown(self, method: str) -> NDArray[np.float64]:
-        """Samples to look at, ``(groups, k, channels, height, width)`` in [0, 1]."""
+        """Samples for the figure, ``(groups, k, channels, height, width)`` in [0, 1]."""
         levels: NDArray[np.float64] = _read_array(self.folder / f"{method}-samples.npy") / self.data.n_levels
         return levels
 
@@ -541,10 +544,10 @@ class _Stage:
         _write_array(self.folder / f"{method}-samples.npy", levels)
 
     def _compare(self, features: NDArray[np.float64], groups: NDArray[np.int64], generation: str) -> dict[str, float]:
-        """Scores, overall and by group, and disparities; every group has ``n_real`` samples at least."""
+        """Scores, overall and by group, and disparities; every group has at least ``n_real`` samples."""
         n, held_out = self.settings.n_real, self.split.held_out
         real = self.features(held_out)
-        # The same total at both: the most that the held-out images have at MGO; at EGO they have more.
+        # The same total for both generations: the most that the held-out images allow at MGO, fewer than at EGO.
         total = n / self.proportions["MGO"].max()
         return compare(
             table_metrics(
@@ -564,7 +567,7 @@ class _Stage:
         )
 
     def _sample(self, method: str, generation: str, model: Denoiser) -> RejectionSamples:
-        """Samples are pairs of an image and its features, which the oracle and the metrics share."""
+        """Draw samples, as pairs of an image and its features, which the oracle and the metrics share."""
         target = self.proportions[generation]
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"{method} {generation}"))
         shape = self._to_model(self.split.train[:1]).shape[1:]
@@ -579,7 +582,7 @@ class _Stage:
             images = self._to_images(samples)
             return list(zip(images, self.data.encode(images), strict=True))
 
-        n = math.ceil(self.settings.n_real / target.min() - 1e-9)  # then the smallest group has n_real, too
+        n = math.ceil(self.settings.n_real / target.min() - 1e-9)  # so that the smallest group has n_real
         try:
             return rejection_sample(
                 generate,
@@ -597,7 +600,7 @@ class _Stage:
             ) from error
 
     def _to_model(self, rows: NDArray[np.int64]) -> Tensor:
-        """Images as the network takes them: centred, in float32, flat for an MLP."""
+        """Images in the form of the network's input: centred, in float32, flat for an MLP."""
         n_levels = self.data.n_levels
         parts = [
             (n_levels * self.data.images[rows[part]].astype(np.float64) - n_levels * self.data.mean)
@@ -608,7 +611,7 @@ class _Stage:
         return x.flatten(1) if self.settings.network.get("architecture") == "mlp" else x
 
     def _to_images(self, samples: Tensor) -> NDArray[np.float64]:
-        """Round to the levels of the files, as any image that is stored, and scale to [0, 1]."""
+        """Round to the levels of the files, as a stored image is, and scale to [0, 1]."""
         n_levels = self.data.n_levels
         levels = (n_levels * self.data.spread * samples.double().cpu() + n_levels * self.data.mean).round()
         images: NDArray[np.float64] = levels.clamp(0.0, n_levels).numpy() / n_levels

@@ -1,4 +1,4 @@
-"""The paper's Table 1 as text and figure, from the scores and losses of all runs (``egtmetrics.paper.table1``)."""
+"""The paper's Table 1 as text and figures, from the scores and losses of all runs (``egtmetrics.paper.table1``)."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _PROPORTIONS = {
 def describe_table1(
     runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
 ) -> str:
-    """Return Tables 1, 7, 6 and 3 of the paper for these runs, and which gaps are more than noise over the seeds.
+    """Return Tables 1, 7, 6 and 3 of the paper for these runs, and which gaps exceed the noise over seeds.
 
     Cells are means and standard deviations (ddof 1) over seeds; precision, recall and their disparities are in percent,
-    FID in squared units of the features. A disparity is never negative, so its mean exceeds 0 where there is no gap at
-    all; the statements on noise therefore test the *signed* gap.
+    FID in squared units of the features. A disparity is never negative, so its mean exceeds 0 even without a gap;
+    therefore the statements on noise test the *signed* gap.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def describe_table1(
 
 
 def plot_losses(losses: pd.DataFrame) -> Figure:
-    """Draw the denoising loss of each group against the noise level, a panel a method (the paper's Figures 3 and 5).
+    """Draw each group's denoising loss against the noise level, one panel per method (the paper's Figures 3 and 5).
 
     Solid lines are held-out samples, with a band of one standard deviation over seeds; dashed lines are training ones.
     """
@@ -101,7 +101,7 @@ def plot_losses(losses: pd.DataFrame) -> Figure:
 
 
 def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[str]) -> Figure:
-    """Draw samples to look at: a column of panels for each group, a row for each method, and for real images.
+    """Draw samples: a column for each group, a row for each method and for real images.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[st
     panels = figure.subplots(len(samples), len(groups), squeeze=False)
     for row, (method, images) in zip(panels, samples.items(), strict=True):
         for panel, group, of_group in zip(row, groups, images, strict=True):
-            grey = of_group.shape[1] == 1  # ink on paper: white is 0
+            grey = of_group.shape[1] == 1  # drawn as ink on paper: 0 is white
             frame = [np.pad(i, ((0, 0), (1, 1), (1, 1)), constant_values=0.0 if grey else 1.0) for i in of_group]
             strip = np.concatenate(frame, axis=2).transpose(1, 2, 0)
             panel.imshow(strip.squeeze(), cmap="gray_r" if grey else None, vmin=0, vmax=1)
@@ -128,7 +128,7 @@ def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[st
 
 
 def _table1(runs: pd.DataFrame, metric: str, of_worst: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
-    """The paper's columns, and beside the gaps what min-max is to lower: the loss of the worst group."""
+    """The paper's columns, and what min-max should lower: the loss of the worst group."""
     rows = []
     for method, chosen in runs.groupby("method", sort=False):
         scores = {f"δ-{name}": cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()}
@@ -164,7 +164,7 @@ def _table7_fid(runs: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str
 
 
 def _table6(losses: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]:
-    """Averaged over noise levels, and within each seed divided by the loss of its better group."""
+    """Means over noise levels, divided within each seed by the loss of the better group."""
     means = losses.groupby(["split", "method", "seed", "group"])["loss"].mean().unstack("group")
     rows = []
     for split, method in losses[["split", "method"]].drop_duplicates().sort_values("split", kind="stable").to_numpy():
@@ -177,7 +177,7 @@ def _table6(losses: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]
 
 
 def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
-    """Over the models, without real data in their place."""
+    """Correlations over the models, without the rows of real data."""
     gaps = {f"δ-{name}": runs[f"topp.{gap}"] for name, gap in _GAPS.items()} | {"δ-FID": runs["fid.delta_fid"]}
     rows = []
     for column, name in _PROPORTIONS.items():
@@ -189,7 +189,7 @@ def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _quality(runs: pd.DataFrame) -> list[str]:
-    """How far the samples are from real ones, so that nobody takes gaps between bad ones for more."""
+    """Say how far the samples are from real ones: gaps between bad samples mean little."""
     at_mgo = runs[runs["generation"] == "MGO"]
     is_model = at_mgo["mgo"].notna()
     if is_model.all():
@@ -207,14 +207,14 @@ def _quality(runs: pd.DataFrame) -> list[str]:
     )
     if models.min() > _POOR:
         text += (
-            f". All are beyond {_POOR:g} times: the samples are poor, look at samples.png; differences between the "
-            "ways to train say little at such quality"
+            f". All are beyond {_POOR:g} times: the samples are poor, see samples.png; at such quality, differences "
+            "between the ways to train say little"
         )
     return [text]
 
 
 def _correlations(n: int) -> list[str]:
-    """How to read Table 3."""
+    """Say how to read Table 3."""
     read = "Table 3: after rejection δ-MGO and δ-EGO take two values, so their columns compare MGO with EGO alone"
     if n < 3:
         return [f"{read}."]
@@ -228,7 +228,7 @@ def _correlations(n: int) -> list[str]:
 
 
 def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
-    """State which signed gaps, and which changes of a disparity against the baseline, are more than noise."""
+    """State which signed gaps, and which changes of a disparity from the baseline, exceed noise."""
     n_seeds = runs["seed"].nunique()
     if n_seeds < 2:
         return ["One seed says nothing about noise: no gap can be told from it."]
@@ -259,14 +259,14 @@ def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
         f"oracle: mislabels {listed} (cross-validated on real images; on generated ones it may be more)",
         *(f"oracle warns: {warning}" for warning in warned),
         *plain,
-        "Real: other real data in the place of generated ones, the scores of a perfect model.",
-        "Rejection leaves the law within a group as it is: by group a model's MGO and EGO rows differ by noise alone "
-        "(nearly so for Conditional, whose samples can miss the group asked for).",
+        "Real: other real data in place of generated data, the scores of a perfect model.",
+        "Rejection does not change the distribution within a group: by group, a model's MGO and EGO rows differ by "
+        "noise only (nearly so for Conditional, whose samples can miss the group asked for).",
         MEAN_OF_A_GAP,
     ]
 
 
 def _correlation(first: pd.Series[float], second: pd.Series[float]) -> float:
-    """Pearson's, NaN where one does not vary."""
+    """Pearson's correlation; NaN if one of the two is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(np.corrcoef(first, second)[0, 1])

@@ -1,11 +1,11 @@
-"""The paper's Table 2 at small scale: LoRA fine-tuning of a language model in four ways, on biographies.
+"""The paper's Table 2: four ways to fine-tune a language model by LoRA, on biographies.
 
-For every seed the experiment walks
+The stages for every seed are
 
     split -> fine-tunings -> losses of held-out texts -> texts, until each group has enough -> metrics by group
 
-and keeps the outcome of each stage in the output folder, from which an interrupted run goes on. Tables, texts to read
-and figure are made of the outcome by ``egtmetrics.paper.table2_report``.
+Each stage's results are kept in the output folder, from which an interrupted run resumes. ``table2_report`` makes
+tables, texts to read and a figure of them.
 """
 
 from __future__ import annotations
@@ -49,27 +49,28 @@ from egtmetrics.training.prompts import PromptedTexts, tokenise
 
 PRETRAINED, UNCONDITIONAL, CONDITIONAL = "Pretrained", "Unconditional", "Conditional"
 METHODS = (PRETRAINED, UNCONDITIONAL, CONDITIONAL, "Reweighted", "Min-Max")
-"""Pretrained is the model as it was loaded; the others are fine-tuned from it by as many texts each. The paper does not
-say whether its "Pretrained" saw any: its baseline "pretrained by the original authors" (section 3.2) did not, its texts
-(appendix B.4.3) read as if it had. Unconditional is that second reading, and what the strategies compare with."""
+"""Pretrained is the model as it was loaded; the others are fine-tuned from it on equally many texts. The paper does not
+say whether its "Pretrained" was fine-tuned: the baseline "pretrained by the original authors" (section 3.2) was not,
+but appendix B.4.3 reads as if it was. Unconditional is that second reading, and the baseline of the strategies here."""
 REAL = "Real"
-"""In the place of a method: training texts instead of generated ones."""
+"""Instead of a method: training texts in place of generated ones."""
 
 Encoder = Callable[[Sequence[str]], Any]
 """Texts to features ``(n, d)``."""
 
 _N_EXAMPLES = 8
-"""Texts of each group and method to read."""
+"""Texts of each group and method that are kept to read."""
 _TRIED, _ENOUGH = 0.25, 0.8
-"""A model is given up after this part of the most texts to generate, if all would hold less than this part of what is
-needed of a group."""
+"""A model is given up after the first share of ``max_draws``, if at its rate all draws would give less than the
+second share of the texts that a group needs."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table2Settings:
-    """Model and size of the experiment. An output folder belongs to one; :data:`FULL` and :data:`QUICK` are the CLI's.
+    """Model and size of the experiment; an output folder belongs to one.
 
-    Numbers that the paper gives are its own in :data:`FULL`: rank, epochs, batch size, learning rate.
+    The command line has :data:`FULL`, :data:`QUICK` and :data:`PAPER`. In :data:`FULL`, too, the numbers that the paper
+    gives are the paper's: rank, epochs, batch size, learning rate.
     """
 
     model: str | None = None
@@ -77,37 +78,37 @@ class Table2Settings:
     dtype: str = "float32"
     """Of the model's weights, as torch names it."""
     encoder: str | None = None
-    """Of texts, see :class:`TextEncoder`; None for its default."""
+    """Of the texts, see :class:`TextEncoder`; None for its default."""
     n_seeds: int = 5
-    """Repetitions with another split, first adapters, order and texts."""
+    """Repetitions, each with its own split, initial adapters, order and generated texts."""
     n_real: int = 20
-    """Repetitions of the row "Real", with splits of their own: they cost little, and their spread is the measure of
-    noise that one seed of a model does not have."""
+    """Repetitions of the row "Real", each with its own split. They cost little, and their spread measures the noise,
+    which one seed of a model cannot show."""
     minority: float | None = 0.25
-    """Share to which the smaller group is brought by leaving out texts of the larger; the paper's data has 25 % women.
-    None leaves out nothing."""
+    """Share of the smaller group, reached by leaving out texts of the larger; the paper's data has 25 % women. None
+    leaves out nothing."""
     held_out: float = 0.35
     """Share of the texts of each group that are not trained on."""
     n_per_group: int = 150
-    """Real and generated texts of each group that are compared, and held-out ones whose loss is measured."""
+    """Real and generated texts of each group to compare, and held-out texts whose loss is measured."""
     max_draws: int = 4000
-    """Most texts to generate for that; a model that then lacks some of a group gets no scores."""
+    """Most texts to generate for that; a model with too few of a group by then gets no scores."""
     n_epochs: int = 6
     n_steps: int | None = None
-    """In place of ``n_epochs``."""
+    """Instead of ``n_epochs``."""
     batch_size: int = 64
     micro_batch: int = 16
-    """Texts at once; no matter for the result."""
+    """Texts at once; does not affect the result."""
     learning_rate: float = 1e-4
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = ("q_proj", "v_proj")
     dropout: float = 0.0
-    """These three of the adapters, see :class:`LoRASettings`; the paper does not give them."""
+    """These three belong to the adapters, see :class:`LoRASettings`; the paper does not give them."""
     temperature: float = 1.0
     top_p: float = 0.95
     max_new_tokens: int = 96
-    """These three of the sampling, see :class:`Sampling`; the paper does not give them."""
+    """These three belong to the sampling, see :class:`Sampling`; the paper does not give them."""
     generation_batch: int = 64
     n_bootstrap: int = 1000
     """Of the confidence band of TopP&R."""
@@ -121,7 +122,7 @@ class Table2Settings:
         if self.minority is not None:
             check_number(self.minority, "minority", above=0.0, below=1.0)
         if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
-            raise ValueError(f"dtype={self.dtype!r} is none of torch; pass 'float32' or 'bfloat16'")
+            raise ValueError(f"dtype={self.dtype!r} is not a dtype of torch; pass 'float32' or 'bfloat16'")
 
     @property
     def lora(self) -> LoRASettings:
@@ -171,19 +172,19 @@ class Table2:
     """What :func:`reproduce_table2` returns."""
 
     runs: pd.DataFrame
-    """One row per seed and method, and for the method "Real", which has training texts in the place of generated ones
-    and so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
-    ``topp.precision/male``, disparities in such as ``topp.delta_p``; NaN where a model did not generate enough of a
-    group. ``n_drawn`` texts were generated, of which ``n_male`` and ``n_female`` by the oracle, ``n_abstained`` in
-    neither group, ``n_empty``, ``n_unfinished`` (cut at the longest length), ``n_without_heading``; ``mgo`` and ``ego``
-    are those of all with a group; ``obeyed`` is the share of them with the group that the prompt asked for."""
+    """One row per seed and method. The method "Real" has training texts in place of generated ones, and so shows the
+    gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and ``topp.precision/male``,
+    disparities in columns such as ``topp.delta_p``; NaN if a model did not generate enough of a group. ``n_drawn``
+    texts were generated; the oracle finds ``n_male`` and ``n_female`` and abstains on ``n_abstained``; ``n_empty`` are
+    empty, ``n_unfinished`` cut off, ``n_without_heading`` lack the heading. ``mgo`` and ``ego`` describe all texts with
+    a group; ``obeyed`` is the share of them with the group that the prompt asked for."""
     losses: pd.DataFrame
-    """Mean negative log-likelihood by seed, method, split ("held-out") and group, in nats per token; "Conditional"
-    under the prompt that names the group."""
+    """Mean negative log-likelihood by seed, method, split ("held-out") and group, in nats per token; for "Conditional"
+    with the prompt that names the group."""
     samples: pd.DataFrame
     """Texts to read: ``seed``, ``method``, ``group`` (a group, or "none" where the oracle abstained), ``text``."""
     facts: dict[str, Any]
-    """Settings, and what was measured on what, as text."""
+    """Settings, and what was measured and how, as text."""
 
 
 def reproduce_table2(
@@ -196,14 +197,14 @@ def reproduce_table2(
     device: str = "cpu",
     progress: bool = False,
 ) -> Table2:
-    r"""Fine-tune, sample and evaluate all models of Table 2, or take up where that was stopped.
+    r"""Fine-tune, sample and evaluate all models of Table 2, or resume where that stopped.
 
-    A language model is fine-tuned by LoRA on biographies in four ways, all of them on as many: without groups, with the
+    A language model is fine-tuned by LoRA on biographies in four ways, on equally many texts: without groups, with the
     group in the prompt, reweighted to equal groups, and min-max. It then writes biographies until the oracle has found
-    :math:`n` of each group (by rejection; the conditional model is asked for either group in turn), whose features are
+    :math:`n` of each group (by rejection; the conditional model is asked for the groups in turn). Their features are
     compared with those of :math:`n` held-out texts of the same group. Overall scores compare sets with the groups in
-    the proportions of the data (MGO). Training texts in the place of the generated ones show what scores and gaps a
-    perfect model has, over more splits than there are models.
+    the proportions of the data (MGO). Training texts in place of the generated ones show the scores and gaps of a
+    perfect model, over more splits than there are models.
 
     Parameters
     ----------
@@ -212,36 +213,36 @@ def reproduce_table2(
         logs, texts (JSONL) and scores; ``embeddings``; and the results as ``runs.csv``, ``losses.csv``,
         ``samples.jsonl``.
     biographies
-        Of :func:`load_biographies`. Those without a group are left out.
+        Of :func:`load_biographies`. Texts without a group are left out.
     settings
         Model and size of the experiment.
     oracle
-        psi of the generated texts, groups as in ``GROUPS``; by default :class:`NameOracle`.
+        Assigns the generated texts to ``GROUPS``; by default :class:`NameOracle`.
     encoder
-        Function from texts to features ``(n, d)``; by default a :class:`TextEncoder` of ``settings.encoder``, which
-        keeps its features in ``out``.
+        Function from texts to features ``(n, d)``; by default a :class:`TextEncoder` of ``settings.encoder`` that keeps
+        its features in ``out``.
     device
-        Of the language model and, unless given, the encoder.
+        Of the language model and the default encoder.
     progress
-        Show a bar of the models, and one within each.
+        Show a progress bar of the models, and one within each.
 
     Returns
     -------
     Table2
-        Scores, losses, texts and facts, to be shown with ``egtmetrics.paper.table2_report``.
+        Scores, losses, texts and facts, for ``egtmetrics.paper.table2_report``.
 
     Raises
     ------
     ValueError
-        ``out`` was begun with other settings or texts, or holds a damaged file; too few texts of a group.
+        ``out`` has other settings or texts, or holds a damaged file; there are too few texts of a group.
     ImportError
         A package of the extra is missing.
 
     Notes
     -----
-    TopP&R runs, as in the paper, on 10 random Gaussian projections, but to fewer than its 32 dimensions where a group
-    has few texts, see ``Table2Settings.projected_dim``. With :data:`QUICK`, the default model and WordNet
-    this is half an hour of two cores; the paper's settings take hours of a large GPU for each model.
+    TopP&R uses 10 random Gaussian projections, as in the paper, but to fewer than its 32 dimensions if a group has few
+    texts, see ``Table2Settings.projected_dim``. :data:`QUICK` with the default model and WordNet takes half an hour on
+    two cores; each of the paper's models takes hours on a large GPU.
 
     References
     ----------
@@ -273,7 +274,7 @@ def reproduce_table2(
         for seed, stage in enumerate(stages[: settings.n_seeds]):
             for method in METHODS:
                 bar.set_description(f"seed {seed}, {method}")
-                model = functools.cache(functools.partial(stage.train, method))  # loaded if anything is left to do
+                model = functools.cache(functools.partial(stage.train, method))  # loaded only if a stage needs it
                 losses += stage.cached(f"{method}-losses", functools.partial(stage.losses, method, model))
                 draws = stage.cached(f"{method}-draws", functools.partial(stage.draw, method, model))
                 runs.append(stage.cached(f"{method}-scores", functools.partial(stage.evaluate, method, draws)))
@@ -294,7 +295,7 @@ def reproduce_table2(
 
 
 _Model = Callable[[], tuple[Any, Any]]
-"""Loads, or trains, a model and its tokenizer."""
+"""Loads or trains a model; returns it and its tokenizer."""
 
 
 class _Stage:
@@ -322,15 +323,15 @@ class _Stage:
             if texts.counts.min() < settings.n_per_group:
                 listed = ", ".join(f"{n} {group}" for n, group in zip(texts.counts, GROUPS, strict=True))
                 raise ValueError(
-                    f"n_per_group={settings.n_per_group}, but of the texts {name} only {listed} are there; lower it, "
-                    f"change held_out={settings.held_out:g}, or add texts"
+                    f"n_per_group={settings.n_per_group}, but there are only {listed} {name}; lower it, change "
+                    f"held_out={settings.held_out:g}, or add texts"
                 )
 
     def cached(self, name: str, compute: Callable[[], Any]) -> Any:
         return cached(self.folder / f"{name}.json", compute)
 
     def train(self, method: str) -> tuple[Any, Any]:
-        """Load the model and, unless it stays as it is, fine-tune it; also from where it was interrupted."""
+        """Load the model and fine-tune it by the method, or resume where that stopped."""
         settings = self.settings
         source = packaged_model() if settings.model is None else settings.model
         model, tokenizer = load_causal_lm(source, dtype=getattr(torch, settings.dtype))
@@ -350,7 +351,7 @@ class _Stage:
             learning_rate=settings.learning_rate,
             checkpoint=self.folder / f"{method}.pt",
             checkpoint_every=10,
-            random_state=seed_of(self.seed, "order"),  # the same batches for every method, which compare in pairs
+            random_state=seed_of(self.seed, "order"),  # the same batches for every method, for paired comparisons
             progress=self.progress,
         )
         write_whole(self.folder / f"{method}-log.csv", run.log.to_csv(index=False))
@@ -365,7 +366,7 @@ class _Stage:
         return tokenise(tokenizer, prompts, [ANSWER_START + text for text in texts.texts], texts.groups)
 
     def losses(self, method: str, model: _Model) -> list[dict[str, Any]]:
-        """Mean loss of each group's held-out texts, the same texts for all methods."""
+        """Mean loss of each group's held-out texts; all methods have the same texts."""
         network, tokenizer = model()
         rows = self._tokenise(method, tokenizer, self._first(self.held_out))
         batch = self.settings.micro_batch
@@ -375,7 +376,7 @@ class _Stage:
         return [{**key, "group": name, "loss": mean} for name, mean in zip(GROUPS, means, strict=True)]
 
     def draw(self, method: str, model: _Model) -> dict[str, Any]:
-        """Generate texts until each group has enough, or there are as many as are allowed."""
+        """Generate texts until each group has enough, or there are ``max_draws``."""
         settings = self.settings
         folder = self.folder / f"{method}-texts"
         folder.mkdir(exist_ok=True)
@@ -384,7 +385,7 @@ class _Stage:
         asked: list[str | None] = []
         counts = dict.fromkeys(("n_empty", "n_unfinished", "n_without_heading"), 0)
         while self._is_worth_it(groups):
-            size = min(2 * settings.generation_batch, settings.max_draws - len(texts))  # a batch of either attribute
+            size = min(2 * settings.generation_batch, settings.max_draws - len(texts))  # a batch for each attribute
             names = [GROUPS[place % len(GROUPS)] if method == CONDITIONAL else None for place in range(size)]
             name = f"{len(texts):06d}"
             batch = generate_texts(
@@ -404,13 +405,13 @@ class _Stage:
         return {"texts": texts, "groups": groups, "asked": asked, **counts}
 
     def _is_worth_it(self, groups: Sequence[int]) -> bool:
-        """Whether a group lacks texts, and at the rate so far gets about enough of them before there are too many."""
+        """Whether a group lacks texts and, at the rate so far, would get nearly enough within ``max_draws``."""
         n, found, longest = len(groups), int(self._counts(groups).min()), self.settings.max_draws
         hopeless = n >= _TRIED * longest and found * longest < _ENOUGH * self.settings.n_per_group * n
         return found < self.settings.n_per_group and n < longest and not hopeless
 
     def evaluate(self, method: str, draws: dict[str, Any]) -> dict[str, Any]:
-        """Count what was generated, and compare it with held-out texts if there is enough of every group."""
+        """Count what was generated, and compare it with held-out texts if every group has enough."""
         groups, names = np.array(draws["groups"]), np.array(GROUPS)
         counts = self._counts(groups)
         known = groups != ABSTAINED
@@ -434,7 +435,7 @@ class _Stage:
         return row
 
     def evaluate_real(self) -> dict[str, Any]:
-        """Compare training texts with the held-out ones: the scores, and the gaps, of a perfect model."""
+        """Compare training texts with the held-out ones: scores and gaps of a perfect model."""
         return {"seed": self.seed, "method": REAL, **self._compare(self.train_set)}
 
     def _compare(self, texts: Biographies) -> dict[str, float]:
@@ -457,18 +458,18 @@ class _Stage:
             fake.groups,
             names=GROUPS,
             n=n,
-            overall_sizes=[round(n * count / counts.max()) for count in counts],  # the most there are at MGO
+            overall_sizes=[round(n * count / counts.max()) for count in counts],  # the most that are available at MGO
             overall_metrics={"mauve": functools.partial(mauve, random_state=self.seed)},
             random_state=self.seed,
         )
 
     def _first(self, texts: Biographies) -> Biographies:
-        """The first texts of each group, as many as are compared."""
+        """Return the first ``n_per_group`` texts of each group."""
         n = self.settings.n_per_group
         return texts.take(np.concatenate([np.flatnonzero(texts.groups == group)[:n] for group in range(len(GROUPS))]))
 
     def examples(self, method: str, texts: Sequence[str], groups: Sequence[int]) -> list[dict[str, Any]]:
-        """The first texts of each group, and of none, to be read."""
+        """Return the first texts of each group, and without one, to read."""
         labels = np.array(groups)
         return [
             {"seed": self.seed, "method": method, "group": name, "text": texts[row]}

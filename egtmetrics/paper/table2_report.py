@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GROUPS = ("male", "female")
-"""As the paper's columns have them."""
+"""In the order of the paper's columns."""
 _BASELINE, _REAL = "Unconditional", "Real"
 _GAPS = {
     "δ-P": "delta_p",
@@ -36,19 +36,19 @@ _GAPS = {
     "δ-PR (Definition 4.1)": "delta_pr",
     "δ-P + δ-R (as printed)": "delta_p_plus_delta_r",
 }
-"""The paper's Tables 2 and 8 print the sum of the first two as delta-PR, its Definition 4.1 is the third."""
+"""The paper's Tables 2 and 8 print the sum of the first two as delta-PR; its Definition 4.1 is the third."""
 
 
 def describe_table2(
     runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
 ) -> str:
-    """Return Tables 2 and 8 of the paper for these runs, what the models wrote, and which gaps are more than noise.
+    """Return Tables 2 and 8 of the paper for these runs, what the models wrote, and which gaps exceed noise.
 
-    Cells are means over seeds, with standard deviations (ddof 1) where there are several; precision, recall and their
+    Cells are means over seeds, with standard deviations (ddof 1) if there are several; precision, recall and their
     disparities are in percent, losses in nats per token, FID in squared units of the features. A disparity is never
-    negative, so its mean exceeds 0 where there is no gap at all; the statements on noise therefore test the *signed*
-    gap, against that of real texts in the place of generated ones. Cells of a model that did not write enough texts of
-    each group are empty.
+    negative, so its mean exceeds 0 even without a gap; therefore the statements on noise test the *signed* gap, against
+    that of real texts in place of generated ones. Cells of a model that did not write enough texts of each group are
+    empty.
 
     Parameters
     ----------
@@ -71,8 +71,12 @@ def describe_table2(
 
 
 def describe_samples(samples: pd.DataFrame) -> str:
-    """Return texts of every method and group to be read, as Markdown."""
-    lines = ["# Texts", "", "The first of every group, as the oracle saw it, and of those it could not tell; unedited."]
+    """Return texts of every method and group, as Markdown."""
+    lines = [
+        "# Texts",
+        "",
+        "The first texts of every group that the oracle named, and of those on which it abstained; unedited.",
+    ]
     for method, seed in samples[["method", "seed"]].drop_duplicates().itertuples(index=False):
         of_method = samples[(samples["method"] == method) & (samples["seed"] == seed)]
         lines += ["", f"## {method}, seed {seed}"]
@@ -96,7 +100,7 @@ def plot_table2(runs: pd.DataFrame) -> Axes:
 
 
 def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
-    """The paper's columns, and beside the gaps what min-max is to improve: the worst group."""
+    """The paper's columns, and what min-max should improve: the worst group."""
     return [
         {
             "method": str(method),
@@ -142,7 +146,7 @@ def _losses(losses: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _written(models: pd.DataFrame) -> list[dict[str, str]]:
-    """Counts are sums over seeds, shares are of all texts."""
+    """Counts are sums over seeds; shares are of all texts."""
     rows = []
     for method, chosen in models.groupby("method", sort=False):
         n = int(chosen["n_drawn"].sum())
@@ -170,7 +174,7 @@ def _written(models: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _noise(runs: pd.DataFrame) -> list[str]:
-    """State which signed gaps differ from a perfect model's, and which changes against the baseline exceed noise."""
+    """State which signed gaps differ from a perfect model's, and which changes from the baseline exceed noise."""
     real = runs[runs["method"] == _REAL]
     models = runs[runs["method"] != _REAL]
     lines = []
@@ -180,7 +184,7 @@ def _noise(runs: pd.DataFrame) -> list[str]:
         lines.append(_beyond_real(models, real))
     n_seeds = models["seed"].nunique()
     if n_seeds < 2:
-        return [*lines, "One seed of each model: no difference between two methods can be told from that of two seeds."]
+        return [*lines, "One seed of each model: a difference between two methods cannot be distinguished from noise."]
     before = models[models["method"] == _BASELINE].set_index("seed")
     changes: dict[str, NDArray[np.float64]] = {}
     for method, chosen in models[models["method"] != _BASELINE].groupby("method", sort=False):
@@ -191,7 +195,7 @@ def _noise(runs: pd.DataFrame) -> list[str]:
 
 
 def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
-    """Compare gaps with a prediction interval from the splits of real texts: t-distributed if these are Gaussian."""
+    """Compare gaps with a prediction interval from the splits of real texts: Student's t, for Gaussian gaps."""
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(real) - 1))
     tested, found = 0, []
     spread = []
@@ -210,7 +214,7 @@ def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
                     f"{of_real.mean() + width:.3g}"
                 )
     head = (
-        f"Gaps (male minus female) beyond those of real texts in the place of generated ones ({LEVEL:.0%} prediction "
+        f"Gaps (male minus female) beyond those of real texts in place of generated ones ({LEVEL:.0%} prediction "
         f"interval from {len(real)} splits of the same texts): {len(found)} of {tested}, where "
         f"{(1 - LEVEL) * tested:.1f} would by chance."
     )
@@ -224,12 +228,11 @@ def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     return [
         *(f"{name}: {fact}" for name, fact in facts.items() if isinstance(fact, str)),
         *([f"Too few texts of a group, so no scores: {lacking}."] if lacking else []),
-        "Pretrained: the model as it was loaded. Unconditional: fine-tuned without groups, which the other ways to "
-        "fine-tune compare with; the paper does not say which of the two its row Pretrained is.",
-        "Real: training texts in the place of generated ones, the scores of a perfect model.",
+        "Pretrained: the model as it was loaded. Unconditional: fine-tuned without groups, the baseline of the other "
+        "ways to fine-tune; the paper does not say which of the two its row Pretrained is.",
+        "Real: training texts in place of generated ones, the scores of a perfect model.",
         "Overall scores compare sets with the groups in the proportions of the data (MGO), as the paper enforces for "
         "texts; scores by group do not depend on it.",
-        "Groups are what the oracle reads from first names and pronouns; its error on texts written by a model is not "
-        "known.",
+        "Groups are what the oracle reads from first names and pronouns; its error on generated texts is unknown.",
         MEAN_OF_A_GAP,
     ]

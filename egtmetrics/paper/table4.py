@@ -1,8 +1,8 @@
-"""The paper's Table 4: degraded real images with alike global scores, and unlike scores of the groups.
+"""The paper's Table 4: real images degraded in two ways, with similar global scores but different scores by group.
 
-One half of the real images stands for a generator's samples. Example 1 degrades both groups a little, Example 2 only
-the first group but strongly, so that precision and recall over both come out as in Example 1. Proportions of the groups
-are those of the real images in both. Text and figure are made of the outcome by ``egtmetrics.paper.table4_report``.
+One half of the real images plays a generator's samples. Example 1 degrades all groups a little. Example 2 degrades the
+first group strongly and leaves the others, so that global precision and recall are those of Example 1. Both keep the
+proportions of the groups. ``table4_report`` makes text and a figure of the results.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, seed
 from egtmetrics.paper.datasets import ImageData
 
 REAL = "Real"
-"""In the place of an example: the other half of the real images as it is."""
+"""Instead of an example: the other half of the real images as it is."""
 EXAMPLES = ("Example 1", "Example 2")
 
 _PROJECTED_DIM = 8
-"""Of TopP&R, as in Table 1 here: its bandwidth reaches to neighbour 5 d', which has to be a small part of a group."""
+"""Of TopP&R, as in Table 1 here: its bandwidth is the distance to neighbour 5 d', which must be few of a group."""
 _STRONGER = 1.5
-"""Least ratio of the noise of Example 2 and that of Example 1."""
+"""Least ratio of the noise in Example 2 to that in Example 1."""
 _SHOWN = 20
 """Samples of each group in the figure."""
 
@@ -42,22 +42,22 @@ class Table4Settings:
     """Size of the experiment, and its degradations. An output folder belongs to one."""
 
     n_splits: int = 20
-    """Repetitions with other halves of the images, other duplicates, and other draws of the bootstrap."""
+    """Repetitions, each with its own halves of the images, duplicates and bootstrap draws."""
     n_search_splits: int = 5
-    """Further ones that the degradation of Example 2 is searched on."""
+    """Further repetitions, on which the degradations are searched."""
     max_samples: int = 1000
-    """At most so many real and so many degraded images of each group."""
+    """Most real images, and most degraded ones, of each group."""
     mild_precision: float = 0.7
     """TopP&R precision of Example 1, as a fraction of that of the real images; 79 of perhaps 96 in the paper."""
     mild_share: float = 0.2
     """Share of duplicates in Example 1; the paper's."""
     noises: tuple[float, ...] = (0.0, 0.006, 0.012, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
-    """Standard deviations of the noise, of which the full range of levels is 1, that the search measures at, as far as
-    it has to go; between them it interpolates."""
+    """Standard deviations of the noise that the search tries in this order, in units of the range of levels; it
+    interpolates between them."""
     shares: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)
-    """Shares of duplicates in Example 2 that the search chooses from."""
+    """Shares of duplicates that the search tries for Example 2."""
     tolerance: float = 0.01
-    """Difference of recall, as a fraction, that the search takes for alike."""
+    """Difference in recall that the search accepts."""
     n_bootstrap: int = 1000
     """Of the confidence band of TopP&R."""
 
@@ -88,25 +88,25 @@ class Table4:
     samples: dict[str, NDArray[np.float32]]
     """Of each example in the first split, random samples of each group: ``(groups, 20, channels, height, width)``."""
     facts: dict[str, Any]
-    """What was measured, in which features, with which degradations, and what the search found."""
+    """What was measured, in which features, and which degradations the search found."""
 
 
 def reproduce_table4(
     data: ImageData, out: str | Path, *, settings: Table4Settings = FULL, progress: bool = False
 ) -> Table4:
-    r"""Degrade real images in two ways with alike global precision and recall, and compare the groups.
+    r"""Degrade real images in two ways with similar global precision and recall, and compare the groups.
 
-    Of each group, n images are real and n others stand for generated ones. An example of noise s and share r turns
-    the latter into
+    Of each group, n images are the real ones and n others play the generated ones. An example with noise s and share r
+    turns the latter into
 
     .. math:: x_i' = \text{round}(\text{clip}(x_i + s \epsilon_i)), \quad \epsilon_i \sim N(0, I),
 
     and then replaces a random share r of them by copies of the others, each flipped horizontally with probability 1/2.
-    Example 1 has r = ``mild_share`` in every group, and the s at which TopP&R precision over all groups falls to
-    ``mild_precision`` times that of the real images. Example 2 leaves all groups but the first as they are. Its s and r
-    are those with the largest r of ``shares`` at which, over all groups, precision equals that of Example 1 and recall
-    differs by ``tolerance`` at most; or by the least, if it differs by more for all of them. Its s is at least 1.5
-    times that of Example 1: many duplicates lower precision, too, and are not to do so in place of noise.
+    Example 1 has r = ``mild_share`` in every group, and the s at which the global TopP&R precision falls to
+    ``mild_precision`` times that of the real images. Example 2 degrades the first group only. It has the largest r of
+    ``shares`` for which some s gives the global precision of Example 1 and a recall within ``tolerance`` of it; if
+    there is none, the r with the closest recall. Its s is at least 1.5 times that of Example 1, since many duplicates
+    also lower precision and should not replace the noise.
 
     Parameters
     ----------
@@ -114,7 +114,7 @@ def reproduce_table4(
         Images of two groups or more, from :func:`load_image_data`.
     out
         Folder, made if missing, that holds ``settings.json``, every finished stage, and ``scores.csv``. An interrupted
-        run goes on from there.
+        run resumes from it.
     settings
         Size of the experiment.
     progress
@@ -123,7 +123,7 @@ def reproduce_table4(
     Returns
     -------
     Table4
-        Scores, images and facts, to be shown with ``egtmetrics.paper.table4_report``.
+        Scores, images and facts, for ``egtmetrics.paper.table4_report``.
 
     Raises
     ------
@@ -132,18 +132,18 @@ def reproduce_table4(
 
     Notes
     -----
-    The search sees other halves than those that are reported, but of the same images. Noise is drawn once for each
-    image, so that the examples differ by its strength and not by another draw.
+    The search uses other halves of the same images than the reported scores. Noise is drawn once for each image, so the
+    examples differ in its strength only.
 
-    TopP&R runs on 10 random Gaussian projections to 8 dimensions, where the paper has 32 and more images. Precision and
-    recall by 5 nearest neighbours stand beside it, and Example 2 is not fitted to them.
+    TopP&R uses 10 random Gaussian projections to 8 dimensions; the paper has 32, and more images. Precision and recall
+    by 5 nearest neighbours are reported too; Example 2 is not fitted to them.
 
     Cost: the search encodes about ``n_search_splits * len(noises)`` halves of the images.
 
     References
     ----------
-    The paper, appendix B.1, Figure 4 and Table 4, which degrade samples of a model of faces. Strengths of noise and the
-    share of duplicates in Example 2 are not given there.
+    The paper, appendix B.1, Figure 4 and Table 4, which degrade samples of a model of faces. It gives neither the
+    strengths of the noise nor the share of duplicates in Example 2.
 
     Examples
     --------
@@ -168,7 +168,7 @@ def reproduce_table4(
             return content
 
         found = experiment.search(stage)
-        bar.total = bar.n + settings.n_splits * 3  # the search seldom needs all noises
+        bar.total = bar.n + settings.n_splits * 3  # the search rarely needs all noises
         degradations = {
             REAL: [(0.0, 0.0)] * experiment.n_groups,
             EXAMPLES[0]: experiment.mild(found["mild_noise"]),
@@ -194,7 +194,7 @@ class _Experiment:
         self.n_groups = len(data.group_names)
         smallest = int(np.bincount(data.groups, minlength=self.n_groups).min())
         self.n = min(smallest // 2, settings.max_samples)
-        """Real images, and degraded ones, of each group."""
+        """Number of real images, and of degraded ones, of each group."""
         if self.n <= 5 * _PROJECTED_DIM:
             raise ValueError(
                 f"data has {smallest} images in its smallest group, but TopP&R in {_PROJECTED_DIM} dimensions needs "
@@ -202,11 +202,11 @@ class _Experiment:
             )
 
     def mild(self, noise: float) -> list[tuple[float, float]]:
-        """Noise and share of duplicates of each group in Example 1."""
+        """Noise and share of duplicates for each group in Example 1."""
         return [(noise, self.settings.mild_share)] * self.n_groups
 
     def strong(self, noise: float, share: float) -> list[tuple[float, float]]:
-        """The same of Example 2."""
+        """The same for Example 2."""
         return [(noise, share), *[(0.0, 0.0)] * (self.n_groups - 1)]
 
     def search(self, stage: Callable[[str, Callable[[], Any]], Any]) -> dict[str, float]:
@@ -214,7 +214,7 @@ class _Experiment:
         settings = self.settings
 
         def measure(example: str, noise: float, degradations: list[list[tuple[float, float]]]) -> NDArray[np.float64]:
-            """Precision and recall of each degradation, means over splits."""
+            """Return mean precision and recall over splits, for each degradation."""
             splits = range(settings.n_splits, settings.n_splits + settings.n_search_splits)
             by_split = [
                 stage(f"search{split}-{example}-{noise:g}", functools.partial(self._overall, split, degradations))
@@ -244,7 +244,7 @@ class _Experiment:
         return {"mild_noise": mild_noise, "noise": noise, "share": share}
 
     def _overall(self, split: int, degradations: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
-        """TopP&R precision and recall over all groups, of one degradation after the other."""
+        """Return TopP&R precision and recall over all groups, for each degradation."""
         real = np.concatenate([self.data.encode(self.data.images[rows]) for rows, _ in self._halves(split)])
         topp = self._metrics(split, real.shape[1])["topp"]
         results = [topp(real, np.concatenate(self._features(split, by_group))) for by_group in degradations]
@@ -286,7 +286,7 @@ class _Experiment:
         }
 
     def _halves(self, split: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Rows of real images, and of those in the place of generated ones, for each group."""
+        """Return for each group the rows of the real images, and of those that play the generated ones."""
         rng = np.random.default_rng(seed_of(split, "halves"))
         permuted = [rng.permutation(np.flatnonzero(self.data.groups == group)) for group in range(self.n_groups)]
         return [(rows[: self.n], rows[self.n : 2 * self.n]) for rows in permuted]
@@ -297,7 +297,7 @@ class _Experiment:
     def _degraded(
         self, split: int, group: int, noise: float, share: float, only: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """The other half of a group with noise and duplicates; of them the positions ``only``."""
+        """Return the other half of a group with noise and duplicates, or its positions ``only``."""
         _, rows = self._halves(split)[group]
         sources, flipped = duplicates(self.n, share, np.random.default_rng(seed_of(split, f"duplicates {group}")))
         if only is not None:
@@ -307,7 +307,7 @@ class _Experiment:
         return images
 
     def _noisy(self, rows: NDArray[np.int64], noise: float) -> NDArray[np.float32]:
-        """Images with noise, clipped and rounded to the levels of the files; a row has the same noise every time."""
+        """Return images with noise, clipped and rounded to the files' levels; a row always gets the same noise."""
         images = self.data.images[rows]
         if noise:
             for image, row in zip(images, rows.tolist(), strict=True):
@@ -324,10 +324,11 @@ class _Experiment:
 
 
 def duplicates(n: int, share: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Replace ``round(share * n)`` of n samples, at least one remaining, by copies of the others.
+    """Replace ``round(share * n)`` of n samples by copies of the others; at least one remains.
 
-    Returns the sample that each position holds, ``(n,)``, and whether it is flipped there; what is no copy is neither
-    moved nor flipped. With one generator, fewer samples remain under a larger share, but no others.
+    Returns the sample that each position holds, ``(n,)``, and whether it is flipped there. Samples that remain are
+    neither moved nor flipped. From the same generator, those that remain under a larger share are a subset of those
+    under a smaller one.
 
     Examples
     --------
@@ -349,12 +350,12 @@ def duplicates(n: int, share: float, rng: np.random.Generator) -> tuple[NDArray[
 def at_precision(
     scores: NDArray[np.float64], precision: float, noises: Sequence[float]
 ) -> tuple[float, NDArray[np.float64]]:
-    """Interpolate the noise at which precision first falls below a value, and the scores there.
+    """Find by interpolation the noise at which precision first falls below a value, and the scores there.
 
     Parameters
     ----------
     scores
-        Precision and recall at every noise, or the first ones, ``(noises, 2)``; linear between them.
+        Precision and recall at every noise, or at the first ones, ``(noises, 2)``; linear in between.
     precision
         The value.
     noises
@@ -363,7 +364,7 @@ def at_precision(
     Raises
     ------
     ValueError
-        Precision is below already at 0, or never.
+        Precision is below the value already at noise 0, or never.
 
     Examples
     --------
@@ -395,25 +396,25 @@ def choose_degradation(
     *,
     least_noise: float,
 ) -> tuple[float, float]:
-    """Find the noise and the largest share of duplicates with the target's precision and, nearly, recall.
+    """Find a noise and the largest share of duplicates that give the target's precision and nearly its recall.
 
     Parameters
     ----------
     grid
-        Precision and recall at every noise and share, ``(noises, shares, 2)``; linear between the noises.
+        Precision and recall at every noise and share, ``(noises, shares, 2)``; linear between noises.
     target
         Precision and recall to find.
     noises, shares
         Rising from 0.
     tolerance
-        Difference in recall to accept; where all shares have a larger one, the share with the smallest is taken.
+        Accepted difference in recall; if it is larger for all shares, the share with the smallest is taken.
     least_noise
-        Shares that need less for the precision are left out.
+        Shares that need less noise for the precision are left out.
 
     Raises
     ------
     ValueError
-        Without duplicates no noise gives the precision, or one below ``least_noise``.
+        Without duplicates, no noise gives the precision, or one below ``least_noise`` does.
 
     Examples
     --------
@@ -430,7 +431,7 @@ def choose_degradation(
         except ValueError:
             if not found:
                 raise
-            continue  # so many duplicates lower precision too far without any noise
+            continue  # so many duplicates lower precision too far even without noise
         if noise >= least_noise:
             found.append((noise, share, float(abs(at_noise[1] - target[1]))))
         elif not found:

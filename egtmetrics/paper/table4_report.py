@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 _GAPS = {"δ-P": "delta_p", "δ-R": "delta_r", "δ-PR": "delta_pr"}
 _COLUMNS = 10
-_DIGITS_NOTE = "A flipped digit is mostly no digit: flipped duplicates lower precision as well."
+_DIGITS_NOTE = "A flipped digit is rarely a digit: flipped duplicates lower precision as well."
 
 
 def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
     """Return Table 4 for these scores, the disparities, and how far the two examples differ.
 
     Cells are means and standard deviations (ddof 1) over splits, all scores in percent. Splits divide the same images
-    anew, so they are not independent, and their spread is no standard error.
+    again, so they are not independent, and their spread is not a standard error.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def plot_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequen
 
 
 def _tiled(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Images in rows of ten with a white line between them, ``(height, width)`` or ``(height, width, 3)``."""
+    """Return images in rows of ten, separated by white, ``(height, width)`` or ``(height, width, 3)``."""
     k, channels, height, width = images.shape
     edge = max(1, height // 16)
     rows = -(-k // _COLUMNS)
@@ -100,7 +100,7 @@ def _disparities(scores: pd.DataFrame) -> list[dict[str, str]]:
 
 
 def _comparison(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> str:
-    """How far the examples are apart over all groups, and in the degraded one."""
+    """Say how far the examples differ over all groups, and in each."""
     first, second = (scores[scores["example"] == example].set_index("split") for example in ("Example 1", "Example 2"))
     parts = []
     for who in ("all", *groups):
@@ -121,11 +121,11 @@ def _notes(scores: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         f"The noise of Example 1 brings TopP&R precision to {settings['mild_precision']:.0%} of that of real images; "
         "noise and share of Example 2 were searched for the TopP&R precision and recall of Example 1, on other splits "
         f"({settings['n_search_splits']}) of the same images. Nothing was fitted to the k-NN scores, nor to any group.",
-        "Real: other real images in the place of degraded ones, the scores of a perfect model. Images are real ones "
-        "degraded afterwards: this shows what global scores can hide, and nothing about any model.",
+        "Real: other real images in place of degraded ones, the scores of a perfect model. All images are real "
+        "ones, some degraded: this shows what global scores can hide, and nothing about any model.",
         "Groups have equal proportions in all rows, those of the real images: δ-MGO and δ-EGO are 0 throughout.",
         *([_DIGITS_NOTE] if facts["name"] == "digits" else []),
-        "Strong noise spreads samples, and with them the balls of k nearest neighbours: k-NN recall can rise with it.",
-        f"Spread is over {scores['split'].nunique()} splits of the same images, which are not independent.",
+        "Strong noise spreads the samples and so widens their k-nearest-neighbour balls: k-NN recall can rise with it.",
+        f"The spread is over {scores['split'].nunique()} splits of the same images, which are not independent.",
         *(f"{name}: {fact}" for name, fact in facts["notes"].items()),
     ]

@@ -1,8 +1,8 @@
-"""The DDPM++ and NCSN++ U-Nets in the form in which Karras et al. 2022 train them, under the checkpoints' names.
+"""The DDPM++ and NCSN++ U-Nets as Karras et al. 2022 train them.
 
-Parameters and buffers are named and shaped as in the public checkpoints, so that these load with ``strict=True``; see
-``checkpoints``. Written from the papers and from those names and shapes: the code that made the checkpoints is under a
-licence that forbids taking it over.
+Parameters and buffers have the names and shapes of the public checkpoints, so that ``checkpoints`` can load those.
+Written from the papers and from these names and shapes; the licence of the code behind the checkpoints does not allow
+copying.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from torch.nn import functional
 from egtmetrics._validation import check_number, check_positive_int
 
 _SKIP_SCALE = math.sqrt(0.5)
-"""Keeps the variance of a sum of two branches at that of one."""
+"""Gives the sum of two branches the variance of one."""
 
 _EPSILON = 1e-6
 """Of all group normalisations."""
 
 _GROUPS, _GROUP_SIZE = 32, 4
-"""Most groups of a normalisation, fewest channels in each."""
+"""Most groups of a normalisation, and fewest channels in each group."""
 
 _FOURIER_SCALE = 16.0
 _LONGEST_PERIOD = 10_000.0
 
 
 class _Traits(NamedTuple):
-    """What the two architectures differ in."""
+    """Where the two architectures differ."""
 
     fourier: bool
-    """The noise is told by random frequencies, twice as many, instead of a geometric sequence."""
+    """The noise is embedded by random frequencies, twice as many, instead of a geometric sequence."""
     residual: bool
-    """Every level of the encoder also sees the input image, halved by learned steps."""
+    """Every level of the encoder also gets the input image, halved by learned layers."""
     taps: tuple[int, ...]
     """The filter of halving and doubling, in each direction."""
 
@@ -59,14 +59,14 @@ class UNet(nn.Module):
         {\sqrt 2}, \qquad \text{then at some resolutions} \quad \frac{y + \text{attention}(\text{norm}(y))}{\sqrt 2}.
 
     The last layers of all branches and of the network start at zero: the untrained F is 0, which under EDM's
-    preconditioning is the best guess of a model that knows nothing.
+    preconditioning is the best guess without training.
 
     Parameters
     ----------
     resolution
-        Height and width of the images, divisible by 2 once per level but the first.
+        Height and width of the images; must be divisible by 2 once per level after the first.
     architecture
-        ``"ddpmpp"``: the noise as sines of a geometric sequence of frequencies, halving by means of 2 x 2.
+        ``"ddpmpp"``: sines of a geometric sequence of frequencies for the noise, halving by averages of 2 x 2.
         ``"ncsnpp"``: random frequencies, the filter 1 3 3 1, and the input image added to every level of the encoder.
     channels
         Of the images.
@@ -79,15 +79,15 @@ class UNet(nn.Module):
     n_blocks
         Blocks per level of the encoder; the decoder has one more.
     attention
-        Resolutions with attention; the lowest one has it between encoder and decoder in any case.
+        Resolutions with attention; there is always attention between encoder and decoder.
     dropout
-        In the blocks, while training.
+        In the blocks, during training.
 
     Raises
     ------
     ValueError
-        Invalid options; from the call, wrong shapes, labels out of range, missing in a conditional model or given to
-        another.
+        Invalid options. From the call: wrong shapes, labels out of range, missing in a conditional model or given to
+        an unconditional one.
 
     Notes
     -----
@@ -96,8 +96,8 @@ class UNet(nn.Module):
     References
     ----------
     Song et al. 2021 (score-based SDEs), appendix H, for both architectures; Karras et al. 2022, Table 7, for their
-    sizes. At initialisation this differs from the networks the checkpoints were trained from, which had random weights
-    of size 1e-5 where these have zeros.
+    sizes. The initial weights differ from those of the checkpoints' training, which were random of size 1e-5 where
+    these are zero.
 
     Examples
     --------
@@ -150,7 +150,7 @@ class UNet(nn.Module):
             return _Block(n_in, n_out, n_embedding, attend=attend, resample=resample, taps=traits.taps, dropout=dropout)
 
         self.enc = nn.ModuleDict()
-        skipped: list[int] = []  # channels of what the decoder is handed, in the encoder's order
+        skipped: list[int] = []  # channels of the skip connections, in the encoder's order
         n, n_image = width, channels
         for level, (name, n_out) in enumerate(zip(self._names, widths, strict=True)):
             if level == 0:
@@ -188,19 +188,19 @@ class UNet(nn.Module):
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Tensor], *, dropout: float = 0.05) -> UNet:
-        """Return the network that a state dict belongs to, with its weights; names and shapes tell everything.
+        """Return the network of a state dict, with its weights; names and shapes determine the architecture.
 
         Parameters
         ----------
         state
             Name to tensor, the names as in ``UNet.state_dict()``.
         dropout
-            Leaves no trace in the weights; the checkpoints for FFHQ were trained with 0.05.
+            Cannot be seen in the weights; the checkpoints for FFHQ were trained with 0.05.
 
         Raises
         ------
         ValueError
-            The tensors are not those of such a network, every one of them.
+            The tensors are not exactly those of such a network.
 
         Examples
         --------
@@ -233,11 +233,11 @@ class UNet(nn.Module):
             )
             network.load_state_dict(dict(state), strict=True)
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"state is not that of one DDPM++ or NCSN++ network, whole: {error}") from error
+            raise ValueError(f"state is not that of a complete DDPM++ or NCSN++ network: {error}") from error
         return network
 
     def with_classes(self, n_classes: int) -> UNet:
-        """Return a copy that takes labels and, until it is trained further, ignores them: their embedding is zero.
+        """Return a copy that takes labels and ignores them until it is trained further: their embedding is zero.
 
         Raises
         ------
@@ -305,7 +305,7 @@ class UNet(nn.Module):
                     f"labels have shape {tuple(labels.shape)} or hold values out of range, expected "
                     f"({len(c_noise)},) integers from 0 to {n_classes - 1}"
                 )
-            # The checkpoints' classes are vectors of length sqrt(n_classes), so that their values have mean square 1.
+            # In the checkpoints a class is a vector of length sqrt(n_classes), so that its values have mean square 1.
             one_hot = functional.one_hot(labels.long(), n_classes).to(dtype)
             embedding = embedding + self.map_label(math.sqrt(n_classes) * one_hot)
         elif labels is not None:
@@ -328,7 +328,7 @@ class _NoiseEmbedding(nn.Module):
         half = n // 2
         geometric = _LONGEST_PERIOD ** (-torch.arange(half) / (half - 1))
         freqs = _FOURIER_SCALE * torch.randn(half) if fourier else geometric
-        self.register_buffer("freqs", freqs, persistent=fourier)  # those drawn once are a part of the checkpoint
+        self.register_buffer("freqs", freqs, persistent=fourier)  # random frequencies are a part of the checkpoint
         self.unit = 2.0 * math.pi if fourier else 1.0
 
     def forward(self, c_noise: Tensor) -> Tensor:
@@ -337,11 +337,11 @@ class _NoiseEmbedding(nn.Module):
 
 
 class _ResampledConv(nn.Conv2d):
-    r"""A convolution of an image that is halved (``"down"``) or doubled (``"up"``) first, or halved after it.
+    r"""A convolution after halving (``"down"``) or doubling (``"up"``) an image, or before halving (``"filtered"``).
 
     Halving is :math:`y_i = \sum_k f_k x_{2 i + k - p}` in both directions, with f the taps divided by their sum and
-    :math:`2 p + 2` taps; doubling is its adjoint times 4. Outside the image is 0. ``"filtered"`` convolves first, over
-    the image and the p rows and columns around it that the filter will look at.
+    :math:`2 p + 2` taps; doubling is its adjoint times 4. Outside the image is 0. ``"filtered"`` convolves over
+    the image and the p rows and columns around it that the filter needs.
     """
 
     resample_filter: Tensor
@@ -371,7 +371,7 @@ class _ResampledConv(nn.Conv2d):
 
 
 class _Block(nn.Module):
-    """Two convolutions with the embedding between them, and attention, each beside a skip; see :class:`UNet`."""
+    """Two convolutions with the embedding between them, and attention, each with a skip; see :class:`UNet`."""
 
     norm2: nn.GroupNorm | None
     qkv: nn.Conv2d | None

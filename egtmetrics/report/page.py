@@ -201,7 +201,7 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
         "kind": "alarm",
         "text": f"The model is not equally good for every group: {len(beyond)} of {len(judged)} gaps "
         f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
-        f"{f' In these, {against}.' if against else ''}",
+        f"{f' Among these, {against}.' if against else ''}",
     }
 
 
@@ -215,11 +215,11 @@ def _against(worse: Sequence[Hashable]) -> str:
 def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> dict[str, str]:
     table, pair, score = gap.table, gap.pair, gap.disparity.score
     title = frame.title(table.metric)
-    what = title if len(table.described) == 1 else f"{title}, {gap.disparity.label}"
+    what = title if len(table.described) == 1 else f"{title}: {gap.disparity.label}"
     if math.isnan(pair.value):
-        return {"text": f"{what}: no gap, because a group has no score.", "kind": "open", "tag": ""}
+        return {"text": f"{what} has no gap, because a group has no score.", "kind": "open", "tag": ""}
     if pair.larger is None:
-        return {"text": f"{what}: equal in all groups.", "kind": "calm", "tag": ""}
+        return {"text": f"{what} is equal in all groups.", "kind": "calm", "tag": ""}
     first = pair.larger if gap.worse is None else gap.worse
     second = pair.smaller if first == pair.larger else pair.larger
     values = frame.by_group[gap.column].to_dict()

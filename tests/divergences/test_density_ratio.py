@@ -12,19 +12,16 @@ from numpy.typing import NDArray
 from scipy.stats import multivariate_normal
 
 from egtmetrics.divergences import (
-    FRONTIER_INTEGRAL,
     DivergenceEstimate,
     DivergenceEstimateWarning,
     FGenerator,
-    alpha_divergence,
     classifier_f_divergence,
     f_divergence_lower_bound,
     get_generator,
-    hockey_stick,
     kde_f_divergence,
-    precision_recall,
 )
 from egtmetrics.groups import GenerativeMetricFrame
+from tests.divergences._generators import GENERATORS
 from tests.strategies import divergence_generators
 
 Estimator = Callable[..., DivergenceEstimate]
@@ -36,13 +33,6 @@ CLOSED_FORMS: dict[str, float] = {  # N(0, I) against N(mu, I) with |mu| = 1
     "hellinger": 2.0 - 2.0 * math.exp(-1.0 / 8.0),
     "tv": math.erf(1.0 / math.sqrt(8.0)),
 }
-GENERATORS: list[FGenerator] = [
-    *map(get_generator, ("kl", "reverse_kl", "js", "jeffreys", "tv", "pearson", "neyman", "hellinger", "le_cam")),
-    alpha_divergence(0.3),
-    hockey_stick(2.0),
-    precision_recall(3.0),
-    FRONTIER_INTEGRAL,
-]
 
 
 def normals(rng: np.random.Generator, n: int, m: int, d: int = 2) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -98,7 +88,7 @@ def test_order_of_the_rows_and_seed(estimator: Estimator) -> None:
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 @pytest.mark.parametrize("f", CLOSED_FORMS)
 def test_gaussian_closed_forms_and_rate(estimator: Estimator, f: str) -> None:
-    """Root mean square error at two sizes; 16 times the rows make it 4 times smaller at the rate n^(-1/2)."""
+    """At the rate n^(-1/2), 16 times the rows make the root mean square error 4 times smaller."""
     truth = CLOSED_FORMS[f]
 
     def error(n: int, seed: int) -> float:
@@ -113,11 +103,11 @@ def test_gaussian_closed_forms_and_rate(estimator: Estimator, f: str) -> None:
 
 @pytest.mark.parametrize("estimator", [classifier_f_divergence, f_divergence_lower_bound])
 def test_collapse_is_seen(estimator: Estimator) -> None:
-    """N(0, 1) against N(0, 1/4): KL is log(1/2) - 1/2 + 2; a classifier without squares would see nothing."""
+    """N(0, 1) against N(0, 1/4), whose KL is log(1/2) - 1/2 + 2. A classifier without squares would see nothing."""
     rng = np.random.default_rng(7)
     real, fake = rng.normal(size=(2000, 1)), 0.5 * rng.normal(size=(2000, 1))
     kl = math.log(0.5) - 0.5 + 2.0
-    estimate = estimator(fake, real, random_state=0)  # the other way, log 2 - 1/2 + 1/8, has lighter tails
+    estimate = estimator(fake, real, random_state=0)  # the other direction has lighter tails
     assert estimate.value == pytest.approx(math.log(2.0) - 0.5 + 0.125, abs=4.5 * estimate.standard_error)
     estimate = estimator(real, fake, random_state=0)
     assert 0.6 * kl < estimate.value < 1.2 * kl
@@ -125,7 +115,7 @@ def test_collapse_is_seen(estimator: Estimator) -> None:
 
 @pytest.mark.parametrize("f", ["kl", "hellinger"])
 def test_interval_of_the_classifier_covers(f: str) -> None:
-    """Wanted: at least 66 of 80; a coverage of 0.93 fails with a probability of 4e-4, one of 0.7 passes with 0.01."""
+    """At least 66 of 80 must cover: at a coverage of 0.93 fewer have a probability of 4e-4, at 0.7 as many 0.01."""
     grid = np.linspace(-8.0, 9.0, 20001)
     p, q = (np.exp(-0.5 * (grid - mean) ** 2) / math.sqrt(2.0 * math.pi) for mean in (0.0, 1.0))
     truth = float(np.sum(q * get_generator(f).f(p / q)) * (grid[1] - grid[0]))
@@ -137,7 +127,7 @@ def test_interval_of_the_classifier_covers(f: str) -> None:
 
 
 def test_interval_of_kernel_densities_covers() -> None:
-    """As for the classifier, at 64 of 80: the bias at this size costs a little coverage; 0.91 fails with 1e-3."""
+    """At least 64 of 80 must cover: the bias at this size costs some coverage. At 0.91 fewer have a chance of 1e-3."""
     rng = np.random.default_rng(9)
     estimates = [kde_f_divergence(*normals(rng, 300, 400, d=1), f="hellinger", random_state=i) for i in range(80)]
     truth = CLOSED_FORMS["hellinger"]
@@ -146,12 +136,13 @@ def test_interval_of_kernel_densities_covers() -> None:
 
 @pytest.mark.parametrize("f", ["kl", "js", "pearson"])
 def test_lower_bound_is_below(f: str) -> None:
-    """Laws that the classifier cannot tell apart well: the mean of 40 bounds exceeds the truth by 4.5 errors in 1e-5.
+    """Laws that the classifier cannot separate well.
 
-    The lower end of an interval at 0.9 exceeds it in 5 % of cases at most; 8 of 40 or more have a probability of 1e-3.
+    The mean of 40 bounds exceeds the truth by 4.5 standard errors with probability 1e-5. The lower end of an interval
+    at 0.9 exceeds it in at most 5 % of cases, and in 8 of 40 or more with probability 1e-3.
     """
     rng = np.random.default_rng(10)
-    # real: uniform on [0, 1]; fake: the density 3/2 on its two outer thirds of odd sixths, 1/2 on the others
+    # real: uniform on [0, 1]; fake: density 3/2 on three of its sixths, drawn at random, and 1/2 on the others
     edges = rng.permutation(np.repeat([1.5, 0.5], 3))
     truth = float(np.mean(edges * get_generator(f).f(1.0 / edges)))
     values, lows = [], []
@@ -171,7 +162,7 @@ def test_the_bound_is_the_variational_one(generator: FGenerator, log_ratio: floa
     """The bound writes f*(f'(r)) as -g'(1/r), with g the partner of f; here f*(u) = sup over t of u t - f(t)."""
     r = np.array([math.exp(log_ratio)])
     before, after = generator.derivative(r * (1.0 - 1e-9)), generator.derivative(r * (1.0 + 1e-9))
-    assume(abs(after - before) < 1e-6 * (1.0 + abs(before)))  # no kink: there are many slopes there
+    assume(abs(after - before) < 1e-6 * (1.0 + abs(before)))  # no kink, where there are many slopes
     slope, value = generator.derivative(r), generator.f(r)
     size = 1.0 + np.abs(slope * r) + np.abs(value)
     t = np.exp(np.linspace(-12.0, 12.0, 2001))

@@ -51,7 +51,7 @@ def test_against_scipy(pair: tuple[Any, Any]) -> None:
     assert f_divergence(p, q) == pytest.approx(rel_entr(p, q).sum(), abs=1e-13)
     assert f_divergence(p, q) == pytest.approx(kl_div(p, q).sum(), abs=1e-13)
     assert f_divergence(p, q, f="reverse_kl") == pytest.approx(rel_entr(q, p).sum(), abs=1e-13)
-    if np.abs(p - q).max() > 1e-6:  # below, scipy may take the root of a negative rounding error
+    if np.abs(p - q).max() > 1e-6:  # else scipy may take the root of a rounding error below 0
         assert f_divergence(p, q, f="js", base=2) == pytest.approx(2.0 * jensenshannon(p, q, base=2) ** 2, abs=1e-12)
 
 
@@ -98,7 +98,7 @@ def test_positive_for_other_laws_where_f_is_strictly_convex(pair: tuple[Any, Any
     p, q = pair
     distance = np.abs(p - q).sum()
     if distance > 1e-12:
-        # every one of these is at least the squared total variation (of Pinsker's inequality and its like), over 8
+        # each of them is at least an eighth of the squared total variation, by inequalities like Pinsker's
         assert f_divergence(p, q, f=name) > distance**2 / 32
 
 
@@ -197,7 +197,7 @@ def test_normalize_is_on_request_only() -> None:
         ([[0.5, 0.5], [1.0]], [0.5, 0.5], "p cannot be read as an array"),
     ],
 )
-def test_what_is_no_pair_of_pmfs_is_an_error(p: Any, q: Any, message: str) -> None:
+def test_bad_pmfs_are_errors(p: Any, q: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         f_divergence(p, q)
 
@@ -213,7 +213,7 @@ def test_wrong_types_and_weights_are_errors() -> None:
         f_divergence([0.5, 0.5], [0.5, 0.5], weights=[[1.0, 1.0]])
 
 
-def test_arguments_are_left_alone() -> None:
+def test_arguments_are_not_changed() -> None:
     p, q = np.array([1.0, 3.0]), np.array([2.0, 2.0])
     f_divergence(p, q, normalize=True)
     np.testing.assert_array_equal(np.concatenate([p, q]), [1.0, 3.0, 2.0, 2.0])

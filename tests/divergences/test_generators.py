@@ -65,7 +65,6 @@ def test_named_functions_are_the_textbook_ones(name: str) -> None:
     assert generator.name == name
     assert generator.maximum == pytest.approx(RANGES[name])
     assert generator.partner() is get_generator(PARTNERS.get(name, name))
-    assert generator.source
 
 
 def test_kernel_codes_are_distinct_and_in_the_agreed_order() -> None:
@@ -82,7 +81,7 @@ def test_limits_at_the_ends_and_at_one(f: FGenerator) -> None:
     at_zero, at_one = f.f(np.array([0.0, 1.0]))
     assert at_one == 0.0
     assert at_zero == pytest.approx(f.at_zero)
-    # t^0.9 reaches the limit of f(t)/t only slowly: compare with the partner, whose f(0) it is
+    # for t^0.9 the limit of f(t)/t is reached slowly, so this compares with f(0) of the partner
     assert f.slope_at_infinity == pytest.approx(f.partner().at_zero)
     assert f.at_zero == pytest.approx(f.partner().slope_at_infinity)
     assert f.maximum > 0.0
@@ -161,7 +160,7 @@ def test_alpha_family_has_its_special_cases(alpha: float, name: str, factor: flo
 
 
 def test_smooth_generators_keep_their_digits_near_one() -> None:
-    """f(1 + u) = f''(1) u^2 / 2 + O(u^3); u = 2^-30 is exact, so that 9 digits remain of what would cancel."""
+    """f(1 + u) = f''(1) u^2 / 2 + O(u^3). u = 2^-30 is exact, so 9 digits remain where f could cancel."""
     u = 2.0**-30
     curvatures = {"kl": 1, "reverse_kl": 1, "js": 0.5, "jeffreys": 2, "pearson": 2, "neyman": 2, "hellinger": 0.5}
     for name, curvature in (curvatures | {"le_cam": 0.5}).items():
@@ -256,7 +255,7 @@ class TestUserGenerator:
         expected = f_divergence(p, q, f=f)
         assert f_divergence(p, q, f=tilted) == pytest.approx(expected, rel=1e-10, abs=1e-10)
 
-    def test_what_is_no_generator_is_an_error(self) -> None:
+    def test_functions_that_are_not_generators_are_errors(self) -> None:
         with pytest.raises(ValueError, match="is not convex"):
             user_generator(lambda t: np.sqrt(t) - 1.0)
         with pytest.raises(ValueError, match="is not convex"):

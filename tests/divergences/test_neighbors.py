@@ -20,28 +20,20 @@ from egtmetrics.divergences import (
     FGenerator,
     alpha_divergence,
     f_divergence,
-    get_generator,
-    hockey_stick,
     knn_f_divergence,
     knn_ratio_f_divergence,
     precision_recall,
 )
 from egtmetrics.groups import GenerativeMetricFrame
+from tests.divergences._generators import GENERATORS
 from tests.strategies import lattice_pairs, similarities
 
 Estimator = Callable[..., DivergenceEstimate]
 POWERS: list[str | FGenerator] = ["pearson", "neyman", "hellinger", alpha_divergence(0.3), alpha_divergence(1.7)]
-GENERATORS: list[FGenerator] = [
-    *map(get_generator, ("kl", "reverse_kl", "js", "jeffreys", "tv", "pearson", "neyman", "hellinger", "le_cam")),
-    alpha_divergence(0.3),
-    hockey_stick(2.0),
-    precision_recall(3.0),
-    FRONTIER_INTEGRAL,
-]
 
 
 def radii_oracle(real: NDArray[Any], fake: NDArray[Any], k: int) -> NDArray[np.float64]:
-    """Ratio of the two densities that k neighbours give at each real point: k / (n V) is a density."""
+    """The ratio of two densities k / (n V) at each real point."""
     (n, d), m = real.shape, len(fake)
     rho = np.sort(cdist(real, real), axis=1)[:, k]
     nu = np.sort(cdist(real, fake), axis=1)[:, k - 1]
@@ -49,7 +41,7 @@ def radii_oracle(real: NDArray[Any], fake: NDArray[Any], k: int) -> NDArray[np.f
 
 
 def kinds_oracle(real: NDArray[Any], fake: NDArray[Any], k: int, generator: FGenerator) -> float:
-    """Count the kinds in each closed ball, and average q f(p/q) / ((p + q) / 2) over the points of both sets."""
+    """Count both kinds in each closed ball, and average q f(p/q) / ((p + q) / 2) over the points of both sets."""
     n, m = len(real), len(fake)
     both = np.concatenate([real, fake]).astype(np.float64)
     sq = ((both[:, None] - both) ** 2).sum(axis=2)
@@ -80,7 +72,7 @@ def f_density(generator: FGenerator, p: float, q: float) -> float:
 
 
 def two_levels(rng: np.random.Generator, n: int, share: float, d: int = 1) -> NDArray[np.float64]:
-    """Points of the unit cube, the share of them in its left half: every divergence is that of two atoms."""
+    """Points of the unit cube, this share of them in its left half, so that every divergence is one of two atoms."""
     x = rng.uniform(size=(n, d))
     x[:, 0] = 0.5 * (x[:, 0] + (rng.uniform(size=n) >= share))
     return x
@@ -119,7 +111,7 @@ def test_radii_against_the_definition(n: int, m: int, d: int, k: int) -> None:
 )
 @pytest.mark.filterwarnings("ignore::egtmetrics.divergences.DivergenceEstimateWarning")
 def test_kinds_against_the_definition(pair: tuple[NDArray[Any], NDArray[Any]], k: int, generator: FGenerator) -> None:
-    """On a lattice, so that ties and duplicates abound."""
+    """On a lattice, with many ties and duplicates."""
     real, fake = pair
     estimate = knn_ratio_f_divergence(real, fake, f=generator, n_neighbors=k, random_state=0)
     assert estimate.value == pytest.approx(kinds_oracle(real, fake, k, generator), rel=1e-6, abs=1e-6)
@@ -145,7 +137,7 @@ def test_invariances(estimator: Estimator, data: st.DataObject) -> None:
 @pytest.mark.parametrize("f", ["kl", *POWERS])
 @pytest.mark.parametrize("d", [1, 2])
 def test_radii_converge(d: int, f: str | FGenerator) -> None:
-    """16 times the rows: noise of the order n^(-1/2) is 4 times smaller; a ratio under 2 has a rate of 1e-3 or less."""
+    """16 times the rows make noise of order n^(-1/2) 4 times smaller. A ratio under 2 has a probability below 1e-3."""
 
     def error(n: int, seed: int) -> float:
         rng = np.random.default_rng(seed)
@@ -161,9 +153,9 @@ def test_radii_converge(d: int, f: str | FGenerator) -> None:
 
 
 @pytest.mark.parametrize("f", ["kl", "js", "tv", "hellinger", "le_cam", FRONTIER_INTEGRAL, precision_recall(3.0)])
-@pytest.mark.filterwarnings("ignore:.*none of the other set")  # 125 rows are few for an infinite f
+@pytest.mark.filterwarnings("ignore:.*none of the other set")  # 100 rows are few for an infinite f
 def test_kinds_converge(f: str | FGenerator) -> None:
-    """The bias is of the order n^(-1/2) too, as k is its square root."""
+    """The bias is of the same order, since k is about the square root of n."""
 
     def error(n: int, seed: int) -> float:
         rng = np.random.default_rng(seed)
@@ -179,7 +171,7 @@ def test_kinds_converge(f: str | FGenerator) -> None:
 
 
 def test_gaussian_closed_forms() -> None:
-    """N(0, I) against N(mu, I), |mu| = 1, in the plane; the bias for tails comes on top of 4 standard errors."""
+    """N(0, I) against N(mu, I) in the plane, |mu| = 1. Tails add a bias to the 4 standard errors."""
     rng = np.random.default_rng(5)
     real, fake = rng.normal(size=(3000, 2)), rng.normal(size=(3000, 2)) + np.array([0.6, 0.8])
     closed = {"kl": 0.5, "reverse_kl": 0.5, "hellinger": 2.0 - 2.0 * math.exp(-1.0 / 8.0)}
@@ -204,20 +196,20 @@ def test_gaussian_closed_forms() -> None:
     ],
 )
 def test_interval_covers(estimator: Estimator, f: str) -> None:
-    """Wanted: at least 66 of 80; a coverage of 0.93 fails with a probability of 4e-4, one of 0.7 passes with 0.01."""
+    """At least 66 of 80 must cover: at a coverage of 0.93 fewer have a probability of 4e-4, at 0.7 as many 0.01."""
     rng = np.random.default_rng(6)
     estimates = [
         estimator(two_levels(rng, 400, 0.8), two_levels(rng, 500, 0.2), f=f, random_state=i) for i in range(80)
     ]
     covered = sum(e.interval[0] <= exact(f) <= e.interval[1] for e in estimates if e.interval is not None)
     assert covered >= 66
-    # and no wider than it has to be: 80 values tell their deviation to 8 %
+    # not too wide either: the deviation of 80 values has a relative error of 8 %
     errors = [e.standard_error for e in estimates if e.standard_error is not None]
     assert 1 / 1.45 < np.mean(errors) / np.std([e.value for e in estimates], ddof=1) < 1.45
 
 
 def test_equal_laws() -> None:
-    """Zero within 4.5 standard errors of the mean of 40 (rate 1e-5) by radii; by kinds, noise of 2 f''(1) / k."""
+    """By radii, 0 up to 4.5 standard errors of the mean of 40 (probability 1e-5). By kinds, noise of 2 f''(1) / k."""
     rng = np.random.default_rng(7)
     pairs = [(rng.normal(size=(200, 3)), rng.normal(size=(300, 3))) for _ in range(40)]
     for f in ("kl", "hellinger", "pearson"):
@@ -228,7 +220,9 @@ def test_equal_laws() -> None:
     k = round(math.sqrt(500))
     assert kinds.mean() == pytest.approx(200 * 300 / 2 * (1 / 200 + 1 / 300) ** 2 / k, rel=0.4)
     intervals = [knn_f_divergence(x, y, random_state=0).interval for x, y in pairs]
-    assert sum(low < 0.0 < high for low, high in intervals if low is not None) > 28  # fewer: rate 1e-5 at 0.93
+    assert (
+        sum(low < 0.0 < high for low, high in intervals if low is not None) > 28
+    )  # fewer have a probability of 1e-5 at 0.93
 
 
 def test_lost_modes_are_seen() -> None:

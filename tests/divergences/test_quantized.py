@@ -16,13 +16,10 @@ from egtmetrics.divergences import (
     FRONTIER_INTEGRAL,
     DivergenceEstimateWarning,
     FGenerator,
-    alpha_divergence,
     f_divergence,
     frontier_integral,
     get_generator,
-    hockey_stick,
     mauve,
-    precision_recall,
     precision_recall_distributions,
     quantize,
     quantized_f_divergence,
@@ -31,6 +28,7 @@ from egtmetrics.divergences import (
 from egtmetrics.divergences.frontiers import frontier_area
 from egtmetrics.groups import GenerativeMetricFrame
 from tests import _golden
+from tests.divergences._generators import GENERATORS
 from tests.strategies import SiteSamples, lattice_pairs, site_samples
 
 METRICS: dict[str, Callable[..., Any]] = {
@@ -38,13 +36,6 @@ METRICS: dict[str, Callable[..., Any]] = {
     "frontier_integral": functools.partial(frontier_integral, n_clusterings=2),
     "prd": functools.partial(precision_recall_distributions, n_clusters=3, n_clusterings=2),
 }
-GENERATORS: list[FGenerator] = [
-    *map(get_generator, ("kl", "reverse_kl", "js", "jeffreys", "tv", "pearson", "neyman", "hellinger", "le_cam")),
-    alpha_divergence(0.3),
-    hockey_stick(2.0),
-    precision_recall(3.0),
-    FRONTIER_INTEGRAL,
-]
 
 
 def kl(p: NDArray[np.float64], q: NDArray[np.float64]) -> float:
@@ -117,7 +108,7 @@ def test_frontier_scores_against_their_definitions(data: st.DataObject) -> None:
 
 def test_frontier_scores_at_the_ends() -> None:
     one, other = np.array([1.0, 0.0]), np.array([0.0, 1.0])
-    assert frontier_area(one, one, 5.0) == 1.0  # the reference says 0.75
+    assert frontier_area(one, one, 5.0) == 1.0  # the reference returns 0.75
     assert f_divergence(one, one, f=FRONTIER_INTEGRAL) == 0.0
     assert f_divergence(one, other, f=FRONTIER_INTEGRAL) == pytest.approx(1.0, abs=1e-15)
     # disjoint: the curve is (1 - w)^c, w^c, and the area c B(c + 1, c) = 5! 5! / 10!, less than a trapezoid gives
@@ -140,7 +131,7 @@ def test_equal_sets_score_exactly_one() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(pair=lattice_pairs(min_rows=4), seed=st.integers(0, 2**32 - 1))
-def test_codebook_depends_on_the_union_alone(pair: tuple[NDArray[Any], NDArray[Any]], seed: int) -> None:
+def test_codebook_depends_only_on_the_union(pair: tuple[NDArray[Any], NDArray[Any]], seed: int) -> None:
     real, fake = pair
     n_clusters = min(3, len(np.unique(np.concatenate(pair), axis=0)))
     codebook = quantize(real, fake, n_clusters=n_clusters, random_state=seed)
@@ -268,13 +259,13 @@ SITES = np.array([0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
 
 
 def draw_sites(rng: np.random.Generator, n: int, m: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Samples of two laws on eight sites, which are each other's mirror image."""
+    """Samples of two laws on eight sites, mirror images of each other."""
     return tuple(rng.choice(8, size, p=law)[:, None].astype(float) for size, law in ((n, SITES), (m, SITES[::-1])))
 
 
 @pytest.mark.parametrize("f", ["kl", "js", "hellinger", FRONTIER_INTEGRAL])
 def test_interval_covers(f: str | FGenerator) -> None:
-    """Wanted: at least 66 of 80; a coverage of 0.93 fails with a probability of 4e-4, one of 0.7 passes with 0.01."""
+    """At least 66 of 80 must cover: at a coverage of 0.93 fewer have a probability of 4e-4, at 0.7 as many 0.01."""
     truth = f_divergence(SITES, SITES[::-1], f=f)
     rng = np.random.default_rng(6)
     estimates = [
@@ -283,13 +274,13 @@ def test_interval_covers(f: str | FGenerator) -> None:
     ]
     covered = sum(e.interval[0] <= truth <= e.interval[1] for e in estimates if e.interval is not None)
     assert covered >= 66
-    # and no wider than it has to be: 80 values tell their deviation to 8 %, so 1.4 is five of those off
+    # not too wide either: the deviation of 80 values has a relative error of 8 %, so 1.4 is five of these
     errors = [e.standard_error for e in estimates if e.standard_error is not None]
     assert 1 / 1.4 < np.mean(errors) / np.std([e.value for e in estimates], ddof=1) < 1.4
 
 
 @pytest.mark.parametrize("equal", [True, False])
-def test_miller_madow_takes_out_the_bias(equal: bool) -> None:
+def test_miller_madow_removes_the_bias(equal: bool) -> None:
     """Means of 150 estimates against the truth at 4.5 standard errors, a false-alarm rate of 1e-5."""
     rng = np.random.default_rng(7)
     truth = 0.0 if equal else f_divergence(SITES, SITES[::-1])
@@ -302,13 +293,13 @@ def test_miller_madow_takes_out_the_bias(equal: bool) -> None:
         corrected.append(quantized_f_divergence(real, fake, miller_madow=True, **options).value)
     error = np.std(corrected, ddof=1) / math.sqrt(150)
     assert abs(np.mean(corrected) - truth) < 4.5 * error
-    assert np.mean(plug_in) - truth > 7 / 1600  # 7 bins' worth of noise on the larger side alone
+    assert np.mean(plug_in) - truth > 7 / 1600  # the noise of 7 bins on the larger side alone
     in_bits = quantized_f_divergence(real, fake, miller_madow=True, base=2, **options)
     assert in_bits.value == pytest.approx(corrected[-1] / math.log(2.0))
 
 
 def test_bootstrap_of_any_function_is_that_of_the_kernel() -> None:
-    """Two bootstraps of 4000 replicates: their deviations differ by 5 standard errors (6 %) once in a million runs."""
+    """The deviations of two bootstraps of 4000 replicates differ by 5 standard errors (6 %) once in a million runs."""
     real, fake = draw_sites(np.random.default_rng(8), 500, 500)
     js = get_generator("js")
     same = user_generator(js.f, name="js in NumPy", at_zero=js.at_zero, slope_at_infinity=js.slope_at_infinity)
@@ -339,7 +330,7 @@ def test_converges_to_the_divergence_of_the_laws() -> None:
     assert error(200) > 2.5 * error(8000)
 
 
-def test_interval_takes_out_the_bias_of_many_clusters() -> None:
+def test_interval_is_corrected_for_the_bias_of_many_clusters() -> None:
     rng = np.random.default_rng(10)
     estimate = quantized_f_divergence(
         rng.normal(size=(500, 2)), rng.normal(size=(500, 2)), f="js", n_clusters=60, random_state=0
@@ -369,7 +360,7 @@ def test_known_failures_are_warned_of() -> None:
         quantized_f_divergence(
             rng.normal(size=(40, 2)), rng.normal(size=(40, 2)), f="tv", n_clusters=10, random_state=0
         )
-    with pytest.warns(DivergenceEstimateWarning, match="bootstrap replicate"):  # one fake point carries the cluster
+    with pytest.warns(DivergenceEstimateWarning, match="bootstrap replicate"):  # the cluster has one fake point
         quantized_f_divergence([[0.0]] * 20 + [[1.0]] * 20, [[0.0]] * 39 + [[1.0]], n_clusters=2, random_state=0)
 
 
@@ -427,7 +418,7 @@ def test_faiss_gives_a_codebook_of_its_own() -> None:
     ours = mauve(real, fake, random_state=0)
     theirs = mauve(real, fake, kmeans="faiss", random_state=0)
     assert theirs.kmeans == "faiss"
-    # five of either, which spread alike: 5 standard errors of the difference of their means
+    # five clusterings of each kind: 5 standard errors of the difference of their means
     assert abs(theirs.mauve - ours.mauve) < 5.0 * math.hypot(ours.mauve_std, theirs.mauve_std) / math.sqrt(5.0)
 
 

@@ -1,4 +1,4 @@
-"""Ball counts of the CUDA sources, executed on the host: every membership, also of points on the sphere itself."""
+"""Ball counts of the CUDA sources, executed on the host: every membership, also of points on the sphere."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Radii = NDArray[np.float64] | None
 def counts(
     x: Array, y: Array | None, x_radii: Radii, y_radii: Radii, *, closed: bool, checked: bool = False, seed: int = 0
 ) -> tuple[NDArray[np.int64], ...]:
-    """As Backend.ball_counts; results start as -1 and arrays of length 0 stand for those not asked for."""
+    """As Backend.ball_counts; results start as -1; those that were not asked for have length 0."""
     module = load(checked=checked)
     module.simt_seed(seed)
     n, m = len(x), len(x if y is None else y)

@@ -45,9 +45,9 @@ def bootstrap(
     replicates = np.full((n_groups, n_divergences, n_replicates), -77.0)
     (load() if module is None else module).divergence_bootstrap(
         p.ctypes.data,
-        q.ctypes.data,
         n_groups,
         n_bins,
+        q.ctypes.data,
         divergences.codes.tolist(),
         divergences.parameters.tolist(),
         smoothing,
@@ -105,7 +105,7 @@ def test_edges_of_blocks(n_bins: int, n_replicates: int) -> None:
 
 
 def drawn_histograms(counts: Counts, side: int, n_replicates: int, group: int, seed: int) -> Counts:
-    """What the kernel drew, read off total variations: against one bin alone it is 1 less that bin's share."""
+    """The draws of the kernel, recovered from total variations: against one bin alone it is 1 less that bin's share."""
     total, n_bins = int(counts.sum()), len(counts)
     drawn = np.empty((n_replicates, n_bins), dtype=np.int64)
     for k in range(n_bins):

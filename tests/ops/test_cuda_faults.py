@@ -1,4 +1,4 @@
-"""What goes wrong on a device reaches the caller by name, leaves nothing behind, and spoils no later call."""
+"""An error on a device reaches the caller by name, leaves nothing behind, and does not affect later calls."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def ball_counts(y: NDArray[Any] | None) -> Primitive:
 
 def kernel_density(module: Any, device: int, stream: int) -> Results:
     density = np.zeros(N)
-    module.kernel_density(*sets(X, Y32), 2.0, 0, 0, address(density), 0, device, stream)
+    module.kernel_density(*sets(X, Y32), 2.0, address(density), device, stream)
     return [density]
 
 
 def kernel_density_band(module: Any, device: int, stream: int) -> Results:
     density, deviation = np.zeros(N), np.zeros(RESAMPLED.shape[1])
-    counts = address(RESAMPLED), RESAMPLED.shape[1]
-    module.kernel_density(*sets(X, X), 2.0, *counts, address(density), address(deviation), device, stream)
+    arguments = X.dtype.name, address(X), N, D, address(RESAMPLED), RESAMPLED.shape[1], 2.0
+    module.kernel_density_band(*arguments, address(density), address(deviation), device, stream)
     return [density, deviation]
 
 
@@ -103,8 +103,8 @@ def divergence_bootstrap(module: Any, device: int, stream: int) -> Results:
     values, replicates = np.zeros((9, 24)), np.zeros((9, 24, 2))
     module.divergence_bootstrap(
         address(P_COUNTS),
-        address(Q_COUNTS),
         *P_COUNTS.shape,
+        address(Q_COUNTS),
         codes,
         parameters,
         0.5,
@@ -133,7 +133,7 @@ PRIMITIVES: dict[str, Primitive] = {
     "project": project,
     "divergence_bootstrap": divergence_bootstrap,
 }
-# Those that get by with less memory where there is not what they would like to have.
+# Those that work in smaller chunks where memory is short.
 CHUNKED = [name for name in PRIMITIVES if "neighbor" in name or "divergence" in name]
 CALLS = ["malloc", "launch", "memset", "memcpy"]
 
@@ -193,7 +193,7 @@ def test_whatever_fails_is_named_and_leaves_nothing_behind(module: Any, name: st
 def test_less_memory_means_smaller_chunks(module: Any, name: str) -> None:
     primitive = PRIMITIVES[name]
     expected = primitive(module, DEVICE, STREAM)
-    # The first allocations are of what it cannot do without, the next one is of a chunk.
+    # The first allocations are needed in any case, the next one is of a chunk.
     n_fixed = 0
     while True:
         module.simt_fail("malloc", after=n_fixed + 1, times=1)

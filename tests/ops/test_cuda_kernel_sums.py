@@ -45,15 +45,15 @@ class OnHost:
 
     def kernel_density(self, x: Array, y: Array, *, bandwidth: float) -> Density:
         density = np.full(len(x), -1.0)
-        self.module.kernel_density(*self.points(x, y), bandwidth, 0, 0, density.ctypes.data, 0, 0, 0)
+        self.module.kernel_density(*self.points(x, y), bandwidth, density.ctypes.data, 0, 0)
         return density
 
     def kernel_density_band(self, x: Array, draws: NDArray[np.uint16], *, bandwidth: float) -> tuple[Density, Density]:
         density, deviation = np.full(len(x), -1.0), np.full(draws.shape[1], -1.0)
         assert draws.flags.c_contiguous
         assert draws.dtype == np.uint16
-        addresses = density.ctypes.data, deviation.ctypes.data
-        self.module.kernel_density(*self.points(x, x), bandwidth, draws.ctypes.data, draws.shape[1], *addresses, 0, 0)
+        arguments = x.dtype.name, x.ctypes.data, *x.shape, draws.ctypes.data, draws.shape[1], bandwidth
+        self.module.kernel_density_band(*arguments, density.ctypes.data, deviation.ctypes.data, 0, 0)
         return density, deviation
 
     def soft_ball_product(self, x: Array, y: Array, *, radius: float) -> Density:

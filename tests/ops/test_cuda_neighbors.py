@@ -15,7 +15,7 @@ from tests.simt.build import load
 
 REFERENCE = select_backend("reference")
 
-# Tiles have 128 rows and 128 columns, eight coordinates at a time; a set alone has its rows on both sides.
+# Tiles have 128 rows and 128 columns, eight coordinates at a time; within one set its rows are on both sides.
 PAIRS = [(1, 1, 1), (3, 129, 7), (129, 127, 8), (127, 257, 9), (20, 128, 33)]
 ALONE = [(2, 1), (128, 7), (140, 8)]
 
@@ -105,7 +105,7 @@ def test_alone(data: Data, dtype: Any, shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("order", ["as_drawn", "nearest_last"])
 def test_rows_are_cut(data: Data, dtype: Any, order: str) -> None:
-    """One block meets more references than a row has room for; where bounds cannot tell them apart, exact distances do.
+    """One block sees more references than the buffer of a row holds; where bounds do not separate them, distances do.
 
     The harness's device runs eight blocks at once, so that 3500 references make eight ranges of three or four tiles.
     """
@@ -216,7 +216,7 @@ def memory() -> Any:
 
 
 def test_less_memory(memory: Any) -> None:
-    """Rows are worked on in turns that fit; where not even one tile of them fits, the error says so."""
+    """Rows are processed in chunks that fit into memory; where not even one tile fits, the error says so."""
     x = normal(np.random.default_rng(9), 700, 3).astype(np.float32)
     kernels = Kernels()
     expected = kernels.kth_neighbor(x, None, 3)

@@ -1,4 +1,4 @@
-"""Batched f-divergences: the values, and that redrawn histograms are the same and of the right law everywhere."""
+"""Batched f-divergences: the values; redrawn histograms are the same on every backend and have the right law."""
 
 from __future__ import annotations
 

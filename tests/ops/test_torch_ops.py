@@ -1,4 +1,4 @@
-"""The operators under torch: registered soundly, shaped right before they run, compiled, and equal to the backends."""
+"""The torch operators: registration, shapes of results before they run, compilation, equality with the backends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egtmetrics.ops import Divergences, select_backend
+from egtmetrics.ops import ANY_RADIUS, Divergences, select_backend
+from egtmetrics.ops._primitives import primitives
 
 torch = pytest.importorskip("torch")
 
@@ -27,8 +28,11 @@ CODES, PARAMETERS = [0, 2, 9], [0.0, 0.0, 0.5]
 
 Arguments = tuple[Any, ...]
 SAMPLES: dict[str, tuple[str, Arguments]] = {
-    "kth_neighbor": ("kth_neighbor", (X, Y, 3)),
-    "kth_neighbor, one set, float64": ("kth_neighbor", (X.double(), None, 3)),
+    "kth_neighbor": ("kth_neighbor", (X, Y, 3, *ANY_RADIUS)),
+    "kth_neighbor, one set, float64": ("kth_neighbor", (X.double(), None, 3, *ANY_RADIUS)),
+    "kth_neighbor, in a range": ("kth_neighbor", (X, Y, 3, 2.0, 5.0)),
+    "grouped_kth_neighbor": ("grouped_kth_neighbor", (X, Y, [0, 15, 40], [0, 20, 31], 3)),
+    "grouped_kth_neighbor, one set": ("grouped_kth_neighbor", (X, None, [0, 15, 40], None, 3)),
     "ball_counts": ("ball_counts", (X, Y, RADII, OTHER_RADII, True)),
     "ball_counts, one set": ("ball_counts", (X, None, RADII, None, False)),
     "kernel_density": ("kernel_density", (X, Y, 3.0)),
@@ -70,9 +74,18 @@ def test_shapes_are_known_before_it_runs(sample: str, device: str) -> None:
 def on_numpy(name: str, arguments: Arguments) -> Any:
     """The same from the CPU backend."""
     backend = select_backend("cpu")
+    if name == "grouped_kth_neighbor":
+        x, y, x_offsets, y_offsets, n_neighbors = arguments
+        return backend.grouped_kth_neighbor(
+            x.numpy(),
+            None if y is None else y.numpy(),
+            x_offsets=np.array(x_offsets),
+            y_offsets=None if y_offsets is None else np.array(y_offsets),
+            n_neighbors=n_neighbors,
+        )
     x, y, *rest = (a.numpy() if isinstance(a, torch.Tensor) else a for a in arguments)
     if name == "kth_neighbor":
-        return backend.kth_neighbor(x, y, n_neighbors=rest[0])
+        return backend.kth_neighbor(x, y, n_neighbors=rest[0], sq_range=(rest[1], rest[2]))
     if name == "ball_counts":
         return backend.ball_counts(x, y, x_sq_radii=rest[0], y_sq_radii=rest[1], closed=rest[2])
     if name == "kernel_density":
@@ -105,8 +118,8 @@ def test_results_are_those_of_the_cpu_backend(sample: str) -> None:
 @pytest.mark.parametrize("sample", SAMPLES)
 def test_on_a_device_results_are_those_of_the_cpu_backend(sample: str) -> None:
     name, arguments = SAMPLES[sample]
-    on_device = getattr(torch_ops, f"_{name}_on_device")
-    assert_equal(on_device(*arguments), on_numpy(name, arguments), rel=2e-5)
+    results = torch_ops.on_device(primitives()[name], *arguments)
+    assert_equal(results, on_numpy(name, arguments), rel=2e-5)
 
 
 def test_functions_are_the_operators() -> None:
@@ -156,7 +169,7 @@ def test_strided_points_are_copied() -> None:
     wide = torch.randn(40, 10, generator=torch.Generator().manual_seed(6))
     assert_equal(
         torch_ops.kth_neighbor(wide[:, ::2], n_neighbors=3),
-        on_numpy("kth_neighbor", (wide[:, ::2].contiguous(), None, 3)),
+        on_numpy("kth_neighbor", (wide[:, ::2].contiguous(), None, 3, *ANY_RADIUS)),
     )
 
 

@@ -99,8 +99,8 @@ def test_a_folder_of_hugging_face_is_loaded(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("missing/folder/model", None, "is neither a folder nor a file; check the path"),
-        ("empty", {}, "is a folder without config.json, so no model"),
-        ("text.gguf", b"no weights at all", "is a file, but no GGUF"),
+        ("empty", {}, "is a folder without config.json, so not a model"),
+        ("text.gguf", b"no weights at all", "is a file, but not GGUF"),
         ("cut.gguf", b"GGUF\x03\x00\x00\x00", "is a GGUF file that transformers cannot read"),
         ("other", {"config.json": "{}"}, "is no causal language model that transformers can load"),
     ],

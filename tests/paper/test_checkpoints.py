@@ -318,7 +318,7 @@ def test_hostile_files_are_refused(name: str, tmp_path: Path) -> None:
     source.write_bytes(make(mark))
     with pytest.raises(ValueError, match=message) as caught:
         convert_checkpoint(source, out)
-    assert str(caught.value).startswith(f"{source} is refused, and nothing in it was run: ")
+    assert str(caught.value).startswith(f"{source} is refused, and none of its code was run: ")
     assert "weights_only=False" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
     source.write_bytes(published(network()))  # and nothing was left behind in the classes that read

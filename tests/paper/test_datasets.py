@@ -205,7 +205,7 @@ def test_edm_gets_what_it_is_set_up_for(name: str, package: Path, ffhq: Path, fl
     [
         ({"name": "faces"}, "name='faces' is unknown; expected one of digits, emoji, ffhq"),
         ({"name": "digits", "path": "x", "size": 4}, "path, size cannot be given for digits"),
-        ({"name": "emoji"}, "path is None, but emoji is not part of any package"),
+        ({"name": "emoji"}, "path is None, but emoji comes with no Python package"),
         ({"name": "emoji", "path": "PACKAGE", "size": 48}, "size=48 does not divide images of 64 x 64"),
         ({"name": "ffhq", "path": "FFHQ", "size": 3}, "size=3 does not divide images of 8 x 8"),
     ],
@@ -231,7 +231,7 @@ def test_refuses_what_is_no_package(package: Path, flatten: Path, tmp_path: Path
     with tarfile.open(packed, "w:gz") as archive:
         archive.add(package, "package")
     packed.write_bytes(packed.read_bytes()[:-500])
-    with pytest.raises(ValueError, match=r"cut\.tgz is no whole \.tgz file"):
+    with pytest.raises(ValueError, match=r"cut\.tgz is not a complete \.tgz file"):
         load(packed)
     broken = tmp_path / "broken"
     (broken / "img" / "google" / "64").mkdir(parents=True)

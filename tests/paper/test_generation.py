@@ -223,7 +223,7 @@ def test_files_that_it_has_not_written_are_refused(tmp_path: Path) -> None:
     lines = content.splitlines(keepends=True)
     for damaged in (b"".join([lines[1], lines[0], *lines[2:]]), b"no json\n" * 10, content + lines[0]):
         (tmp_path / "u").write_bytes(damaged)
-        with pytest.raises(ValueError, match="holds other lines than generate_texts has written"):
+        with pytest.raises(ValueError, match="holds lines that generate_texts did not write"):
             generate(tmp_path / "u")
     (tmp_path / "u.settings.json").write_text("{")
     with pytest.raises(ValueError, match=r"u\.settings\.json cannot be read"):
@@ -233,9 +233,9 @@ def test_files_that_it_has_not_written_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"attributes": []}, "attributes is no sequence"),
-        ({"attributes": "female"}, "attributes is no sequence"),
-        ({"attributes": [1]}, "attributes is no sequence"),
+        ({"attributes": []}, "attributes must be a sequence"),
+        ({"attributes": "female"}, "attributes must be a sequence"),
+        ({"attributes": [1]}, "attributes must be a sequence"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"random_state": -1}, "random_state=-1"),
     ],

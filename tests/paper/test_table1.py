@@ -259,7 +259,7 @@ def test_command_refuses_in_one_line(finished: tuple[Path, Table1], capsys: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("ffhq PATH --quick", "--data ffhq has the paper's settings alone; leave out --quick"),
+        ("ffhq PATH --quick", "--data ffhq has only the paper's settings; leave out --quick"),
         ("digits --steps 5", "--steps belongs to --data ffhq, got --data digits; leave it out"),
         ("digits --config ffhq64-ve", "--config belongs to --data ffhq"),
         ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --data ffhq, got --data emoji"),
@@ -382,7 +382,7 @@ def test_quality_beside_real_data() -> None:
     assert fair == f"quality: at MGO the models' FID is 2.0 to 4.5 times that of other real data, {rest}"
     assert poor == (
         f"quality: at MGO the models' FID is 4.0 to 9.0 times that of other real data, {rest}. All are beyond 3 times: "
-        "the samples are poor, look at samples.png; differences between the ways to train say little at such quality"
+        "the samples are poor, see samples.png; at such quality, differences between the ways to train say little"
     )
     assert _quality(made_up(0.0, 0.0).runs) == []
 

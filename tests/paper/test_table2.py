@@ -225,9 +225,7 @@ def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table2], model:
 
 
 def test_too_few_texts_are_refused(settings: Table2Settings, tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"n_per_group=100, but of the texts held out only 88 female, 175 male are there"
-    ):
+    with pytest.raises(ValueError, match=r"n_per_group=100, but there are only 88 female, 175 male held out"):
         reproduce(tmp_path, dataclasses.replace(settings, n_per_group=100, minority=None))
 
 
@@ -299,7 +297,7 @@ def test_configurations_have_what_the_paper_says(name: str) -> None:
     [
         ({"n_seeds": 0}, "n_seeds=0"),
         ({"n_steps": 1.5}, "n_steps=1.5"),
-        ({"dtype": "float23"}, "dtype='float23' is none of torch"),
+        ({"dtype": "float23"}, "dtype='float23' is not a dtype of torch"),
         ({"held_out": 1.0}, "held_out=1.0"),
         ({"minority": 0.0}, "minority=0.0"),
     ],

@@ -321,7 +321,7 @@ def test_tables_of_known_scores() -> None:
     text = "\n".join(lines)
     assert "TopP&R, Example 2 minus Example 1, in precision and recall: all -10.0 ± 0.0 and -10.0 ± 0.0" in text
     assert "Example 2: noise of 0.250 and 50% duplicates on x alone." in text
-    assert "A flipped digit is mostly no digit" in text
+    assert "A flipped digit is rarely a digit" in text
     assert "features: pixels" in text
     assert "A flipped digit" not in describe_table4(made_up(), {**facts, "name": "emoji"})
     assert "| Example 2 |" in describe_table4(made_up(), facts, markdown=True)

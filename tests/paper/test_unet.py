@@ -417,5 +417,5 @@ def test_state_of_another_network_is_refused() -> None:
         {**state, "extra": torch.zeros(1)},
         {**state, "map_layer0.weight": torch.zeros(2, 2)},
     ):
-        with pytest.raises(ValueError, match="not that of one DDPM"):
+        with pytest.raises(ValueError, match="not that of a complete DDPM"):
             UNet.from_state_dict(wrong)

@@ -73,7 +73,7 @@ class UnsupportedInstructionError(Exception):
 
 
 class StuckError(Exception):
-    """No thread can go on, or they go on for ever."""
+    """No thread can continue, or they never end."""
 
 
 class TrapError(Exception):
@@ -81,7 +81,7 @@ class TrapError(Exception):
 
 
 class _Words:
-    """The parts of an opcode, taken one after another; what is left in the end is not understood."""
+    """The parts of an opcode, taken one after another; what is left at the end is unknown."""
 
     def __init__(self, instruction: Instruction) -> None:
         self.instruction = instruction
@@ -110,7 +110,7 @@ class _Words:
 
 @dataclass
 class Pure:
-    """From registers to registers: what most instructions are."""
+    """Instructions from registers to registers: most of them."""
 
     compute: Callable[..., Lanes | tuple[Lanes, ...]]
     types: Sequence[np.dtype[Any]]
@@ -129,7 +129,7 @@ class Segment:
 
 
 class Run:
-    """Some blocks at work."""
+    """Some blocks that run together."""
 
     def __init__(
         self,
@@ -673,7 +673,7 @@ class Program:
         value = operands.pop() if reduction else None
         name = operands[0]
         if not isinstance(name, Number):
-            raise words.unsupported("a barrier that is no literal")
+            raise words.unsupported("a barrier whose number is not a literal")
         barrier = number_bits(name.text)
         read_count = self.reader(operands[1], TYPES["u32"], words) if len(operands) > 1 else None
         self.barriers[index] = barrier
@@ -1179,7 +1179,7 @@ def _address(program: Program, words: _Words, operand: Operand) -> Callable[[Run
 
 
 def _groups(run: Run, space: str, lanes: Indices, addresses: Indices) -> list[tuple[Space, Indices | None, Indices]]:
-    """The memories that are meant, for each the positions among the lanes (None: all) and the addresses within."""
+    """The memories that are addressed, for each the positions among the lanes (None: all) and the addresses within."""
     if space:
         return [(run.spaces[space], None, addresses)]
     window = addresses >> WINDOW_SHIFT
@@ -1330,7 +1330,7 @@ def _(program: Program, words: _Words, operands: list[Operand]) -> Step:
         lanes = run.lanes(mask)
         where = addresses(run, lanes)
         values = [read(run.registers) for read in readers]
-        values.append(values[-1])  # what is not there is not looked at
+        values.append(values[-1])  # what is missing is never read
         out = np.zeros(run.width, dtype)
         for memory, at, inside in _groups(run, space, lanes, where):
             some = lanes if at is None else lanes[at]

@@ -35,7 +35,7 @@ def run_kernel(
     block: int | tuple[int, int, int] = 32,
     dynamic: int = 0,
 ) -> list[Array]:
-    """Arrays are passed by address and returned as the kernel leaves them; NumPy scalars are passed by value."""
+    """Arrays are passed by address and returned with what the kernel wrote; NumPy scalars are passed by value."""
     program = program_of(text, name)
     packed, arrays, address = b"", [], 1 << 30
     for argument in arguments:

@@ -102,7 +102,7 @@ class DeviceMemory(Space):
 
 
 class OwnedMemory(Space):
-    """The same number of bytes for each owner, a block or a thread; they hold rubbish at first."""
+    """The same number of bytes for each owner, a block or a thread; uninitialised at first."""
 
     def __init__(self, name: str, owners: Indices, size: int) -> None:
         self.name, self.owners, self.size = name, owners, size

@@ -303,7 +303,7 @@ class _Parser:
             negated = self.accept("!")
             register = self.name(self.take())
             if not isinstance(register, Register):
-                raise PtxError(f"line {line}: a guard that is no register")
+                raise PtxError(f"line {line}: a guard that is not a register")
             guard = Negated(register) if negated else register
         opcode, operands = self.take(), []
         while not self.accept(";"):
@@ -329,7 +329,7 @@ class _Parser:
         if self.accept("!"):
             register = self.name(self.take())
             if not isinstance(register, Register):
-                raise PtxError(f"line {self.line}: not of something that is no register")
+                raise PtxError(f"line {self.line}: not of something other than a register")
             return Negated(register)
         first = self.name(self.take())
         if self.accept("|"):

@@ -1,4 +1,4 @@
-"""Every launch that the host code of a primitive makes, done a second time by what nvcc compiled.
+"""Repeats every launch that the host code of a primitive makes, with the code that nvcc compiled.
 
 The SIMT harness (tests/simt) runs the primitive; around each launch it says which kernel runs, with which arguments and
 on which memory. The PTX of that kernel starts from the memory before the launch. Its result takes the place of the
@@ -86,7 +86,7 @@ def _read(address: int, size: int) -> Array:
 
 @dataclass
 class Difference:
-    """What PTX left otherwise than the harness did, in one piece of memory."""
+    """Where PTX and the harness left different bytes, in one allocation."""
 
     kernel: str
     address: int
@@ -148,7 +148,7 @@ class Replay:
 
 @contextmanager
 def replayed(module: Any, *arrays: Array, change: Callable[[str], str] | None = None) -> Iterator[Replay]:
-    """Within it every launch of the module is done again by PTX; ``arrays``: what the primitive is given."""
+    """Inside, every launch of the module is repeated in PTX; ``arrays`` are those that the primitive is given."""
     replay = Replay(arrays, str(Path(module.__file__)), change)
     module.simt_trace(replay.launch)
     try:

@@ -1,4 +1,4 @@
-"""What nvcc makes of C++ means to the interpreter what it meant in C++."""
+"""The interpreter gives nvcc's code the meaning of its C++ source."""
 
 from __future__ import annotations
 

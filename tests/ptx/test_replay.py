@@ -23,14 +23,14 @@ from tests.simt.build import load
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="nvcc was not found")
 
-FRAME = ["find_centre<T>", "find_largest<T>", "choose_scale<T>", "find_norms<T>"]
+CENTRING = ["find_centre<T>", "find_largest<T>", "choose_scale<T>", "find_norms<T>"]
 # What each primitive must have launched; together they are all kernels there are.
 LAUNCHED = {
     "project": ["project_tiles<T>"],
-    "kth_neighbor": [*FRAME, "find_candidates<T>", "finish<T>"],
-    "ball_counts": [*FRAME, "find_terms<T>", "count_members<T>"],
-    "kernel_density": [*FRAME, "find_nearness", "add_kernels<T>", "divide"],
-    "soft_ball_product": [*FRAME, "multiply_distances<T>", "combine_products"],
+    "kth_neighbor": [*CENTRING, "find_candidates<T>", "finish<T>"],
+    "ball_counts": [*CENTRING, "find_terms<T>", "count_members<T>"],
+    "kernel_density": [*CENTRING, "find_nearness", "add_kernels<T>", "divide"],
+    "soft_ball_product": [*CENTRING, "multiply_distances<T>", "combine_products"],
     "divergence_bootstrap": ["accumulate", "evaluate_counts", "redraw"],
 }
 # Kernels whose results are rounded in another way by nvcc than by g++, and how far off they may be.
@@ -130,7 +130,7 @@ def test_neighbors_in_a_range_of_radii_and_of_groups(dtype: str) -> None:
     x, y = points(40, 3, dtype, "lattice", 2), points(130, 3, dtype, "lattice", 3)
     radii = np.full(len(x), np.nan)
     arguments = (x, len(x), y, len(y), 3)
-    # The range decides what is looked for, so the kernels of the frame may be left out.
+    # The range decides what is looked for, so the kernels that centre and scale may be left out.
     replay = run("kth_neighbor", *arguments, 5, 2.0, 5.0, radii, dtype=dtype)
     assert replay.launched
     assert np.array_equal(radii, reference.kth_neighbor(x, y, n_neighbors=5, sq_range=(2.0, 5.0)))
@@ -180,7 +180,7 @@ def test_ball_counts(dtype: str, kind: str, within: bool, closed: bool) -> None:
 def test_kernel_density(dtype: str, kind: str) -> None:
     x, y = points(60, 9, dtype, kind, 7), points(134, 9, dtype, kind, 8)
     density = np.full(len(x), np.nan)
-    arguments = (x, len(x), y, len(y), 9, 6.0, None, 0, density, None)
+    arguments = (x, len(x), y, len(y), 9, 6.0, density)
     check(run("kernel_density", *arguments, dtype=dtype), "kernel_density", kind, dtype)
     np.testing.assert_allclose(density, reference.kernel_density(x, y, bandwidth=6.0), rtol=1e-5)
 
@@ -188,8 +188,8 @@ def test_kernel_density(dtype: str, kind: str) -> None:
         np.random.default_rng(9).multinomial(len(x), np.full(len(x), 1 / len(x)), size=3).T.astype(np.uint16).copy()
     )
     deviation = np.full(3, np.nan)
-    arguments = (x, len(x), x, len(x), 9, 6.0, counts, 3, density, deviation)
-    check(run("kernel_density", *arguments, dtype=dtype), "kernel_density", kind, dtype)
+    arguments = (x, len(x), 9, counts, 3, 6.0, density, deviation)
+    check(run("kernel_density_band", *arguments, dtype=dtype), "kernel_density", kind, dtype)
     wanted = reference.kernel_density_band(x, counts, bandwidth=6.0)
     np.testing.assert_allclose(density, wanted[0], rtol=1e-5)
     np.testing.assert_allclose(deviation, wanted[1], rtol=1e-4)
@@ -214,7 +214,7 @@ def test_sums_and_products_in_other_shapes(dtype: str) -> None:
             # No point at a distance of 0 for some rows, so that their products are positive.
             x[::2] += 5
         density, product = np.full(n, np.nan), np.full(n, np.nan)
-        replay = run("kernel_density", x, n, y, m, d, radius, None, 0, density, None, dtype=dtype)
+        replay = run("kernel_density", x, n, y, m, d, radius, density, dtype=dtype)
         assert replay.launched
         np.testing.assert_allclose(density, reference.kernel_density(x, y, bandwidth=radius), rtol=1e-5)
         assert run("soft_ball_product", x, n, y, m, d, radius, product, dtype=dtype).launched
@@ -229,7 +229,7 @@ def test_divergence_bootstrap(n_bins: int, most: int, smoothing: float) -> None:
     divergences = Divergences(np.arange(12, dtype=np.int32), np.array([0.0] * 9 + [1.5, 0.5, 2.0]))
     codes, parameters = divergences.codes.tolist(), divergences.parameters.tolist()
     values, replicates = np.full((2, 12), np.nan), np.full((2, 12, 5), np.nan)
-    arguments = (p, q, 2, n_bins, codes, parameters, smoothing, 5, 7, values, replicates)
+    arguments = (p, 2, n_bins, q, codes, parameters, smoothing, 5, 7, values, replicates)
     check(run("divergence_bootstrap", *arguments), "divergence_bootstrap", "lattice", "float64")
     wanted = reference.divergence_bootstrap(p, q, divergences, smoothing=smoothing, n_replicates=5, seed=7)
     np.testing.assert_allclose(values, wanted[0], rtol=1e-12, atol=1e-14)
@@ -258,7 +258,7 @@ def test_no_kernel_is_left_out() -> None:
     ],
 )
 def test_a_changed_instruction_is_noticed(old: str, new: str) -> None:
-    """By other bytes than the harness leaves or by a fault: in one of the primitives at least."""
+    """It leaves other bytes than the harness, or a fault, in at least one of the primitives."""
     x, y = points(20, 9, "float64", "random", 2), points(34, 9, "float64", "random", 3)
     counts = [np.zeros(20, np.int64), np.zeros(34, np.int64)]
     calls: list[tuple[str, tuple[Any, ...]]] = [

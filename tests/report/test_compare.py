@@ -221,3 +221,16 @@ def test_models_of_unequal_sizes_are_told(frames: Any) -> None:
     text = render_comparison({"same": frames["same"], "shorter": shorter})
     assert "(same 120 and 120, shorter 120 and 110)" in text
     assert "different numbers" not in render_comparison(frames)
+
+
+def test_saved_models_are_compared(frames: Any) -> None:
+    """What ``egtmetrics evaluate --out`` wrote can be compared later, without the samples."""
+    saved = {name: GenerativeMetricFrame.from_json(frame.to_json()) for name, frame in frames.items()}
+    text = render_comparison(saved, format="markdown")
+    assert cells(text) == cells(render_comparison(frames, format="markdown").replace("†", ""))
+    assert "### Improved precision and recall" in text
+    assert "### Fréchet distance" in text
+    assert "No † for twin: " in text
+    assert "this frame was read from JSON" in text
+    content = json.loads(render_comparison(saved, format="json"))
+    assert content["models"] == {name: json.loads(frame.to_json()) for name, frame in frames.items()}

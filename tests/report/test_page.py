@@ -128,7 +128,7 @@ def test_the_summary_names_the_worse_group_the_gap_and_its_interval(unequal: Gen
     by_group, row = 100 * unequal.by_group, ("ipr", "delta_p")
     low, high = 100 * intervals.loc[row, "low"], 100 * intervals.loc[row, "high"]
     assert (
-        f"Improved precision and recall, precision is worse for f: {by_group.loc['f', 'ipr_precision']:.2f} % against "
+        f"Improved precision and recall: precision is worse for f: {by_group.loc['f', 'ipr_precision']:.2f} % against "
         f"{by_group.loc['m', 'ipr_precision']:.2f} % for m, a gap of {100 * disparities.loc[row, 'value']:.2f} points "
         f"(95% interval {low:.2f} to {high:.2f}, corrected p < 0.001). more than noise"
     ) in text
@@ -153,6 +153,22 @@ def test_without_intervals_nothing_is_said_to_exceed_noise(unequal: GenerativeMe
     assert "group 'f' has 20 samples on one side, and an interval needs at least 50" in text
     with pytest.raises(ValueError, match="level=1"):
         render_page(unequal, level=1.0)
+
+
+def test_the_page_of_a_saved_frame_has_its_intervals_and_says_why_it_has_no_tests(
+    unequal: GenerativeMetricFrame,
+) -> None:
+    saved = GenerativeMetricFrame.from_json(unequal.to_json(unequal.interval()))
+    reader = Reader(render_page(saved))
+    assert reader.tables[:2] == [
+        [[cell.replace("worse ", "") for cell in row] for row in table]
+        for table in Reader(render_page(unequal)).tables[:2]
+    ]
+    assert "because there are no tests: an interval or a test needs the samples" in reader.text
+    assert "As measured, f is worse off in 3 scores" in reader.text
+    assert "more than noise" not in reader.text.replace("differ by more than noise is not known", "")
+    low, high = 100 * unequal.interval().disparities.loc[("ipr", "delta_p"), ["low", "high"]]
+    assert f"points (95% interval {low:.2f} to {high:.2f}). not tested" in reader.text
 
 
 def test_every_score_of_every_group_is_in_a_table(unequal: GenerativeMetricFrame) -> None:
@@ -254,7 +270,7 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
     )
     divergence = decompose_samples(GroupedSamples(**samples), n_permutations=9)
     text = Reader(render_page(frame, divergence=divergence)).text
-    assert "precision: no gap, because a group has no score" in text
+    assert "precision has no gap, because a group has no score" in text
 
 
 # What the page explains

@@ -140,7 +140,7 @@ def _with_margins(assembly: str) -> str:
 
 
 def _included(source: Path, folders: Sequence[Path]) -> dict[str, str]:
-    """The texts of the source and of all files of the project that it includes, by the names they go by."""
+    """The texts of the source and of all project files that it includes, by their names."""
     texts: dict[str, str] = {}
 
     def add(name: str, path: Path) -> None:
@@ -159,7 +159,7 @@ def _included(source: Path, folders: Sequence[Path]) -> dict[str, str]:
 
 @functools.cache
 def cache() -> Path:
-    """A folder of this user alone; what was not used for a week is deleted from it."""
+    """A folder that only this user can read; files that were not used for a week are deleted from it."""
     folder = Path(tempfile.gettempdir()) / f"egtmetrics-simt-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -174,7 +174,7 @@ def cache() -> Path:
 
 
 def _made(path: Path, make: Any) -> Path:
-    """The file, made unless it is there; processes that want it at the same time wait for one of them to make it."""
+    """The file, made if it does not exist; of several processes that need it, one makes it and the others wait."""
     if not path.exists():
         with open(path.with_suffix(path.suffix + ".lock"), "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

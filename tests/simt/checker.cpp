@@ -321,7 +321,7 @@ void note_read(Cell& cell, const Self& self, unsigned bytes) {
   last = {phase, 1u << self.lane, self.pc, 0, time, self.warp, bytes};
 }
 
-// What a word is checked against besides its cell.
+// What a word is checked against, in addition to its cell.
 struct Memory {
   Place place;
   Cell* cells;

@@ -11,7 +11,7 @@
 //               have exited or do not exist), whose mask lacks the calling lane, or that reads a lane outside its mask
 //   memory      cudaFreeAsync of what is not allocated; reported by the next launch or simt_allocated
 //
-// Barriers and intrinsics are told apart by the line they stand on, in the checked build also by the calls around them.
+// Barriers and intrinsics are identified by their source line, in the checked build also by the calls around them.
 // Static shared memory is static memory of the process: launches follow one another, also of different threads.
 //
 // The checked build compiles the kernels with the instrumentation of ThreadSanitizer and UndefinedBehaviorSanitizer,
@@ -20,7 +20,7 @@
 //   bounds          accesses outside of device allocations, NumPy arrays (all that exist since the module was loaded),
 //                   registered memory and shared variables, to freed memory or that of another device, writes to
 //                   constants or to memory registered as read-only, indices beyond any array, also a local one, whose
-//                   length its type tells, misaligned accesses
+//                   length is known from its type, misaligned accesses
 //   race            two accesses to the same bytes, not both atomic and not both reads, with no barrier between them:
 //                   of two threads of a block, where between lanes of a warp __syncwarp is a barrier too, or of two
 //                   blocks of a launch. Shuffles and votes order no memory accesses in CUDA, nor here.

@@ -118,7 +118,7 @@ std::size_t allocated();
 std::set<std::pair<int, std::uintptr_t>> queues_used();
 const char* dynamic_memory();
 
-// What the checked build does besides, in checker.cpp.
+// What the checked build does in addition, in checker.cpp.
 namespace checker {
 #ifdef SIMT_CHECKED
 std::size_t static_bytes(const void* kernel);  // of shared memory, but for what device functions declare

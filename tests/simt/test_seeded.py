@@ -1,4 +1,4 @@
-"""Mistakes put into the project's own kernels, one by one, are found by the checked build of the harness."""
+"""The checked build of the harness finds mistakes that are put into the project's own kernels, one by one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def call_divergence_bootstrap(module: Any) -> None:
     counts = np.random.default_rng(0).integers(0, 5, size=(2, 2, 300))
     values, replicates = np.zeros((2, 1)), np.zeros((2, 1, 3))
     module.divergence_bootstrap(
-        *(side.ctypes.data for side in counts), *counts.shape[1:], [0], [0.0], 0.5, 3, 1, values.ctypes.data,
+        counts[0].ctypes.data, *counts.shape[1:], counts[1].ctypes.data, [0], [0.0], 0.5, 3, 1, values.ctypes.data,
         replicates.ctypes.data, 0, 0,
     )  # fmt: skip
 
@@ -60,11 +60,13 @@ CALLS: dict[str, Callable[[Any], None]] = {
 
 SEEDS = {
     "barrier of a sum over rows": Seed(
-        "frame.cuh", "  __syncthreads();\n  if (lane > 0", "  if (lane > 0", {"race"}, "ball_counts.cu"
+        "centre_and_scale.cuh", "  __syncthreads();\n  if (lane > 0", "  if (lane > 0", {"race"}, "ball_counts.cu"
     ),
-    "guard of the norms": Seed("frame.cuh", "if (i >= n) return;", "if (i > n) return;", {"bounds"}, "ball_counts.cu"),
+    "guard of the norms": Seed(
+        "centre_and_scale.cuh", "if (i >= n) return;", "if (i > n) return;", {"bounds"}, "ball_counts.cu"
+    ),
     "start of a maximum": Seed(
-        "frame.cuh",
+        "centre_and_scale.cuh",
         'check(cudaMemsetAsync(bits.get(), 0, sizeof(unsigned long long), stream), "cudaMemsetAsync");',
         "",
         {"uninitialised"},

@@ -215,7 +215,7 @@ def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     class Alone(GroupLossTrainerMixin):
         pass
 
-    with pytest.raises(TypeError, match="stands without a Trainer"):
+    with pytest.raises(TypeError, match="needs a Trainer behind it"):
         Alone(group_loss=MeanLoss(2))
     with pytest.raises(ValueError, match="group_loss has n_bins=3"):
         make(tmp_path, MeanLoss(2, n_bins=3))

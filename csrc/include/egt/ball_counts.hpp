@@ -6,7 +6,7 @@
 namespace egt {
 
 // Memberships of all pairs (x_i, y_j), decided on float64 squared distances of the inputs: |x_i - y_j|^2 < r, or <= r
-// when closed. y == nullptr: pairs within x, (i, i) left out; only x_sq_radii is then looked at.
+// when closed. y == nullptr: pairs within x, (i, i) left out; y_sq_radii is then ignored.
 //
 //   x_sq_radii (x.n)   may be null: then x_sizes and y_in_x are not written
 //   y_sq_radii (y.n)   may be null: then y_sizes and x_in_y are not written

@@ -21,18 +21,25 @@ enum class Divergence : std::int32_t {
   precision_recall = 11,  // max(a t, 1) - max(a, 1), a > 0
 };
 
-// p_counts, q_counts  (n_groups, n_bins), every group with a positive total below 2^31 on both sides
-// parameters          (n_divergences), the a above; ignored where there is none
-// smoothing           added to every count before normalising
-// values              (n_groups, n_divergences)
-// replicates          (n_groups, n_divergences, n_replicates): both histograms redrawn, as many draws as they count
-//
+struct DivergenceBootstrap {
+  const std::int64_t *p_counts, *q_counts;  // (n_groups, n_bins); totals of a group positive and below 2^31
+  std::int64_t n_groups, n_bins;
+  const std::int32_t* divergences;  // (n_divergences), read on the host
+  const double* parameters;         // (n_divergences), read on the host: the a above; ignored where there is none
+  std::int64_t n_divergences;
+  double smoothing;  // added to every count before normalising
+  std::int64_t n_replicates;
+  std::uint64_t seed;
+  double* values;      // (n_groups, n_divergences)
+  double* replicates;  // (n_groups, n_divergences, n_replicates): both histograms redrawn, as many draws as they count
+};
+
 // A redrawn histogram is multinomial and a pure function of (seed, side, group, replicate), in integer arithmetic
 // alone, so that every backend draws the same. All draws go down a binary tree over the bins; the node of bins [first,
 // last) splits at middle = first + (last - first) / 2, and a binomial decides how many of its draws go left.
 //
 // Binomial (n, left / total): n uniform numbers are compared with the probability bit by bit, all at once. Of the u
-// that equal it in all bits so far, the population count of u random bits tells how many have a 1 next; where the
+// that equal it in all bits so far, the population count of u random bits says how many have a 1 next; where the
 // probability's bit is 1 the others are below it (successes), where it is 0 those are above it. About half are decided
 // by every bit. It ends when u = 0, when the probability's remaining bits are all 0, or after 64 bits (chance: n /
 // 2^64).
@@ -42,16 +49,8 @@ enum class Divergence : std::int32_t {
 // bits first. For bit t of the probability, the first min(u, 16) random bits are the t % 8-th 16 bits of kind t / 8,
 // the others the low bits of kinds 64 + t, 128 + t, 192 + t, ..., 128 bits each.
 //
-// Memory: O(n_bins) per thread besides the results.
-void divergence_bootstrap(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_groups,
-                          std::int64_t n_bins, const std::int32_t* divergences, const double* parameters,
-                          std::int64_t n_divergences, double smoothing, std::int64_t n_replicates, std::uint64_t seed,
-                          double* values, double* replicates, const Run& run);
-
-// The same on a GPU; divergences and parameters are read on the host.
-void divergence_bootstrap(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_groups,
-                          std::int64_t n_bins, const std::int32_t* divergences, const double* parameters,
-                          std::int64_t n_divergences, double smoothing, std::int64_t n_replicates, std::uint64_t seed,
-                          double* values, double* replicates, const Queue& queue);
+// Memory: the results, and O(n_bins) per thread.
+void divergence_bootstrap(const DivergenceBootstrap& in, const Run& run);
+void divergence_bootstrap(const DivergenceBootstrap& in, const Queue& queue);
 
 }  // namespace egt

@@ -7,7 +7,7 @@
 
 namespace egt {
 
-// Squared radii that are worked out: those in (floor, limit]. By default all.
+// Only squared radii in (floor, limit] are computed. By default all.
 struct SqRange {
   double floor = -1.0;
   double limit = std::numeric_limits<double>::infinity();
@@ -15,7 +15,7 @@ struct SqRange {
 
 // Neighbours of every row of x among the rows of y, by squared distances that are float64 sums of squared differences
 // of the inputs. y == nullptr: neighbours within x, the row itself left out; the CPU then computes each pair once.
-// Wanted: 1 <= n_neighbors <= number of candidates. Memory: O(x.n * n_neighbors) besides the tiles.
+// Required: 1 <= n_neighbors <= number of candidates. Memory: O(x.n * n_neighbors) and the tiles.
 //
 //   sq_radii   (x.n)                the n_neighbors-th smallest squared distance of each row; 0 where it is not above
 //                                   range.floor, infinity where it is above range.limit. A narrow range saves most of
@@ -39,14 +39,14 @@ void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_grou
                             const std::int64_t* y_offsets, std::int64_t n_neighbors, double* sq_radii, const Run& run);
 
 // Radii under many splits of x into parts. Split b puts x_i into part parts[i, b]; sq_radii[i, b] is the squared
-// distance of x_i to the n_neighbors[b]-th nearest other row of its own part, looked for among the depth nearest of all
-// rows, and infinity where those do not hold it. Arrays (x.n, n_splits); n_neighbors (n_splits). Memory: O(x.n *
-// depth).
+// distance of x_i to the n_neighbors[b]-th nearest other row of its own part. Only the depth nearest of all rows are
+// searched; it is infinity where those do not contain it. Arrays (x.n, n_splits); n_neighbors (n_splits). Memory: O(x.n
+// * depth).
 template <class T>
 void split_neighbor_radii(Points<T> x, const std::uint8_t* parts, std::int64_t n_splits,
                           const std::int64_t* n_neighbors, std::int64_t depth, double* sq_radii, const Run& run);
 
-// The same on a GPU, but for splits; the offsets are read on the host.
+// The same on a GPU, without splits; the offsets are read on the host.
 template <class T>
 void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, SqRange range, double* sq_radii,
                     const Queue& queue);

@@ -1,4 +1,4 @@
-// What every primitive takes besides its data: points as raw pointers, and how to run.
+// Points as raw pointers, and where and how a primitive runs.
 #pragma once
 
 #include <cstdint>

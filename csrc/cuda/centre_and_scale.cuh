@@ -1,5 +1,5 @@
-// The frame of a computation: where its origin lies, how long its unit is, and the points' norms in it. All of it is
-// worked out and stays on the device, so that nothing waits for it.
+// Centring and scaling: the centre of the points, the factor by which they are scaled, and their norms after both. All
+// of it is computed and stays on the device, so that nothing waits for it.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include "cuda/tile.cuh"
 
 namespace egt::cuda {
-namespace frame_kernels {
+namespace centring_kernels {
 
 inline constexpr int threads = 256;
 inline constexpr int column_lanes = 8;  // threads that share the rows of one column
@@ -69,20 +69,20 @@ __global__ void find_norms(const T* points, std::int64_t n, int d, const T* cent
   const T factor = static_cast<T>(*scale);
   double sum = 0.0;
   for (int k = static_cast<int>(threadIdx.x) % warp_size; k < d; k += warp_size) {
-    const double value = Tile<64>::framed(points[i * d + k], centre[k], factor);
+    const double value = Tile<64>::centred_and_scaled(points[i * d + k], centre[k], factor);
     sum += value * value;
   }
   sum = warp_sum(sum);
   if (threadIdx.x % warp_size == 0) out[i] = static_cast<float>(sum);
 }
 
-}  // namespace frame_kernels
+}  // namespace centring_kernels
 
 template <class T>
-class Frame {
+class CentredAndScaled {
  public:
   // y == nullptr: x alone.
-  Frame(Points<T> x, const Points<T>* y, const Queue& queue)
+  CentredAndScaled(Points<T> x, const Points<T>* y, const Queue& queue)
       : centre_(queue, x.d),
         scale_(queue, 1),
         x_norms_(queue, x.n),
@@ -90,7 +90,7 @@ class Frame {
         x_(x),
         y_(y ? *y : x),
         self_(y == nullptr) {
-    using namespace frame_kernels;
+    using namespace centring_kernels;
     const cudaStream_t stream = stream_of(queue);
     const int d = static_cast<int>(x.d);
     EGT_LAUNCH((find_centre<T>), blocks_of(d, threads / column_lanes), threads, 0, stream, y_.data, y_.n, d,
@@ -108,14 +108,14 @@ class Frame {
     if (!self_) norms(y_, y_norms_.get(), stream);
   }
 
-  FramedPoints<T> x() const { return {x_.data, x_.n, x_norms_.get()}; }
-  FramedPoints<T> y() const { return self_ ? x() : FramedPoints<T>{y_.data, y_.n, y_norms_.get()}; }
+  PointsAndNorms<T> x() const { return {x_.data, x_.n, x_norms_.get()}; }
+  PointsAndNorms<T> y() const { return self_ ? x() : PointsAndNorms<T>{y_.data, y_.n, y_norms_.get()}; }
   const T* centre() const { return centre_.get(); }
   const double* scale() const { return scale_.get(); }
 
  private:
   void norms(Points<T> points, float* out, cudaStream_t stream) {
-    using namespace frame_kernels;
+    using namespace centring_kernels;
     EGT_LAUNCH((find_norms<T>), blocks_of(points.n, threads / warp_size), threads, 0, stream, points.data, points.n,
                static_cast<int>(points.d), centre_.get(), scale_.get(), out);
   }

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.legend import Legend
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
-from egtmetrics.report import plot_precision_recall, save_figure
+from egtmetrics.plots import plot_disparities, plot_precision_recall, plot_scores, save_figure
 from egtmetrics.report._page_figures import draw_precision_recall, plain_text_figures
 from egtmetrics.report._page_parts import infer
+from egtmetrics.results import Score
 
-TABLES = pd.read_csv(Path(__file__).parents[1] / "golden" / "paper_tables_7_8.csv")
+TABLES = pd.read_csv(Path(__file__).parent / "golden" / "paper_tables_7_8.csv")
 
 
 def paper_models(table: int) -> dict[str, pd.DataFrame]:
@@ -40,6 +43,12 @@ def paper_models(table: int) -> dict[str, pd.DataFrame]:
 
 def drawn_points(ax: Axes) -> NDArray[np.float64]:
     return np.concatenate([np.asarray(dots.get_offsets()) for dots in ax.collections])
+
+
+def legend_texts(ax: Axes) -> list[str]:
+    legend = ax.get_legend()
+    assert legend is not None
+    return [" ".join(text.get_text().split()) for text in legend.get_texts()]
 
 
 def test_every_group_of_every_model_is_a_point_in_percent() -> None:
@@ -72,9 +81,10 @@ def test_groups_differ_in_colour_and_in_marker() -> None:
 
 
 def test_the_legend_names_the_groups_and_the_feature() -> None:
-    legend = plot_precision_recall(paper_models(8)).get_legend()
+    ax = plot_precision_recall(paper_models(8))
+    legend = ax.get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["male", "female"]
+    assert legend_texts(ax) == ["male", "female"]
     assert legend.get_title().get_text() == "gender"
 
 
@@ -116,13 +126,17 @@ def test_hollow_points_are_those_that_were_given_and_the_legend_says_why() -> No
         faces, edges = dots.get_facecolor(), dots.get_edgecolor()
         assert [tuple(face[:3]) == (1.0, 1.0, 1.0) for face in faces] == hollow
         assert [tuple(edge[:3]) != (1.0, 1.0, 1.0) for edge in edges] == hollow
-    groups, meaning = (artist for artist in ax.get_children() if isinstance(artist, Legend))
-    assert [text.get_text() for text in groups.get_texts()] == ["f", "m"]
-    assert [text.get_text() for text in meaning.get_texts()] == ["hollow: may differ from first by chance only"]
-    plain = plot_precision_recall(models, hollow=[("other", "x")])
-    assert sum(isinstance(artist, Legend) for artist in plain.get_children()) == 1
+    assert legend_texts(ax) == ["f", "m", "may differ from first by chance only"]
+    assert legend_texts(plot_precision_recall(models, hollow=[("other", "x")])) == ["f", "m"]
 
 
+RNG = np.random.default_rng(0)
+SAMPLES: dict[str, Any] = {
+    "real": RNG.normal(size=(120, 3)),
+    "fake": RNG.normal(size=(120, 3)),
+    "real_sensitive_features": ["f", "m"] * 60,
+    "fake_sensitive_features": ["f", "m"] * 60,
+}
 TWO = pd.DataFrame({"precision": [0.5, 0.9], "recall": [0.6, 0.4]}, index=["f", "m"])
 
 
@@ -173,6 +187,81 @@ def test_a_group_without_scores_is_left_out() -> None:
     assert len(drawn_points(plot_precision_recall({"model": by_group}))) == 1
     with pytest.raises(ValueError, match="model 'model' has no group with finite"):
         plot_precision_recall({"model": by_group.iloc[1:]})
+
+
+def test_scores_that_are_no_shares_are_drawn_as_they_are() -> None:
+    def plain(real: Any, fake: Any) -> dict[str, float]:
+        return {"precision": 5.0 * float(fake.mean()), "recall": -3.0 * float(fake.mean())}
+
+    labels = ["f", "m"] * 20
+    fake = np.where(np.arange(40) % 2, 2.0, 1.0)[:, None]
+    frame = GenerativeMetricFrame(
+        metrics=plain, real=fake, fake=fake, real_sensitive_features=labels, fake_sensitive_features=labels
+    )
+    ax = plot_precision_recall(frame)
+    assert drawn_points(ax).tolist() == [[5.0, -3.0], [10.0, -6.0]]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("precision", "recall")
+    low, high = ax.get_ylim()
+    assert low < -6.0
+    assert high > -3.0
+
+
+def dots(ax: Axes) -> list[tuple[float, float]]:
+    lines = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    return [(float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in lines]
+
+
+def bars(ax: Axes) -> list[list[float]]:
+    return [
+        list(line.get_xdata()) for line in ax.get_lines() if line.get_marker() == "None" and len(line.get_xdata()) == 2
+    ]
+
+
+def test_scores_are_rows_with_bars_and_a_line_for_overall() -> None:
+    values = pd.Series({"f": 0.25, ("m", "old"): 0.75, "x": np.nan})
+    bounds = pd.DataFrame({"low": [0.125, 0.5, np.nan], "high": [0.5, 1.0, np.nan]})
+    recall = Score(label="$recall$", percent=True)
+    ax = plot_scores(values, recall, overall=0.5, bounds=bounds)
+    assert dots(ax)[:2] == [(25.0, 0.0), (75.0, 1.0)]
+    assert np.isnan(dots(ax)[2][0])
+    dashed, *intervals = bars(ax)
+    assert dashed == [50.0, 50.0]
+    assert intervals == [[12.5, 50.0], [50.0, 100.0]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["f", "m, old", "x"]
+    assert ax.get_xlabel() == "$recall$ (%)"
+    assert not ax.xaxis.label.get_parse_math()
+    plain = plot_scores(values, Score(label="distance", unit="metres"), overall=0.5)
+    assert dots(plain)[0] == (0.25, 0.0)
+    assert plain.get_xlabel() == "distance (metres)"
+
+
+def test_disparities_of_one_metric_share_a_scale_and_show_their_numbers() -> None:
+    rows = [("a", "delta_x", 1.0, 0.0, 4.0), ("a", "delta_y", 2.0, 1.0, 3.0), ("b", "delta_z", 500.0, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=["metric", "disparity", "value", "low", "high"])
+    ax = plot_disparities(table.set_index(["metric", "disparity"]))
+    assert dots(ax) == [(0.25, 0.0), (0.5, 1.0), (1.0, 2.0)]
+    assert bars(ax) == [[0.0, 1.0], [0.25, 0.75], [0.0, 0.0]]  # the last one marks 0
+    assert [text.get_text() for text in ax.texts] == ["1  [0, 4]", "2  [1, 3]", "500"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a: delta_x", "a: delta_y", "b: delta_z"]
+
+
+def test_every_plot_draws_on_given_axes() -> None:
+    frame = GenerativeMetricFrame(metrics="prdc", **SAMPLES, random_state=0, backend="reference")
+    intervals = frame.interval()
+    plots: list[Callable[[Axes | None], Axes]] = [
+        lambda ax: plot_precision_recall({"a": frame, "b": TWO}, ax=ax),
+        lambda ax: frame.plot("prdc_density", intervals=intervals, ax=ax),
+        lambda ax: intervals.plot(ax=ax),
+    ]
+    for plot in plots:
+        figure = Figure(layout="constrained")
+        first, second = figure.subplots(1, 2)
+        assert plot(second) is second
+        assert second.has_data()
+        assert not first.has_data()
+        assert figure.legends == []
+        assert plot(None).get_figure() is not figure
+        FigureCanvasAgg(figure).draw()
 
 
 def test_nothing_to_draw_is_said() -> None:
