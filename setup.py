@@ -1,12 +1,12 @@
 """Build the kernels with CMake; everything else is in pyproject.toml.
 
-Where there is an nvcc, the CUDA module is built for the cards that nvidia-smi lists. Where it lists none, as in the
-build of a container, the module holds PTX of the oldest architecture alone: it compiles in a fraction of the time, and
-the driver of any card translates it on first use.
+If nvcc is found, the CUDA module is built for the cards that nvidia-smi lists. If it lists none, as in the build of a
+container, the module holds only PTX for the oldest architecture. That compiles in a fraction of the time, and the
+driver of any card translates it on first use.
 
-EGTMETRICS_CUDA=0                       leave the CUDA module out although there is an nvcc
-EGTMETRICS_CUDA_ARCHITECTURES=all       build it for every card, as for a wheel to hand on
-EGTMETRICS_CUDA_ARCHITECTURES="80;90"   build it for these, in CMake's notation
+EGTMETRICS_CUDA=0                       do not build the CUDA module
+EGTMETRICS_CUDA_ARCHITECTURES=all       build it for every card, as for a wheel to distribute
+EGTMETRICS_CUDA_ARCHITECTURES="80;90"   build it for these architectures, in CMake's notation
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CUDA_ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
 
 
 def find_nvcc() -> str | None:
-    """CMake looks on PATH only."""
+    """Find nvcc, also where CMake does not look: CMake searches PATH only."""
     if os.environ.get("EGTMETRICS_CUDA") == "0":
         return None
     homes = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
@@ -41,7 +41,7 @@ def find_nvcc() -> str | None:
 
 
 def card_architectures() -> list[int]:
-    """Return the compute capabilities of this machine's cards, 90 for 9.0; none where there is no driver."""
+    """Return the compute capabilities of this machine's cards (90 for 9.0); empty without a driver."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
@@ -52,7 +52,7 @@ def card_architectures() -> list[int]:
 
 
 def cuda_architectures(nvcc: str) -> str:
-    """Return what to build for, in CMake's notation; the head of this file says what that is."""
+    """Return the architectures to build for, in CMake's notation; see the top of this file."""
     chosen = os.environ.get("EGTMETRICS_CUDA_ARCHITECTURES")
     if chosen and chosen != "all":
         return chosen
@@ -67,7 +67,7 @@ def cuda_architectures(nvcc: str) -> str:
         return ";".join([*(f"{number}-real" for number in known), f"{known[-1]}-virtual"])
     if not (cards := card_architectures()):
         return f"{known[0]}-virtual"
-    # A card newer than this nvcc translates the newest PTX.
+    # The driver of a card that is newer than nvcc translates the newest PTX.
     return ";".join(f"{card}-real" if f"compute_{card}" in listing else f"{known[-1]}-virtual" for card in cards)
 
 
@@ -80,15 +80,15 @@ class CMakeBuild(build_ext):
     def run(self) -> None:
         super().run()
         if self.editable_mode:
-            # Where the checkout's folder is named egtmetrics, Python started beside it takes the folder for a namespace
-            # package before it asks setuptools' finder. A package on the path goes before a namespace package.
+            # If the checkout's folder is named egtmetrics, a Python started in its parent takes it for a namespace
+            # package before it asks setuptools' finder. A package on the path comes before a namespace package.
             wheel = Path(self.get_finalized_command("install").install_lib)
             (wheel / "egtmetrics-checkout.pth").write_text(f"{ROOT}\n")
 
     def build_extension(self, ext: Extension) -> None:
         destination = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         target = ext.name.rpartition(".")[2]
-        # Fresh every time: a folder left by an isolated build remembers a CMake and a Python that are gone.
+        # Start fresh: a folder left by an isolated build refers to a CMake and a Python that no longer exist.
         build = Path(self.build_temp).resolve() / ext.name
         shutil.rmtree(build, ignore_errors=True)
         build.mkdir(parents=True)

@@ -1,1 +1,1 @@
-"""Side by side with the peers: `make bench`. See run.py."""
+"""Speed compared with other packages (`make bench`, see run.py), and studies of cost and calibration."""

@@ -3,8 +3,8 @@
     python -m benchmarks.approximate --out benchmarks/results    about five minutes on two cores
     python -m benchmarks.approximate --scale 0.1                 a tenth of the rows, to try the script itself
 
-Both run in one process on the same features, 64 columns of float32, and are timed once: seconds depend on the machine,
-the ratio is what to read. How often the bounds hold is counted over draws of the checked rows, of one smaller pair.
+Both run in one process on the same features, 64 columns of float32, and are timed once. Seconds depend on the machine;
+read the ratio. How often the bounds hold is counted on one smaller pair, over draws of the checked rows.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ CASES = (
     ("normal", 100_000, (4, 16)),
     ("manifold", 300_000, (16,)),
 )
-"""Data, rows of either set, and the probes to try."""
+"""The data, the rows of each set, and the numbers of probes to try."""
 N_REPEATS = 100
 
 
 def clusters(n: int, rng: np.random.Generator) -> Floats:
-    """A hundred normal clusters, apart by more than they are wide."""
+    """A hundred normal clusters, farther apart than they are wide."""
     centers = 3.0 * np.random.default_rng(1).normal(size=(100, DIMENSION))
     return (centers[rng.integers(100, size=n)] + rng.normal(size=(n, DIMENSION))).astype(np.float32)
 
 
 def manifold(n: int, rng: np.random.Generator) -> Floats:
-    """Ten dimensions bent into 64, with a little noise in all: what an encoder makes is rather like this."""
+    """Ten dimensions bent into 64, with a little noise in all of them, similar to the output of an encoder."""
     mixing = np.random.default_rng(2).normal(size=(10, DIMENSION))
     bent = np.tanh(rng.normal(size=(n, 10)) @ mixing)
     return (bent + 0.05 * rng.normal(size=(n, DIMENSION))).astype(np.float32)
@@ -68,7 +68,7 @@ DATA: dict[str, Callable[[int, np.random.Generator], Floats]] = {
 
 
 def pair(data: str, n: int) -> tuple[Floats, Floats]:
-    """Real features, and fake ones of the same law that is 3 % narrower."""
+    """Real features, and fake ones of the same law, narrower by 3 %."""
     rng = np.random.default_rng(SEED)
     real, fake = DATA[data](n, rng), DATA[data](n, rng)
     return real, np.float32(0.97) * fake
@@ -102,7 +102,7 @@ def time_case(data: str, n: int, probes: tuple[int, ...]) -> list[Row]:
 
 
 def count_misses(data: str, n: int) -> Row:
-    """How often an exact score lies outside the bound, over draws of the checked rows and of the cells."""
+    """Count how often an exact score is outside the bound, over draws of the checked rows and of the cells."""
     real, fake = pair(data, n)
     exact = precision_recall_density_coverage(real, fake).scores()
     results = [
@@ -123,8 +123,8 @@ def count_misses(data: str, n: int) -> Row:
     return {"data": data, "n": n, "n_probes": 2, "n_checked": 200, "n_repeats": N_REPEATS, "scores": scores}
 
 
-def alone(row: Row, name: str) -> str:
-    """Half width of a normal interval from the exact memberships of as many checked rows, without any index."""
+def without_index(row: Row, name: str) -> str:
+    """Half the width of a normal interval from the exact memberships of the checked rows alone, without an index."""
     share = row["exact"][name]
     if name == "density":
         return "-"
@@ -137,7 +137,7 @@ def tables(timed: list[Row], counted: list[Row]) -> str:
     for row in timed:
         result = row["result"]
         errors = [
-            f"{row['exact'][name]:.4f} {difference:+.4f} ({result[f'{name}_error']:.4f}; {alone(row, name)})"
+            f"{row['exact'][name]:.4f} {difference:+.4f} ({result[f'{name}_error']:.4f}; {without_index(row, name)})"
             for name, difference in row["differences"].items()
         ]
         times = f"{row['exact_seconds']:.1f} s / {row['seconds']:.1f} s = {row['exact_seconds'] / row['seconds']:.2g}x"
@@ -154,9 +154,9 @@ def tables(timed: list[Row], counted: list[Row]) -> str:
         for row in counted
     ]
     return (
-        "Times (one run each), and for each score: the exact one, what the approximate one differs by, and in brackets "
-        f"the bound that it states ({LEVEL:.0%}, 1000 checked rows a side) and what the checked rows alone would leave "
-        "open, without an index (of a share; where that is less, the index was of no use).\n\n"
+        "Times (one run each), and for each score: the exact score, the difference of the approximate one, and in "
+        f"brackets the bound that it states ({LEVEL:.0%}, 1000 checked rows a side) and, for shares, the bound from "
+        "the checked rows alone, without an index. If the second bound is smaller, the index was of no use.\n\n"
         f"{tabulate(lines, headers=headers, tablefmt='github')}\n\n"
         f"How often the bound held over {N_REPEATS} draws (2 probes, 200 checked rows; level {LEVEL:.0%}), the root "
         "mean square error and the mean bound.\n\n"
@@ -166,7 +166,7 @@ def tables(timed: list[Row], counted: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for approximate.json and .md; without it only printed")
+    parser.add_argument("--out", type=Path, help="folder for approximate.json and .md; default: only print")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of rows")
     arguments = parser.parse_args()
     timed: list[Row] = []

@@ -1,13 +1,13 @@
-"""Do the intervals cover, do the tests keep their size, and how far is delta_p moved by chance? By simulation.
+"""Simulate how often intervals cover and tests reject, and how far chance moves delta_p.
 
     python -m benchmarks.calibration --out benchmarks/results            400 repeats
-    python -m benchmarks.calibration --repeats 20 --only fid             a try of some cases, printed only
+    python -m benchmarks.calibration --repeats 20 --only fid             try some cases, print only
     python -m benchmarks.calibration --study noise --out benchmarks/results  the noise floor only
-    python -m benchmarks.calibration --repeats 0 --out benchmarks/results    the tables of the repeats that are there
+    python -m benchmarks.calibration --repeats 0 --out benchmarks/results    tables of the repeats that are finished
 
-Every repeat draws new samples of known laws, new projections and new bootstraps. Repeat i of a case depends on nothing
-but i and the case, so a run that was stopped goes on where it was; finished repeats lie in ``--stages``. Remove that
-folder after a change of the statistics. Cases without any keep the rows that they have in ``--out``.
+Every repeat draws new samples of known laws, new projections and new bootstraps. Repeat i of a case depends only on i
+and the case, so a run that was stopped can resume; finished repeats are kept in ``--stages``. Remove that folder after
+a change of the statistics. Cases without finished repeats keep their rows in ``--out``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from egtmetrics._atomic import write_whole
 from egtmetrics.groups import permutation_test
 
 SEED = 20261124
-"""Of everything that is reported; nothing was tuned on it."""
+"""The seed of everything that is reported; nothing was tuned on it."""
 LEVEL = 0.95
 SIZE = 0.05
 N_PERMUTATIONS = 39
@@ -48,7 +48,7 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One metric, samples per group and side, and the law of the fake samples of every group."""
+    """One metric, the samples per group and side, and the law of the fake samples of every group."""
 
     name: str
     metric: Callable[..., Any]
@@ -56,10 +56,10 @@ class Case:
     d: int
     laws: tuple[str, ...]
     share: float = 1.0
-    """Of the repeats: slow cases get fewer."""
+    """The share of the repeats to run; slow cases get fewer."""
     permutation: bool = False
     noise_only: bool = False
-    """Precision of two groups, without intervals and tests."""
+    """Measure the precision of two groups, without intervals and tests."""
 
     @property
     def equal(self) -> bool:
@@ -79,7 +79,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "library_10": {"n_bootstrap": 10},
     "library_1000": {"n_bootstrap": 1000},
 }
-"""Whose noise is compared: either bandwidth rule, few and many replicates. The last is what the library defaults to."""
+"""The protocols whose noise is compared: each bandwidth rule, with few and many replicates. The last is the default."""
 _KID = functools.partial(kernel_distance, subset_size=500, n_subsets=1)
 PARTS = ("data", "projections", "threshold")
 CASES = (
@@ -115,7 +115,7 @@ CASES = (
 
 
 def draw(rng: np.random.Generator, n: int, d: int, law: str) -> NDArray[np.float32]:
-    """Gaussian samples. ``same`` is the real law and ``near`` almost; ``wide`` lacks precision, the others recall."""
+    """Draw Gaussians. ``same`` is the real law, ``near`` almost; ``wide`` has low precision, the others low recall."""
     x = rng.standard_normal((n, d)) * np.linspace(1.5, 0.5, d)
     if law == "wide":
         x[:, : d // 4] *= 1.3
@@ -134,7 +134,7 @@ def draw(rng: np.random.Generator, n: int, d: int, law: str) -> NDArray[np.float
 
 
 def sample(case: Case, i: int) -> tuple[dict[str, Any], np.random.Generator]:
-    """Features and groups of one repeat, and the generator for what comes after them."""
+    """Features and groups of one repeat, and the generator for further draws."""
     rng = np.random.default_rng([SEED, zlib.crc32(case.name.encode()), i])
     labels = [f"g{g}" for g in range(len(case.laws))]
     groups = np.repeat(labels, case.n)
@@ -150,7 +150,7 @@ def sample(case: Case, i: int) -> tuple[dict[str, Any], np.random.Generator]:
 
 
 def measure_intervals(case: Case, i: int) -> Record:
-    """Estimates, ends of intervals and p-values."""
+    """Estimates, interval ends and p-values."""
     data, _ = sample(case, i)
     labels = [f"g{g}" for g in range(len(case.laws))]
     if case.permutation:
@@ -186,7 +186,7 @@ MEASURES: dict[str, Callable[[Case, int], Record]] = {"intervals": measure_inter
 
 
 def _precisions(data: Record, protocols: Iterable[str], rng: np.random.Generator) -> dict[str, list[float]]:
-    """Of the first two groups, which share the projections, by protocol."""
+    """The precisions of the first two groups, which share the projections, by protocol."""
     found = {}
     groups = data["real_sensitive_features"]
     for name in protocols:
@@ -204,14 +204,14 @@ def binomial_error(share: float, n: int) -> float:
 
 
 def coverage_rows(case: Case, records: Sequence[Record]) -> list[Record]:
-    """Shares of intervals that hold the truth: 0 between groups of one law, else the mean over the repeats."""
+    """Shares of intervals that hold the true value: 0 between groups of one law, else the mean over the repeats."""
     m = len(records)
     error = binomial_error(LEVEL, m)
     rows = []
     for column in records[0]["differences"]:
         a, b, low, high = np.array([record["differences"][column] for record in records]).T
         centre = 0.0 if case.equal else float((a - b).mean())
-        # Against the mean of the repeats themselves, errors are smaller by this factor.
+        # Errors against the mean of the repeats themselves are too small by this factor.
         errors = np.abs(a - b - centre) * (1.0 if case.equal else math.sqrt(m / (m - 1)))
         deviation = float(np.sqrt(((a - b - centre) ** 2).sum() / (m if case.equal else m - 1)))
         by_group = np.array([record["scores"][column] for record in records])  # (M, G, 3)
@@ -247,7 +247,7 @@ def test_rows(case: Case, records: Sequence[Record]) -> list[Record]:
             "law of the groups": "one" if case.equal else "two",
             "repeats": m,
             "rejected": sum(p <= SIZE for p in p_values) / m,
-            # A power is unknown, and is estimated with one more test of either outcome, so that 100 % has an error.
+            # A power is estimated with one more test of each outcome, so that 100 % also has an error.
             "monte_carlo_error": binomial_error(
                 SIZE if case.equal else (1 + sum(p <= SIZE for p in p_values)) / (m + 2), m
             ),
@@ -259,7 +259,7 @@ def test_rows(case: Case, records: Sequence[Record]) -> list[Record]:
 def noise_row(case: Case, records: Sequence[Record]) -> Record:
     """Standard deviation of the difference in precision of two groups of one law, in points, by rule and replicates.
 
-    The threshold's share of a variance at B = 10 is what goes with more replicates.
+    The threshold's share of a variance at B = 10 is the part that more replicates remove.
     """
     scores = {name: 100 * np.array([record["precision"][name] for record in records]) for name in PROTOCOLS}
     squares = {name: np.diff(pairs, axis=1).ravel() ** 2 for name, pairs in scores.items()}
@@ -281,7 +281,7 @@ def parts_row(case: Case, records: Sequence[Record]) -> Record:
 
 
 def _ratio(few: NDArray[np.float64], many: NDArray[np.float64]) -> tuple[float, float]:
-    """Ratio of two root mean squares over the same repeats, and its standard error from 200 bootstraps of these."""
+    """Ratio of two root mean squares over the same repeats, and its standard error from 200 bootstraps of them."""
     drawn = np.random.default_rng(0).integers(len(few), size=(200, len(few)))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.sqrt(few[drawn].mean(axis=1) / many[drawn].mean(axis=1))
@@ -289,7 +289,7 @@ def _ratio(few: NDArray[np.float64], many: NDArray[np.float64]) -> tuple[float, 
 
 
 def report(records: Mapping[tuple[str, str], Sequence[Record]], earlier: Mapping[str, Any]) -> dict[str, list[Record]]:
-    """Rows by table, from the records of every case and study; cases without any keep their earlier rows."""
+    """Rows by table, from the records of every case and study; cases without records keep their earlier rows."""
     content: dict[str, list[Record]] = {"coverage": [], "tests": [], "noise": [], "parts": []}
     for case in CASES:
         found: dict[str, list[Record]] = {}
@@ -359,7 +359,7 @@ def markdown(content: dict[str, list[Record]]) -> str:
     sections = (
         "# Calibration",
         "Written by `python -m benchmarks.calibration`, from Gaussian samples of known laws. Errors are Monte-Carlo "
-        "standard errors at the nominal value; fewer repeats say less.",
+        "standard errors at the nominal value.",
         "## Coverage of 95 % intervals",
         table(
             coverage,
@@ -374,25 +374,25 @@ def markdown(content: dict[str, list[Record]]) -> str:
                 "Monte-Carlo error",
             ],
         ),
-        "## Rejections at 5 %: size where the groups have one law, power where they have two",
+        "## Rejections at 5 %: the size if the groups have one law, the power if they have two",
         table(tests, ["case", "test", "laws", "repeats", "rejected", "Monte-Carlo error"]),
         "## Noise floor: standard deviation of the difference in precision of two groups of one law, in points",
-        "Ten projections where d > 32, one evaluation elsewhere. Either bandwidth rule with 10 and 1000 replicates "
-        "of the bootstrap, on the same samples. Of the variance at B = 10, the threshold's share is what B = 1000 "
-        "takes away; the rest is that of the samples, and of projections as far as they do not cancel.",
+        "Ten projections where d > 32, one evaluation elsewhere. Each bandwidth rule has 10 and 1000 bootstrap "
+        "replicates, on the same samples. The threshold's share of the variance at B = 10 is the part that B = 1000 "
+        "removes. The samples cause the rest, with the projections as far as they do not cancel.",
         table(
             noise,
             ["case", "n", "d", "repeats", "rule", "mean precision", "B = 10", "B = 1000", "ratio", "threshold, B = 10"],
         ),
-        "The protocol of top-pr (its rule, B = 10) against the library's defaults (its own rule, B = 1000). These are "
-        "scores of two rules, of different level. The parts are the library's own estimates of its variance.",
+        "The protocol of top-pr (its rule, B = 10) against the library's defaults (its own rule, B = 1000). The two "
+        "rules give scores of different levels. The shares of the variance are the library's own estimates.",
         table(defaults, ["case", "top-pr, B = 10", "library, B = 1000", "ratio", *PARTS]),
     )
     return "\n\n".join(sections) + "\n"
 
 
 def read_stage(path: Path) -> dict[int, Record]:
-    """Finished repeats of one case by number; a line that a kill cut off is left out."""
+    """Finished repeats of one case by number; a line that was cut off by a kill is left out."""
     records: dict[int, Record] = {}
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -405,11 +405,16 @@ def read_stage(path: Path) -> dict[int, Record]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for calibration.json and .md; without it only printed")
+    parser.add_argument("--out", type=Path, help="folder for calibration.json and .md; default: only print")
     parser.add_argument("--repeats", type=int, default=400, help="samples per case (default: %(default)s)")
-    parser.add_argument("--only", help="cases whose name starts so")
-    parser.add_argument("--study", choices=list(MEASURES), help="of every case (default: both)")
-    parser.add_argument("--stages", type=Path, default=Path("build/calibration"), help="default: %(default)s")
+    parser.add_argument("--only", help="only cases whose name starts with this")
+    parser.add_argument("--study", choices=list(MEASURES), help="only this study of every case (default: both)")
+    parser.add_argument(
+        "--stages",
+        type=Path,
+        default=Path("build/calibration"),
+        help="folder of finished repeats (default: %(default)s)",
+    )
     arguments = parser.parse_args()
     stages = {
         (case.name, study): arguments.stages / f"{case.name}-{study}.jsonl"
@@ -426,7 +431,7 @@ def main() -> None:
             if i in done[name, study] or math.floor((i + 1) * share) == math.floor(i * share):
                 continue
             done[name, study][i] = MEASURES[study](by_name[name], i)
-            with path.open("a") as stage:  # the newline first: it ends a line that a kill cut off
+            with path.open("a") as stage:  # the newline comes first: it ends a line that was cut off by a kill
                 stage.write("\n" + json.dumps([i, done[name, study][i]]))
     earlier = arguments.out / "calibration.json" if arguments.out else None
     content = report(

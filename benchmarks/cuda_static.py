@@ -3,9 +3,9 @@
     python -m benchmarks.cuda_static --out benchmarks/results          cuda_static.json and cuda_static.md
     python -m benchmarks.cuda_static --ceilings docs/gpu-ceilings.md   rooflines; compiles nothing
 
-Registers, spills, stack and shared memory are what ptxas reports for each kernel and architecture; occupancy follows
-from them and the limits below. The instruction mix counts the instructions of the machine code, not how often they are
-executed; it needs nvdisasm (pip install nvidia-cuda-nvdisasm) and is left out without it.
+Registers, spills, stack and shared memory are what ptxas reports for each kernel and architecture. Occupancy follows
+from them and the limits below. The instruction mix counts the instructions in the machine code, not how often they are
+executed. It needs nvdisasm (pip install nvidia-cuda-nvdisasm) and is left out without it.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ COMMAND = "python -m benchmarks.cuda_static --out benchmarks/results"
 CEILINGS_COMMAND = "python -m benchmarks.cuda_static --ceilings docs/gpu-ceilings.md"
 TABLE = ROOT / "benchmarks" / "results" / "cuda_static.json"
 
-# Threads of a block, for the kernels that do not state them as __launch_bounds__: tile_threads but for these.
+# Threads per block of the kernels that do not state them as __launch_bounds__: tile_threads, except for these.
 BLOCK_SIZES = {"choose_scale": 1, "find_nearness": 1}
 USUAL_BLOCK = 256
-# Bytes of shared memory that a launch adds: the sums of 12 divergences here, the case of the benchmark.
+# Bytes of shared memory that a launch adds, here the sums of 12 divergences as in the benchmark.
 DYNAMIC_SHARED = {"evaluate_counts": 14 * 256 * 8, "redraw": 14 * 256 * 8}
 
 
 class Limits(NamedTuple):
-    """Of a multiprocessor: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"."""
+    """Limits of a multiprocessor: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability"."""
 
     warps: int
     blocks: int
     shared: int  # bytes
-    shared_reserved: int  # bytes of every block that the system takes
+    shared_reserved: int  # bytes that the system takes from every block
     registers: int = 65536
 
 
@@ -61,8 +61,8 @@ LIMITS = {
     100: Limits(warps=64, blocks=32, shared=228 << 10, shared_reserved=1024),
     120: Limits(warps=48, blocks=24, shared=100 << 10, shared_reserved=1024),
 }
-PARTITIONS = 4  # a warp's registers come from one of the four parts of a multiprocessor
-REGISTER_UNIT = 256  # registers are given to a warp in such units
+PARTITIONS = 4  # a warp's registers come from one of the four partitions of a multiprocessor
+REGISTER_UNIT = 256  # registers are allocated to a warp in units of this size
 
 MIX = {
     "FFMA": {"FFMA", "FFMA2"},
@@ -109,7 +109,7 @@ def round_up(value: int, unit: int) -> int:
 
 
 def occupancy(architecture: int, *, threads: int, registers: int, shared: int) -> Occupancy:
-    """Blocks and warps that a multiprocessor holds at a time, and what keeps it from holding more."""
+    """Blocks and warps that a multiprocessor holds at a time, and the resource that limits them."""
     limits = LIMITS[architecture]
     warps = -(-threads // 32)
     bounds = {"warps": limits.warps // warps, "blocks": limits.blocks}
@@ -139,7 +139,7 @@ def find_nvdisasm() -> str | None:
 
 
 def release(nvcc: str) -> str:
-    """The version of a compiler, as in "13.0"."""
+    """The version of a compiler, such as "13.0"."""
     text = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     found = re.search(r"release (\d+\.\d+)", text)
     assert found, text
@@ -156,9 +156,9 @@ class Usage:
 
 
 def parse_ptxas(text: str) -> dict[str, Usage]:
-    """Read the output of ptxas -v: mangled name of each kernel to what it uses.
+    """Read the output of ptxas -v: what each kernel uses, by its mangled name.
 
-    Functions that are not inlined are listed after a kernel; what they spill and stack is added to that kernel.
+    Functions that are not inlined are listed after a kernel; their spills and stack are added to that kernel.
     """
     kernels: dict[str, Usage] = {}
     kernel = Usage()
@@ -199,7 +199,7 @@ def parse_mix(sass: str) -> dict[str, dict[str, int]]:
 
 
 def demangle(names: Iterable[str]) -> dict[str, str]:
-    """Mangled names to what one would write, without namespaces of ours, arguments and return type."""
+    """Return readable names by mangled name, without our namespaces, arguments and return types."""
     mangled = list(names)
     text = subprocess.run(["c++filt"], input="\n".join(mangled), capture_output=True, text=True, check=True).stdout
     return dict(zip(mangled, map(shorten, text.splitlines()), strict=True))
@@ -218,7 +218,7 @@ def shorten(name: str) -> str:
 
 
 def compile_source(nvcc: str, source: Path, architecture: int, *more: str) -> list[Kernel]:
-    """Compile one source for one architecture in a temporary folder, and read what it says of each kernel."""
+    """Compile one source for one architecture in a temporary folder, and read the report on each kernel."""
     with tempfile.TemporaryDirectory() as folder:
         cubin = Path(folder, "kernels.cubin")
         command = [nvcc, *FLAGS, *more, f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", "--keep"]
@@ -256,7 +256,7 @@ def compile_all(
 
 
 def to_json(kernels: Sequence[Kernel], compiler: str) -> str:
-    """One line a kernel, so that a change shows as the lines that changed."""
+    """Write one line per kernel, so that a diff shows the kernels that changed."""
     rows = ",\n".join("  " + json.dumps(asdict(kernel)) for kernel in kernels)
     header = {"command": COMMAND, "compiler": compiler, "flags": [flag for flag in FLAGS if not flag.startswith("-I")]}
     fields = "\n".join(f" {json.dumps(name)}: {json.dumps(value)}," for name, value in header.items())
@@ -264,7 +264,7 @@ def to_json(kernels: Sequence[Kernel], compiler: str) -> str:
 
 
 def from_json(text: str) -> tuple[str, list[Kernel]]:
-    """The compiler's version and the kernels of a table."""
+    """Read the compiler's version and the kernels of a table."""
     report = json.loads(text)
     kernels = [Kernel(**{**row, "occupancy": Occupancy(*row["occupancy"])}) for row in report["kernels"]]
     return report["compiler"], kernels
@@ -279,7 +279,7 @@ def to_markdown(kernels: Sequence[Kernel], compiler: str) -> str:
         held = kernel.occupancy
         return f"{kernel.registers}; {held.warps}/{LIMITS[kernel.architecture].warps} {held.limited_by}"
 
-    # Kernels that several sources include compile to the same in each.
+    # A kernel that several sources include compiles to the same code in each.
     usage: dict[tuple[str, ...], list[str]] = {}
     for file, name in names:
         own = [by_key[file, name, architecture] for architecture in architectures]
@@ -318,7 +318,7 @@ def to_markdown(kernels: Sequence[Kernel], compiler: str) -> str:
 
 
 def spills(kernels: Iterable[Kernel]) -> str:
-    """Sentences that name the kernels which keep anything in local memory."""
+    """Return sentences that name the kernels that use local memory."""
     uses: dict[tuple[str, int, int, int], list[str]] = {}
     for kernel in kernels:
         if kernel.spill_stores or kernel.spill_loads or kernel.stack:
@@ -336,7 +336,7 @@ def spills(kernels: Iterable[Kernel]) -> str:
 
 
 class Card(NamedTuple):
-    """Peaks of a card without tensor cores, per second."""
+    """Peak rates of a card without tensor cores, per second."""
 
     name: str
     float32: float
@@ -360,7 +360,7 @@ CARDS = (
 
 
 class Work(NamedTuple):
-    """What one call cannot do without: operations (a fused multiply-add is two), and bytes read and written once."""
+    """The least work of one call: operations (a fused multiply-add is two), and bytes read and written once."""
 
     name: str
     float32: float
@@ -369,7 +369,7 @@ class Work(NamedTuple):
 
 
 def works() -> list[Work]:
-    """The cases of benchmarks/gpu.py, features in float32."""
+    """The cases of benchmarks/gpu.py, with features in float32."""
 
     def pairs(name: str, n: int, m: int, d: int, *, self: bool, per_pair: float = 0.0, results: float) -> Work:
         n_pairs = n * (n - 1) / 2 if self else n * m
@@ -377,7 +377,7 @@ def works() -> list[Work]:
         return Work(name, n_pairs * (2 * d + per_pair), 0.0, 4 * points * d + results)
 
     replicates = [
-        # Every kernel value is multiplied with the counts of every replicate, for both points of a pair.
+        # Every kernel value is multiplied by the counts of every replicate, for both points of a pair.
         pairs(
             f"kernel_density_band n = 10000, d = 32, B = {b}",
             n,
@@ -403,7 +403,7 @@ def works() -> list[Work]:
 
 
 def ceiling_seconds(work: Work, card: Card) -> tuple[float, str]:
-    """The time under which a card cannot do the work even at its peaks, and which peak says so."""
+    """Return the least time that a card needs for the work at its peak rates, and the peak that decides it."""
     bounds = {
         "float32": work.float32 / card.float32,
         "float64": work.float64 / card.float64,
@@ -432,12 +432,12 @@ No call of the kernels can take less time than this on these cards, because thei
 and no more bytes per second. These are ceilings of speed, never predictions: no kernel was timed for them. Only a
 measurement shows how near a kernel comes (`python -m benchmarks.gpu`, see [gpu-validation.md](gpu-validation.md)).
 
-Counted is the least that this way of computing needs: one product of d terms for each pair of points (pairs within one
-set once, whether or not a kernel makes use of that), for bootstrap replicates one term for each point of a pair, and
-every input read and every result written once. Not counted: the choice of neighbours, the exact distances in float64 of
-the pairs that the products leave open (how many depends on the data), edges of tiles, launches. float32 is without
-tensor cores, which the tiles do not use. The bootstrap of divergences is missing: it is integer arithmetic, for which
-data sheets name no peak. In brackets stands the peak that makes the ceiling.
+The count has the least work that this method needs: one product of d terms for each pair of points (pairs within one
+set count once, whether or not a kernel uses that), one term for each point of a pair and bootstrap replicate, and every
+input read and every result written once. It leaves out the choice of neighbours, the exact float64 distances of the
+pairs that the products do not decide (how many depends on the data), edges of tiles, and launches. float32 means
+without tensor cores, which the tiles do not use. The bootstrap of divergences is missing: it is integer arithmetic, for
+which data sheets name no peak. The peak that sets the ceiling is in brackets.
 
 {tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)}
 
@@ -451,8 +451,8 @@ Written by `{CEILINGS_COMMAND}`.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for cuda_static.json and cuda_static.md; else printed only")
-    parser.add_argument("--ceilings", type=Path, help="file to write the ceilings to; nothing is then compiled")
+    parser.add_argument("--out", type=Path, help="folder for cuda_static.json and cuda_static.md; default: only print")
+    parser.add_argument("--ceilings", type=Path, help="write the ceilings to this file and compile nothing")
     arguments = parser.parse_args()
     if arguments.ceilings:
         arguments.ceilings.write_text(ceilings_markdown())

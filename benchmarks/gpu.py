@@ -1,13 +1,13 @@
-"""Time every primitive on the CUDA device that is there, after checking that it agrees with the CPU kernels.
+"""Time every primitive on the CUDA device, after checking that it agrees with the CPU kernels.
 
     python -m benchmarks.gpu --out benchmarks/results          gpu.json and gpu.md
     python -m benchmarks.gpu --only neighbors,balls            some sections
     python -m benchmarks.gpu --scale 0.1                       a tenth of the rows, to try the script itself
 
-Data lies on the device before and after; times are medians between two CUDA events, after warm-up. Seconds depend on
-the card and its clock; the ratios to the peers of the same run are what to read: torch on the same tensors, faiss where
-a build for GPUs is installed, and as the ceiling a bare float32 matrix product of the same shape, without tensor cores.
-Without a device there is nothing to say: the exit code is 2.
+Data is on the device before and after; times are medians between two CUDA events, after warm-up. Seconds depend on the
+card and its clock; read the ratios to the peers of the same run. The peers are torch on the same tensors and faiss, if
+its GPU build is installed. The ceiling is a bare float32 matrix product of the same shape, without tensor cores.
+Without a device, nothing is printed and the exit code is 2.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from tqdm import tqdm
 from benchmarks import run
 from benchmarks.run import Row, row, table
 
-NO_ROW = "No row is printed without a CUDA device that was measured"
+NO_ROW = "Nothing was measured, because the CUDA kernels cannot run"
 
 
 class Device(NamedTuple):
-    """Where tensors lie, in torch's words, and how a call is timed there."""
+    """The device of the tensors, as torch names it, and how a call is timed there."""
 
     name: str
     seconds: Callable[[Callable[[], Any]], float]
 
 
 def seconds_between_events(call: Callable[[], Any], repeats: int = 15, warm_up: int = 3) -> float:
-    """Median time of a call on the current stream, from the first of its kernels to the end of the last."""
+    """Median time of a call on the current stream, from the start of its first kernel to the end of its last."""
     import torch
 
     for _ in range(warm_up):
@@ -61,7 +61,7 @@ def seconds_between_events(call: Callable[[], Any], repeats: int = 15, warm_up: 
 
 
 def why_not() -> str | None:
-    """The reason why nothing can be measured here, or None."""
+    """Return the reason why nothing can be measured, or None."""
     from egtmetrics.ops import select_backend
 
     try:
@@ -82,12 +82,12 @@ def to_device(device: Device, *arrays: NDArray[Any]) -> list[Any]:
 
 
 def check(ours: Any, expected: NDArray[Any], *, rtol: float = 1e-12, atol: float = 0.0, what: str) -> None:
-    """Raise unless the device gave what the CPU gave; with rtol = 0 and atol = 0 to the bit."""
+    """Raise unless the device gave the same result as the CPU; with rtol = 0 and atol = 0, to the bit."""
     np.testing.assert_allclose(ours.cpu().numpy(), expected, rtol=rtol, atol=atol, err_msg=what)
 
 
 def product_seconds(device: Device, n: int, m: int, k: int) -> float:
-    """Torch's float32 product (n, k) x (k, m), the ceiling of a computation of that shape."""
+    """Time of torch's float32 product (n, k) x (k, m), the ceiling of a computation of that shape."""
     import torch
 
     a, b = (torch.randn(shape, device=device.name) for shape in ((n, k), (k, m)))
@@ -95,7 +95,7 @@ def product_seconds(device: Device, n: int, m: int, k: int) -> float:
 
 
 def faiss_index(device: Device, features: Any) -> Any | None:
-    """An exact index of faiss that searches tensors on the device, or None where faiss cannot."""
+    """An exact faiss index that searches tensors on the device, or None if faiss cannot do that."""
     if device.name != "cuda" or importlib.util.find_spec("faiss") is None:
         return None
     import faiss
@@ -129,7 +129,7 @@ def bench_neighbors(device: Device, scale: float) -> list[Row]:
         }
         if index is not None:
             peers["faiss exact"] = lambda index=index, x=x, k=k: index.search(x, k + 1)
-        for name, peer in peers.items():  # which find the point itself first, and only faiss squares
+        for name, peer in peers.items():  # both find the point itself first; only faiss returns squared distances
             distances = peer()[0][:, k].cpu().numpy()
             radii = np.sqrt(distances) if name == "faiss exact" else distances
             np.testing.assert_allclose(radii, np.sqrt(expected), rtol=1e-3, err_msg=name)
@@ -163,7 +163,7 @@ def bench_neighbors(device: Device, scale: float) -> list[Row]:
 
 
 def bench_groups(device: Device, scale: float) -> list[Row]:
-    """Many groups in one call, against a call for each."""
+    """Many groups in one call, against a call for each group."""
     from egtmetrics.ops import select_backend, torch_ops
     from egtmetrics.ops._device import KERNELS
 
@@ -195,7 +195,7 @@ def bench_balls(device: Device, scale: float) -> list[Row]:
     n, d, k = max(int(10_000 * scale), 6), 768, 5
     rng = np.random.default_rng(2)
     features, others = normal(rng, n, d), 0.98 * normal(rng, n, d)
-    # Off the last bit, in which the backends may differ.
+    # Enlarged, because the backends may differ in the last bit of a distance.
     radii = [cpu.kth_neighbor(points, n_neighbors=k) * (1 + 1e-9) for points in (features, others)]
     x, y, x_radii, y_radii = to_device(device, features, others, *radii)
 
@@ -226,7 +226,7 @@ def bench_kernels(device: Device, scale: float) -> list[Row]:
     features, others = normal(rng, n, d), 0.9 * normal(rng, n, d)
     x, y = to_device(device, features, others)
     h = float(np.sqrt(np.median(cpu.kth_neighbor(features, n_neighbors=min(160, n - 1)))))
-    near = {"rtol": 2e-5, "atol": 4e-7}  # twice what either backend keeps to
+    near = {"rtol": 2e-5, "atol": 4e-7}  # twice the tolerance that each backend guarantees
 
     def kernel(a: Any, b: Any) -> Any:
         return torch.cos(torch.cdist(a, b).div_(h).clamp_(max=1.0).mul_(np.pi / 2))
@@ -352,7 +352,7 @@ def bench_divergences(device: Device, scale: float) -> list[Row]:
     for part, wanted in zip(ours(), cpu(), strict=True):
         check(part, wanted, rtol=1e-9, atol=1e-12, what="divergence_bootstrap")
     name = f"divergence_bootstrap {n_groups} groups x {n_bins} bins x 12 x {n_replicates} replicates of {n} samples"
-    # No library draws them on a device.
+    # No other library draws them on a device.
     peers = {"the CPU kernels": run.seconds(cpu, repeats=2)}
     return [row(name, device.seconds(ours), peers, wanted={}, ceiling=None)]
 
@@ -410,7 +410,7 @@ def report(rows: list[Row], description: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md; without it only the table is printed")
+    parser.add_argument("--out", type=Path, help="folder for gpu.json and gpu.md; default: only print the table")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, of {', '.join(SECTIONS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of rows")
     options = parser.parse_args(arguments)
@@ -420,7 +420,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     import torch
 
-    torch.set_float32_matmul_precision("highest")  # no tensor cores in what we are compared with
+    torch.set_float32_matmul_precision("highest")  # no tensor cores in the peers either
     device = Device("cuda", seconds_between_events)
     rows: list[Row] = []
     for name in tqdm(options.only.split(","), desc="benchmarks"):

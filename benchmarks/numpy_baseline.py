@@ -1,7 +1,7 @@
-"""What one would write in NumPy today, as the honest baseline beside packages that any rewrite would beat.
+"""What one would write in NumPy today: a fairer baseline than packages that any rewrite would beat.
 
-TopP&R: each kernel matrix once, the bootstrap as one matrix product. Bootstrapped f-divergences: whole arrays, and for
-comparison the loop of library calls that most scripts contain.
+TopP&R computes each kernel matrix once and the bootstrap as one matrix product. Bootstrapped f-divergences use whole
+arrays, and for comparison the loop of library calls that most scripts contain.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def topp_precision_recall(
 
 
 def _divergences(p: Array, q: Array) -> Array:
-    """Twelve f-divergences of strictly positive pmfs over the last axis, stacked on a new last axis."""
+    """Return twelve f-divergences of strictly positive pmfs over the last axis, stacked on a new last axis."""
     log_ratio, total, alpha, gamma, lam = np.log(p / q), p + q, 0.5, 2.0, 0.5
     return np.stack(
         [
@@ -78,7 +78,7 @@ def _divergences(p: Array, q: Array) -> Array:
 def divergence_bootstrap(
     p: Array, q: Array, smoothing: float, n_replicates: int, rng: np.random.Generator
 ) -> tuple[Array, Array]:
-    """Values (G, 12) and replicates (G, 12, B), ten replicates at a time to bound the memory."""
+    """Return values (G, 12) and replicates (G, 12, B), ten replicates at a time to limit memory."""
 
     def pmf(counts: Array) -> Array:
         smoothed = counts + smoothing
@@ -93,7 +93,7 @@ def divergence_bootstrap(
 
 
 def divergence_loop(p: Array, q: Array, smoothing: float, n_replicates: int, rng: np.random.Generator) -> None:
-    """The same, one group, replicate and divergence after the other, with SciPy where it has one."""
+    """The same, one group, replicate and divergence at a time, with SciPy where it has the divergence."""
     for p_counts, q_counts in zip(p, q, strict=True):
         p_total, q_total = p_counts.sum(), q_counts.sum()
         for _ in range(n_replicates):

@@ -1,11 +1,11 @@
-"""Time the library against its peers in one process, after checking that they agree; write one table and one JSON.
+"""Time the library against other packages in one process, after checking that they agree; write a table and a JSON.
 
     python -m benchmarks.run --out benchmarks/results            everything (make bench)
     python -m benchmarks.run --only neighbors,prdc               some sections
     python -m benchmarks.run --scale 0.1                         a tenth of the rows, to try the script itself
 
-Seconds depend on the machine; the ratios are what to read. Beside each stands the ceiling, from the same run: a bare
-matrix product of the same shape, or for the divergences the generation of the random bits they need.
+Seconds depend on the machine; read the ratios. Each row also has a ceiling from the same run: the time of a bare matrix
+product of the same shape, or for the divergences of the random bits that they need.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 def seconds(call: Callable[[], Any], repeats: int = 5) -> float:
-    """Smallest wall time of some calls: the machine is shared, and others only ever add to it."""
+    """Smallest wall time of several calls: on a shared machine, other work can only add to it."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -42,7 +42,7 @@ def seconds(call: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def row(name: str, ours: float, peers: dict[str, float], *, wanted: dict[str, float], ceiling: float | None) -> Row:
-    """One comparison: `peers` and `ceiling` in seconds; `wanted` is the ratio asked of a peer."""
+    """One comparison. `peers` and `ceiling` are in seconds; `wanted` is the ratio to a peer that we aim for."""
     return {
         "name": name,
         "seconds": ours,
@@ -52,7 +52,7 @@ def row(name: str, ours: float, peers: dict[str, float], *, wanted: dict[str, fl
 
 
 def gemm_seconds(n: int, m: int, k: int) -> float:
-    """Torch's float32 product (n, k) x (k, m), the ceiling of a computation of that shape."""
+    """Time of torch's float32 product (n, k) x (k, m), the ceiling of a computation of that shape."""
     import torch
 
     rng = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def bench_topp(scale: float) -> list[Row]:
     expected = top_pr()
     reference_seconds = time.perf_counter() - start
     same = topp_precision_recall(real, fake, compatibility="top-pr", random_state=0)
-    # The package computes in float32, so a score within its rounding of a threshold may fall to the other side.
+    # The package computes in float32, so rounding may move a point that is close to a threshold to its other side.
     for score, value in ((same.precision, expected["fidelity"]), (same.recall, expected["diversity"])):
         assert abs(score - value) <= 2.0 / n, (score, value)
 
@@ -98,7 +98,8 @@ def bench_topp(scale: float) -> list[Row]:
             ours,
             {"top-pr": reference_seconds, "vectorised NumPy": numpy_seconds},
             wanted={"top-pr": 60, "vectorised NumPy": 12},
-            # two self-distances for the bandwidths, two for the bands, two cross; and the replicates' products
+            # Distances within a set twice for the bandwidths and twice for the bands, cross distances twice, and the
+            # products with the replicates.
             ceiling=6 * distances + 2 * gemm_seconds(n, 10, n),
         )
     ]
@@ -124,7 +125,7 @@ rng = np.random.default_rng(0)
 real = rng.normal(size=(n, 32)).astype(np.float32)
 fake = rng.normal(size=(n, 32)).astype(np.float32)
 topp_precision_recall(real, fake, n_bootstrap=n_bootstrap, random_state=0)
-with open("/proc/self/status") as status:  # unlike ru_maxrss, not inherited from the parent
+with open("/proc/self/status") as status:  # ru_maxrss would be inherited from the parent
     print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024)
 """
 
@@ -157,7 +158,7 @@ def bench_neighbors(scale: float) -> list[Row]:
         index = faiss.IndexFlatL2(d)
         index.add(x)
         brute = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(x)
-        # All three give squared distances or their roots; the peers count the point itself first.
+        # faiss returns squared distances and finds the point itself first; scikit-learn does neither.
         radii = np.sqrt(backend.kth_neighbor(x, n_neighbors=k))
         np.testing.assert_allclose(np.sqrt(index.search(x, k + 1)[0][:, k]), radii, rtol=1e-4)
         np.testing.assert_allclose(brute.kneighbors()[0][:, k - 1], radii, rtol=1e-4)
@@ -180,7 +181,7 @@ def bench_neighbors(scale: float) -> list[Row]:
 
 
 def torch_fidelity_prc() -> Callable[..., dict[str, Any]]:
-    """The peer's PRC on features. Its package imports torchvision for encoders that are not used here."""
+    """Import the peer's PRC on features. Its package imports torchvision for encoders that are not used here."""
     for name in ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional"):
         module = types.ModuleType(name)
         module.CIFAR10 = module.CIFAR100 = module.STL10 = object  # type: ignore[attr-defined]
@@ -208,7 +209,7 @@ def bench_prdc(scale: float) -> list[Row]:
     expected = compute_prdc(real, fake, nearest_k=5)
     for name, value in ours.scores().items():
         np.testing.assert_allclose(value, expected[name], atol=3.0 / n, err_msg=name)
-    tensors = torch.from_numpy(fake), torch.from_numpy(real)  # the generated set comes first there
+    tensors = torch.from_numpy(fake), torch.from_numpy(real)  # this package takes the generated set first
     options = {"prc_neighborhood": 3, "prc_batch_size": 10_000, "verbose": False, "save_cpu_ram": False}
     peer = prc(*tensors, **options)
     improved = improved_precision_recall(real, fake)
@@ -221,7 +222,7 @@ def bench_prdc(scale: float) -> list[Row]:
             seconds(lambda: precision_recall_density_coverage(real, fake, n_neighbors=5)),
             {"prdc": seconds(lambda: compute_prdc(real, fake, nearest_k=5), repeats=2)},
             wanted={"prdc": 8},
-            ceiling=2 * product,  # two halves of a self-distance and one cross
+            ceiling=2 * product,  # half of the distances within each set, and the cross distances
         ),
         row(
             f"improved precision and recall n = {n}, d = {d}, k = 3",
@@ -253,7 +254,7 @@ def bench_divergences(scale: float) -> list[Row]:
     values, replicates = ours()
     vectorised, vectorised_replicates = numpy_baseline.divergence_bootstrap(p, q, 0.5, n_replicates, rng)
     np.testing.assert_allclose(values, vectorised, rtol=1e-9, atol=1e-12)
-    # Other draws of the same law: the means over replicates and groups agree to their standard error.
+    # Different draws of the same law: the means over replicates and groups agree within their standard errors.
     for f in range(12):
         difference = replicates[:, f] - vectorised_replicates[:, f]
         assert abs(stats.ttest_1samp(difference.mean(axis=1), 0.0).statistic) < 5.0, f
@@ -261,7 +262,7 @@ def bench_divergences(scale: float) -> list[Row]:
     few = max(1, n_groups // 100)
     loop = seconds(lambda: numpy_baseline.divergence_loop(p[:few], q[:few], 0.5, n_replicates, rng))
     numpy_seconds = seconds(lambda: numpy_baseline.divergence_bootstrap(p, q, 0.5, n_replicates, rng), repeats=2)
-    # Random bits that the draws need: about 2 a sample and level of the tree, from NumPy's generator of the same kind.
+    # The random bits that the draws need: about 2 for each sample and level of the tree, from NumPy's Philox.
     words = int(2 * n_groups * n_replicates * 2 * n * np.log2(n_bins) / 64)
     philox = np.random.Philox(0)
     return [
@@ -279,7 +280,7 @@ def bench_divergences(scale: float) -> list[Row]:
 
 
 def bench_paper(scale: float) -> list[Row]:
-    """Two groups of 20,000 real and 20,000 fake, 768 features projected to 32, ten projections, B = 1000."""
+    """Two groups of 20,000 real and 20,000 fake samples, 768 features projected to 32, ten projections, B = 1000."""
     from egtmetrics import GenerativeMetricFrame, topp_precision_recall
 
     per_group = int(20_000 * scale)
@@ -287,9 +288,9 @@ def bench_paper(scale: float) -> list[Row]:
     groups = np.repeat(["a", "b"], per_group)
     mixing = rng.normal(size=(64, 768)).astype(np.float32)
 
-    def features(spread: float) -> Any:
+    def features(scale: float) -> Any:
         latent = rng.normal(size=(2 * per_group, 64)).astype(np.float32)
-        latent[per_group:] *= spread
+        latent[per_group:] *= scale
         return latent @ mixing
 
     real, fake = features(1.0), features(0.8)
@@ -319,7 +320,7 @@ def bench_paper(scale: float) -> list[Row]:
 
 
 def bench_intervals(scale: float) -> list[Row]:
-    """What an interval adds to the scores, against calling the metric on the same random parts."""
+    """What an interval costs besides the scores, against calling the metric on the same halves and quarters."""
     from egtmetrics import precision_recall_density_coverage, topp_precision_recall
     from egtmetrics.metrics.variance import score_covariance, variance_from_parts
 
@@ -400,7 +401,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for cpu.json and cpu.md; without it only the table is printed")
+    parser.add_argument("--out", type=Path, help="folder for cpu.json and cpu.md; default: only print the table")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, of {', '.join(SECTIONS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of rows")
     arguments = parser.parse_args()
@@ -413,7 +414,7 @@ def main() -> None:
 
 
 def write(folder: Path, rows: list[Row]) -> None:
-    """Put the rows in the place of those of the same sections that were recorded before."""
+    """Write the rows in place of the earlier ones of the same sections."""
     from egtmetrics._atomic import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -427,8 +428,8 @@ def write(folder: Path, rows: list[Row]) -> None:
     kernels = description["kernels"]
     write_whole(path, json.dumps({"machine": description, "command": "make bench", "rows": rows}, indent=1) + "\n")
     note = (
-        f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `make bench`; what "
-        "stands in one row was timed in one run.\n"
+        f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `make bench`; the "
+        "times in one row are from one run.\n"
     )
     write_whole(folder / "cpu.md", f"{table(rows)}\n\n{note}")
 

@@ -1,12 +1,12 @@
-"""What do the metrics cost at n samples a side? Measured up to 100,000 (FID: a million), from there on modelled.
+"""What do the metrics cost at n samples a side? Measured up to 100,000 (FID: a million), modelled above that.
 
     python -m benchmarks.scaling --out benchmarks/results                         everything
-    python -m benchmarks.scaling --only PRDC --sizes 1000,3000,10000,1000000      a try of one case, printed only
+    python -m benchmarks.scaling --only PRDC --sizes 1000,3000,10000,1000000      try one case, print only
 
-Time is counted in core seconds, which other work on a shared machine lengthens less than time by the clock. Each
-measurement runs in a process of its own, so that its peak memory is its own. The model is fitted on all measured sizes
-but the largest, and checked on that one. A run that was stopped goes on where it was: measurements lie in ``--stages``;
-remove that folder after a change of the code, or on another machine.
+Time is counted in core seconds, because other work on a shared machine affects them less than wall time. Each
+measurement runs in its own process, which gives its own peak memory. The model is fitted on all measured sizes except
+the largest, and checked on the largest. A run that was stopped can resume: measurements are kept in ``--stages``.
+Remove that folder after a change of the code, or on another machine.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Terms = dict[str, float]
 
 
 def product_seconds(n: int, m: int, k: int) -> float:
-    """Core seconds of torch's float32 product (n, k) x (k, m), of which some rows are worked out if n is large."""
+    """Core seconds of torch's float32 product (n, k) x (k, m); if n is large, only some rows are computed."""
     import torch
 
     torch.set_num_threads(1)
@@ -65,7 +65,7 @@ def product_seconds(n: int, m: int, k: int) -> float:
 
 
 def best_times(call: Callable[[], object]) -> dict[str, float]:
-    """Smallest core seconds and clock seconds of some calls, of one where it takes long."""
+    """Smallest core seconds and wall seconds of several calls, or of one call if it takes long."""
     core: list[float] = []
     clock: list[float] = []
     while not clock or (len(clock) < _MOST_REPEATS and sum(clock) < _REPEAT_SECONDS):
@@ -77,7 +77,8 @@ def best_times(call: Callable[[], object]) -> dict[str, float]:
 
 
 def topp_ceiling(n: int, n_bootstrap: int) -> float:
-    # two self-distances for the bandwidths, two for the bands, two cross; and the replicates' products
+    # Distances within a set twice for the bandwidths and twice for the bands, cross distances twice, and the products
+    # with the replicates.
     return 6 * product_seconds(n, n, PROJECTED) + 2 * product_seconds(n, n_bootstrap, n)
 
 
@@ -102,7 +103,7 @@ class Case:
 
     name: str
     model: str
-    """Cases with one name here share their coefficients."""
+    """Cases with the same model share their coefficients."""
     call: Callable[[NDArray[Any], NDArray[Any]], object]
     terms: Callable[[int], Terms]
     ceiling: Callable[[int], float]
@@ -128,7 +129,7 @@ CASES = (
         "PRDC",
         functools.partial(precision_recall_density_coverage, n_neighbors=5),
         lambda n: {"1": 1.0, "n": n, "n^2": n**2},
-        lambda n: 2 * product_seconds(n, n, D),  # two halves of a self-distance and one cross
+        lambda n: 2 * product_seconds(n, n, D),  # half of the distances within each set, and the cross distances
     ),
     Case(
         "FID",
@@ -149,13 +150,13 @@ CASES = (
 
 
 def measure(name: str, n: int) -> Record:
-    """Time one case, and read how much memory this process held at the most, features and interpreter included."""
+    """Time one case, and read the peak memory of this process, including features and interpreter."""
     case = next(case for case in CASES if case.name == name)
     rng = np.random.default_rng(SEED)
     real = rng.standard_normal((n, D), dtype=np.float32)
     fake = 0.9 * rng.standard_normal((n, D), dtype=np.float32) + np.float32(0.1)
-    case.call(real[:400], fake[:400])  # what is loaded at the first call is loaded
-    with threadpool_limits(1):  # of NumPy's products only: its threads spin while they wait, and that would count
+    case.call(real[:400], fake[:400])  # load everything that the first call loads
+    with threadpool_limits(1):  # for NumPy's products only: its threads spin while they wait, and that would count
         times = best_times(lambda: case.call(real, fake))
     with open("/proc/self/status") as status:
         peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
@@ -163,9 +164,9 @@ def measure(name: str, n: int) -> Record:
 
 
 def fit(terms: Sequence[Terms], values: Sequence[float]) -> dict[str, float]:
-    """Coefficients >= 0 of a sum of terms, with the least sum of squared relative errors.
+    """Return the coefficients >= 0 of a sum of terms that minimise the sum of squared relative errors.
 
-    Relative, because seconds span four decades, and what is asked is by how many per cent the model is off.
+    The errors are relative because seconds span four decades and the question is by how many per cent the model is off.
 
     >>> coefficients = fit([{"1": 1.0, "n": 10.0}, {"1": 1.0, "n": 1000.0}], [25.0, 2005.0])
     >>> {term: round(value, 9) for term, value in coefficients.items()}
@@ -183,12 +184,12 @@ def predict(coefficients: Mapping[str, float], terms: Terms) -> float:
 
 
 def memory_terms(terms: Terms) -> Terms:
-    """No n x n matrix is held."""
+    """Return the terms of the memory model: no metric holds an n x n matrix."""
     return {name: value for name, value in terms.items() if "n^2" not in name}
 
 
 def report(measured: Mapping[str, Mapping[int, Record]], sizes: Sequence[int]) -> Record:
-    """Rows, measured and modelled, and the models. Cases measured at fewer than three sizes stay without a model."""
+    """Return the measured and modelled rows, and the models. Cases measured at fewer than three sizes have no model."""
     points: dict[str, list[tuple[Terms, Record]]] = {}
     for case in CASES:
         of_case = sorted(measured.get(case.name, {}).items())
@@ -256,11 +257,11 @@ def markdown(content: Record, note: str) -> str:
         "n a side",
         "label",
         "core time",
-        "by the clock",
+        "wall time",
         "ceiling (share reached)",
         "peak memory",
         "model's error: core time, memory",
-        "of the model",
+        "use in the model",
     ]
     models = [
         f"- {name}: core seconds = {formula(model['core_seconds'])}; megabytes = {formula(model['peak_megabytes'])}"
@@ -268,16 +269,16 @@ def markdown(content: Record, note: str) -> str:
     ]
     parts = [
         "# Cost at n samples a side",
-        f"Gaussian float32 features, d = {D}. Core time is summed over the cores; by the clock, other work had a share "
-        "of them. The ceiling is a float32 matrix product of the same shape on one core, timed on some of its rows; "
-        "more than 100 % is faster than that. Peak memory is the process's, interpreter and features included. "
-        "**Modelled rows were not run.**",
+        f"Gaussian float32 features, d = {D}. Core time is summed over the cores; wall time also depends on other work "
+        "on the machine. The ceiling is a float32 matrix product of the same shape on one core, timed on some of its "
+        "rows; more than 100 % means faster than that. Peak memory is that of the process, including interpreter and "
+        "features. **Modelled rows were not run.**",
         tabulate(lines, headers=headers, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * 8)),
     ]
     if models:
         parts += [
-            "Models, fitted to the rows marked so with least relative squares and no negative coefficient, checked at "
-            "the largest size, for this machine and these d, k and projections:",
+            "Models for this machine and these d, k and projections. They minimise squared relative errors over the "
+            'rows marked "fitted", without negative coefficients, and are checked at the largest size:',
             "\n".join(models),
         ]
     return "\n\n".join([*parts, note]) + "\n"
@@ -295,10 +296,12 @@ def machine() -> Record:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for scaling.json and .md; without it only printed")
+    parser.add_argument("--out", type=Path, help="folder for scaling.json and .md; default: only print")
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="samples a side (default: %(default)s)")
-    parser.add_argument("--only", default="", help="cases whose name starts so")
-    parser.add_argument("--stages", type=Path, default=Path("build/scaling"), help="default: %(default)s")
+    parser.add_argument("--only", default="", help="only cases whose name starts with this")
+    parser.add_argument(
+        "--stages", type=Path, default=Path("build/scaling"), help="for finished measurements (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     sizes = sorted(int(size) for size in arguments.sizes.split(","))
     cases = [case for case in CASES if case.name.startswith(arguments.only)]
@@ -309,7 +312,7 @@ def main() -> None:
     for n, name in tqdm(jobs, desc="measurements"):
         if str(n) in done.setdefault(name, {}):
             continue
-        # a process each: torch, which times the ceiling, must not count as memory of the next
+        # A process for each: the memory of torch, which times the ceiling, must not count for the next measurement.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
             done[name][str(n)] = process.submit(measure, name, n).result()
         write_whole(stage, json.dumps(done, indent=1) + "\n")

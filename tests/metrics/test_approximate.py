@@ -60,7 +60,7 @@ def index_of(points: NDArray[Any], n_cells: int, n_probes: int, pool: ThreadPool
 
 
 @given(lattice_pairs(min_rows=4), st.integers(1, 3), st.sampled_from(TIES), st.integers(1, 4))
-def test_probing_every_cell_is_the_exact_metric(
+def test_probing_every_cell_gives_the_exact_metric(
     pair: Pair, k: int, ties: Literal["exclude", "include"], n_cells: int
 ) -> None:
     exact = precision_recall_density_coverage(*pair, n_neighbors=k, ties=ties)
@@ -81,10 +81,10 @@ def test_probing_every_cell_is_the_exact_metric(
     st.integers(1, 3),
     st.integers(0, 9),
 )
-def test_checking_every_row_is_the_exact_metric_whatever_the_index_missed(
+def test_checking_every_row_gives_the_exact_metric_whatever_the_index_missed(
     pair: Pair, k: int, ties: Literal["exclude", "include"], n_cells: int, n_probes: int, seed: int
 ) -> None:
-    """The check rests on radii that are nowhere too small and on exact memberships, ties included."""
+    """The check relies on radii that are never too small and on exact memberships, including ties."""
     exact = precision_recall_density_coverage(*pair, n_neighbors=k, ties=ties)
     result = approximate_precision_recall_density_coverage(
         *pair,
@@ -102,13 +102,13 @@ def test_checking_every_row_is_the_exact_metric_whatever_the_index_missed(
 
 @pytest.mark.parametrize("ties", TIES)
 def test_distant_clusters_need_no_correction(ties: Literal["exclude", "include"]) -> None:
-    """Two probed cells hold all that a row can be a neighbour of, so the index alone gives the exact scores."""
+    """The two probed cells hold every possible neighbour of a row, so the index alone gives the exact scores."""
     real, fake = distant_clusters()
     exact = precision_recall_density_coverage(real, fake, ties=ties)
     options = {"ties": ties, "n_cells": 6, "n_probes": 2, "random_state": 0}
     few = approximate_precision_recall_density_coverage(real, fake, n_checked=2, **options)
     assert few.scores() == exact.scores()
-    assert min(few.errors().values()) > 0.0  # two rows do not show it
+    assert min(few.errors().values()) > 0.0  # two checked rows cannot show that
     many = approximate_precision_recall_density_coverage(real, fake, n_checked=150, **options)
     assert many.scores() == exact.scores()
     assert (many.exact_radii, many.largest_radius_error) == (1.0, 0.0)
@@ -120,39 +120,39 @@ def test_distant_clusters_need_no_correction(ties: Literal["exclude", "include"]
 def test_radii_are_never_too_small(scale: float, shift: float) -> None:
     kernels = select_backend("cpu")
     points = scale * (normal_pair(500, 1, 8)[0] + shift)
-    points[7] = 1e25 * scale  # an outlier, which the cells must survive
+    points[7] = 1e25 * scale  # an outlier that the cells must tolerate
     points[100:120] = points[99]
     exact = kernels.kth_neighbor(points, n_neighbors=5)
     with ThreadPoolExecutor(2, initializer=_use_one_openmp_thread) as pool:
         poor, good = (index_of(points, 20, n_probes, pool).sq_radii() for n_probes in (1, 12))
         for k in (1, 5):
-            lonely = index_of(points[:30], 30, 1, pool, k)  # one row in each cell: nothing is found, all is searched
-            assert np.array_equal(lonely.sq_radii(), kernels.kth_neighbor(points[:30], n_neighbors=k))
+            single = index_of(points[:30], 30, 1, pool, k)  # one row per cell: no candidate, so all rows are searched
+            assert np.array_equal(single.sq_radii(), kernels.kth_neighbor(points[:30], n_neighbors=k))
     assert (poor >= exact).all()
     assert (good >= exact).all()
     assert np.mean(good == exact) > 0.9
     assert np.mean(poor == exact) < 0.6
 
 
-def test_a_pair_is_looked_at_where_its_cell_is_probed() -> None:
-    """Over the probed pairs all four counts are those of the definition."""
+def test_a_pair_is_counted_if_its_cell_is_probed() -> None:
+    """Over the probed pairs, all four counts equal those of the definition."""
     real, fake = normal_pair(300, 200, 3)
     radii = np.full(300, 0.5), np.full(200, 0.3)
     with ThreadPoolExecutor(1, initializer=_use_one_openmp_thread) as pool:
         index = index_of(real, 12, 3, pool)
         found = index.ball_counts(fake, *radii, closed=False)
         own, probed = index._probe(real)[:, 0], index._probe(fake)
-    looked_at = (probed[None] == own[:, None, None]).any(axis=2)
+    counted = (probed[None] == own[:, None, None]).any(axis=2)
     sq_distances = ((real[:, None] - fake[None]) ** 2).sum(axis=2)
-    in_real, in_fake = (looked_at & (sq_distances < sq_radius) for sq_radius in (0.5, 0.3))
+    in_real, in_fake = (counted & (sq_distances < sq_radius) for sq_radius in (0.5, 0.3))
     assert np.array_equal(found.x_ball_sizes, in_real.sum(axis=1))
     assert np.array_equal(found.y_in_x_balls, in_real.sum(axis=0))
     assert np.array_equal(found.y_ball_sizes, in_fake.sum(axis=0))
     assert np.array_equal(found.x_in_y_balls, in_fake.sum(axis=1))
-    assert 0.2 < looked_at.mean() < 0.35
+    assert 0.2 < counted.mean() < 0.35
 
 
-def test_chances_and_limits_against_scipy() -> None:
+def test_probabilities_and_limits_agree_with_scipy() -> None:
     for n, n_drawn, seen, n_kind in itertools.product((20, 3000, 10**7), (2, 15), (0, 1, 2), (0, 3, 18)):
         expected = stats.hypergeom.cdf(seen, n, n_kind, n_drawn)
         assert _chance_of_at_most(seen, n_drawn, n_kind, n) == pytest.approx(expected, rel=1e-6)
@@ -164,7 +164,7 @@ def test_chances_and_limits_against_scipy() -> None:
 
 @pytest.mark.parametrize("level", [0.6, 0.9])
 def test_error_of_a_share_holds_for_every_population(level: float) -> None:
-    """Every population of 11 rows and every draw of 5: the chance of a miss is summed, not simulated."""
+    """Every population of 11 rows and every draw of 5: the probability of a miss is summed, not simulated."""
     n, n_drawn = 11, 5
     largest = 0.0
     for total in range(n + 1):
@@ -179,11 +179,11 @@ def test_error_of_a_share_holds_for_every_population(level: float) -> None:
                     assert 0.0 <= estimate <= 1.0
             largest = max(largest, missed / comb(n, n_drawn))
     assert largest <= 1.0 - level
-    assert largest > 0.0 or level > 0.6  # some draws do mislead
+    assert largest > 0.0 or level > 0.6  # some draws do miss
 
 
 def share_of(total: int, g: int, lo: int, gained: int, lost: int, n: int, n_drawn: int) -> Any:
-    """``_share`` of a draw with so many gained and lost rows; rows that stay as they are fill it up."""
+    """``_share`` of a draw with ``g`` gained and ``lo`` lost rows; the rest of the draw are unchanged rows."""
     approximate = np.arange(n) < total  # rows lost come first, rows gained last
     exact = approximate.copy()
     exact[:lost], exact[n - gained :] = False, True
@@ -194,10 +194,10 @@ def share_of(total: int, g: int, lo: int, gained: int, lost: int, n: int, n_draw
 
 
 def test_errors_hold_for_a_poor_index() -> None:
-    """200 draws of 40 rows, of which one in five may miss: more than 69 misses have a chance of 1e-6 or less.
+    """200 draws of 40 rows, one in five of which may miss: more than 69 misses have a probability of at most 1e-6.
 
-    Student's interval of the density is the one near its level; so it must miss now and then. A correction that
-    were not there, or of the wrong sign, would show in the mean differences, whose standard errors are below 0.006.
+    Only Student's interval for the density is not conservative, so it must miss sometimes. If the correction were
+    missing or had the wrong sign, the mean differences would show it: their standard errors are below 0.006.
     """
     real, fake = normal_pair(200, 150, 6)
     exact = precision_recall_density_coverage(real, fake).scores()
@@ -212,14 +212,14 @@ def test_errors_hold_for_a_poor_index() -> None:
     assert stats.binom.isf(1e-6, 200, 0.2) == 69
     assert max(misses.values()) <= 69
     assert misses["density"] >= 10
-    for name in ("recall", "density"):  # which are not near a limit that estimates are cut to
+    for name in ("recall", "density"):  # these are not near a bound to which estimates are clipped
         mean, error = differences[name].mean(), differences[name].std(ddof=1) / np.sqrt(200)
         assert error < 0.006
-        assert abs(mean) < 4.9 * error  # 1e-6
+        assert abs(mean) < 4.9 * error  # false-alarm rate 1e-6
 
 
 def test_no_more_rows_can_be_gained_than_there_are() -> None:
-    """Of 100 rows 90 are in, and two of ten checked ones are gained: at most the ten others can be."""
+    """90 of 100 rows are in, and two of ten checked rows are gained: at most the ten other rows can be gained."""
     approximate = np.arange(100) < 90
     rows = np.arange(84, 94)
     gained, tail = 2, 0.1 / 4
@@ -231,7 +231,7 @@ def test_no_more_rows_can_be_gained_than_there_are() -> None:
     assert _share(~approximate, rows, ~exact, 0.9) == (0.0, expected / 100)
 
 
-def test_rows_not_drawn_may_differ_as_much_as_those_drawn() -> None:
+def test_rows_that_were_not_drawn_may_differ_as_much_as_those_drawn() -> None:
     exact = np.zeros(100, dtype=np.int64)
     exact[3] = 7
     density, error = _density(np.zeros(1000, dtype=np.int64), np.arange(100), exact, 5, 0.9)
@@ -239,8 +239,8 @@ def test_rows_not_drawn_may_differ_as_much_as_those_drawn() -> None:
     assert error == pytest.approx(7 * _most(0, 100, 1000, 0.05) / 1000 / 5)
 
 
-def test_density_admits_what_was_not_drawn() -> None:
-    """Checked rows without a difference say nothing of rows that were not: one in thirty may differ, by a count."""
+def test_the_error_of_density_allows_for_rows_that_were_not_drawn() -> None:
+    """Even if no checked row differs, one in thirty of the other rows may differ, by one count."""
     real, fake = distant_clusters()
     result = approximate_precision_recall_density_coverage(
         real, fake, n_cells=6, n_probes=2, n_checked=60, level=0.9, random_state=0
@@ -250,7 +250,7 @@ def test_density_admits_what_was_not_drawn() -> None:
     assert result.density_error > 0.005
 
 
-def test_any_number_of_threads_and_nothing_global_touched() -> None:
+def test_threads_do_not_change_the_result_and_global_settings_are_kept() -> None:
     real, fake = normal_pair(9000, 5000, 12, seed=5)  # several blocks of rows
     before, state = faiss.omp_get_max_threads(), np.random.get_state()[1].copy()  # noqa: NPY002
     try:
@@ -273,7 +273,7 @@ def test_any_number_of_threads_and_nothing_global_touched() -> None:
     assert np.array_equal(np.random.get_state()[1], state)  # noqa: NPY002
 
 
-def test_random_state_decides_everything_random() -> None:
+def test_a_seed_repeats_the_result() -> None:
     real, fake = normal_pair(500, 400, 6)
     options = {"n_cells": 20, "n_probes": 1, "n_checked": 50}
     first, again, other = (
@@ -315,7 +315,7 @@ def test_what_notebooks_show_names_the_error() -> None:
     assert "Largest error at level 0.95: precision 0, recall 0, density 0, coverage 0; index IVF10,Flat" in shown
 
 
-def test_cells_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_number_of_cells(monkeypatch: pytest.MonkeyPatch) -> None:
     real, fake = normal_pair(1200, 500, 4)
     result = approximate_precision_recall_density_coverage(real, fake)
     assert (result.real_index, result.fake_index, result.errors()) == ("Flat", "Flat", NOTHING)
@@ -355,7 +355,7 @@ def test_features_on_a_device() -> None:
     assert on_device.scores() == measure(real, fake).scores()
 
 
-def test_arguments_are_left_alone() -> None:
+def test_arguments_are_not_changed() -> None:
     pair = normal_pair(100, 90, 3)
     copies = [x.copy() for x in pair]
     approximate_precision_recall_density_coverage(*pair, n_cells=9, n_probes=2)
@@ -363,7 +363,7 @@ def test_arguments_are_left_alone() -> None:
 
 
 def test_equal_points_in_many_cells(capfd: pytest.CaptureFixture[str]) -> None:
-    """k-means has nothing to tell apart; faiss would warn of that, and of few rows a cell, on stderr."""
+    """k-means cannot separate the points. faiss would warn of that, and of too few rows per cell, on stderr."""
     real, fake = np.ones((30, 4)), np.ones((20, 4))
     for ties, precision in zip(TIES, (0.0, 1.0), strict=True):
         result = approximate_precision_recall_density_coverage(

@@ -19,19 +19,19 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
 def raw_coverage(real: NDArray[Any], fake: NDArray[Any], k: int) -> float:
-    """Mean over real points of min(1, fakes within the k-th neighbour / k)."""
+    """Mean over real points of min(1, fake points within the k-th neighbour / k)."""
     radii = np.sort(cdist(real, real), axis=1)[:, k]
     return float(np.minimum((cdist(real, fake) <= radii[:, None]).sum(axis=1) / k, 1.0).mean())
 
 
 def expected_coverage(n: int, m: int, k: int) -> NDArray[np.float64]:
-    """E min(B, k) / k for t = 0..m fakes of the real law, summed term by term."""
+    """E min(B, k) / k for t = 0..m fake points of the real law, summed term by term."""
     values = np.arange(m + 1)
     return np.array([betabinom.pmf(values, t, k, n - k) @ np.minimum(values / k, 1.0) for t in range(m + 1)])
 
 
 def oracle(real: NDArray[Any], fake: NDArray[Any], k: int = 5) -> dict[str, float]:
-    """The definition on full float64 matrices; the inverse of the expectation is searched for, interval by interval."""
+    """The definition on full float64 matrices; the expectation is inverted by a search, interval by interval."""
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     n, m = len(real), len(fake)
     among_real, among_both = cdist(real, real), cdist(real, fake)
@@ -87,10 +87,11 @@ def test_golden_sets_against_the_definition(name: str) -> None:
 
 @pytest.mark.parametrize("good", [0.0, 0.25, 0.5, 0.75])
 def test_scores_are_the_proportion_of_good_fakes(good: float) -> None:
-    """The calibration. Over 60 rounds the means lie within 0.02 of the proportion of good fakes.
+    """The calibration: over 60 rounds the means are within 0.02 of the proportion of good fake points.
 
-    Coverage: c has expectation f(good m) exactly, and f is concave, which is worth less than 0.01 at these sizes; the
-    standard error is below 0.003, so 0.01 more is over 3 of them (false-alarm rate below 1e-3 per case, seed fixed).
+    Coverage c has exactly the expectation f(good m). f is concave, which costs less than 0.01 at these sizes. The
+    standard error is below 0.003, so the other 0.01 is more than 3 of them. The false-alarm rate is below 1e-3 per
+    case, and the seed is fixed.
     """
     rng = np.random.default_rng(17)
     n = m = 200
@@ -102,8 +103,8 @@ def test_scores_are_the_proportion_of_good_fakes(good: float) -> None:
     assert np.abs(np.mean(scores, axis=0) - good).max() < 0.02
 
 
-def test_raw_coverage_has_the_expectation_that_calibrates_it() -> None:
-    """First principles: |z| > 4.9 has a false-alarm rate of 1e-6, whatever the law and the dimension."""
+def test_raw_coverage_has_the_expectation_used_to_calibrate_it() -> None:
+    """It holds for any law and dimension. |z| > 4.9 has a false-alarm rate of 1e-6."""
     rng = np.random.default_rng(19)
     n, m, k, rounds = 40, 25, 5, 400
     raw = [raw_coverage(rng.exponential(size=(n, 3)), rng.exponential(size=(m, 3)), k) for _ in range(rounds)]
@@ -111,7 +112,7 @@ def test_raw_coverage_has_the_expectation_that_calibrates_it() -> None:
     assert abs(z) < 4.9
 
 
-def test_the_authors_step_function_differs_by_k_in_m_at_most() -> None:
+def test_the_authors_step_function_differs_by_at_most_k_plus_1_in_m() -> None:
     rng = np.random.default_rng(23)
     n, m, k = 80, 70, 5
     steps = expected_coverage(n, m, k)
@@ -122,8 +123,8 @@ def test_the_authors_step_function_differs_by_k_in_m_at_most() -> None:
         assert clipped_density_coverage(real, fake).clipped_coverage == pytest.approx(authors, abs=(k + 1) / m)
 
 
-def test_outliers_of_the_real_let_no_fake_in() -> None:
-    """Real outliers with huge balls: density counts the far fakes as faithful, clipped density does not."""
+def test_the_balls_of_real_outliers_count_for_nothing() -> None:
+    """Real outliers have huge balls. Density counts far fake points as faithful; clipped density does not."""
     rng = np.random.default_rng(29)
     outliers = rng.normal(size=(20, 2)) * 1e3
     real = np.concatenate([rng.normal(size=(200, 2)), outliers])
@@ -132,8 +133,8 @@ def test_outliers_of_the_real_let_no_fake_in() -> None:
     assert clipped_density_coverage(real, far).clipped_density < 0.02
 
 
-def test_concentrated_fakes_do_not_make_up_for_bad_ones() -> None:
-    """The centre lies in many balls, so that density exceeds 1 although half of the fakes are far away."""
+def test_concentrated_fake_points_do_not_make_up_for_bad_ones() -> None:
+    """The centre is in many balls, so density exceeds 1 although half of the fake points are far away."""
     rng = np.random.default_rng(31)
     real = rng.normal(size=(300, 8))
     fake = np.concatenate([0.01 * rng.normal(size=(100, 8)), rng.normal(size=(100, 8)) + 1e3])
@@ -176,7 +177,7 @@ def test_laws_that_hold_exactly(pair: Pair, k: int, random: Any) -> None:
     assert scores(real, real) == {"clipped_density": 1.0, "clipped_coverage": 1.0}
 
 
-def test_many_fakes_and_many_neighbours_stay_in_range() -> None:
+def test_many_fake_points_and_many_neighbours_stay_in_range() -> None:
     """The expectation saturates near 1 and its terms span hundreds of orders of magnitude."""
     rng = np.random.default_rng(37)
     real, fake = rng.normal(size=(60, 1)), rng.normal(size=(5000, 1))

@@ -18,7 +18,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 
 
 def oracle(real: NDArray[Any], fake: NDArray[Any], k: int = 3, factor: int = 3) -> dict[str, float]:
-    """Is the k-th nearest real point of a fake within its (C k)-th nearest fake? And the reverse."""
+    """Is the k-th nearest real point of a fake point within its (C k)-th nearest fake point? And the reverse."""
     real, fake = real.astype(np.float64), fake.astype(np.float64)
 
     def covered(points: NDArray[Any], others: NDArray[Any]) -> float:
@@ -60,8 +60,8 @@ def test_golden_sets_against_the_definition(name: str) -> None:
     assert precision_recall_cover(golden.real, golden.fake).scores() == pytest.approx(expected, rel=1e-13)
 
 
-def test_dropped_modes_cost_recall_only() -> None:
-    """The order of the arguments and the names of the scores: fakes that know 2 of 4 places are precise."""
+def test_dropped_modes_lower_only_recall() -> None:
+    """This pins the order of arguments and the names of scores: fake points in 2 of 4 modes are precise."""
     rng = np.random.default_rng(0)
     centres = 100.0 * np.arange(4)
     real = rng.normal(size=(400, 2)) + np.repeat(centres, 100)[:, None]
@@ -75,7 +75,7 @@ def test_dropped_modes_cost_recall_only() -> None:
 
 
 def test_equal_laws_follow_the_beta_binomial() -> None:
-    """A ball up to the C k-th of n - 1 neighbours has a mass of law Beta(C k, n - C k), whatever the law of the data.
+    """A ball up to the C k-th of n - 1 neighbours has a mass distributed as Beta(C k, n - C k), for any law.
 
     |z| > 4.9 has a false-alarm rate of 1e-6 per score.
     """

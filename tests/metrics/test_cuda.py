@@ -1,4 +1,4 @@
-"""Every metric that can run on a device gives there what it gives on the CPU; features stay on the device."""
+"""Every metric that can run on a device gives the same result there as on the CPU, and leaves features there."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def on_device(real: NDArray[Any], fake: NDArray[Any]) -> tuple[Any, Any]:
 
 
 def assert_alike(result: Any, expected: Any, *, rel: float, scores_rel: float = 0.0) -> None:
-    """Equal but for the backend; floats within ``rel``, scores within ``scores_rel``."""
+    """Equal except for the backend; floats within ``rel``, scores within ``scores_rel``."""
     found, wanted = result.to_dict(), expected.to_dict()
     assert (found.pop("backend"), wanted.pop("backend")) == ("cuda", "cpu")
 
@@ -91,32 +91,32 @@ def assert_alike(result: Any, expected: Any, *, rel: float, scores_rel: float = 
 
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("name", EXACT)
-def test_scores_of_counts_are_those_of_the_cpu(name: str, pair: str) -> None:
+def test_scores_of_counts_equal_those_of_the_cpu(name: str, pair: str) -> None:
     result = EXACT[name](*on_device(*PAIRS[pair]), backend="cuda")
     assert_alike(result, EXACT[name](*PAIRS[pair], backend="cpu"), rel=0.0)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_soft_balls_are_those_of_the_cpu(pair: str) -> None:
+def test_soft_balls_equal_those_of_the_cpu(pair: str) -> None:
     result = p_precision_recall(*on_device(*PAIRS[pair]), backend="cuda")
     assert_alike(result, p_precision_recall(*PAIRS[pair], backend="cpu"), rel=1e-9, scores_rel=1e-5)
 
 
 @pytest.mark.parametrize("pair", ["float32", "float64, far from the origin"])
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_divergences_are_those_of_the_cpu(name: str, pair: str) -> None:
+def test_divergences_equal_those_of_the_cpu(name: str, pair: str) -> None:
     result = DIVERGENCES[name](*on_device(*PAIRS[pair]), backend="cuda")
     assert_alike(result, DIVERGENCES[name](*PAIRS[pair], backend="cpu"), rel=1e-7, scores_rel=1e-9)
 
 
 @pytest.mark.parametrize("pair", PAIRS)
-def test_topp_is_that_of_the_cpu(pair: str) -> None:
+def test_topp_equals_that_of_the_cpu(pair: str) -> None:
     metric = partial(topp_precision_recall, n_bootstrap=20, random_state=3)
     assert_alike(metric(*on_device(*PAIRS[pair]), backend="cuda"), metric(*PAIRS[pair], backend="cpu"), rel=2e-5)
 
 
 @pytest.mark.parametrize("options", [{"n_projections": 2}, {"compatibility": "top-pr"}], ids=["default", "top-pr"])
-def test_projected_topp_is_that_of_the_cpu(options: dict[str, Any]) -> None:
+def test_projected_topp_equals_that_of_the_cpu(options: dict[str, Any]) -> None:
     rng = np.random.default_rng(12)
     real, fake = (
         rng.normal(size=(190, 40)).astype(np.float32),
@@ -140,14 +140,14 @@ def test_histograms_are_redrawn_on_the_device() -> None:
     metric = partial(quantized_f_divergence, n_clusters=4, n_bootstrap=30, random_state=0)
     result = metric(*on_device(*PAIRS["float32"]))
     assert_alike(result, metric(*PAIRS["float32"], backend="cpu"), rel=1e-9, scores_rel=1e-9)
-    assert metric(*PAIRS["float32"], backend="cuda").backend == "cuda"  # k-means takes arrays from anywhere
+    assert metric(*PAIRS["float32"], backend="cuda").backend == "cuda"  # k-means also takes arrays on the host
 
 
-def test_metrics_in_numpy_take_tensors_of_a_device() -> None:
+def test_metrics_in_numpy_take_tensors_on_a_device() -> None:
     assert frechet_distance(*on_device(*PAIRS["float32"])) == frechet_distance(*PAIRS["float32"])
 
 
-def test_auto_takes_the_device_if_both_sets_are_there() -> None:
+def test_auto_uses_the_device_if_both_sets_are_there() -> None:
     real, fake = PAIRS["float32"]
     tensors = on_device(real, fake)
     assert precision_recall_density_coverage(*tensors).backend == "cuda"
@@ -157,7 +157,7 @@ def test_auto_takes_the_device_if_both_sets_are_there() -> None:
 
 
 @pytest.mark.parametrize("metric", [*EXACT.values(), p_precision_recall, topp_precision_recall, knn_f_divergence])
-def test_arrays_on_the_host_are_refused_with_the_remedy(metric: Metric) -> None:
+def test_arrays_on_the_host_are_refused_with_a_remedy(metric: Metric) -> None:
     real, fake = PAIRS["float32"]
     with pytest.raises(ValueError, match=r"fake is of type ndarray, expected .* torch\.as_tensor\(fake\)\.cpu\(\)"):
         metric(torch.from_numpy(real), fake, backend="cuda")
@@ -233,7 +233,7 @@ def test_rows_are_ordered_as_on_the_host(d: int, dtype: Any, kind: str) -> None:
         points[:, :2] = rng.integers(-1, 2, points[:, :2].shape)
     if kind == "equal rows":
         points[100:] = points[:100]
-    points[::7, 0] *= 0.0  # of either sign
+    points[::7, 0] *= 0.0  # zeros of both signs
     np.testing.assert_array_equal(canonical_order(torch.from_numpy(points)), canonical_order(points))
 
 

@@ -55,7 +55,7 @@ def test_against_the_formula(n: int, m: int, d: int) -> None:
 
 
 def test_gaussians_with_commuting_covariances() -> None:
-    """FID = |mu_r - mu_f|^2 + sum (sigma_i - tau_i)^2 where both covariances have the same axes."""
+    """FID = |mu_r - mu_f|^2 + sum (sigma_i - tau_i)^2 if both covariances have the same axes."""
     rng = np.random.default_rng(1)
     axes, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     sigma, tau = rng.uniform(0.1, 3.0, size=(2, 6))
@@ -67,8 +67,8 @@ def test_gaussians_with_commuting_covariances() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(2, 2), (5, 300), (300, 5), (10, 40), (40, 41), (41, 40)])
-def test_fewer_rows_than_features_and_the_border(n: int, m: int) -> None:
-    """The product of singular covariances has no sqrtm, but its eigenvalues are real and not negative."""
+def test_fewer_rows_than_features_or_about_as_many(n: int, m: int) -> None:
+    """The product of singular covariances has no sqrtm, but its eigenvalues are real and non-negative."""
     rng = np.random.default_rng(n + m)
     d = 40
     real, fake = rng.normal(size=(n, d)), 2.0 * rng.normal(size=(m, d)) + 0.5
@@ -80,7 +80,7 @@ def test_fewer_rows_than_features_and_the_border(n: int, m: int) -> None:
 
 
 def test_padding_with_constant_features_changes_nothing() -> None:
-    """The same data take every route: few or many rows for the number of features, singular covariances."""
+    """The same data go through every branch: few or many rows for the number of features, singular covariances."""
     rng = np.random.default_rng(3)
     real, fake = rng.normal(size=(30, 4)), 1.5 * rng.normal(size=(20, 4)) + 1.0
     expected = frechet_distance(real, fake).fid
@@ -103,7 +103,7 @@ def test_equal_sets_and_shifts(shape: tuple[int, int]) -> None:
 
 @settings(max_examples=50)
 @given(similarities(dimension=3), st.integers(0, 2**32 - 1))
-def test_similarities_scale_it(similarity: Any, seed: int) -> None:
+def test_a_similarity_scales_the_distance(similarity: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     real, fake = rng.normal(size=(30, 3)), 1.5 * rng.normal(size=(20, 3)) + 1.0
     unit = np.ptp(similarity(np.array([[0.0] * 3, [1.0, 0.0, 0.0]])), axis=0)
@@ -117,7 +117,7 @@ def test_laws(pair: tuple[NDArray[Any], NDArray[Any]], random: Any) -> None:
     result = frechet_distance(real, fake)
     assert result.mean_term >= 0.0
     assert result.covariance_term >= 0.0
-    # Roots of eigenvalues that should be 0 make the formula itself good to about sqrt(eps) only.
+    # Roots of eigenvalues that should be 0 limit the accuracy of the formula itself to about sqrt(eps).
     assert result.fid == pytest.approx(oracle_by_eigenvalues(real, fake), abs=1e-5)
     assert frechet_distance(fake, real).fid == pytest.approx(result.fid, abs=1e-6)
     rows = random.sample(range(len(real)), len(real))
@@ -126,7 +126,7 @@ def test_laws(pair: tuple[NDArray[Any], NDArray[Any]], random: Any) -> None:
 
 
 def oracle_by_eigenvalues(real: NDArray[Any], fake: NDArray[Any]) -> float:
-    """As :func:`oracle`, for covariances that may be singular, where sqrtm is not defined."""
+    """Like :func:`oracle`, but for covariances that may be singular, for which sqrtm is not defined."""
     real, fake = real.astype(np.float64), fake.astype(np.float64)
     real_cov, fake_cov = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (real, fake))
     values, axes = np.linalg.eigh(real_cov)
@@ -146,7 +146,7 @@ def test_units(unit: float) -> None:
 
 @pytest.mark.parametrize(("dtype", "offset"), [(np.float32, 2.0**20), (np.float64, 2.0**46)])
 def test_distance_from_the_origin_costs_no_digits(dtype: type[np.floating[Any]], offset: float) -> None:
-    """The offset integers are exact; a sum of 200 of the larger ones is not."""
+    """The integers are exact with the offset, but a sum of 200 of them is not."""
     rng = np.random.default_rng(6)
     real, fake = (rng.integers(-8, 9, size=(n, 5)).astype(dtype) for n in (200, 150))
     result = frechet_distance(real + dtype(offset), fake + dtype(offset))

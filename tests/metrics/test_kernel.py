@@ -29,7 +29,7 @@ def mmd(x: NDArray[Any], y: NDArray[Any], degree: int = 3, gamma: float | None =
     "options", [{}, {"degree": 1, "coef0": 0.0}, {"degree": 2, "gamma": 0.7}, {"degree": 4, "coef0": 2.5}]
 )
 def test_whole_sets_against_the_definition(options: dict[str, Any]) -> None:
-    """With subsets as large as the sets nothing is random but the order of the rows."""
+    """With subsets as large as the sets, only the order of the rows is random."""
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=(25, 4)), 1.3 * rng.normal(size=(25, 4)) + 0.4
     result = kernel_distance(real, fake, n_subsets=2, subset_size=25, **options)
@@ -57,14 +57,14 @@ def test_linear_kernel_in_closed_form() -> None:
 
 
 @pytest.mark.parametrize("name", _golden.GOLDEN_NAMES)
-def test_golden_data_within_its_own_spread(name: str) -> None:
-    """The recorded run drew other subsets; means of many subsets differ by less than the std of one."""
+def test_golden_data_within_their_standard_deviation(name: str) -> None:
+    """The recorded run drew other subsets. Means over many subsets differ by less than the deviation of one."""
     golden = _golden.load(name)
     expected = golden.expected["kid_subset200"]
-    spread = expected["kernel_inception_distance_std"]
+    deviation = expected["kernel_inception_distance_std"]
     result = kernel_distance(golden.real, golden.fake, subset_size=200, n_subsets=40, random_state=0)
-    assert result.kid == pytest.approx(expected["kernel_inception_distance_mean"], abs=spread)
-    assert result.kid_std == pytest.approx(spread, rel=0.5)
+    assert result.kid == pytest.approx(expected["kernel_inception_distance_mean"], abs=deviation)
+    assert result.kid_std == pytest.approx(deviation, rel=0.5)
 
 
 def test_equal_laws_have_expectation_zero() -> None:
@@ -90,7 +90,7 @@ def test_subsets_are_drawn_one_after_the_other_without_replacement() -> None:
     assert len(set(one)) == 4
 
 
-def test_random_state_repeats_a_run_and_leaves_the_global_one_alone() -> None:
+def test_a_seed_repeats_a_run_and_the_global_generator_is_not_touched() -> None:
     rng = np.random.default_rng(4)
     real, fake = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
     before: Any = np.random.get_state()  # noqa: NPY002
@@ -101,7 +101,7 @@ def test_random_state_repeats_a_run_and_leaves_the_global_one_alone() -> None:
     assert np.array_equal(after[1], before[1])
 
 
-def test_moved_law_is_seen() -> None:
+def test_a_shifted_law_is_detected() -> None:
     rng = np.random.default_rng(5)
     result = kernel_distance(
         rng.normal(size=(300, 4)), rng.normal(size=(200, 4)) + 1.0, subset_size=200, n_subsets=20, random_state=0
@@ -158,7 +158,7 @@ def test_bad_options(name: str, values: tuple[Any, ...]) -> None:
             kernel_distance(np.eye(4), np.eye(4), **{"subset_size": 4, name: value})
 
 
-def test_overflow_is_an_error_and_no_nan() -> None:
+def test_overflow_is_an_error_instead_of_nan() -> None:
     real = np.random.default_rng(7).normal(size=(20, 3)) * 1e140
     with pytest.raises(ValueError, match="overflows float64"):
         kernel_distance(real, real[::-1], n_subsets=1, subset_size=20)

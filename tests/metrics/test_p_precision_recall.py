@@ -14,11 +14,11 @@ from tests import _golden
 from tests.strategies import invalid_features, lattice_pairs
 
 TOLERANCE = 1e-5
-"""What the kernels promise for sums and products of distances that decide nothing."""
+"""The accuracy that the kernels promise for sums and products of distances."""
 
 
 def oracle(real: NDArray[Any], fake: NDArray[Any], k: int = 4, a: float = 1.2) -> dict[str, float]:
-    """The formula on full float64 matrices; a radius of 0 is the limit."""
+    """The formula on full float64 matrices; a radius of 0 means the limit."""
     real, fake = real.astype(np.float64), fake.astype(np.float64)
 
     def score(support: NDArray[Any], points: NDArray[Any]) -> float:
@@ -62,7 +62,7 @@ def test_golden_sets_against_the_definition(name: str) -> None:
     assert result.scores() == pytest.approx(oracle(golden.real, golden.fake), abs=TOLERANCE)
 
 
-def test_points_of_a_line_in_closed_form() -> None:
+def test_points_on_a_line_in_closed_form() -> None:
     """Real points 0..9 with k = 2: the second neighbour is at 2 for both ends and at 1 elsewhere, so R = a * 1.2."""
     real = np.arange(10.0)[:, None]
     fake = np.array([[4.0], [4.5], [9.6], [-50.0], [30.0]])
@@ -80,7 +80,7 @@ def test_radius_zero_counts_exact_copies() -> None:
     assert result.precision == 3 / 5
     assert result.fake_radius > 0.0
 
-    # One more point makes the radius small instead of zero, and changes no score: 0 is the limit.
+    # One more point makes the radius small instead of zero and changes no score: 0 is treated as the limit.
     small = p_precision_recall(np.concatenate([real, [[2.0, 1e-7]]]), fake)
     assert 0.0 < small.real_radius < 1e-8
     assert small.precision == pytest.approx(result.precision, abs=TOLERANCE)

@@ -69,7 +69,7 @@ def test_golden_data(name: str, k: int, ties: Literal["exclude", "include"]) -> 
     result = precision_recall_density_coverage(golden.real, golden.fake, n_neighbors=k, ties=ties)
     rule = "strict" if ties == "exclude" else "leq"
     assert result.scores() == pytest.approx(golden.expected[f"prdc_f64_{rule}_k{k}"], rel=0, abs=1e-12)
-    if ties == "exclude":  # what the prdc package itself said
+    if ties == "exclude":  # recorded from the prdc package itself
         assert result.scores() == pytest.approx(golden.expected[f"prdc_k{k}"], rel=0, abs=1e-12)
 
 
@@ -117,10 +117,10 @@ def test_collapsed_generator_is_precise_without_recall(metric: Callable[..., Any
 
 
 def test_coverage_and_density_of_equal_laws() -> None:
-    """Distance ranks are exchangeable, so both expectations are known whatever the law.
+    """Distance ranks are exchangeable, so both expectations are known for any law.
 
-    No fake lies within the k-th nearest of the n - 1 other real points with probability prod_{t<k} (n-1-t) / (n+m-1-t).
-    |z| > 4.9 has a false-alarm rate of 1e-6 per score.
+    With probability prod_{t<k} (n-1-t) / (n+m-1-t), no fake point is within the k-th nearest of the n - 1 other real
+    points. |z| > 4.9 has a false-alarm rate of 1e-6 per score.
     """
     rng = np.random.default_rng(3)
     n, m, k, rounds = 40, 60, 5, 300
@@ -166,7 +166,7 @@ def test_laws_that_hold_exactly(pair: Pair, k: int, ties: Literal["exclude", "in
 
 
 @given(lattice_pairs(min_rows=4))
-def test_closed_balls_hold_what_open_ones_do(pair: Pair) -> None:
+def test_closed_balls_hold_at_least_what_open_balls_do(pair: Pair) -> None:
     strict, closed = (precision_recall_density_coverage(*pair, n_neighbors=3, ties=ties).scores() for ties in TIES)
     assert all(strict[name] <= closed[name] for name in strict)
 
@@ -187,7 +187,7 @@ def test_result_records_what_ran_and_is_frozen() -> None:
         result.precision = 1.0  # type: ignore[misc]
 
 
-def test_arguments_are_left_alone() -> None:
+def test_arguments_are_not_changed() -> None:
     real, fake = (np.random.default_rng(1).normal(size=(20, 3)) for _ in range(2))
     copies = real.copy(), fake.copy()
     precision_recall_density_coverage(real, fake)

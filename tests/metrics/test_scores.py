@@ -1,4 +1,4 @@
-"""What the metrics say about their scores."""
+"""How the metrics describe their scores."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_score_is_described(score: Score) -> None:
     assert score.label
     assert score.help[0].isupper()
     assert score.help.endswith(".")
-    assert "better" not in score.help  # Score.direction says it
+    assert "better" not in score.help  # Score.direction says which way is better
     assert score.better is not None
     assert score.bounds[0] < score.bounds[1]
     assert not (score.percent and score.unit)
@@ -55,7 +55,7 @@ def test_shares_are_printed_in_percent(metric: Metric) -> None:
     assert {name for name, score in described.items() if not score.depends_on_size} == set(described) & {"kid"}
 
 
-def test_what_is_no_share() -> None:
+def test_scores_that_are_not_shares() -> None:
     density, fid, kid = (
         METRICS[name].scores()[field] for name, field in (("prdc", "density"), ("fid",) * 2, ("kid",) * 2)
     )
@@ -72,7 +72,7 @@ OPTIONS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_result_has_the_scores_that_were_announced_and_saves_plain_values(name: str) -> None:
+def test_a_result_has_the_declared_scores_and_saves_plain_values(name: str) -> None:
     real, fake = np.random.default_rng(0).normal(size=(2, 60, 3))
     result = functools.partial(METRICS[name].function, **OPTIONS.get(name, {}))(real, fake)
     assert result.describe() == METRICS[name].scores()

@@ -94,7 +94,7 @@ def test_reference_projection_is_the_recorded_one() -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 33), (32, 768)])
-def test_torch_normal_is_torchs(shape: tuple[int, int]) -> None:
+def test_torch_normal_equals_that_of_torch(shape: tuple[int, int]) -> None:
     torch = pytest.importorskip("torch")
     expected = torch.randn(*shape, generator=torch.Generator().manual_seed(5)).numpy()
     np.testing.assert_allclose(_torch_normal(np.random.RandomState(5), shape), expected, atol=2e-6)
@@ -181,8 +181,8 @@ def test_projections_are_applied_and_averaged(d: int) -> None:
         assert getattr(result, f"{score}_std") == pytest.approx(np.std(values, ddof=1))
 
 
-def test_resamples_number_the_rows_as_passed() -> None:
-    """Permuting a set and renaming its resamples in step changes nothing; permuting the set alone does."""
+def test_bootstrap_indices_refer_to_the_rows_as_passed() -> None:
+    """Permuting a set together with its indices changes nothing; permuting the set alone does."""
     real, fake = gaussian(0, 150, 2), gaussian(1, 150, 2)
     indices = resamples(2, 150, 150)
     order = np.random.default_rng(3).permutation(150)
@@ -193,7 +193,7 @@ def test_resamples_number_the_rows_as_passed() -> None:
 
 
 def test_random_band_has_the_bootstrap_distribution() -> None:
-    """With B = 2000 both quantile levels err by 0.0067 each; 5 standard errors of their difference: 1 in 10^6."""
+    """With B = 2000 each quantile level has an error of 0.0067; at 5 errors of their difference 1 in 10^6 fails."""
     points = gaussian(0, 120, 2)
     (random,) = topp_precision_recall(points, points + 5.0, n_bootstrap=2000, random_state=0).per_projection
     low, high = (
@@ -210,7 +210,7 @@ def test_random_band_has_the_bootstrap_distribution() -> None:
 
 
 def test_collapsed_generator_has_high_precision_and_low_recall() -> None:
-    """Pins which argument is the generated one."""
+    """This pins which argument is the generated set."""
     real = np.concatenate([gaussian(i, 100, 16) + mode for i, mode in enumerate(20.0 * np.eye(4, 16))])
     fake = gaussian(4, 400, 16) + 20.0 * np.eye(16)[0]
     result = topp_precision_recall(real, fake, random_state=0)
@@ -232,7 +232,7 @@ def test_all_points_equal(d: int, compatibility: Any) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [1, 40, 768])
 def test_half_of_the_points_coincide(d: int, dtype: Any) -> None:
-    """Two atoms against one: h = 0 on both sides, so that rounding in the projection would show."""
+    """Two atoms against one: h = 0 on both sides, so rounding in the projection would show."""
     first, second = gaussian(0, 2, d).astype(dtype)
     real = np.concatenate([np.tile(first, (201, 1)), np.tile(second, (201, 1))])
     fake = np.tile(first, (307, 1))
@@ -245,7 +245,7 @@ def test_half_of_the_points_coincide(d: int, dtype: Any) -> None:
 
 @pytest.mark.parametrize("d", [1, 2, 33])
 def test_smallest_set(d: int) -> None:
-    """n = k + 1: every point lies at its k-th distance from the farthest other one."""
+    """n = k + 1: the k-th neighbour of every point is the farthest other point."""
     projected = min(d, 32)
     n = 5 * projected + 1
     real = gaussian(0, n, d)
@@ -275,7 +275,7 @@ def test_scale_does_not_matter(d: int, scale: float) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [3, 40])
 def test_distance_from_the_origin_does_not_matter(d: int, dtype: Any) -> None:
-    """Multiples of 1/16 near 1e6 are float32 numbers, so that the data move without any rounding."""
+    """Multiples of 1/16 near 1e6 are float32 numbers, so the data are shifted without rounding."""
     real, fake = (np.round(8 * gaussian(i, 250, d, shift=0.3 * i)).astype(dtype) / 8 for i in (0, 1))
     options: dict[str, Any] = {"bootstrap_indices": resamples(2, 250, 250), "projections": [gaussian(3, 3, d)]}
     plain = topp_precision_recall(real, fake, **options)
@@ -283,7 +283,7 @@ def test_distance_from_the_origin_does_not_matter(d: int, dtype: Any) -> None:
 
 
 def assert_close(result: TopPRResult, expected: TopPRResult) -> None:
-    """Equal but for at most two points that a rounding carried over a threshold."""
+    """Equal except for at most two points that rounding moved across a threshold."""
     for evaluation, other in zip(result.per_projection, expected.per_projection, strict=True):
         assert abs(evaluation.n_real_kept - other.n_real_kept) <= 2
         assert abs(evaluation.n_fake_kept - other.n_fake_kept) <= 2
@@ -292,8 +292,8 @@ def assert_close(result: TopPRResult, expected: TopPRResult) -> None:
         assert evaluation.real_confidence_band == pytest.approx(other.real_confidence_band, rel=1e-4)
 
 
-def test_undefined_scores_come_with_a_warning() -> None:
-    """Replicates that draw one row only lift the band of real above every density."""
+def test_undefined_scores_cause_a_warning() -> None:
+    """Replicates that draw only one row raise the band of real above every density."""
     real, fake = gaussian(0, 60, 2), gaussian(1, 60, 2)
     indices = np.zeros((20, 60), dtype=int), resamples(2, 60, 60, 20)[1]
     with pytest.warns(RuntimeWarning, match=r"^recall is undefined .* of real \(60 rows\)") as caught:
@@ -327,8 +327,8 @@ def test_without_projection_there_is_one_evaluation() -> None:
     assert (result.n_projections, result.precision_std, result.recall_std, result.f1_std) == (1, None, None, None)
 
 
-def test_one_seed_projects_every_pair_alike() -> None:
-    """The bandwidth of a set does not change with the set it is compared with, nor with the bootstrap."""
+def test_a_seed_gives_every_pair_the_same_projections() -> None:
+    """The bandwidth of a set depends neither on the set that it is compared with nor on the bootstrap."""
     real = gaussian(0, 200, 50)
     first, second = (
         topp_precision_recall(real, gaussian(1, m, 50), random_state=0, n_bootstrap=b, n_projections=3).per_projection
@@ -339,7 +339,7 @@ def test_one_seed_projects_every_pair_alike() -> None:
 
 def test_random_projection_has_the_stated_variance() -> None:
     """Two points at distance 1 in 64 dimensions, 20 projections: the squared norm of a column is chi-squared with 640
-    degrees of freedom, times 2 / (64 + 32); 5 standard deviations: 1 in 10^6."""
+    degrees of freedom, times 2 / (64 + 32). At 5 standard deviations 1 in 10^6 fails."""
     real = np.zeros((170, 64))
     real[:80, 0] = 1.0
     result = topp_precision_recall(real, real, random_state=0, n_projections=20, n_bootstrap=1)
@@ -375,7 +375,7 @@ def test_arguments_are_not_changed(kind: str) -> None:
     np.testing.assert_array_equal(indices[0], kept)
 
 
-def test_resampling_counts_take_memory_for_the_counts_only() -> None:
+def test_resampling_counts_need_little_memory_besides_the_counts() -> None:
     n, n_bootstrap = 20_000, 400
     blocks = (np.random.default_rng(i).integers(n, size=(20, n)) for i in range(20))
     tracemalloc.start()
@@ -398,7 +398,7 @@ def test_counts_beyond_uint16_are_refused() -> None:
 @settings(max_examples=30, deadline=None)
 @given(points=tied_points(), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore:.* is undefined:RuntimeWarning")
-def test_law_a_set_equals_its_permutations(points: Array, seed: int) -> None:
+def test_a_set_and_its_permutation_score_one(points: Array, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(points))
     result = topp_precision_recall(points, points[order], random_state=seed, n_bootstrap=30)
     evaluation = result.per_projection[0]
@@ -408,7 +408,7 @@ def test_law_a_set_equals_its_permutations(points: Array, seed: int) -> None:
 
 
 @pytest.mark.parametrize(("d", "dtype"), [(3, np.float64), (32, np.float32), (45, np.float32), (45, np.float64)])
-def test_a_set_with_repeated_points_equals_its_permutations(d: int, dtype: Any) -> None:
+def test_a_set_with_repeated_points_and_its_permutation_score_one(d: int, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     points = gaussian(1, 150, d).astype(dtype)[rng.integers(150, size=400)]
     result = topp_precision_recall(points, rng.permutation(points), random_state=0, n_projections=3, n_bootstrap=50)
@@ -440,7 +440,7 @@ def test_negative_zero_is_zero() -> None:
 @settings(max_examples=20, deadline=None)
 @given(real=tied_points(dimension=2), fake=tied_points(dimension=2), seed=st.integers(0, 2**32 - 1))
 @pytest.mark.filterwarnings("ignore:.* is undefined:RuntimeWarning")
-def test_law_swapping_the_sets_swaps_precision_and_recall(real: Array, fake: Array, seed: int) -> None:
+def test_swapping_the_sets_swaps_precision_and_recall(real: Array, fake: Array, seed: int) -> None:
     there = topp_precision_recall(real, fake, random_state=seed, n_bootstrap=30)
     back = topp_precision_recall(fake, real, random_state=seed, n_bootstrap=30)
     np.testing.assert_array_equal([there.precision, there.recall, there.f1], [back.recall, back.precision, back.f1])
@@ -448,7 +448,7 @@ def test_law_swapping_the_sets_swaps_precision_and_recall(real: Array, fake: Arr
 
 @settings(max_examples=20, deadline=None)
 @given(similarity=similarities(dimension=4), seed=st.integers(0, 2**32 - 1))
-def test_law_similarities_change_nothing(similarity: Any, seed: int) -> None:
+def test_similarities_change_nothing(similarity: Any, seed: int) -> None:
     real, fake = gaussian(seed, 150, 4), gaussian(seed + 1, 130, 4, shift=0.4)
     indices = resamples(seed, 150, 130, 20)
     plain = topp_precision_recall(real, fake, bootstrap_indices=indices)
@@ -495,6 +495,6 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
         topp_precision_recall(GOOD, GOOD, **options)
 
 
-def test_sets_of_two_spaces_are_refused() -> None:
+def test_sets_with_different_numbers_of_features_are_refused() -> None:
     with pytest.raises(ValueError, match="real has 2 features and fake has 3"):
         topp_precision_recall(GOOD, gaussian(0, 40, 3))

@@ -1,6 +1,6 @@
-"""Variances of scores, against closed forms, against metrics called on parts, and by simulation; and whose is used.
+"""Variances of scores against closed forms, against metrics called on subsamples, and by simulation; which one is used.
 
-Statistical tests have fixed seeds; the chance that a right program fails one, over seeds, is given with each.
+Statistical tests have fixed seeds. Each says how likely a correct program is to fail it, over all seeds.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def test_rows_are_split_by_their_part() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_for_a_mean_the_three_pairs_of_halves_know_what_the_quarters_know(seed: int) -> None:
+def test_for_a_mean_the_three_pairs_of_halves_and_the_quarters_give_the_same_variance(seed: int) -> None:
     rng = np.random.default_rng(seed)
     divided = draw_subsamples(rng.normal(size=(40, 2)), rng, 5)
     halves, quarters = (
@@ -114,10 +114,10 @@ def test_the_variance_of_a_mean_is_its_squared_standard_error() -> None:
     real, fake = rng.normal(size=(400, 1)), 2.0 * rng.normal(size=(300, 1))
     found = variance_from_parts(mean_difference, real, fake, rng, n_quarterings=1000).data[0, 0]
     exact = real.var(ddof=1) / 400 + fake.var(ddof=1) / 300
-    assert found == pytest.approx(exact, rel=0.12)  # relative error sqrt(2 / 3000): 4.5 of them
+    assert found == pytest.approx(exact, rel=0.12)  # 4.5 relative standard errors of sqrt(2 / 3000)
 
 
-def test_a_metric_that_refuses_quarters_is_asked_for_halves_only() -> None:
+def test_a_metric_that_refuses_quarters_is_called_on_halves_only() -> None:
     def picky(real: NDArray[Any], fake: NDArray[Any]) -> float:
         if len(real) < 50:
             raise ValueError("too few")
@@ -128,14 +128,14 @@ def test_a_metric_that_refuses_quarters_is_asked_for_halves_only() -> None:
         variance_from_parts(metric, real, fake, np.random.default_rng(3), n_quarterings=10).data
         for metric in (picky, mean_difference)
     )
-    np.testing.assert_allclose(found, expected)  # of a mean, quarters tell what halves tell
+    np.testing.assert_allclose(found, expected)  # for a mean, quarters add nothing to halves
     with pytest.raises(ValueError, match="too few"):
         variance_from_parts(picky, real[:98], fake, np.random.default_rng(3), n_quarterings=10)
 
 
 @pytest.mark.parametrize("n", [120, 123])
 @pytest.mark.parametrize("closed", [False, True])
-def test_neighbour_scores_are_the_metric_on_the_parts(n: int, closed: bool) -> None:
+def test_neighbour_scores_equal_the_metric_on_the_subsamples(n: int, closed: bool) -> None:
     rng = np.random.default_rng(2)
     real, fake = rng.integers(0, 3, size=(n, 4)).astype(float), rng.integers(0, 3, size=(90, 4)).astype(float)
     parts = draw_subsamples(real, rng, 3), draw_subsamples(fake, rng, 3)
@@ -151,28 +151,28 @@ def test_neighbour_scores_are_the_metric_on_the_parts(n: int, closed: bool) -> N
 
 
 def variance_on_halves(metric: Any, real: NDArray[Any], fake: NDArray[Any], rng: np.random.Generator) -> float:
-    """From 999 pairs of halves, each called."""
+    """The variance from 999 pairs of halves, with a call for each half."""
     scores = scores_of_parts(metric, draw_subsamples(real, rng, 333), draw_subsamples(fake, rng, 333))
     return float(covariance_of_parts(scores[0])[0, 0])
 
 
 def frechet_variances(real: NDArray[Any], fake: NDArray[Any], rng: np.random.Generator) -> tuple[float, float]:
-    """For differences, and for the distance alone."""
+    """The variances for differences, and for a single distance."""
     found = frechet_variance(frechet_distance(real, fake), real, fake, rng)
     assert found.alone is not None
     return found.data.item(), found.alone.item()
 
 
-def test_frechet_variance_is_that_of_the_distance_on_halves() -> None:
+def test_frechet_variance_equals_that_from_halves() -> None:
     rng = np.random.default_rng(4)
     real, fake = rng.normal(size=(800, 3)), rng.normal(size=(700, 3)) * [1.0, 2.0, 0.5] + [1.0, 0.0, 0.0]
     exact = variance_on_halves(frechet_distance, real, fake, rng)
     for variance in frechet_variances(real, fake, rng):
-        assert variance == pytest.approx(exact, rel=0.2)  # 4.5 standard errors of the exact one
+        assert variance == pytest.approx(exact, rel=0.2)  # 4.5 standard errors of ``exact``
 
 
 def test_variances_of_the_frechet_distance_between_equal_laws() -> None:
-    """Of 400 draws: the extrapolated one is that of the distance, the one for the distance alone twice as large.
+    """Over 400 draws the extrapolated variance is right, and the one for a single distance is twice as large.
 
     Standard errors are about 7 % for the variance over the draws and 4 % for the mean of the estimates.
     """
@@ -187,8 +187,8 @@ def test_variances_of_the_frechet_distance_between_equal_laws() -> None:
 
 
 @pytest.mark.parametrize(("size", "n_subsets"), [(5, 1), (4, 3)])
-def test_kernel_variance_tuple_by_tuple(size: int, n_subsets: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every moment as the mean of products over tuples of different rows, in which it is unbiased."""
+def test_kernel_variance_equals_that_from_tuples(size: int, n_subsets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every moment is the mean of products over tuples of different rows, which is unbiased."""
     rng = np.random.default_rng(21)
     x, y = rng.normal(size=(7, 2)), rng.normal(size=(5, 2)) + 0.5
     metric = functools.partial(kernel_distance, degree=2, gamma=0.7, coef0=0.3, subset_size=size, n_subsets=n_subsets)
@@ -220,17 +220,17 @@ def test_kernel_variance_tuple_by_tuple(size: int, n_subsets: int, monkeypatch: 
         return np.array([estimated**2 / (estimated + 2 * second), estimated])
 
     expected = variances(7, 5) + (variances(size, size) - variances(7, 5)) / n_subsets
-    monkeypatch.setattr(kernel_module, "_TILE_BYTES", 2 * 8 * 7)  # tiles of two rows and a rest
+    monkeypatch.setattr(kernel_module, "_TILE_BYTES", 2 * 8 * 7)  # tiles of two rows, and a smaller last one
     found = score_covariance(metric, metric(x, y, random_state=0), x, y, rng=rng)
     assert [found.data.item(), found.alone.item()] == pytest.approx(expected, rel=1e-9)
     assert first(x, y) > 0.0
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.4])
-def test_kernel_variance_is_that_of_the_distance(shift: float) -> None:
-    """One feature and k(x, y) = x y: the squared difference of two means, less what they vary by.
+def test_kernel_variance_in_closed_form(shift: float) -> None:
+    """One feature and k(x, y) = x y: the distance is the squared difference of two means, less their variances.
 
-    Of 300 draws: 4.5 standard errors of their mean. For the distance alone the second part counts twice.
+    300 draws, 4.5 standard errors of their mean. For a single distance the second-order term counts twice.
     """
     n = 60
     rng = np.random.default_rng(22)
@@ -244,13 +244,13 @@ def test_kernel_variance_is_that_of_the_distance(shift: float) -> None:
     errors = 4.5 * np.std(found, axis=0) / np.sqrt(300)
     extrapolated, alone = np.mean(found, axis=0)
     assert alone == pytest.approx(exact + 2 * (1 + 4) ** 2 / n**2, abs=errors[1])
-    # (L + 2 D)^2 / (L + 4 D) is less than L + D by what it is at the truth, and more than that by its curvature.
+    # By convexity the mean of (L + 2 D)^2 / (L + 4 D) is at least its value at the true L and D, which is below L + D.
     second = 2 * (1 + 4) ** 2 / n**2
     first = exact - second
     assert (first + 2 * second) ** 2 / (first + 4 * second) - errors[0] < extrapolated < 1.5 * exact + errors[0]
 
 
-def test_kernel_variance_is_that_of_the_halves() -> None:
+def test_kernel_variance_equals_that_from_halves() -> None:
     rng = np.random.default_rng(23)
     real, fake = rng.normal(size=(400, 3)), rng.normal(size=(400, 3)) + 0.7
     halved = functools.partial(kernel_distance, subset_size=200, n_subsets=1, random_state=0)
@@ -262,7 +262,7 @@ def test_kernel_variance_is_that_of_the_halves() -> None:
 
 
 @pytest.mark.parametrize("random_state", [7, np.random.default_rng(7)])
-def test_topp_keeps_its_projections(random_state: Any) -> None:
+def test_the_result_of_topp_keeps_its_projections(random_state: Any) -> None:
     real, fake = np.random.default_rng(5).normal(size=(2, 200, 40))
     metric = functools.partial(topp_precision_recall, n_projections=3, n_bootstrap=20, n_threads=1)
     result = metric(real, fake, random_state=random_state)
@@ -285,11 +285,11 @@ def test_the_variance_of_topp_does_not_depend_on_how_its_seed_was_given() -> Non
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name))
 
 
-def test_topp_scores_follow_the_metric_on_the_parts() -> None:
+def test_topp_scores_agree_with_the_metric_on_the_subsamples() -> None:
     """With k / 2 and k / 4 neighbours and the threshold of the full sample, without interpolation over bandwidths.
 
-    Over 12 other seeds the correlations were 0.98 +- 0.004 and the ratios of spreads 0.98 to 1.005 +- 0.019: the bounds
-    are four of these deviations away, and a wrong bandwidth, threshold or part is far beyond them.
+    Over 12 other seeds the correlations were 0.98 +- 0.004 and the ratios of deviations 0.98 to 1.005 +- 0.019. The
+    bounds are four of these errors away; a wrong bandwidth, threshold or subsample is far beyond them.
     """
     rng = np.random.default_rng(12)
     d, n, k = 4, 400, 20
@@ -333,7 +333,7 @@ def test_topp_scores_follow_the_metric_on_the_parts() -> None:
             assert 0.9 < np.sqrt((one**2).mean() / (other**2).mean()) < 1.09
 
 
-def test_topp_variance_over_projections_is_made_of_that_of_each() -> None:
+def test_topp_variance_over_projections_combines_those_of_each_projection() -> None:
     rng = np.random.default_rng(25)
     real, fake = rng.normal(size=(220, 6)), rng.normal(size=(200, 6)) + 0.2
     matrices = rng.normal(size=(3, 2, 6))
@@ -384,8 +384,8 @@ def test_topp_scores_under_other_thresholds(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.abs(np.subtract(expected, [result.precision, result.recall])).max() > 0.03
 
 
-def test_the_error_of_a_band_is_that_of_other_bootstraps() -> None:
-    """Deviations of 150 bands and of 200 replicates, each known to some 10 %."""
+def test_the_estimated_error_of_a_band_equals_its_deviation_over_bootstraps() -> None:
+    """Deviations of 150 bands and of 200 replicates, each with an error of some 10 %."""
     points = np.random.default_rng(27).normal(size=(150, 2))
     metric = functools.partial(topp_precision_recall, n_bootstrap=20, n_threads=1)
     results = [metric(points, points, random_state=seed) for seed in range(150)]
@@ -396,7 +396,7 @@ def test_the_error_of_a_band_is_that_of_other_bootstraps() -> None:
     assert found.mean() == pytest.approx(0.0, abs=1e-12)
 
 
-def test_topp_does_not_know_its_variance_under_other_rules() -> None:
+def test_topp_has_no_variance_estimate_under_other_rules() -> None:
     real, fake = np.random.default_rng(33).normal(size=(2, 60, 2))
     rng = np.random.default_rng(0)
     draws = rng.integers(60, size=(2, 20, 60))
@@ -411,7 +411,7 @@ def test_topp_does_not_know_its_variance_under_other_rules() -> None:
     assert rng.bit_generator.state == before
 
 
-# --- whose estimator is used --------------------------------------------------------------------------------------
+# --- which estimator is used --------------------------------------------------------------------------------------
 
 SMALL = tuple(np.random.default_rng(40).normal(size=(2, 60, 3)))
 
@@ -435,7 +435,7 @@ def covariance(metric: Callable[..., Any], result: Any, **options: Any) -> Score
 
 @pytest.fixture
 def metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registered metrics of a test disappear with it."""
+    """Remove the metrics that a test registers when it ends."""
     registry.registered_metrics()
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
 
@@ -451,7 +451,7 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_metric_with_an_estimator_is_not_called_again(metric: Callable[..., Any]) -> None:
-    """Nor through ``functools.wraps`` and partials of partials."""
+    """This includes ``functools.wraps`` and partials of partials."""
     expected = covariance(metric, metric(*SMALL), n_threads=1)
     inner = metric.func if isinstance(metric, functools.partial) else metric
     counter = Counter(inner)
@@ -478,8 +478,8 @@ def test_a_metric_without_an_estimator_is_called_on_halves_and_quarters(metric: 
     assert (np.diag(found.data) > 0.0).all()
 
 
-def test_a_plain_function_around_a_metric_is_called_with_a_word() -> None:
-    """It may have changed the samples: here their unit."""
+def test_a_plain_function_around_a_metric_causes_a_warning_and_is_called() -> None:
+    """It may have changed the samples; here it changes their unit."""
 
     def in_other_units(real: Any, fake: Any) -> FrechetResult:
         return frechet_distance(10.0 * real, 10.0 * fake)
@@ -509,7 +509,7 @@ def test_an_estimator_is_not_used_for_other_scores() -> None:
 
 
 @pytest.mark.usefixtures("metrics")
-def test_a_metric_of_a_users_own_brings_its_estimator() -> None:
+def test_a_users_metric_may_have_its_own_estimator() -> None:
     seen: dict[str, Any] = {}
 
     def of_mean(result: Any, real: Any, fake: Any, rng: np.random.Generator, *, n_threads: Any) -> ScoreCovariance:
@@ -524,7 +524,7 @@ def test_a_metric_of_a_users_own_brings_its_estimator() -> None:
 
 
 @pytest.mark.usefixtures("metrics")
-def test_a_covariance_of_another_shape_is_refused() -> None:
+def test_a_covariance_of_the_wrong_shape_is_refused() -> None:
     def two(result: Any, real: Any, fake: Any, rng: np.random.Generator) -> ScoreCovariance:
         return ScoreCovariance(data=np.eye(2))
 
@@ -533,7 +533,7 @@ def test_a_covariance_of_another_shape_is_refused() -> None:
         covariance(gap, 0.0)
 
 
-def test_parts_with_other_scores_are_refused() -> None:
+def test_subsamples_with_different_scores_are_refused() -> None:
     names = itertools.cycle("ab")
     with pytest.raises(TypeError, match="returned the scores a for one part of the samples and b for another"):
         covariance(lambda real, fake: {next(names): 0.0}, 0.0)
