@@ -99,8 +99,10 @@ def signed_gaps(groups: Sequence[str]) -> dict[str, tuple[Callable[[pd.DataFrame
     """Return by name: the signed gap of the first two groups as a function of runs, the disparity's column, a scale."""
 
     def gap(*scores: str) -> Callable[[pd.DataFrame], Any]:
-        first, second = ([f"{score}/{group}" for score in scores] for group in groups[:2])
-        return lambda runs: runs[first].sum(axis=1, skipna=False) - runs[second].sum(axis=1, skipna=False)
+        def total(runs: pd.DataFrame, group: str) -> Any:
+            return sum(runs[f"{score}/{group}"] for score in scores)
+
+        return lambda runs: total(runs, groups[0]) - total(runs, groups[1])
 
     compared = {"FID": (gap("fid.fid"), "fid.delta_fid", 1.0)}
     for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
