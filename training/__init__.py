@@ -7,21 +7,9 @@ A strategy is a loss over per-sample losses, so it serves any model::
     loss = MinMaxLoss(n_groups=2, n_bins=8)                 # or MeanLoss, ReweightedLoss, GroupDROLoss
     loss(per_sample, groups, bins).backward()               # in place of per_sample.mean().backward()
 
-Losses and loops take groups as integers from 0; ``egtmetrics.oracles.group_indices`` makes them of names. The modules:
+Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names of an oracle into them. The modules:
 
-    ============== ================================================================================================
-    ``losses``     the strategies
-    ``noise``      the laws of the noise of diffusion models, cut into levels
-    ``diffusion``  preconditioning, per-sample loss, sampler, average of the weights
-    ``mlp``        a denoiser small enough for a CPU
-    ``sampling``   rejection sampling: draw from a model until the groups have given proportions
-    ``resumable``  the state and the loop of a training that can be killed and resumed
-    ``loop``       trains a denoiser with it
-    ``language``   fine-tunes a language model with it; needs the extra ``[language]``, as the next two do
-    ``prompts``    prompts and answers as rows of tokens
-    ``trainer``    a mixin that brings the strategies to the Trainer of transformers
-    ============== ================================================================================================
-
+    ============== =========================================================================================
 The modules for language models are imported by name. What repeats the paper's experiments is in ``egtmetrics.paper``.
 
 The modules import each other relatively, because their folder lies beside ``egtmetrics`` in the repository.

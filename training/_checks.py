@@ -17,7 +17,7 @@ _SUM_TOLERANCE = 1e-6
 def check_proportions(values: Any, name: str, *, groups: Sequence[Any] | None = None) -> NDArray[np.float64]:
     """Return proportions of groups, ``(n_groups,)`` or one column per noise level, each column of sum 1.
 
-    ``values`` is an array in the order of ``groups``, a mapping from these to proportions (missing groups have 0), or
+    ``values`` is an array in the order of ``groups``, a mapping from groups to proportions (missing groups have 0), or
     ``"ego"`` for equal ones. A mapping and ``"ego"`` need ``groups``.
     """
     if isinstance(values, str):

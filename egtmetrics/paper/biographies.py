@@ -24,7 +24,7 @@ GROUPS = NameOracle.group_names
 """Names of the groups, as in the paper's prompt."""
 
 ABSTAINED = -1
-"""In the place of a group: the oracle could not tell."""
+"""Instead of a group, where the oracle abstained."""
 
 DEBIAN_WORDNET = Path("/usr/share/wordnet")
 """Where Debian's package wordnet-base installs it."""

@@ -26,8 +26,8 @@ class DecomposedSamples:
     decomposition: Decomposition
     """The squared Hellinger distance of the histograms, over groups."""
     chance: dict[Hashable, float]
-    """For each group with samples on both sides, the distance that two samples of one law stay below with probability
-    ``level``."""
+    """For each group with samples on both sides: two samples of one distribution have a smaller distance than this with
+    probability ``level``."""
     level: float
     n_clusters: int
     n_permutations: int
@@ -50,8 +50,8 @@ def decompose_samples(
         H^2(P \| Q) = H^2(\pi^P \| \pi^Q) + \sum_a \sqrt{\pi_a^P \pi_a^Q} \; H^2(P_a \| Q_a), \quad
         H^2(p \| q) = \sum_k (\sqrt{p_k} - \sqrt{q_k})^2,
 
-    from 0 (equal) to 2 (nothing shared). Of the f-divergences with such a chain rule it is one that stays finite where
-    a cluster lacks samples of one side.
+    from 0 (equal) to 2 (nothing in common). Few f-divergences split over groups like this; the squared Hellinger
+    distance also stays finite where a cluster has samples of one side only.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ def decompose_samples(
         K of k-means on both sets. None means the cube root of the smallest number of samples that a group has on a
         side, rounded, and at least 2.
     n_permutations
-        How often real and fake samples of a group are exchanged at random, for ``chance``.
+        For ``chance``, real and fake samples of a group are exchanged at random this often.
     level
-        Quantile of those.
+        ``chance`` is this quantile of the distances after the exchanges.
     random_state
-        Seeds k-means and the permutations.
+        Seed of k-means and of the exchanges.
 
     Raises
     ------
@@ -74,9 +74,10 @@ def decompose_samples(
 
     Notes
     -----
-    A distance of histograms is never 0 between samples, and the larger the smaller the samples; ``chance`` says how
-    large. The exchange is exact: the codebook depends on both sets together only, so under equal laws every assignment
-    of a group's rows to the two sides is as likely. Cost: k-means, O((n + m) K d) a round; O(K n_permutations) a group.
+    Histograms of two samples differ even if their distributions are equal, and more so for small samples; ``chance``
+    says by how much. The exchange is exact: the clusters depend on both sets together only, so if the distributions are
+    equal, every assignment of a group's rows to the two sides is equally likely. Cost: k-means, O((n + m) K d) a round;
+    O(K n_permutations) a group.
 
     References
     ----------
@@ -156,32 +157,34 @@ def rank_samples(
 ) -> pd.DataFrame:
     r"""Find the fake samples of each group that lie farthest from and nearest to the real samples of the same group.
 
-    The score of a fake sample y of group a is its distance to the k-th nearest real sample of the group, in units of
-    what is usual among those real samples:
+    The score of a fake sample y of group a is its distance to the k-th nearest real sample of the group, divided by the
+    median of such distances among the real samples:
 
     .. math::
 
         s(y) = |y - x_{(k)}(y)| \; / \; \operatorname{median}_{i \in a} |x_i - x_{(k)}(x_i)|,
 
-    a real sample not being its own neighbour: about 1 for a sample of the real law, more than 1 outside.
+    where a real sample is not its own neighbour. It is about 1 for a sample like the real ones, and more for one that
+    lies apart.
 
     Parameters
     ----------
     samples
         Both sides with their groups.
     n_samples
-        How many at either end, at most half of the group.
+        How many of the farthest, and of the nearest; at most half of the group each.
     n_neighbors
-        k; where a group has no more real samples than that, their number less one.
+        k. A group with too few real samples uses their number less one.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 
     Returns
     -------
     DataFrame
-        One row per sample, with the columns ``group``, ``end`` (``"farthest"`` or ``"nearest"``), ``row`` of ``fake``
-        and ``score``; farthest first, then nearest first. Of equal scores the lower row comes first. Groups with fewer
-        than two fake or two real samples, or half of whose real samples have k copies, have no rows.
+        One row per sample, with the columns ``group``, ``end`` (``"farthest"`` or ``"nearest"``), ``row`` of
+        ``samples.fake`` and ``score``. The farthest come first, then the nearest. Of equal scores the lower row comes
+        first. A group has no rows if it has fewer than two fake or two real samples, or if half of its real samples
+        have k copies.
 
     Raises
     ------
@@ -190,7 +193,7 @@ def rank_samples(
 
     Notes
     -----
-    A score far below 1 may also be a copy of training data. Time O(sum over groups of (n_a + m_a) n_a d).
+    A score far below 1 may mean a copy of training data. Time O(sum over groups of (n_a + m_a) n_a d).
 
     Examples
     --------

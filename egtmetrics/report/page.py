@@ -199,9 +199,10 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
     against = _against([gap.worse for gap in beyond if gap.worse is not None])
     return {
         "kind": "alarm",
-        "text": f"The model is not equally good for every group: {len(beyond)} of {len(judged)} gaps "
+        "text": f"The groups score unequally: {len(beyond)} of {len(judged)} gaps "
         f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
-        f"{f' Among these, {against}.' if against else ''}",
+        f"{f' Among these, {against}.' if against else ''} This alone does not show that the model is at fault: one "
+        "group may be harder to imitate. Compare with other real samples, scored in the place of generated ones.",
     }
 
 
