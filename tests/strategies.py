@@ -46,7 +46,7 @@ def lattice_pairs(
 
 @st.composite
 def invalid_features(draw: st.DrawFn, *, n_features: int) -> Any:
-    """What is no finite ``(n, n_features)`` array of numbers."""
+    """Anything but a finite ``(n, n_features)`` array of numbers."""
     features = draw(hnp.arrays(np.float64, (12, n_features), elements=st.floats(-1e3, 1e3)))
     fault = draw(st.sampled_from(["value", "axes", "columns", "empty", "text", "ragged"]))
     if fault == "value":
