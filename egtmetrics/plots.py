@@ -37,7 +37,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 _AXES = ("precision", "recall")
 _SHARES = {name: Score(label=name, better="higher", bounds=(0.0, 1.0), percent=True) for name in _AXES}
-"""What the columns of a plain DataFrame are taken for."""
+"""How the columns of a plain DataFrame are described."""
 
 
 class Tabled(Protocol):
@@ -272,7 +272,7 @@ def tidy(axes: Axes, *, grid: str) -> None:
 def add_legend(
     owner: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], *, title: str, **options: Any
 ) -> None:
-    """Add a legend that shows names as they are: dollars are no formula, and a leading underscore hides nothing."""
+    """Add a legend that shows names as they are, even with dollar signs or a leading underscore."""
     legend = owner.legend(handles, ["-"] * len(labels), title=title or None, frameon=False, **options)
     legend.get_title().set_parse_math(False)
     for text, label in zip(legend.get_texts(), labels, strict=True):

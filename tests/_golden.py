@@ -1,4 +1,4 @@
-"""Data and results of the reference implementations, recorded once in tests/golden (SPEC: top-pr, prdc, mauve, ...)."""
+"""Data sets, and the results of reference implementations (top-pr, prdc, mauve, ...) recorded in tests/golden."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOLDEN_NAMES = ("gauss_shift", "mix_drop", "duplicates", "digits")
 
 
 class Golden(NamedTuple):
-    """One data set with what the reference implementations said about it."""
+    """One data set with the results of the reference implementations."""
 
     real: NDArray[np.float32]
     fake: NDArray[np.float32]

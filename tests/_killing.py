@@ -1,4 +1,4 @@
-"""Start a process of its own, and kill it without warning when it has got somewhere."""
+"""Start a process, and kill it without warning once it has reached a certain point."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 
 
-def kill_when(there: Callable[[], bool], command: Sequence[str | Path], *, timeout: float = 300.0) -> None:
-    """Run ``command`` from the project's root until ``there()``, which has to come before its end."""
+def kill_when(reached: Callable[[], bool], command: Sequence[str | Path], *, timeout: float = 300.0) -> None:
+    """Run ``command`` from the project's root until ``reached()``, which must become true before the process ends."""
     environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
     process = subprocess.Popen(list(map(str, command)), cwd=_ROOT, env=environment)
     deadline = time.monotonic() + timeout
     try:
-        while not there():
-            assert process.poll() is None, "it has ended before"
-            assert time.monotonic() < deadline, "it has not got there in time"
+        while not reached():
+            assert process.poll() is None, "the process ended before the point was reached"
+            assert time.monotonic() < deadline, "the point was not reached in time"
             time.sleep(0.003)
     finally:
         process.kill()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parents[1]
-# The ranks are forked from a process that has imported everything, which takes longer than most tests.
+# The ranks are forked from a process that has already imported everything: importing takes longer than most tests.
 _RANKS = """
 import importlib.util, json, os, pickle, sys, traceback
 import torch.distributed as dist
@@ -23,7 +23,7 @@ spec.loader.exec_module(case)
 
 
 def run(rank):
-    # What torchrun would set; the ranks meet by a file, so that the port is not used.
+    # The variables that torchrun sets. The ranks find each other through a file, so the port is not used.
     ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     os.environ.update({key: str(value) for key, value in ranks.items()}, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=int(size))
@@ -45,16 +45,16 @@ for rank in range(int(size)):
             status = 0
         except BaseException:
             traceback.print_exc()
-        os._exit(status)  # gloo's destructor waits for dead ranks, and holds the GIL while its thread may want it
+        os._exit(status)  # skip gloo's destructor: it waits for dead ranks and may deadlock with its thread on the GIL
     ranks.append(child)
 print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in ranks]))
 """
 
 
 def on_ranks(function: Any, size: int, folder: Path, *, timeout: float = 300.0) -> list[Any]:
-    """What ``function(rank, size)`` gave on each rank: its value, its error as RuntimeError, None if the rank died."""
+    """Return the outcome of ``function(rank, size)`` by rank: a value, a RuntimeError, or None if the rank died."""
     path = sys.modules[function.__module__].__file__
-    # Threads would not live on in what is forked.
+    # One thread each: threads do not survive a fork.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(_ROOT)}
     command = [sys.executable, "-c", _RANKS, str(folder), str(path), function.__name__, str(size)]
     process = subprocess.Popen(

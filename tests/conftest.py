@@ -1,4 +1,4 @@
-"""One profile for all property tests: the same examples at every run, and no time limit on a shared machine.
+"""One profile for all property tests: the same examples in every run, and no time limit, as machines may be shared.
 
 To look for new examples, run ``HYPOTHESIS_PROFILE=explore python -m pytest``.
 """
@@ -15,7 +15,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 @pytest.fixture
 def cuda_on_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CUDA backend on the kernels that run on the CPU: tensors in host memory play those on a device."""
+    """Run the CUDA backend on kernels that are compiled for the CPU; tensors on the host act as tensors on a device."""
     pytest.importorskip("torch")
     from egtmetrics.ops import _device
     from tests.simt import build

@@ -17,7 +17,7 @@ from egtmetrics.divergences import FGenerator, alpha_divergence, get_generator, 
 
 @st.composite
 def tied_points(draw: st.DrawFn, *, dimension: int | None = None) -> NDArray[np.float32]:
-    """A set on a small integer grid, so full of equal rows and equal distances, with more than 5 d rows."""
+    """A set on a small integer grid, full of equal rows and equal distances, with more than 5 d rows."""
     d = draw(st.integers(1, 3)) if dimension is None else dimension
     n = draw(st.integers(5 * d + 1, 40))
     return draw(hnp.arrays(np.float32, (n, d), elements=st.integers(-3, 3).map(float)))
@@ -37,7 +37,7 @@ def similarities(draw: st.DrawFn, *, dimension: int) -> Callable[[NDArray[np.flo
 def lattice_pairs(
     draw: st.DrawFn, *, min_rows: int, max_rows: int = 16, max_features: int = 3
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(real, fake) of small integers: full of ties and duplicates, and every squared distance exact in any order."""
+    """(real, fake) of small integers: full of ties and duplicates; squared distances are exact in any summing order."""
     d = draw(st.integers(1, max_features))
     rows, values = st.integers(min_rows, max_rows), st.integers(-3, 3).map(float)
     real, fake = (draw(hnp.arrays(np.float32, (draw(rows), d), elements=values)) for _ in range(2))
@@ -46,7 +46,7 @@ def lattice_pairs(
 
 @st.composite
 def invalid_features(draw: st.DrawFn, *, n_features: int) -> Any:
-    """What is no finite ``(n, n_features)`` array of numbers."""
+    """Anything but a finite ``(n, n_features)`` array of numbers."""
     features = draw(hnp.arrays(np.float64, (12, n_features), elements=st.floats(-1e3, 1e3)))
     fault = draw(st.sampled_from(["value", "axes", "columns", "empty", "text", "ragged"]))
     if fault == "value":
@@ -63,7 +63,7 @@ def invalid_features(draw: st.DrawFn, *, n_features: int) -> Any:
 
 
 class GroupedSamples(NamedTuple):
-    """Two sets in one space with a group label, 0 to 3, for every row."""
+    """Two sets with the same features, and a group label from 0 to 3 for every row."""
 
     real: NDArray[np.float64]
     fake: NDArray[np.float64]
@@ -73,7 +73,7 @@ class GroupedSamples(NamedTuple):
 
 @st.composite
 def grouped_samples(draw: st.DrawFn, *, max_groups: int = 4) -> GroupedSamples:
-    """2 to ``max_groups`` groups with 2 to 6 rows each on either side, in any order; sums of the values are exact."""
+    """2 to ``max_groups`` groups with 2 to 6 rows each on each side, in any order; sums of the values are exact."""
     n_groups = draw(st.integers(2, max_groups))
 
     def side() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -88,7 +88,7 @@ def grouped_samples(draw: st.DrawFn, *, max_groups: int = 4) -> GroupedSamples:
 
 @st.composite
 def group_labels(draw: st.DrawFn) -> list[str]:
-    """Labels out of "a" to "d" for 5 to 40 samples, with "a" and "b" among them."""
+    """Labels from "a" to "d" for 5 to 40 samples, including "a" and "b"."""
     return [*"aab", *draw(st.lists(st.sampled_from("abcd"), min_size=2, max_size=37))]
 
 
@@ -101,12 +101,12 @@ def score_tables(draw: st.DrawFn) -> pd.DataFrame:
 
 
 def divergence_generators() -> st.SearchStrategy[FGenerator]:
-    """Every built-in f, with parameters on both sides of their special values, and the partners of all."""
+    """Every built-in f, with parameters on both sides of their special values, and the partners of all of them."""
     names = ["kl", "reverse_kl", "js", "jeffreys", "tv", "pearson", "neyman", "hellinger", "le_cam"]
     parameters = st.floats(0.1, 10.0)
     family = st.one_of(
         st.sampled_from(names).map(get_generator),
-        st.floats(-3.0, 4.0).map(lambda alpha: alpha_divergence(round(alpha, 3))),  # 0 and 1 among them
+        st.floats(-3.0, 4.0).map(lambda alpha: alpha_divergence(round(alpha, 3))),  # including 0 and 1
         parameters.map(hockey_stick),
         parameters.map(precision_recall),
     )
@@ -158,7 +158,7 @@ def grouped_pmfs(
 
 
 class GaussianCase(NamedTuple):
-    """Two Gaussian densities, on the line or on the half line, at the nodes of a quadrature, and what is known."""
+    """Two Gaussian densities on the line or half line, at the nodes of a quadrature, with closed-form results."""
 
     p: NDArray[np.float64]
     q: NDArray[np.float64]
@@ -170,7 +170,7 @@ class GaussianCase(NamedTuple):
 
 @st.composite
 def gaussian_cases(draw: st.DrawFn, *, truncated: bool) -> GaussianCase:
-    """P = N(m, s^2) and Q of means in [-0.5, 0.5] and deviations in [0.9, 1.1], ``truncated`` to x > 0 or not."""
+    """P = N(m, s^2) and Q, with means in [-0.5, 0.5] and deviations in [0.9, 1.1], ``truncated`` to x > 0 or not."""
     means, deviations = st.floats(-0.5, 0.5), st.floats(0.9, 1.1)
     m, s, n, t = draw(means), draw(deviations), draw(means), draw(deviations)
     nodes, gauss = np.polynomial.legendre.leggauss(20)
@@ -205,7 +205,7 @@ def gaussian_cases(draw: st.DrawFn, *, truncated: bool) -> GaussianCase:
 
 
 class SiteSamples(NamedTuple):
-    """Two sets of points on a few sites, and how many lie on each."""
+    """Two sets of points on a few sites, and the number of points on each site."""
 
     real: NDArray[np.float64]
     fake: NDArray[np.float64]
@@ -214,13 +214,13 @@ class SiteSamples(NamedTuple):
 
     @property
     def n_sites(self) -> int:
-        """How many sites there are; each holds a point of one of the sets at least."""
+        """The number of sites; each holds at least one point of one of the sets."""
         return len(self.real_counts)
 
 
 @st.composite
 def site_samples(draw: st.DrawFn) -> SiteSamples:
-    """Up to 9 points of either set on each of 2 to 6 sites in the plane, in any order."""
+    """Up to 9 points of each set on each of 2 to 6 sites in the plane, in any order."""
     n_sites = draw(st.integers(2, 6))
     counts = st.lists(st.integers(0, 9), min_size=n_sites, max_size=n_sites).filter(any)
     real_counts, fake_counts = np.array(draw(counts)), np.array(draw(counts))

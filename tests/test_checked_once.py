@@ -40,7 +40,7 @@ class Counted:
 class Counts:
     read: list[Counted] = dataclasses.field(default_factory=list)
     scanned: list[int] = dataclasses.field(default_factory=list)
-    """Numbers of values that were scanned for finiteness."""
+    """The numbers of values that were scanned for finiteness."""
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counts]:
     monkeypatch.chdir(tmp_path)
     for name, features in FEATURES.items():
         np.savez(f"{name}.npz", features=features, y=GROUPS)
-    registered_metrics()  # imports them, so that what is replaced below is put back everywhere
+    registered_metrics()  # import all metrics first, so that the replacements below are undone everywhere
     found = Counts()
     read, check = egtmetrics.data.read_labelled_features, _validation.check_features
 

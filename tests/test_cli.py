@@ -226,7 +226,7 @@ REFUSED = {
         "argument --metrics: unknown metric 'x'; choose fro",
     ),
     "option of another metric": ([*EVALUATE, *GROUPS, "--metrics", "fid", "--alpha", "0.2"], "--alpha is an option of"),
-    "bad option": ([*EVALUATE, *GROUPS, "--alpha", "2"], "group 'female'.*metric 'topp': alpha=2.0 is no number"),
+    "bad option": ([*EVALUATE, *GROUPS, "--alpha", "2"], "group 'female'.*metric 'topp': alpha=2.0 is not a number"),
     "no integer": ([*EVALUATE, *GROUPS, "--n-bootstrap", "x"], "argument --n-bootstrap: invalid int value"),
     "negative seed": ([*EVALUATE, *GROUPS, "--random-state", "-1"], "random_state=-1 is neither"),
     "too few samples": (

@@ -1,4 +1,4 @@
-"""Where faiss searches. No GPU is needed: copies on the host stand in for the copies on a device."""
+"""On which device faiss searches. No GPU is needed: copies on the host act as the copies on a device."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_without_a_gpu_the_index_itself_is_searched() -> None:
 
 @pytest.fixture
 def moved(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Make every index "on a GPU" a copy on the host, and empty the original, so that only the copy can be searched."""
+    """Make every index "on a GPU" a copy on the host, and empty the original, so only the copy can be searched."""
     copies: list[Any] = []
 
     def move(resources: Any, number: int, index: Any) -> Any:
@@ -59,7 +59,7 @@ def test_approximate_mode_trains_and_searches_copies(request: pytest.FixtureRequ
     copies = request.getfixturevalue("moved")
     assert approximate_precision_recall_density_coverage(real, fake, **options) == on_host
     assert on_host.exact_radii < 1.0
-    # of either set: the index of the clustering, the centres, and all rows in their cells
+    # For each set: the index of the clustering, the centres, and all rows in their cells.
     assert sorted(index.ntotal for index in copies) == [30, 30, 30, 30, 600, 9000]
 
 

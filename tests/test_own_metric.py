@@ -49,14 +49,14 @@ class ShiftResult(MetricResult):
 
 
 def shift_variance(result: ShiftResult, real: Any, fake: Any, rng: Any) -> ScoreCovariance:
-    """Of a difference of means: the sum of the two variances over their numbers."""
+    """The variance of a difference of means: the sum of both variances, divided by their numbers of samples."""
     variance = real.var(ddof=1) / len(real) + fake.var(ddof=1) / len(fake)
     return ScoreCovariance(data=np.array([[result.factor**2 * variance]]))
 
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """Numbers of samples that the registered metric ``mean-shift`` was called with; it is forgotten after the test."""
+    """Register the metric ``mean-shift`` for one test; return the numbers of samples that it is called with."""
     monkeypatch.setattr(registry, "_REGISTERED", registered_metrics())
     made: list[tuple[int, int]] = []
 
@@ -94,11 +94,11 @@ def test_the_command_line_has_its_name_options_and_interval(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "1000")  # no line of the help is broken at a hyphen
+    monkeypatch.setenv("COLUMNS", "1000")  # so that no line of the help breaks at a hyphen
     command = ["evaluate", "real.npz", "fake.npz", *LABELS, "--metrics", "mean-shift", "--factor", "3"]
     assert main([*command, "--interval", "0.95", "--format", "json", "--quiet"]) == 0
     content = json.loads(capsys.readouterr().out)
-    assert sorted(calls) == [(80, 80), (80, 80), (160, 160)]  # none for the intervals
+    assert sorted(calls) == [(80, 80), (80, 80), (160, 160)]  # no further calls for the intervals
     for label in ("f", "m"):
         group = SAMPLES.group(label)
         shift = 3 * float(np.mean(group.fake) - np.mean(group.real))
@@ -130,7 +130,7 @@ def test_an_option_of_another_type_gets_the_name_of_its_metric(
     assert overall == pytest.approx({"mean-shift": 3 * shift, "scaled": 2 * shift})
 
 
-def test_the_page_explains_it_in_its_own_words(calls: list[tuple[int, int]]) -> None:
+def test_the_page_explains_it_with_its_own_description(calls: list[tuple[int, int]]) -> None:
     pytest.importorskip("jinja2")
     function = functools.partial(registered_metrics()["mean-shift"].function, factor=2)
     frame = GenerativeMetricFrame(metrics={"ours": function}, samples=SAMPLES, random_state=0)
@@ -147,7 +147,7 @@ def test_the_page_explains_it_in_its_own_words(calls: list[tuple[int, int]]) -> 
     assert frame.worst_group("ours") == "f"
 
 
-def test_an_undeclared_score_is_neither_cut_nor_in_percent() -> None:
+def test_an_undeclared_score_is_neither_clipped_nor_in_percent() -> None:
     fake = FAKE - np.where(GROUPS == "f", FAKE[GROUPS == "f"].mean(), FAKE[GROUPS == "m"].mean())[:, None] + 94.5
 
     def recall(real: Any, fake: Any) -> float:

@@ -1,4 +1,4 @@
-"""The figure draws the scores of the frames, and its names can be read."""
+"""Figures draw the scores of the frames, and their names can be read."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_legend_names_the_groups_and_the_feature() -> None:
 
 
 ODD = ["_hidden", "$x$", "$", "a_b", "\\alpha"]
-"""Names that matplotlib leaves out of legends, takes for formulas, or fails on."""
+"""Names that matplotlib leaves out of legends, reads as formulas, or fails on."""
 
 
 def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
@@ -98,15 +98,15 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     models = {name: by_group * scale for name, scale in zip(ODD, [1, 0.8, 0.6, 0.4, 0.2], strict=True)}
     ax = plot_precision_recall(models, title="$t$")
     save_figure(ax, tmp_path / "figure.svg")
-    drawn = re.findall(r"<!-- (.*?) -->", (tmp_path / "figure.svg").read_text())  # beside every text as it was drawn
+    drawn = re.findall(r"<!-- (.*?) -->", (tmp_path / "figure.svg").read_text())  # a comment with every text drawn
     assert {"_$s$", "$t$", *ODD} <= set(drawn)
-    assert [text.get_text() for text in ax.texts] == ODD  # outlined, and so without a comment
+    assert [text.get_text() for text in ax.texts] == ODD  # outlined texts have no comment
     named = [text for text in ax.findobj(Text) if text.get_text() in {"_$s$", "$t$", *ODD}]
     assert len(named) == 2 * len(ODD) + 2
     assert not any(text.get_parse_math() for text in named)
 
 
-def test_the_page_draws_them_so_too() -> None:
+def test_the_page_also_draws_names_as_they_are() -> None:
     rng, labels = np.random.default_rng(0), ["_f", "$m$"] * 20
     frame = GenerativeMetricFrame(
         metrics={"ipr": improved_precision_recall}, real=rng.normal(size=(40, 3)), fake=rng.normal(size=(40, 3)),
@@ -119,7 +119,7 @@ def test_the_page_draws_them_so_too() -> None:
         assert f">{name}</text>" in drawing.svg, name
 
 
-def test_hollow_points_are_those_that_were_given_and_the_legend_says_why() -> None:
+def test_the_given_points_are_hollow_and_the_legend_says_why() -> None:
     models = {"first": TWO, "other": TWO / 2}
     ax = plot_precision_recall(models, hollow=[("other", "m")])
     for dots, hollow in zip(ax.collections, ([False, False], [False, True]), strict=True):
@@ -142,7 +142,7 @@ TWO = pd.DataFrame({"precision": [0.5, 0.9], "recall": [0.6, 0.4]}, index=["f", 
 
 @pytest.mark.parametrize("models", [4, 8])
 def test_names_cover_neither_points_nor_each_other(models: int) -> None:
-    # The eight pretrained and conditional models of Table 8 lie close together; a worse case is no figure anyway.
+    # The eight pretrained and conditional models of Table 8 are close together. Denser figures are unreadable anyway.
     chosen = {name: table for name, table in paper_models(8).items() if "pretrained" in name or "conditional" in name}
     ax = plot_precision_recall(dict(list(chosen.items())[:models]))
     FigureCanvasAgg(ax.get_figure(root=True)).draw()
@@ -155,7 +155,7 @@ def test_names_cover_neither_points_nor_each_other(models: int) -> None:
         assert box.x1 <= ax.get_window_extent().x1
 
 
-def test_one_frame_needs_no_name_and_many_metrics_are_told_apart() -> None:
+def test_one_frame_needs_no_name_and_a_metric_can_be_chosen() -> None:
     rng = np.random.default_rng(0)
     labels = ["f", "m"] * 20
 
@@ -189,7 +189,7 @@ def test_a_group_without_scores_is_left_out() -> None:
         plot_precision_recall({"model": by_group.iloc[1:]})
 
 
-def test_scores_that_are_no_shares_are_drawn_as_they_are() -> None:
+def test_scores_that_are_not_shares_are_drawn_as_they_are() -> None:
     def plain(real: Any, fake: Any) -> dict[str, float]:
         return {"precision": 5.0 * float(fake.mean()), "recall": -3.0 * float(fake.mean())}
 
@@ -264,7 +264,7 @@ def test_every_plot_draws_on_given_axes() -> None:
         FigureCanvasAgg(figure).draw()
 
 
-def test_nothing_to_draw_is_said() -> None:
+def test_it_is_an_error_if_there_is_nothing_to_draw() -> None:
     with pytest.raises(ValueError, match="models is empty"):
         plot_precision_recall({})
     with pytest.raises(ValueError, match="model 'a' has the scores fid; expected a precision and a recall"):
@@ -283,7 +283,7 @@ def test_figures_are_saved_by_suffix(suffix: str, magic: bytes, tmp_path: Path) 
     assert (tmp_path / f"figure{suffix}").read_bytes().startswith(magic)
 
 
-def test_a_figure_of_no_known_kind_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"figure\.doc: figures are written as \.png, \.pdf, \.svg"):
         save_figure(plot_precision_recall(paper_models(7)), tmp_path / "figure.doc")
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import warnings
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
-OURS = ["egtmetrics", "egtmetrics.groups._frame", "training.loop", "tests.groups.test_frame", __name__]
+OURS = ["egtmetrics", "egtmetrics.groups.frame", "training.loop", "tests.groups.test_frame", __name__]
 OTHERS = ["transformers.modeling_utils", "torch.nn.modules", "scipy.linalg", "pandas.core.frame", "egtmetricsx"]
 
 

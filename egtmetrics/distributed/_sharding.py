@@ -44,8 +44,8 @@ def shard_features(
     RuntimeError
         ``torch.distributed`` is not initialised.
     ValueError
-        On every rank, and naming the ranks at fault: features that are no finite ``(n_r, d)`` array, different numbers
-        of features, some on a device and some not, or no rows on any rank.
+        On every rank, and naming the ranks at fault: features that are not a finite ``(n_r, d)`` array, different
+        numbers of features, some on a device and some not, or no rows on any rank.
     RankError
         A rank ended, failed or did not respond.
 

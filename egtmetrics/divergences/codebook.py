@@ -81,7 +81,7 @@ def quantize(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, more clusters than distinct rows, an unknown option.
+        Features that are not a finite ``(n, d)`` array, more clusters than distinct rows, an unknown option.
     ImportError
         faiss is asked for and not installed.
 

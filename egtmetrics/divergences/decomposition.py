@@ -166,7 +166,7 @@ def check_grouped(p: Any, name: str, groups: Any) -> tuple[Values, NDArray[np.in
     if index.hasnans:
         raise ValueError("groups holds None or NaN; give every atom a group")
     try:
-        sorted(index.unique())  # pandas would order 1 before "a" without a word
+        sorted(index.unique())  # pandas would silently order 1 before "a"
     except TypeError as error:
         raise TypeError(f"groups mixes labels that cannot be ordered ({error}); use labels of one type") from error
     codes, unique = pd.factorize(index, sort=True)

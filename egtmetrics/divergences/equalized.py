@@ -234,7 +234,7 @@ def egt_lower_bound(
 
 def _check_delta(delta: float) -> float:
     if not delta >= 0.0:
-        raise ValueError(f"delta={delta!r} is no number of at least 0; pass one")
+        raise ValueError(f"delta={delta!r} is not a number of at least 0; pass one")
     return delta
 
 

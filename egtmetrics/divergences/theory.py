@@ -267,7 +267,7 @@ def unequal_model(
     proportions = check_mass(group_sums(checked, codes), labels, "p")
     worst = labels[0] if worst_group is None else worst_group
     if worst not in labels:
-        raise ValueError(f"worst_group={worst_group!r} is none of the groups {', '.join(map(repr, labels))}")
+        raise ValueError(f"worst_group={worst_group!r} is not one of the groups {', '.join(map(repr, labels))}")
     share = float(proportions[labels.index(worst)])
     largest = largest_feasible_gap(eps, share, f=generator, base=base)
     if not 0.0 <= gamma < largest:

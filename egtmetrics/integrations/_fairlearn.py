@@ -57,7 +57,7 @@ def fairlearn_metric(metric: str | ScoreFunction, score: str | None = None) -> C
         if score is None and len(scores) == 1:
             return next(iter(scores.values()))
         if score not in scores:
-            raise ValueError(f"score={score!r} is no score of metric {name!r}; choose one of {list(scores)}")
+            raise ValueError(f"score={score!r} is not a score of metric {name!r}; choose one of {list(scores)}")
         return scores[score]
 
     score_of_slice.__name__ = name if score is None else score

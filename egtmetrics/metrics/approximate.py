@@ -135,7 +135,7 @@ def approximate_precision_recall_density_coverage(
     ImportError
         If faiss is needed and not installed: ``pip install 'egtmetrics[approximate]'``.
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for ``n_neighbors`` or ``n_cells``, an unknown
+        Features that are not a finite ``(n, d)`` array, too few rows for ``n_neighbors`` or ``n_cells``, an unknown
         option; features that are spread over ranks, if faiss is needed.
 
     Notes

@@ -66,7 +66,7 @@ def clipped_density_coverage(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few real rows for ``n_neighbors``, an unknown option.
+        Features that are not a finite ``(n, d)`` array, too few real rows for ``n_neighbors``, an unknown option.
 
     Notes
     -----

@@ -67,7 +67,7 @@ def precision_recall_cover(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for C k neighbours, an unknown option.
+        Features that are not a finite ``(n, d)`` array, too few rows for C k neighbours, an unknown option.
 
     Notes
     -----

@@ -103,7 +103,7 @@ def frechet_distance(real: Any, fake: Any) -> FrechetResult:
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, or a set with one row.
+        Features that are not a finite ``(n, d)`` array, or a set with one row.
 
     Notes
     -----

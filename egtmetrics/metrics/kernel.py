@@ -155,7 +155,7 @@ def kernel_distance(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, a set smaller than ``subset_size``, an option out of its range,
+        Features that are not a finite ``(n, d)`` array, a set smaller than ``subset_size``, an option out of its range,
         or features so large that the kernel overflows.
 
     Notes
@@ -180,9 +180,9 @@ def kernel_distance(
     size = check_positive_int(subset_size, "subset_size", minimum=2)
     degree = check_positive_int(degree, "degree")
     if gamma is not None and (not isinstance(gamma, int | float | np.number) or not 0 < gamma < math.inf):
-        raise ValueError(f"gamma={gamma!r} is no positive number; pass one, or None for 1 / n_features")
+        raise ValueError(f"gamma={gamma!r} is not a positive number; pass one, or None for 1 / n_features")
     if not isinstance(coef0, int | float | np.number) or not 0 <= coef0 < math.inf:
-        raise ValueError(f"coef0={coef0!r} is no number of at least 0; pass one, for example 1.0")
+        raise ValueError(f"coef0={coef0!r} is not a number of at least 0; pass one, for example 1.0")
     real, fake = check_real_fake(real, fake)
     for name, points in (("real", real), ("fake", fake)):
         if len(points) < size:

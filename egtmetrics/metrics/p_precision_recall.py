@@ -66,7 +66,7 @@ def p_precision_recall(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown option.
+        Features that are not a finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown option.
 
     Notes
     -----
@@ -90,7 +90,7 @@ def p_precision_recall(
     (0.375, 1.0)
     """
     if not isinstance(radius_factor, int | float | np.number) or not 0 < radius_factor < math.inf:
-        raise ValueError(f"radius_factor={radius_factor!r} is no positive number; pass one, for example 1.2")
+        raise ValueError(f"radius_factor={radius_factor!r} is not a positive number; pass one, for example 1.2")
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake, device=kernels.device)
     k = check_n_neighbors(n_neighbors, len(real), "real")

@@ -163,7 +163,7 @@ def precision_recall_density_coverage(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown option.
+        Features that are not a finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown option.
 
     Notes
     -----
@@ -235,7 +235,7 @@ def improved_precision_recall(
     Raises
     ------
     TypeError, ValueError
-        Features that are no finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown option.
+        Features that are not a finite ``(n, d)`` array, too few rows for ``n_neighbors``, an unknown option.
 
     Notes
     -----

@@ -153,7 +153,7 @@ def topp_precision_recall(
     real, fake = check_real_fake(real, fake, device=kernels.device)
     (n, d), m = real.shape, fake.shape[0]
     if not isinstance(alpha, float | np.floating) or not 0.0 < alpha < 1.0:
-        raise ValueError(f"alpha={alpha!r} is no number strictly between 0 and 1; pass one, for example 0.1")
+        raise ValueError(f"alpha={alpha!r} is not a number strictly between 0 and 1; pass one, for example 0.1")
     if compatibility not in (None, "top-pr"):
         raise ValueError(f"compatibility={compatibility!r} is unknown; pass 'top-pr' or None")
     alpha = float(alpha)

@@ -1,6 +1,6 @@
 """How much the scores of a metric vary from sample to sample, estimated from the one sample there is.
 
-A metric may bring an estimator of its own: ``@metric(..., variance=...)``. The Fréchet distance uses its derivative,
+A metric may have its own estimator: ``@metric(..., variance=...)``. The Fréchet distance uses its derivative,
 the kernel distance the variance of a U-statistic; TopP&R and the nearest-neighbour metrics score all halves and
 quarters of the samples in a few passes over the pairs of points. Any other metric is called on the halves and quarters
 (:mod:`egtmetrics.metrics.subsampling`), on halves only if it refuses a quarter.

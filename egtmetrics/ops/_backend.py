@@ -27,7 +27,7 @@ class Shape:
     def __init__(self, *lengths: str, on_host: bool = False, empty_without: str | None = None) -> None:
         self.lengths = lengths
         self.on_host = on_host
-        """The kernels read it on the host, also where everything else lies on a device."""
+        """The kernels read it on the host, even if everything else is on a device."""
         self.empty_without = empty_without
         """A result has length 0 where this argument is not given."""
 

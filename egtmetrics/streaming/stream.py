@@ -248,7 +248,7 @@ class GenerativeMetricStream:
         Raises
         ------
         ValueError
-            If ``state`` comes from a stream with other settings, or is no such state.
+            If ``state`` comes from a stream with other settings, or is not such a state.
         """
         if not isinstance(state, Mapping) or set(state) != {"settings", "known", "rows"}:
             raise ValueError("state is not what GenerativeMetricStream.state_dict returned; pass all of that")
@@ -306,7 +306,7 @@ class GenerativeMetricStream:
         return keep_checked(np.asarray(ordered)), pd.DataFrame(labels), overall  # update has checked every row
 
     def _n_seen(self, side: Side) -> dict[Hashable, int]:
-        """Count the rows seen of every group, called as in a frame, and under None of those in no group."""
+        """Count the rows seen of each group, with the labels of a frame; the rows in no group are under None."""
         single = len(self._known["sensitive_features"]) == 1
         parts = self._rows[side].items()
         return {label[0] if label is not None and single else label: part.n_seen for label, part in parts}

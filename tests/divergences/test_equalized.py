@@ -80,7 +80,7 @@ class TestTheoremA4:
         p, groups = [0.5, 0.5], ["f", "m"]
         with pytest.raises(ValueError, match=r"models\[1\] has group proportions .* matching odds"):
             egt_lower_bound(p, [[0.5, 0.5], [0.4, 0.6]], groups, delta=0.1)
-        with pytest.raises(ValueError, match="delta=-1 is no number of at least 0"):
+        with pytest.raises(ValueError, match="delta=-1 is not a number of at least 0"):
             egt_lower_bound(p, [[0.5, 0.5]], groups, delta=-1)
         with pytest.raises(ValueError, match=r"group 'f' has no mass in models\[0\]"):
             conditional_closure([[0.0, 1.0]], groups)

@@ -230,7 +230,7 @@ class TestTheoremA3:
             ({"eps": math.nan}, "eps=nan is not between"),
             ({"gamma": -0.1}, "gamma=-0.1 is not feasible"),
             ({"gamma": math.nan}, "gamma=nan is not feasible"),
-            ({"worst_group": "x"}, "worst_group='x' is none of the groups 'f', 'm'"),
+            ({"worst_group": "x"}, "worst_group='x' is not one of the groups 'f', 'm'"),
             ({"groups": ["f", "f"]}, "proportion=1.0 is not between"),
             ({"p": [1.0, 0.0]}, "group 'm' has no mass in p"),
             ({"p": [0.5, 0.6]}, "p sums to 1.1"),

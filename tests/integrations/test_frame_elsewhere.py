@@ -154,7 +154,7 @@ class TestFairlearn:
     def test_refuses_an_unclear_score(self) -> None:
         from egtmetrics.integrations import fairlearn_metric
 
-        with pytest.raises(ValueError, match="score=None is no score of metric 'prdc'; choose one of"):
+        with pytest.raises(ValueError, match="score=None is not a score of metric 'prdc'; choose one of"):
             fairlearn_metric("prdc")(*samples().values())
         with pytest.raises(ValueError, match="names 2 metrics"):
             fairlearn_metric("prdc,fid")

@@ -464,7 +464,7 @@ INDICES = resamples(1, 40, 40, 3)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": 0.0}, r"alpha=0.0 is no number strictly between 0 and 1"),
+        ({"alpha": 0.0}, r"alpha=0.0 is not a number strictly between 0 and 1"),
         ({"alpha": 1.0}, r"alpha=1.0"),
         ({"alpha": math.nan}, r"alpha=nan"),
         ({"alpha": "0.1"}, r"alpha='0.1'"),
