@@ -1,8 +1,8 @@
 """Metrics of one real and one fake set of features, blind to groups: ``(real, fake) -> frozen result``.
 
-One file is one metric, or two that share their computation: the result with its scores, the variance estimator if it
-has one, and the function, whose docstring holds formula and source. Pairwise work is done by the primitives of
-:mod:`egtmetrics.ops`. :mod:`egtmetrics.metrics.variance` says how intervals get the variance of a score.
+One file has one metric, or two that share their computation: the result with its scores, the variance estimator if
+there is one, and the function, whose docstring gives formula and source. The primitives of :mod:`egtmetrics.ops` do the
+pairwise work. :mod:`egtmetrics.metrics.variance` explains how intervals get the variance of a score.
 """
 
 from egtmetrics.metrics._topp_result import TopPREvaluation, TopPRResult

@@ -1,8 +1,8 @@
 """The variance of TopP&R, from its scores on random halves and quarters of real and fake.
 
-A part has to estimate the same supports as the full sample. So each of P parts takes 1 / P of the neighbours for its
-bandwidth, and the confidence band of the full sample, corrected for how dense the part is. All parts are scored in a
-few passes over the pairs of points.
+A half or quarter has to estimate the same supports as the full sample. So each of P parts uses 1 / P of the neighbours
+for its bandwidth, and the confidence band of the full sample, corrected for the density of the part. All parts are
+scored in a few passes over the pairs of points.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _DENSE_SHARE = 0.2
 _BAND_EXPONENT = 0.4
 """The width of a band is proportional to this power of the density where that is highest.
 
-The largest deviations of a bootstrap are there. The deviation of a mean of K is proportional to the root of
-E K^2 - p^2, for small p to the root of p. Measured on bands of 60 to 200 samples in 8 and 24 dimensions: powers of .34
-to .45, and correlations of .82 to .95 with the mean density of the densest fifth. Most of the rest is the noise of
-their own bootstrap.
+A bootstrap deviates most where the density is highest. The deviation of a mean of K is proportional to the root of
+E K^2 - p^2, which for small p is about the root of p. On bands of 60 to 200 samples in 8 and 24 dimensions we measured
+powers of .34 to .45, and correlations of .82 to .95 with the mean density of the densest fifth. Most of the rest is the
+noise of the bootstrap itself.
 """
 
 
@@ -50,7 +50,7 @@ def topp_variance(
 ) -> ScoreCovariance | None:
     """Covariances of precision, recall and f1 over other samples, projections and bootstraps.
 
-    None where this does not follow the metric: under ``compatibility``, and for bootstraps that were given to it.
+    None if the estimate would not match the metric: under ``compatibility``, and for given ``bootstrap_indices``.
     """
     if result.compatibility is not None or not result.own_draws or not result.projections:
         return None

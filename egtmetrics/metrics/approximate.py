@@ -32,7 +32,7 @@ _TRAINING_ROWS_PER_CELL = 64
 _TRAINING_ROUNDS = 5
 _BLOCK_ROWS = 4096
 _FARTHEST = 1e6
-"""Largest coordinate that faiss is given, where half of all rows lie within 1: its squares fit into float32."""
+"""Largest coordinate passed to faiss, in units in which half of all rows lie within 1: its square fits into float32."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

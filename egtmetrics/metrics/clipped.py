@@ -49,10 +49,10 @@ def clipped_density_coverage(
         c = \frac1n \sum_i \min(1, \frac1k \#\{j: |x_i - y_j| \le R_i\}), \quad
         \text{clipped coverage} = \min(1, f^{-1}(c) / m).
 
-    f(t) is the expectation of c for t fakes that follow the law of the real. A k-nearest-neighbour ball then has a mass
-    of law Beta(k, n - k), so that f(t) = E min(B, k) / k with B of law Beta-binomial(t, k, n - k), whatever the law and
-    the dimension; f is linear between integers. A score of 0.7 therefore reads: as if 70 % of the fakes were good and
-    the others far away. Both scores lie in [0, 1].
+    f(t) is the expectation of c for t fake points that follow the real law. The mass of a k-nearest-neighbour ball then
+    has the distribution Beta(k, n - k), so f(t) = E min(B, k) / k with B distributed as Beta-binomial(t, k, n - k), for
+    any law and dimension; f is linear between integers. A score of 0.7 therefore means: as if 70 % of the fake points
+    were good and the others far away. Both scores lie in [0, 1].
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ def clipped_density_coverage(
     Notes
     -----
     A point exactly on the sphere lies in the ball (``<=``) in both scores, decided on float64 sums of squared
-    differences: so a copy of the real scores 1, whatever its ties, and the denominator of the density is never 0. The
-    authors' program takes ``<`` for coverage, which differs on tied data only, and reads f^{-1} off a step function
-    that is 0 below t = k, which differs by at most about k / m. Where the real law has atoms f is a lower bound.
+    differences. So a copy of the real set scores 1, whatever its ties, and the denominator of the density is never 0.
+    The authors' program uses ``<`` for coverage, which differs only on tied data. It reads f^{-1} off a step function
+    that is 0 below t = k, which differs by at most about k / m. If the real law has atoms, f is a lower bound.
     Time O((n^2 + n m) d), memory O((n + m) d + m k).
 
     References
@@ -139,7 +139,7 @@ def _squared_median(sq_radii: NDArray[np.float64]) -> float:
 
 
 def _expected_saturation(n: int, m: int, k: int) -> NDArray[np.float64]:
-    """E min(B, k) / k, B of law Beta-binomial(t, k, n - k), for t = 0..m: shape ``(m + 1,)``, not decreasing."""
+    """E min(B, k) / k with B ~ Beta-binomial(t, k, n - k), for t = 0..m: shape ``(m + 1,)``, not decreasing."""
     inside = np.arange(k)
     outside = np.arange(1, m + 1)[:, None] - inside
     # P(B = b): of the n - 1 other real and t fakes, ordered by distance, b fakes come before the k-th real point.
@@ -149,7 +149,7 @@ def _expected_saturation(n: int, m: int, k: int) -> NDArray[np.float64]:
         - _log_binomial(n - 1 + inside + outside, inside + outside)
     )
     chance = np.where(outside < 0, 0.0, np.exp(log_chance))
-    # It is inverted, so it must be 0 at t = 0 and must not fall by a rounding where it saturates.
+    # It will be inverted, so it must be 0 at t = 0 and rounding must not make it fall where it saturates.
     return np.maximum.accumulate(np.concatenate([[0.0], 1.0 - chance @ (k - inside) / k]))
 
 

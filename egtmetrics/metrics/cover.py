@@ -50,8 +50,8 @@ def precision_recall_cover(
         \text{precision} = \frac1m \sum_j [\#\{i: |x_i - y_j| \le s_j\} \ge k], \quad
         \text{recall}    = \frac1n \sum_i [\#\{j: |x_i - y_j| \le r_i\} \ge k].
 
-    So fakes are precise where the real are at least about a C-th as dense (n = m), and the real are recalled where the
-    fake are. Both lie in [0, 1].
+    So for n = m, fake points are precise where the real set is at least about 1 / C times as dense, and real points are
+    recalled where the fake set is. Both scores lie in [0, 1].
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def precision_recall_cover(
     Notes
     -----
     A point exactly on the sphere lies in the ball (``<=``), decided on float64 sums of squared differences. A fake ball
-    holds about C k n / m real points where the laws agree, so compare scores at one ratio n : m.
+    holds about C k n / m real points where the laws agree, so compare scores only at the same ratio n : m.
     Time O((n + m)^2 d), memory O((n + m) d).
 
     References
@@ -82,7 +82,8 @@ def precision_recall_cover(
 
     Examples
     --------
-    The generator knows one of two places: every fake has real points around it, half of the real have no fake.
+    The generator covers one of two modes: every fake point has real points around it, but half of the real points have
+    no fake ones.
 
     >>> real = [[0.0], [1.0], [2.0], [100.0], [101.0], [102.0]]
     >>> fake = [[0.5], [1.5], [2.5]]

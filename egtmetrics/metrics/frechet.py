@@ -40,10 +40,10 @@ class FrechetResult(MetricResult):
 def frechet_variance(result: FrechetResult, real: Any, fake: Any, rng: np.random.Generator) -> ScoreCovariance:
     """Variance of the Fréchet distance from its derivative: ``V^2 / (V_2 / 2)``, and V for a distance alone.
 
-    V is the variance that the derivative gives at all rows, V_2 at a random half of them. Between equal laws the
-    variance of the distance falls with 1 / n^2 and V is twice too large; between different laws V is right. The
-    extrapolation from V_2 to V and once more as far, as in :mod:`egtmetrics.metrics.subsampling` with g = 1, is right
-    for both.
+    V is the variance that the derivative gives for all rows, V_2 for a random half of them. Between equal laws the
+    variance of the distance falls with 1 / n^2 and V is twice too large; between different laws V is right. To
+    extrapolate from V_2 to V and one step further, as in :mod:`egtmetrics.metrics.subsampling` with g = 1, is right for
+    both.
     """
     halves = (points[canonical_order(points)[rng.permutation(len(points))[::2]]] for points in (real, fake))
     whole, half = _variance_by_derivative(real, fake), _variance_by_derivative(*halves)

@@ -66,10 +66,10 @@ def kernel_variance(
 
         Var(n, m) = 4 Var a / n + 4 Var b / m + 2 v_xx / n(n - 1) + 2 v_yy / m(m - 1) + 4 v_xy / nm  =:  L + D
 
-    D counts where the laws are nearly equal. The means of the kernel's rows vary by more than ``a`` does, by
-    v_xx / (n - 1) + v_xy / m, which is taken off. What they give is therefore L + 2 D, the variance for a distance
-    alone, and from a half of the rows it would be twice L + 4 D. For differences the extrapolation from half to whole
-    and once more as far, as for the Fréchet distance, gives ``(L + 2 D)^2 / (L + 4 D)``: D where L is 0, L where D is.
+    D matters if the laws are nearly equal. The means of the kernel's rows vary more than ``a`` does, by
+    v_xx / (n - 1) + v_xy / m, which is subtracted. They give L + 2 D, the variance for a single distance. From half of
+    the rows it would be twice L + 4 D. For differences, extrapolating from half to whole and one step further, as for
+    the Fréchet distance, gives ``(L + 2 D)^2 / (L + 4 D)``, which is D if L is 0, and L if D is 0.
 
     The mean of B subsets of s rows adds (Var(s, s) - Var(n, m)) / B to that of all rows.
     """
@@ -105,7 +105,7 @@ def kernel_variance(
     of_b = float((in_y / (m - 1) - at_y / n).var(ddof=1)) - v_yy / (m - 1) - v_xy / n
 
     def variances(n: int, m: int) -> Floats:
-        """For differences, and for a distance alone."""
+        """The variances for differences, and for a single distance."""
         second_order = 2.0 * v_xx / (n * (n - 1)) + 2.0 * v_yy / (m * (m - 1)) + 4.0 * v_xy / (n * m)
         estimated = max(0.0, 4.0 * of_a / n + 4.0 * of_b / m + 2.0 * second_order)
         extrapolated = estimated**2 / (estimated + 2.0 * second_order) if estimated > 0.0 else 0.0

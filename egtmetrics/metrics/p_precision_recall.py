@@ -40,7 +40,7 @@ def p_precision_recall(
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> PPrecisionRecallResult:
-    r"""Mean probability that a point lies in the support of the other set, whose balls thin out from their centres.
+    r"""Mean probability that a point lies in the support of the other set, whose balls fade with distance.
 
     A real point x covers y with probability max(0, 1 - |x - y| / R_X), independently of the other real points, where
     R_X is ``radius_factor`` times the mean distance of a real point to its ``n_neighbors``-th nearest other one:
@@ -70,8 +70,8 @@ def p_precision_recall(
 
     Notes
     -----
-    The score is continuous in the data, so it needs no tie rule. Where every point of a set has ``n_neighbors`` exact
-    copies its radius is 0 and its balls shrink to points: the score is then the share of the other set that has an
+    The score is continuous in the data, so it needs no tie rule. If every point of a set has ``n_neighbors`` exact
+    copies, its radius is 0 and its balls shrink to points. The score is then the share of the other set that has an
     exact copy in this one, which is the limit of the formula as R goes to 0.
     Time O((n + m)^2 d), memory O((n + m) d).
 
@@ -81,8 +81,8 @@ def p_precision_recall(
 
     Examples
     --------
-    Real points lie 1 apart, so with k = 1 and a factor of 1 the radius is 1. The first fake is half a radius from two
-    of them: 1 - 1/2 * 1/2; the second is out of reach.
+    Real points lie 1 apart, so with k = 1 and a factor of 1 the radius is 1. The first fake point is half a radius from
+    two of them and scores 1 - 1/2 * 1/2; the second is out of reach.
 
     >>> result = p_precision_recall(
     ...     [[0.0], [1.0], [2.0]], [[0.5], [9.0]], n_neighbors=1, radius_factor=1.0)

@@ -177,7 +177,7 @@ def precision_recall_density_coverage(
 
     Examples
     --------
-    A generator collapsed to one place within the data: precise, and without diversity.
+    A generator that has collapsed to one point within the data is precise, but has no diversity.
 
     >>> real = [[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0], [7.0]]
     >>> fake = [[0.4], [0.5], [0.6]]
@@ -272,7 +272,7 @@ def improved_precision_recall(
 def _memberships(
     kernels: Backend, real: Features, fake: Features, k: int, *, closed: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """How many fake lie in each real ball, in how many real balls each fake lies, in how many fake balls each real."""
+    """Count fake points in each real ball, real balls around each fake point, and fake balls around each real point."""
     counts = kernels.ball_counts(
         real,
         fake,

@@ -5,10 +5,10 @@ split are independent samples of a fraction of the size. With T their scores::
 
     V_2 = mean of (T(half) - T(other half))^2 / 4,    V_4 = mean over splits of the variance of T(quarter), / 4
 
-If variances fell with 1 / n, each would be the variance of T at full size. How they do change with n shows in V_2 and
-V_4, and is extrapolated one step further: V = V_2 (V_2 / V_4)^g. Parts score higher or lower than the full sample;
-differences between parts are free of that. Unlike a bootstrap, no row is drawn twice: duplicates would shrink the
-nearest-neighbour radii and raise the densities at the points themselves.
+If variances fell with 1 / n, both V_2 and V_4 would be the variance of T at full size. Their ratio shows how variances
+really change with n, and is extrapolated one step further: V = V_2 (V_2 / V_4)^g. Parts score higher or lower than the
+full sample, but differences between parts do not. Unlike in a bootstrap, no row is drawn twice: duplicates would shrink
+the nearest-neighbour radii and raise the densities at the points themselves.
 """
 
 from __future__ import annotations

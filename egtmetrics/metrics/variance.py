@@ -41,10 +41,10 @@ class ScoreCovariance:
     data: Floats
     """``(S, S)``: over other samples of the same size, with the projections that were drawn."""
     alone: Floats | None = None
-    """``(S,)``: variances for the interval of one score by itself, where they should be larger than those of ``data``.
+    """``(S,)``: variances for the interval of a single score, if they should be larger than those of ``data``.
 
-    Near equal laws an estimated variance of a distance rises and falls with the distance. In a difference of two groups
-    that evens out. Alone, a distance that came out low would get an interval that is too short and misses.
+    Between nearly equal laws, the estimated variance of a distance rises and falls with the distance. In a difference
+    of two groups that evens out. A single distance that came out low would get too short an interval, which misses.
     """
     per_projection: Floats | None = None
     """``(M, S)``: the scores under each projection, where there are several."""
@@ -66,8 +66,8 @@ def score_covariance(
 ) -> ScoreCovariance:
     """Estimate how the scores vary around ``result``, which ``metric(real, fake)`` has returned.
 
-    The metric's own estimator is used where it has one, also through ``functools.partial`` and ``functools.wraps``, if
-    the result is of the class that it expects. Otherwise, or if it returns None, :func:`variance_from_parts` is.
+    If the metric has its own estimator, also through ``functools.partial`` and ``functools.wraps``, and the result is
+    of the class that it expects, it is used. Otherwise, or if it returns None, :func:`variance_from_parts` is used.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def score_covariance(
     ValueError
         The metric refuses halves, or its own estimator refuses the samples.
     TypeError
-        The metric's own estimator returned another shape than (S, S), or the metric other scores for some halves.
+        The metric's own estimator did not return shape (S, S), or the metric returned other scores for some halves.
 
     Warns
     -----
@@ -164,7 +164,7 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
 
 
 def _returns(metric: Metric, result: MetricResult) -> bool:
-    """Whether a result is what a metric returns; assumed where its annotation does not say."""
+    """Return whether a result is of the class that a metric returns; True if its annotation does not say."""
     result_class = metric.result_class()
     return result_class is None or isinstance(result, result_class)
 
