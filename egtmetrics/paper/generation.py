@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.paper.prompts import ANSWER_START, messages
 from egtmetrics.training.language import describe_adapters, device_of, evaluating, halve, prompt_states
 from egtmetrics.training.prompts import prompt_tokens
-from egtmetrics.training.resumable import fingerprint
+from egtmetrics.training.resumable import differences, fingerprint
 
 _HEADING = ANSWER_START.strip()
 
@@ -58,7 +57,6 @@ class GeneratedTexts:
 
     texts: list[str]
     """Stripped, without the initial "Biography:"."""
-    attributes: list[str | None]
     n_tokens: list[int]
     """Tokens of each text, including the one that ends it."""
     n_empty: int
@@ -69,8 +67,6 @@ class GeneratedTexts:
     """Answers that did not begin with "Biography:"."""
     n_resumed: int
     """Texts that were already in the file."""
-    tokens_per_second: float
-    """In this call; NaN if it had nothing to do."""
 
 
 def generate_texts(
@@ -161,7 +157,7 @@ def generate_texts(
     records = _claim(target, settings, batches)
     n_resumed = n_done = len(records)
     ends = _end_tokens(model, tokenizer)
-    size, seconds = batch_size, 0.0
+    size = batch_size
     with (
         evaluating(model),
         target.open("ab") as file,
@@ -171,7 +167,6 @@ def generate_texts(
             if n_done > 0:
                 n_done -= len(batch)
                 continue
-            begun = time.perf_counter()
             made: list[dict[str, Any]] = []
             while len(made) < len(batch):
                 part = batch[len(made) : len(made) + size]
@@ -187,22 +182,18 @@ def generate_texts(
                     for i, answer in zip(part, answers, strict=True)
                 ]
                 bar.update(len(part))
-            seconds += time.perf_counter() - begun
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in made).encode())
             file.flush()
             os.fsync(file.fileno())
             records += made
-    drawn = sum(record["n_tokens"] for record in records[n_resumed:])
     records.sort(key=lambda record: int(record["index"]))
     return GeneratedTexts(
         texts=[record["text"] for record in records],
-        attributes=given,
         n_tokens=[record["n_tokens"] for record in records],
         n_empty=sum(record["text"] == "" for record in records),
         n_unfinished=sum(not record["finished"] for record in records),
         n_without_heading=sum(not record["heading"] for record in records),
         n_resumed=n_resumed,
-        tokens_per_second=drawn / seconds if seconds else float("nan"),
     )
 
 
@@ -318,12 +309,10 @@ def _claim(path: Path, settings: dict[str, Any], batches: list[list[int]]) -> li
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(description, json.dumps(settings, indent=1))
     try:
-        saved = json.loads(description.read_text())
-        differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
+        listed = differences(json.loads(description.read_text()), settings)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{description} cannot be read ({error}); delete it and {path} to start again") from error
-    if differing:
-        listed = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
+    if listed:
         raise ValueError(
             f"path={path} comes from another generation: {listed}; pass the same again, or name another file"
         )

@@ -29,7 +29,7 @@ from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
-from egtmetrics.paper.causal_lm import load_adapter, load_causal_lm
+from egtmetrics.paper.causal_lm import load_causal_lm
 from egtmetrics.paper.table2 import METHODS, PAPER, REAL, Table2, Table2Settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
 from egtmetrics.training.language import losses_of_texts
@@ -122,7 +122,7 @@ def test_losses_are_those_of_the_held_out_texts_under_the_adapters(
     for method in ("Pretrained", "Conditional", "Min-Max"):
         network, tokenizer = load_causal_lm(model)
         if method != "Pretrained":
-            network = load_adapter(network, folder / "seed1" / f"{method}-adapter")
+            network = _tiny.with_adapter(network, folder / "seed1" / f"{method}-adapter")
         for group, name in enumerate(GROUPS):
             chosen = [text for text, a in zip(held_out.texts, held_out.groups, strict=True) if a == group][:75]
             asked = [name] * 75 if method == "Conditional" else None
