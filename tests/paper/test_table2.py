@@ -30,6 +30,7 @@ from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
 from egtmetrics.paper.causal_lm import load_causal_lm
+from egtmetrics.paper.generation import Sampling
 from egtmetrics.paper.table2 import METHODS, PAPER, REAL, Table2, Table2Settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
 from egtmetrics.training.language import losses_of_texts
@@ -38,7 +39,7 @@ from tests.training import _tiny
 
 TINY = Table2Settings(
     n_seeds=2, n_real=3, n_per_group=75, max_draws=1200, n_steps=4, batch_size=8, micro_batch=4, learning_rate=1e-2,
-    max_new_tokens=8, generation_batch=16, n_bootstrap=10,
+    sampling=Sampling(top_p=0.95, max_new_tokens=8), generation_batch=16, n_bootstrap=10,
 )  # fmt: skip
 TRAINED = METHODS[1:]
 rng = np.random.default_rng(0)
@@ -281,7 +282,7 @@ def test_command_refuses_in_one_line(
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"])
 def test_configurations_have_what_the_paper_says(name: str) -> None:
     settings = PAPER[name]
-    given = (settings.rank, settings.n_epochs, settings.n_steps, settings.batch_size, settings.learning_rate)
+    given = (settings.lora.rank, settings.n_epochs, settings.n_steps, settings.batch_size, settings.learning_rate)
     assert given == (8, 6, None, 64, 1e-4)
     assert settings.encoder == "Qwen/Qwen3-Embedding-4B"
     assert settings.projected_dim == 32
