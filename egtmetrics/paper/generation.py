@@ -40,7 +40,7 @@ class Sampling:
     temperature: float = 1.0
     """Logits are divided by it."""
     top_p: float = 1.0
-    """Draw from the most probable tokens with this probability in all; ties go to the lower token. 1 takes all."""
+    """Draw from the most probable tokens with this total probability; ties go to the lower token. 1 takes all."""
     max_new_tokens: int = 128
     """Longest answer; a longer one is cut off."""
 
@@ -228,22 +228,22 @@ def _reserve(states: Any, n_tokens: int) -> None:
     """Reserve memory for ``n_tokens`` more in a cache, so that it is not copied for each; not for sliding windows."""
     from transformers.cache_utils import DynamicLayer
 
-    class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         """Keeps keys and values in the first columns of longer arrays."""
 
         def __init__(self, layer: Any) -> None:
             super().__init__()
             self.lazy_initialization(layer.keys, layer.values)
             self.keys, self.values = layer.keys, layer.values
-            self.room = layer.keys.shape[-2] + n_tokens
+            self.capacity = layer.keys.shape[-2] + n_tokens
             self.batch_select_indices(slice(None))
 
         def batch_select_indices(self, indices: Any) -> None:
-            self.keys, self.values = self._with_room(self.keys[indices]), self._with_room(self.values[indices])
+            self.keys, self.values = self._with_capacity(self.keys[indices]), self._with_capacity(self.values[indices])
 
-        def _with_room(self, used: Tensor) -> Tensor:
+        def _with_capacity(self, used: Tensor) -> Tensor:
             n, heads, length, width = used.shape
-            whole = used.new_empty(n, heads, self.room, width)
+            whole = used.new_empty(n, heads, self.capacity, width)
             whole[..., :length, :] = used
             return whole[..., :length, :]
 
@@ -257,7 +257,7 @@ def _reserve(states: Any, n_tokens: int) -> None:
             longer[..., used.shape[-2] :, :] = new
             return longer
 
-    states.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in states.layers]
+    states.layers = [ReservedLayer(layer) if type(layer) is DynamicLayer else layer for layer in states.layers]
 
 
 def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sampled texts: their law, and that a kill or want of memory changes none; with tiny random models made here."""
+"""Sampled texts: their distribution, and that neither a kill nor a lack of memory changes them; with tiny models."""
 
 from __future__ import annotations
 

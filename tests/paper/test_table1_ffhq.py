@@ -1,4 +1,4 @@
-"""Table 1 at the paper's scale but for its size: synthetic images in FFHQ's layout, through the command."""
+"""Table 1 with the paper's settings made small: synthetic images in FFHQ's layout, through the command."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Table 2 at the smallest scale: the stages against known texts, the command end to end, killed and resumed.
 
-The language model is tiny and random, made here, and so are oracle and encoder (of lengths and hashes), since what it
-writes has no names and no meaning; SmolLM2 and MiniLM are what ``egtmetrics reproduce table2`` takes by default.
+The language model is tiny and random. Its texts have no names and no meaning, so the oracle goes by length and the
+encoder by hash; ``egtmetrics reproduce table2`` uses SmolLM2 and MiniLM by default.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def test_all_methods_start_alike_and_see_the_same_texts(finished: tuple[Path, Ta
 def test_losses_are_those_of_the_held_out_texts_under_the_adapters(
     finished: tuple[Path, Table2], settings: Table2Settings, model: str
 ) -> None:
-    """From the saved adapters; the conditional model is told the group, the others are not."""
+    """From the saved adapters; the prompt of the conditional model names the group, the others do not."""
     folder, table = finished
     held_out = stage_in(folder, settings, seed=1).held_out
     for method in ("Pretrained", "Conditional", "Min-Max"):
@@ -150,7 +150,7 @@ def draws_of(texts: Biographies) -> dict[str, Any]:
 
 
 def test_evaluation_of_known_texts(settings: Table2Settings, tmp_path: Path) -> None:
-    """The held-out texts themselves have no gaps; with one text in the place of a group, recall falls there."""
+    """The held-out texts themselves have no gaps; with one text instead of a group, recall falls there."""
     stage = stage_in(tmp_path, settings)
     run = stage.evaluate("Unconditional", draws_of(stage.held_out))
     assert run["topp.precision/all"] == run["topp.recall/female"] == run["ipr.precision/male"] == 1.0
@@ -232,7 +232,7 @@ def test_too_few_texts_are_refused(settings: Table2Settings, tmp_path: Path) -> 
 
 @pytest.fixture
 def defaults(monkeypatch: pytest.MonkeyPatch, settings: Table2Settings) -> None:
-    """The command's defaults, in the small."""
+    """Small defaults for the command."""
     monkeypatch.setattr(table2, "QUICK", dataclasses.replace(settings, model=None))
     monkeypatch.setattr(table2, "NameOracle", lambda: ORACLE)
     monkeypatch.setattr(table2, "TextEncoder", lambda *_, **__: encode)
