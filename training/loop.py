@@ -64,7 +64,7 @@ def train(
     noise
         Law of sigma and the levels of the strategy. A loss with ``n_bins=1`` uses the law alone.
     n_steps
-        Batches in all, including those of a checkpoint.
+        Total number of batches, including those of a checkpoint.
     labels
         ``(n,)`` classes for a conditional model, for example ``groups``.
     batch_size, learning_rate

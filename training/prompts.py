@@ -151,7 +151,7 @@ def tokenise(
     longest_prompt = max(len(chat.tokens) for chat in chats.values())
     if longest_prompt >= limit:
         raise ValueError(
-            f"max_length={limit} leaves no room for an answer after the prompt of {longest_prompt} tokens; raise it, "
+            f"max_length={limit} leaves no place for an answer after the prompt of {longest_prompt} tokens; raise it, "
             "or take a model with a longer context"
         )
     conversations = [chats[key].with_answer(answer) for key, answer in zip(keys, answers, strict=True)]

@@ -153,13 +153,9 @@ def read_checkpoint(path: Path, settings: Mapping[str, Any], n_steps: int) -> Ma
             f"checkpoint {path} cannot be read ({type(error).__name__}), expected a whole file written by training; "
             "delete it to train from the start, or name another file"
         ) from error
-    differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
-    if differing:
-        listed = [f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing[:_LISTED]]
-        more = f", and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
+    if listed := differences(saved, settings):
         raise ValueError(
-            f"checkpoint {path} comes from another training: {'; '.join(listed)}{more}; pass the same again, or name "
-            "another file"
+            f"checkpoint {path} comes from another training: {listed}; pass the same again, or name another file"
         )
     if step > n_steps:
         raise ValueError(
@@ -167,6 +163,13 @@ def read_checkpoint(path: Path, settings: Mapping[str, Any], n_steps: int) -> Ma
             "file"
         )
     return content
+
+
+def differences(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """List in which settings a saved run differs, or return an empty text."""
+    differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
+    listed = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing[:_LISTED])
+    return listed + (f", and {len(differing) - _LISTED} more" if len(differing) > _LISTED else "")
 
 
 def describe_weights(weights: Mapping[str, Tensor]) -> dict[str, str]:

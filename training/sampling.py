@@ -37,7 +37,7 @@ class RejectionSamples:
 
     @property
     def n_draws(self) -> int:
-        """Samples drawn from the generator in all."""
+        """Total number of samples drawn from the generator."""
         return int(self.draws_by_group.sum()) + self.n_abstained
 
     @property
@@ -54,7 +54,7 @@ class RejectionSamples:
     def expected_draws_per_sample(self) -> float:
         r"""Long-run cost, :math:`\max_a \pi_a^{\text{target}} / \pi_a`, with pi as measured in these draws.
 
-        ``1 / acceptance_rate`` exceeds it by waiting for the last samples and for the end of the last batch.
+        ``1 / acceptance_rate`` is larger, because of the wait for the last samples and the rest of the last batch.
         """
         wanted = self.target > 0.0
         return float(np.max(self.target[wanted] / self.generated_proportions[wanted]))
@@ -71,16 +71,16 @@ def rejection_sample(
     batch_size: int = 256,
     random_state: int | np.random.Generator | None = None,
 ) -> RejectionSamples:
-    r"""Draw from a generator until ``n`` samples have given proportions of groups, rejecting what is too many.
+    r"""Draw from a generator until ``n`` samples have given proportions of groups; reject the surplus of a group.
 
-    The groups of the n samples are drawn first, independently from ``target``; then each place takes the next draw of
-    its group, and draws of groups with no place left are rejected. So the samples are exactly independent draws of
+    The groups of the n samples are drawn first, independently from ``target``. Then each place takes the next draw of
+    its group, and draws of a group with no place left are rejected. So the samples are exactly independent draws of
 
     .. math:: \sum_a \pi_a^{\text{target}} Q_a, \quad Q_a = Q(\cdot \mid \psi = a),
 
-    without an estimate of the generator's own proportions pi, which accepting with probability proportional to
-    pi_target / pi would need. The long-run cost is the same, max_a pi_a^target / pi_a draws per sample. Proportions
-    change, quality within the groups does not.
+    and the generator's own proportions pi need not be known, as they would for accepting with probability proportional
+    to pi_target / pi. The long-run cost is the same: max_a pi_a^target / pi_a draws per sample. Rejection changes the
+    proportions, not the quality within the groups.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def rejection_sample(
     batch_size
         Most samples to ask ``generate`` for at once.
     random_state
-        Of the places' groups. ``generate`` has randomness of its own.
+        Seed of the groups of the n samples. ``generate`` has its own randomness.
 
     Returns
     -------

@@ -196,8 +196,7 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
     check_figure_suffix(args.figure)
     figure_class()
-    from egtmetrics.paper.figure1 import figure1
-    from egtmetrics.paper.figure1_report import describe_figure1, plot_figure1
+    from egtmetrics.paper.figure1 import describe_figure1, figure1, plot_figure1
     from egtmetrics.report import save_figure
 
     data = figure1()

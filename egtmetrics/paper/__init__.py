@@ -1,7 +1,17 @@
-"""The paper's experiments, repeated: its Tables 1, 2 and 4 and its Figure 1, with the data, networks and settings.
+"""The paper's experiments, repeated: its Tables 1, 2 and 4 and its Figure 1, with their data, networks and settings.
 
-``egtmetrics reproduce`` runs them. ``table1``, ``table2``, ``table4`` and ``figure1`` each hold one experiment, and
-``table1_report``, ... its tables and figures. ``datasets`` and ``images`` read images, ``biographies`` texts;
-``configurations`` holds the paper's settings, ``unet`` the networks of Karras et al. 2022, and ``checkpoints`` reads
-their public weights. Import a module by its name: this package imports none of them, and most of them need PyTorch.
+``egtmetrics reproduce`` runs them. The modules:
+
+    ================== ============================================================================================
+    ``table1``         four ways to train a diffusion model, on digits, emoji or FFHQ; ``table1_report`` its tables
+    ``table2``         four ways to fine-tune a language model, on biographies; ``table2_report``
+    ``table4``         real images degraded in two ways; ``table4_report``
+    ``figure1``        one global divergence, unequal groups
+    ``datasets``       images with groups
+    ``unet``           the networks of Karras et al. 2022; ``checkpoints`` reads their public weights
+    ``biographies``    texts with groups; ``prompts`` the paper's prompts
+    ``causal_lm``      loading language models and adapters; ``generation`` samples texts from them
+    ================== ============================================================================================
+
+Import a module by its name: this package imports none of them. Most need PyTorch; ``figure1`` and the reports do not.
 """

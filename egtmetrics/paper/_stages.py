@@ -25,6 +25,7 @@ from egtmetrics import (
 )
 from egtmetrics._atomic import write_whole
 from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from egtmetrics.training.resumable import differences
 
 N_PROJECTIONS = 10
 """Of TopP&R, as in the paper."""
@@ -42,10 +43,7 @@ def claim(path: Path, settings: Mapping[str, Any]) -> None:
     if not path.exists():
         write_whole(path, json.dumps(current, indent=1))
     current = json.loads(json.dumps(current))  # tuples are lists in a file
-    saved = read_json(path)
-    differing = [name for name in {**saved, **current} if saved.get(name) != current.get(name)]
-    if differing:
-        listed = "; ".join(f"{name} was {saved.get(name)}, is {current.get(name)}" for name in differing)
+    if listed := differences(read_json(path), current):
         raise ValueError(f"{path.parent} holds a run with other settings: {listed}; pass the same, or another folder")
 
 

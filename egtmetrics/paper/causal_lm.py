@@ -258,29 +258,8 @@ def _without_deprecations() -> Iterator[None]:
 def save_adapter(model: Any, folder: str | Path) -> None:
     """Save the adapters of :func:`add_lora` in the layout of peft, whole or not at all.
 
-    ``folder`` is replaced. The base model is not saved.
+    ``folder`` is replaced. The base model is not saved; ``peft.PeftModel.from_pretrained`` adds adapters to it again.
     """
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     _write_folder(target, model.save_pretrained)
-
-
-def load_adapter(model: Any, folder: str | Path) -> Any:
-    """Add the adapters of :func:`save_adapter` to the model they were trained in; return it in eval mode.
-
-    Raises
-    ------
-    ValueError
-        ``folder`` holds no adapters, or those of another model.
-    """
-    peft = import_extra("peft")
-    if not (Path(folder) / "adapter_config.json").is_file():
-        raise ValueError(f"folder={folder} holds no adapter_config.json; pass a folder that save_adapter has written")
-    try:
-        with _without_deprecations():
-            return peft.PeftModel.from_pretrained(model, str(folder)).eval()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"folder={folder} holds no adapters for this model ({_reason(error)}); load the model that "
-            "they were trained in"
-        ) from error

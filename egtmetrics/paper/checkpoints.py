@@ -14,6 +14,7 @@ import math
 import pickle
 import pickletools
 import re
+import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,10 +22,9 @@ from typing import Any, Self
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from egtmetrics._atomic import write_whole
-from egtmetrics.paper.unet import UNet
 from egtmetrics.training.diffusion import (
     Denoiser,
     EDMPreconditioning,
@@ -38,6 +38,9 @@ _PREFIX = "model."
 
 _AUGMENTATIONS = "model.map_augment.weight"
 """Weights for the description of an augmentation, which is zero without augmentation; not used here."""
+
+_LONGEST = 400
+"""Characters of differences in an error; two architectures can differ in hundreds of weights."""
 
 _PRECONDITIONINGS: dict[str, Callable[[Mapping[str, str]], Preconditioning]] = {
     "EDMPrecond": lambda metadata: EDMPreconditioning(sigma_data=float(metadata.get("sigma_data", 0.5))),
@@ -78,8 +81,9 @@ def convert_checkpoint(path: str | Path, out: str | Path) -> None:
     Examples
     --------
     >>> from egtmetrics.paper.checkpoints import convert_checkpoint, load_checkpoint
+    >>> from egtmetrics.paper.unet import UNet
     >>> convert_checkpoint("edm-ffhq-64x64-uncond-vp.pkl", "ffhq-vp.safetensors")  # doctest: +SKIP
-    >>> denoiser = load_checkpoint("ffhq-vp.safetensors")  # doctest: +SKIP
+    >>> denoiser = load_checkpoint("ffhq-vp.safetensors", UNet(64))  # doctest: +SKIP
     """
     try:
         tensors, metadata = _convert(Path(path).read_bytes())
@@ -93,27 +97,27 @@ def convert_checkpoint(path: str | Path, out: str | Path) -> None:
     write_whole(out, safetensors.torch.save(tensors, metadata))
 
 
-def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
-    """Return the denoiser in a file of :func:`convert_checkpoint`, ready to train further or to sample from.
+def load_checkpoint(path: str | Path, network: nn.Module) -> Denoiser:
+    """Load a file of :func:`convert_checkpoint` into a network of its sizes, to train further or to sample from.
 
     Parameters
     ----------
     path
         The file. It holds only data; loading it runs no code.
-    dropout
-        During training; the checkpoints for FFHQ were trained with 0.05.
+    network
+        A :class:`UNet`, whose weights are replaced.
 
     Returns
     -------
     Denoiser
-        A :class:`UNet` in its preconditioning, float32, on the CPU, in training mode: call ``eval()`` to sample.
+        ``network`` in the preconditioning that the file names.
 
     Raises
     ------
     OSError
         The file is missing.
     ValueError
-        It was not written by :func:`convert_checkpoint`, or holds another kind of network.
+        It was not written by :func:`convert_checkpoint`, or holds a network of other sizes.
 
     Examples
     --------
@@ -121,7 +125,8 @@ def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
 
     >>> from egtmetrics.training import Denoiser
     >>> from egtmetrics.paper.checkpoints import load_checkpoint
-    >>> denoiser = load_checkpoint("ffhq-vp.safetensors")  # doctest: +SKIP
+    >>> from egtmetrics.paper.unet import UNet
+    >>> denoiser = load_checkpoint("ffhq-vp.safetensors", UNet(64))  # doctest: +SKIP
     >>> conditional = Denoiser(denoiser.network.with_classes(2), denoiser.preconditioning)  # doctest: +SKIP
     """
     if not Path(path).is_file():
@@ -140,13 +145,15 @@ def load_checkpoint(path: str | Path, *, dropout: float = 0.05) -> Denoiser:
             f"{path} holds a network of class {kind!r}, expected one of {', '.join(_PRECONDITIONINGS)} with names that "
             f"begin with {_PREFIX!r}; pass what convert_checkpoint has written"
         )
+    weights = {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name != _AUGMENTATIONS}
     try:
-        network = UNet.from_state_dict(
-            {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name != _AUGMENTATIONS},
-            dropout=dropout,
-        )
-    except ValueError as error:
-        raise ValueError(f"{path} holds no DDPM++ or NCSN++ network: {error}") from error
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        differences = textwrap.shorten("; ".join(str(error).split("\n\t")[1:]), _LONGEST)
+        raise ValueError(
+            f"checkpoint {path} has another architecture than the network: {differences}; pass a network of its sizes, "
+            "or another checkpoint"
+        ) from error
     return Denoiser(network, _PRECONDITIONINGS[kind](metadata))
 
 

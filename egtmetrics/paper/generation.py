@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.paper.prompts import ANSWER_START, messages
 from egtmetrics.training.language import describe_adapters, device_of, evaluating, halve, prompt_states
 from egtmetrics.training.prompts import prompt_tokens
-from egtmetrics.training.resumable import fingerprint
+from egtmetrics.training.resumable import differences, fingerprint
 
 _HEADING = ANSWER_START.strip()
 
@@ -41,7 +40,7 @@ class Sampling:
     temperature: float = 1.0
     """Logits are divided by it."""
     top_p: float = 1.0
-    """Draw from the most probable tokens with this probability in all; ties go to the lower token. 1 takes all."""
+    """Draw from the most probable tokens with this total probability; ties go to the lower token. 1 takes all."""
     max_new_tokens: int = 128
     """Longest answer; a longer one is cut off."""
 
@@ -58,7 +57,6 @@ class GeneratedTexts:
 
     texts: list[str]
     """Stripped, without the initial "Biography:"."""
-    attributes: list[str | None]
     n_tokens: list[int]
     """Tokens of each text, including the one that ends it."""
     n_empty: int
@@ -69,8 +67,6 @@ class GeneratedTexts:
     """Answers that did not begin with "Biography:"."""
     n_resumed: int
     """Texts that were already in the file."""
-    tokens_per_second: float
-    """In this call; NaN if it had nothing to do."""
 
 
 def generate_texts(
@@ -161,7 +157,7 @@ def generate_texts(
     records = _claim(target, settings, batches)
     n_resumed = n_done = len(records)
     ends = _end_tokens(model, tokenizer)
-    size, seconds = batch_size, 0.0
+    size = batch_size
     with (
         evaluating(model),
         target.open("ab") as file,
@@ -171,7 +167,6 @@ def generate_texts(
             if n_done > 0:
                 n_done -= len(batch)
                 continue
-            begun = time.perf_counter()
             made: list[dict[str, Any]] = []
             while len(made) < len(batch):
                 part = batch[len(made) : len(made) + size]
@@ -187,22 +182,18 @@ def generate_texts(
                     for i, answer in zip(part, answers, strict=True)
                 ]
                 bar.update(len(part))
-            seconds += time.perf_counter() - begun
             file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in made).encode())
             file.flush()
             os.fsync(file.fileno())
             records += made
-    drawn = sum(record["n_tokens"] for record in records[n_resumed:])
     records.sort(key=lambda record: int(record["index"]))
     return GeneratedTexts(
         texts=[record["text"] for record in records],
-        attributes=given,
         n_tokens=[record["n_tokens"] for record in records],
         n_empty=sum(record["text"] == "" for record in records),
         n_unfinished=sum(not record["finished"] for record in records),
         n_without_heading=sum(not record["heading"] for record in records),
         n_resumed=n_resumed,
-        tokens_per_second=drawn / seconds if seconds else float("nan"),
     )
 
 
@@ -237,22 +228,22 @@ def _reserve(states: Any, n_tokens: int) -> None:
     """Reserve memory for ``n_tokens`` more in a cache, so that it is not copied for each; not for sliding windows."""
     from transformers.cache_utils import DynamicLayer
 
-    class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    class ReservedLayer(DynamicLayer):  # type: ignore[misc]
         """Keeps keys and values in the first columns of longer arrays."""
 
         def __init__(self, layer: Any) -> None:
             super().__init__()
             self.lazy_initialization(layer.keys, layer.values)
             self.keys, self.values = layer.keys, layer.values
-            self.room = layer.keys.shape[-2] + n_tokens
+            self.capacity = layer.keys.shape[-2] + n_tokens
             self.batch_select_indices(slice(None))
 
         def batch_select_indices(self, indices: Any) -> None:
-            self.keys, self.values = self._with_room(self.keys[indices]), self._with_room(self.values[indices])
+            self.keys, self.values = self._with_capacity(self.keys[indices]), self._with_capacity(self.values[indices])
 
-        def _with_room(self, used: Tensor) -> Tensor:
+        def _with_capacity(self, used: Tensor) -> Tensor:
             n, heads, length, width = used.shape
-            whole = used.new_empty(n, heads, self.room, width)
+            whole = used.new_empty(n, heads, self.capacity, width)
             whole[..., :length, :] = used
             return whole[..., :length, :]
 
@@ -266,7 +257,7 @@ def _reserve(states: Any, n_tokens: int) -> None:
             longer[..., used.shape[-2] :, :] = new
             return longer
 
-    states.layers = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in states.layers]
+    states.layers = [ReservedLayer(layer) if type(layer) is DynamicLayer else layer for layer in states.layers]
 
 
 def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
@@ -318,12 +309,10 @@ def _claim(path: Path, settings: dict[str, Any], batches: list[list[int]]) -> li
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(description, json.dumps(settings, indent=1))
     try:
-        saved = json.loads(description.read_text())
-        differing = [name for name in {**saved, **settings} if saved.get(name) != settings.get(name)]
+        listed = differences(json.loads(description.read_text()), settings)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{description} cannot be read ({error}); delete it and {path} to start again") from error
-    if differing:
-        listed = "; ".join(f"{name} was {saved.get(name)}, is {settings.get(name)}" for name in differing)
+    if listed:
         raise ValueError(
             f"path={path} comes from another generation: {listed}; pass the same again, or name another file"
         )

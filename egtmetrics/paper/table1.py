@@ -65,7 +65,6 @@ _N_SHOWN = 10
 """Samples of each group and method that are kept for the figure, of seed 0 at MGO."""
 _KERNEL_GAMMA = 0.25
 """Of the oracle's kernel map, for pixels in [0, 1]."""
-_LISTED = 5
 _CHUNK = 1024
 """Images converted at once."""
 
@@ -245,7 +244,7 @@ def reproduce_table1(
     splits = [_split(data, seed, settings.n_real, settings.ratio) for seed in range(settings.n_seeds)]
     with torch.device("meta"):
         network = _network(settings.network, data.images.shape[1:])
-    base = None if checkpoint is None else _load_base(checkpoint, network, settings)
+    base = None if checkpoint is None else _load_base(checkpoint, settings.network, data.images.shape[1:])
     expected = (network.channels, network.resolution, network.resolution) if isinstance(network, UNet) else None
     if expected not in (None, data.images.shape[1:]):
         raise ValueError(
@@ -357,22 +356,10 @@ def _network(options: Mapping[str, Any], image_shape: tuple[int, ...]) -> nn.Mod
     return UNet(**{"channels": image_shape[0], **options})
 
 
-def _load_base(path: str | Path, network: nn.Module, settings: Table1Settings) -> Denoiser:
-    """Load a checkpoint of such a network."""
+def _load_base(path: str | Path, options: Mapping[str, Any], image_shape: tuple[int, ...]) -> Denoiser:
     with seeded(0, torch.device("cpu")):  # for the initial weights, which are replaced
-        base = load_checkpoint(path, dropout=settings.network.get("dropout", 0.05))
-    needed, found = (
-        {name: tuple(weight.shape) for name, weight in n.state_dict().items()} for n in (network, base.network)
-    )
-    differing = [name for name in {**needed, **found} if needed.get(name) != found.get(name)]
-    if differing:
-        listed = [f"{name} is {found.get(name)}, expected {needed.get(name)}" for name in differing[:_LISTED]]
-        more = f", and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
-        raise ValueError(
-            f"checkpoint {path} has another architecture than the settings: {'; '.join(listed)}{more}; pass settings "
-            "with its network, or another checkpoint"
-        )
-    return base
+        network = _network(options, image_shape)
+    return load_checkpoint(path, network)
 
 
 class _Stage:

@@ -231,7 +231,7 @@ def _noise(runs: pd.DataFrame, groups: Sequence[str]) -> list[str]:
     """State which signed gaps, and which changes of a disparity from the baseline, exceed noise."""
     n_seeds = runs["seed"].nunique()
     if n_seeds < 2:
-        return ["One seed says nothing about noise: no gap can be told from it."]
+        return ["One seed says nothing about noise: no gap can be distinguished from it."]
     baseline = runs["method"].iloc[0]
     gaps: dict[str, NDArray[np.float64]] = {}
     changes: dict[str, NDArray[np.float64]] = {}

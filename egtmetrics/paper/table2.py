@@ -100,15 +100,10 @@ class Table2Settings:
     micro_batch: int = 16
     """Texts at once; does not affect the result."""
     learning_rate: float = 1e-4
-    rank: int = 8
-    alpha: float = 16.0
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
-    dropout: float = 0.0
-    """These three belong to the adapters, see :class:`LoRASettings`; the paper does not give them."""
-    temperature: float = 1.0
-    top_p: float = 0.95
-    max_new_tokens: int = 96
-    """These three belong to the sampling, see :class:`Sampling`; the paper does not give them."""
+    lora: LoRASettings = dataclasses.field(default_factory=LoRASettings)
+    """Of the adapters; the paper gives the rank alone."""
+    sampling: Sampling = dataclasses.field(default_factory=lambda: Sampling(top_p=0.95, max_new_tokens=96))
+    """Of the generated texts; the paper does not give it."""
     generation_batch: int = 64
     n_bootstrap: int = 1000
     """Of the confidence band of TopP&R."""
@@ -125,16 +120,6 @@ class Table2Settings:
             raise ValueError(f"dtype={self.dtype!r} is not a dtype of torch; pass 'float32' or 'bfloat16'")
 
     @property
-    def lora(self) -> LoRASettings:
-        """Of :func:`add_lora`."""
-        return LoRASettings(rank=self.rank, alpha=self.alpha, targets=self.targets, dropout=self.dropout)
-
-    @property
-    def sampling(self) -> Sampling:
-        """Of :func:`generate_texts`."""
-        return Sampling(temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens)
-
-    @property
     def projected_dim(self) -> int:
         """Dimensions d' to which TopP&R projects, see ``n_per_group``."""
         return projected_dim(self.n_per_group)
@@ -142,8 +127,8 @@ class Table2Settings:
 
 FULL = Table2Settings()
 QUICK = Table2Settings(
-    n_seeds=1, n_per_group=115, max_draws=1536, n_steps=32, batch_size=16, learning_rate=1e-3, max_new_tokens=64,
-    n_bootstrap=200,
+    n_seeds=1, n_per_group=115, max_draws=1536, n_steps=32, batch_size=16, learning_rate=1e-3,
+    sampling=Sampling(top_p=0.95, max_new_tokens=64), n_bootstrap=200,
 )  # fmt: skip
 
 
@@ -152,7 +137,7 @@ def _paper(model: str) -> Table2Settings:
     # n_per_group is the fewest with which TopP&R gets its 32 dimensions here; it says nothing of the other numbers.
     return Table2Settings(
         model=model, dtype="bfloat16", encoder="Qwen/Qwen3-Embedding-4B", n_seeds=3, held_out=0.2, n_per_group=1200,
-        max_draws=40_000, top_p=1.0, max_new_tokens=512,
+        max_draws=40_000, sampling=Sampling(max_new_tokens=512),
     )  # fmt: skip
 
 
@@ -494,9 +479,10 @@ def _facts(settings: Table2Settings, biographies: Biographies, stage: _Stage, en
         "data": f"{len(biographies)} texts, of which {by_group(biographies)}; {biographies.n_abstained} without a "
         f"group are left out; {by_group(stage.train_set)} to train on, {by_group(stage.held_out)} held out",
         "training": f"{length} of {settings.batch_size} texts for each method but Pretrained; AdamW, learning rate "
-        f"{settings.learning_rate:g}; LoRA, rank {settings.rank}, alpha {settings.alpha:g}, dropout "
-        f"{settings.dropout:g}, on {', '.join(settings.targets)} (the paper gives the rank alone)",
-        "sampling": f"temperature {settings.temperature:g}, top-p {settings.top_p:g}, {settings.max_new_tokens} tokens "
+        f"{settings.learning_rate:g}; LoRA, rank {settings.lora.rank}, alpha {settings.lora.alpha:g}, "
+        f"dropout {settings.lora.dropout:g}, on {', '.join(settings.lora.targets)} (the paper gives the rank alone)",
+        "sampling": f"temperature {settings.sampling.temperature:g}, top-p {settings.sampling.top_p:g}, "
+        f"{settings.sampling.max_new_tokens} tokens "
         f"at most (the paper does not say); until each group has {settings.n_per_group}, given up after "
         f"{settings.max_draws} texts",
         "features": f"of {encoder['model'] if isinstance(encoder, dict) else encoder}",

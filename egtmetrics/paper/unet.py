@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
-from collections.abc import Mapping
 from typing import Literal, NamedTuple, TypeVar
 
 import torch
@@ -185,56 +183,6 @@ class UNet(nn.Module):
     def n_classes(self) -> int | None:
         """Number of classes to condition on; None if unconditional."""
         return None if self.map_label is None else self.map_label.in_features
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor], *, dropout: float = 0.05) -> UNet:
-        """Return the network of a state dict, with its weights; names and shapes determine the architecture.
-
-        Parameters
-        ----------
-        state
-            Name to tensor, the names as in ``UNet.state_dict()``.
-        dropout
-            Cannot be seen in the weights; the checkpoints for FFHQ were trained with 0.05.
-
-        Raises
-        ------
-        ValueError
-            The tensors are not exactly those of such a network.
-
-        Examples
-        --------
-        >>> from egtmetrics.paper.unet import UNet
-        >>> network = UNet(16, width=8, multipliers=(1, 2), n_blocks=2, architecture="ncsnpp")
-        >>> UNet.from_state_dict(network.state_dict()).n_blocks
-        2
-        """
-        blocks = [(name, re.fullmatch(r"enc\.(\d+)x\1_block(\d+)\.conv1\.weight", name)) for name in state]
-        widths = {int(match[1]): len(state[name]) for name, match in blocks if match and match[2] == "0"}
-        first = f"enc.{max(widths, default=0)}x{max(widths, default=0)}_conv.weight"
-        if first not in state:
-            raise ValueError(
-                "state has no blocks and first convolution by the names of DDPM++ and NCSN++ (as enc.64x64_block0.conv1"
-                ".weight, enc.64x64_conv.weight); pass the state dict of such a network, without a prefix"
-            )
-        width, channels = state[first].shape[:2]
-        levels = sorted(widths, reverse=True)
-        try:
-            network = cls(
-                levels[0],
-                architecture="ncsnpp" if "map_noise.freqs" in state else "ddpmpp",
-                channels=channels,
-                n_classes=state["map_label.weight"].shape[1] if "map_label.weight" in state else None,
-                width=width,
-                multipliers=tuple(widths[level] // width for level in levels),
-                n_blocks=1 + max(int(match[2]) for _, match in blocks if match),
-                attention=tuple(level for level in levels if f"enc.{level}x{level}_block0.qkv.weight" in state),
-                dropout=dropout,
-            )
-            network.load_state_dict(dict(state), strict=True)
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(f"state is not that of a complete DDPM++ or NCSN++ network: {error}") from error
-        return network
 
     def with_classes(self, n_classes: int) -> UNet:
         """Return a copy that takes labels and ignores them until it is trained further: their embedding is zero.

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from egtmetrics.cli import main
-from egtmetrics.paper.figure1 import figure1
-from egtmetrics.paper.figure1_report import describe_figure1, plot_figure1
+from egtmetrics.paper.figure1 import describe_figure1, figure1, plot_figure1
 
 
 def test_figure_and_table_show_the_same_models() -> None:

@@ -1,4 +1,4 @@
-"""Sampled texts: their law, and that a kill or want of memory changes none; with tiny random models made here."""
+"""Sampled texts: their distribution, and that neither a kill nor a lack of memory changes them; with tiny models."""
 
 from __future__ import annotations
 
@@ -111,7 +111,6 @@ def test_an_end_ends_and_what_has_not_ended_is_counted(tmp_path: Path) -> None:
     assert made.n_empty == sum(row["text"] == "" for row in rows) > 0
     assert made.n_unfinished == sum(not row["finished"] for row in rows) > 0
     assert (made.n_without_heading, made.n_resumed) == (60, 0)
-    assert made.tokens_per_second > 0
 
 
 def test_the_heading_is_taken_off_and_counted(tmp_path: Path) -> None:
@@ -145,7 +144,6 @@ def test_an_interrupted_generation_leaves_the_same_file(tmp_path: Path) -> None:
         assert path.read_bytes() == content
         assert made.texts == whole.texts
         assert made.n_resumed == max(n for n in (0, 3, 6, 9, 10) if ends[n] <= (kept or 0))
-    assert np.isnan(generate(path).tokens_per_second)
 
 
 def test_a_kill_between_two_batches_loses_one_at_most(tmp_path: Path) -> None:

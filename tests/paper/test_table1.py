@@ -339,7 +339,7 @@ def test_gaps_are_told_from_noise() -> None:
         assert f"  Min-Max at {generation}, δ of TopP&R P: +" in large
         assert f"  Min-Max at {generation}, TopP&R P:" not in noisy
     assert "of 56, where 2.8 would by chance" in large
-    assert "no gap can be told from it" in text_of(made_up(0.1, 0.1, n_seeds=1))
+    assert "no gap can be distinguished from it" in text_of(made_up(0.1, 0.1, n_seeds=1))
 
 
 def test_tables_of_known_results() -> None:

@@ -1,7 +1,7 @@
 """Table 2 at the smallest scale: the stages against known texts, the command end to end, killed and resumed.
 
-The language model is tiny and random, made here, and so are oracle and encoder (of lengths and hashes), since what it
-writes has no names and no meaning; SmolLM2 and MiniLM are what ``egtmetrics reproduce table2`` takes by default.
+The language model is tiny and random. Its texts have no names and no meaning, so the oracle goes by length and the
+encoder by hash; ``egtmetrics reproduce table2`` uses SmolLM2 and MiniLM by default.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
-from egtmetrics.paper.causal_lm import load_adapter, load_causal_lm
+from egtmetrics.paper.causal_lm import load_causal_lm
+from egtmetrics.paper.generation import Sampling
 from egtmetrics.paper.table2 import METHODS, PAPER, REAL, Table2, Table2Settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
 from egtmetrics.training.language import losses_of_texts
@@ -38,7 +39,7 @@ from tests.training import _tiny
 
 TINY = Table2Settings(
     n_seeds=2, n_real=3, n_per_group=75, max_draws=1200, n_steps=4, batch_size=8, micro_batch=4, learning_rate=1e-2,
-    max_new_tokens=8, generation_batch=16, n_bootstrap=10,
+    sampling=Sampling(top_p=0.95, max_new_tokens=8), generation_batch=16, n_bootstrap=10,
 )  # fmt: skip
 TRAINED = METHODS[1:]
 rng = np.random.default_rng(0)
@@ -116,13 +117,13 @@ def test_all_methods_start_alike_and_see_the_same_texts(finished: tuple[Path, Ta
 def test_losses_are_those_of_the_held_out_texts_under_the_adapters(
     finished: tuple[Path, Table2], settings: Table2Settings, model: str
 ) -> None:
-    """From the saved adapters; the conditional model is told the group, the others are not."""
+    """From the saved adapters; the prompt of the conditional model names the group, the others do not."""
     folder, table = finished
     held_out = stage_in(folder, settings, seed=1).held_out
     for method in ("Pretrained", "Conditional", "Min-Max"):
         network, tokenizer = load_causal_lm(model)
         if method != "Pretrained":
-            network = load_adapter(network, folder / "seed1" / f"{method}-adapter")
+            network = _tiny.with_adapter(network, folder / "seed1" / f"{method}-adapter")
         for group, name in enumerate(GROUPS):
             chosen = [text for text, a in zip(held_out.texts, held_out.groups, strict=True) if a == group][:75]
             asked = [name] * 75 if method == "Conditional" else None
@@ -149,7 +150,7 @@ def draws_of(texts: Biographies) -> dict[str, Any]:
 
 
 def test_evaluation_of_known_texts(settings: Table2Settings, tmp_path: Path) -> None:
-    """The held-out texts themselves have no gaps; with one text in the place of a group, recall falls there."""
+    """The held-out texts themselves have no gaps; with one text instead of a group, recall falls there."""
     stage = stage_in(tmp_path, settings)
     run = stage.evaluate("Unconditional", draws_of(stage.held_out))
     assert run["topp.precision/all"] == run["topp.recall/female"] == run["ipr.precision/male"] == 1.0
@@ -231,7 +232,7 @@ def test_too_few_texts_are_refused(settings: Table2Settings, tmp_path: Path) -> 
 
 @pytest.fixture
 def defaults(monkeypatch: pytest.MonkeyPatch, settings: Table2Settings) -> None:
-    """The command's defaults, in the small."""
+    """Small defaults for the command."""
     monkeypatch.setattr(table2, "QUICK", dataclasses.replace(settings, model=None))
     monkeypatch.setattr(table2, "NameOracle", lambda: ORACLE)
     monkeypatch.setattr(table2, "TextEncoder", lambda *_, **__: encode)
@@ -281,7 +282,7 @@ def test_command_refuses_in_one_line(
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"])
 def test_configurations_have_what_the_paper_says(name: str) -> None:
     settings = PAPER[name]
-    given = (settings.rank, settings.n_epochs, settings.n_steps, settings.batch_size, settings.learning_rate)
+    given = (settings.lora.rank, settings.n_epochs, settings.n_steps, settings.batch_size, settings.learning_rate)
     assert given == (8, 6, None, 64, 1e-4)
     assert settings.encoder == "Qwen/Qwen3-Embedding-4B"
     assert settings.projected_dim == 32

@@ -5,8 +5,6 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from egtmetrics.paper.unet import UNet, _Block, _ResampledConv
@@ -342,29 +340,6 @@ def test_conditioning_changes_no_output_at_first(architecture: Architecture) -> 
     assert network.double().with_classes(2)(x.double(), c_noise.double(), labels % 2).dtype == torch.float64
 
 
-@settings(max_examples=12)
-@given(
-    st.sampled_from(ARCHITECTURES),
-    st.sampled_from([(1,), (1, 2), (2, 1), (1, 1, 2)]),
-    st.sampled_from([(), (8,), (4, 8)]),
-    st.integers(1, 2),
-    st.sampled_from([None, 3]),
-)
-def test_architecture_is_read_from_names_and_shapes(
-    architecture: Architecture,
-    multipliers: tuple[int, ...],
-    attention: tuple[int, ...],
-    n_blocks: int,
-    optional: int | None,
-) -> None:
-    options = {"n_classes": optional, "channels": optional or 1}
-    network = small(architecture, multipliers=multipliers, attention=attention, n_blocks=n_blocks, **options)
-    read = UNet.from_state_dict(network.state_dict(), dropout=0.0)
-    x, c_noise = torch.randn(2, optional or 1, 8, 8), torch.randn(2)
-    labels = None if optional is None else torch.tensor([0, 2])
-    assert torch.equal(read(x, c_noise, labels), network(x, c_noise, labels))
-
-
 def test_untrained_sampling_follows_the_closed_flow() -> None:
     """F = 0 is optimal for N(0, 1/4), whose flow multiplies noise by 80 / sqrt(1 + 4 * 80^2)."""
     denoiser = Denoiser(UNet(8, width=8, multipliers=(1, 2), n_blocks=1, n_classes=2), EDMPreconditioning()).eval()
@@ -406,16 +381,3 @@ def test_bad_calls() -> None:
             conditional(x, c_noise, torch.tensor(wrong))
     with pytest.raises(ValueError, match="conditioned on 2 classes already"):
         conditional.with_classes(2)
-
-
-def test_state_of_another_network_is_refused() -> None:
-    state = small().state_dict()
-    with pytest.raises(ValueError, match="no blocks and first convolution"):
-        UNet.from_state_dict({f"model.{name}": tensor for name, tensor in state.items()})
-    for wrong in (
-        {name: tensor for name, tensor in state.items() if name != "dec.8x8_aux_conv.bias"},
-        {**state, "extra": torch.zeros(1)},
-        {**state, "map_layer0.weight": torch.zeros(2, 2)},
-    ):
-        with pytest.raises(ValueError, match="not that of a complete DDPM"):
-            UNet.from_state_dict(wrong)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,6 +75,15 @@ def biographies(
     """Rows of the paper's prompt and these texts as answers."""
     prompts = [messages(attribute) for attribute in attributes or [None] * len(texts)]
     return tokenise(tokenizer, prompts, [ANSWER_START + text for text in texts], groups, max_length=max_length)
+
+
+def with_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapters in a folder."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():  # of transformers, about what peft reads
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        return PeftModel.from_pretrained(model, str(folder)).eval()
 
 
 def llama(vocabulary: int, *, seed: int = 0, spread: float = 0.1, **options: Any) -> Any:

@@ -118,7 +118,7 @@ def test_long_texts_are_cut_and_counted_but_prompts_never(tokenizer: Any) -> Non
     assert cut.prompt_lengths == whole.prompt_lengths == (prompt,) * len(TEXTS)
     assert _tiny.biographies(tokenizer, TEXTS, GROUPS, max_length=prompt + 1).n_truncated == len(TEXTS)
     with pytest.raises(
-        ValueError, match=f"max_length={prompt} leaves no room for an answer after the prompt of {prompt}"
+        ValueError, match=f"max_length={prompt} leaves no place for an answer after the prompt of {prompt}"
     ):
         _tiny.biographies(tokenizer, TEXTS, GROUPS, max_length=prompt)
 

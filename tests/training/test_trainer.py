@@ -33,7 +33,7 @@ TEXTS = _tiny.biographies(TOKENIZER)
 
 
 class GroupTrainer(GroupLossTrainerMixin, Trainer):
-    """In the order of the data, so that batches can be told."""
+    """In the order of the data, so that the batches are known."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return torch.utils.data.SequentialSampler(TEXTS)
