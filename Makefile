@@ -50,19 +50,20 @@ help:
 demo: .venv/.demo
 	$(BIN)/python examples/digits.py
 
-# One worker a core, so no threads inside one: shared out, small products take many times as long.
+# One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
+# files, so that what a file sets up is set up once, and helps another in the end.
 test test-latest: export OMP_NUM_THREADS = 1
 test test-latest: export OPENBLAS_NUM_THREADS = 1
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-latest: export PIP_CONSTRAINT =
 test-latest: export PIP_BUILD_CONSTRAINT =
 test-latest:
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --upgrade --upgrade-strategy eager --editable '.[test]'
-	.venv-latest/bin/python -m pytest -n auto
+	.venv-latest/bin/python -m pytest -n auto --dist worksteal
 
 lint: .venv/.lint
 	$(BIN)/ruff check .
