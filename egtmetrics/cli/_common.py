@@ -69,7 +69,7 @@ def check_writable(paths: Sequence[Path]) -> None:
     for path in paths:
         folder = path.parent
         if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            reason = "it is a folder" if path.is_dir() else f"{folder} is no folder to write in"
+            reason = "it is a folder" if path.is_dir() else f"{folder} is not a folder"
             raise ValueError(f"{path}: cannot be written, because {reason}")
 
 

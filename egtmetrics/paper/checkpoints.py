@@ -130,7 +130,7 @@ def load_checkpoint(path: str | Path, network: nn.Module) -> Denoiser:
     >>> conditional = Denoiser(denoiser.network.with_classes(2), denoiser.preconditioning)  # doctest: +SKIP
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} is no file; pass what convert_checkpoint has written")
+        raise FileNotFoundError(f"{path} is not a file; pass what convert_checkpoint wrote")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
