@@ -434,7 +434,7 @@ def save(path: Path, tensors: dict[str, Tensor], **metadata: str) -> Path:
 def test_what_was_not_converted_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     state = {f"model.{name}": tensor for name, tensor in network().state_dict().items()}
-    with pytest.raises(FileNotFoundError, match="is no file; pass what convert_checkpoint has written"):
+    with pytest.raises(FileNotFoundError, match="is not a file; pass what convert_checkpoint wrote"):
         load_checkpoint(path, plain())
     path.write_bytes(published(network()))
     with pytest.raises(ValueError, match="no safetensors file"):
