@@ -6,6 +6,7 @@ from its file, so that an interrupted run resumes where it stopped.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import zlib
@@ -24,6 +25,7 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics._atomic import write_whole
+from egtmetrics._validation import check_positive_int
 from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from egtmetrics.training.resumable import differences
 
@@ -35,6 +37,14 @@ SAMPLES_PER_DIMENSION = 37.5
 """Of TopP&R, see :func:`projected_dim`."""
 _PROJECTED_DIMS = (2, 32)
 """Fewest and most: in one dimension precision and recall say next to nothing; the paper has 32."""
+
+
+def check_counts(settings: Any) -> None:
+    """Check that every integer among an experiment's settings is positive."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.type == "int" or (field.type == "int | None" and value is not None):
+            check_positive_int(value, field.name)
 
 
 def claim(path: Path, settings: Mapping[str, Any]) -> None:

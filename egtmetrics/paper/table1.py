@@ -31,12 +31,12 @@ from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
-from egtmetrics._validation import check_positive_int
 from egtmetrics.oracles import ClassifierOracle, group_indices
 from egtmetrics.paper._stages import (
     N_PROJECTIONS,
     SAMPLES_PER_DIMENSION,
     cached,
+    check_counts,
     claim,
     compare,
     projected_dim,
@@ -110,10 +110,7 @@ class Table1Settings:
     """Images that pass through the network at once outside training."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" or (field.type == "int | None" and value is not None):
-                check_positive_int(value, field.name)
+        check_counts(self)
 
     @property
     def projected_dim(self) -> int:

@@ -26,13 +26,14 @@ from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
-from egtmetrics._validation import check_number, check_positive_int
+from egtmetrics._validation import check_number
 from egtmetrics.divergences import mauve
 from egtmetrics.encoders import TextEncoder
 from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 from egtmetrics.paper._stages import (
     N_PROJECTIONS,
     cached,
+    check_counts,
     claim,
     compare,
     projected_dim,
@@ -109,10 +110,7 @@ class Table2Settings:
     """Of the confidence band of TopP&R."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if field.type == "int" or (field.type == "int | None" and value is not None):
-                check_positive_int(value, field.name)
+        check_counts(self)
         check_number(self.held_out, "held_out", above=0.0, below=1.0)
         if self.minority is not None:
             check_number(self.minority, "minority", above=0.0, below=1.0)

@@ -21,8 +21,8 @@ from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
-from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.paper._stages import N_PROJECTIONS, cached, claim, compare, seed_of, table_metrics
+from egtmetrics._validation import check_number
+from egtmetrics.paper._stages import N_PROJECTIONS, cached, check_counts, claim, compare, seed_of, table_metrics
 from egtmetrics.paper.datasets import ImageData
 
 REAL = "Real"
@@ -62,8 +62,7 @@ class Table4Settings:
     """Of the confidence band of TopP&R."""
 
     def __post_init__(self) -> None:
-        for name in ("n_splits", "n_search_splits", "max_samples", "n_bootstrap"):
-            check_positive_int(getattr(self, name), name)
+        check_counts(self)
         check_number(self.mild_precision, "mild_precision", above=0.0, below=1.0)
         check_number(self.tolerance, "tolerance", minimum=0.0)
         for share in (self.mild_share, *self.shares):
