@@ -237,7 +237,10 @@ REFUSED = {
         [*EVALUATE, "--real-groups", "gender", "--fake-groups", "gender,age"],
         "real_sensitive_features has 1 features",
     ),
-    "no folder": ([*EVALUATE, *GROUPS, "--out", "no/x.json"], "no/x.json: cannot be written, because no is not a folder"),
+    "no folder": (
+        [*EVALUATE, *GROUPS, "--out", "no/x.json"],
+        "no/x.json: cannot be written, because no is not a folder",
+    ),
     "out is a folder": ([*EVALUATE, *GROUPS, "--out", "."], "cannot be written, because it is a folder"),
     "figure without scores": (
         [*EVALUATE, *GROUPS, "--metrics", "fid", "--figure", "x.png"],
