@@ -196,14 +196,14 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
 
     check_figure_suffix(args.figure)
     figure_class()
-    from egtmetrics.paper.figure1 import describe_figure1, figure1, plot_figure1
+    from egtmetrics.paper.figure1 import describe_figure1, draw_figure1, figure1
     from egtmetrics.report import save_figure
 
     data = figure1()
     print("Jensen-Shannon divergence in bits (0 to 2) between real and generated data, for each of two groups:\n")
     print(describe_figure1(data))
     print("\nThe paper names (0.02, 1.98) on this level set. Gaussian models do not reach it; Theorem A.3 does.")
-    save_figure(plot_figure1(data), args.figure)
+    save_figure(draw_figure1(data), args.figure)
     print(f"egtmetrics: wrote {args.figure}", file=sys.stderr)
 
 
@@ -216,7 +216,7 @@ def _check_extras() -> None:
 
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
-    from egtmetrics.paper.table1_report import describe_table1, plot_losses, plot_samples
+    from egtmetrics.paper.table1_report import describe_table1, draw_losses, draw_samples
 
     name, path = args.data
     _check_table1_options(args, name)
@@ -241,8 +241,8 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     )
     describe = functools.partial(describe_table1, results.runs, results.losses, results.facts)
     figures = {
-        "losses.png": plot_losses(results.losses),
-        "samples.png": plot_samples(results.samples, data.group_names),
+        "losses.png": draw_losses(results.losses),
+        "samples.png": draw_samples(results.samples, data.group_names),
     }
     _write(args, "table1.md", describe, figures, ("runs.csv", "losses.csv"))
 
@@ -279,7 +279,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
-    from egtmetrics.paper.table4_report import describe_table4, plot_samples
+    from egtmetrics.paper.table4_report import describe_table4, draw_samples
 
     _check_extras()
     from egtmetrics.paper import datasets, table4
@@ -290,7 +290,7 @@ def _reproduce_table4(args: argparse.Namespace) -> None:
     settings = table4.QUICK if args.quick else table4.FULL
     results = table4.reproduce_table4(data, args.out, settings=settings, progress=show_progress(args))
     describe = functools.partial(describe_table4, results.scores, results.facts)
-    figures = {"table4.png": plot_samples(results.samples, data.group_names)}
+    figures = {"table4.png": draw_samples(results.samples, data.group_names)}
     _write(args, "table4.md", describe, figures, ("scores.csv",))
 
 

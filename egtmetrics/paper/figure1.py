@@ -168,7 +168,7 @@ def figure1(*, n_mu: int = 241, n_sigma: int = 127) -> Figure1:
     )
 
 
-def plot_figure1(data: Figure1) -> Figure:
+def draw_figure1(data: Figure1) -> Figure:
     """Draw four panels: densities of the starred models, the global divergence, and the two conditional ones."""
     figure = figure_class()(figsize=(10, 8), layout="constrained")
     densities, total, first, second = figure.subplots(2, 2).ravel()

@@ -71,7 +71,7 @@ def describe_table1(
     return document(sections, _noise(runs, groups), notes, markdown=markdown)
 
 
-def plot_losses(losses: pd.DataFrame) -> Figure:
+def draw_losses(losses: pd.DataFrame) -> Figure:
     """Draw each group's denoising loss against the noise level, one panel per method (the paper's Figures 3 and 5).
 
     Solid lines are held-out samples, with a band of one standard deviation over seeds; dashed lines are training ones.
@@ -100,7 +100,7 @@ def plot_losses(losses: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[str]) -> Figure:
+def draw_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[str]) -> Figure:
     """Draw samples: a column for each group, a row for each method and for real images.
 
     Parameters

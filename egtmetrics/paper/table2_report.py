@@ -86,7 +86,7 @@ def describe_samples(samples: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def plot_table2(runs: pd.DataFrame) -> Axes:
+def plot_table2(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Draw each group of each method at its TopP&R precision and recall, means over seeds (the paper's Figure 2)."""
     scores = {}
     for method, chosen in runs.groupby("method", sort=False):
@@ -96,7 +96,7 @@ def plot_table2(runs: pd.DataFrame) -> Axes:
         by_group = pd.DataFrame(columns, index=list(_GROUPS)).dropna()
         if not by_group.empty:
             scores[str(method)] = by_group
-    return plot_precision_recall(scores)
+    return plot_precision_recall(scores, ax=ax)
 
 
 def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:

@@ -40,7 +40,7 @@ def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown:
     return document(sections, [comparison], _notes(scores, facts), markdown=markdown)
 
 
-def plot_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequence[str]) -> Figure:
+def draw_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequence[str]) -> Figure:
     """Draw the samples of each example, a block of rows for each group (the paper's Figure 4).
 
     Parameters

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from egtmetrics.cli import main
-from egtmetrics.paper.figure1 import describe_figure1, figure1, plot_figure1
+from egtmetrics.paper.figure1 import describe_figure1, draw_figure1, figure1
 
 
 def test_figure_and_table_show_the_same_models() -> None:
     data = figure1(n_mu=25, n_sigma=17)
-    figure = plot_figure1(data)
+    figure = draw_figure1(data)
     panels = [axes for axes in figure.axes if axes.get_xlabel() == r"$\mu$"]
     assert len(panels) == 3
     for axes in panels:

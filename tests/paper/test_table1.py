@@ -23,7 +23,7 @@ from egtmetrics.paper import table1
 from egtmetrics.paper._stages import strategy
 from egtmetrics.paper.datasets import ImageData, load_image_data
 from egtmetrics.paper.table1 import METHODS, PAPER, Table1, Table1Settings, reproduce_table1
-from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, plot_losses, plot_samples
+from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, draw_losses, draw_samples
 from egtmetrics.training import Denoiser, EDMPreconditioning, MeanLoss, MinMaxLoss, ResidualMLP, ReweightedLoss
 from egtmetrics.training.resumable import fingerprint
 from tests._killing import kill_when
@@ -403,20 +403,20 @@ def test_two_runs_have_no_correlation_to_bound() -> None:
 def test_samples_are_drawn_by_method_and_group() -> None:
     rng = np.random.default_rng(0)
     samples = {name: rng.random((2, 3, 3, 4, 4)) for name in ("Pretrain", "Real")}
-    figure = plot_samples(samples, ("man", "woman"))
+    figure = draw_samples(samples, ("man", "woman"))
     assert [panel.get_title() for panel in figure.axes] == ["man", "woman", "", ""]
     assert [panel.get_ylabel() for panel in figure.axes] == ["Pretrain", "", "Real", ""]
     drawn = np.asarray(figure.axes[3].images[0].get_array())
     assert drawn.shape == (6, 18, 3)
     np.testing.assert_array_equal(drawn[1:5, 7:11], samples["Real"][1, 1].transpose(1, 2, 0))
     assert (drawn[0] == 1.0).all()  # white frames
-    grey = plot_samples({"Real": rng.random((2, 3, 1, 4, 4))}, ("0-4", "5-9")).axes[0].images[0]
+    grey = draw_samples({"Real": rng.random((2, 3, 1, 4, 4))}, ("0-4", "5-9")).axes[0].images[0]
     assert (grey.to_rgba(grey.get_array())[0] == 1.0).all()
 
 
 def test_figure_draws_the_losses() -> None:
     table = made_up(0.0, 0.0)
-    figure = plot_losses(table.losses)
+    figure = draw_losses(table.losses)
     assert [panel.get_title() for panel in figure.axes] == list(METHODS)
     solid = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(solid["5-9, held-out"], [[1.0, 1.5], [3.0, 4.5]])

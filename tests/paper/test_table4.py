@@ -26,7 +26,7 @@ from egtmetrics.paper.table4 import (
     duplicates,
     reproduce_table4,
 )
-from egtmetrics.paper.table4_report import describe_table4, plot_samples
+from egtmetrics.paper.table4_report import describe_table4, draw_samples
 from tests._killing import kill_when
 
 TINY = Table4Settings(
@@ -330,7 +330,7 @@ def test_tables_of_known_scores() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_figure_draws_each_sample_once(channels: int) -> None:
     images = np.random.default_rng(0).random((2, 12, channels, 4, 4)).astype(np.float32)
-    figure = plot_samples({"Example 1": images, "Example 2": images[::-1]}, ["x", "y"])
+    figure = draw_samples({"Example 1": images, "Example 2": images[::-1]}, ["x", "y"])
     panels = figure.axes
     assert [panel.get_title() for panel in panels[:2]] == ["Example 1", "Example 2"]
     assert [panels[0].get_ylabel(), panels[2].get_ylabel()] == ["x", "y"]
