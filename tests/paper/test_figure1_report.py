@@ -36,4 +36,4 @@ def test_reproduce_figure1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     theorem = next(line for line in out.splitlines() if line.startswith("Theorem A.3"))
     assert theorem.split()[-2:] == ["0.02", "1.98"]
     assert main(["reproduce", "figure1", "--figure", str(tmp_path / "no" / "figure.png")]) == 2
-    assert "no folder to write in" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
