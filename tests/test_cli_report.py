@@ -99,7 +99,7 @@ def test_a_divergence_that_cannot_be_computed_leaves_a_reason() -> None:
 def test_what_cannot_be_done_is_said_before_it_is_begun(capsys: pytest.CaptureFixture[str]) -> None:
     command = ["report", "real.npz", "fake.npz", *LABELS, "--metrics", "fid", "--out"]
     assert "ends in .html" in error(capsys, *command, "page.pdf")
-    assert "no folder to write in" in error(capsys, *command, "missing/page.html")
+    assert "is not a folder" in error(capsys, *command, "missing/page.html")
     assert "level=2.0" in error(capsys, *command, "page.html", "--level", "2")
     Path("short.txt").write_text("one\ntwo\n")
     message = error(capsys, *command, "page.html", "--texts", "short.txt")
