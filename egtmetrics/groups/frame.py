@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
@@ -22,11 +21,20 @@ from egtmetrics.groups._evaluation import (
     groups_on_both_sides,
     warn_of_sizes,
 )
+from egtmetrics.groups._saved import (
+    described_metric,
+    described_scores,
+    interval_dict,
+    plain,
+    saved_intervals,
+    saved_results,
+    saved_tables,
+)
 from egtmetrics.groups.disparity import ScoreTable, proportion_table, score_table
 from egtmetrics.groups.inference import FrameInference, FrameIntervals, normal_quantile, samples_needed
 from egtmetrics.ops import BackendName
-from egtmetrics.registry import Metric, metric_of, registered_metrics
-from egtmetrics.results import MetricResult, SavedResult, Score
+from egtmetrics.registry import metric_of
+from egtmetrics.results import MetricResult, Score
 from egtmetrics.samples import GroupedSamples
 
 
@@ -224,7 +232,7 @@ class GenerativeMetricFrame:
     def title(self, metric: str) -> str:
         """Return the title of a metric for tables and figures: its own if it is registered, else its name here."""
         description = self.settings["metrics"][metric]
-        known = _registered(description) if self.samples is None else metric_of(self._metrics.given[metric])
+        known = described_metric(description) if self.samples is None else metric_of(self._metrics.given[metric])
         return metric if known is None else known.title
 
     def scores(self, metric: str) -> pd.DataFrame:
@@ -416,36 +424,29 @@ class GenerativeMetricFrame:
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
         and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key ``"scores"``
-        describes the scores of unregistered metrics.
+        describes scores that no registered metric declares in this way.
         """
+        names = self._names
         disparities: dict[str, dict[str, Any]] = {}
         for row in self.disparities().reset_index().to_dict("records"):
-            pair = {key: None if row[key] is None else self._names[row[key]] for key in ("larger", "smaller")}
+            pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
             disparities.setdefault(row["metric"], {})[row["disparity"]] = {"value": row["value"], **pair}
         content = {
             "settings": self.settings,
-            "group_counts": {
-                self._names[label]: row.to_dict() for label, row in self.group_counts.astype(object).iterrows()
-            },
+            "group_counts": {names[label]: row.to_dict() for label, row in self.group_counts.astype(object).iterrows()},
             "unassigned": self.unassigned,
             "overall": self.overall.to_dict(),
-            "by_group": {self._names[label]: row.to_dict() for label, row in self.by_group.iterrows()},
+            "by_group": {names[label]: row.to_dict() for label, row in self.by_group.iterrows()},
             "disparities": disparities,
             "results": {
                 "overall": self.overall_results,
-                "by_group": {self._names[label]: results for label, results in self.results.items()},
+                "by_group": {names[label]: results for label, results in self.results.items()},
             },
+            **described_scores(self.settings["metrics"], self.tables),
         }
-        declared = {
-            metric: {name: vars(score) for name, score in self.tables[metric].described.items()}
-            for metric, description in self.settings["metrics"].items()
-            if _registered(description) is None and not _is_undeclared(self.tables[metric].described)
-        }
-        if declared:
-            content["scores"] = declared
         if intervals is not None:
-            content["intervals"] = self._interval_dict(intervals)
-        return {key: _plain(value) for key, value in content.items()}
+            content["intervals"] = interval_dict(intervals, self.by_group, names)
+        return {key: plain(value) for key, value in content.items()}
 
     def to_json(self, intervals: FrameIntervals | None = None) -> str:
         """Return ``to_dict`` as JSON text, which ``from_json`` reads."""
@@ -485,89 +486,19 @@ class GenerativeMetricFrame:
         frame = object.__new__(cls)
         frame.samples, frame._inference = None, None
         frame.settings = dict(content["settings"])
-        index = pd.Index(list(content["by_group"]), name=", ".join(frame.settings["sensitive_features"]))
+        tables = saved_tables(content)
+        index = next(iter(tables.values())).values.index
         frame._names = {label: label for label in index}
-        by_group = pd.DataFrame(
-            [{column: _number(value) for column, value in row.items()} for row in content["by_group"].values()],
-            index=index,
-            dtype=float,
-        )
-        tables, overall = {}, {}
-        for metric, description in frame.settings["metrics"].items():
-            names = {f"{metric}_{name}": name for name in _score_names(list(content["disparities"][metric]))}
-            if len(names) == 1:
-                names = {metric: next(iter(names.values()))}
-            columns = [column for column in by_group if column in names]
-            scores = [names[column] for column in columns]
-            found = content.get("scores", {}).get(metric)
-            known = _registered(description)
-            declared = {} if known is None else known.scores()
-            if found is not None:
-                declared = {name: _restored_score(value) for name, value in found.items()}
-            described = {name: declared.get(name, Score(label=name)) for name in scores}
-            tables[metric] = score_table(metric, by_group[columns].set_axis(scores, axis=1), described)
-            overall[metric] = {names[column]: _number(content["overall"][column]) for column in columns}
-        frame.overall_results = {
-            metric: SavedResult.of(result, overall[metric], tables[metric].described, frame._settings_of(metric))
-            for metric, result in content["results"]["overall"].items()
-        }
-        frame.results = {
-            group: {
-                metric: SavedResult.of(
-                    result,
-                    tables[metric].values.loc[group].to_dict(),
-                    tables[metric].described,
-                    frame._settings_of(metric),
-                )
-                for metric, result in results.items()
-            }
-            for group, results in content["results"]["by_group"].items()
-        }
+        frame.overall_results, frame.results = saved_results(content, tables)
+        overall = {metric: result.scores() for metric, result in frame.overall_results.items()}
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
         if "intervals" in content:
-            frame._saved_intervals = frame._restored_intervals(content["intervals"])
+            values = frame.disparities()["value"].to_dict()
+            frame._saved_intervals = saved_intervals(content["intervals"], frame.by_group, values)
         return frame
 
     _saved_intervals: FrameIntervals | None = None
-
-    def _settings_of(self, metric: str) -> tuple[str, ...]:
-        known = _registered(self.settings["metrics"][metric])
-        return () if known is None else known.settings()
-
-    def _restored_intervals(self, saved: Mapping[str, Any]) -> FrameIntervals:
-        rows = {
-            (column, group): {"value": value, **_bounds(saved["by_group"][group][column])}
-            for column, by_group in self.by_group.to_dict().items()
-            for group, value in by_group.items()
-        }
-        values = self.disparities()["value"].to_dict()
-        gaps = {
-            (metric, name): {"value": values[metric, name], **_bounds(bounds)}
-            for metric, by_name in saved["disparities"].items()
-            for name, bounds in by_name.items()
-        }
-        return FrameIntervals(
-            level=float(saved["level"]),
-            by_group=pd.DataFrame(
-                list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["score", self.by_group.index.name])
-            ),
-            disparities=pd.DataFrame(
-                list(gaps.values()), index=pd.MultiIndex.from_tuples(gaps, names=["metric", "disparity"])
-            ),
-            variance=pd.DataFrame(),
-        )
-
-    def _interval_dict(self, intervals: FrameIntervals) -> dict[str, Any]:
-        by_group: dict[str, dict[str, Any]] = {self._names[label]: {} for label in self.by_group.index}
-        for column in map(str, self.by_group):
-            for label, row in intervals.by_group.loc[column][["low", "high"]].iterrows():
-                by_group[self._names[label]][column] = row.to_dict()
-        disparities: dict[str, dict[str, Any]] = {}
-        for row in intervals.disparities.reset_index().to_dict("records"):
-            bounds = {side: row[side] for side in ("low", "high")}
-            disparities.setdefault(row["metric"], {})[row["disparity"]] = bounds
-        return {"level": intervals.level, "by_group": by_group, "disparities": disparities}
 
 
 def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, ScoreTable]:
@@ -599,50 +530,3 @@ def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> 
     if samples is not None and not isinstance(samples, GroupedSamples):
         raise TypeError(f"samples is {type(samples).__name__}, expected GroupedSamples(real=..., fake=..., ...)")
     return samples is not None
-
-
-def _registered(description: str) -> Metric | None:
-    """Return the metric that ``settings["metrics"]`` describes, if it is registered."""
-    name = re.split(r"[.(]", description, maxsplit=1)[0]
-    return next((known for known in registered_metrics().values() if known.function.__name__ == name), None)
-
-
-def _is_undeclared(described: Mapping[str, Score]) -> bool:
-    return all(score == Score(label=name) for name, score in described.items())
-
-
-def _score_names(disparities: list[str]) -> list[str]:
-    """Return the names of the scores that these disparities belong to."""
-    if "delta_pr" in disparities:
-        others = [
-            name for name in disparities if name not in ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
-        ]
-        return ["precision", "recall", *(name.removeprefix("delta_") for name in others)]
-    return [name.removeprefix("delta_") for name in disparities]
-
-
-def _restored_score(saved: Mapping[str, Any]) -> Score:
-    low, high = map(float, saved["bounds"])
-    return Score(**{**saved, "bounds": (low, high)})
-
-
-def _bounds(saved: Mapping[str, Any]) -> dict[str, float]:
-    return {side: _number(saved[side]) for side in ("low", "high")}
-
-
-def _number(saved: Any) -> float:
-    return math.nan if saved is None else float(saved)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, MetricResult):
-        return _plain(value.to_dict())
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

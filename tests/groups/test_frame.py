@@ -22,7 +22,7 @@ from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.kernel import kernel_distance
 from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
-from egtmetrics.results import MetricResult, score
+from egtmetrics.results import MetricResult, Score, score
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -714,6 +714,15 @@ class TestJson:
         assert again.overall_results["prdc"].settings() == frame.overall_results["prdc"].settings()
         with pytest.raises(ValueError, match="needs the samples, but this frame was read from JSON"):
             again.test()
+
+    def test_a_function_called_like_a_registered_metric_keeps_its_own_scores(self, data: GroupedSamples) -> None:
+        def frechet_distance(real: Any, fake: Any) -> dict[str, float]:
+            return {"fid": mean_gap(real, fake), "other": 1.0}
+
+        frame = frame_of(data, frechet_distance)
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.describe() == frame.describe()
+        assert again.describe()["frechet_distance_fid"] == Score(label="fid")
 
     def test_intersections_nan_and_infinity(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
