@@ -24,8 +24,8 @@ _CHECKED: dict[int, weakref.ref[Any]] = {}
 def keep_checked(features: Features) -> Features:
     """Return features that passed :func:`check_features` as a read-only view, which is not checked again.
 
-    Several metrics see the same samples; without this, each would read all of them again. A tensor on a device cannot
-    be made read-only and is returned as it is.
+    Several metrics see the same samples; without this, each would read all of them again. The view is an object of its
+    own: what the caller holds is checked again, because its owner may write to it. A tensor cannot be read-only.
     """
     kept: Any = features
     if isinstance(kept, ShardedFeatures):
@@ -33,6 +33,8 @@ def keep_checked(features: Features) -> Features:
     if isinstance(kept, np.ndarray):
         kept = kept.view()
         kept.flags.writeable = False
+    else:
+        kept = kept.detach()
     key = id(kept)
     _CHECKED[key] = weakref.ref(kept, lambda _: _CHECKED.pop(key, None))
     return cast("Features", kept)

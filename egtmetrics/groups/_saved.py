@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from egtmetrics.groups.disparity import ScoreTable, score_table
+from egtmetrics.groups.disparity import ScoreTable, score_table, scores_behind
 from egtmetrics.groups.inference import FrameIntervals
 from egtmetrics.registry import Metric, registered_metrics
 from egtmetrics.results import MetricResult, SavedResult, Score
@@ -62,7 +62,7 @@ def saved_tables(content: Mapping[str, Any]) -> dict[str, ScoreTable]:
     )
     tables = {}
     for metric, description in content["settings"]["metrics"].items():
-        names = {f"{metric}_{name}": name for name in _score_names(list(content["disparities"][metric]))}
+        names = {f"{metric}_{name}": name for name in scores_behind(list(content["disparities"][metric]))}
         if len(names) == 1:
             names = {metric: next(iter(names.values()))}
         columns = [column for column in by_group if column in names]
@@ -141,16 +141,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
-
-
-def _score_names(disparities: list[str]) -> list[str]:
-    """Return the names of the scores that these disparities belong to."""
-    if "delta_pr" in disparities:
-        others = [
-            name for name in disparities if name not in ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
-        ]
-        return ["precision", "recall", *(name.removeprefix("delta_") for name in others)]
-    return [name.removeprefix("delta_") for name in disparities]
 
 
 def _bounds(saved: Mapping[str, Any]) -> dict[str, float]:

@@ -17,6 +17,10 @@ from egtmetrics.results import Score
 Floats = NDArray[np.float64]
 
 _LARGEST_PRODUCT_OF_GROUPS = 8
+_PREFIX = "delta_"
+_BOTH = ("precision", "recall")
+_DELTAS_OF_BOTH = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
+"""Of a metric with both scores: Definition 4.1 for each and for their sum, and the sum of the first two."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -151,19 +155,26 @@ def score_table(metric: str, values: pd.DataFrame, described: Mapping[str, Score
             column=None if single is None else members[0],
         )
 
-    both = ["precision", "recall"]
     disparities: list[Disparity] = []
     others = list(described)
-    if set(both) <= set(described):
-        others = [name for name in described if name not in both]
+    if set(_BOTH) <= set(described):
+        others = [name for name in described if name not in _BOTH]
+        p, r, pr, p_plus_r = _DELTAS_OF_BOTH
         disparities = [
-            between("delta_p", both[:1]),
-            between("delta_r", both[1:]),
-            between("delta_pr", both, "precision + recall"),
-            between("delta_p_plus_delta_r", both, "precision gap + recall gap", apart=True),
+            between(p, _BOTH[:1]),
+            between(r, _BOTH[1:]),
+            between(pr, _BOTH, "precision + recall"),
+            between(p_plus_r, _BOTH, "precision gap + recall gap", apart=True),
         ]
-    disparities += [between(f"delta_{name}", [name]) for name in others]
+    disparities += [between(f"{_PREFIX}{name}", [name]) for name in others]
     return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities))
+
+
+def scores_behind(disparities: Sequence[str]) -> list[str]:
+    """Return the scores whose :func:`score_table` has these disparities, in some order."""
+    of_both = set(_DELTAS_OF_BOTH) <= set(disparities)
+    others = [name for name in disparities if not (of_both and name in _DELTAS_OF_BOTH)]
+    return [*(_BOTH if of_both else ()), *(name.removeprefix(_PREFIX) for name in others)]
 
 
 def _in_common(label: str, scores: Sequence[Score]) -> Score:

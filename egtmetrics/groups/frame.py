@@ -255,8 +255,8 @@ class GenerativeMetricFrame:
         ``score`` is a column of ``by_group``. Returns None if the score has no direction, if all groups are equal, or
         if a group has no score, because it may be the worst one.
         """
-        column = self.by_group[self._column_name(score)].to_dict()
-        losses = {label: self.describe()[score].loss(value) for label, value in column.items()}
+        column, described = self.by_group[self._column_name(score)].to_dict(), self.describe()[score]
+        losses = {label: described.loss(value) for label, value in column.items()}
         if any(math.isnan(loss) for loss in losses.values()) or len(set(losses.values())) == 1:
             return None
         return max(losses, key=losses.__getitem__)

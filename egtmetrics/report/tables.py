@@ -74,7 +74,7 @@ def render(
 
 
 def check_format(format: Format) -> None:
-    """Raise ValueError unless it is one."""
+    """Raise ValueError for an unknown format."""
     if format not in get_args(Format):
         raise ValueError(f"format={format!r} is unknown; choose one of {', '.join(map(repr, get_args(Format)))}")
 

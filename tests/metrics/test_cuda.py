@@ -223,6 +223,20 @@ def test_matched_sizes_stay_on_the_device() -> None:
     np.testing.assert_array_equal(matched.real_rows, expected.real_rows)
 
 
+def test_a_tensor_that_its_owner_overwrites_is_checked_again() -> None:
+    """As in an evaluation loop that writes the features of every epoch into one buffer."""
+    real, fake = (points.clone() for points in on_device(*PAIRS["float32"]))
+    GroupedSamples(
+        real=real,
+        fake=fake,
+        real_sensitive_features=np.arange(len(real)) % 2,
+        fake_sensitive_features=np.arange(len(fake)) % 2,
+    )
+    fake[3, 1] = np.nan
+    with pytest.raises(ValueError, match="fake holds NaN or infinity"):
+        improved_precision_recall(real, fake)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("d", [1, 2, 3, 9])
 @pytest.mark.parametrize("kind", ["distinct", "ties in the first columns", "equal rows"])
