@@ -108,6 +108,13 @@ def metric_of(function: Callable[..., Any]) -> Metric | None:
     return getattr(function, _ATTRIBUTE, None)
 
 
+def callable_name(function: Callable[..., Any]) -> str:
+    """Return the name of a function, also of one inside ``functools.partial``, or the class of another callable."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
 def registered_metrics() -> dict[str, Metric]:
     """Return all metrics in the order of their names, including those of other packages."""
     _load()

@@ -13,7 +13,7 @@ import numpy as np
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked
 from egtmetrics.ops import BackendName, Features, select_backend
-from egtmetrics.registry import registered_metrics
+from egtmetrics.registry import callable_name, registered_metrics
 from egtmetrics.results import MetricResult, as_result
 from egtmetrics.samples import GroupedSamples
 
@@ -151,12 +151,6 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
                 GroupSizeWarning,
                 stacklevel=stacklevel + 1,
             )
-
-
-def callable_name(metric: ScoreFunction) -> str:
-    """Return the name of a function, also inside a ``functools.partial``, or the class name of another callable."""
-    inner = metric.func if isinstance(metric, functools.partial) else metric
-    return str(getattr(inner, "__name__", type(inner).__name__))
 
 
 def describe_metric(metric: ScoreFunction) -> str:

@@ -42,7 +42,7 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     >>> scores["fid/f"], scores["fid/worst"], scores["fid/delta_fid"]
     (1.0, 1.0, 1.0)
     """
-    groups = dict(zip(frame.by_group.index, frame.to_dict()["by_group"], strict=True))  # labels as text
+    groups = frame._names  # labels as text
     entries: list[tuple[tuple[str, str], float | None]] = []
     for score in map(str, frame.by_group):
         by_group = frame.by_group[score].to_dict()

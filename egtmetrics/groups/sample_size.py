@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
-from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, callable_name, name_metrics
+from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, name_metrics
 from egtmetrics.ops import BackendName, common_device
+from egtmetrics.registry import callable_name
 from egtmetrics.results import MetricResult, Score, internal
 
 _FRACTIONS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.33)

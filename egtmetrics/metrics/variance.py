@@ -9,7 +9,6 @@ quarters of the samples in a few passes over the pairs of points. Any other metr
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from egtmetrics.metrics.subsampling import (
     extrapolated_covariance,
 )
 from egtmetrics.ops import BackendName, take_rows, to_host
-from egtmetrics.registry import Metric, metric_of, registered_metrics
+from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UndeclaredScores, as_result
 
 
@@ -96,7 +95,7 @@ def score_covariance(
         the estimator is not used, and the function is called some 330 times.
     """
     real, fake = (points[:] for points in check_real_fake(to_host(real), to_host(fake)))  # fetched from other ranks
-    result = as_result(result, _name(metric), n_real=len(real), n_fake=len(fake))
+    result = as_result(result, callable_name(metric), n_real=len(real), n_fake=len(fake))
     known = metric_of(metric)
     found: ScoreCovariance | None = None
     if known is None or (known.variance is not None and not _returns(known, result)):
@@ -111,8 +110,8 @@ def score_covariance(
     size = len(result.scores())
     if np.shape(found.data) != (size, size):
         raise TypeError(
-            f"the variance estimator of {_name(metric)!r} returned a covariance of shape {np.shape(found.data)} for "
-            f"{size} scores; expected {(size, size)}, in the order of result.scores()"
+            f"the variance estimator of {callable_name(metric)!r} returned a covariance of shape "
+            f"{np.shape(found.data)} for {size} scores; expected {(size, size)}, in the order of result.scores()"
         )
     return found
 
@@ -144,12 +143,12 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
         for real_parts, fake_parts in zip(real.parts[:, columns].T, fake.parts[:, columns].T, strict=True):
             for part in range(n_parts):
                 x, y = take_rows(real.points, real_parts == part), take_rows(fake.points, fake_parts == part)
-                result = as_result(metric(x, y), _name(metric), n_real=len(x), n_fake=len(y))
+                result = as_result(metric(x, y), callable_name(metric), n_real=len(x), n_fake=len(y))
                 by_part.append(result.scores())
                 if list(by_part[-1]) != list(by_part[0]):
                     raise TypeError(
-                        f"metric {_name(metric)!r} returned the scores {', '.join(by_part[0])} for one part of the "
-                        f"samples and {', '.join(by_part[-1])} for another; return the same ones for all"
+                        f"metric {callable_name(metric)!r} returned the scores {', '.join(by_part[0])} for one part of "
+                        f"the samples and {', '.join(by_part[-1])} for another; return the same ones for all"
                     )
         values = np.array([list(one.values()) for one in by_part])
         return values.reshape(-1, n_parts, len(by_part[0])).swapaxes(0, 1)
@@ -174,9 +173,9 @@ def _warn_of_cost(metric: Callable[..., Any], known: Metric | None, result: Metr
     calls = f"its intervals call it some {10 * N_QUARTERINGS} times for each group"
     if known is not None:
         warnings.warn(
-            f"{_name(metric)} returns other scores than {_name(known.function)}, so the variance estimator of "
-            f"{known.name!r} does not apply and {calls}. Return the whole result, or register the function with "
-            "egtmetrics.registry.metric(..., variance=...).",
+            f"{callable_name(metric)} returns other scores than {callable_name(known.function)}, so the variance "
+            f"estimator of {known.name!r} does not apply and {calls}. Return the whole result, or register the function "
+            "with egtmetrics.registry.metric(..., variance=...).",
             stacklevel=3,
         )
         return
@@ -184,19 +183,13 @@ def _warn_of_cost(metric: Callable[..., Any], known: Metric | None, result: Metr
         return
     for other in registered_metrics().values():
         if other.variance is not None and other.result_class() is type(result):
-            original = _name(other.function)
+            original = callable_name(other.function)
             warnings.warn(
-                f"{_name(metric)} returns a {type(result).__name__}, as {original} does, but may have changed the "
-                f"samples, so the variance estimator of {other.name!r} is not used and {calls}. If it only sets "
+                f"{callable_name(metric)} returns a {type(result).__name__}, as {original} does, but may have changed "
+                f"the samples, so the variance estimator of {other.name!r} is not used and {calls}. If it only sets "
                 f"options, pass functools.partial({original}, ...), or decorate it with "
                 f"functools.wraps({original}); otherwise register it with "
                 "egtmetrics.registry.metric(..., variance=...).",
                 stacklevel=3,
             )
             return
-
-
-def _name(metric: Callable[..., Any]) -> str:
-    while isinstance(metric, functools.partial):
-        metric = metric.func
-    return str(getattr(metric, "__name__", type(metric).__name__))
