@@ -174,8 +174,8 @@ def _warn_of_cost(metric: Callable[..., Any], known: Metric | None, result: Metr
     if known is not None:
         warnings.warn(
             f"{callable_name(metric)} returns other scores than {callable_name(known.function)}, so the variance "
-            f"estimator of {known.name!r} does not apply and {calls}. Return the whole result, or register the function "
-            "with egtmetrics.registry.metric(..., variance=...).",
+            f"estimator of {known.name!r} does not apply and {calls}. Return the whole result, or register "
+            "the function with egtmetrics.registry.metric(..., variance=...).",
             stacklevel=3,
         )
         return
