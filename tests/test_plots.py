@@ -145,7 +145,7 @@ def test_names_cover_neither_points_nor_each_other(models: int) -> None:
     # The eight pretrained and conditional models of Table 8 are close together. Denser figures are unreadable anyway.
     chosen = {name: table for name, table in paper_models(8).items() if "pretrained" in name or "conditional" in name}
     ax = plot_precision_recall(dict(list(chosen.items())[:models]))
-    FigureCanvasAgg(ax.get_figure(root=True)).draw()
+    FigureCanvasAgg(ax.figure.figure).draw()
     boxes = [text.get_window_extent() for text in ax.texts]
     assert [text.get_text() for text in ax.texts] == list(chosen)[:models]
     for i, box in enumerate(boxes):

