@@ -14,13 +14,14 @@ from egtmetrics.cli._evaluation import (
     check_options,
     evaluate_samples,
     group_samples,
-    note,
     read_side,
     show_progress,
     write_outputs,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from egtmetrics.report.tables import Format
 
 _EPILOG = """\
@@ -50,6 +51,7 @@ def add_to(commands: Commands) -> None:
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",
+        dest="n_permutations",
         type=int,
         metavar="N",
         help="permutations in each test of a model against the first; a test takes as long as 2 N evaluations. 0: no "
@@ -61,7 +63,7 @@ def _compare(args: argparse.Namespace) -> None:
     plan = check_options(args)
     names = _model_names(args.models)
     from egtmetrics._validation import check_features, keep_checked
-    from egtmetrics.report import plot_precision_recall, save_figure
+    from egtmetrics.report import plot_precision_recall
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
     real = read_side(args, "real", args.reference)
@@ -79,13 +81,13 @@ def _compare(args: argparse.Namespace) -> None:
         )
         frames[name], provenance[name] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
     intervals = None
-    if args.interval is not None:
-        intervals = {name: frame.interval(args.interval) for name, frame in frames.items()}
+    if args.level is not None:
+        intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
     tests = None
-    if args.permutations != 0:
+    if args.n_permutations != 0:
         tests = compare_with_first(
             frames,
-            n_permutations=args.permutations,
+            n_permutations=args.n_permutations,
             random_state=args.random_state,
             progress=show_progress(args),
         )
@@ -93,11 +95,11 @@ def _compare(args: argparse.Namespace) -> None:
     def text(format: Format) -> str:
         return render_comparison(frames, tests=tests, intervals=intervals, format=format, provenance=provenance)
 
-    write_outputs(args, text)
-    if args.figure is not None:
+    def figure() -> Axes:
         hollow = [] if tests is None else undecided(tests, str(plan.figure_metric))
-        save_figure(plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow), args.figure)
-        note(args, f"wrote {args.figure}")
+        return plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow)
+
+    write_outputs(args, text, figure)
 
 
 def _model_names(paths: list[str]) -> list[str]:
