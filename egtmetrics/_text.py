@@ -11,16 +11,16 @@ _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udff
 def shown(text: str) -> str:
     """Return text in one line, with escapes for what acts instead of being seen.
 
-    A line break or tab becomes a space. Control characters, which move the cursor of a terminal and are not allowed in
-    SVG, become ``\\x1b``; so do marks that turn the direction of what follows, and halves of surrogate pairs, which
-    names of files hold that are not UTF-8.
+    A line break or tab becomes a space, or nothing at an end. Control characters, which move the cursor of a terminal
+    and are not allowed in SVG, become ``\\x1b``; so do marks that turn the direction of what follows, and halves of
+    surrogate pairs, which names of files hold that are not UTF-8.
 
     Examples
     --------
     >>> print(shown("not\\nbold: \\x1b[1mname"))
     not bold: \\x1b[1mname
     """
-    return _UNSEEN.sub(_escape, _BREAKS.sub(" ", text))
+    return _UNSEEN.sub(_escape, _BREAKS.sub(" ", text).strip())
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from egtmetrics._text import shown
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_file_options,
@@ -79,7 +80,7 @@ def _compare(args: argparse.Namespace) -> None:
             real_sensitive_features=real.groups,
             fake_sensitive_features=fake.groups,
         )
-        frames[name], provenance[name] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
+        frames[name], provenance[f"model {name}"] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
     intervals = None
     if args.level is not None:
         intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
@@ -108,5 +109,5 @@ def _model_names(paths: list[str]) -> list[str]:
         raise ValueError(f"one model, {paths[0]}: pass two or more files to compare, or use egtmetrics evaluate")
     if len(set(paths)) < len(paths):
         raise ValueError(f"{Counter(paths).most_common(1)[0][0]} is given twice; pass every model once")
-    stems = [Path(path).stem for path in paths]
-    return stems if len(set(stems)) == len(stems) else paths
+    stems = [shown(Path(path).stem) for path in paths]
+    return stems if len(set(stems)) == len(stems) else list(map(shown, paths))
