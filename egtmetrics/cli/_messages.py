@@ -60,11 +60,11 @@ def in_options(text: str, args: argparse.Namespace) -> str:
     options = _options(text, args)
     if not options:
         return text
-    text = re.sub(r", for example with [\w.]+\(.*?\)(?=;|$)", "", text)
+    text = re.sub(r", for example with [\w.]+\(.*?\)(?=;|$)| with \w+=\.\.\.| \(None\)", "", text)
     text = re.sub(r"\b(pass|or) None\b", lambda match: f"{'or ' * (match[1] == 'or')}leave it out", text)
     one = rf"(?:{'|'.join(map(re.escape, options))})=(?:{_VALUE})"
     alone = "|".join(re.escape(name) for name in options if "_" in name)
-    given = sorted({word for word in given_words(args) if not word.isidentifier()}, key=len, reverse=True)
+    given = sorted({word for word in given_words(args) if word and not word.isidentifier()}, key=len, reverse=True)
     pattern = re.compile(
         rf"(?P<kept>(?<!\w)(?:{'|'.join([*map(re.escape, given), _QUOTED])})(?!\w))"
         rf"|[A-Za-z][\w.]*\((?:\.\.\., )?(?P<called>{one}(?:, {one})*)\)"
