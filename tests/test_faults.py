@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from egtmetrics import registry
 from egtmetrics.cli import main
@@ -170,6 +171,22 @@ def test_a_file_that_cannot_be_written_is_found_out_first(
         assert line.startswith(f"egtmetrics: error: {file.format(suffix)}: ")
         assert reason in line
         assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("folder_given", ["/proc/x/y", "real.npz", "real.npz/x", "x" * 256])
+def test_a_folder_that_cannot_be_written_is_found_out_first(
+    folder_given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (
+        ["evaluate-text", *NOWHERE, "--groups", "g", "--cache"],
+        ["evaluate-images", *NOWHERE, "--cache"],
+        ["reproduce", "table2", "--data", "nowhere", "--out"],
+        ["reproduce", "table4", "--data", "emoji", "nowhere", "--out"],
+    ):
+        assert re.match(
+            rf"egtmetrics: error: {folder_given}: (Not a dir|No such|File name)",
+            error([*command, folder_given], capsys),
+        )
 
 
 def test_no_file_that_is_read_or_written_already_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,6 +360,14 @@ def test_ctrl_c_in_a_kernel_ends_the_command_at_once_and_leaves_no_file() -> Non
     assert (process.returncode, out, err) == (130, b"", b"egtmetrics: interrupted\n")
     assert used.ru_utime + used.ru_stime - sent < 1.0
     assert not Path("x.json").exists()
+
+
+def test_no_time_limit_of_a_test_is_short() -> None:
+    """A limit ends what hangs; a busy machine takes long."""
+    for path in ROOT.glob("tests/**/*.py"):
+        for limit in re.findall(r"\btimeout(?:: float)? ?= ?([0-9.]+)", path.read_text(encoding="utf-8")):
+            assert float(limit) >= 600, path
+    assert settings().deadline is None
 
 
 # Killed

@@ -77,6 +77,15 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse, before anything is computed, a folder that cannot be made or takes no files."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        check_whole(existing / "file")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
 def check_outputs(args: argparse.Namespace, outputs: Sequence[Path]) -> None:
     """Refuse, before anything is read, files that could not be written or that would be lost."""
     targets: dict[str, Path] = {}

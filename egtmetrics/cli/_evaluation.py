@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics._atomic import write_whole
-from egtmetrics.cli._common import Parser, check_outputs, seed
+from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text, one_line
 from egtmetrics.cli._streams import say, show
 
@@ -312,6 +312,8 @@ def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -
 
 def _check_outputs(args: argparse.Namespace) -> str | None:
     """Refuse, before anything is computed, what could not be written; return the metric to draw."""
+    if getattr(args, "cache", None) is not None:  # of the commands with an encoder
+        check_folder(Path(args.cache))
     check_outputs(args, [*args.out, *([] if args.figure is None else [args.figure])])
     if args.figure is None:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egtmetrics.cli._common import Commands, DataArgument, add_command, check_outputs
+from egtmetrics.cli._common import Commands, DataArgument, add_command, check_folder, check_outputs
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
 from egtmetrics.cli._streams import say, show
 
@@ -209,8 +209,9 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
     )
 
 
-def _check_extras() -> None:
-    """If a library is missing, say which extra to install before anything runs."""
+def _check_first(args: argparse.Namespace) -> None:
+    """Before anything runs, say which extra to install if a library is missing, and refuse a folder without room."""
+    check_folder(args.out)
     from egtmetrics.plots import figure_class
 
     figure_class()
@@ -222,7 +223,7 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
 
     name, path = args.data
     _check_table1_options(args, name)
-    _check_extras()
+    _check_first(args)
     from egtmetrics.paper import datasets, table1
 
     if name == "ffhq":
@@ -262,7 +263,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
     from egtmetrics.report import write_whole
 
-    _check_extras()
+    _check_first(args)
     from egtmetrics.paper import biographies, table2
 
     settings = table2.PAPER.get(args.config, table2.QUICK if args.quick else table2.FULL)
@@ -283,7 +284,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table4_report import describe_table4, draw_samples
 
-    _check_extras()
+    _check_first(args)
     from egtmetrics.paper import datasets, table4
 
     name, path = args.data
