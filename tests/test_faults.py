@@ -23,6 +23,7 @@ from hypothesis import settings
 
 from egtmetrics import registry
 from egtmetrics.cli import main
+from egtmetrics.encoders._cache import FeatureCache
 from egtmetrics.ops import select_backend
 from egtmetrics.results import MetricResult, share
 from tests._killing import killed_at_every_step
@@ -277,6 +278,31 @@ def test_a_figure_that_cannot_be_drawn_costs_no_result(
     assert out == Path("x.txt").read_text(encoding="utf-8")
 
 
+FULL_CACHE = """
+import resource, sys
+import numpy as np
+from egtmetrics.encoders._cache import FeatureCache
+cache = FeatureCache("cache", {})
+cache.put([b"k" * 32], np.ones((1, 4), dtype=np.float32))
+resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+try:
+    cache.put([b"j" * 32], np.ones((1, 4000), dtype=np.float32))
+except OSError as error:
+    sys.exit(error.filename)
+"""
+
+
+def test_a_full_disk_keeps_what_the_cache_had() -> None:
+    done = subprocess.run([sys.executable, "-c", FULL_CACHE], capture_output=True, env=environment(), text=True)
+    assert re.fullmatch(r"cache/\w+/\w+\.npy\n", done.stderr)
+    cache = FeatureCache("cache", {})
+    cache.refresh()
+    kept = cache.get(b"k" * 32)
+    assert kept is not None
+    assert kept.tolist() == [1.0] * 4
+    assert len(list(cache.folder.iterdir())) == 2  # with the description
+
+
 def test_every_file_is_written_whole() -> None:
     """There is no other way to write one in the package."""
     writes = re.compile(
@@ -293,7 +319,8 @@ def test_every_file_is_written_whole() -> None:
         assert writes.search(line), line
     found = {
         (path.name, line.strip())
-        for path in [*ROOT.glob("egtmetrics/**/*.py"), *ROOT.glob("training/**/*.py")]
+        for folder in ("egtmetrics", "training")
+        for path in ROOT.glob(f"{folder}/**/*.py")
         for line in path.read_text(encoding="utf-8").splitlines()
         if writes.search(line) and not line.strip().startswith((">>>", "..."))
     }
@@ -368,6 +395,13 @@ def test_no_time_limit_of_a_test_is_short() -> None:
         for limit in re.findall(r"\btimeout(?:: float)? ?= ?([0-9.]+)", path.read_text(encoding="utf-8")):
             assert float(limit) >= 600, path
     assert settings().deadline is None
+
+
+def test_the_tests_of_the_table_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "faults.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), test
 
 
 # Killed
