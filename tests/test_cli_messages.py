@@ -99,6 +99,15 @@ def test_errors_of_encoders_name_options(option: list[str], capsys: pytest.Captu
     assert f"error: {' '.join(option)} " in capsys.readouterr().err
 
 
+def test_errors_do_not_act_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (
+        ["evaluate", "\x1b[31m\n.npz", "fake.npz", *LABELS],
+        ["evaluate", "real.npz", "fake.npz", *LABELS, "\x1b[31m\n"],
+        ["\x1b[31m\n"],
+    ):
+        assert r"\x1b[31m" in message(*arguments, capsys=capsys).replace("\\\\", "\\")
+
+
 def numeric_options() -> Iterator[tuple[str, str]]:
     """Every option of a registered metric that takes a number, and a metric that has it."""
     args = _parser().parse_args(["evaluate", "real.npz", "fake.npz", *LABELS])

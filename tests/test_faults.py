@@ -197,6 +197,8 @@ def test_no_file_that_is_read_or_written_already_is_written(folder: Path, capsys
     files = ["evaluate", "real.npz", "fake.npz", *labels]
     for name in ("real.npz", "./fake.npz", "labels.csv", "link.json", str(folder / "real.npz")):
         assert f"{Path(name)}: is a file to read, so it cannot be written" in error([*files, "--out", name], capsys)
+    Path("fid").touch()  # the name of a metric is no file that is read
+    assert main([*EVALUATE, "--out", "fid", "--quiet"]) == 0
     assert "x.json and " in error([*files, "--out", "x.json", "--out", f"../{folder.name}/x.json"], capsys)
     done = shell(f"egt {shlex.join(files)} --out x.md > x.md")
     assert done.returncode == 2

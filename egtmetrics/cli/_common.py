@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from egtmetrics._atomic import check_whole
-from egtmetrics.cli._messages import given_words
+from egtmetrics.cli._messages import given_words, one_line
 
 _DATA_WITH_PATH = {"digits": False, "emoji": True, "ffhq": True}
 
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"egtmetrics: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"egtmetrics: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class DataArgument(argparse.Action):
@@ -104,7 +104,7 @@ def check_outputs(args: argparse.Namespace, outputs: Sequence[Path]) -> None:
         if not path.exists():
             continue
         for given in (file for word in given_words(args) for file in (word, word.rpartition(":")[0])):
-            if os.path.exists(given) and os.path.samefile(path, given):
+            if Path(given).suffix and os.path.exists(given) and os.path.samefile(path, given):
                 raise ValueError(f"{path}: is a file to read, so it cannot be written; name another one")
         with contextlib.suppress(OSError):  # a stdout that is no file
             if os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno())):

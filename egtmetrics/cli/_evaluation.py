@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics._atomic import write_whole
+from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
-from egtmetrics.cli._messages import EXPECTED, error_text, one_line
+from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._streams import say, show
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def show_progress(args: argparse.Namespace) -> bool:
 
 def note(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        say(one_line(text))
+        say(shown(text))
 
 
 def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -> None:

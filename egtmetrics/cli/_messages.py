@@ -84,11 +84,9 @@ def in_options(text: str, args: argparse.Namespace) -> str:
 
 
 def given_words(args: argparse.Namespace) -> Iterator[str]:
-    """Return the texts among the values of the arguments: files to read, and others. Files to write are no texts."""
-    for name, value in vars(args).items():
-        for word in value if isinstance(value, list) else [value]:
-            if isinstance(word, str) and name != "metrics":
-                yield word
+    """Return the texts among the values of the arguments: files to read, and others. Files to write are paths."""
+    for value in vars(args).values():
+        yield from (word for word in (value if isinstance(value, list) else [value]) if isinstance(word, str))
 
 
 def _options(text: str, args: argparse.Namespace) -> dict[str, str]:
