@@ -454,8 +454,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder for cuda_static.json and cuda_static.md; default: only print")
     parser.add_argument("--ceilings", type=Path, help="write the ceilings to this file and compile nothing")
     arguments = parser.parse_args()
+    from egtmetrics._atomic import write_whole
+
     if arguments.ceilings:
-        arguments.ceilings.write_text(ceilings_markdown())
+        write_whole(arguments.ceilings, ceilings_markdown())
         return
     nvcc = find_nvcc()
     if nvcc is None:
@@ -466,8 +468,8 @@ def main() -> None:
     print(text)
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        (arguments.out / "cuda_static.json").write_text(to_json(kernels, release(nvcc)))
-        (arguments.out / "cuda_static.md").write_text(text)
+        write_whole(arguments.out / "cuda_static.json", to_json(kernels, release(nvcc)))
+        write_whole(arguments.out / "cuda_static.md", text)
 
 
 if __name__ == "__main__":

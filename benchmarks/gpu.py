@@ -430,10 +430,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = report(rows, description)
     print(text)
     if options.out:
+        from egtmetrics._atomic import write_whole
+
         options.out.mkdir(parents=True, exist_ok=True)
         results = {"machine": description, "command": "python -m benchmarks.gpu", "rows": rows}
-        (options.out / "gpu.json").write_text(json.dumps(results, indent=1) + "\n")
-        (options.out / "gpu.md").write_text(text)
+        write_whole(options.out / "gpu.json", json.dumps(results, indent=1) + "\n")
+        write_whole(options.out / "gpu.md", text)
     return 0
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
+from egtmetrics._text import shown
 from egtmetrics._validation import as_array
 
 
@@ -199,4 +200,4 @@ def _label_array(labels: Any, name: str) -> NDArray[Any]:
 
 def group_text(label: Hashable) -> str:
     """Return the label of a group, or the labels of an intersection, for tables and figures: ``"female, old"``."""
-    return ", ".join(map(str, label)) if isinstance(label, tuple) else str(label)
+    return ", ".join(shown(str(part)) for part in (label if isinstance(label, tuple) else (label,)))

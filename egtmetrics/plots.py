@@ -20,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._atomic import write_whole
+from egtmetrics._text import shown
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
@@ -34,6 +35,10 @@ COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#00
 light."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One more than the colours, so that a pair of colour and marker repeats only after 56 groups."""
+
+_LONGEST_NAME = 44
+_LONGEST_IN_LEGEND = 28
+"""Characters; longer names would leave the axes no room."""
 
 _AXES = ("precision", "recall")
 _SHARES = {name: Score(label=name, better="higher", bounds=(0.0, 1.0), percent=True) for name in _AXES}
@@ -128,10 +133,10 @@ def plot_precision_recall(
         handles.append(_legend_point(marker, color, "white"))
     _zoom(axes, pd.concat(list(points.values())), described)
     feature_names = [str(name) for name in next(iter(points.values())).index.names if name is not None]
-    labels = [group_text(group) for group in groups]
+    labels = [short(group_text(group), _LONGEST_IN_LEGEND) for group in groups]
     if any((name, group) in hollow for name, scores in points.items() for group in scores.index):
         handles.append(_legend_point("o", "white", "0.4"))
-        labels.append(textwrap.fill(f"may differ from {next(iter(points))} by chance only", width=18))
+        labels.append(textwrap.fill(f"may differ from {short(next(iter(points)))} by chance only", width=18))
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
     add_legend(axes, handles, labels, title=", ".join(feature_names), **beside)
     if isinstance(models, Mapping):
@@ -248,7 +253,7 @@ def draw_rows(
         face = "white" if hollow is not None and hollow[y] else color
         axes.plot(value, y, "o", markersize=7, color=color, markerfacecolor=face)
     tidy(axes, grid="x")
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_yticks(range(len(names)), list(map(short, names)), parse_math=False)
     axes.set(ylim=(len(names) - 0.4, -0.6))
 
 
@@ -259,7 +264,13 @@ def printed_scale(score: Score) -> float:
 
 def axis_label(score: Score) -> str:
     """Return the label of a score with its unit: ``"recall (%)"``."""
-    return f"{score.label} ({score.printed_unit})" if score.printed_unit else score.label
+    return shown(f"{score.label} ({score.printed_unit})" if score.printed_unit else score.label)
+
+
+def short(name: str, most: int = _LONGEST_NAME) -> str:
+    """Return a name as a figure has room for it: in one line, without the middle if it is long."""
+    name = shown(name)
+    return name if len(name) <= most else f"{name[: most - 11]}…{name[-10:]}"
 
 
 def tidy(axes: Axes, *, grid: str) -> None:
@@ -273,6 +284,7 @@ def add_legend(
     owner: Axes | Figure, handles: Sequence[Any], labels: Sequence[str], *, title: str, **options: Any
 ) -> None:
     """Add a legend that shows names as they are, even with dollar signs or a leading underscore."""
+    title = short(title, _LONGEST_IN_LEGEND)
     legend = owner.legend(handles, ["-"] * len(labels), title=title or None, frameon=False, **options)
     legend.get_title().set_parse_math(False)
     for text, label in zip(legend.get_texts(), labels, strict=True):
@@ -409,7 +421,7 @@ def _label_models(axes: Axes, models: Mapping[str, NDArray[np.float64]]) -> None
             "zorder": 4,
             "parse_math": False,
         }
-        text = axes.annotate(name, models[name][0], **style)
+        text = axes.annotate(short(name), models[name][0], **style)
         half = np.array(text.get_window_extent().size) / 2
         text.remove()
         candidates = []
@@ -422,7 +434,7 @@ def _label_models(axes: Axes, models: Mapping[str, NDArray[np.float64]]) -> None
         _, anchor, offset, box = min(candidates, key=lambda candidate: candidate[0])
         boxes.append(box)
         axes.annotate(
-            name,
+            short(name),
             tuple(axes.transData.inverted().transform(anchor)),
             xytext=tuple(offset / point),
             textcoords="offset points",

@@ -202,7 +202,7 @@ class GroupedSamples:
         >>> matched.real_sensitive_features["group"].tolist(), matched.fake_sensitive_features["group"].tolist()
         (['f', 'm'], ['f', 'm'])
         """
-        self.groups.check_present("set its labels to None to leave it out")
+        self.groups.check_present("make its labels empty (None) to leave it out")
         sizes = self.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_numpy()
         if across_groups:
             sizes = np.full_like(sizes, sizes.min())

@@ -51,7 +51,7 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child i
 """
 
 
-def on_ranks(function: Any, size: int, folder: Path, *, timeout: float = 300.0) -> list[Any]:
+def on_ranks(function: Any, size: int, folder: Path, *, timeout: float = 3600.0) -> list[Any]:
     """Return the outcome of ``function(rank, size)`` by rank: a value, a RuntimeError, or None if the rank died."""
     path = sys.modules[function.__module__].__file__
     # One thread each: threads do not survive a fork.

@@ -150,7 +150,7 @@ def test_intervals_are_those_of_the_library(folder: Path, capsys: pytest.Capture
     assert main(["evaluate", "real.npz", "fake.npz", *GROUPS, "--metrics", "fid", "--interval", "0.9"]) == 0
     assert "[low, high]: 90 % intervals" in capsys.readouterr().out
     assert main(["evaluate", "nowhere.npz", "fake.npz", *GROUPS, "--interval", "95"]) == 2
-    assert "level=95.0 is not a number strictly between 0 and 1" in capsys.readouterr().err
+    assert "--interval 95.0 is not a number strictly between 0 and 1" in capsys.readouterr().err
 
 
 def test_a_run_as_users_run_it(folder: Path) -> None:
@@ -226,16 +226,19 @@ REFUSED = {
         "argument --metrics: unknown metric 'x'; choose fro",
     ),
     "option of another metric": ([*EVALUATE, *GROUPS, "--metrics", "fid", "--alpha", "0.2"], "--alpha is an option of"),
-    "bad option": ([*EVALUATE, *GROUPS, "--alpha", "2"], "group 'female'.*metric 'topp': alpha=2.0 is not a number"),
+    "bad option": ([*EVALUATE, *GROUPS, "--alpha", "2"], "group 'female'.*metric 'topp': --alpha 2.0 is not a number"),
     "no integer": ([*EVALUATE, *GROUPS, "--n-bootstrap", "x"], "argument --n-bootstrap: invalid int value"),
-    "negative seed": ([*EVALUATE, *GROUPS, "--random-state", "-1"], "random_state=-1 is neither"),
+    "negative seed": (
+        [*EVALUATE, *GROUPS, "--random-state", "-1"],
+        "argument --random-state: -1 is not an integer of at least 0",
+    ),
     "too few samples": (
         [*EVALUATE, *GROUPS, "--metrics", "kid"],
-        "subset_size=1000 rows are drawn.*pass subset_size=60",
+        "--subset-size 1000 rows are drawn.*pass --subset-size 60",
     ),
     "different features": (
         [*EVALUATE, "--real-groups", "gender", "--fake-groups", "gender,age"],
-        "real_sensitive_features has 1 features",
+        "--real-groups has 1 features, but --fake-groups has 2",
     ),
     "no folder": (
         [*EVALUATE, *GROUPS, "--out", "no/x.json"],

@@ -250,7 +250,7 @@ REFUSED_TEXTS = {
         "holds no sample of group 'female'",
     ),
     "one group": (["evaluate-text", "men.txt", "men.txt", *NO_MODEL], "hold only one group, 'male'"),
-    "no model": ([*TEXT, *NO_MODEL], "model=./none is not a folder"),
+    "no model": ([*TEXT, *NO_MODEL], "--model ./none is not a folder"),
     "unwritable": ([*TEXT, *ORACLE, "--out", "no/x.json"], "no/x.json: cannot be written"),
     "unknown metric": ([*TEXT, *ORACLE, "--metrics", "bleu"], "unknown metric 'bleu'"),
 }
@@ -379,7 +379,7 @@ def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path, capsys: p
     assert main([*arguments, "--min-confidence", "0.99"]) == 2
     unsure = capsys.readouterr().err
     assert "is unknown in heads, where nothing was labelled, unknown in tails" in unsure
-    assert "fake_sensitive_features assigns none of 24 samples to a group" in unsure
+    assert "--fake-groups assigns none of 24 samples to a group" in unsure
 
 
 def test_the_default_image_model(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,13 +402,13 @@ REFUSED_IMAGES = {
     "table without a column": ([*IMAGES, "--real-groups", "t.csv:age"], "t.csv: no column 'age' in it; it holds 'file"),
     "table without an image": ([*IMAGES, "--real-groups", "t.csv:time"], "t.csv: has no row for 23 of the 24 images"),
     "two rows": ([*IMAGES, "--real-groups", "two.csv:time"], "two.csv: has two rows for day/01.png"),
-    "no model": ([*IMAGES[:3], "--model", "none.pt"], "model=none.pt is not a file"),
+    "no model": ([*IMAGES[:3], "--model", "none.pt"], "--model none.pt is not a file"),
     "missing group": ([*IMAGES[:2], "day", "--model", "none.pt"], "holds no sample of group 'night'"),
-    "device": ([*IMAGES[:5], "--device", "gpu"], "device='gpu' cannot be used"),
-    "size": ([*IMAGES, "--size", "0"], "size=0 is not an integer"),
+    "device": ([*IMAGES[:5], "--device", "gpu"], "--device gpu cannot be used"),
+    "size": ([*IMAGES, "--size", "0"], "--size 0 is not an integer"),
     "confidence": (
         ["evaluate-images", "real", "bare", *IMAGES[3:], "--fake-groups", "oracle", "--min-confidence", "2"],
-        "min_confidence=2.0",
+        "--min-confidence 2.0",
     ),
 }
 

@@ -100,7 +100,7 @@ def test_what_cannot_be_done_is_said_before_it_is_begun(capsys: pytest.CaptureFi
     command = ["report", "real.npz", "fake.npz", *LABELS, "--metrics", "fid", "--out"]
     assert "ends in .html" in error(capsys, *command, "page.pdf")
     assert "is not a folder" in error(capsys, *command, "missing/page.html")
-    assert "level=2.0" in error(capsys, *command, "page.html", "--level", "2")
+    assert "--level 2.0 is not" in error(capsys, *command, "page.html", "--level", "2")
     Path("short.txt").write_text("one\ntwo\n")
     message = error(capsys, *command, "page.html", "--texts", "short.txt")
     assert "--texts short.txt: holds 2 of them for the 140 rows of fake.npz" in message

@@ -200,7 +200,7 @@ def test_a_metric_of_another_package_is_found(folder: Path) -> None:
     command = [sys.executable, "-m", "egtmetrics", "evaluate", "real.npz", "fake.npz", *LABELS, "--format", "json"]
     done = subprocess.run(
         [*command, "--metrics", "plugin-gap", "--power", "2"],
-        capture_output=True, text=True, cwd=folder, timeout=120,
+        capture_output=True, text=True, cwd=folder, timeout=600,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -104,6 +105,41 @@ def test_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     named = [text for text in ax.findobj(Text) if text.get_text() in {"_$s$", "$t$", *ODD}]
     assert len(named) == 2 * len(ODD) + 2
     assert not any(text.get_parse_math() for text in named)
+
+
+def test_names_leave_a_figure_valid_and_with_room(tmp_path: Path) -> None:
+    names = ['id="x" href="#y" url(#z)', "a<b>&--]]>", "two\nlines \x1b[1m\x00\uffff", "x" * 300 + "end"]
+    scores = {"precision": np.linspace(0.1, 0.9, 4), "recall": np.full(4, 0.5)}
+    by_group = pd.DataFrame(scores, index=pd.Index(names, name="n" * 300, dtype=object))
+    for ax in (
+        plot_precision_recall(dict.fromkeys([*names, "\udcff"], by_group)),
+        plot_scores(by_group["precision"], Score(label="l\x01" + "l" * 20), overall=0.5),
+    ):
+        save_figure(ax, tmp_path / "figure.svg")
+        ElementTree.parse(tmp_path / "figure.svg")
+        save_figure(ax, tmp_path / "figure.pdf")
+        assert ax.get_window_extent().width > 0.25 * ax.figure.get_window_extent().width
+        drawn = {text.get_text() for text in ax.findobj(Text)}
+        assert {names[0], names[1], "two lines \\x1b[1m\\x00\\uffff"} <= drawn
+        assert any(re.fullmatch("x+…x+end", text) for text in drawn)
+
+
+def test_a_label_in_the_page_keeps_what_looks_like_a_name_of_svg() -> None:
+    rng, labels = np.random.default_rng(0), ['id="x" url(#y)', "m"] * 20
+    frame = GenerativeMetricFrame(
+        metrics={"ipr": improved_precision_recall}, real=rng.normal(size=(40, 3)), fake=rng.normal(size=(40, 3)),
+        real_sensitive_features=labels, fake_sensitive_features=labels, backend="reference",
+    )  # fmt: skip
+    with plain_text_figures():
+        drawing = draw_precision_recall(frame, infer(frame, None))
+    assert drawing is not None
+    root = ElementTree.fromstring(drawing.svg)
+    assert 'id="x" url(#y)' in [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    ids = {name for element in root.iter() if (name := element.get("id"))}
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]*)', re.sub(r">[^<]*<", "><", drawing.svg)))
+    assert all(name.startswith("pr-") for name in ids)
+    assert used
+    assert used <= ids
 
 
 def test_the_page_also_draws_names_as_they_are() -> None:

@@ -118,7 +118,9 @@ def test_without_a_seed_every_draw_is_new() -> None:
 
 
 def test_a_group_on_only_one_side_cannot_be_matched() -> None:
-    with pytest.raises(ValueError, match=r"fake_sensitive_features holds no sample of group 'x'.*None to leave it out"):
+    with pytest.raises(
+        ValueError, match=r"fake_sensitive_features holds no sample of group 'x'.*empty \(None\) to leave it out"
+    ):
         samples_of(Labelled(np.zeros((5, 1)), np.zeros((3, 1)), list("fxmfx"), list("fmm"))).matched()
 
 

@@ -1,41 +1,57 @@
 """The command line: ``egtmetrics evaluate`` and the same for texts and images, ``report``, ``compare`` and others.
 
-Results go to stdout; progress, warnings and errors to stderr, one line each. The exit status is 0, 2 for arguments or
-files that cannot be used, and 130 after Ctrl-C. Slow imports stand where they are needed, so that ``egtmetrics --help``
-is quick.
+Results go to stdout, after the files have been written; progress, warnings and errors to stderr, one line each. The
+exit status is 0, 2 for arguments, files or a stdout that cannot be used, 130 after Ctrl-C, and 141 if the reader of
+stdout leaves early. Slow imports stand where they are needed, so that ``egtmetrics --help`` is quick.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import os
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from egtmetrics import __version__
+from egtmetrics._errors import is_out_of_memory
 from egtmetrics.cli import compare, evaluate, evaluate_images, evaluate_text, info, report, reproduce
-from egtmetrics.cli._common import Parser, one_line
+from egtmetrics.cli._common import Parser
+from egtmetrics.cli._messages import EXPECTED, error_text, one_line_warnings
+from egtmetrics.cli._streams import StdoutError, say, show, standard_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name) and return the exit status."""
-    try:
-        with _one_line_warnings():
-            args = _parser().parse_args(argv)
-            args.run(args)
-            sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output closed it, as in `egtmetrics info | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
-        print(f"egtmetrics: error: {one_line(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("egtmetrics: interrupted", file=sys.stderr)
-        return 130
+    args = argparse.Namespace()
+    with standard_streams():
+        try:
+            with _flushed_stdout(), one_line_warnings(args):
+                _parser().parse_args(argv, args)
+                args.run(args)
+        except StdoutError as error:
+            if isinstance(error.cause, BrokenPipeError):  # the reader has enough, as in `egtmetrics info | head -1`
+                return 141
+            say(f"error: stdout: {error.cause.strerror}")
+            return 2
+        except EXPECTED as error:
+            say(f"error: {error_text(error, args)}")
+            return 2
+        except RuntimeError as error:  # how torch, and threads that cannot start, say that memory is short
+            if not is_out_of_memory(error):
+                raise
+            say(f"error: {error_text(error, args)}")
+            return 2
+        except KeyboardInterrupt:
+            say("interrupted")
+            return 130
     return 0
+
+
+@contextlib.contextmanager
+def _flushed_stdout() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        show("")  # argparse prints help into the buffer
 
 
 def _parser() -> Parser:
@@ -45,15 +61,3 @@ def _parser() -> Parser:
     for command in (evaluate, evaluate_text, evaluate_images, report, compare, reproduce, info):
         command.add_to(commands)
     return parser
-
-
-@contextlib.contextmanager
-def _one_line_warnings() -> Iterator[None]:
-    def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        from tqdm import tqdm
-
-        tqdm.write(f"egtmetrics: warning: {one_line(message)}", file=sys.stderr)  # does not break the progress bar
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield

@@ -1,12 +1,17 @@
-"""What the commands share: the parser, checks of files to write, and errors in one line of text."""
+"""What the commands share: the parser, and checks of files to write."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
+
+from egtmetrics._atomic import check_whole
+from egtmetrics.cli._messages import given_words, one_line
 
 _DATA_WITH_PATH = {"digits": False, "emoji": True, "ffhq": True}
 
@@ -27,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"egtmetrics: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"egtmetrics: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 class DataArgument(argparse.Action):
@@ -61,20 +66,46 @@ def add_command(
     """Add the parser of a command; the lines of its epilog are printed as they are."""
     kind = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=kind)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
-def check_writable(paths: Sequence[Path]) -> None:
-    for path in paths:
-        folder = path.parent
-        if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-            reason = "it is a folder" if path.is_dir() else f"{folder} is not a folder"
-            raise ValueError(f"{path}: cannot be written, because {reason}")
+def seed(text: str) -> int:
+    """Read the value of ``--random-state``."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is not an integer of at least 0")
+    return int(text)
 
 
-def one_line(message: object) -> str:
-    """Return the text of an error or warning without line breaks, the file in front where the system names one."""
-    if isinstance(message, OSError) and message.filename is not None and message.strerror:
-        message = f"{message.filename}: {message.strerror}"
-    return " ".join(str(message).split()) or type(message).__name__
+def check_folder(folder: Path) -> None:
+    """Refuse, before anything is computed, a folder that cannot be made or takes no files."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        check_whole(existing / "file")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
+
+
+def check_outputs(args: argparse.Namespace, outputs: Sequence[Path]) -> None:
+    """Refuse, before anything is read, files that could not be written or that would be lost."""
+    targets: dict[str, Path] = {}
+    for path in outputs:
+        if path.is_dir():
+            raise ValueError(f"{path}: cannot be written, because it is a folder")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path}: cannot be written, because {path.parent} is not a folder")
+        check_whole(path)
+        if path.exists() and not path.is_file():  # a device or a pipe, which many may write to
+            continue
+        target = os.path.realpath(path)
+        if target in targets:
+            raise ValueError(f"{path} and {targets[target]} are one file; name another one")
+        targets[target] = path
+        if not path.exists():
+            continue
+        for given in (file for word in given_words(args) for file in (word, word.rpartition(":")[0])):
+            if Path(given).suffix and os.path.exists(given) and os.path.samefile(path, given):
+                raise ValueError(f"{path}: is a file to read, so it cannot be written; name another one")
+        with contextlib.suppress(OSError):  # a stdout that is no file
+            if os.path.samestat(path.stat(), os.fstat(sys.stdout.fileno())):
+                raise ValueError(f"{path}: is where stdout goes, which would be lost; name another file")

@@ -8,9 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from egtmetrics.cli._common import Parser, check_writable
+from egtmetrics._atomic import write_whole
+from egtmetrics._text import shown
+from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
+from egtmetrics.cli._messages import EXPECTED, error_text
+from egtmetrics.cli._streams import say, show
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from egtmetrics.data import LabelledFeatures
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.report.tables import Format
@@ -45,6 +51,7 @@ def add_file_options(parser: argparse.ArgumentParser) -> Any:
     for side in ("real", "fake"):
         data.add_argument(
             f"--{side}-groups",
+            dest=f"{side}_sensitive_features",
             metavar="LABELS",
             required=True,
             help=f"group labels: a file, FILE:KEY, or a key (column) of {side.upper()}; several keys separated by "
@@ -77,7 +84,9 @@ def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeature
     """Read the features and groups of ``"real"`` or ``"fake"``."""
     from egtmetrics.data import read_labelled_features
 
-    return read_labelled_features(path, groups=getattr(args, f"{side}_groups"), key=getattr(args, f"{side}_key"))
+    return read_labelled_features(
+        path, groups=getattr(args, f"{side}_sensitive_features"), key=getattr(args, f"{side}_key")
+    )
 
 
 def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:
@@ -110,7 +119,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp") -> None:
         help="write the results to a file as well, in the format of its suffix "
         f"({', '.join(_OUT_FORMATS)}), else in --format; may be repeated",
     )
-    interval = output.add_argument("--interval", type=float, metavar="LEVEL")
+    interval = output.add_argument("--interval", dest="level", type=float, metavar="LEVEL")
     figure = output.add_argument("--figure", type=Path, metavar="FILE")
     add_quiet(output)
 
@@ -149,12 +158,15 @@ def add_metric_options(parser: Parser, data: Any, *, default: str) -> Callable[[
         "--match-sizes", action="store_true", help="subsample every group to as many real as fake samples"
     )
     data.add_argument(
-        "--match-groups", action="store_true", help="subsample all groups to the same size, too; implies --match-sizes"
+        "--match-groups",
+        dest="across_groups",
+        action="store_true",
+        help="subsample all groups to the same size, too; implies --match-sizes",
     )
 
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
-        "--random-state", type=int, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
+        "--random-state", type=seed, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
     )
     metrics.add_argument(
         "--backend",
@@ -194,10 +206,10 @@ def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, con
 
 def check_options(args: argparse.Namespace) -> Plan:
     """Refuse, before anything is read, what could not be computed or written."""
-    if args.interval is not None:
+    if args.level is not None:
         from egtmetrics._validation import check_level
 
-        check_level(args.interval)
+        check_level(args.level)
     return Plan(check_metrics(args), _check_outputs(args))
 
 
@@ -215,28 +227,45 @@ def evaluate_and_write(
     args: argparse.Namespace, plan: Plan, samples: GroupedSamples, provenance: Mapping[str, Any]
 ) -> None:
     """Evaluate the samples, print the results and write the files."""
-    from egtmetrics.report import plot_precision_recall, render, save_figure
+    from egtmetrics.report import plot_precision_recall, render
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
-    intervals = None if args.interval is None else frame.interval(args.interval)
+    intervals = None if args.level is None else frame.interval(args.level)
 
-    def text(format: Format) -> str:
-        return render(frame, format=format, intervals=intervals, provenance=provenance)
-
-    write_outputs(args, text)
-    if args.figure is not None:
-        save_figure(plot_precision_recall(frame, metric=plan.figure_metric), args.figure)
-        note(args, f"wrote {args.figure}")
+    write_outputs(
+        args,
+        lambda format: render(frame, format=format, intervals=intervals, provenance=provenance),
+        lambda: plot_precision_recall(frame, metric=plan.figure_metric),
+    )
 
 
-def write_outputs(args: argparse.Namespace, text: Callable[[Format], str]) -> None:
-    """Print what ``text`` makes of --format, and write the files of --out."""
-    from egtmetrics.report import write_whole
+def write_outputs(args: argparse.Namespace, text: Callable[[Format], str], figure: Callable[[], Axes]) -> None:
+    """Write the files of --out, with the ``text`` of their formats, and the ``figure``; then print the results.
 
-    sys.stdout.write(text(args.format))
-    for path in args.out:
+    They are printed even if a file could not be written; the status is 2 then.
+    """
+    from egtmetrics.report import save_figure
+
+    def write_text(path: Path) -> None:
         write_whole(path, text(_OUT_FORMATS.get(path.suffix.lower(), args.format)))
-        note(args, f"wrote {path}")
+
+    files = [*((path, write_text) for path in args.out)]
+    if args.figure is not None:
+        files.append((args.figure, lambda path: save_figure(figure(), path)))
+    failed = False
+    try:
+        for path, write in files:
+            try:
+                write(path)
+            except EXPECTED as error:
+                say(f"error: {error_text(error, args)}")
+                failed = True
+            else:
+                note(args, f"wrote {path}")
+    finally:
+        show(text(args.format))
+    if failed:
+        raise SystemExit(2)
 
 
 def evaluate_samples(
@@ -248,8 +277,8 @@ def evaluate_samples(
     """Match the sizes if that was asked for, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
 
-    if args.match_sizes or args.match_groups:
-        samples, matching = _match(samples, across_groups=args.match_groups, seed=args.random_state)
+    if args.match_sizes or args.across_groups:
+        samples, matching = _match(samples, across_groups=args.across_groups, seed=args.random_state)
         provenance = {**provenance, "matching": matching}
     frame = GenerativeMetricFrame(
         metrics=metrics,
@@ -269,7 +298,7 @@ def show_progress(args: argparse.Namespace) -> bool:
 
 def note(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(f"egtmetrics: {text}", file=sys.stderr)
+        say(shown(text))
 
 
 def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -> None:
@@ -284,7 +313,9 @@ def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -
 
 def _check_outputs(args: argparse.Namespace) -> str | None:
     """Refuse, before anything is computed, what could not be written; return the metric to draw."""
-    check_writable([*args.out, *([] if args.figure is None else [args.figure])])
+    if getattr(args, "cache", None) is not None:  # of the commands with an encoder
+        check_folder(Path(args.cache))
+    check_outputs(args, [*args.out, *([] if args.figure is None else [args.figure])])
     if args.figure is None:
         return None
     from egtmetrics.cli._metric_options import with_precision_and_recall

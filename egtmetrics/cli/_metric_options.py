@@ -30,7 +30,7 @@ class Parameter(NamedTuple):
 
 
 Options = Mapping[str, Mapping[str, Parameter]]
-"""By attribute of the parsed arguments, and by metric."""
+"""By option, which is also the attribute of the parsed arguments, and by metric."""
 
 
 def add_registered(parser: argparse.ArgumentParser, group: Any, *, default: str) -> None:
@@ -68,10 +68,9 @@ def _add(group: Any, name: str, users: Mapping[str, Parameter]) -> dict[str, Map
         how = {"action": argparse.BooleanOptionalAction}
     elif first.choices is not None:
         how = {"type": first.kind, "choices": first.choices}
-    action = group.add_argument(
-        f"--{name.replace('_', '-')}", default=None, help=_help(users).replace("%", "%%"), **how
-    )
-    return {action.dest: users}
+    option = f"--{name.replace('_', '-')}"
+    group.add_argument(option, dest=option, default=None, help=_help(users).replace("%", "%%"), **how)
+    return {option: users}
 
 
 def metric_names(value: str) -> list[str]:
@@ -88,13 +87,13 @@ def chosen_metrics(args: argparse.Namespace) -> dict[str, Callable[..., Any]]:
     """Return the metrics that were asked for, each with those of the given options that it has."""
     known = registered_metrics()
     chosen: dict[str, dict[str, Any]] = {name: {} for name in args.metrics}
-    for dest, users in args.metric_options.items():
-        value = getattr(args, dest)
+    for option, users in args.metric_options.items():
+        value = getattr(args, option)
         if value is None:
             continue
         if not set(users) & set(chosen):
             raise ValueError(
-                f"--{dest.replace('_', '-')} is an option of {', '.join(users)}, and --metrics {','.join(chosen)} has "
+                f"{option} is an option of {', '.join(users)}, and --metrics {','.join(chosen)} has "
                 "none of these; leave it out, or add its metric"
             )
         for name, parameter in users.items():

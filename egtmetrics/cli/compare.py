@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from egtmetrics._text import shown
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_file_options,
@@ -14,13 +15,14 @@ from egtmetrics.cli._evaluation import (
     check_options,
     evaluate_samples,
     group_samples,
-    note,
     read_side,
     show_progress,
     write_outputs,
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from egtmetrics.report.tables import Format
 
 _EPILOG = """\
@@ -50,6 +52,7 @@ def add_to(commands: Commands) -> None:
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",
+        dest="n_permutations",
         type=int,
         metavar="N",
         help="permutations in each test of a model against the first; a test takes as long as 2 N evaluations. 0: no "
@@ -61,7 +64,7 @@ def _compare(args: argparse.Namespace) -> None:
     plan = check_options(args)
     names = _model_names(args.models)
     from egtmetrics._validation import check_features, keep_checked
-    from egtmetrics.report import plot_precision_recall, save_figure
+    from egtmetrics.report import plot_precision_recall
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
     real = read_side(args, "real", args.reference)
@@ -77,15 +80,15 @@ def _compare(args: argparse.Namespace) -> None:
             real_sensitive_features=real.groups,
             fake_sensitive_features=fake.groups,
         )
-        frames[name], provenance[name] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
+        frames[name], provenance[f"model {name}"] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
     intervals = None
-    if args.interval is not None:
-        intervals = {name: frame.interval(args.interval) for name, frame in frames.items()}
+    if args.level is not None:
+        intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
     tests = None
-    if args.permutations != 0:
+    if args.n_permutations != 0:
         tests = compare_with_first(
             frames,
-            n_permutations=args.permutations,
+            n_permutations=args.n_permutations,
             random_state=args.random_state,
             progress=show_progress(args),
         )
@@ -93,11 +96,11 @@ def _compare(args: argparse.Namespace) -> None:
     def text(format: Format) -> str:
         return render_comparison(frames, tests=tests, intervals=intervals, format=format, provenance=provenance)
 
-    write_outputs(args, text)
-    if args.figure is not None:
+    def figure() -> Axes:
         hollow = [] if tests is None else undecided(tests, str(plan.figure_metric))
-        save_figure(plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow), args.figure)
-        note(args, f"wrote {args.figure}")
+        return plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow)
+
+    write_outputs(args, text, figure)
 
 
 def _model_names(paths: list[str]) -> list[str]:
@@ -106,5 +109,5 @@ def _model_names(paths: list[str]) -> list[str]:
         raise ValueError(f"one model, {paths[0]}: pass two or more files to compare, or use egtmetrics evaluate")
     if len(set(paths)) < len(paths):
         raise ValueError(f"{Counter(paths).most_common(1)[0][0]} is given twice; pass every model once")
-    stems = [Path(path).stem for path in paths]
-    return stems if len(set(stems)) == len(stems) else paths
+    stems = [shown(Path(path).stem) for path in paths]
+    return stems if len(set(stems)) == len(stems) else list(map(shown, paths))

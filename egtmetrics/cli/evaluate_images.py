@@ -63,7 +63,10 @@ def add_to(commands: Commands) -> None:
     data = parser.add_argument_group("data")
     for side in ("real", "fake"):
         data.add_argument(
-            f"--{side}-groups", metavar="GROUPS", help=f"how the groups of {side.upper()} are found: see below"
+            f"--{side}-groups",
+            dest=f"{side}_sensitive_features",
+            metavar="GROUPS",
+            help=f"how the groups of {side.upper()} are found: see below",
         )
     data.add_argument(
         "--min-confidence",
@@ -90,17 +93,17 @@ def add_to(commands: Commands) -> None:
 
 def _evaluate_images(args: argparse.Namespace) -> None:
     plan = check_options(args)
-    if args.real_groups == "oracle":
+    if args.real_sensitive_features == "oracle":
         raise ValueError("--real-groups oracle: the oracle is fitted on the groups of REAL; give them in another way")
 
     from egtmetrics.data import ImageFiles
     from egtmetrics.encoders import ImageEncoder
 
     real_files, fake_files = ImageFiles(args.real), ImageFiles(args.fake)
-    real_groups, real_by = _labels(real_files, args.real_groups)
-    by_oracle = args.fake_groups == "oracle"
+    real_groups, real_by = _labels(real_files, args.real_sensitive_features)
+    by_oracle = args.fake_sensitive_features == "oracle"
     if not by_oracle:
-        fake_groups, fake_by = _labels(fake_files, args.fake_groups)
+        fake_groups, fake_by = _labels(fake_files, args.fake_sensitive_features)
         check_groups(args, real_groups, fake_groups)
     encoder = ImageEncoder(
         args.model,

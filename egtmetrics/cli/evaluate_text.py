@@ -63,7 +63,12 @@ def add_to(commands: Commands) -> None:
     data = parser.add_argument_group("data")
     data.add_argument("--groups", metavar="GROUPS", help="how the groups of both files are found: see below")
     for side in ("real", "fake"):
-        data.add_argument(f"--{side}-groups", metavar="GROUPS", help=f"the same, for {side.upper()} alone")
+        data.add_argument(
+            f"--{side}-groups",
+            dest=f"{side}_sensitive_features",
+            metavar="GROUPS",
+            help=f"the same, for {side.upper()} alone",
+        )
     data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
     encoder = add_encoder_options(parser, batch_size=64, content="texts")
     encoder.add_argument(
@@ -79,7 +84,7 @@ def _evaluate_text(args: argparse.Namespace) -> None:
     plan = check_options(args)
     sides: dict[str, _Texts] = {}
     for name in ("real", "fake"):
-        spec = getattr(args, f"{name}_groups") or args.groups
+        spec = getattr(args, f"{name}_sensitive_features") or args.groups
         if spec is None:
             raise ValueError(f"no groups are given for {name.upper()}; pass --groups, or --{name}-groups")
         sides[name] = _read(getattr(args, name), spec, args.text_key)

@@ -11,7 +11,9 @@ from typing import Any
 
 import egtmetrics
 from egtmetrics import __version__
-from egtmetrics.cli._common import Commands, one_line
+from egtmetrics.cli._common import Commands
+from egtmetrics.cli._messages import one_line
+from egtmetrics.cli._streams import show
 
 
 def add_to(commands: Commands) -> None:
@@ -49,8 +51,7 @@ def _info(args: argparse.Namespace) -> None:
     lines |= _cuda_lines(cuda_module)
     lines["cores"] = f"{len(os.sched_getaffinity(0))} for this process, of {os.cpu_count()}"
     width = max(map(len, lines))
-    for name, value in lines.items():
-        print(f"{name:<{width}}  {value}")
+    show("".join(f"{name:<{width}}  {value}\n" for name, value in lines.items()))
 
 
 def _cuda_lines(load: Callable[[], Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from egtmetrics.cli._common import Commands, add_command, check_writable
+from egtmetrics.cli._common import Commands, add_command, check_outputs
 from egtmetrics.cli._evaluation import (
     add_file_options,
     add_metric_options,
@@ -74,7 +74,7 @@ def add_to(commands: Commands) -> None:
 
 def _report(args: argparse.Namespace) -> None:
     metrics = check_metrics(args)
-    check_writable([args.out])
+    check_outputs(args, [args.out])
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
     from egtmetrics._validation import check_level
@@ -104,15 +104,14 @@ def _report(args: argparse.Namespace) -> None:
 def command_line(args: argparse.Namespace) -> str:
     """Return the command that these arguments came from, with every option that has a value."""
     words = ["egtmetrics", "report", args.real, args.fake]
-    for name, value in vars(args).items():
-        of_metric = name in args.metric_options
-        if name in ("run", "real", "fake", "quiet", "metric_options") or value is None:
+    for action in args.parser._actions:
+        value = getattr(args, action.dest, None)
+        if value is None or not action.option_strings or action.dest == "quiet":
             continue
-        if value is False and not of_metric:
-            continue
-        words.append(f"--{'no-' if value is False else ''}{name.replace('_', '-')}")
-        if not isinstance(value, bool):
-            words.append(",".join(value) if isinstance(value, list) else str(value))
+        if isinstance(value, bool):
+            words += [action.option_strings[0 if value else -1]] if value or len(action.option_strings) > 1 else []
+        else:
+            words += [action.option_strings[0], ",".join(value) if isinstance(value, list) else str(value)]
     return shlex.join(words)
 
 

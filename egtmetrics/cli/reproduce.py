@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egtmetrics.cli._common import Commands, DataArgument, add_command, check_writable
+from egtmetrics.cli._common import Commands, DataArgument, add_command, check_folder, check_outputs
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
+from egtmetrics.cli._streams import say, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -191,7 +191,7 @@ def _add_table4(what: Commands) -> None:
 
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
-    check_writable([args.figure])
+    check_outputs(args, [args.figure])
     from egtmetrics.plots import check_figure_suffix, figure_class
 
     check_figure_suffix(args.figure)
@@ -200,15 +200,18 @@ def _reproduce_figure1(args: argparse.Namespace) -> None:
     from egtmetrics.report import save_figure
 
     data = figure1()
-    print("Jensen-Shannon divergence in bits (0 to 2) between real and generated data, for each of two groups:\n")
-    print(describe_figure1(data))
-    print("\nThe paper names (0.02, 1.98) on this level set. Gaussian models do not reach it; Theorem A.3 does.")
     save_figure(draw_figure1(data), args.figure)
-    print(f"egtmetrics: wrote {args.figure}", file=sys.stderr)
+    say(f"wrote {args.figure}")
+    show(
+        "Jensen-Shannon divergence in bits (0 to 2) between real and generated data, for each of two groups:\n\n"
+        f"{describe_figure1(data)}\n\n"
+        "The paper names (0.02, 1.98) on this level set. Gaussian models do not reach it; Theorem A.3 does.\n"
+    )
 
 
-def _check_extras() -> None:
-    """If a library is missing, say which extra to install before anything runs."""
+def _check_first(args: argparse.Namespace) -> None:
+    """Before anything runs, say which extra to install if a library is missing, and refuse a folder without room."""
+    check_folder(args.out)
     from egtmetrics.plots import figure_class
 
     figure_class()
@@ -220,7 +223,7 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
 
     name, path = args.data
     _check_table1_options(args, name)
-    _check_extras()
+    _check_first(args)
     from egtmetrics.paper import datasets, table1
 
     if name == "ffhq":
@@ -260,7 +263,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
     from egtmetrics.report import write_whole
 
-    _check_extras()
+    _check_first(args)
     from egtmetrics.paper import biographies, table2
 
     settings = table2.PAPER.get(args.config, table2.QUICK if args.quick else table2.FULL)
@@ -281,7 +284,7 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
 def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table4_report import describe_table4, draw_samples
 
-    _check_extras()
+    _check_first(args)
     from egtmetrics.paper import datasets, table4
 
     name, path = args.data
@@ -301,12 +304,12 @@ def _write(
     figures: Mapping[str, Figure | Axes],
     others: Sequence[str],
 ) -> None:
-    """Print the tables, write them and the figures, and list these files and the ``others``, already written."""
+    """Write the tables and the figures, list these files and the ``others``, already written, and print the tables."""
     from egtmetrics.report import save_figure, write_whole
 
-    sys.stdout.write(describe())
     write_whole(args.out / name, describe(markdown=True))
     for file, figure in figures.items():
         save_figure(figure, args.out / file)
     for file in (name, *figures, *others):
         note(args, f"wrote {args.out / file}")
+    show(describe())

@@ -25,6 +25,7 @@ from egtmetrics.plots import (
     plot_precision_recall,
     printed_scale,
     root_figure,
+    short,
     tidy,
 )
 from egtmetrics.report._page_parts import Gap, Inference
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 _SIZE = (4.7, 4.4)
 """Inches: 338 pixels in a browser, the width of a phone."""
+_NAMES = re.compile(r'\bid="|\bhref="#|url\(#')
+"""What stands before a name in a tag of SVG; a label may hold the same outside of tags."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ def _drawing(figure: Figure, name: str, caption: str) -> Drawing:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(\bid="|(?:xlink:)?href="#|url\(#)', rf"\g<1>{name}-", svg)  # names must be unique in the page
+    svg = re.sub(r"<[^>]*>", lambda tag: _NAMES.sub(rf"\g<0>{name}-", tag[0]), svg)  # unique in the page
     label = escape(f"{caption} The numbers are in the tables.")
     return Drawing(svg=Markup(svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)), caption=caption)
 
@@ -86,7 +89,7 @@ def draw_precision_recall(frame: GenerativeMetricFrame, inference: Inference) ->
     legend: Any = axes.get_legend()
     title = legend.get_title().get_text()
     legend.remove()  # beside the axes it takes too much of a phone's width
-    labels = [group_text(group) for group in groups]
+    labels = [short(group_text(group)) for group in groups]
     columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
     figure = root_figure(axes)
     add_legend(figure, handles, labels, title=title, loc="outside lower center", ncols=columns)
@@ -174,7 +177,7 @@ def draw_proportions(names: Sequence[str], counts: pd.DataFrame) -> Drawing:
             label=label,
         )
     tidy(axes, grid="x")
-    axes.set_yticks(y, names)
+    axes.set_yticks(y, list(map(short, names)), parse_math=False)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="share of the samples (%)")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return _drawing(figure, "shares", "Proportions of the groups among the real and the generated samples.")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from egtmetrics import __version__
+from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_positive_int
 from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
@@ -18,7 +19,16 @@ from egtmetrics.groups.inference import holm
 from egtmetrics.groups.permutation import compare_frames
 from egtmetrics.labels import group_text
 from egtmetrics.report._page_parts import Gap, Inference, find_gaps, infer
-from egtmetrics.report.tables import Format, check_format, fact, groups_title, method_notes, section
+from egtmetrics.report.tables import (
+    Columns,
+    Format,
+    check_format,
+    fact,
+    groups_title,
+    method_notes,
+    note_lines,
+    section,
+)
 from egtmetrics.results import Score
 
 _LEVEL = 0.95
@@ -180,8 +190,7 @@ def render_comparison(
             0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as in egtmetrics evaluate."
         )
     notes += [f"{name}: {fact(value)}" for name, value in (provenance or {}).items()]
-    mark = {"table": "", "markdown": "- ", "latex": "% "}[format]
-    return "\n\n".join([*parts, "\n".join(f"{mark}{note}" for note in notes)]) + "\n"
+    return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
 
 
 def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
@@ -213,8 +222,8 @@ def _check_frames(frames: Mapping[str, GenerativeMetricFrame]) -> None:
             mine, theirs = (list(getattr(frames[model].by_group, table)) for model in (name, first))
             if mine != theirs:
                 raise ValueError(
-                    f"model {name!r} has the {what} {mine} and {first!r} has {theirs}; evaluate all models with the "
-                    "same metrics and groups"
+                    f"model {name!r} has the {what} [{listed(map(repr, mine))}] and {first!r} has "
+                    f"[{listed(map(repr, theirs))}]; evaluate all models with the same metrics and groups"
                 )
 
 
@@ -224,7 +233,7 @@ def _columns(
     metric: str,
     differing: set[tuple[str, str, str, Hashable | None]],
     shown: Mapping[str, Inference],
-) -> dict[str, list[str]]:
+) -> Columns:
     """A row for every score overall and of every group, and for every disparity; a column for every model."""
     first = next(iter(frames.values()))
     groups = first.by_group.index.tolist()
@@ -235,7 +244,7 @@ def _columns(
         names += [f"{name} ({score.printed_unit})" if score.printed_unit else name, *([""] * len(groups))]
         labels += ["overall", *map(group_text, groups)]
     names += [f"δ {disparity.column or disparity.label}" for disparity in table.disparities]
-    columns = {"score": names, groups_title(first): labels + [""] * (len(names) - len(labels))}
+    columns = [("score", names), (groups_title(first), labels + [""] * (len(names) - len(labels)))]
     for model, frame in frames.items():
         known = shown.get(model)
         cells = []
@@ -252,7 +261,7 @@ def _columns(
             dagger = "†" if gap.beyond_noise else ""
             bounds = None if known is None else known.bounds(key)
             cells.append(score.text(gap.pair.value) + star + dagger + _beside(bounds, score))
-        columns[model] = cells
+        columns.append((model, cells))
     return columns
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import math
 import platform
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import metadata, resources
 from typing import Any
@@ -17,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics import __version__
+from egtmetrics._text import shown
 from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
 from egtmetrics.groups.disparity import EGO, MGO, proportion_table
 from egtmetrics.labels import group_text
@@ -30,6 +32,8 @@ from egtmetrics.results import Score
 _THUMBNAIL = 192
 """Pixels: twice what a phone shows."""
 _LONGEST_TEXT = 600
+_UNSEEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that HTML does not allow."""
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib")
 
 
@@ -164,7 +168,7 @@ def render_page(
             versions=_versions(),
             version=__version__,
         )
-    return page
+    return _UNSEEN.sub(lambda match: shown(match[0]), page)
 
 
 def _lead(frame: GenerativeMetricFrame) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from tabulate import tabulate
 
 from egtmetrics import __version__
+from egtmetrics._text import shown
 from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
@@ -69,8 +71,7 @@ def render(
     }
     notes = [*_interval_notes(intervals), *method_notes(frame, provenance or {})]
     parts = [section(title, table, format) for title, table in sections.items()]
-    mark = {"table": "", "markdown": "- ", "latex": "% "}[format]
-    return "\n\n".join([*parts, "\n".join(f"{mark}{note}" for note in notes)]) + "\n"
+    return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
 
 
 def check_format(format: Format) -> None:
@@ -79,24 +80,49 @@ def check_format(format: Format) -> None:
         raise ValueError(f"format={format!r} is unknown; choose one of {', '.join(map(repr, get_args(Format)))}")
 
 
-def section(title: str, columns: Mapping[str, Sequence[str]], format: Format) -> str:
-    rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    if format == "markdown":
-        rows = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+Columns = Sequence[tuple[str, Sequence[str]]]
+"""Header and cells of each column; two headers may be the same."""
+
+
+def section(title: str, columns: Columns, format: Format) -> str:
+    """Return a table under a title; names that hold markup or line breaks stay names."""
+    escape = _markdown if format == "markdown" else shown
+    headers = [header for header, _ in columns]
     text = tabulate(
-        rows,
-        headers=list(columns),
-        tablefmt=_TABLE_STYLES[format],
+        [[escape(cell) for cell in row] for row in zip(*(cells for _, cells in columns), strict=True)],
+        headers=["\n".join(map(escape, header.split("\n") if format == "table" else [header])) for header in headers],
+        tablefmt=_TABLE_STYLES[format],  # which escapes what LaTeX takes for markup
         disable_numparse=True,
-        colalign=["right" if all(map(_is_number, cells)) else "left" for cells in columns.values()],
+        colalign=["right" if all(map(_is_number, cells)) else "left" for _, cells in columns],
     )
-    return {"table": f"{title}\n\n{text}", "markdown": f"### {title}\n\n{text}", "latex": f"% {title}\n{text}"}[format]
+    if format == "latex":
+        text = re.sub(r"^( *)(?=[*\[])", r"\1{}", text, flags=re.MULTILINE)  # or it belongs to the \\ before it
+        for character, command in _LATEX_COMMANDS.items():
+            text = text.replace(character, command)
+    before = {"table": f"{escape(title)}\n\n", "markdown": f"### {escape(title)}\n\n", "latex": f"% {escape(title)}\n"}
+    return before[format] + text
 
 
-def _scores(frame: GenerativeMetricFrame, separator: str, intervals: FrameIntervals | None) -> dict[str, list[str]]:
+def note_lines(notes: Iterable[str], format: Format) -> str:
+    """Return one line for each note."""
+    mark, escape = {"table": ("", shown), "markdown": ("- ", _markdown), "latex": ("% ", shown)}[format]
+    return "\n".join(f"{mark}{escape(note)}" for note in notes)
+
+
+def _markdown(text: str) -> str:
+    """Escape what Markdown, or HTML in it, would take for markup where it stands; numbers and most names stay plain."""
+    markup = r"[\\`|$]|\*(?=\S)|~(?=[~\w])|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\[(?=[^\]]*\][\[(])|(?<!\w)_|_(?!\w)"
+    return re.sub(markup, r"\\\g<0>", shown(text))
+
+
+_LATEX_COMMANDS = {"δ": r"\ensuremath{\delta}", "†": r"\textdagger{}"}
+"""Of our own characters, those that LaTeX with its usual fonts does not know."""
+
+
+def _scores(frame: GenerativeMetricFrame, separator: str, intervals: FrameIntervals | None) -> Columns:
     """Overall and one row per group; the parts of a column's name are joined by ``separator``."""
     overall = frame.overall.to_dict()
-    columns = {groups_title(frame): ["overall", *map(group_text, frame.by_group.index)]}
+    columns = [(groups_title(frame), ["overall", *map(group_text, frame.by_group.index)])]
     for metric in frame.settings["metrics"]:
         table = frame.tables[metric]
         for name, score in table.described.items():
@@ -107,7 +133,7 @@ def _scores(frame: GenerativeMetricFrame, separator: str, intervals: FrameInterv
                 found = intervals.by_group.loc[column]
                 bounds = [f" {text}" if text else "" for text in _bounds_text(found["low"], found["high"], score)]
             cells = [score.text(value) + text for value, text in zip(frame.by_group[column], bounds, strict=True)]
-            columns[separator.join(parts)] = [score.text(overall[column]), *cells]
+            columns.append((separator.join(parts), [score.text(overall[column]), *cells]))
     return columns
 
 
@@ -115,7 +141,7 @@ def _unit(score: Score) -> str:
     return f"({score.printed_unit})"
 
 
-def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> dict[str, list[str]]:
+def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> Columns:
     beside = [] if intervals is None else ["[low, high]"]
     columns: dict[str, list[str]] = {
         name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in")
@@ -133,7 +159,7 @@ def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None)
             ]
             for column, cell in zip(columns.values(), cells, strict=True):
                 column.append(cell)
-    return columns
+    return list(columns.items())
 
 
 def _disparity_bounds(intervals: FrameIntervals, metric: str, disparity: Disparity) -> str:
@@ -159,17 +185,17 @@ def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
     ]
 
 
-def _groups(frame: GenerativeMetricFrame) -> dict[str, list[str]]:
+def _groups(frame: GenerativeMetricFrame) -> Columns:
     counts, unassigned = frame.group_counts, frame.unassigned
-    columns = {
-        groups_title(frame): [*map(group_text, counts.index), "in no group"],
-        "real": [*map(str, counts["n_real"]), str(unassigned["real"])],
-        "fake": [*map(str, counts["n_fake"]), str(unassigned["fake"])],
-    }
+    columns = [
+        (groups_title(frame), [*map(group_text, counts.index), "in no group"]),
+        ("real", [*map(str, counts["n_real"]), str(unassigned["real"])]),
+        ("fake", [*map(str, counts["n_fake"]), str(unassigned["fake"])]),
+    ]
     described = frame.tables["proportions"].described
     for side in ("real", "fake"):
         score = described[f"{side}_proportion"]
-        columns[f"{side} {_unit(score)}"] = [*map(score.text, counts[f"{side}_proportion"]), ""]
+        columns.append((f"{side} {_unit(score)}", [*map(score.text, counts[f"{side}_proportion"]), ""]))
     return columns
 
 
@@ -191,7 +217,7 @@ def fact(value: Any) -> str:
 
 
 def groups_title(frame: GenerativeMetricFrame) -> str:
-    return ", ".join(map(str, frame.by_group.index.names))
+    return shown(", ".join(map(str, frame.by_group.index.names)))
 
 
 def _is_number(cell: str) -> bool:

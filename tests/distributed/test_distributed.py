@@ -134,7 +134,7 @@ def _error_of(call: Any) -> str:
 
 
 def _fail(rank: int) -> None:
-    real = shard_features(np.zeros((50, 2)), "real", timeout=240)
+    real = shard_features(np.zeros((50, 2)), "real", timeout=1800)
     with real.exchange.step("a test"):
         if rank == 2:
             raise RuntimeError("no room")  # which torch raises for a full memory, and for a lost peer
@@ -153,7 +153,7 @@ def life(rank: int, size: int) -> Any:
     }
     everyone: list[Any] = [None] * size
     dist.all_gather_object(everyone, found)
-    real = shard_features(np.random.default_rng(rank).normal(size=(50, 2)), "real", timeout=240)
+    real = shard_features(np.random.default_rng(rank).normal(size=(50, 2)), "real", timeout=1800)
     if rank == 1:
         os._exit(9)
     start = time.monotonic()
@@ -178,7 +178,7 @@ def test_ranks_agree_with_one_process_and_name_one_at_fault(tmp_path: Path) -> N
         assert found["failed"].startswith("RankError: rank 2 failed with RuntimeError: no room")
     for _, error, seconds in (first, last):
         assert error.startswith(f"{RankError.__name__}: rank 1 ended or hangs")
-        assert seconds < 180  # well before the timeout, also on a busy machine
+        assert seconds < 900  # well before the timeout, also on a busy machine
 
 
 def _check_frames(outcomes: list[Any]) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from egtmetrics.report import write_whole
+from egtmetrics._atomic import check_whole, write_whole
 
 LIMITED_WRITE = """
 import resource, sys
@@ -61,11 +63,46 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "target").read_text() == "new"
 
 
-def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+def test_what_is_no_file_gets_the_data_as_it_comes(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="pipe is not a regular file"):
-        write_whole(tmp_path / "pipe", "new")
-    with pytest.raises(OSError, match="is not a regular file"):
-        write_whole(tmp_path, "new")
-    with pytest.raises(FileNotFoundError, match=r"missing/file'"):
-        write_whole(tmp_path / "missing" / "file", "new")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    check_whole(tmp_path / "pipe")
+    write_whole(tmp_path / "pipe", "new")
+    assert os.read(reader, 10) == b"new"
+    os.close(reader)
+    write_whole(os.devnull, "new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert Path(os.devnull).is_char_device()
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        (".", IsADirectoryError),
+        ("missing/file", FileNotFoundError),
+        ("file/below", NotADirectoryError),
+        ("x" * 256, OSError),
+        ("loop", OSError),
+    ],
+)
+def test_what_cannot_be_written_is_found_out_first(name: str, error: type[OSError], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    for step in (check_whole, partial(write_whole, data="new")):
+        with pytest.raises(error) as found:
+            step(tmp_path / name)
+        assert found.value.filename == str(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "loop"]
+
+
+def test_the_longest_name_is_written_and_the_check_leaves_nothing(tmp_path: Path) -> None:
+    check_whole(tmp_path / ("x" * 255))
+    assert not list(tmp_path.iterdir())
+    write_whole(tmp_path / ("x" * 255), "new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_name_that_is_not_utf8_can_be_told_in_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    write_whole(tmp_path / name, json.dumps(name, ensure_ascii=False))
+    assert json.loads((tmp_path / name).read_text(encoding="utf-8")) == name

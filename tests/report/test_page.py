@@ -414,3 +414,10 @@ def test_a_browser_shows_it_without_complaint(width: int, tmp_path: Path) -> Non
     assert found["headless"] == 0
     assert found["broken"] == 0
     assert min(found["texts"]) > 7.5  # pixels
+
+
+def test_control_characters_and_names_of_files_that_are_not_utf8_are_escapes(unequal: GenerativeMetricFrame) -> None:
+    page = render_page(unequal, title="red \x1b[31m\x00", level=None, provenance={"file": "caf\udce9\x07.npz"})
+    assert "<h1>red \\x1b[31m\\x00</h1>" in page
+    assert "file: caf\\udce9\\x07.npz" in page
+    page.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
 import egtmetrics
 from egtmetrics.groups import GenerativeMetricFrame
@@ -95,10 +97,71 @@ def test_latex_escapes_and_balances() -> None:
     assert all(line.startswith("%") for line in outside.splitlines() if line.strip())
 
 
-def test_markdown_escapes_bars() -> None:
-    text = render(make_frame(labels=["a|b", "a|b", "m", "m"]), format="markdown")
-    assert r"| a\|b" in text
-    assert "| a|b" not in text
+NASTY = {
+    "a|b\\|c": "a|b\\|c",
+    "two\n| lines |\r\n": "two | lines |",
+    "*bold* _it_ `code` ~~out~~ **b**": "*bold* _it_ `code` ~~out~~ **b**",
+    "[link](https://a.b) ![i](x) [1][2]": "[link](https://a.b) ![i](x) [1][2]",
+    "<b>html</b> <!-- no --> &amp; &#35; p<0.1": "<b>html</b> <!-- no --> &amp; &#35; p<0.1",
+    "\x1b[31mred\x00\x07": "\\x1b[31mred\\x00\\x07",
+    "\u202eexe.txt": "\\u202eexe.txt",
+    "$x^2$ 50% #1 {a} ~/d δ\u2028†": "$x^2$ 50% #1 {a} ~/d δ †",
+    "[5pt] mine": "[5pt] mine",
+    "* mine": "* mine",
+}
+"""Names of groups, and how a reader should see them."""
+
+
+def nasty_frame() -> GenerativeMetricFrame:
+    x = np.arange(2.0 * len(NASTY))[:, np.newaxis]
+    labels = {"sex\n|": np.repeat(list(NASTY), 2), "real": np.full(2 * len(NASTY), "1")}
+    return GenerativeMetricFrame(
+        metrics={"m|n\n*x*": distance, "sex |, real": distance},
+        real=x, fake=x, real_sensitive_features=labels, fake_sensitive_features=labels, random_state=0,
+    )  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_reader_of_markdown_sees_every_name_as_it_is() -> None:
+    text = render(nasty_frame(), format="markdown", provenance={"file": "C:\\*a*\n# no heading\n\n| no | table |"})
+    page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
+    tables = [
+        [
+            [html.unescape(cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+            for row in table.split("</tr>")
+        ]
+        for table in re.findall(r"<table>(.*?)</table>", page, flags=re.DOTALL)
+    ]
+    names = sorted(f"{name}, 1" for name in NASTY.values())
+    for table in (tables[0][2:-1], tables[2][1:-2]):
+        assert sorted(row[0] for row in table) == names
+        assert {len(row) for row in table} == {len(table[0])}
+    assert tables[0][0] == ["sex |, real", "m|n *x*", "sex |, real"]  # a metric of the same name is another column
+    assert tables[2][0][:3] == ["sex |, real", "real", "fake"]
+    assert page.count("<h3>") == len(tables) == 3
+    assert "<li>file: C:\\*a* # no heading | no | table |</li>" in page
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_latex_keeps_names_in_their_cells() -> None:
+    text = render(nasty_frame(), format="latex", provenance={"file": "a\n\\input{secret}"})
+    assert r"% file: a \input{secret}" in text
+    body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
+    rows = [line.strip() for line in body.splitlines() if line.strip()]
+    assert len(rows) == 1 + len(NASTY)
+    assert all(len(re.findall(r"(?<!\\)&", row)) == 2 for row in rows)
+    assert all(row.endswith(r"\\") for row in rows)
+    assert not any(row.startswith(("[", "*")) for row in rows)  # \\ before it would take it for an option
+    assert text.isascii()
+    assert r"50\% \#1 \{a\} \textasciitilde{}/d \ensuremath{\delta} \textdagger{}, 1" in body
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_names_do_not_act_on_a_terminal() -> None:
+    text = render(nasty_frame(), provenance={"file": "\x1b]0;title\x07"})
+    assert all(character == "\n" or character.isprintable() for character in text)
+    for name in NASTY.values():
+        assert any(line.startswith(f"{name}, 1 ") for line in text.splitlines())
 
 
 def test_json_holds_the_numbers_of_the_frame_as_fractions() -> None:

@@ -1,0 +1,27 @@
+"""Text of users, such as names of groups and files, in one line that shows what it holds."""
+
+from __future__ import annotations
+
+import re
+
+_BREAKS = re.compile(r"\s*[\t-\r\x1c-\x1f\x85\u2028\u2029]\s*")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+def shown(text: str) -> str:
+    """Return text in one line, with escapes for what acts instead of being seen.
+
+    A line break or tab becomes a space, or nothing at an end. Control characters, which move the cursor of a terminal
+    and are not allowed in SVG, become ``\\x1b``; so do marks that turn the direction of what follows, and halves of
+    surrogate pairs, which names of files hold that are not UTF-8.
+
+    Examples
+    --------
+    >>> print(shown("not\\nbold: \\x1b[1mname"))
+    not bold: \\x1b[1mname
+    """
+    return _UNSEEN.sub(_escape, _BREAKS.sub(" ", text).strip())
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("ascii", "backslashreplace").decode() if ord(match[0]) > 0x7F else f"\\x{ord(match[0]):02x}"
