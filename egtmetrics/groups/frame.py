@@ -57,7 +57,9 @@ class GenerativeMetricFrame:
         their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
-        an ``(n, s)`` array. A row labelled None or NaN is in no group.
+        an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
+        text, and the words that software writes for them, such as ``"NA"`` or ``"nan"`` (with a warning). A number such
+        as -1 is a group: replace it by None where it means "unknown".
     samples : GroupedSamples
         Instead of the last four, for example ``GroupedSamples(...).matched()``.
     random_state
@@ -104,6 +106,8 @@ class GenerativeMetricFrame:
 
     Warns
     -----
+    MissingLabelWarning
+        Labels such as "NA" or "nan" were taken for missing ones.
     GroupSizeWarning
         If one group has more than twice the samples of another and a score depends on the number of samples, as most
         do; see ``GroupedSamples.matched``, ``at_sample_size`` and ``extrapolate``.

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features, check_positive_int, keep_checked
@@ -120,6 +121,7 @@ class GenerativeMetricStream:
             FileRows(self._spill)  # raises now if the folder cannot be written to
         self._known: dict[str, Any] = {}
         self._rows: dict[Side, dict[Label, Rows]] = {"real": {}, "fake": {}}
+        self._warned_words: set[str] = set()
 
     def __repr__(self) -> str:
         seen = " and ".join(f"{sum(part.n_seen for part in self._rows[side].values())} {side}" for side in _SIDES)
@@ -142,7 +144,7 @@ class GenerativeMetricStream:
             Whether these are real samples (True) or generated ones (False).
         sensitive_features
             One label per row, or several, as for :class:`GenerativeMetricFrame`; the same names, order and types in
-            every update. None and NaN mean that the row belongs to no group.
+            every update. A missing label means that the row belongs to no group.
 
         Raises
         ------
@@ -156,7 +158,7 @@ class GenerativeMetricStream:
         side: Side = "real" if real else "fake"
         # a copy, in which -0.0 is 0.0: their bytes differ
         array: NDArray[Any] = np.add(check_features(features, "features"), 0.0)
-        names, types, labels = _read_labels(sensitive_features, len(array))
+        names, types, labels = _read_labels(sensitive_features, len(array), self._warned_words)
         known = self._agree(
             {"n_features": array.shape[1], "sensitive_features": names, "label_types": types}, "this update"
         )
@@ -318,8 +320,8 @@ class GenerativeMetricStream:
             if value is None:  # all rows unassigned: labels of no type
                 continue
             if agreed.setdefault(name, value) != value:
-                expected, remedy = agreed[name], _REMEDIES[name]
-                raise ValueError(f"{source} has {name}={value!r} where there was {expected!r} before; {remedy}")
+                here, before = (listed(shown) if isinstance(shown, tuple) else shown for shown in (value, agreed[name]))
+                raise ValueError(f"{source} has {name}={here} where there was {before} before; {_REMEDIES[name]}")
         return agreed
 
 
@@ -337,27 +339,26 @@ def _check_same(settings: Mapping[str, Any], others: Mapping[str, Any], source: 
         raise ValueError(f"{source} comes from a stream with other settings: {found}. Make both with the same")
 
 
-def _read_labels(labels: Any, n: int) -> tuple[tuple[str, ...], tuple[str, ...] | None, list[Label]]:
+def _read_labels(labels: Any, n: int, warned: set[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None, list[Label]]:
     """Return the names of the sensitive features, the types of their labels, and the labels of every row."""
-    names, columns = label_columns(labels, "sensitive_features")
-    values, types = [], []
+    names, columns = label_columns(labels, "sensitive_features", warned=warned)
+    types: list[str] = []
     for name, column in zip(names, columns, strict=True):
         if column.shape != (n,):
             raise ValueError(
                 f"sensitive_features has the shape {column.shape} in {name!r} for {n} samples; pass one label per "
                 "sample, in the same order"
             )
-        series = pd.Series(column).astype(object)
-        plain = [value.item() if isinstance(value, np.generic) else value for value in series]
-        missing = series.isna().tolist()
-        found = sorted({type(value).__name__ for value, none in zip(plain, missing, strict=True) if not none})
+        kinds = set(map(type, column.tolist())) - {type(None)}
+        # As in a frame, 1 and 1.0 are one label: some batches have whole floats only.
+        found = sorted({"number" if kind in (int, float) else kind.__name__ for kind in kinds})
         if len(found) > 1:
             raise TypeError(
-                f"sensitive_features mixes labels of the types {', '.join(found)} in {name!r}; convert them to one"
+                f"sensitive_features mixes labels of the types {listed(sorted(kind.__name__ for kind in kinds))} in "
+                f"{name!r}; convert them to one"
             )
-        values.append([None if none else value for value, none in zip(plain, missing, strict=True)])
         types.extend(found)
-    rows = [None if None in label else label for label in zip(*values, strict=True)]
+    rows = [None if None in label else label for label in zip(*(column.tolist() for column in columns), strict=True)]
     try:
         sorted({label for label in rows if label is not None})
     except TypeError as error:

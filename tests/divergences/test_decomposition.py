@@ -178,7 +178,7 @@ def test_base() -> None:
         ([0.5, 0.6], [0.5, 0.5], ["a", "b"], "p sums to 1.1"),
         ([0.5, 0.5], [1.0], ["a", "b"], r"p has shape \(2,\) and q \(1,\)"),
         ([0.5, 0.5], [0.5, 0.5], ["a"], "groups has 1 labels for 2 atoms"),
-        ([0.5, 0.5], [0.5, 0.5], ["a", None], "groups holds None or NaN"),
+        ([0.5, 0.5], [0.5, 0.5], ["a", None], "groups holds missing labels"),
         ([0.5, 0.5, 0.0], [0.5, 0.5, 0.0], ["a", "b", "c"], "group 'c' has mass neither in p nor in q"),
         (np.eye(2), np.eye(2), ["a", "b"], r"p has shape \(2, 2\), expected \(K,\)"),
     ],

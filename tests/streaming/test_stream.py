@@ -393,7 +393,7 @@ class TestRefusals:
         [
             (np.ones((2, 3)), [0, 1], "n_features=3 where there was 2"),
             ([[1.0, np.nan], [1.0, 2.0]], [0, 1], "NaN or infinity"),
-            (np.ones((2, 2)), ["a", "b"], "label_types=.*str.*int"),
+            (np.ones((2, 2)), ["a", "b"], "label_types=str where there was number before; convert"),
             (np.ones((2, 2)), [0, "b"], "mixes labels of the types int, str"),
             (np.ones((2, 2)), [0], "for 2 samples"),
             (np.ones((2, 2)), {"age": [0, 1]}, "sensitive_features=.*age"),
