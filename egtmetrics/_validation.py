@@ -98,6 +98,12 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     return array
 
 
+def is_empty(values: Any) -> bool:
+    """Whether features have no rows: an empty sequence, or ``(0, d)``, which a filter leaves."""
+    shape = getattr(values, "shape", None)
+    return isinstance(values, Sequence) and len(values) == 0 if shape is None else tuple(shape)[:1] == (0,)
+
+
 def _check_finite(array: NDArray[Any], name: str) -> None:
     n, d = array.shape
     step = max(1, _ROWS_BYTES // (array.itemsize * d))

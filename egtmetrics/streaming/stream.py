@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
-from egtmetrics._validation import check_features, check_positive_int, keep_checked
+from egtmetrics._validation import check_features, check_positive_int, is_empty, keep_checked
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups._evaluation import (
     Metrics,
@@ -139,7 +139,7 @@ class GenerativeMetricStream:
         Parameters
         ----------
         features
-            ``(n, d)``, an array or a tensor. It is copied.
+            ``(n, d)``, an array or a tensor. It is copied. A batch without rows changes nothing.
         real
             Whether these are real samples (True) or generated ones (False).
         sensitive_features
@@ -156,6 +156,11 @@ class GenerativeMetricStream:
         if not isinstance(real, bool | np.bool_):
             raise TypeError(f"real={real!r} is {type(real).__name__}, expected True for real or False for fake samples")
         side: Side = "real" if real else "fake"
+        if is_empty(features):
+            _read_labels(sensitive_features, 0, self._warned_words)
+            if len(shape := np.shape(features)) == 2:
+                self._agree({"n_features": shape[1]}, "this update")
+            return
         # a copy, in which -0.0 is 0.0: their bytes differ
         array: NDArray[Any] = np.add(check_features(features, "features"), 0.0)
         names, types, labels = _read_labels(sensitive_features, len(array), self._warned_words)
