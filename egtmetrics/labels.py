@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._arrays import as_array
 from egtmetrics._errors import listed, outer_stacklevel
-from egtmetrics._validation import as_array
 
 _MISSING_WORDS = frozenset(
     ["NA", "<NA>", "#NA", "N/A", "#N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NaT", "null", "NULL", "None"]

@@ -96,6 +96,84 @@ def test_a_file_is_not_copied_into_memory(metric: str, files: tuple[Path, Path])
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+CONVERTED_IN_LITTLE_MEMORY = """
+import pathlib
+import resource
+import sys
+import tempfile
+
+import numpy as np
+
+from egtmetrics import GenerativeMetricFrame, frechet_distance
+
+N, D = 220_000, 128  # 113 MB in float32
+folder = pathlib.Path(sys.argv[1])
+tempfile.tempdir = str(folder)
+rng = np.random.default_rng(0)
+rows = rng.standard_normal((1000, D), dtype=np.float32).astype(np.float16)
+
+
+def file(name, dtype, fortran_order=False):
+    array = np.lib.format.open_memmap(folder / name, mode="w+", dtype=dtype, shape=(N, D), fortran_order=fortran_order)
+    for start in range(0, N, 1000):
+        array[start : start + 1000] = rows
+        array[start : start + 1000, 0] += start / N
+    array.flush()
+    return np.load(folder / name, mmap_mode="r")
+
+
+def scores(real, fake):
+    labels = [np.arange(len(x)) % 10 for x in (real, fake)]
+    frame = GenerativeMetricFrame(
+        metrics=frechet_distance,
+        real=real,
+        fake=fake,
+        real_sensitive_features=labels[0],
+        fake_sensitive_features=labels[1],
+    )
+    return [*frame.overall, *frame.by_group["frechet_distance"]]
+
+
+def allow(more):
+    # This limits anonymous memory only: pages of a mapped file do not count.
+    with open("/proc/self/status") as status:
+        data = next(int(line.split()[1]) for line in status if line.startswith("VmData"))
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * data + more, resource.RLIM_INFINITY))
+
+
+small = rows.astype(np.float32)[:400] + np.float32(0.1)
+plain = file("plain.npy", "<f4")
+pairs = {
+    "float16": (file("float16.npy", "<f2"), small),
+    "big-endian": (file("big.npy", ">f4"), small),
+    "Fortran order": (file("fortran.npy", "<f4", fortran_order=True), small),
+    "float64 beside it": (plain, small.astype(np.float64)),
+}
+scores(small, small[::-1] + 1)  # load everything that the first call loads
+allow(80 << 20)
+expected = scores(plain, small)
+found = {name: scores(*pair) for name, pair in pairs.items()}
+for real, _ in pairs.values():
+    try:
+        np.array(real, dtype=np.float32, order="C")
+    except MemoryError:
+        continue
+    raise SystemExit("the whole file could be copied, so the limit proves nothing")
+for name, values in found.items():
+    rounding = 1e-4 if name in ("float16", "float64 beside it") else 0.0  # of features, and of sums in float32
+    assert np.allclose(values, expected, rtol=rounding, atol=0.0), (name, values, expected)
+assert sorted(path.suffix for path in folder.iterdir()) == [".npy"] * 4, "a temporary file was left"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory limit and its measurement need Linux")
+def test_a_file_of_another_type_or_order_is_not_converted_in_memory(tmp_path: Path) -> None:
+    """It is written to a temporary file, a block at a time."""
+    command = [sys.executable, "-W", "error", "-c", CONVERTED_IN_LITTLE_MEMORY, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def whole_rows_order(x: NDArray[np.float32]) -> list[int]:
     """The definition: ascending by the bytes of the row; equal rows keep their order."""
     return sorted(range(len(x)), key=lambda i: ((x[i] + 0.0).tobytes(), i))

@@ -13,8 +13,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from egtmetrics._arrays import is_empty
 from egtmetrics._errors import listed
-from egtmetrics._validation import check_features, is_empty
+from egtmetrics._validation import check_features
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups._evaluation import Metrics, MissingGroups
 from egtmetrics.groups.flat import flat_scores

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._arrays import is_empty
 from egtmetrics._errors import listed
+from egtmetrics._mapped import BLOCK_BYTES, rows_in_file
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
-from egtmetrics._validation import check_features, check_positive_int, is_empty, keep_checked
+from egtmetrics._validation import check_features, check_positive_int, keep_checked
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups._evaluation import (
     Metrics,
@@ -27,7 +29,7 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.labels import label_columns
 from egtmetrics.ops import BackendName, Features, select_backend
 from egtmetrics.samples import GroupedSamples
-from egtmetrics.streaming._file_rows import FileRows, reordered_in_file
+from egtmetrics.streaming._file_rows import FileRows
 from egtmetrics.streaming._rows import Rows, priorities
 
 Side: TypeAlias = Literal["real", "fake"]
@@ -297,7 +299,8 @@ class GenerativeMetricStream:
         """Return rows and labels sorted by the values of the rows, and which rows overall scores use (None: all)."""
         parts = self._rows[side]
         blocks, draws = zip(*(part.kept() for part in parts.values()), strict=True)
-        rows = np.concatenate(blocks) if self._spill is None else FileRows.of(blocks, self._spill)
+        dtype, width = np.result_type(*(block.dtype for block in blocks)), self._known["n_features"]
+        rows = np.concatenate(blocks) if self._spill is None else rows_in_file(blocks, dtype, width, self._spill)
         order = canonical_order(rows)
         group = np.repeat(np.arange(len(parts)), [len(block) for block in blocks])[order]
         labels = {}
@@ -309,7 +312,12 @@ class GenerativeMetricStream:
         if any(part.is_sample for part in parts.values()):
             # each group holds its smallest draws, so the smallest of all are here: a uniform sample of all rows
             overall = np.sort(np.argsort(np.concatenate(draws)[order])[: self._max_samples])
-        ordered = rows[order] if self._spill is None else reordered_in_file(rows, order, self._spill)
+        if self._spill is None:
+            ordered = rows[order]
+        else:
+            step = max(1, BLOCK_BYTES // rows[:1].nbytes)
+            parts_in_order = (rows[order[start : start + step]] for start in range(0, len(rows), step))
+            ordered = rows_in_file(parts_in_order, dtype, width, self._spill)
         return keep_checked(np.asarray(ordered)), pd.DataFrame(labels), overall  # update has checked every row
 
     def _n_seen(self, side: Side) -> dict[Hashable, int]:

@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
+from egtmetrics import GenerativeMetricFrame, _mapped, frechet_distance, precision_recall_density_coverage
 from egtmetrics.groups import compare_frames
 from egtmetrics.labels import MissingLabelWarning
-from egtmetrics.streaming import GenerativeMetricStream, _file_rows
+from egtmetrics.streaming import GenerativeMetricStream
+from egtmetrics.streaming import stream as stream_module
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -285,7 +286,8 @@ class TestSpill:
             assert os.listdir(folder) == []
 
     def test_with_blocks_of_a_few_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_file_rows, "BLOCK_BYTES", 100)
+        for module in (_mapped, stream_module):
+            monkeypatch.setattr(module, "BLOCK_BYTES", 100)
         data = data_of()
         stream = whole(data._replace(real=data.real.astype(np.float32)), spill=tmp_path)
         feed(stream, data, "real", np.arange(40))
