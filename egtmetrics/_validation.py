@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
+from egtmetrics._mapped import is_mapped, rows_in_file
 from egtmetrics.ops import Features, ShardedFeatures, device_tensor, take_rows, to_host
 
 _LARGEST = 1e150
 """Above this, a squared distance overflows float64."""
 _ROWS_BYTES = 1 << 24
+_MOST_IN_MEMORY = 1 << 28
+"""Of a part of a mapped file: groups of a small file are taken, and permuted, in memory."""
 _CHECKED: dict[int, weakref.ref[Any]] = {}
 """By ``id``: features that passed a check. Whoever receives them cannot change them any more."""
 
@@ -49,7 +52,14 @@ def is_checked(values: Any) -> bool:
 
 
 def take_checked(features: Features, rows: NDArray[Any]) -> Features:
-    """Copy rows of checked features; the copy needs no check either."""
+    """Copy rows of checked features; the copy needs no check either. A large part of a mapped file becomes another."""
+    if is_mapped(features):
+        numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
+        row_bytes, width = features[:1].nbytes, features.shape[1]
+        if len(numbers) * row_bytes > _MOST_IN_MEMORY:
+            step = max(1, _ROWS_BYTES // row_bytes)
+            blocks = (features[numbers[start : start + step]] for start in range(0, len(numbers), step))
+            return keep_checked(rows_in_file(blocks, features.dtype, width))
     return keep_checked(take_rows(features, rows))
 
 

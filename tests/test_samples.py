@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from egtmetrics import _validation
+from egtmetrics._mapped import is_mapped
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.samples import GroupedSamples
 from tests.strategies import GroupedSamples as Labelled
@@ -176,6 +178,23 @@ class TestImmutability:
         assert "and 21 more" in text
         with pytest.raises(ValueError, match="and 20 more"):
             samples_of(Labelled(np.zeros((60, 1)), np.zeros((60, 1)), labels, labels)).group("x")
+
+
+def test_a_large_part_of_a_mapped_file_is_taken_into_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks of a few rows; what is taken is the same to the last bit."""
+    features = np.random.default_rng(0).normal(size=(60, 3))
+    np.save(tmp_path / "real.npy", features)
+    mapped, labels = np.load(tmp_path / "real.npy", mmap_mode="r"), np.tile(["f", "m", "m"], 20)
+    in_memory = samples_of(Labelled(features, features[:30], labels, labels[:30]))
+    monkeypatch.setattr(_validation, "_ROWS_BYTES", 100)
+    for most, part_is_mapped in ((479, True), (480, False)):  # f has 20 rows of 24 bytes
+        monkeypatch.setattr(_validation, "_MOST_IN_MEMORY", most)
+        group = samples_of(Labelled(mapped, features[:30], labels, labels[:30])).group("f")
+        np.testing.assert_array_equal(group.real, in_memory.group("f").real)
+        assert is_mapped(group.real) == part_is_mapped
+        assert not is_mapped(group.fake)
+        assert _validation.is_checked(group.real)
+        np.testing.assert_array_equal(_validation.take_checked(mapped, labels == "f"), group.real)
 
 
 class CountingArray:
