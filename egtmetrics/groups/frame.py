@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,
@@ -242,7 +243,9 @@ class GenerativeMetricFrame:
     def scores(self, metric: str) -> pd.DataFrame:
         """Return the scores of one metric, one row per group, one column per score under its own name."""
         if metric not in self.settings["metrics"]:
-            raise ValueError(f"metric={metric!r} is not in this frame; choose one of {list(self.settings['metrics'])}")
+            raise ValueError(
+                f"metric={metric!r} is not in this frame; choose one of {listed(self.settings['metrics'])}"
+            )
         return self.tables[metric].values.copy()
 
     def group_min(self) -> pd.Series[float]:
@@ -404,7 +407,7 @@ class GenerativeMetricFrame:
 
     def _column_name(self, score: str) -> str:
         if score not in self.by_group:
-            raise ValueError(f"score={score!r} is not a column of by_group; choose one of {list(self.by_group)}")
+            raise ValueError(f"score={score!r} is not a column of by_group; choose one of {listed(self.by_group)}")
         return score
 
     def _column(self, column: str) -> tuple[str, str]:
@@ -419,7 +422,8 @@ class GenerativeMetricFrame:
 
     def _label(self, label: Hashable) -> Hashable:
         if label not in self.by_group.index:
-            raise ValueError(f"{label!r} is not a group of this frame; choose two of {self.by_group.index.tolist()}")
+            groups = listed(map(repr, self.by_group.index.tolist()))
+            raise ValueError(f"{label!r} is not a group of this frame; choose two of {groups}")
         return label
 
     def to_dict(self, intervals: FrameIntervals | None = None) -> dict[str, Any]:

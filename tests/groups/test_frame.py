@@ -92,7 +92,7 @@ class TestCells:
         frame = frame_of(data, {"fid": frechet_distance, "pr": PRDC})
         assert frame.scores("pr").columns.tolist() == ["precision", "recall", "density", "coverage"]
         assert frame.scores("pr")["recall"].tolist() == frame.by_group["pr_recall"].tolist()
-        with pytest.raises(ValueError, match=r"metric='topp' is not in this frame; choose one of \['fid', 'pr'\]"):
+        with pytest.raises(ValueError, match=r"metric='topp' is not in this frame; choose one of fid, pr"):
             frame.scores("topp")
 
     def test_tensors_give_the_same_scores_as_arrays(self, data: GroupedSamples) -> None:
@@ -361,7 +361,7 @@ class TestMetrics:
 
     @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {}, {"precision": "1"}, {3: 1.0}])
     def test_refuses_results_that_are_not_scores(self, data: GroupedSamples, result: Any) -> None:
-        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number, a mapping of names to"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned .*, expected a number, a mapping of names to"):
             frame_of(data, {"m": lambda real, fake: result})
 
     @pytest.mark.parametrize("result", [0.5, np.float32(0.5), np.array(0.5), {"m": 0.5}, {"m": np.array(0.5)}])
@@ -688,7 +688,7 @@ class TestWorstGroup:
         assert frame.worst_group("own_level") == (frame.by_group["own_level"] - 1.0).abs().idxmax()
         assert frame.worst_group("plain") is None
         with pytest.raises(
-            ValueError, match=r"score='prdc' is not a column of by_group; choose one of \['prdc_precision'"
+            ValueError, match=r"score='prdc' is not a column of by_group; choose one of prdc_precision, "
         ):
             frame.worst_group("prdc")
 
