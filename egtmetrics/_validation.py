@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
@@ -212,14 +213,24 @@ def check_n_neighbors(n_neighbors: Any, n_rows: int, name: str, *, itself: bool 
     return k
 
 
-def check_texts(values: Any, name: str, *, allow_none: bool = False) -> Any:
-    """Check a sequence of str, with ``allow_none`` also of None."""
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+def check_texts(values: Any, name: str, *, allow_none: bool = False) -> list[Any]:
+    """Return a sequence or column of str as a list; with ``allow_none`` also of None, which NaN and NA become."""
+    if hasattr(values, "to_pylist"):  # a column of pyarrow
+        values = values.to_pylist()
+    columns = (Sequence, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
+    if isinstance(values, str | bytes) or not isinstance(values, columns):
         raise TypeError(f"{name} is {type(values).__name__}, expected a sequence of str; pass a list")
-    for i, value in enumerate(values):
-        if not isinstance(value, str) and not (allow_none and value is None):
-            raise TypeError(f"{name}[{i}] is {type(value).__name__}, expected str; leave it out or convert it")
-    return values
+    texts = list(values)
+    for i, value in enumerate(texts):
+        if isinstance(value, str):
+            continue
+        missing = np.ndim(value) == 0 and pd.isna(value)
+        if not (missing and allow_none):
+            found = "missing" if missing else type(value).__name__
+            remedy = "decode it" if isinstance(value, bytes) else "leave it out or convert it"
+            raise TypeError(f"{name}[{i}] is {found}, expected str; {remedy}")
+        texts[i] = None
+    return texts
 
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:
