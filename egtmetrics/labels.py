@@ -7,7 +7,7 @@ import math
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,15 +182,18 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
     return group_ids, group_index
 
 
-def label_columns(labels: Any, name: str, *, warned: set[str] | None = None) -> tuple[list[str], list[NDArray[Any]]]:
+def label_columns(
+    labels: Any, name: str, *, known: Container[str] = (), warned: set[str] | None = None
+) -> tuple[list[str], list[NDArray[Any]]]:
     """Split labels into features; return their names, and their columns in one form however they are held.
 
     A column holds integers or booleans, or objects: plain Python values, and None where a label is missing. None, NaN,
     NaT, ``pandas.NA``, a masked value and an empty text are missing. So are the words that software writes for them
-    (``"NA"``, ``"nan"``, ``"null"``, ``"None"``, ...), with a :class:`MissingLabelWarning` that counts them; those in
-    ``warned`` cause no further warning and the others are added to it. Bytes are read as UTF-8. White space and a byte
-    order mark around a text are not part of it. Whole floats become integers if all are whole: that is how NumPy and
-    pandas hold integers beside a missing one.
+    (``"NA"``, ``"nan"``, ``"null"``, ``"None"``, ...), with a :class:`MissingLabelWarning` that counts them; but not
+    those in ``known``, which are names of groups, and without a warning those in ``warned``, to which others are added.
+
+    Bytes are read as UTF-8. White space and a byte order mark around a text are not part of it. Whole floats become
+    integers if all are whole: that is how NumPy and pandas hold integers beside a missing one.
     """
     if hasattr(labels, "to_pydict"):  # a table of pyarrow
         labels = labels.to_pydict()
@@ -212,7 +215,7 @@ def label_columns(labels: Any, name: str, *, warned: set[str] | None = None) -> 
     if len(set(names)) < len(names):
         raise ValueError(f"{name} names a feature twice ({listed(names)}); rename or drop one")
     words: Counter[str] = Counter()
-    columns = [_plain_labels(column, name, words) for column in columns]
+    columns = [_plain_labels(column, name, known, words) for column in columns]
     _warn_of_words(words, name, warned)
     return names, columns
 
@@ -234,7 +237,7 @@ def _label_array(labels: Any, name: str) -> NDArray[Any]:
     return np.asarray(labels) if hasattr(labels, "__array__") else np.asarray(_plain_values(labels), dtype=object)
 
 
-def _plain_labels(column: NDArray[Any], name: str, words: Counter[str]) -> NDArray[Any]:
+def _plain_labels(column: NDArray[Any], name: str, known: Container[str], words: Counter[str]) -> NDArray[Any]:
     """Return a column in the one form of :func:`label_columns`; add the words that were taken for missing labels."""
     if column.ndim != 1:
         return column
@@ -245,7 +248,7 @@ def _plain_labels(column: NDArray[Any], name: str, words: Counter[str]) -> NDArr
     if found:
         texts = {value: _plain_text(value, name) for value in found}
         for value, text in texts.items():
-            if text in _MISSING_WORDS:
+            if text in _MISSING_WORDS and text not in known:
                 words[text] += found[value]
                 texts[value] = None
         values = [texts[value] if isinstance(value, str | bytes) else value for value in values]
@@ -285,11 +288,11 @@ def _warn_of_words(words: Counter[str], name: str, warned: set[str] | None) -> N
         return
     if warned is not None:
         warned.update(new)
-    rows = listed(f"{word!r} ({n})" for word, n in sorted(new.items()))
+    rows = listed(f"{word!r} ({n} row{'s' if n > 1 else ''})" for word, n in sorted(new.items()))
     warnings.warn(
-        f"{name}: these labels and their numbers were taken for missing, so their rows are in no group: {rows}. If one "
-        "is the name of a group, write another name, such as 'Namibia' for 'NA'; if it is not, None says so without "
-        "this warning",
+        f"{name} has labels that were taken for missing, so their rows are in no group: {rows}. If one is the name of "
+        "a group, write another name, such as 'Namibia' for 'NA'; if it is not, None (in a file: nothing) in its place "
+        "ends this warning",
         MissingLabelWarning,
         stacklevel=outer_stacklevel(),
     )

@@ -204,13 +204,15 @@ class TestMissingWords:
     @pytest.mark.parametrize("word", ["NA", "nan", "NaN", "null", "NULL", "None", "<NA>", "N/A", " NA "])
     @pytest.mark.parametrize("held", [list, np.array, pd.Series, lambda labels: np.array(labels, "S")])
     def test_are_missing_with_a_warning_that_counts_them(self, word: str, held: Any) -> None:
-        message = rf"^real: these labels .* in no group: '{word.strip()}' \(2\)\. If one is the name of a group, write"
+        message = (
+            rf"^real has labels .* in no group: '{word.strip()}' \(2 rows\)\. If one is the name of a group, write"
+        )
         with pytest.warns(MissingLabelWarning, match=message):
             ids, index = check_group_labels(held(["f", word, "m", word, "f"]), 5, "real")
         assert (ids.tolist(), index.tolist()) == ([0, -1, 1, -1, 0], ["f", "m"])
 
     def test_numpy_makes_text_of_a_missing_number(self) -> None:
-        with pytest.warns(MissingLabelWarning, match=r"'nan' \(1\)"):
+        with pytest.warns(MissingLabelWarning, match=r"'nan' \(1 row\)"):
             assert check_group_labels(np.array(["f", "m", NAN, "f"]), 4, "real")[0].tolist() == [0, 1, -1, 0]
 
     def test_words_that_hold_them_are_labels(self) -> None:
@@ -224,10 +226,10 @@ class TestMissingWords:
 
     def test_a_set_warns_once(self) -> None:
         warned: set[str] = set()
-        with pytest.warns(MissingLabelWarning, match=r"'NA' \(1\)\."):
+        with pytest.warns(MissingLabelWarning, match=r"'NA' \(1 row\)\."):
             label_columns(["f", "NA"], "real", warned=warned)
         label_columns(["NA", "NA"], "real", warned=warned)
-        with pytest.warns(MissingLabelWarning, match=r"'nan' \(1\)\."):
+        with pytest.warns(MissingLabelWarning, match=r"'nan' \(1 row\)\."):
             label_columns(["NA", "nan"], "real", warned=warned)
 
     def test_a_message_lists_ten_at_most(self) -> None:

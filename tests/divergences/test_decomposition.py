@@ -188,6 +188,22 @@ def test_bad_input_is_an_error(p: Any, q: Any, groups: Any, message: str) -> Non
         decompose(p, q, groups)
 
 
+def test_atoms_are_labelled_as_samples_are() -> None:
+    p, q = [0.5, 0.25, 0.25], [0.25, 0.5, 0.25]
+    expected = decompose(p, q, ["a", "b", "b"]).by_group
+    for groups in (
+        [b"a", b"b", b"b"],
+        np.array(["a", "b", "b"], "S"),
+        [" a", "b", "b"],
+        list(np.array(["a", "b", "b"])),
+    ):
+        assert decompose(p, q, groups).by_group == expected
+    pairs = decompose(p, q, [("a", 1), ("b", 1), ("b", 1)]).by_group
+    assert pairs == {("a", 1): expected["a"], ("b", 1): expected["b"]}
+    with pytest.raises(ValueError, match="groups holds missing labels"):
+        decompose(p, q, np.ma.masked_array(["a", "b", "b"], mask=[False, False, True]))
+
+
 def test_labels_that_cannot_be_sorted_are_an_error() -> None:
     with pytest.raises(TypeError, match="groups mixes labels"):
         decompose([0.5, 0.5], [0.5, 0.5], ["a", 1])

@@ -485,7 +485,7 @@ def test_labels_held_in_other_ways_are_the_same_labels() -> None:
 
 def test_a_stream_warns_once_of_every_word_for_a_missing_label() -> None:
     stream = stream_of()
-    with pytest.warns(MissingLabelWarning, match=r"'NA' \(1\)"):
+    with pytest.warns(MissingLabelWarning, match=r"'NA' \(1 row\)"):
         stream.update(np.ones((3, 2)), real=True, sensitive_features=["f", "NA", "m"])
     stream.update(np.ones((3, 2)), real=True, sensitive_features=["f", "NA", "m"])
 
