@@ -1,6 +1,7 @@
 """Turn what holds numbers into a NumPy array: tensors, tables, columns of rows, mapped files.
 
-What has one meaning is read, whatever holds it. Everything else is refused with a remedy that works.
+What has one meaning is read, whatever holds it. Everything else is refused with a remedy that works. pandas is imported
+where it is needed: encoders and training do without.
 """
 
 from __future__ import annotations
@@ -8,14 +9,16 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
 from egtmetrics._mapped import BLOCK_BYTES, is_mapped, rows_in_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SMALL_FLOATS = ("torch.bfloat16", "torch.float8")
 """Dtypes of torch that NumPy lacks; float32 holds their values."""
@@ -37,7 +40,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
             f"{name} is a sparse matrix ({type(values).__name__}), expected a dense array; if {megabytes:.4g} MB fit "
             f"into memory, pass {name}.toarray()"
         )
-    if isinstance(values, pd.DataFrame):
+    if hasattr(values, "iloc") and hasattr(values, "dtypes") and getattr(values, "ndim", 0) == 2:
         return _table_array(values, name)
     held = values
     if hasattr(values, "detach"):  # a torch tensor; torch is never imported here
@@ -68,6 +71,8 @@ def _host_tensor(tensor: Any, name: str) -> Any:
 
 def _array_of_cells(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Return an array of Python objects as one of numbers; its cells are numbers, or the cells of one column rows."""
+    import pandas as pd
+
     missing = pd.isna(array)
     if missing.any():
         raise missing_value(int(np.argwhere(missing)[0][0]), name)

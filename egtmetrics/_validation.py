@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
@@ -217,20 +216,27 @@ def check_texts(values: Any, name: str, *, allow_none: bool = False) -> list[Any
     """Return a sequence or column of str as a list; with ``allow_none`` also of None, which NaN and NA become."""
     if hasattr(values, "to_pylist"):  # a column of pyarrow
         values = values.to_pylist()
-    columns = (Sequence, np.ndarray, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
-    if isinstance(values, str | bytes) or not isinstance(values, columns):
+    # Not a set, which has no order, nor a table, which gives the names of its columns.
+    is_column = hasattr(values, "__array__") and np.ndim(values) == 1
+    if isinstance(values, str | bytes) or not (isinstance(values, Sequence) or is_column):
         raise TypeError(f"{name} is {type(values).__name__}, expected a sequence of str; pass a list")
     texts = list(values)
     for i, value in enumerate(texts):
         if isinstance(value, str):
             continue
-        missing = np.ndim(value) == 0 and pd.isna(value)
+        missing = np.ndim(value) == 0 and _is_missing(value)
         if not (missing and allow_none):
             found = "missing" if missing else type(value).__name__
             remedy = "decode it" if isinstance(value, bytes) else "leave it out or convert it"
             raise TypeError(f"{name}[{i}] is {found}, expected str; {remedy}")
         texts[i] = None
     return texts
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value))
 
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
-from egtmetrics.labels import label_columns
 
 
 class OracleErrorWarning(UserWarning):
@@ -85,6 +84,8 @@ def group_indices(
     >>> group_indices(["male", None, "female"], ["female", "male"])
     array([ 1, -1,  0])
     """
+    from egtmetrics.labels import label_columns  # which needs pandas
+
     _, columns = label_columns(groups, name, known=group_names)
     array = columns[0].astype(object)
     if len(columns) > 1 or array.ndim != 1 or (n is not None and len(array) != n):
