@@ -244,20 +244,20 @@ def _plain_labels(column: NDArray[Any], name: str, known: Container[str], words:
     if column.dtype.kind in "biu":
         return column.astype(column.dtype.newbyteorder("="), copy=False)  # pandas takes no other
     values = _plain_values(pd.Series(column).tolist() if column.dtype.kind in "mM" else column.tolist())
-    found = Counter(value for value in values if isinstance(value, str | bytes))
-    if found:
-        texts = {value: _plain_text(value, name) for value in found}
-        for value, text in texts.items():
-            if text in _MISSING_WORDS and text not in known:
-                words[text] += found[value]
-                texts[value] = None
-        values = [texts[value] if isinstance(value, str | bytes) else value for value in values]
     plain = np.fromiter(values, dtype=object, count=len(values))
-    plain[pd.isna(plain)] = None
-    kinds = set(map(type, plain)) - {type(None)}
-    if kinds == {float} and all(value is None or value.is_integer() for value in plain):
-        plain = np.fromiter((None if value is None else int(value) for value in plain), object, len(plain))
-    return plain
+    try:
+        codes, different = pd.factorize(plain)  # -1 where the label is missing
+    except TypeError:  # labels that cannot be hashed, which whoever orders them refuses
+        return plain
+    rows = np.bincount(codes[codes >= 0], minlength=len(different))
+    kept: list[Any] = [_plain_text(label, name) if isinstance(label, str | bytes) else label for label in different]
+    for i, label in enumerate(kept):
+        if isinstance(label, str) and label in _MISSING_WORDS and label not in known:
+            words[label] += int(rows[i])
+            kept[i] = None
+    if all(isinstance(label, float) and label.is_integer() for label in kept):
+        kept = [int(label) for label in kept]
+    return np.fromiter([*kept, None], dtype=object, count=len(kept) + 1)[codes]  # -1 takes the last
 
 
 def _plain_values(values: Iterable[Any]) -> list[Any]:
