@@ -155,7 +155,10 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
         )
     n_labels = len(columns[0])
     if n is not None and n_labels != n:
-        raise ValueError(f"{name} has {n_labels} labels for {n} samples; pass one label per sample, in the same order")
+        joined = ", joining batches first" if n_labels * len(columns) == n else ""
+        raise ValueError(
+            f"{name} has {n_labels} labels for {n} samples; pass one label per sample, in the same order{joined}"
+        )
     frame = pd.DataFrame(dict(enumerate(columns)))
     assigned = frame.notna().all(axis=1).to_numpy()
     if not assigned.any():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from egtmetrics.cli import main
 from egtmetrics.labels import MissingLabelWarning, assign_groups, check_group_labels, label_columns
 
 LAW = settings(max_examples=50, deadline=None)
@@ -154,6 +157,11 @@ class TestGroupLabels:
         [
             (["a", "b", "a"], ValueError, "has 3 labels for 4 samples; pass one label per sample, in the same order"),
             ([], ValueError, "has 0 labels for 4 samples; pass one label per sample"),
+            (
+                [["a", "b"], ["b", "a"]],
+                ValueError,
+                "has 2 labels for 4 samples; pass .* same order, joining batches first",
+            ),
             (["a"] * 5, ValueError, "has 5 labels for 4 samples; pass one label per sample"),
             ([None, NAN, None, NAN], ValueError, r"assigns none of 4 samples to a group .*; check the labels"),
             (["a", "b", "c", "d"], ValueError, "has 4 different labels for as many samples.*; pass group labels"),
@@ -236,6 +244,29 @@ class TestMissingWords:
         words = ["NA", "<NA>", "#NA", "N/A", "#N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NaT", "null"]
         with pytest.warns(MissingLabelWarning, match=r"and 2 more\."):
             label_columns([*words, "f"], "real")
+
+    @pytest.mark.filterwarnings("default::egtmetrics.groups.MissingLabelWarning")
+    @pytest.mark.parametrize("suffix", ["csv", "npz"])
+    def test_the_command_line_has_the_same_rule(
+        self, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        features, labels = np.random.default_rng(0).normal(size=(60, 2)), np.array(["f", "m", "NA"] * 20)
+        path = tmp_path / f"x.{suffix}"
+        if suffix == "csv":
+            pd.DataFrame(features, columns=["a", "b"]).assign(y=labels).to_csv(path, index=False)
+        else:
+            np.savez(path, features=features, y=labels)
+        command = ["evaluate", str(path), str(path), "--real-groups", "y", "--fake-groups", "y", "--metrics", "fid"]
+        assert main([*command, "--format", "json", "--quiet"]) == 0
+        done = capsys.readouterr()
+        saved = json.loads(done.out)
+        assert list(saved["by_group"]) == ["f", "m"]
+        assert saved["unassigned"] == {"real": 20, "fake": 20}
+        for side, line in zip(("real", "fake"), done.err.splitlines(), strict=True):
+            assert line.startswith(
+                f"egtmetrics: warning: {side}_sensitive_features has labels that were taken for missing"
+            )
+            assert "'NA' (20 rows)" in line
 
     def test_the_warning_names_the_line_of_the_user(self) -> None:
         with pytest.warns(MissingLabelWarning) as seen:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egtmetrics import _order
+from egtmetrics import _arrays, _mapped, _order
 from egtmetrics._order import canonical_order
+from egtmetrics._validation import check_features, check_real_fake
 from egtmetrics.ops.reference import project
 from tests.strategies import tied_points
 
@@ -172,6 +175,67 @@ def test_a_file_of_another_type_or_order_is_not_converted_in_memory(tmp_path: Pa
     command = [sys.executable, "-W", "error", "-c", CONVERTED_IN_LITTLE_MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def mapped(array: NDArray[Any], folder: Path) -> NDArray[Any]:
+    np.save(folder / "x.npy", array)
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(">f8"),
+        lambda x: x.astype(np.int64),
+        lambda x: x.astype(np.uint8),
+        np.asfortranarray,
+    ],
+)
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x[::-1], lambda x: x[1::2, ::-1], lambda x: x.T])
+def test_a_converted_file_holds_the_values_of_a_converted_array(
+    change: Any, view: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With blocks of two rows."""
+    for module in (_arrays, _mapped):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 64)
+    x = change(np.random.default_rng(0).integers(0, 9, size=(31, 5)).astype(np.float32))
+    converted, in_memory = check_features(view(mapped(x, tmp_path)), "real"), check_features(view(x), "real")
+    assert _mapped.is_mapped(converted)
+    assert not _mapped.is_mapped(in_memory)
+    assert converted.dtype == in_memory.dtype
+    np.testing.assert_array_equal(converted, in_memory)
+    wide, narrow = check_real_fake(view(mapped(x, tmp_path)), np.ones((3, view(x).shape[1])))
+    assert wide.dtype == narrow.dtype == np.float64
+    assert _mapped.is_mapped(wide)
+    np.testing.assert_array_equal(wide, in_memory)
+
+
+def test_rows_are_named_as_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (_arrays, _mapped):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 64)
+    x = np.ones((31, 5), np.int64)
+    x[17, 3] = 2**53 + 1
+    with pytest.raises(ValueError, match=r"^real holds the integer 9007199254740993 \(row 17, column 3\)"):
+        check_features(mapped(x, tmp_path), "real")
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    x = mapped(np.ones((3_000_000, 2), np.float16), tmp_path)  # 24 MB in float32
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 20, limits[1]))  # beyond it a write fails
+    try:
+        with pytest.raises(
+            OSError, match=r"no room for a temporary file after 2097152 rows; .* set TMPDIR to"
+        ) as caught:
+            check_features(x, "real")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert caught.value.filename == str(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
 
 
 def whole_rows_order(x: NDArray[np.float32]) -> list[int]:
