@@ -56,13 +56,25 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
                 f"{name} is a list of {len(values)} arrays of different shapes, expected one (n, d) array; join "
                 f"batches, for example with {join}({name})"
             ) from error
+        reason = _unequal_rows(values) or error
         raise TypeError(
-            f"{name} cannot be read as an array ({error}); pass an (n, d) array of numbers, all rows of the same length"
+            f"{name} cannot be read as an array ({reason}); pass an (n, d) array of numbers, all rows of the same length"
         ) from error
     return _array_of_cells(array, name) if array.dtype == object and array.ndim in (1, 2) else array
 
 
+def _unequal_rows(values: Any) -> str:
+    """Say which row of a list is not as the first one; empty if that is not what is wrong."""
+    if not isinstance(values, list | tuple):
+        return ""
+    shapes = [(len(row),) if isinstance(row, list | tuple) else tuple(getattr(row, "shape", ())) for row in values]
+    other = next((i for i, shape in enumerate(shapes) if shape != shapes[0]), None)
+    return "" if other is None else f"row {other} has shape {shapes[other]}, row 0 has {shapes[0]}"
+
+
 def _host_tensor(tensor: Any, name: str) -> Any:
+    if tensor.is_nested:
+        raise TypeError(f"{name} is a nested tensor, expected one with rows of the same length; pass an (n, d) tensor")
     if str(tensor.layout) != "torch.strided":
         raise TypeError(f"{name} is a sparse tensor, expected a dense one; pass {name}.to_dense()")
     tensor = tensor.detach().cpu()

@@ -119,7 +119,7 @@ def _check_layout(array: Any, name: str, values: Any) -> None:
     if array.is_complex() if hasattr(array, "detach") else not is_real(array.dtype):
         raise TypeError(f"{name} {_no_numbers(array, name, values)}")
     shape = tuple(array.shape)
-    if len(shape) != 2:
+    if len(shape) != 2 and shape != (0,):  # an empty list
         remedy = "pass one row for each sample"
         if len(shape) == 1:
             one_column = f"{name}[:, None]" if is_tensor else f"numpy.reshape({name}, (-1, 1))"

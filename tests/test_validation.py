@@ -207,6 +207,9 @@ class TestFeatures:
             (np.zeros((2, 2), [("x", float)]), TypeError, r"dtype \[\('x'.*join its fields"),
             (np.zeros((2, 2), "V2"), TypeError, r"dtype \|V2.*numpy.save keeps no type of bfloat16.*save float32"),
             ([[1.0, 2.0], [3.0]], TypeError, r"cannot be read as an array .*pass an \(n, d\) array of numbers"),
+            ([[1.0, 2.0], [1.0, 2.0], (3.0,)], TypeError, r"row 2 has shape \(1,\), row 0 has \(2,\).*same length"),
+            ([], ValueError, r"is empty, its shape is \(0,\); pass at least one row and one column"),
+            ({"a": [1.0]}, TypeError, r"is dict, expected an \(n, d\) array of real numbers; pass one"),
             (1.0, ValueError, r"shape \(\), expected two dimensions .*pass one row for each sample"),
             ([1.0, 2.0], ValueError, r"shape \(2,\), expected two dimensions .*pass one column"),
             (np.zeros((2, 3, 4)), ValueError, r"shape \(2, 3, 4\), expected two dimensions .*flatten each sample"),
@@ -268,6 +271,8 @@ class TestFeatures:
 
     def test_the_advice_for_tensors_works(self) -> None:
         torch = pytest.importorskip("torch")
+        with pytest.raises(TypeError, match=r"^real is a nested tensor, expected .* rows of the same length"):
+            check_features(torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.jagged), "real")
         for values, advice in [
             (torch.zeros(3), "{}[:, None]"),
             (torch.zeros(2, 3, 4).bfloat16(), "{}.flatten(1)"),
