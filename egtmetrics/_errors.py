@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterable, Iterator
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "can't start new thread")
@@ -41,3 +42,11 @@ def listed(items: Iterable[object], *, most: int = 10) -> str:
     """
     texts = [str(item) for item in items]
     return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
+
+
+def outer_stacklevel() -> int:
+    """Return the ``stacklevel`` for ``warnings.warn`` in the calling function that names the user's own line."""
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    return max(1, level)

@@ -5,6 +5,7 @@ Every message names the argument, what came, what was expected and what to do ab
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Sequence
 from typing import Any, cast
@@ -12,11 +13,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
+from egtmetrics._mapped import is_mapped, rows_in_file
 from egtmetrics.ops import Features, ShardedFeatures, device_tensor, take_rows, to_host
 
 _LARGEST = 1e150
 """Above this, a squared distance overflows float64."""
 _ROWS_BYTES = 1 << 24
+_MOST_IN_MEMORY = 1 << 28
+"""Of a part of a mapped file: groups of a small file are taken, and permuted, in memory."""
 _CHECKED: dict[int, weakref.ref[Any]] = {}
 """By ``id``: features that passed a check. Whoever receives them cannot change them any more."""
 
@@ -47,33 +52,25 @@ def is_checked(values: Any) -> bool:
 
 
 def take_checked(features: Features, rows: NDArray[Any]) -> Features:
-    """Copy rows of checked features; the copy needs no check either."""
+    """Copy rows of checked features; the copy needs no check either. A large part of a mapped file becomes another."""
+    if is_mapped(features):
+        numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
+        row_bytes, width = features[:1].nbytes, features.shape[1]
+        if len(numbers) * row_bytes > _MOST_IN_MEMORY:
+            step = max(1, _ROWS_BYTES // row_bytes)
+            blocks = (features[numbers[start : start + step]] for start in range(0, len(numbers), step))
+            return keep_checked(rows_in_file(blocks, features.dtype, width))
     return keep_checked(take_rows(features, rows))
-
-
-def as_array(values: Any, name: str) -> NDArray[Any]:
-    if np.ma.is_masked(values):
-        raise TypeError(f"{name} has masked values, which NumPy would read as data; remove those rows first")
-    if hasattr(values, "detach"):  # a torch tensor: no copy on the CPU, and torch is never imported here
-        values = values.detach()
-        if values.device.type != "cpu":
-            values = values.cpu()
-        if str(values.dtype) == "torch.bfloat16":
-            values = values.float()
-    try:
-        return np.asarray(values)
-    except (ValueError, TypeError) as error:
-        raise TypeError(
-            f"{name} cannot be read as an array ({error}); pass an (n, d) array of numbers, all rows of the same length"
-        ) from error
 
 
 def check_features(values: Any, name: str, *, device: str | None = None) -> Features:
     """Return ``values`` as a finite, C-contiguous (n, d) float32 or float64 array, without a copy if it is one already.
 
-    float16, bfloat16 and integers become float32 if that loses nothing, else float64. Other layouts (reversed,
-    transposed, strided) are copied. With a ``device`` (see :class:`egtmetrics.ops.Backend`), the values must be on that
-    device, and are returned as a tensor there. Features spread over ranks were checked when they were spread.
+    Numbers of at most 16 bits, such as float16 and bfloat16, become float32, which holds them; all others become
+    float64, and integers that it cannot hold are refused. Other layouts (reversed, transposed, strided) are copied.
+    What is converted of a mapped file is written to a temporary one, a block at a time, and mapped in turn. With a
+    ``device`` (see :class:`egtmetrics.ops.Backend`), the values must be on that device, and are returned as a tensor
+    there. Features spread over ranks were checked when they were spread.
     """
     if isinstance(values, ShardedFeatures):
         return cast("Features", values)
@@ -84,18 +81,16 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     if device is not None:
         return _check_device_features(values, name, device)
     array = as_array(values, name)
-    real_numbers = (
-        np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer) or array.dtype == bool
-    )
-    _check_layout(array, name, real_numbers=real_numbers)
-    if array.dtype not in (np.float32, np.float64):
-        small = array.dtype == np.float16 or array.dtype == bool or array.dtype.itemsize <= 2
-        array = array.astype(np.float32 if small else np.float64)
-    array = np.ascontiguousarray(array)
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    _check_layout(array, name, values)
+    array = as_floats(array, name)
     _check_finite(array, name)
     return array
+
+
+def is_empty(values: Any) -> bool:
+    """Whether features have no rows: an empty sequence, or ``(0, d)``, which a filter leaves."""
+    shape = getattr(values, "shape", None)
+    return isinstance(values, Sequence) and len(values) == 0 if shape is None else tuple(shape)[:1] == (0,)
 
 
 def _check_finite(array: NDArray[Any], name: str) -> None:
@@ -118,34 +113,70 @@ def _check_finite(array: NDArray[Any], name: str) -> None:
             )
 
 
-def _check_layout(array: Any, name: str, *, real_numbers: bool) -> None:
-    if not real_numbers:
-        raise TypeError(
-            f"{name} has dtype {array.dtype}, expected real numbers; convert it, for example with "
-            f"numpy.asarray({name}, dtype=numpy.float32)"
-        )
+def _check_layout(array: Any, name: str, values: Any) -> None:
+    """Check the dtype and shape of an array or tensor that was read from ``values``."""
+    is_tensor = hasattr(values, "detach")
+    if array.is_complex() if hasattr(array, "detach") else not is_real(array.dtype):
+        raise TypeError(f"{name} {_no_numbers(array, name, values)}")
     shape = tuple(array.shape)
-    if len(shape) != 2:
-        raise ValueError(
-            f"{name} has shape {shape}, expected two dimensions (n_samples, n_features); flatten each sample, "
-            f"for example with {name}.reshape(len({name}), -1)"
-        )
+    if len(shape) != 2 and shape != (0,):  # an empty list
+        remedy = "pass one row for each sample"
+        if len(shape) == 1:
+            one_column = f"{name}[:, None]" if is_tensor else f"numpy.reshape({name}, (-1, 1))"
+            remedy = f"of a single feature pass one column, for example with {one_column}"
+        elif len(shape) > 2:
+            flat = f"{name}.flatten(1)" if is_tensor else f"numpy.reshape({name}, (len({name}), -1))"
+            joined = f"{name}.flatten(0, 1)" if is_tensor else f"numpy.reshape({name}, (-1, {shape[2]}))"
+            remedy = f"flatten each sample, for example with {flat}"
+            remedy += f", or join batches, for example with {joined}" if len(shape) == 3 else ""
+        raise ValueError(f"{name} has shape {shape}, expected two dimensions (n_samples, n_features); {remedy}")
     if 0 in shape:
         raise ValueError(f"{name} is empty, its shape is {shape}; pass at least one row and one column")
+
+
+def _no_numbers(array: Any, name: str, values: Any) -> str:
+    """Say what an array holds that is no real numbers, and what to do about it."""
+    found = f"has dtype {array.dtype}, expected real numbers; "
+    kind = "c" if hasattr(array, "detach") else array.dtype.kind
+    if kind == "c":
+        if hasattr(values, "detach"):
+            return found + f"take both parts as features, for example with torch.view_as_real({name}).flatten(1)"
+        return (
+            found
+            + f"take both parts as features, for example with numpy.hstack([numpy.real({name}), numpy.imag({name})])"
+        )
+    if kind == "m":
+        return found + f"choose a unit, for example with numpy.asarray({name}) / numpy.timedelta64(1, 's')"
+    if kind == "M":
+        since = f"(numpy.asarray({name}) - numpy.datetime64(0, 's')) / numpy.timedelta64(1, 's')"
+        return found + f"choose a unit and an origin, for example with {since}"
+    if kind == "V" and array.dtype.names is None:
+        return found + "numpy.save keeps no type of bfloat16 and its like; save float32 instead"
+    if kind == "V":
+        return found + f"join its fields, for example with numpy.lib.recfunctions.structured_to_unstructured({name})"
+    if kind in "SUT":
+        with contextlib.suppress(ValueError):
+            array.astype(np.float64)
+            return found + f"convert it, for example with numpy.asarray({name}, dtype=numpy.float64)"
+        return found + "pass features of the texts, such as those of egtmetrics.encoders.TextEncoder"
+    if array.ndim == 0:
+        return f"is {type(values).__name__}, expected an (n, d) array of real numbers; pass one"
+    return found + "convert it to numbers"
 
 
 def _check_device_features(values: Any, name: str, device: str) -> Features:
     """The same on a device. Two numbers are copied to the host; all values only to say which one is wrong."""
     tensor: Any = device_tensor(values, name, device)
-    _check_layout(tensor, name, real_numbers=not tensor.is_complex())
+    _check_layout(tensor, name, tensor)
+    given = tensor
     if tensor.element_size() <= 2:
         tensor = tensor.float()
     elif not tensor.is_floating_point():
         tensor = tensor.double()
     tensor = tensor.contiguous()
     smallest, largest = (float(value) for value in tensor.aminmax())
-    if not max(largest, -smallest) < _LARGEST:
-        check_features(tensor.cpu(), name)
+    if not max(largest, -smallest) < (_LARGEST if given.is_floating_point() else 2.0**53):
+        check_features(given.cpu(), name)
     return cast("Features", tensor)
 
 
@@ -161,12 +192,12 @@ def check_real_fake(real: Any, fake: Any, *, device: str | None = None) -> tuple
         )
     if checked_real.dtype == checked_fake.dtype:
         return checked_real, checked_fake
-    return _as_float64(checked_real), _as_float64(checked_fake)
+    return _as_float64(checked_real, "real"), _as_float64(checked_fake, "fake")
 
 
-def _as_float64(features: Any) -> Features:
+def _as_float64(features: Any, name: str) -> Features:
     if isinstance(features, np.ndarray):
-        return features.astype(np.float64, copy=False)
+        return as_dtype(features, np.float64, name)
     return cast("Features", features.double())
 
 
@@ -181,14 +212,31 @@ def check_n_neighbors(n_neighbors: Any, n_rows: int, name: str, *, itself: bool 
     return k
 
 
-def check_texts(values: Any, name: str, *, allow_none: bool = False) -> Any:
-    """Check a sequence of str, with ``allow_none`` also of None."""
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+def check_texts(values: Any, name: str, *, allow_none: bool = False) -> list[Any]:
+    """Return a sequence or column of str as a list; with ``allow_none`` also of None, which NaN and NA become."""
+    if hasattr(values, "to_pylist"):  # a column of pyarrow
+        values = values.to_pylist()
+    # Not a set, which has no order, nor a table, which gives the names of its columns.
+    is_column = hasattr(values, "__array__") and np.ndim(values) == 1
+    if isinstance(values, str | bytes) or not (isinstance(values, Sequence) or is_column):
         raise TypeError(f"{name} is {type(values).__name__}, expected a sequence of str; pass a list")
-    for i, value in enumerate(values):
-        if not isinstance(value, str) and not (allow_none and value is None):
-            raise TypeError(f"{name}[{i}] is {type(value).__name__}, expected str; leave it out or convert it")
-    return values
+    texts = list(values)
+    for i, value in enumerate(texts):
+        if isinstance(value, str):
+            continue
+        missing = np.ndim(value) == 0 and _is_missing(value)
+        if not (missing and allow_none):
+            found = "missing" if missing else type(value).__name__
+            remedy = "decode it" if isinstance(value, bytes) else "leave it out or convert it"
+            raise TypeError(f"{name}[{i}] is {found}, expected str; {remedy}")
+        texts[i] = None
+    return texts
+
+
+def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
+    return bool(pd.isna(value))
 
 
 def check_positive_int(value: Any, name: str, *, minimum: int = 1) -> int:

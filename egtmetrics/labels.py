@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+import math
+import unicodedata
+import warnings
+from collections import Counter
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics._errors import listed
+from egtmetrics._arrays import as_array
+from egtmetrics._errors import listed, outer_stacklevel
 from egtmetrics._text import shown
-from egtmetrics._validation import as_array
+
+_MISSING_WORDS = frozenset(
+    ["NA", "<NA>", "#NA", "N/A", "#N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NaT", "null", "NULL", "None"]
+)
+"""What R, pandas, NumPy, databases and spreadsheets write where a value is missing."""
+
+
+class MissingLabelWarning(UserWarning):
+    """Texts such as ``"NA"`` or ``"nan"`` were taken for missing labels, so their rows are in no group."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +52,7 @@ class Groups:
         return pd.DataFrame(columns, index=self.index)
 
     def unassigned(self) -> dict[str, int]:
-        """Count the rows with a None or NaN label on each side."""
+        """Count the rows without a label on each side."""
         return {"real": int(np.sum(self.real_ids < 0)), "fake": int(np.sum(self.fake_ids < 0))}
 
     def name(self, label: Hashable) -> str:
@@ -75,12 +88,14 @@ class Groups:
         """Raise ValueError if a group has samples on only one side; the message ends with ``remedy``."""
         counts = self.counts()
         for side, other in (("real", "fake"), ("fake", "real")):
-            missing = [self.name(label) for label in self.index[counts[f"n_{side}"] == 0]]
+            missing = self.index[counts[f"n_{side}"] == 0].tolist()
             if missing:
+                alike = _written_otherwise(self.index[counts[f"n_{side}"] > 0].tolist(), missing)
+                spelling = f"write {alike} alike" if alike else "check the spelling of the labels"
                 raise ValueError(
-                    f"{side}_sensitive_features holds no sample of group {listed(map(repr, missing))}, which "
-                    f"{other}_sensitive_features has; check the spelling of the labels, add {side} samples of it, or "
-                    f"{remedy}"
+                    f"{side}_sensitive_features holds no sample of group "
+                    f"{listed(repr(self.name(label)) for label in missing)}, which {other}_sensitive_features has; "
+                    f"{spelling}, add {side} samples of it, or {remedy}"
                 )
 
 
@@ -96,8 +111,8 @@ def assign_groups(
     if isinstance(real_index, pd.MultiIndex) and isinstance(fake_index, pd.MultiIndex):
         if set(real_index.names) != set(fake_index.names):
             raise ValueError(
-                f"real_sensitive_features has the features {list(real_index.names)}, but fake_sensitive_features has "
-                f"{list(fake_index.names)}; pass the same features, under the same names, on both sides"
+                f"real_sensitive_features has the features {listed(real_index.names)}, but fake_sensitive_features has "
+                f"{listed(fake_index.names)}; pass the same features, under the same names, on both sides"
             )
         fake_index = fake_index.reorder_levels(real_index.names)
     elif real_index.nlevels != fake_index.nlevels:
@@ -108,9 +123,11 @@ def assign_groups(
     try:
         labels = sorted({*real_index, *fake_index})
     except TypeError as error:
+        sides = [f"{listed(map(repr, index.tolist()), most=3)}" for index in (real_index, fake_index)]
+        alike = _written_otherwise(real_index.tolist(), fake_index.tolist())
         raise TypeError(
-            f"real_sensitive_features and fake_sensitive_features have labels of different types ({error}); convert "
-            "one of them"
+            f"real_sensitive_features has the labels {sides[0]} and fake_sensitive_features {sides[1]}, which are of "
+            f"different types; convert those of one side{f', so that {alike} are written alike' if alike else ''}"
         ) from error
     if isinstance(real_index, pd.MultiIndex):
         index: pd.Index[Any] = pd.MultiIndex.from_tuples(labels, names=real_index.names)
@@ -128,8 +145,8 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
     """Return ``group_ids (n,)``, -1 for unassigned rows, and the sorted index of group labels that they point into.
 
     ``labels`` is one sequence or several: a DataFrame, a mapping of names to sequences, or an (n, s) array. The groups
-    of several are their intersections, with a MultiIndex. A row with a None or NaN label in any feature is unassigned.
-    ``n`` says how many labels there must be; None if no samples do.
+    of several are their intersections, with a MultiIndex. A row without a label in any feature is unassigned. ``n``
+    says how many labels there must be; None if no samples do.
     """
     names, columns = label_columns(labels, name)
     if columns[0].ndim != 1 or len({column.shape for column in columns}) > 1:
@@ -139,11 +156,14 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
         )
     n_labels = len(columns[0])
     if n is not None and n_labels != n:
-        raise ValueError(f"{name} has {n_labels} labels for {n} samples; pass one label per sample, in the same order")
+        joined = ", joining batches first" if n_labels * len(columns) == n else ""
+        raise ValueError(
+            f"{name} has {n_labels} labels for {n} samples; pass one label per sample, in the same order{joined}"
+        )
     frame = pd.DataFrame(dict(enumerate(columns)))
     assigned = frame.notna().all(axis=1).to_numpy()
     if not assigned.any():
-        raise ValueError(f"{name} assigns none of {n_labels} samples to a group (all None or NaN); check the labels")
+        raise ValueError(f"{name} assigns none of {n_labels} samples to a group (all are missing); check the labels")
     kept = frame[assigned]
     try:
         for key in kept:
@@ -166,36 +186,138 @@ def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[n
     return group_ids, group_index
 
 
-def label_columns(labels: Any, name: str) -> tuple[list[str], list[NDArray[Any]]]:
-    """Split labels into features; return their names and columns."""
+def label_columns(
+    labels: Any, name: str, *, known: Container[str] = (), warned: set[str] | None = None
+) -> tuple[list[str], list[NDArray[Any]]]:
+    """Split labels into features; return their names, and their columns in one form however they are held.
+
+    A column holds integers or booleans, or objects: plain Python values, and None where a label is missing. None, NaN,
+    NaT, ``pandas.NA``, a masked value and an empty text are missing. So are the words that software writes for them
+    (``"NA"``, ``"nan"``, ``"null"``, ``"None"``, ...), with a :class:`MissingLabelWarning` that counts them; but not
+    those in ``known``, which are names of groups, and without a warning those in ``warned``, to which others are added.
+
+    Bytes are read as UTF-8. White space and a byte order mark around a text are not part of it. Whole floats become
+    integers if all are whole: that is how NumPy and pandas hold integers beside a missing one.
+    """
+    if hasattr(labels, "to_pydict"):  # a table of pyarrow
+        labels = labels.to_pydict()
     if isinstance(labels, pd.DataFrame | Mapping):
         names = [str(key) for key, _ in labels.items()]
         columns = [_label_array(column, name) for _, column in labels.items()]
     else:
         array = _label_array(labels, name)
+        if array.ndim not in (1, 2):
+            raise ValueError(f"{name} has shape {array.shape}, expected one label per sample, (n,) or (n, features)")
         if array.ndim == 1:
             given = labels.name if isinstance(labels, pd.Series | pd.Index) else None
-            return ["group" if given is None else str(given)], [array]
-        if array.ndim != 2:
-            raise ValueError(f"{name} has shape {array.shape}, expected one label per sample, (n,) or (n, features)")
-        names = [f"sensitive_feature_{i}" for i in range(array.shape[1])]
-        columns = list(array.T)
+            names, columns = ["group" if given is None else str(given)], [array]
+        else:
+            names = [f"sensitive_feature_{i}" for i in range(array.shape[1])]
+            columns = list(array.T)
     if not columns:
         raise ValueError(f"{name} has no columns; pass one label per sample")
     if len(set(names)) < len(names):
-        raise ValueError(f"{name} names a feature twice ({', '.join(names)}); rename or drop one")
+        raise ValueError(f"{name} names a feature twice ({listed(names)}); rename or drop one")
+    words: Counter[str] = Counter()
+    columns = [_plain_labels(column, name, known, words) for column in columns]
+    _warn_of_words(words, name, warned)
     return names, columns
 
 
 def _label_array(labels: Any, name: str) -> NDArray[Any]:
-    if hasattr(labels, "detach"):
-        return as_array(labels, name)
     if isinstance(labels, str | bytes) or not (isinstance(labels, Sequence) or hasattr(labels, "__array__")):
         raise TypeError(f"{name} is {type(labels).__name__}, expected a sequence with one label per sample; pass one")
+    if hasattr(labels, "detach"):
+        return as_array(labels, name)
+    if isinstance(labels, np.ma.MaskedArray):
+        array = labels.data.astype(object)
+        array[np.ma.getmaskarray(labels)] = None
+        return array
+    if hasattr(labels, "to_pylist"):  # an array of pyarrow; NumPy would make floats of integers beside a null
+        labels = labels.to_pylist()
     # As objects: NumPy would make floats of pandas' Int64, and strings of the NaN in ["a", nan] and the 1 in ["a", 1].
-    if isinstance(labels, pd.Series | pd.Index):
-        return labels.to_numpy(dtype=object)
-    return np.asarray(labels) if hasattr(labels, "__array__") else np.asarray(labels, dtype=object)
+    if isinstance(labels, pd.Series | pd.Index | pd.api.extensions.ExtensionArray):
+        return np.asarray(labels, dtype=object)
+    return np.asarray(labels) if hasattr(labels, "__array__") else np.asarray(_plain_values(labels), dtype=object)
+
+
+def _plain_labels(column: NDArray[Any], name: str, known: Container[str], words: Counter[str]) -> NDArray[Any]:
+    """Return a column in the one form of :func:`label_columns`; add the words that were taken for missing labels."""
+    if column.ndim != 1:
+        return column
+    if column.dtype.kind in "biu":
+        return column.astype(column.dtype.newbyteorder("="), copy=False)  # pandas takes no other
+    values = _plain_values(pd.Series(column).tolist() if column.dtype.kind in "mM" else column.tolist())
+    plain = np.fromiter(values, dtype=object, count=len(values))
+    try:
+        codes, different = pd.factorize(plain)  # -1 where the label is missing
+    except TypeError:  # labels that cannot be hashed, which whoever orders them refuses
+        return plain
+    rows = np.bincount(codes[codes >= 0], minlength=len(different))
+    kept: list[Any] = [_plain_text(label, name) if isinstance(label, str | bytes) else label for label in different]
+    for i, label in enumerate(kept):
+        if isinstance(label, str) and label in _MISSING_WORDS and label not in known:
+            words[label] += int(rows[i])
+            kept[i] = None
+    if all(isinstance(label, float) and label.is_integer() for label in kept):
+        kept = [int(label) for label in kept]
+    return np.fromiter([*kept, None], dtype=object, count=len(kept) + 1)[codes]  # -1 takes the last
+
+
+def _plain_values(values: Iterable[Any]) -> list[Any]:
+    """Replace scalars of NumPy and pyarrow and 0-d tensors by Python's; a tensor is neither equal nor ordered."""
+    values = list(values)
+    kinds = set(map(type, values))
+    if any(hasattr(kind, "as_py") for kind in kinds):
+        values = [value.as_py() if hasattr(value, "as_py") else value for value in values]
+    if any(hasattr(kind, "tolist") for kind in kinds):
+        values = [value.tolist() if hasattr(value, "tolist") else value for value in values]
+    return values
+
+
+def _plain_text(value: str | bytes, name: str) -> str | None:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{name} holds the label {value!r}, which is not UTF-8 text; decode the labels with their encoding"
+            ) from error
+    return value.removeprefix("\ufeff").strip() or None
+
+
+def _warn_of_words(words: Counter[str], name: str, warned: set[str] | None) -> None:
+    new = {word: n for word, n in words.items() if warned is None or word not in warned}
+    if not new:
+        return
+    if warned is not None:
+        warned.update(new)
+    rows = listed(f"{word!r} ({n} row{'s' if n > 1 else ''})" for word, n in sorted(new.items()))
+    warnings.warn(
+        f"{name} has labels that were taken for missing, so their rows are in no group: {rows}. If one is the name of "
+        "a group, write another name, such as 'Namibia' for 'NA'; if it is not, None (in a file: nothing) in its place "
+        "ends this warning",
+        MissingLabelWarning,
+        stacklevel=outer_stacklevel(),
+    )
+
+
+def _written_otherwise(first: Sequence[Hashable], second: Sequence[Hashable]) -> str:
+    """Name pairs of different labels that are one but for spaces, case or the type: ``"1 and '1.0'"``; else ""."""
+    by_form = {_form(label): label for label in first}
+    pairs = ((by_form[form], label) for label in second if (form := _form(label)) in by_form)
+    return listed(f"{one!r} and {other!r}" for one, other in pairs)
+
+
+def _form(label: Hashable) -> Hashable:
+    if isinstance(label, tuple):
+        return tuple(map(_form, label))
+    text = "".join(unicodedata.normalize("NFKC", str(label)).casefold().split())
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return number if math.isfinite(number) else text
 
 
 def group_text(label: Hashable) -> str:

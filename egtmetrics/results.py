@@ -151,7 +151,7 @@ class MetricResult:
 
     def scores(self) -> dict[str, float]:
         """Return the scores by name."""
-        return {name: float(getattr(self, name)) for name in self.describe()}
+        return {name: float(_item(getattr(self, name))) for name in self.describe()}
 
     def settings(self) -> dict[str, Any]:
         """Return how the scores were computed: the fields declared with :func:`setting`."""
@@ -244,27 +244,45 @@ def as_result(value: Any, metric_name: str, *, n_real: int, n_fake: int) -> Metr
         If ``value`` is none of these.
     """
     if isinstance(value, MetricResult) and value.describe():
+        for score_name in value.describe():
+            item = getattr(value, score_name, 0.0)  # a saved result has none of these fields
+            if _as_number(item) is None:
+                raise _no_number(item, f"{type(value).__name__} whose {score_name!r} is ", metric_name)
         return value
-    if isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value):
-        numbers_by_name = {name: _as_number(item) for name, item in value.items()}
-    else:
-        numbers_by_name = {metric_name: _as_number(value)}
-    if any(number is None for number in numbers_by_name.values()):
-        raise TypeError(
-            f"metric {metric_name!r} returned {type(value).__name__}, expected a number, a mapping of names to numbers "
-            "or a MetricResult with scores; convert what it returns, for example with float"
-        )
-    values = {name: number for name, number in numbers_by_name.items() if number is not None}
+    named = isinstance(value, Mapping) and value and all(isinstance(name, str) for name in value)
+    values: dict[str, float] = {}
+    for score_name, item in value.items() if named else [(metric_name, value)]:
+        number = _as_number(item)
+        if number is None:
+            raise _no_number(item, f"a mapping whose {score_name!r} is " if named else "", metric_name)
+        values[score_name] = number
     return UndeclaredScores(values=values, backend="unknown", n_real=n_real, n_fake=n_fake)
 
 
 def _as_number(value: Any) -> float | None:
-    if isinstance(value, numbers.Real):
-        return float(value)
-    if getattr(value, "shape", None) == () and hasattr(value, "item"):  # a 0-d array or tensor
-        item = value.item()
-        return float(item) if isinstance(item, numbers.Real) else None
-    return None
+    item = _item(value)
+    return float(item) if isinstance(item, numbers.Real) else None
+
+
+def _item(value: Any) -> Any:
+    """Return what a 0-d array or tensor holds, and any other value as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
+def _no_number(value: Any, part: str, metric_name: str) -> TypeError:
+    shape = getattr(value, "shape", None)
+    found = "None" if value is None else type(value).__name__ + (f" of shape {tuple(shape)}" if shape else "")
+    remedy = "return that"
+    if value is None:
+        remedy = "end it with return"
+    elif shape and math.prod(shape) == 1:
+        remedy = "return its .item()"
+    elif shape:
+        remedy = "return one number of it, for example its mean"
+    return TypeError(
+        f"metric {metric_name!r} returned {part}{found}, expected a number, a mapping of names to numbers or a "
+        f"MetricResult with scores; {remedy}"
+    )
 
 
 def _plain(value: Any) -> Any:
@@ -274,4 +292,4 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(_plain(item) for item in value)
-    return value
+    return value.tolist() if hasattr(value, "detach") else _item(value)

@@ -31,7 +31,9 @@ class GroupedSamples:
         kernels can run there. Nothing is copied unless dtype or layout require it. The arrays are passed on read-only.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
-        an ``(n, s)`` array; the groups are then their intersections. A row labelled None or NaN is in no group.
+        an ``(n, s)`` array; the groups are then their intersections. A row whose label is missing is in no group:
+        None, NaN, NA, a masked value or an empty text, and the words that software writes for them, such as ``"NA"``
+        or ``"nan"`` (with a :class:`egtmetrics.groups.MissingLabelWarning`). A number such as -1 is a group.
 
     Attributes
     ----------

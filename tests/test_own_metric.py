@@ -173,6 +173,98 @@ def test_an_undeclared_score_is_neither_clipped_nor_in_percent() -> None:
     assert "worse for" not in render_page(frame)
 
 
+def frame_of(function: Any) -> GenerativeMetricFrame:
+    return GenerativeMetricFrame(metrics={"ours": function}, samples=SAMPLES, random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("raised", "caught", "message"),
+    [
+        (ValueError("too small"), ValueError, "metric 'ours': too small"),
+        (TypeError("no array"), TypeError, "metric 'ours' raised TypeError: no array"),
+        (KeyError("x"), RuntimeError, "metric 'ours' raised KeyError: 'x'"),
+        (ZeroDivisionError("division by zero"), RuntimeError, "metric 'ours' raised ZeroDivisionError: division by"),
+        (np.linalg.LinAlgError("singular"), ValueError, "metric 'ours': singular"),
+        (ModuleNotFoundError("no sklearn"), ImportError, "metric 'ours' raised ModuleNotFoundError: no sklearn"),
+        (MemoryError(), MemoryError, "metric 'ours' raised MemoryError: "),
+        (FileNotFoundError(2, "gone"), OSError, "metric 'ours' raised FileNotFoundError: .* gone"),
+    ],
+)
+def test_an_error_names_the_metric_and_the_group(raised: Exception, caught: type[Exception], message: str) -> None:
+    def of_group_m(real: Any, fake: Any) -> float:
+        if np.array_equal(real, REAL[80:]):
+            raise raised
+        return 0.0
+
+    def of_halves(real: Any, fake: Any) -> float:
+        if len(real) < 80:
+            raise raised
+        return 0.0
+
+    with pytest.raises(caught, match=rf"^group 'm' \(80 real, 80 fake\), {message}") as error:
+        frame_of(of_group_m)
+    assert error.value.__cause__ is raised
+    with pytest.raises(
+        caught, match=rf"^an interval needs scores of random halves of group 'f' .*, {message}"
+    ) as error:
+        frame_of(of_halves).interval()
+    assert error.value.__cause__ is raised
+
+
+def test_an_interrupt_stays_one() -> None:
+    def interrupted(real: Any, fake: Any) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        frame_of(interrupted)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GapResult(MetricResult):
+    gap: Any = score(label="gap", better="lower")
+    detail: Any = None
+
+
+def gap_result(gap: Any, detail: Any = None) -> GapResult:
+    return GapResult(gap=gap, detail=detail, backend="numpy", n_real=1, n_fake=1)
+
+
+def test_numbers_of_any_library_are_scores() -> None:
+    torch = pytest.importorskip("torch")
+    two = [2, 2.0, np.float32(2), np.int8(2), np.array(2.0), torch.tensor(2), torch.tensor(2.0, requires_grad=True)]
+    two.append(torch.tensor(2.0).bfloat16())
+    for value in two:
+        for returned in (value, {"ours": value}, gap_result(value, detail=value)):
+            frame = frame_of(lambda real, fake, returned=returned: returned)
+            assert frame.by_group.to_numpy().tolist() == [[2.0], [2.0]]
+            assert json.loads(json.dumps(frame.to_dict()))["by_group"]["f"] == {frame.by_group.columns[0]: 2.0}
+
+
+def test_a_score_without_a_value_makes_the_disparity_nan() -> None:
+    """A metric may say that it has no score of a group; no disparity is made up from the others."""
+    frame = frame_of(lambda real, fake: math.nan if np.array_equal(real, REAL[80:]) else 1.0)
+    assert math.isnan(frame.disparities().loc[("ours", "delta_ours"), "value"])
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (None, "returned None, expected a number.*; end it with return$"),
+        (np.ones(1), r"returned ndarray of shape \(1,\), expected.*; return its \.item\(\)$"),
+        (np.ones((2, 3)), r"returned ndarray of shape \(2, 3\), expected.*; return one number of it"),
+        ("0.5", "returned str, expected a number, a mapping of names to numbers or a MetricResult"),
+        (1j, "returned complex, expected"),
+        ({"a": 1.0, "b": None}, "returned a mapping whose 'b' is None, expected"),
+        ({"a": [1.0]}, "returned a mapping whose 'a' is list, expected"),
+        ({}, "returned dict, expected"),
+        (gap_result(None), "returned GapResult whose 'gap' is None, expected"),
+    ],
+)
+def test_anything_else_is_no_score(returned: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^metric 'ours' {message}"):
+        frame_of(lambda real, fake: returned)
+
+
 PLUGIN = '''
 from egtmetrics.registry import metric
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from egtmetrics import _validation
+from egtmetrics._mapped import is_mapped
 from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.labels import check_group_labels
 from egtmetrics.samples import GroupedSamples
 from tests.strategies import GroupedSamples as Labelled
 from tests.strategies import grouped_samples
@@ -124,6 +127,84 @@ def test_a_group_on_only_one_side_cannot_be_matched() -> None:
         samples_of(Labelled(np.zeros((5, 1)), np.zeros((3, 1)), list("fxmfx"), list("fmm"))).matched()
 
 
+def mean_gap(real: Any, fake: Any) -> float:
+    return float(np.abs(real.sum(axis=0, dtype=np.float64) / len(real) - fake.sum(axis=0) / len(fake)).sum())
+
+
+def held_otherwise(features: NDArray[Any], labels: NDArray[Any]) -> list[tuple[Any, Any]]:
+    """The same features and the same labels, as people hold them."""
+    torch, pa = pytest.importorskip("torch"), pytest.importorskip("pyarrow")
+    rows, numbers = list(features), labels.tolist()
+    table, missing = pd.DataFrame(features), [*numbers, None]
+    more = np.concatenate([features, features[:1]])  # with a row in no group
+    return [
+        (features.tolist(), numbers),
+        (tuple(rows), tuple(numbers)),
+        (features.astype(np.float16), np.array(numbers, dtype=">i4")),
+        (np.asfortranarray(features), labels[::-1].copy()[::-1]),
+        (torch.tensor(features), torch.tensor(numbers)),
+        (torch.tensor(features).bfloat16(), list(torch.tensor(numbers))),
+        (list(torch.tensor(features).bfloat16()), [np.int8(number) for number in numbers]),
+        (table, pd.Series(numbers, index=range(5, 5 + len(numbers)))),
+        (table.convert_dtypes(), pd.Series(numbers, dtype="Int64")),
+        (table.astype("float[pyarrow]"), pd.Categorical(numbers)),
+        (table.astype("Sparse[float64]"), {"group": numbers}),
+        (pd.Series(rows), pa.array(numbers)),
+        (pa.array(rows), pa.chunked_array([numbers])),
+        (features.astype(object), np.array(numbers, dtype=object)),
+        (more, missing),
+        (more, np.array(missing, dtype=float)),
+        (more, pd.Series(missing, dtype="Int64")),
+        (more, pa.array(missing)),
+        (more, np.ma.masked_array([*numbers, 0], mask=[False] * len(numbers) + [True])),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+@LAW
+@given(grouped_samples(), st.booleans(), st.data())
+def test_the_frame_does_not_depend_on_how_samples_are_held(data: Labelled, as_text: bool, more: st.DataObject) -> None:
+    def by_group(real: Any, real_groups: Any, fake: Any, fake_groups: Any) -> Any:
+        frame = GenerativeMetricFrame(
+            metrics=mean_gap,
+            real=real,
+            fake=fake,
+            real_sensitive_features=real_groups,
+            fake_sensitive_features=fake_groups,
+        )
+        saved = frame.to_dict()
+        return saved["by_group"], saved["disparities"], saved["group_counts"]
+
+    expected = by_group(data.real, data.real_groups, data.fake, data.fake_groups)
+    one, other = (
+        more.draw(st.sampled_from(held_otherwise(features, groups)))
+        for features, groups in ((data.real, data.real_groups), (data.fake, data.fake_groups))
+    )
+    if as_text:  # the names of groups in a saved frame are texts
+        one, other = ((features, texts_of(labels, more)) for features, labels in (one, other))
+    assert by_group(*one, *other) == expected
+
+
+def texts_of(labels: Any, more: st.DataObject) -> Any:
+    """The same labels as text, as people hold it."""
+    pa = pytest.importorskip("pyarrow")
+    ids, index = check_group_labels(labels, None, "labels")
+    texts = [None if i < 0 else str(index[i]) for i in ids]
+    ways = [
+        texts,
+        np.array(texts, dtype=object),
+        pd.Series(texts, dtype="string"),
+        pd.Series(texts, dtype="category"),
+        pa.array(texts),
+        pa.array(texts).dictionary_encode(),
+        [text and text.encode() for text in texts],
+        np.array([text or "" for text in texts], dtype="S"),
+        np.array([text or "" for text in texts]),
+        [text and f" {text}\n" for text in texts],
+    ]
+    return more.draw(st.sampled_from(ways))
+
+
 class TestImmutability:
     """Samples never change: every selection is a new value, and nobody can write to the features they pass on."""
 
@@ -178,6 +259,23 @@ class TestImmutability:
         assert "and 21 more" in text
         with pytest.raises(ValueError, match="and 20 more"):
             samples_of(Labelled(np.zeros((60, 1)), np.zeros((60, 1)), labels, labels)).group("x")
+
+
+def test_a_large_part_of_a_mapped_file_is_taken_into_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With blocks of a few rows; what is taken is the same to the last bit."""
+    features = np.random.default_rng(0).normal(size=(60, 3))
+    np.save(tmp_path / "real.npy", features)
+    mapped, labels = np.load(tmp_path / "real.npy", mmap_mode="r"), np.tile(["f", "m", "m"], 20)
+    in_memory = samples_of(Labelled(features, features[:30], labels, labels[:30]))
+    monkeypatch.setattr(_validation, "_ROWS_BYTES", 100)
+    for most, part_is_mapped in ((479, True), (480, False)):  # f has 20 rows of 24 bytes
+        monkeypatch.setattr(_validation, "_MOST_IN_MEMORY", most)
+        group = samples_of(Labelled(mapped, features[:30], labels, labels[:30])).group("f")
+        np.testing.assert_array_equal(group.real, in_memory.group("f").real)
+        assert is_mapped(group.real) == part_is_mapped
+        assert not is_mapped(group.fake)
+        assert _validation.is_checked(group.real)
+        np.testing.assert_array_equal(_validation.take_checked(mapped, labels == "f"), group.real)
 
 
 class CountingArray:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
 from egtmetrics.divergences.families import GeneratorLike, generator_and_unit
 from egtmetrics.divergences.generators import FGenerator, Values
+from egtmetrics.labels import label_columns
 
 _ODDS_TOLERANCE = 1e-12
 """The order of addition changes a sum of masses by less than this share of it."""
@@ -160,11 +161,16 @@ def check_grouped(p: Any, name: str, groups: Any) -> tuple[Values, NDArray[np.in
     checked = check_distribution(p, name)
     if checked.ndim != 1:
         raise ValueError(f"{name} has shape {checked.shape}, expected (K,): one distribution at a time")
-    index = pd.Index(groups, tupleize_cols=False)
+    _, columns = label_columns(groups, "groups")
+    if len(columns) == 1:
+        index = pd.Index(columns[0], tupleize_cols=False)
+    else:
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        index = pd.Index([None if None in row else row for row in rows], tupleize_cols=False)
     if len(index) != len(checked):
         raise ValueError(f"groups has {len(index)} labels for {len(checked)} atoms; pass one for each")
     if index.hasnans:
-        raise ValueError("groups holds None or NaN; give every atom a group")
+        raise ValueError("groups holds missing labels; give every atom a group")
     try:
         sorted(index.unique())  # pandas would silently order 1 before "a"
     except TypeError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -201,27 +203,48 @@ def _resize(image: Any, size: int) -> Any:
 
 def _to_floats(image: Any, index: int) -> NDArray[np.float32]:
     """Convert an image to float32 ``(3, h, w)`` in [0, 1]."""
-    if hasattr(image, "detach"):
+    is_tensor = hasattr(image, "detach")
+    if is_tensor:
         image = image.detach().cpu()
         image = image.float().numpy() if image.is_floating_point() else image.numpy()
+    if isinstance(image, str | os.PathLike):
+        raise TypeError(f"image {index} is a path, expected an array (c, h, w); egtmetrics.data.ImageFiles reads files")
     array = np.asarray(image)
     if array.ndim != 3 or array.shape[0] not in (1, 3) or 0 in array.shape:
-        raise ValueError(f"image {index} has shape {array.shape}, expected (1, h, w) or (3, h, w); reorder the axes")
+        remedy = _remedy_of_shape(array.shape, "permute" if is_tensor else "transpose")
+        raise ValueError(f"image {index} has shape {array.shape}, expected (1, h, w) or (3, h, w); {remedy}")
     if array.dtype == np.uint8:
         floats = array.astype(np.float32) / 255.0
     elif np.issubdtype(array.dtype, np.floating):
         low, high = float(array.min()), float(array.max())
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(f"image {index} holds NaN or infinity, expected floats in [0, 1]; leave it out")
         if not (low >= -_RANGE_TOLERANCE and high <= 1.0 + _RANGE_TOLERANCE):
+            remedy = "of images in [-1, 1] pass (images + 1) / 2, of clipped ones images.clip(0, 1)"
+            if low >= 0.0 and high > 2.0:
+                remedy = f"of levels pass images / {255 if high <= 255.0 else 65535}"
             raise ValueError(
                 f"image {index} has values from {low:.4g} to {high:.4g}, expected floats in [0, 1] or uint8 levels; "
-                "of images in [-1, 1] pass (images + 1) / 2, of clipped ones images.clip(0, 1)"
+                f"{remedy}"
             )
         floats = array.astype(np.float32).clip(0.0, 1.0)
     else:
-        raise ValueError(
-            f"image {index} has dtype {array.dtype}, expected floats in [0, 1] or uint8 levels; convert it"
-        )
+        remedy = "convert it"
+        if array.dtype.kind in "iu" and array.min() >= 0:
+            remedy = f"of levels pass images / {255 if array.max() <= 255 else 65535}"
+        raise ValueError(f"image {index} has dtype {array.dtype}, expected floats in [0, 1] or uint8 levels; {remedy}")
     return np.ascontiguousarray(floats if len(floats) == 3 else np.repeat(floats, 3, axis=0))
+
+
+def _remedy_of_shape(shape: tuple[int, ...], reorder: str) -> str:
+    if len(shape) == 2:
+        return "add the axis of the channel, for example with image[None]"
+    if len(shape) == 3 and shape[0] in (2, 4):
+        return f"leave out the opacity, for example with images[:, :{shape[0] - 1}]"
+    if len(shape) == 3 and shape[2] in (1, 2, 3, 4):
+        colours = "" if shape[2] in (1, 3) else f"[:{shape[2] - 1}]"
+        return f"put the channels first, for example with image.{reorder}(2, 0, 1){colours}"
+    return "pass such an array of each image"
 
 
 def _efficientnet_lite0() -> tuple[Any, Path]:

@@ -124,9 +124,10 @@ class TextEncoder:
         by_content = {key: value for key, value in self.identity.items() if key != "model"}
         self._cache = None if cache is None else FeatureCache(cache, {"features": "texts", **by_content})
 
-    def __call__(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Encode texts."""
-        different = list(dict.fromkeys(_check_texts(texts)))
+    def __call__(self, texts: Any, /) -> NDArray[np.float32]:
+        """Encode texts: a list, an array or a column of a table."""
+        texts = _check_texts(texts)
+        different = list(dict.fromkeys(texts))
         self.truncated = self._count_truncated(texts)
         if self.truncated and not self._warned:
             self._warned = True
@@ -177,8 +178,9 @@ class TextEncoder:
         return count
 
 
-def _check_texts(texts: Sequence[str]) -> Sequence[str]:
-    if not len(check_texts(texts, "texts")):
+def _check_texts(values: Any) -> list[str]:
+    texts = check_texts(values, "texts")
+    if not texts:
         raise ValueError("texts is empty; pass one text or more")
     for i, text in enumerate(texts):
         if not text.strip():

@@ -19,12 +19,14 @@ from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
 from egtmetrics.groups.permutation import PermutationTest, compare_frames, compare_models, permutation_test
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
+from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
     "Disparity",
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
+    "MissingLabelWarning",
     "PairDifference",
     "PermutationTest",
     "ResampledResult",

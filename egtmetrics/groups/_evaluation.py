@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -27,6 +28,7 @@ Results: TypeAlias = dict[Hashable, dict[str, MetricResult]]
 """Results by group and metric."""
 
 _SIZE_FACTOR = 2
+_KEPT_ERRORS: tuple[type[Exception], ...] = (TypeError, MemoryError, ImportError, OSError)
 _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -79,10 +81,8 @@ class MetricSet:
         """Call every metric; ``where`` names the samples in errors, ``advance`` is called after each metric."""
         results = {}
         for name, metric in self.bound.items():
-            try:
+            with naming_metric(name, f"{where} ({len(real)} real, {len(fake)} fake)"):
                 value = metric(real, fake) if takes(metric, "backend") else metric(_on_host(real), _on_host(fake))
-            except ValueError as error:
-                raise ValueError(f"{where} ({len(real)} real, {len(fake)} fake), metric {name!r}: {error}") from error
             results[name] = as_result(value, name, n_real=len(real), n_fake=len(fake))
             advance()
         return results
@@ -103,6 +103,24 @@ class MetricSet:
     def describe(self) -> dict[str, str]:
         """Return every metric's function with its fixed options: ``"topp_precision_recall(alpha=0.05)"``."""
         return {name: describe_metric(metric) for name, metric in self.given.items()}
+
+
+@contextlib.contextmanager
+def naming_metric(name: str, where: str) -> Iterator[None]:
+    """Say in the error of a metric which one it is, and of which samples; what it raised stays as the cause.
+
+    An error keeps its type where callers tell it from others, and is a RuntimeError otherwise.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}, metric {name!r}: {error}") from error
+    except Exception as error:
+        if isinstance(error, Warning) or type(error).__module__.startswith("egtmetrics."):
+            error.add_note(f"{where}, metric {name!r}")
+            raise
+        kind = next((kind for kind in _KEPT_ERRORS if isinstance(error, kind)), RuntimeError)
+        raise kind(f"{where}, metric {name!r} raised {type(error).__name__}: {error}") from error
 
 
 def groups_on_both_sides(samples: GroupedSamples) -> list[Hashable]:

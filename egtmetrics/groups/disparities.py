@@ -39,7 +39,7 @@ def egt(
     metric
         A name as on the command line, or a function ``(real, fake) -> score``; ``functools.partial`` fixes its options.
     real_sensitive_features, fake_sensitive_features
-        One label per row, or several (then the groups are their intersections). Rows labelled None or NaN are left out.
+        One label per row, or several (then the groups are their intersections). Rows without a label are left out.
     score
         Which score of the metric's result to compare; not needed if there is only one.
     random_state
@@ -252,7 +252,7 @@ def ego(real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
     """Distance from equalized generative odds, ``max over pairs |pi_a^Q - pi_b^Q|``, in [0, 1].
 
     ``pi_a^Q`` is the proportion of group a among the fake samples. 0 means that all groups are generated equally often.
-    Samples labelled None or NaN are left out of the proportions.
+    Samples without a label are left out of the proportions.
 
     Parameters
     ----------

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._errors import listed
 from egtmetrics.results import Score
 
 Floats = NDArray[np.float64]
@@ -300,7 +301,8 @@ def disparities_from_scores(scores: pd.DataFrame) -> dict[str, PairDifference]:
     """
     if not scores.index.is_unique:
         raise ValueError(
-            f"scores has two rows for one group: its index is {scores.index.tolist()}; pass one row per group"
+            f"scores has two rows for one group: its index is {listed(map(repr, scores.index.tolist()))}; pass one row "
+            "per group"
         )
     table = score_table("", scores, {str(name): Score(label=str(name)) for name in scores})
     return {disparity.name: disparity.of(scores) for disparity in table.disparities}

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,
@@ -57,7 +58,9 @@ class GenerativeMetricFrame:
         their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
-        an ``(n, s)`` array. A row labelled None or NaN is in no group.
+        an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
+        text, and the words that software writes for them, such as ``"NA"`` or ``"nan"`` (with a warning). A number such
+        as -1 is a group: replace it by None where it means "unknown".
     samples : GroupedSamples
         Instead of the last four, for example ``GroupedSamples(...).matched()``.
     random_state
@@ -104,6 +107,8 @@ class GenerativeMetricFrame:
 
     Warns
     -----
+    MissingLabelWarning
+        Labels such as "NA" or "nan" were taken for missing ones.
     GroupSizeWarning
         If one group has more than twice the samples of another and a score depends on the number of samples, as most
         do; see ``GroupedSamples.matched``, ``at_sample_size`` and ``extrapolate``.
@@ -238,7 +243,9 @@ class GenerativeMetricFrame:
     def scores(self, metric: str) -> pd.DataFrame:
         """Return the scores of one metric, one row per group, one column per score under its own name."""
         if metric not in self.settings["metrics"]:
-            raise ValueError(f"metric={metric!r} is not in this frame; choose one of {list(self.settings['metrics'])}")
+            raise ValueError(
+                f"metric={metric!r} is not in this frame; choose one of {listed(self.settings['metrics'])}"
+            )
         return self.tables[metric].values.copy()
 
     def group_min(self) -> pd.Series[float]:
@@ -400,7 +407,7 @@ class GenerativeMetricFrame:
 
     def _column_name(self, score: str) -> str:
         if score not in self.by_group:
-            raise ValueError(f"score={score!r} is not a column of by_group; choose one of {list(self.by_group)}")
+            raise ValueError(f"score={score!r} is not a column of by_group; choose one of {listed(self.by_group)}")
         return score
 
     def _column(self, column: str) -> tuple[str, str]:
@@ -415,7 +422,8 @@ class GenerativeMetricFrame:
 
     def _label(self, label: Hashable) -> Hashable:
         if label not in self.by_group.index:
-            raise ValueError(f"{label!r} is not a group of this frame; choose two of {self.by_group.index.tolist()}")
+            groups = listed(map(repr, self.by_group.index.tolist()))
+            raise ValueError(f"{label!r} is not a group of this frame; choose two of {groups}")
         return label
 
     def to_dict(self, intervals: FrameIntervals | None = None) -> dict[str, Any]:

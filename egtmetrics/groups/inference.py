@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from egtmetrics._validation import check_level, check_positive_int
-from egtmetrics.groups._evaluation import MetricSet, Results
+from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
 from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
 from egtmetrics.samples import GroupedSamples
@@ -236,7 +236,9 @@ class FrameInference:
         found = {}
         for label, by_metric in results.items():
             group = samples.group(label)
-            try:
+            sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
+            where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
+            with naming_metric(name, where):
                 found[label] = score_covariance(
                     metrics.bound[name],
                     by_metric[name],
@@ -246,11 +248,6 @@ class FrameInference:
                     backend=metrics.backend,
                     n_threads=metrics.n_threads,
                 )
-            except ValueError as error:
-                raise ValueError(
-                    f"an interval needs scores of random halves of every group, but metric {name!r} refused those of "
-                    f"group {samples.groups.name(label)!r} ({len(group.real)} real, {len(group.fake)} fake): {error}"
-                ) from error
         return found
 
     def intervals(self, level: float) -> FrameIntervals:

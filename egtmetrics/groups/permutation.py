@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from egtmetrics._errors import listed
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups._evaluation import MetricSet, Results, ScoreFunction, check_groups, warn_of_sizes
@@ -240,8 +241,9 @@ def compare_frames(
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
         raise ValueError(
-            f"frame has the scores {list(frame.by_group)} of the groups {frame.by_group.index.tolist()}, but other has "
-            f"{list(other.by_group)} of {other.by_group.index.tolist()}; evaluate both with the same metrics and groups"
+            f"frame has the scores {listed(frame.by_group)} of the groups {listed(frame.by_group.index)}, but other "
+            f"has {listed(other.by_group)} of {listed(other.by_group.index)}; evaluate both with the same metrics and "
+            "groups"
         )
     samples = [_all_samples(one, name) for one, name in ((frame, "frame"), (other, "other"))]
     metrics = [frame._metrics, other._metrics]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._arrays import as_array
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features
 from egtmetrics.groups._evaluation import ScoreFunction, name_metrics
@@ -103,5 +104,5 @@ def pair_by_group(
 
 
 def _as_rows(values: Any, name: str) -> NDArray[Any]:
-    array = np.asarray(values)
+    array = as_array(values, name)
     return np.asarray(check_features(array.reshape(-1, 1) if array.ndim == 1 else array, name))

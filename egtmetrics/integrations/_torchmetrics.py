@@ -6,12 +6,15 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from egtmetrics._arrays import is_empty
+from egtmetrics._errors import listed
 from egtmetrics._validation import check_features
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups._evaluation import Metrics, MissingGroups
@@ -90,7 +93,9 @@ class GroupMetric(Metric):  # type: ignore[misc]
         self._new_stream()  # raises now if an argument is invalid
         self.group_names = list(group_names)
         if len(set(self.group_names)) < len(self.group_names):
-            raise ValueError(f"group_names={self.group_names} has a name twice; give every group a name of its own")
+            raise ValueError(
+                f"group_names={listed(self.group_names)} has a name twice; give every group a name of its own"
+            )
         self.reset_real_features = reset_real_features
         for side in ("real", "fake"):
             # flat, so that a rank without rows, which does not know d, can take part in gathering
@@ -99,7 +104,15 @@ class GroupMetric(Metric):  # type: ignore[misc]
         self.add_state("n_features", default=torch.zeros(1, dtype=torch.long), dist_reduce_fx="cat")
 
     def update(self, features: Tensor, *, real: bool, groups: Tensor) -> None:
-        """Add features ``(n, d)`` and their groups ``(n,)``, integers from 0, or -1 for a row in no group."""
+        """Add features ``(n, d)`` and their groups ``(n,)``, integers from 0, or -1 for a row in no group.
+
+        A batch without rows changes nothing.
+        """
+        if is_empty(features):
+            if len(groups):
+                raise ValueError(f"groups has {len(groups)} numbers for 0 samples; pass one integer per sample")
+            self._check_width(np.shape(features))
+            return
         checked: Any = check_features(features, "features", device=common_device(features))
         groups = torch.as_tensor(groups)
         if groups.is_floating_point() or groups.is_complex() or tuple(groups.shape) != (len(checked),):
@@ -107,6 +120,7 @@ class GroupMetric(Metric):  # type: ignore[misc]
                 f"groups has shape {tuple(groups.shape)} and dtype {groups.dtype} for {len(checked)} samples, expected "
                 "one integer per sample; pass the number of its group in group_names, or -1 for none"
             )
+        self._check_width(checked.shape)
         n_groups = len(self.group_names)
         low, high = (int(value) for value in groups.aminmax())
         if low < -1 or high >= n_groups:
@@ -114,17 +128,19 @@ class GroupMetric(Metric):  # type: ignore[misc]
                 f"groups has numbers from {low} to {high}, expected 0 to {n_groups - 1}, as group_names has {n_groups} "
                 "names, or -1 for no group; correct the numbers"
             )
-        d = int(self.n_features.max())
-        if d and d != checked.shape[1]:
-            raise ValueError(
-                f"features has {checked.shape[1]} features where there were {d} before; pass features of one encoder, "
-                "or reset() before using another"
-            )
         side = "real" if real else "fake"
         self.n_features = torch.full_like(self.n_features, checked.shape[1])
         values = torch.as_tensor(checked, device=self.device).to(self.dtype, copy=True)
         getattr(self, f"{side}_values").append(values.flatten())
         getattr(self, f"{side}_groups").append(groups.to(self.device, torch.long, copy=True))
+
+    def _check_width(self, shape: tuple[int, ...]) -> None:
+        d = int(self.n_features.max())
+        if d and len(shape) == 2 and shape[1] != d:
+            raise ValueError(
+                f"features has {shape[1]} features where there were {d} before; pass features of one encoder, or "
+                "reset() before using another"
+            )
 
     def compute(self) -> dict[str, Tensor]:
         """Return :func:`egtmetrics.flat_scores` of the frame, as tensors on the metric's device."""
@@ -134,7 +150,9 @@ class GroupMetric(Metric):  # type: ignore[misc]
         """Return the frame of the samples of this rank; inside ``sync_context``, of all ranks."""
         sizes = sorted({int(d) for d in self.n_features.flatten()} - {0})
         if len(sizes) > 1:
-            raise ValueError(f"the ranks have different numbers of features: {sizes}; use one encoder on all ranks")
+            raise ValueError(
+                f"the ranks have different numbers of features: {listed(sizes)}; use one encoder on all ranks"
+            )
         stream = self._new_stream()
         for side in ("real", "fake"):
             values, groups = getattr(self, f"{side}_values"), getattr(self, f"{side}_groups")

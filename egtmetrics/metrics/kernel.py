@@ -184,7 +184,11 @@ def kernel_distance(
     if not isinstance(coef0, int | float | np.number) or not 0 <= coef0 < math.inf:
         raise ValueError(f"coef0={coef0!r} is not a number of at least 0; pass one, for example 1.0")
     real, fake = check_real_fake(real, fake)
-    for name, points in (("real", real), ("fake", fake)):
+    sides = {"real": real, "fake": fake}
+    for name, points in sides.items():
+        if len(points) < 2:
+            raise ValueError(f"{name} has 1 row, but the kernel distance needs pairs of rows of each set; add samples")
+    for name, points in sides.items():
         if len(points) < size:
             raise ValueError(
                 f"{name} has {len(points)} rows, but subset_size={size} rows are drawn without replacement; pass "

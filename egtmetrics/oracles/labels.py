@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -73,7 +72,7 @@ class LabelOracle:
 def group_indices(
     groups: Any, group_names: Sequence[str], *, n: int | None = None, name: str = "the oracle's answer"
 ) -> NDArray[np.int64]:
-    """Return the index of every sample's group in ``group_names``, ``(n,)``; -1 where it is None or NaN.
+    """Return the index of every sample's group in ``group_names``, ``(n,)``; -1 where it is missing.
 
     Raises
     ------
@@ -85,14 +84,17 @@ def group_indices(
     >>> group_indices(["male", None, "female"], ["female", "male"])
     array([ 1, -1,  0])
     """
-    array = np.array(groups, dtype=object)
-    if array.ndim != 1 or (n is not None and len(array) != n):
+    from egtmetrics.labels import label_columns  # which needs pandas
+
+    _, columns = label_columns(groups, name, known=group_names)
+    array = columns[0].astype(object)
+    if len(columns) > 1 or array.ndim != 1 or (n is not None and len(array) != n):
+        expected = f"({'n' if n is None else n},)"
         raise ValueError(
-            f"{name} has shape {array.shape}, expected one name per sample, ({'n' if n is None else n},); give the "
-            "name of each sample's group, or None"
+            f"{name} has shape {np.shape(groups)}, expected one name per sample, {expected}; give the name of each "
+            "sample's group, or None"
         )
     index_of = {group: index for index, group in enumerate(group_names)}
-    array[[group is None or (isinstance(group, float) and math.isnan(group)) for group in array]] = None
     unknown = sorted({repr(group) for group in array if group is not None and group not in group_names})
     if unknown:
         expected = listed(map(repr, group_names)) or "names of groups"

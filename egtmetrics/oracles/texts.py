@@ -110,9 +110,10 @@ class NameOracle:
     def __call__(self, samples: Sequence[str], /, names: Sequence[str | None] | None = None) -> NDArray[np.object_]:
         """Label texts; ``names``, one per text, are the persons' names, first name first, None where unknown."""
         texts = check_texts(samples, "texts")
-        if names is not None and len(check_texts(names, "names", allow_none=True)) != len(texts):
-            raise ValueError(f"names has {len(names)} entries for {len(texts)} texts; pass one per text")
-        first_names = map(_leading_name, texts) if names is None else map(_first_word, names)
+        given = None if names is None else check_texts(names, "names", allow_none=True)
+        if given is not None and len(given) != len(texts):
+            raise ValueError(f"names has {len(given)} entries for {len(texts)} texts; pass one per text")
+        first_names = map(_leading_name, texts) if given is None else map(_first_word, given)
         pairs = zip(texts, first_names, strict=True)
         return np.array([_by_pronouns(text) or self._by_name(name) for text, name in pairs], dtype=object)
 

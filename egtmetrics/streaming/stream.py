@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._arrays import is_empty
+from egtmetrics._errors import listed
+from egtmetrics._mapped import BLOCK_BYTES, rows_in_file
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features, check_positive_int, keep_checked
@@ -26,7 +29,7 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.labels import label_columns
 from egtmetrics.ops import BackendName, Features, select_backend
 from egtmetrics.samples import GroupedSamples
-from egtmetrics.streaming._file_rows import FileRows, reordered_in_file
+from egtmetrics.streaming._file_rows import FileRows
 from egtmetrics.streaming._rows import Rows, priorities
 
 Side: TypeAlias = Literal["real", "fake"]
@@ -120,6 +123,7 @@ class GenerativeMetricStream:
             FileRows(self._spill)  # raises now if the folder cannot be written to
         self._known: dict[str, Any] = {}
         self._rows: dict[Side, dict[Label, Rows]] = {"real": {}, "fake": {}}
+        self._warned_words: set[str] = set()
 
     def __repr__(self) -> str:
         seen = " and ".join(f"{sum(part.n_seen for part in self._rows[side].values())} {side}" for side in _SIDES)
@@ -137,12 +141,12 @@ class GenerativeMetricStream:
         Parameters
         ----------
         features
-            ``(n, d)``, an array or a tensor. It is copied.
+            ``(n, d)``, an array or a tensor. It is copied. A batch without rows changes nothing.
         real
             Whether these are real samples (True) or generated ones (False).
         sensitive_features
             One label per row, or several, as for :class:`GenerativeMetricFrame`; the same names, order and types in
-            every update. None and NaN mean that the row belongs to no group.
+            every update. A missing label means that the row belongs to no group.
 
         Raises
         ------
@@ -154,9 +158,14 @@ class GenerativeMetricStream:
         if not isinstance(real, bool | np.bool_):
             raise TypeError(f"real={real!r} is {type(real).__name__}, expected True for real or False for fake samples")
         side: Side = "real" if real else "fake"
+        if is_empty(features):
+            _read_labels(sensitive_features, 0, self._warned_words)
+            if len(shape := np.shape(features)) == 2:
+                self._agree({"n_features": shape[1]}, "this update")
+            return
         # a copy, in which -0.0 is 0.0: their bytes differ
         array: NDArray[Any] = np.add(check_features(features, "features"), 0.0)
-        names, types, labels = _read_labels(sensitive_features, len(array))
+        names, types, labels = _read_labels(sensitive_features, len(array), self._warned_words)
         known = self._agree(
             {"n_features": array.shape[1], "sensitive_features": names, "label_types": types}, "this update"
         )
@@ -290,7 +299,8 @@ class GenerativeMetricStream:
         """Return rows and labels sorted by the values of the rows, and which rows overall scores use (None: all)."""
         parts = self._rows[side]
         blocks, draws = zip(*(part.kept() for part in parts.values()), strict=True)
-        rows = np.concatenate(blocks) if self._spill is None else FileRows.of(blocks, self._spill)
+        dtype, width = np.result_type(*(block.dtype for block in blocks)), self._known["n_features"]
+        rows = np.concatenate(blocks) if self._spill is None else rows_in_file(blocks, dtype, width, self._spill)
         order = canonical_order(rows)
         group = np.repeat(np.arange(len(parts)), [len(block) for block in blocks])[order]
         labels = {}
@@ -302,7 +312,12 @@ class GenerativeMetricStream:
         if any(part.is_sample for part in parts.values()):
             # each group holds its smallest draws, so the smallest of all are here: a uniform sample of all rows
             overall = np.sort(np.argsort(np.concatenate(draws)[order])[: self._max_samples])
-        ordered = rows[order] if self._spill is None else reordered_in_file(rows, order, self._spill)
+        if self._spill is None:
+            ordered = rows[order]
+        else:
+            step = max(1, BLOCK_BYTES // rows[:1].nbytes)
+            parts_in_order = (rows[order[start : start + step]] for start in range(0, len(rows), step))
+            ordered = rows_in_file(parts_in_order, dtype, width, self._spill)
         return keep_checked(np.asarray(ordered)), pd.DataFrame(labels), overall  # update has checked every row
 
     def _n_seen(self, side: Side) -> dict[Hashable, int]:
@@ -318,8 +333,8 @@ class GenerativeMetricStream:
             if value is None:  # all rows unassigned: labels of no type
                 continue
             if agreed.setdefault(name, value) != value:
-                expected, remedy = agreed[name], _REMEDIES[name]
-                raise ValueError(f"{source} has {name}={value!r} where there was {expected!r} before; {remedy}")
+                here, before = (listed(shown) if isinstance(shown, tuple) else shown for shown in (value, agreed[name]))
+                raise ValueError(f"{source} has {name}={here} where there was {before} before; {_REMEDIES[name]}")
         return agreed
 
 
@@ -337,27 +352,26 @@ def _check_same(settings: Mapping[str, Any], others: Mapping[str, Any], source: 
         raise ValueError(f"{source} comes from a stream with other settings: {found}. Make both with the same")
 
 
-def _read_labels(labels: Any, n: int) -> tuple[tuple[str, ...], tuple[str, ...] | None, list[Label]]:
+def _read_labels(labels: Any, n: int, warned: set[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None, list[Label]]:
     """Return the names of the sensitive features, the types of their labels, and the labels of every row."""
-    names, columns = label_columns(labels, "sensitive_features")
-    values, types = [], []
+    names, columns = label_columns(labels, "sensitive_features", warned=warned)
+    types: list[str] = []
     for name, column in zip(names, columns, strict=True):
         if column.shape != (n,):
             raise ValueError(
                 f"sensitive_features has the shape {column.shape} in {name!r} for {n} samples; pass one label per "
                 "sample, in the same order"
             )
-        series = pd.Series(column).astype(object)
-        plain = [value.item() if isinstance(value, np.generic) else value for value in series]
-        missing = series.isna().tolist()
-        found = sorted({type(value).__name__ for value, none in zip(plain, missing, strict=True) if not none})
+        kinds = set(map(type, column.tolist())) - {type(None)}
+        # As in a frame, 1 and 1.0 are one label: some batches have whole floats only.
+        found = sorted({"number" if kind in (int, float) else kind.__name__ for kind in kinds})
         if len(found) > 1:
             raise TypeError(
-                f"sensitive_features mixes labels of the types {', '.join(found)} in {name!r}; convert them to one"
+                f"sensitive_features mixes labels of the types {listed(sorted(kind.__name__ for kind in kinds))} in "
+                f"{name!r}; convert them to one"
             )
-        values.append([None if none else value for value, none in zip(plain, missing, strict=True)])
         types.extend(found)
-    rows = [None if None in label else label for label in zip(*values, strict=True)]
+    rows = [None if None in label else label for label in zip(*(column.tolist() for column in columns), strict=True)]
     try:
         sorted({label for label in rows if label is not None})
     except TypeError as error:

@@ -178,7 +178,7 @@ def test_base() -> None:
         ([0.5, 0.6], [0.5, 0.5], ["a", "b"], "p sums to 1.1"),
         ([0.5, 0.5], [1.0], ["a", "b"], r"p has shape \(2,\) and q \(1,\)"),
         ([0.5, 0.5], [0.5, 0.5], ["a"], "groups has 1 labels for 2 atoms"),
-        ([0.5, 0.5], [0.5, 0.5], ["a", None], "groups holds None or NaN"),
+        ([0.5, 0.5], [0.5, 0.5], ["a", None], "groups holds missing labels"),
         ([0.5, 0.5, 0.0], [0.5, 0.5, 0.0], ["a", "b", "c"], "group 'c' has mass neither in p nor in q"),
         (np.eye(2), np.eye(2), ["a", "b"], r"p has shape \(2, 2\), expected \(K,\)"),
     ],
@@ -186,6 +186,22 @@ def test_base() -> None:
 def test_bad_input_is_an_error(p: Any, q: Any, groups: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decompose(p, q, groups)
+
+
+def test_atoms_are_labelled_as_samples_are() -> None:
+    p, q = [0.5, 0.25, 0.25], [0.25, 0.5, 0.25]
+    expected = decompose(p, q, ["a", "b", "b"]).by_group
+    for groups in (
+        [b"a", b"b", b"b"],
+        np.array(["a", "b", "b"], "S"),
+        [" a", "b", "b"],
+        list(np.array(["a", "b", "b"])),
+    ):
+        assert decompose(p, q, groups).by_group == expected
+    pairs = decompose(p, q, [("a", 1), ("b", 1), ("b", 1)]).by_group
+    assert pairs == {("a", 1): expected["a"], ("b", 1): expected["b"]}
+    with pytest.raises(ValueError, match="groups holds missing labels"):
+        decompose(p, q, np.ma.masked_array(["a", "b", "b"], mask=[False, False, True]))
 
 
 def test_labels_that_cannot_be_sorted_are_an_error() -> None:

@@ -214,16 +214,22 @@ def test_the_progress_bar_counts_images(network: Path, capsys: pytest.CaptureFix
     [
         (LEVELS[0], r"images has shape \(3, 6, 8\), expected \(k, c, h, w\)"),
         (LEVELS[:0], "images is empty"),
-        (LEVELS[:, :2], r"image 0 has shape \(2, 6, 8\)"),
-        (LEVELS.transpose(0, 2, 3, 1), r"image 0 has shape \(6, 8, 3\).*reorder"),
-        (LEVELS.astype(np.float32), r"image 0 has values from .* to 25\d, expected floats in \[0, 1\]"),
-        (LEVELS / 127.5 - 1, r"image 0 has values from -.*pass \(images \+ 1\) / 2"),
-        (np.full((1, 3, 2, 2), np.nan, np.float32), "image 0 has values from nan"),
-        (LEVELS.astype(np.int64), "image 0 has dtype int64"),
+        (LEVELS.transpose(0, 2, 3, 1), r"image 0 has shape \(6, 8, 3\).*first, .*image.transpose\(2, 0, 1\)$"),
+        (torch.tensor(LEVELS).permute(0, 2, 3, 1), r"shape \(6, 8, 3\).*first, .*image.permute\(2, 0, 1\)$"),
+        (np.concatenate([LEVELS, LEVELS[:, :1]], 1), r"shape \(4, 6, 8\).*leave out the opacity, .*images\[:, :3\]$"),
+        (LEVELS[:, :2], r"shape \(2, 6, 8\).*leave out the opacity, .*images\[:, :1\]$"),
+        (list(LEVELS[:, 0]), r"shape \(6, 8\).*add the axis of the channel, for example with image\[None\]"),
+        (["a.png"], "image 0 is a path, expected an array .*; egtmetrics.data.ImageFiles reads files"),
+        ([Path("a.png")], "image 0 is a path"),
+        (np.where(LEVELS.max() == LEVELS, np.nan, LEVELS / 255.0), r"image \d holds NaN or infinity.*leave it out"),
+        (LEVELS.astype(float), r"values from .* to 25\d, .*; of levels pass images / 255$"),
+        (LEVELS.astype(float) * 257, r"; of levels pass images / 65535$"),
+        (LEVELS / 127.5 - 1, r"values from -\S* to .*; of images in \[-1, 1\] pass \(images \+ 1\) / 2"),
+        (LEVELS.astype(int), r"dtype int64, .*; of levels pass images / 255$"),
     ],
 )
 def test_bad_images(images: Any, message: str, network: Path) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         ImageEncoder(network, device="cpu")(images)
 
 

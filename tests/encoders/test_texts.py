@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from egtmetrics.encoders import CacheWarning, TextEncoder, TruncationWarning
@@ -92,6 +93,15 @@ def test_duplicates_and_order(encoder: Callable[..., TextEncoder]) -> None:
     assert np.array_equal(features[0], features[4])
     turned = quiet(encoder(batch_size=2), TEXTS[::-1])
     np.testing.assert_allclose(turned[::-1], features, atol=1e-6)
+
+
+def test_columns_of_texts_are_texts(encoder: Callable[..., TextEncoder]) -> None:
+    texts = ["She wrote.", "He wrote.", "She wrote."]
+    expected = encoder()(texts)
+    pa = pytest.importorskip("pyarrow")
+    columns = [pd.Series(texts, index=[5, 5, 7]), pd.Index(texts), pd.array(texts), pd.Series(texts, dtype="string")]
+    for column in (*columns, np.array(texts), np.array(texts, object), pa.array(texts), pa.chunked_array([texts])):
+        np.testing.assert_array_equal(encoder()(column), expected)
 
 
 def test_the_cache_gives_what_was_computed_and_spares_the_model(
@@ -259,7 +269,11 @@ def test_the_progress_bar_counts_texts(encoder: Callable[..., TextEncoder], caps
         ([], ValueError, "texts is empty"),
         (["a", ""], ValueError, r"texts\[1\] is empty"),
         (["a", "b", " \n"], ValueError, r"texts\[2\] is empty"),
-        (["a", None], TypeError, r"texts\[1\] is NoneType"),
+        (["a", None], TypeError, r"texts\[1\] is missing, expected str; leave it out"),
+        (pd.Series(["a", None]), TypeError, r"texts\[1\] is missing, expected str; leave it out"),
+        (["a", 1], TypeError, r"texts\[1\] is int, expected str; leave it out or convert it"),
+        ([b"a"], TypeError, r"texts\[0\] is bytes, expected str; decode it"),
+        ({"a", "b"}, TypeError, r"texts is set, expected a sequence of str; pass a list"),
         (["a\ud800"], ValueError, r"texts\[0\] is not valid Unicode"),
     ],
 )

@@ -123,7 +123,7 @@ def test_a_missing_group_has_no_p_value_and_a_nan_counts_as_a_larger_difference(
 
 def test_frames_with_different_scores_or_groups_are_refused() -> None:
     frame = make_frame(np.arange(4), ["f", "m"] * 2)
-    with pytest.raises(ValueError, match=r"frame has the scores \['gap'\].* other has \['fid'\]"):
+    with pytest.raises(ValueError, match=r"frame has the scores gap of .* other has fid of"):
         compare_frames(frame, make_frame(np.arange(4), ["f", "m"] * 2, metrics={"fid": frechet_distance}))
-    with pytest.raises(ValueError, match=r"groups \['f', 'm'\].*of \['f', 'm', 'x'\]"):
+    with pytest.raises(ValueError, match=r"groups f, m, but other has gap of f, m, x; evaluate both"):
         compare_frames(frame, make_frame(np.arange(4), ["f", "m", "x", "m"], missing_groups="nan"))

@@ -92,7 +92,7 @@ class TestCells:
         frame = frame_of(data, {"fid": frechet_distance, "pr": PRDC})
         assert frame.scores("pr").columns.tolist() == ["precision", "recall", "density", "coverage"]
         assert frame.scores("pr")["recall"].tolist() == frame.by_group["pr_recall"].tolist()
-        with pytest.raises(ValueError, match=r"metric='topp' is not in this frame; choose one of \['fid', 'pr'\]"):
+        with pytest.raises(ValueError, match=r"metric='topp' is not in this frame; choose one of fid, pr"):
             frame.scores("topp")
 
     def test_tensors_give_the_same_scores_as_arrays(self, data: GroupedSamples) -> None:
@@ -179,7 +179,7 @@ class TestIntersections:
 
     def test_different_features(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
-        with pytest.raises(ValueError, match=r"\['gender', 'age'\], but fake.*\['gender', 'skin'\]; pass the same"):
+        with pytest.raises(ValueError, match=r"features gender, age, but fake.* gender, skin; pass the same"):
             self.frame(labels, {"gender": self.GENDER, "skin": self.AGE})
         with pytest.raises(ValueError, match=r"has 2 features, but fake_sensitive_features has 1; pass the same"):
             self.frame(labels, self.GENDER)
@@ -361,7 +361,7 @@ class TestMetrics:
 
     @pytest.mark.parametrize("result", ["0.5", None, np.zeros(3), {}, {"precision": "1"}, {3: 1.0}])
     def test_refuses_results_that_are_not_scores(self, data: GroupedSamples, result: Any) -> None:
-        with pytest.raises(TypeError, match=r"metric 'm' returned \w+, expected a number, a mapping of names to"):
+        with pytest.raises(TypeError, match=r"metric 'm' returned .*, expected a number, a mapping of names to"):
             frame_of(data, {"m": lambda real, fake: result})
 
     @pytest.mark.parametrize("result", [0.5, np.float32(0.5), np.array(0.5), {"m": 0.5}, {"m": np.array(0.5)}])
@@ -445,7 +445,9 @@ class TestGroups:
 
     def test_labels_of_different_types(self, data: GroupedSamples) -> None:
         mixed = data._replace(fake_groups=data.fake_groups.astype(str))
-        with pytest.raises(TypeError, match=r"real_sensitive_features and fake_.* labels of different types"):
+        with pytest.raises(
+            TypeError, match=r"labels 0, 1, 2 and fake.* '0', '1', '2', .*different types; .*so that 0 and '0', .*alike"
+        ):
             frame_of(mixed)
 
     @pytest.mark.parametrize(("large", "warns"), [(8, False), (9, True)])
@@ -686,7 +688,7 @@ class TestWorstGroup:
         assert frame.worst_group("own_level") == (frame.by_group["own_level"] - 1.0).abs().idxmax()
         assert frame.worst_group("plain") is None
         with pytest.raises(
-            ValueError, match=r"score='prdc' is not a column of by_group; choose one of \['prdc_precision'"
+            ValueError, match=r"score='prdc' is not a column of by_group; choose one of prdc_precision, "
         ):
             frame.worst_group("prdc")
 

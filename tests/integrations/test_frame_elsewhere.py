@@ -39,28 +39,29 @@ def numbers(scores: Any) -> dict[str, float]:
 
 
 def on_rank(rank: int, size: int) -> list[dict[str, float]]:
-    """Only rank 0 has fake rows."""
+    """Only rank 0 has fake rows, and the last one has none at all, only empty batches."""
     import torch
 
-    parts = {True: np.arange(rank, 40, size), False: np.arange(40) if rank == 0 else np.arange(0)}
+    none = np.arange(0)
+    real_rows = none if rank == size - 1 else np.arange(rank, 40, size - 1)
+    parts = {True: real_rows, False: np.arange(40) if rank == 0 else none}
     stream = GenerativeMetricStream(metrics="fid", random_state=0)
     metric = None
     if find_spec("torchmetrics"):
         metric = import_module("egtmetrics.integrations").GroupMetric("fid", group_names=NAMES)
     for real, rows in parts.items():
         features = samples()[real][rows]
-        if len(rows):
-            stream.update(features, real=real, sensitive_features=LABELS[rows])
-            if metric:
-                metric.update(torch.tensor(features), real=real, groups=torch.tensor(GROUPS[rows]))
+        stream.update(features, real=real, sensitive_features=LABELS[rows])
+        if metric:
+            metric.update(torch.tensor(features), real=real, groups=torch.tensor(GROUPS[rows]))
     merge_ranks(stream)
     return [flat_scores(stream.compute()), *([] if metric is None else [metric.compute()])]
 
 
-def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
+def test_ranks_equal_one_process(tmp_path: Path) -> None:
     """Streams that are merged, and with torchmetrics a metric whose states it gathers."""
     pytest.importorskip("torch")
-    for outcome in on_ranks(on_rank, 2, tmp_path):
+    for outcome in on_ranks(on_rank, 3, tmp_path):
         assert not isinstance(outcome, Exception), outcome
         assert len(outcome) == 1 + bool(find_spec("torchmetrics"))
         for scores in outcome:
@@ -96,6 +97,16 @@ class TestTorchmetrics:
         frame = metric.frame()
         assert frame.unassigned == {"real": 3, "fake": 0}
         assert list(frame.by_group.index) == NAMES
+
+    def test_a_batch_without_rows_changes_nothing(self, torch: Any, metric: Any) -> None:
+        for features in (torch.empty(0, 3), torch.empty(0), []):
+            metric.update(features, real=True, groups=torch.empty(0, dtype=torch.long))
+        type(metric)("fid", group_names=NAMES).update(torch.empty(0, 5), real=True, groups=[])
+        assert numbers(metric.compute()) == expected()
+        with pytest.raises(ValueError, match="features has 4 features where there were 3 before"):
+            metric.update(torch.empty(0, 4), real=True, groups=[])
+        with pytest.raises(ValueError, match="groups has 1 numbers for 0 samples"):
+            metric.update(torch.empty(0, 3), real=True, groups=torch.tensor([1]))
 
     def test_in_a_collection(self, torch: Any) -> None:
         from torchmetrics import MetricCollection

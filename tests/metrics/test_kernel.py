@@ -162,3 +162,18 @@ def test_overflow_is_an_error_instead_of_nan() -> None:
     real = np.random.default_rng(7).normal(size=(20, 3)) * 1e140
     with pytest.raises(ValueError, match="overflows float64"):
         kernel_distance(real, real[::-1], n_subsets=1, subset_size=20)
+
+
+def test_one_row_is_too_few_for_any_subset() -> None:
+    """The advice for a small set, a smaller ``subset_size``, would be refused."""
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    for name, real, fake in (
+        ("real", points[:1], points),
+        ("fake", points, points[:1]),
+        ("real", points[:1], points[:1]),
+    ):
+        with pytest.raises(ValueError, match=rf"^{name} has 1 row, .* needs pairs of rows of each set; add samples$"):
+            kernel_distance(real, fake)
+    with pytest.raises(ValueError, match="pass subset_size=2 or less"):
+        kernel_distance(points, points[:2])
+    assert kernel_distance(points, points[:2], subset_size=2).subset_size == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtmetrics import GenerativeMetricFrame
+from egtmetrics.labels import MissingLabelWarning
 from egtmetrics.oracles import LabelOracle, group_indices
 from egtmetrics.oracles.labels import names_of
 
@@ -57,8 +59,7 @@ def test_what_an_oracle_returns_goes_into_the_frame_as_it_is() -> None:
         ([0, 1, -1], "the oracle's answer holds -1, 0, 1, expected 'old', 'young', 'of no age', or None"),
         (["Old", "new"], "holds 'Old', 'new', expected"),
         (["old", True], "holds True, expected"),
-        ([["old"], ["young"]], r"has shape \(2, 1\), expected one name per sample, \(n,\)"),
-        ("old", r"has shape \(\), expected one name per sample"),
+        ([["old", "old"]] * 3, r"has shape \(3, 2\), expected one name per sample, \(n,\)"),
         ([f"g{i:02}" for i in range(99)], "'g09' and 89 more, expected"),
     ],
 )
@@ -68,7 +69,18 @@ def test_bad_groups(groups: Any, message: str) -> None:
             call(groups)
 
 
+def test_labels_held_in_other_ways() -> None:
+    held = np.ma.masked_array(["old", "old", "young"], mask=[False, True, False])
+    for groups in (held, [b"old", "", " young"], np.array(["old", "nan", "young"]), [["old"], [None], ["young"]]):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MissingLabelWarning)
+            assert group_indices(groups, NAMES).tolist() == [0, -1, 1]
+    assert group_indices(["NA", "ZA", "NA"], ["NA", "ZA"]).tolist() == [0, 1, 0]  # known, so not missing
+
+
 def test_one_group_per_sample() -> None:
+    with pytest.raises(TypeError, match="answer is str, expected a sequence with one label per sample"):
+        LabelOracle(NAMES)("old")
     with pytest.raises(ValueError, match=r"has shape \(2,\), expected one name per sample, \(3,\)"):
         group_indices(["old", "old"], NAMES, n=3)
 

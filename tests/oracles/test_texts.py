@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -133,13 +135,19 @@ def test_names_only_fill_what_pronouns_leave_open(case: tuple[str, int, int], na
     assert by_name == (by_pronoun or expected)
 
 
+def test_columns_of_texts_and_names() -> None:
+    texts, names = pd.Series(["An engineer.", "A poet.", "A poet."]), pd.Series(["Ada Lovelace", None, float("nan")])
+    assert NameOracle(TABLE)(texts, names=names).tolist() == ["female", None, None]
+    assert PronounOracle()(np.array(["She wrote.", "He wrote."])).tolist() == ["female", "male"]
+
+
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="table has the group 'f', expected 'female' or 'male'"):
         NameOracle({"Ada": "f"})
     for oracle in (PronounOracle(), NameOracle({})):
         with pytest.raises(TypeError, match="texts is str, expected a sequence"):
             oracle("She wrote.")
-        with pytest.raises(TypeError, match=r"texts\[1\] is NoneType, expected str"):
+        with pytest.raises(TypeError, match=r"texts\[1\] is missing, expected str"):
             oracle(["a", None])  # type: ignore[list-item]
 
 

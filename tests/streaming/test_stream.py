@@ -18,9 +18,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
+from egtmetrics import GenerativeMetricFrame, _mapped, frechet_distance, precision_recall_density_coverage
 from egtmetrics.groups import compare_frames
-from egtmetrics.streaming import GenerativeMetricStream, _file_rows
+from egtmetrics.labels import MissingLabelWarning
+from egtmetrics.streaming import GenerativeMetricStream
+from egtmetrics.streaming import stream as stream_module
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
@@ -284,7 +286,8 @@ class TestSpill:
             assert os.listdir(folder) == []
 
     def test_with_blocks_of_a_few_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(_file_rows, "BLOCK_BYTES", 100)
+        for module in (_mapped, stream_module):
+            monkeypatch.setattr(module, "BLOCK_BYTES", 100)
         data = data_of()
         stream = whole(data._replace(real=data.real.astype(np.float32)), spill=tmp_path)
         feed(stream, data, "real", np.arange(40))
@@ -393,7 +396,7 @@ class TestRefusals:
         [
             (np.ones((2, 3)), [0, 1], "n_features=3 where there was 2"),
             ([[1.0, np.nan], [1.0, 2.0]], [0, 1], "NaN or infinity"),
-            (np.ones((2, 2)), ["a", "b"], "label_types=.*str.*int"),
+            (np.ones((2, 2)), ["a", "b"], "label_types=str where there was number before; convert"),
             (np.ones((2, 2)), [0, "b"], "mixes labels of the types int, str"),
             (np.ones((2, 2)), [0], "for 2 samples"),
             (np.ones((2, 2)), {"age": [0, 1]}, "sensitive_features=.*age"),
@@ -432,6 +435,59 @@ class TestRefusals:
             stream.merge(other)
         with pytest.raises(ValueError, match="itself"):
             stream.merge(stream)
+
+
+@pytest.mark.parametrize(
+    ("features", "labels"),
+    [
+        (np.empty((0, 2)), []),
+        ([], []),
+        (np.empty(0), np.empty(0, dtype=int)),
+        (pd.DataFrame(np.empty((0, 2))), pd.Series([])),
+    ],
+)
+def test_a_batch_without_rows_changes_nothing(features: Any, labels: Any) -> None:
+    empty = stream_of()
+    empty.update(features, real=True, sensitive_features=labels)
+    empty.update(np.ones((2, 9)), real=True, sensitive_features=["x", "y"])  # no width, no type of labels was kept
+    stream = whole(data_of())
+    stream.update(features, real=False, sensitive_features=labels)
+    assert stream.compute().to_dict() == whole(data_of()).compute().to_dict()
+
+
+def test_an_empty_batch_of_another_width_is_refused() -> None:
+    stream = whole(data_of())
+    with pytest.raises(ValueError, match="this update has n_features=3 where there was 2 before"):
+        stream.update(np.empty((0, 3)), real=True, sensitive_features=[])
+    with pytest.raises(ValueError, match=r"has the shape \(1,\) in 'group' for 0 samples"):
+        stream.update(np.empty((0, 2)), real=True, sensitive_features=[1])
+
+
+def test_labels_held_in_other_ways_are_the_same_labels() -> None:
+    """NumPy holds the integers of a batch with a missing label as floats."""
+    torch = pytest.importorskip("torch")
+    data = data_of()
+    frames = []
+    for held in (
+        np.asarray,
+        lambda x: [float(i) for i in x],
+        lambda x: list(torch.tensor(x)),
+        lambda x: pd.array(x, dtype="Int64"),
+    ):
+        stream = stream_of()
+        for side in ("real", "fake"):
+            labels = getattr(data, f"{side}_groups")
+            stream.update(getattr(data, side)[:20], real=side == "real", sensitive_features=held(labels[:20]))
+            stream.update(getattr(data, side)[20:], real=side == "real", sensitive_features=labels[20:])
+        frames.append(stream.compute().to_dict())
+    assert frames[1:] == frames[:1] * 3
+
+
+def test_a_stream_warns_once_of_every_word_for_a_missing_label() -> None:
+    stream = stream_of()
+    with pytest.warns(MissingLabelWarning, match=r"'NA' \(1 row\)"):
+        stream.update(np.ones((3, 2)), real=True, sensitive_features=["f", "NA", "m"])
+    stream.update(np.ones((3, 2)), real=True, sensitive_features=["f", "NA", "m"])
 
 
 def test_rows_in_no_group_count_overall_only() -> None:
