@@ -58,7 +58,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
             ) from error
         reason = _unequal_rows(values) or error
         raise TypeError(
-            f"{name} cannot be read as an array ({reason}); pass an (n, d) array of numbers, all rows of the same length"
+            f"{name} cannot be read as an array ({reason}); pass an (n, d) array of numbers, with rows of one length"
         ) from error
     return _array_of_cells(array, name) if array.dtype == object and array.ndim in (1, 2) else array
 
