@@ -264,7 +264,7 @@ class TestMissingWords:
         assert saved["unassigned"] == {"real": 20, "fake": 20}
         for side, line in zip(("real", "fake"), done.err.splitlines(), strict=True):
             assert line.startswith(
-                f"egtmetrics: warning: {side}_sensitive_features has labels that were taken for missing"
+                f"egtmetrics: warning: --{side}-groups has labels that were taken for missing"
             )
             assert "'NA' (20 rows)" in line
 
