@@ -17,8 +17,8 @@ from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
 from egtmetrics._mapped import is_mapped, rows_in_file
 from egtmetrics.ops import Features, ShardedFeatures, device_tensor, take_rows, to_host
 
-_LARGEST = 1e150
-"""Above this, a squared distance overflows float64."""
+_LARGEST, _SMALLEST = 1e100, 1e-100
+"""Of the largest number of a set: far beyond these, squared distances overflow float64 or lose digits in it."""
 _ROWS_BYTES = 1 << 24
 _MOST_IN_MEMORY = 1 << 28
 """Of a part of a mapped file: groups of a small file are taken, and permuted, in memory."""
@@ -96,21 +96,28 @@ def is_empty(values: Any) -> bool:
 def _check_finite(array: NDArray[Any], name: str) -> None:
     n, d = array.shape
     step = max(1, _ROWS_BYTES // (array.itemsize * d))
+    largest_of_all = 0.0
     for start in range(0, n, step):  # in blocks, because a memory-mapped array may not fit into memory
         block = array[start : start + step]
         largest = max(float(block.max()), -float(block.min()))
-        if not largest < _LARGEST:
+        largest_of_all = max(largest_of_all, largest)
+        if not largest <= _LARGEST:
             finite = np.isfinite(block)
             if finite.all():
                 raise ValueError(
-                    f"{name} holds the value {largest:.3g}, whose squared distances overflow float64; rescale the "
-                    f"features to at most {_LARGEST:g}"
+                    f"{name} holds a number of size {largest:.3g}, and squared distances would overflow float64; "
+                    f"rescale real and fake by one factor, to at most {_LARGEST:g}"
                 )
             row = start + int(np.argmin(finite.all(axis=1)))
             raise ValueError(
                 f"{name} holds NaN or infinity (first in row {row}), expected finite numbers; remove such rows from "
                 f"{name} and from its group labels, or repair the encoder"
             )
+    if 0.0 < largest_of_all < _SMALLEST:
+        raise ValueError(
+            f"{name} holds no number of a size above {largest_of_all:.3g}, and squared distances would vanish in "
+            f"float64; rescale real and fake by one factor, to at least {_SMALLEST:g}"
+        )
 
 
 def _check_layout(array: Any, name: str, values: Any) -> None:
@@ -175,7 +182,8 @@ def _check_device_features(values: Any, name: str, device: str) -> Features:
         tensor = tensor.double()
     tensor = tensor.contiguous()
     smallest, largest = (float(value) for value in tensor.aminmax())
-    if not max(largest, -smallest) < (_LARGEST if given.is_floating_point() else 2.0**53):
+    size = max(largest, -smallest)
+    if not (size >= _SMALLEST or size == 0.0) or not size <= (_LARGEST if given.is_floating_point() else 2.0**53):
         check_features(given.cpu(), name)
     return cast("Features", tensor)
 

@@ -263,9 +263,7 @@ class TestMissingWords:
         assert list(saved["by_group"]) == ["f", "m"]
         assert saved["unassigned"] == {"real": 20, "fake": 20}
         for side, line in zip(("real", "fake"), done.err.splitlines(), strict=True):
-            assert line.startswith(
-                f"egtmetrics: warning: --{side}-groups has labels that were taken for missing"
-            )
+            assert line.startswith(f"egtmetrics: warning: --{side}-groups has labels that were taken for missing")
             assert "'NA' (20 rows)" in line
 
     def test_the_warning_names_the_line_of_the_user(self) -> None:

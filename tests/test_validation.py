@@ -29,7 +29,8 @@ from egtmetrics.metrics.prdc import precision_recall_density_coverage
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=2)
 LAW = settings(max_examples=50, deadline=None)
 NAN = float("nan")
-MATRICES = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 4)), elements=st.floats(-1e6, 1e6))
+NUMBERS = st.floats(-1e6, 1e6).map(lambda value: value if abs(value) > 1e-99 else 0.0)  # no set is too small to square
+MATRICES = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(1, 4)), elements=NUMBERS)
 FLIPS: list[Callable[[NDArray[Any]], NDArray[Any]]] = [
     lambda x: x[::-1],
     lambda x: x[:, ::-1],
@@ -207,7 +208,11 @@ class TestFeatures:
             (np.zeros((2, 2), [("x", float)]), TypeError, r"dtype \[\('x'.*join its fields"),
             (np.zeros((2, 2), "V2"), TypeError, r"dtype \|V2.*numpy.save keeps no type of bfloat16.*save float32"),
             ([[1.0, 2.0], [3.0]], TypeError, r"cannot be read as an array .*pass an \(n, d\) array of numbers"),
-            ([[1.0, 2.0], [1.0, 2.0], (3.0,)], TypeError, r"row 2 has shape \(1,\), row 0 has \(2,\).*same length"),
+            (
+                [[1.0, 2.0], [1.0, 2.0], (3.0,)],
+                TypeError,
+                r"row 2 has shape \(1,\), row 0 has \(2,\).*with rows of one length",
+            ),
             ([], ValueError, r"is empty, its shape is \(0,\); pass at least one row and one column"),
             ({"a": [1.0]}, TypeError, r"is dict, expected an \(n, d\) array of real numbers; pass one"),
             (1.0, ValueError, r"shape \(\), expected two dimensions .*pass one row for each sample"),
@@ -217,8 +222,13 @@ class TestFeatures:
             (np.zeros((3, 0)), ValueError, r"is empty, its shape is \(3, 0\); pass at least one row and one column"),
             ([[0.0], [NAN]], ValueError, r"NaN or infinity \(first in row 1\).*remove such rows"),
             ([[float("inf")]], ValueError, r"NaN or infinity \(first in row 0\).*remove such rows"),
-            (np.array([[1e151]]), ValueError, r"1e\+151, whose squared distances overflow.*rescale"),
-            (np.array([[-1e200]]), ValueError, r"1e\+200, whose squared distances overflow.*rescale"),
+            (np.array([[1.1e100]]), ValueError, r"size 1.1e\+100, .*overflow float64; rescale .* at most 1e\+100"),
+            (np.array([[-1e200]]), ValueError, r"size 1e\+200, .*overflow float64; rescale .* at most 1e\+100"),
+            (
+                np.array([[0.0], [-9e-101]]),
+                ValueError,
+                r"above 9e-101, .*vanish in float64; rescale .* at least 1e-100",
+            ),
         ],
     )
     def test_bad_features(self, values: Any, error: type[Exception], remedy: str) -> None:

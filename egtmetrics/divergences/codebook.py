@@ -179,11 +179,16 @@ def cluster(
     if kmeans not in get_args(KMeansLibrary):
         raise ValueError(f"kmeans={kmeans!r} is unknown; choose one of {', '.join(map(repr, get_args(KMeansLibrary)))}")
     seed = int(rng.integers(2**31))
+    # Both libraries square, faiss always and scikit-learn for float32 in a type that ends at 1e38. A power of two
+    # changes no digit, so the codes do not depend on the unit.
+    exponent = int(np.frexp(np.abs(points).max())[1])
+    scaled = np.ldexp(points, -exponent)
     if kmeans == "sklearn":
-        codes, centers = _run_sklearn(points, union.weights, n_clusters, seed)
+        codes, centers = _run_sklearn(scaled, union.weights, n_clusters, seed)
         backend = "numpy"
     else:
-        codes, centers, backend = _run_faiss(points, union.weights, n_clusters, seed, union.device)
+        codes, centers, backend = _run_faiss(scaled, union.weights, n_clusters, seed, union.device)
+    centers = np.ldexp(centers, exponent)
     return Codebook(
         centers=centers, real_codes=codes[union.real_ids], fake_codes=codes[union.fake_ids], backend=backend
     )
@@ -213,7 +218,8 @@ def _run_faiss(
 ) -> tuple[NDArray[np.int64], Values, str]:
     with extra("approximate", "kmeans='faiss' needs faiss", otherwise="pass kmeans='sklearn'"):
         import faiss
-    points = np.ascontiguousarray(points, dtype=np.float32)
+    origin = points.mean(axis=0, dtype=np.float64)  # float32 has few digits left far from zero
+    points = np.ascontiguousarray(points - origin, dtype=np.float32)
     model = faiss.Kmeans(
         points.shape[1],
         n_clusters,
@@ -226,7 +232,7 @@ def _run_faiss(
     model.index = on_gpu(model.index, gpu)
     model.train(points, weights=weights.astype(np.float32))
     _, codes = model.index.search(points, 1)
-    centers = np.asarray(model.centroids, dtype=np.float64)
+    centers = model.centroids + origin
     return codes[:, 0].astype(np.int64), centers, "numpy" if gpu is None else "cuda"
 
 

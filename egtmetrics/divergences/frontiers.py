@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy.linalg import eigh
+from scipy.linalg import eigh, svd
 
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_number
@@ -346,9 +346,14 @@ def _principal_directions(union: DistinctRows) -> Values:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     rows /= np.where(lengths > 0.0, lengths, 1.0)
     rows -= np.average(rows, axis=0, weights=union.weights)
-    variances, directions = eigh(rows.T @ (union.weights[:, None] * rows))
-    kept = np.cumsum(variances[::-1]) >= _KEPT_VARIANCE * variances.sum()
-    return rows @ directions[:, ::-1][:, : int(np.argmax(kept)) + 1]
+    if len(rows) >= rows.shape[1]:
+        variances, directions = eigh(rows.T @ (union.weights[:, None] * rows))
+        variances, directions = variances[::-1], directions[:, ::-1]
+    else:  # as many directions as rows at most, and d^2 numbers would be far more
+        _, singular_values, axes = svd(np.sqrt(union.weights)[:, None] * rows, full_matrices=False)
+        variances, directions = singular_values**2, axes.T
+    kept = np.cumsum(variances) >= _KEPT_VARIANCE * variances.sum()
+    return rows @ directions[:, : int(np.argmax(kept)) + 1]
 
 
 def _plain_and_star(histograms: Histograms, distance: Callable[[Values, Values], Any]) -> list[Values]:

@@ -58,10 +58,13 @@ def _variance_by_derivative(real: Features, fake: Features) -> float:
     ``2 (mu_r - mu_f).(x - mu_r) + (x - mu_r)^T (I - A) (x - mu_r)``, less the mean of that; a fake point by the same
     with the roles exchanged and the inverse of A.
     """
-    x, y = real.astype(np.float64), fake.astype(np.float64)
+    x, y = real - real[0].astype(np.float64), fake - real[0].astype(np.float64)
     shift = x.mean(axis=0) - y.mean(axis=0)
     x -= x.mean(axis=0)
     y -= y.mean(axis=0)
+    if len(x) + len(y) < x.shape[1]:  # the moves depend on the space that the rows span, which has fewer dimensions
+        basis = np.linalg.qr(np.concatenate([x, y]).T)[0]
+        x, y, shift = x @ basis, y @ basis, shift @ basis
     x_covariance, y_covariance = x.T @ x / (len(x) - 1), y.T @ y / (len(y) - 1)
     variance = 0.0
     for points, own, other, towards in (
@@ -152,7 +155,7 @@ def _mean_and_factor(x: Features, origin: NDArray[np.float64]) -> tuple[NDArray[
     The origin is a point of the data, so that features far from zero lose no digits.
     """
     n, d = x.shape
-    mean = _sum_over_rows(x, lambda block: (block - origin).sum(axis=0)) / n
+    mean = sum_over_rows(x, lambda block: (block - origin).sum(axis=0)) / n
     if n <= d:
         return mean, (x[:] - origin - mean) / np.sqrt(n - 1)
 
@@ -161,11 +164,11 @@ def _mean_and_factor(x: Features, origin: NDArray[np.float64]) -> tuple[NDArray[
         product: NDArray[np.float64] = difference.T @ difference
         return product
 
-    variances, axes = np.linalg.eigh(_sum_over_rows(x, scatter) / (n - 1))
+    variances, axes = np.linalg.eigh(sum_over_rows(x, scatter) / (n - 1))
     return mean, np.sqrt(variances.clip(0.0))[:, None] * axes.T
 
 
-def _sum_over_rows(
+def sum_over_rows(
     x: Features | ShardedFeatures, function: Callable[[NDArray[Any]], NDArray[np.float64]]
 ) -> NDArray[np.float64]:
     """Sum over blocks of rows: neither a memory-mapped array nor a float64 copy is ever held whole."""

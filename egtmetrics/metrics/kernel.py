@@ -11,31 +11,52 @@ from numpy.typing import NDArray
 
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
+from egtmetrics.metrics.frechet import sum_over_rows
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import ScoreCovariance
+from egtmetrics.ops import Features
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, internal, score, setting
 
 _TILE_BYTES = 1 << 26
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class PolynomialKernel:
-    """``(gamma x.y + coef0) ** degree``."""
+    """``k(x, y) = (gamma x.y + coef0) ** degree``, less what no distance between kernel means depends on."""
 
     degree: int
     gamma: float
     coef0: float
+    origin: NDArray[np.float64]
+    """A point amid the data, ``(d,)``."""
 
-    def __call__(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The kernel of all pairs of rows, ``(n, m)``."""
-        base = x @ y.T
-        base *= self.gamma
-        base += self.coef0
-        power = base.copy()
-        for _ in range(self.degree - 1):  # an order of magnitude faster than base**degree
-            power *= base
-        return power
+    def __call__(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
+        """``k(x, y) - k(x, o) - k(o, y) + k(o, o)`` of all pairs of rows, ``(n, m)``, with o the origin.
+
+        What is subtracted depends on one of the points alone, so it cancels in the squared distance between kernel
+        means and in its variance. Where the features are far from zero, or near it and coef0 is not, it is most of k,
+        and rounding it would hide the rest. So it is never computed. With u = x - o, v = y - o, w = gamma u.v,
+        a = gamma o.u, b = gamma o.v and A = gamma o.o + coef0, degree 1 gives w, and from one degree r to the next::
+
+            h <- (A + a + b + w) h + w (A^r + s + t) + a t + b s,    s = (A + a)^r - A^r,  t = (A + b)^r - A^r
+        """
+        u, v = (points.astype(np.float64) - self.origin for points in (x, y))
+        w = u @ v.T
+        w *= self.gamma
+        a, b = (self.gamma * (points @ self.origin) for points in (u, v))
+        constant = self.gamma * float(self.origin @ self.origin) + self.coef0
+        base = w + a[:, None] + b + constant
+        power, s, t = constant, a, b
+        centred = w.copy()
+        for _ in range(self.degree - 1):
+            centred *= base
+            centred += w * (power + s[:, None] + t)
+            centred += np.outer(a, t)
+            centred += np.outer(s, b)
+            s, t = (constant + a) * s + power * a, (constant + b) * t + power * b
+            power *= constant
+        return centred
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +87,8 @@ def kernel_variance(
 
         Var(n, m) = 4 Var a / n + 4 Var b / m + 2 v_xx / n(n - 1) + 2 v_yy / m(m - 1) + 4 v_xy / nm  =:  L + D
 
-    D matters if the laws are nearly equal. The means of the kernel's rows vary more than ``a`` does, by
+    D matters if the laws are nearly equal. The kernel is taken as :class:`PolynomialKernel` gives it: what that leaves
+    out would count in the means of its rows, by a part of order 1 / n. These vary more than ``a`` does, by
     v_xx / (n - 1) + v_xy / m, which is subtracted. They give L + 2 D, the variance for a single distance. From half of
     the rows it would be twice L + 4 D. For differences, extrapolating from half to whole and one step further, as for
     the Fréchet distance, gives ``(L + 2 D)^2 / (L + 4 D)``, which is D if L is 0, and L if D is 0.
@@ -75,8 +97,7 @@ def kernel_variance(
     """
     if result.kernel is None:
         return None
-    kernel = result.kernel
-    x, y = real.astype(np.float64), fake.astype(np.float64)
+    kernel, x, y = result.kernel, real, fake
     n, m = len(x), len(y)
 
     def sums(rows: Floats, columns: Floats) -> tuple[Floats, Floats, float]:
@@ -161,7 +182,8 @@ def kernel_distance(
     Notes
     -----
     Unlike a Fréchet distance it is unbiased at any number of rows, but it does depend on where the origin is and on the
-    unit: features far from zero cost digits. Time O(n_subsets * s^2 d), memory O(s^2 + s d) beyond the features.
+    unit. Only differences of the features from their mean are multiplied, so features far from zero, or in a tiny unit,
+    lose no more digits than they have. Time O(n_subsets * s^2 d), memory O(s^2 + s d) beyond the features.
 
     References
     ----------
@@ -194,13 +216,18 @@ def kernel_distance(
                 f"{name} has {len(points)} rows, but subset_size={size} rows are drawn without replacement; pass "
                 f"subset_size={min(len(real), len(fake))} or less, one size for everything you compare"
             )
-    kernel = PolynomialKernel(degree=degree, gamma=1.0 / real.shape[1] if gamma is None else gamma, coef0=coef0)
+    kernel = PolynomialKernel(
+        degree=degree,
+        gamma=1.0 / real.shape[1] if gamma is None else gamma,
+        coef0=coef0,
+        origin=(_mean(real) + _mean(fake)) / 2.0,
+    )
     rng = check_random_state(random_state)
     estimates = np.empty(n_subsets)
     with np.errstate(over="ignore", invalid="ignore"):
         for subset in range(n_subsets):
-            x = real[rng.choice(len(real), size, replace=False)].astype(np.float64)
-            y = fake[rng.choice(len(fake), size, replace=False)].astype(np.float64)
+            x = real[rng.choice(len(real), size, replace=False)]
+            y = fake[rng.choice(len(fake), size, replace=False)]
             within = _off_diagonal_mean(kernel(x, x))
             within += _off_diagonal_mean(kernel(y, y))
             estimates[subset] = within - 2.0 * kernel(x, y).mean()
@@ -216,6 +243,10 @@ def kernel_distance(
         n_real=len(real),
         n_fake=len(fake),
     )
+
+
+def _mean(points: Features) -> NDArray[np.float64]:
+    return sum_over_rows(points, lambda block: block.sum(axis=0, dtype=np.float64)) / len(points)
 
 
 def _off_diagonal_mean(kernel: NDArray[np.float64]) -> float:

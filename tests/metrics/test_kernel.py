@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -158,8 +160,34 @@ def test_bad_options(name: str, values: tuple[Any, ...]) -> None:
             kernel_distance(np.eye(4), np.eye(4), **{"subset_size": 4, name: value})
 
 
+def exact_mmd(x: NDArray[Any], y: NDArray[Any]) -> float:
+    """The unbiased estimator in rational numbers."""
+    rows = [[[Fraction(float(value)) for value in row] for row in points] for points in (x, y)]
+
+    def k(u: list[Fraction], v: list[Fraction]) -> Fraction:
+        return (sum((a * b for a, b in zip(u, v, strict=True)), Fraction()) / len(u) + 1) ** 3
+
+    s = len(x)
+    within = sum((k(u, v) for z in rows for u, v in itertools.permutations(z, 2)), Fraction())
+    return float(within / (s * (s - 1)) - 2 * sum((k(u, v) for u in rows[0] for v in rows[1]), Fraction()) / s**2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, -1e6, 1e8, 1e15])
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e-90, 1e20])
+def test_features_far_from_zero_or_in_another_unit_lose_no_digits(offset: float, scale: float) -> None:
+    rng = np.random.default_rng(32)
+    x, y = (scale * (points + offset) for points in (rng.normal(size=(10, 3)), rng.normal(size=(10, 3)) * 1.5 + 0.3))
+    found = kernel_distance(x, y, subset_size=10, n_subsets=1, random_state=0).kid
+    assert found == pytest.approx(exact_mmd(x, y), rel=1e-10)
+
+
+@pytest.mark.parametrize("points", [np.zeros((6, 2)), np.full((6, 2), 1e30)])
+def test_one_point_repeated_is_at_distance_0_from_itself(points: NDArray[Any]) -> None:
+    assert kernel_distance(points, points, subset_size=6, n_subsets=1, random_state=0).kid == 0.0
+
+
 def test_overflow_is_an_error_instead_of_nan() -> None:
-    real = np.random.default_rng(7).normal(size=(20, 3)) * 1e140
+    real = np.random.default_rng(7).normal(size=(20, 3)) * 1e90
     with pytest.raises(ValueError, match="overflows float64"):
         kernel_distance(real, real[::-1], n_subsets=1, subset_size=20)
 

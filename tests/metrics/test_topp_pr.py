@@ -479,7 +479,7 @@ INDICES = resamples(1, 40, 40, 3)
         ({"projections": [np.eye(2), np.ones((1, 3))]}, r"projections\[1\] has shape \(1, 3\), expected \(d', 2\)"),
         ({"projections": [np.ones((0, 2))]}, r"projections\[0\] has shape \(0, 2\)"),
         ({"projections": [np.full((1, 2), np.inf)]}, r"projections\[0\] holds NaN or infinity"),
-        ({"projections": [np.full((1, 2), 1e200)]}, r"real after projection holds the value .* overflow"),
+        ({"projections": [np.full((1, 2), 1e200)]}, r"real after projection holds a number of size .* overflow"),
         ({"bootstrap_indices": INDICES[0]}, r"bootstrap_indices must be a pair"),
         ({"bootstrap_indices": (INDICES[0],)}, r"bootstrap_indices must be a pair"),
         ({"bootstrap_indices": (INDICES[0], INDICES[1][:, :9])}, r"bootstrap_indices\[1\] has shape \(3, 9\)"),

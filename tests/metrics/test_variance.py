@@ -193,8 +193,11 @@ def test_kernel_variance_equals_that_from_tuples(size: int, n_subsets: int, monk
     x, y = rng.normal(size=(7, 2)), rng.normal(size=(5, 2)) + 0.5
     metric = functools.partial(kernel_distance, degree=2, gamma=0.7, coef0=0.3, subset_size=size, n_subsets=n_subsets)
 
+    origin = (x.mean(axis=0) + y.mean(axis=0)) / 2
+
     def k(a: NDArray[Any], b: NDArray[Any]) -> float:
-        return float((0.7 * a @ b + 0.3) ** 2)
+        of_one = (0.7 * a @ origin + 0.3) ** 2 + (0.7 * origin @ b + 0.3) ** 2 - (0.7 * origin @ origin + 0.3) ** 2
+        return float((0.7 * a @ b + 0.3) ** 2 - of_one)
 
     def within(z: NDArray[Any]) -> float:
         products = [
