@@ -56,9 +56,9 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
                 f"{name} is a list of {len(values)} arrays of different shapes, expected one (n, d) array; join "
                 f"batches, for example with {join}({name})"
             ) from error
-        reason = _unequal_rows(values) or error
+        why = _unequal_rows(values) or error
         raise TypeError(
-            f"{name} cannot be read as an array ({reason}); pass an (n, d) array of numbers, with rows of one length"
+            f"{name} cannot be read as an array ({why}); pass an (n, d) array of numbers, all rows of the same length"
         ) from error
     return _array_of_cells(array, name) if array.dtype == object and array.ndim in (1, 2) else array
 

@@ -211,7 +211,7 @@ class TestFeatures:
             (
                 [[1.0, 2.0], [1.0, 2.0], (3.0,)],
                 TypeError,
-                r"row 2 has shape \(1,\), row 0 has \(2,\).*with rows of one length",
+                r"row 2 has shape \(1,\), row 0 has \(2,\).*same length",
             ),
             ([], ValueError, r"is empty, its shape is \(0,\); pass at least one row and one column"),
             ({"a": [1.0]}, TypeError, r"is dict, expected an \(n, d\) array of real numbers; pass one"),

@@ -269,9 +269,16 @@ def test_features_are_converted_as_on_the_host(dtype: str) -> None:
         assert checked.data_ptr() == tensor.data_ptr()
 
 
-def test_bfloat16_becomes_float32() -> None:
-    checked: Any = check_features(torch.ones(3, 2, dtype=torch.bfloat16), "real", device="cpu")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_small_floats_become_float32(dtype: torch.dtype) -> None:
+    checked: Any = check_features(torch.ones(3, 2).to(dtype), "real", device="cpu")
     assert checked.dtype == torch.float32
+
+
+def test_large_integers_that_float64_holds_are_features() -> None:
+    checked: Any = check_features(torch.full((3, 2), 2**60), "real", device="cpu")
+    assert checked.dtype == torch.float64
+    assert checked[2, 1].item() == 2**60
 
 
 def test_two_dtypes_become_float64() -> None:
@@ -291,16 +298,17 @@ def faulty() -> dict[str, NDArray[Any]]:
         "three axes": features[None],
         "empty": features[:0],
         "complex": features.astype(complex),
+        "identifiers": features.astype(np.int64) * (2**60 + 1),
     }
 
 
 @pytest.mark.parametrize("fault", faulty())
 def test_faults_are_named_as_on_the_host(fault: str) -> None:
-    array = faulty()[fault]
+    tensor = torch.from_numpy(faulty()[fault])
     with pytest.raises((ValueError, TypeError)) as on_host:
-        check_features(array, "real")
+        check_features(tensor, "real")
     with pytest.raises(on_host.type) as there:
-        check_features(torch.from_numpy(array), "real", device="cpu")
+        check_features(tensor, "real", device="cpu")
     assert str(there.value).replace("torch.complex128", "complex128") == str(on_host.value)
 
 
