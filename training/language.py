@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm.auto import tqdm
 
-from egtmetrics._errors import out_of_memory
+from egtmetrics._errors import listed, out_of_memory
 from egtmetrics._extras import extra
 from egtmetrics._validation import check_number, check_positive_int
 
@@ -46,8 +46,10 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
     model
         Causal language model of transformers, with or without adapters.
     batch
-        ``input_ids``, ``attention_mask``, ``labels``, ``(n, length)``, padded on the right, as
-        :meth:`PromptedTexts.collate` makes them. Other entries are ignored.
+        ``input_ids``, ``attention_mask``, ``labels``, ``(n, length)``, one text in each row, as
+        :meth:`PromptedTexts.collate` makes them. The labels are the tokens to learn, and :data:`IGNORED` elsewhere.
+        Tokens with attention 0 count as absent, be they padding on the right, on the left, or between. Positions follow
+        from the attention. ``position_ids`` are only checked to agree; other entries are ignored.
     share_prompt
         Pass the tokens that all rows begin with through the model once. This is not done where it would change the
         result (every row draws its own dropout) or is impossible (gradient checkpointing, models with other states than
@@ -56,40 +58,106 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
     Returns
     -------
     Tensor
-        ``(n,)``, float32, nats per token.
+        ``(n,)``, float32, nats per token. NaN for a row without labels, which passes on no gradient; the row must not
+        take part in a strategy: ``loss(losses[kept], groups[kept])`` with ``kept = has_labels(batch)``.
+
+    Raises
+    ------
+    ValueError
+        A missing entry; entries of other shapes; attention other than 0 and 1; a label that is not the token at its
+        place, has attention 0, or is on the first token of a row, which nothing predicts; ``position_ids`` other than
+        0, 1, 2 ... along the tokens of a row.
 
     Notes
     -----
-    Logits are computed for the answers alone; they take n x longest answer x vocabulary numbers.
+    The tokens of a row are moved to its first columns, so the loss does not depend on where padding stands, in models
+    with absolute positions too. Logits are computed for the answers alone; they take n x longest answer x vocabulary
+    numbers.
     """
-    ids, mask, labels = batch["input_ids"], batch["attention_mask"], batch["labels"]
+    ids, mask, labels = _tokens_first(*_check_rows(batch))
     targets = labels != IGNORED
-    length = ids.shape[1]
-    first = int(targets.any(dim=0).int().argmax())  # column of the first label; the column before it predicts it
-    if first == 0:
-        raise ValueError("labels: a row has a label on its first token, or none at all; nothing predicts the first")
-    kept = torch.arange(first - 1, length - 1, device=ids.device)
-    shared = min(_common_prefix(ids, mask), first - 1) if share_prompt and len(ids) > 1 and _can_share(model) else 0
+    n, length = ids.shape
+    first = int((targets.any(dim=0).cumsum(dim=0) == 0).sum())  # column of the first label, or length if there is none
+    # Counted from the end, since adapters may put tokens of their own in front. The column before a label predicts it.
+    kept = torch.arange(first - length - 1, -1, device=ids.device)
+    shared = min(_common_prefix(ids, mask), first - 1) if share_prompt and n > 1 and _can_share(model) else 0
     if shared == 0:
         logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=kept).logits
     else:
         states = prompt_states(model, ids[:1, :shared]).cache
-        states.batch_repeat_interleave(len(ids))
+        states.batch_repeat_interleave(n)
         logits = model(
-            input_ids=ids[:, shared:],
-            attention_mask=mask,
-            cache=states,
-            use_cache=True,
-            logits_to_keep=kept - shared,
+            input_ids=ids[:, shared:], attention_mask=mask, cache=states, use_cache=True, logits_to_keep=kept
         ).logits
     nll = functional.cross_entropy(
         logits.float().flatten(0, 1), labels[:, first:].flatten(), reduction="none", ignore_index=IGNORED
     )
-    return nll.view(len(ids), -1).sum(dim=1) / targets.sum(dim=1)
+    n_targets = targets.sum(dim=1)
+    means = nll.view(n, length - first).sum(dim=1) / n_targets.clamp(min=1)
+    return torch.where(n_targets > 0, means, torch.nan)
+
+
+def has_labels(batch: Mapping[str, Tensor]) -> Tensor:
+    """Return which rows of a batch have a label, ``(n,)`` bool; the others have no loss."""
+    return (batch["labels"] != IGNORED).any(dim=1)
+
+
+def _check_rows(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, attention and labels of a batch, if they can mean but one thing; waits for the device once."""
+    names = ("input_ids", "attention_mask", "labels")
+    for name in names:
+        if name not in batch:
+            raise ValueError(
+                f"batch holds {listed(batch)}, but no {name}; pass input_ids, labels, and an attention_mask with 1 for "
+                "the tokens of a row and 0 for padding, as PromptedTexts.collate does"
+            )
+    ids, mask, labels = (batch[name] for name in names)
+    if ids.ndim != 2 or not ids.shape == mask.shape == labels.shape:
+        shapes = ", ".join(f"{name} {tuple(batch[name].shape)}" for name in names)
+        raise ValueError(f"batch has {shapes}; expected one shape, (n, length), with one text in each row")
+    attended, targets = mask == 1, labels != IGNORED
+    places = attended.cumsum(dim=1) - 1
+    positions = batch.get("position_ids")
+    if positions is None:
+        positions = places
+    elif positions.shape not in (ids.shape, (1, ids.shape[1])):
+        raise ValueError(f"position_ids has shape {tuple(positions.shape)}, expected {tuple(ids.shape)}; leave it out")
+    wrong = {
+        "attention_mask: row {} has values other than 0 and 1; put each text into a row of its own": (
+            ~attended & (mask != 0)
+        ),
+        "labels: row {} has a label where attention_mask is 0; pass the label -100 if it is padding, attention 1 if it "
+        "is a token to learn (where padding is the token that ends a text, attention follows from lengths alone)": (
+            targets & ~attended
+        ),
+        "labels: row {} has a label on its first token, which nothing predicts; pass -100 there": (
+            targets & attended & (places == 0)
+        ),
+        "labels: row {} has a label that is not the token at its place; pass input_ids, with -100 where there is "
+        "nothing to learn, and do not shift them": targets & (labels != ids),
+        "position_ids: row {} does not count 0, 1, 2 ... along the tokens with attention 1; leave position_ids out, "
+        "and put each text into a row of its own": attended & (positions != places),
+    }
+    rows = torch.stack([fault.any(dim=1) for fault in wrong.values()])
+    if rows.any():
+        fault, row = rows.nonzero()[0].tolist()
+        raise ValueError(list(wrong)[fault].format(row))
+    return ids, mask, labels
+
+
+def _tokens_first(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the tokens of every row to its first columns, and padding behind them."""
+    order = (mask == 0).int().argsort(dim=1, stable=True)
+    return ids.gather(1, order), mask.gather(1, order), labels.gather(1, order)
 
 
 def prompt_states(model: Any, ids: Tensor) -> Any:
     """Pass a prompt ``(1, length)`` through a model; return its keys and values, and the logits of its last token."""
+    if (kind := _adapters_in_front(model)) is not None:
+        raise ValueError(
+            f"adapters of {kind} put tokens in front of a prompt in every pass, so its states serve no other pass; "
+            "take adapters that change weights, such as LoRA"
+        )
     cache = import_extra("transformers").DynamicCache(config=model.config)
     return model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
 
@@ -100,9 +168,17 @@ def _common_prefix(ids: Tensor, mask: Tensor) -> int:
     return int(same.int().cumprod(dim=0).sum())
 
 
+def _adapters_in_front(model: Any) -> str | None:
+    """Name the kind of peft's adapters that put tokens of their own in front of every pass, if the model has such."""
+    config = getattr(model, "active_peft_config", None)
+    return str(config.peft_type.value) if config is not None and config.is_prompt_learning else None
+
+
 def _can_share(model: Any) -> bool:
     from transformers import cache_utils
 
+    if _adapters_in_front(model) is not None:
+        return False
     if model.training:
         if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
             return False  # it keeps no keys and values

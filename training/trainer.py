@@ -17,7 +17,7 @@ from torch import Tensor
 
 from egtmetrics._atomic import write_whole
 
-from .language import answer_losses, import_extra
+from .language import answer_losses, has_labels, import_extra
 from .losses import GroupLoss
 from .resumable import describe_loss, read_checkpoint, to_bytes
 
@@ -55,6 +55,9 @@ class GroupLossTrainerMixin:
     it for other models. In evaluation, the loss is that of the strategy under the averages reached, and the predictions
     are the per-sample losses. ``average_tokens_across_devices`` and label smoothing have no effect. Unlike
     :func:`train_language_model`, the Trainer takes every step, even if its gradient is NaN.
+
+    Texts without a label (``labels`` of tokens that are all -100, as after cutting off the answer) count nowhere. In
+    evaluation they are predicted NaN, and so is the loss of a batch without any other.
 
     Examples
     --------
@@ -107,10 +110,12 @@ class GroupLossTrainerMixin:
         self, model: Any, inputs: Mapping[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the value of the strategy for a part of a step, or for a batch in evaluation."""
-        groups = self._groups_of(inputs)
+        groups, kept = self._groups_of(inputs), self._rows_with_labels(inputs)
         per_sample = self.per_sample_losses(model, {k: v for k, v in inputs.items() if k != self.group_column})
         self.group_loss.train(model.training)
-        loss = self.group_loss(per_sample, groups)
+        loss = self.group_loss(per_sample[kept], groups[kept])
+        if not model.training and not kept.any():
+            loss = loss * torch.nan  # not 0, which would lower the mean over batches
         return (loss, {"losses": per_sample}) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
@@ -118,7 +123,7 @@ class GroupLossTrainerMixin:
         trainer: Any = super()
         parts, _ = trainer.get_batch_samples(epoch_iterator, num_batches, device)
         if parts:
-            groups = torch.cat([self._groups_of(part) for part in parts]).to(device)
+            groups = torch.cat([self._groups_of(part)[self._rows_with_labels(part)] for part in parts]).to(device)
             self.group_loss.train()
             self._accumulation = self.group_loss.accumulate(groups)
             self._accumulation.__enter__()
@@ -147,6 +152,13 @@ class GroupLossTrainerMixin:
             )
         groups: Tensor = inputs[self.group_column]
         return groups
+
+    def _rows_with_labels(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Return which rows have a loss, ``(n,)`` bool: all, unless labels are those of tokens."""
+        labels = inputs.get("labels")
+        if isinstance(labels, Tensor) and labels.ndim == 2 and not labels.is_floating_point():
+            return has_labels(inputs)
+        return torch.ones_like(self._groups_of(inputs), dtype=torch.bool)
 
     def _set_signature_columns_if_needed(self) -> None:
         """Keep the groups in a batch, from which the Trainer removes all that the model does not take."""

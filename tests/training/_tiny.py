@@ -96,6 +96,17 @@ def llama(vocabulary: int, *, seed: int = 0, spread: float = 0.1, **options: Any
     return _seeded(LlamaForCausalLM, config, seed)
 
 
+def gpt2(vocabulary: int, *, seed: int = 0) -> Any:
+    """GPT-2, which learns a vector for each absolute position."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    none = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
+    config = GPT2Config(
+        vocab_size=vocabulary, n_positions=512, n_embd=32, n_layer=2, n_head=4, initializer_range=0.1, **none, **_ENDS
+    )
+    return _seeded(GPT2LMHeadModel, config, seed)
+
+
 def gemma(vocabulary: int, *, seed: int = 0) -> Any:
     """Gemma 3, whose layers look back either 16 tokens, a part of the prompt, or all the way."""
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig

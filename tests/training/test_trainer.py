@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +43,21 @@ def build() -> Any:
     return add_lora(_tiny.llama(len(TOKENIZER)), random_state=1)
 
 
-def make(folder: Path, loss: GroupLoss, model: Any = None, **options: Any) -> GroupTrainer:
+UNLABELLED = (2, 3, 4, 8)
+"""Texts without a label in ``PARTLY``: a whole part of the first step, and one text in either of the others."""
+PARTLY = [{**TEXTS[i], "labels": [-100] * len(TEXTS.tokens[i])} if i in UNLABELLED else TEXTS[i] for i in range(10)]
+
+
+def make(folder: Path, loss: GroupLoss, model: Any = None, texts: Any = TEXTS, **options: Any) -> GroupTrainer:
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
         report_to=[],
         disable_tqdm=True,
         lr_scheduler_type="constant",
-        weight_decay=0.01,
         max_grad_norm=0.0,
         **{
+            "weight_decay": 0.01,
             "learning_rate": 1e-2,
             "per_device_train_batch_size": 2,
             "gradient_accumulation_steps": 2,
@@ -65,7 +70,7 @@ def make(folder: Path, loss: GroupLoss, model: Any = None, **options: Any) -> Gr
     return GroupTrainer(
         model=build() if model is None else model,
         args=arguments,
-        train_dataset=TEXTS,
+        train_dataset=texts,
         data_collator=TEXTS.collate,
         group_loss=loss,
     )
@@ -85,13 +90,16 @@ SHARED = ("min-max", "group DRO")
 """Those whose weights depend on what every process has seen."""
 
 
-def plain(loss: GroupLoss, *, size: int, n_steps: int) -> Any:
-    """The steps of ``train_language_model`` in the order of the data: an epoch is 10 texts, its last batch the rest."""
+def plain(loss: GroupLoss, *, size: int, n_steps: int, without: Sequence[int] = ()) -> Any:
+    """The steps of ``train_language_model`` in the order of the data: an epoch is 10 texts, its last batch the rest.
+
+    The texts ``without`` are taken out of the batches.
+    """
     model = build().train()
     optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-2, weight_decay=0.01)
     starts = [start for _ in range(n_steps) for start in range(0, 10, size)][:n_steps]
     for start in starts:
-        batch = TEXTS.collate([TEXTS[i] for i in range(start, min(start + size, 10))])
+        batch = TEXTS.collate([TEXTS[i] for i in range(start, min(start + size, 10)) if i not in without])
         optimizer.zero_grad()
         with loss.accumulate(batch["groups"]):
             loss(answer_losses(model, batch), batch["groups"]).backward()
@@ -114,6 +122,46 @@ def test_it_trains_as_the_plain_loop(strategy: str, batch_size: int, accumulatio
     assert min(float((after[name] - w).abs().max()) for name, w in before.items()) > 1e-3
     torch.testing.assert_close(after, weights(expected), rtol=1e-3, atol=5e-5)
     torch.testing.assert_close(loss.state_dict(), expected_loss.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_texts_without_labels_are_as_if_they_were_not_there(
+    strategy: str, batch_size: int, accumulation: int, tmp_path: Path
+) -> None:
+    """In every step, more often than losses may be NaN in a row; alone in a part, and beside others."""
+    loss, expected_loss = STRATEGIES[strategy](), STRATEGIES[strategy]()
+    loss.max_nonfinite = 0
+    trainer = make(
+        tmp_path, loss, texts=PARTLY,
+        per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation, max_steps=4,
+    )  # fmt: skip
+    trainer.train()
+    expected = plain(expected_loss, size=4, n_steps=4, without=UNLABELLED)
+    torch.testing.assert_close(weights(trainer.model), weights(expected), rtol=1e-3, atol=5e-5)
+    torch.testing.assert_close(loss.state_dict(), expected_loss.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_step_without_any_label_has_no_gradient(strategy: str, tmp_path: Path) -> None:
+    nothing = [{**row, "labels": [-100] * len(row["labels"])} for row in PARTLY]
+    loss = STRATEGIES[strategy]()
+    trainer = make(tmp_path, loss, texts=nothing, max_steps=3, weight_decay=0.0)
+    before = weights(trainer.model)
+    trainer.train()
+    torch.testing.assert_close(weights(trainer.model), before, rtol=0, atol=0)
+    assert loss.group_losses.isnan().all()
+
+
+def test_an_evaluation_leaves_texts_without_labels_out(tmp_path: Path) -> None:
+    loss = MeanLoss(2)
+    trainer = make(tmp_path, loss, texts=PARTLY, per_device_eval_batch_size=10)
+    expected = losses_of_texts(trainer.model, TEXTS).numpy()
+    expected[list(UNLABELLED)] = np.nan
+    prediction = trainer.predict(PARTLY)
+    np.testing.assert_allclose(prediction.predictions, expected, rtol=1e-4)
+    assert prediction.metrics["test_loss"] == pytest.approx(np.nanmean(expected), rel=1e-4)
+    assert np.isnan(trainer.evaluate([PARTLY[i] for i in UNLABELLED])["eval_loss"])  # the mean of nothing
 
 
 @pytest.mark.parametrize("remove", [True, False])
@@ -240,6 +288,12 @@ def run(rank: int, size: int) -> dict[str, Any]:
             "weights": weights(trainer.accelerator.unwrap_model(trainer.model)),
             "state": loss.state_dict(),
         }
+        loss = STRATEGIES[name]()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = make(Path(folder), loss, texts=PARTLY, per_device_train_batch_size=1, ddp_backend="gloo")
+            trainer.train()
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        results[f"{name}, some without labels"] = {"weights": weights(model), "state": loss.state_dict()}
     return results
 
 
@@ -248,13 +302,19 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return on_ranks(run, 2, tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.parametrize(("texts", "without"), [("", ()), (", some without labels", UNLABELLED)])
 @pytest.mark.parametrize("strategy", SHARED)
-def test_two_processes_train_as_one(ranks: list[dict[str, Any]], strategy: str) -> None:
-    """Epochs of 10 texts in steps of 4, 4 and 2: the last has one part on each process."""
-    first, second = (results[strategy] for results in ranks)
+def test_two_processes_train_as_one(
+    ranks: list[dict[str, Any]], strategy: str, texts: str, without: tuple[int, ...]
+) -> None:
+    """Epochs of 10 texts in steps of 4, 4 and 2: the last has one part on each process.
+
+    Without some labels, the second part of the first step has none on either process, and later parts on one.
+    """
+    first, second = (results[f"{strategy}{texts}"] for results in ranks)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     loss = STRATEGIES[strategy]()
-    one = plain(loss, size=4, n_steps=6)
+    one = plain(loss, size=4, n_steps=6, without=without)
     torch.testing.assert_close(first["state"], loss.state_dict(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["weights"], weights(one), rtol=1e-3, atol=5e-5)
 
