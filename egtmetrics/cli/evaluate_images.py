@@ -154,7 +154,7 @@ def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
     path, _, keys = spec.rpartition(":")
     if not path or not keys:
         raise ValueError(f"groups {spec!r} are unknown; choose json, folder, FILE:KEY, or oracle for FAKE")
-    table = read_text_columns(path, [_FILE_COLUMN, *keys.split(",")]).set_index(_FILE_COLUMN)
+    table = read_text_columns(path, [_FILE_COLUMN], labels=keys.split(",")).set_index(_FILE_COLUMN)
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise ValueError(f"{path}: has two rows for {twice[0]}; remove one")
