@@ -219,7 +219,7 @@ REFUSED = {
     "no labels": (EVALUATE, "required: --real-groups, --fake-groups"),
     "missing file": (["evaluate", "no.npz", "fake.npz", *GROUPS], "no.npz: No such file or directory"),
     "folder": (["evaluate", ".", "fake.npz", *GROUPS], r"\.: unknown kind of file"),
-    "unknown key": ([*EVALUATE, *GROUPS, "--real-key", "x"], r"real.npz: no array 'x' in it; it holds 'features' \(120, 3\), 'gen"),
+    "unknown key": ([*EVALUATE, *GROUPS, "--real-key", "x"], r"real.npz: no array 'x' in it; .* 'features' \(120, 3\)"),
     "unknown label": ([*EVALUATE, "--real-groups", "sex", "--fake-groups", "age"], "real.npz: no array 'sex' in it"),
     "unknown metric": (
         [*EVALUATE, *GROUPS, "--metrics", "fid,x"],

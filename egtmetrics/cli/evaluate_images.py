@@ -31,7 +31,8 @@ _FILE_COLUMN = "file_name"
 
 _EPILOG = """\
 images:
-  PNG and JPEG files in a folder and its subfolders, or in a zip file; grey or RGB. Transparency is put over white.
+  PNG, JPEG, WEBP and whatever else Pillow reads, in a folder and its subfolders, or in a zip file. Transparency is put
+  over white. Files that are left out but may be images are named in a warning.
 
 groups:
   json              REAL/dataset.json: {"labels": [["00000/img0.png", 1], ...]}
@@ -121,6 +122,7 @@ def _evaluate_images(args: argparse.Namespace) -> None:
             "file": str(files.path),
             "groups": by,
             "images": len(files),
+            "left_out": len(files.left_out),
             "in_no_group": int(groups.isna().any(axis=1).sum()),
         }
         for side, files, by, groups in (

@@ -64,10 +64,10 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
     two-dimensional array; in a table, all columns that are not labels.
 
     In a ``.pt`` file, a list of batches is one array, and the items of a tuple, such as ``(features, labels)``, are
-    called 0, 1, ... Features of shape ``(n, d, 1, 1)`` are ``(n, d)``. In a ``.csv`` file, every line has as many fields
-    as the first, and no feature is missing. Where the first line has no comma, semicolons or tabs separate the fields.
-    Labels in ``.csv`` and ``.txt`` files are read without the spaces around them. An empty line of a ``.txt`` file is a
-    row without a label, but those behind the last row do not count.
+    called 0, 1, ... Features of shape ``(n, d, 1, 1)`` are ``(n, d)``. In a ``.csv`` file, every line has as many
+    fields as the first, and no feature is missing. Where the first line has no comma, semicolons or tabs separate the
+    fields. Labels in ``.csv`` and ``.txt`` files are read without the spaces around them. An empty line of a ``.txt``
+    file is a row without a label, but those behind the last row do not count.
 
     Raises
     ------
