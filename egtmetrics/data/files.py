@@ -33,7 +33,7 @@ from egtmetrics.data._arrays import (
     squeezed,
     torch_entries,
 )
-from egtmetrics.data._reading import check_regular
+from egtmetrics.data._reading import check_regular, reading
 from egtmetrics.data._tables import CsvTable, ParquetTable, Table, read_json_lines, read_lines
 
 if TYPE_CHECKING:
@@ -305,7 +305,9 @@ def _text_frame(columns: Mapping[str, Any], path: Path, *, labels: Sequence[str]
         if array.dtype.kind not in "biufOSU":
             raise ValueError(f"{where} has dtype {array.dtype}, expected text or numbers; convert it")
         missing = pd.isna(array)
-        found = [None if absent else _text(value, where) for value, absent in zip(array.tolist(), missing, strict=True)]
+        with reading(path):  # text in an array can be no text
+            values = array.tolist()
+        found = [None if absent else _text(value, where) for value, absent in zip(values, missing, strict=True)]
         if key in labels and path.suffix.lower() in (".csv", ".txt"):  # elsewhere, spaces are part of a label
             found = [None if label is None else label.strip() or None for label in found]
         texts[key or "group"] = found
@@ -316,11 +318,13 @@ def _text_frame(columns: Mapping[str, Any], path: Path, *, labels: Sequence[str]
 
 
 def _text(value: Any, where: str) -> str | None:
-    if isinstance(value, bytes):
-        try:
+    try:
+        if isinstance(value, bytes):
             value = value.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where} holds bytes that are not UTF-8 ({error}); save text") from error
+        elif isinstance(value, str):
+            value.encode()
+    except UnicodeError as error:
+        raise ValueError(f"{where} holds what is not UTF-8 text ({error}); save whole characters") from error
     if isinstance(value, list | tuple | dict | set | np.ndarray):
         raise ValueError(f"{where} holds a {type(value).__name__}, expected text or numbers")
     if isinstance(value, float) and value.is_integer():  # integers beside a missing value are stored as floats

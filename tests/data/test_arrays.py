@@ -188,7 +188,11 @@ def test_columns_of_parquet(tmp_path: Path, groups: str) -> None:
             read_labelled_features(path, groups=key, key="x")
 
 
-def test_bytes_labels_that_are_no_text(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", features=FEATURES, y=np.array([b"\xe9", b"m"] * 20))
-    with pytest.raises(ValueError, match=r"x\.npz: 'y' holds bytes that are not UTF-8"):
+def test_labels_that_are_no_text(tmp_path: Path) -> None:
+    for labels in (np.array([b"\xe9", b"m"] * 20), np.array(["\ud83d", "m"] * 20)):
+        np.savez(tmp_path / "x.npz", features=FEATURES, y=labels)
+        with pytest.raises(ValueError, match=r"x\.npz: 'y' holds what is not UTF-8 text"):
+            read_labelled_features(tmp_path / "x.npz", groups="y")
+    np.savez(tmp_path / "x.npz", features=FEATURES, y=np.full(40, 0x7FFFFFFF, "<u4").view("<U1"))
+    with pytest.raises(ValueError, match=r"x\.npz: cannot be read"):
         read_labelled_features(tmp_path / "x.npz", groups="y")

@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save as save_safetensors
 
 from egtmetrics import GenerativeMetricFrame
 from egtmetrics.data import ImageFiles, read_labelled_features, read_text_columns
+from egtmetrics.training.resumable import read_checkpoint, to_bytes
 from tests.data._images import LEVELS, encoded, rgb
-
-torch: Any = pytest.importorskip("torch")
-save_safetensors = pytest.importorskip("safetensors.torch").save
 
 FEATURES = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
 GROUPS = ["f", "m"] * 6
@@ -58,6 +58,7 @@ def frame_json() -> bytes:
 
 
 TENSORS = {"features": torch.from_numpy(FEATURES), "y": torch.arange(12) % 2}
+LABELS = b'{"labels": [["f/a.png", 0], ["m/b.jpg", 1]]}'
 PICTURE = rgb(LEVELS[0])
 PICTURES = {
     "png": encoded(PICTURE),
@@ -80,8 +81,9 @@ FILES = {
     "x.parquet": written(TABLE.to_parquet),
     "y.txt": "\n".join(GROUPS).encode(),
     "x.jsonl": "\n".join(json.dumps(row) for row in TABLE[["text", "y"]].to_dict("records")).encode(),
-    "x.zip": zipped({"f/a.png": PICTURES["png"], "m/b.jpg": PICTURES["jpg"], "dataset.json": b'{"labels": []}'}),
+    "x.zip": zipped({"f/a.png": PICTURES["png"], "m/b.jpg": PICTURES["jpg"], "dataset.json": LABELS}),
     "frame.json": frame_json(),
+    "x.checkpoint": to_bytes({"settings": {"seed": 1}, "step": 2, "model": TENSORS}),
     **{f"a.{name}": data for name, data in PICTURES.items()},
 }
 
@@ -93,6 +95,8 @@ def read(path: Path) -> None:
             GenerativeMetricFrame.from_json(path.read_text(encoding="utf-8", errors="replace")).by_group.to_numpy()
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error  # it got the text alone
+    elif path.suffix == ".checkpoint":
+        read_checkpoint(path, {"seed": 1}, 2)
     elif path.suffix == ".jsonl":
         read_text_columns(path, ["text"], labels=["y"])
     elif path.name == "y.txt":
@@ -105,7 +109,11 @@ def read(path: Path) -> None:
             assert images[i].dtype == np.uint8
     else:
         key = "a,b,c" if path.suffix in (".csv", ".parquet") else None
-        found = read_labelled_features(path, groups="y", key=key)
+        groups = "y"
+        if path.suffix == ".npy":
+            groups = str(path.parent / "y.txt")
+            Path(groups).write_bytes(FILES["y.txt"])
+        found = read_labelled_features(path, groups=groups, key=key)
         assert found.features.shape == (len(found.groups), found.features.shape[1])
         np.isfinite(found.features).all()
         if key is not None:
@@ -169,7 +177,9 @@ def test_damaged_files_are_read_or_named(name: str, folder: Path) -> None:
         for change in changes:
             data = change(data)
         if part:  # with checksums that are right again
-            data = zipped({**parts, part: data}, zipfile.ZIP_STORED if name == "x.pt" else zipfile.ZIP_DEFLATED)
+            data = zipped(
+                {**parts, part: data}, zipfile.ZIP_STORED if name in ("x.pt", "x.checkpoint") else zipfile.ZIP_DEFLATED
+            )
         path.write_bytes(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
