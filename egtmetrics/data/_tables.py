@@ -75,9 +75,12 @@ class CsvTable:
         places = [self.names.index(name) for name in names]
         values = array("d")
         for line, fields in self._data():
+            row = [fields[place] for place in places]
             try:
-                values.extend([float(fields[place]) for place in places])
-            except ValueError:  # it is rarely one; then the slower way says which field it is
+                if "_" in "".join(row):  # Python takes 1_000 for a number
+                    raise ValueError
+                values.extend([*map(float, row)])  # all or none
+            except ValueError:  # the slower way reads true and false, and says what is wrong
                 values.extend([self._number(fields[place], line, self.names[place]) for place in places])
         found = np.frombuffer(values).reshape(-1, len(places))
         if not (np.abs(found) < _EXACT).all():  # also where NaN is
@@ -88,6 +91,7 @@ class CsvTable:
 
     def _number(self, field: str, line: int, name: str) -> float:
         text = field.strip()
+        shown = repr(text[:40])
         if text.lower() in _BOOLEANS:
             return _BOOLEANS[text.lower()]
         where = f"{self.path}: line {line}, column {name!r}"
@@ -97,24 +101,24 @@ class CsvTable:
                 "fill the value in"
             )
         try:
-            number = float(text)
+            number = float(text.replace("_", "?"))
         except ValueError as error:
             comma = " (write decimals with a point)" if "," in text else ""
             raise ValueError(
-                f"{where} is not numeric but {text[:40]!r}{comma}, expected features; leave the column out, name it as "
+                f"{where} is not numeric but {shown}{comma}, expected features; leave the column out, name it as "
                 "a label, or name the feature columns (egtmetrics evaluate: --real-key, --fake-key)"
             ) from error
         if not math.isfinite(number):
-            raise ValueError(f"{where} is {text}, expected a finite number; remove the row, or repair the encoder")
+            raise ValueError(f"{where} is {shown}, expected a finite number; remove the row, or repair the encoder")
         if re.fullmatch(r"[+-]?\d{1,400}", text) and number != int(text):
-            raise ValueError(f"{where} is {text}, more than a float64 holds exactly; scale it, or leave it out")
+            raise ValueError(f"{where} is {shown}, more than a float64 holds exactly; scale it, or leave it out")
         return number
 
     def _data(self) -> Iterator[tuple[int, list[str]]]:
         """Yield number and fields of every line below the names."""
         blank, n = 0, -1 if self._has_names else 0
         for line, fields in self._rows():
-            if not fields:
+            if not fields or (fields == [""] and self._width > 1):  # empty, or of spaces
                 blank = blank or line
                 continue
             if n < 0:

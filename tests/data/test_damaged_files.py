@@ -17,15 +17,16 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save as save_safetensors
 
 from egtmetrics import GenerativeMetricFrame
 from egtmetrics.data import ImageFiles, read_labelled_features, read_text_columns
-from egtmetrics.training.resumable import read_checkpoint, to_bytes
 from tests.data._images import LEVELS, encoded, rgb
+
+torch: Any = pytest.importorskip("torch")
+resumable = pytest.importorskip("egtmetrics.training.resumable")
+save_safetensors = pytest.importorskip("safetensors.torch").save
 
 FEATURES = np.random.default_rng(0).standard_normal((12, 3)).astype(np.float32)
 GROUPS = ["f", "m"] * 6
@@ -83,7 +84,7 @@ FILES = {
     "x.jsonl": "\n".join(json.dumps(row) for row in TABLE[["text", "y"]].to_dict("records")).encode(),
     "x.zip": zipped({"f/a.png": PICTURES["png"], "m/b.jpg": PICTURES["jpg"], "dataset.json": LABELS}),
     "frame.json": frame_json(),
-    "x.checkpoint": to_bytes({"settings": {"seed": 1}, "step": 2, "model": TENSORS}),
+    "x.checkpoint": resumable.to_bytes({"settings": {"seed": 1}, "step": 2, "model": TENSORS}),
     **{f"a.{name}": data for name, data in PICTURES.items()},
 }
 
@@ -96,7 +97,7 @@ def read(path: Path) -> None:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error  # it got the text alone
     elif path.suffix == ".checkpoint":
-        read_checkpoint(path, {"seed": 1}, 2)
+        resumable.read_checkpoint(path, {"seed": 1}, 2)
     elif path.suffix == ".jsonl":
         read_text_columns(path, ["text"], labels=["y"])
     elif path.name == "y.txt":
@@ -177,9 +178,8 @@ def test_damaged_files_are_read_or_named(name: str, folder: Path) -> None:
         for change in changes:
             data = change(data)
         if part:  # with checksums that are right again
-            data = zipped(
-                {**parts, part: data}, zipfile.ZIP_STORED if name in ("x.pt", "x.checkpoint") else zipfile.ZIP_DEFLATED
-            )
+            compression = zipfile.ZIP_STORED if name in ("x.pt", "x.checkpoint") else zipfile.ZIP_DEFLATED
+            data = zipped({**parts, part: data}, compression)
         path.write_bytes(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
