@@ -1,6 +1,7 @@
 """One profile for all property tests: the same examples in every run, and no time limit, as machines may be shared.
 
-To look for new examples, run ``HYPOTHESIS_PROFILE=explore python -m pytest``.
+To look for new examples, run ``HYPOTHESIS_PROFILE=explore python -m pytest``; for many more of them, which damage files
+for an hour, ``HYPOTHESIS_PROFILE=fuzz python -m pytest tests/data/test_damaged_files.py``.
 """
 
 import os
@@ -10,6 +11,7 @@ from hypothesis import settings
 
 settings.register_profile("fixed", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)
+settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100000")))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 

@@ -306,7 +306,7 @@ def test_images_give_the_numbers_of_the_library(
     )
     assert content["by_group"] == by_group(frame)
     assert content["overall"] == frame.overall.to_dict()
-    assert content["real"] == {"file": "real", "groups": "folder", "images": 24, "in_no_group": 0}
+    assert content["real"] == {"file": "real", "groups": "folder", "images": 24, "left_out": 0, "in_no_group": 0}
     assert content["encoder"] == encoder.identity
     assert len(list((images / "c").glob("*/*.npy"))) == 2
 
@@ -394,7 +394,7 @@ def test_the_default_image_model(images: Path, capsys: pytest.CaptureFixture[str
 IMAGES = ["evaluate-images", "real", "fake", "--model", "corner.pt", "--device", "cpu"]
 REFUSED_IMAGES = {
     "missing folder": (["evaluate-images", "no", "fake"], "no is neither a folder nor a file"),
-    "no images": (["evaluate-images", "empty", "fake"], "empty holds no PNG or JPEG files"),
+    "no images": (["evaluate-images", "empty", "fake"], "empty holds no images that Pillow reads"),
     "no groups": (["evaluate-images", "real", "bare"], "bare: 24 of 24 images, such as 00.png, are in no subfolder"),
     "no json": ([*IMAGES, "--real-groups", "json"], "real: has no dataset.json with labels"),
     "unknown groups": ([*IMAGES, "--real-groups", "gender"], "groups 'gender' are unknown; choose json, folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -81,12 +82,15 @@ def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tu
 
 
 def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeatures:
-    """Read the features and groups of ``"real"`` or ``"fake"``."""
+    """Read the features and groups of ``"real"`` or ``"fake"``; check the features, so that an error names the file."""
+    from egtmetrics._validation import check_features, keep_checked
     from egtmetrics.data import read_labelled_features
 
-    return read_labelled_features(
+    read = read_labelled_features(
         path, groups=getattr(args, f"{side}_sensitive_features"), key=getattr(args, f"{side}_key")
     )
+    features: Any = keep_checked(check_features(read.features, str(path)))
+    return dataclasses.replace(read, features=features)
 
 
 def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:

@@ -63,19 +63,17 @@ def add_to(commands: Commands) -> None:
 def _compare(args: argparse.Namespace) -> None:
     plan = check_options(args)
     names = _model_names(args.models)
-    from egtmetrics._validation import check_features, keep_checked
     from egtmetrics.report import plot_precision_recall
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
     real = read_side(args, "real", args.reference)
-    features = keep_checked(check_features(real.features, "real"))  # once for all models
     frames = {}
     provenance: dict[str, Any] = {"real": real.source}
     for name, path in zip(names, args.models, strict=True):
         fake = read_side(args, "fake", path)
         samples = group_samples(
             args,
-            real=features,
+            real=real.features,
             fake=fake.features,
             real_sensitive_features=real.groups,
             fake_sensitive_features=fake.groups,

@@ -17,7 +17,8 @@ from egtmetrics.cli._evaluation import (
 _EPILOG = """\
 files:
   .npy .npz .safetensors .pt    arrays: features are (n, d), labels (n,)
-  .csv .parquet                 columns: every column that is no label is a feature, unless --real-key names some
+  .csv .parquet                 columns: every column that is no label is a feature, unless --real-key names some;
+                                the fields of a .csv are separated by commas, else by semicolons or tabs
   .txt                          labels only, one per line
   An empty label means that the row is in no group. Files with Python objects in them (pickles) are refused.
 

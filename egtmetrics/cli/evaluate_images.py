@@ -31,7 +31,8 @@ _FILE_COLUMN = "file_name"
 
 _EPILOG = """\
 images:
-  PNG and JPEG files in a folder and its subfolders, or in a zip file; grey or RGB. Transparency is put over white.
+  PNG, JPEG, WEBP and whatever else Pillow reads, in a folder and its subfolders, or in a zip file. Transparency is put
+  over white. Files that are left out but may be images are named in a warning.
 
 groups:
   json              REAL/dataset.json: {"labels": [["00000/img0.png", 1], ...]}
@@ -124,6 +125,7 @@ def _evaluate_images(args: argparse.Namespace) -> None:
             "file": str(files.path),
             "groups": by,
             "images": len(files),
+            "left_out": len(files.left_out),
             "in_no_group": int(groups.isna().any(axis=1).sum()),
         }
         for side, files, by, groups in (
@@ -157,7 +159,7 @@ def _table_labels(files: ImageFiles, spec: str) -> pd.DataFrame:
     path, _, keys = spec.rpartition(":")
     if not path or not keys:
         raise ValueError(f"groups {spec!r} are unknown; choose json, folder, FILE:KEY, or oracle for FAKE")
-    table = read_text_columns(path, [_FILE_COLUMN, *keys.split(",")]).set_index(_FILE_COLUMN)
+    table = read_text_columns(path, [_FILE_COLUMN], labels=keys.split(",")).set_index(_FILE_COLUMN)
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise ValueError(f"{path}: has two rows for {twice[0]}; remove one")

@@ -123,7 +123,7 @@ def _read(path: str, spec: str, text_key: str) -> _Texts:
             f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:names, oracle:names:KEY or a KEY"
         )
     label_keys = [key for key in [name_key] if key] if by_oracle else spec.split(",")
-    columns = read_text_columns(path, [text_key, *label_keys])
+    columns = read_text_columns(path, [text_key], labels=label_keys)
     texts = columns[text_key].tolist()
     for number, text in enumerate(texts, start=1):
         if text is None or not text.strip():

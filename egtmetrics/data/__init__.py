@@ -4,6 +4,6 @@ Importing this package loads no framework and no pandas: each reader imports wha
 """
 
 from egtmetrics.data.files import LabelledFeatures, read_labelled_features, read_text_columns
-from egtmetrics.data.images import ImageFiles
+from egtmetrics.data.images import ImageFiles, LeftOutWarning
 
-__all__ = ["ImageFiles", "LabelledFeatures", "read_labelled_features", "read_text_columns"]
+__all__ = ["ImageFiles", "LabelledFeatures", "LeftOutWarning", "read_labelled_features", "read_text_columns"]

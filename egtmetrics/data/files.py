@@ -3,38 +3,44 @@
 A ``.npy``, ``.npz``, ``.safetensors`` or ``.pt`` file holds arrays, a ``.csv`` or ``.parquet`` file holds columns, a
 ``.txt`` file holds one label per line. Group labels are in the features' file or in another one. They are read as text,
 so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Texts come in a ``.jsonl``, ``.csv`` or ``.parquet``
-file with their labels, or in a ``.txt`` file without.
+file with their labels, or in a ``.txt`` file without. Text files are UTF-8, with or without a byte order mark.
+
+A damaged file, or one that is no file on disk, is an error that names it. So is one that would unpack to more than a
+hundred times its size. A ``.npy`` file is mapped, not read: it may not be shortened while it is in use, because the
+system then ends the process.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics._errors import first_line, listed
+from egtmetrics._errors import listed
 from egtmetrics._extras import extra
+from egtmetrics.data._arrays import (
+    ONLY,
+    Entry,
+    check_not_derived,
+    npy_entries,
+    npz_entries,
+    safetensors_entries,
+    squeezed,
+    torch_entries,
+)
+from egtmetrics.data._reading import check_regular, reading
+from egtmetrics.data._tables import CsvTable, ParquetTable, Table, read_json_lines, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _TABLE_SUFFIXES = (".csv", ".parquet", ".txt")
-SUFFIXES = (".npy", ".npz", ".safetensors", ".pt", ".pth", *_TABLE_SUFFIXES)
-
-TEXT_SUFFIXES = (".jsonl", *_TABLE_SUFFIXES)
-
-_ONLY = ""
-"""The key of the single array of a file that names none."""
-
 _FEATURES = "features"
-_NO_PICKLE = "Python objects are not loaded, because that can run code"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,13 +63,19 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
     an array, or columns separated by commas. Without it, the features are the array called ``features``, else the only
     two-dimensional array; in a table, all columns that are not labels.
 
+    In a ``.pt`` file, a list of batches is one array, and the items of a tuple, such as ``(features, labels)``, are
+    called 0, 1, ... Features of shape ``(n, d, 1, 1)`` are ``(n, d)``. In a ``.csv`` file, every line has as many
+    fields as the first, and no feature is missing. Where the first line has no comma, semicolons or tabs separate the
+    fields. Labels in ``.csv`` and ``.txt`` files are read without the spaces around them. An empty line of a ``.txt``
+    file is a row without a label, but those behind the last row do not count.
+
     Raises
     ------
     OSError
         A file is missing or cannot be opened.
     ValueError
-        A file is not what its suffix says, holds Python objects or lacks the key, the features are not
-        two-dimensional, or there is not one label per row.
+        A file is damaged or not what its suffix says, is a pipe or a device, holds Python objects or lacks the key;
+        the features are not two-dimensional numbers, or there is not one label per row.
     ImportError
         A ``.pt`` file needs torch, a ``.safetensors`` file safetensors, a ``.parquet`` file pyarrow.
 
@@ -78,23 +90,19 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
     """
     path = Path(path)
     labels_path, label_keys = _locate_labels(groups, path)
-    same_file = labels_path.resolve() == path.resolve()
-    with _open(path, text_columns=label_keys if same_file else ()) as contents:
-        if same_file:
-            labels = _labels(contents, label_keys, path)
-        features, key = _features(contents, key, path, exclude=label_keys if same_file else ())
-    if features.ndim != 2:
-        raise ValueError(
-            f"{f'{path}[{key!r}]' if key else path} has shape {features.shape}, expected (n_samples, n_features); "
-            "flatten each sample"
-        )
-    if not same_file:
-        with _open(labels_path, text_columns=None) as contents:
-            labels = _labels(contents, label_keys, labels_path)
+    contents = _open(path)
+    if os.path.realpath(labels_path) == os.path.realpath(path):
+        labels = _labels(contents, label_keys, path)
+        features, key = _features(contents, key, path, exclude=label_keys)
+    else:
+        features, key = _features(contents, key, path, exclude=())
+        labels = _labels(_open(labels_path), label_keys, labels_path)
+    if labels_path.suffix.lower() == ".txt" and labels.iloc[len(features) :].isna().all(axis=None):
+        labels = labels.iloc[: len(features)]  # empty lines behind the last row
     if len(labels) != len(features):
-        hint = " (the first line of a .csv names its columns)" if labels_path.suffix.lower() == ".csv" else ""
         raise ValueError(
-            f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row{hint}"
+            f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row"
+            f"{_reason(labels, labels_path)}"
         )
     return LabelledFeatures(
         features=features,
@@ -109,18 +117,20 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
     )
 
 
-def read_text_columns(path: str | Path, keys: Sequence[str]) -> pd.DataFrame:
-    """Read columns of text: ``(n, len(keys))`` of str, None where there is none.
+def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence[str] = ()) -> pd.DataFrame:
+    """Read columns of text: ``(n, len(keys) + len(labels))`` of str, None where there is none.
 
     A ``.jsonl`` file holds one object per line, a ``.csv`` or ``.parquet`` file columns. A ``.txt`` file holds one text
-    per line and nothing else; any single key stands for it. Numbers and booleans become text.
+    per line and nothing else; any single key stands for it. Empty lines of a ``.jsonl`` file, and those at the end of a
+    ``.txt`` file, do not count. Numbers and booleans become text. ``labels`` are read in the same way, but in a
+    ``.csv`` without the spaces around them.
 
     Raises
     ------
     OSError
         The file is missing or cannot be opened.
     ValueError
-        It is not what its suffix says, is empty, lacks a key, or holds lists or objects under it.
+        It is damaged or not what its suffix says, is empty, lacks a key, or holds lists or objects under it.
     ImportError
         A ``.parquet`` file needs pyarrow.
 
@@ -134,50 +144,28 @@ def read_text_columns(path: str | Path, keys: Sequence[str]) -> pd.DataFrame:
     (['She wrote.', 'He wrote.'], ['4', None])
     """
     path = Path(path)
+    keys = list(dict.fromkeys([*keys, *labels]))
     suffix = path.suffix.lower()
     if suffix not in TEXT_SUFFIXES:
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(TEXT_SUFFIXES)}")
+    check_regular(path)
     if suffix == ".jsonl":
-        contents: Mapping[str, Any] = _json_lines(path, keys)
+        lines = read_json_lines(path, keys)
+        _check_keys(lines, keys, path)
+        columns: dict[str, Any] = {key: lines[key] for key in keys}
     elif suffix == ".txt":
         if len(keys) > 1:
             raise ValueError(
                 f"{path}: a .txt file holds one text per line and no {keys[1]!r}; put texts and labels into a .jsonl "
                 "or .csv file"
             )
-        contents = {keys[0]: _lines(path)}
+        lines_of_text = read_lines(path)
+        while not lines_of_text[-1].strip():
+            lines_of_text.pop()
+        columns = {keys[0]: lines_of_text}
     else:
-        with _open(path, text_columns=None) as contents:
-            pass
-    return _text_frame({key: _get(contents, key, path) for key in keys}, path)
-
-
-def _json_lines(path: Path, keys: Sequence[str]) -> dict[str, list[Any]]:
-    """Map every key to its values, None where a line lacks it."""
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is not JSON ({error}); expected one object per line") from error
-        if not isinstance(row, dict):
-            raise ValueError(f'{path}: line {number} is not a JSON object, expected for example {{"text": "..."}}')
-        nested = [key for key in keys if isinstance(row.get(key), list | dict)]
-        if nested:
-            raise ValueError(f"{path}: line {number} holds a list or an object under {nested[0]!r}, expected text")
-        rows.append(row)
-    return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is not UTF-8 text ({error}); convert it") from error
-    lines = text.removesuffix("\n").split("\n")  # splitlines would also split at separators inside JSON and texts
-    if not text.strip():
-        raise ValueError(f"{path}: has no lines")
-    return lines
+        columns = _columns(_open(path), keys, path)
+    return _text_frame(columns, path, labels=labels)
 
 
 def _locate_labels(groups: str, features_path: Path) -> tuple[Path, list[str]]:
@@ -192,207 +180,173 @@ def _locate_labels(groups: str, features_path: Path) -> tuple[Path, list[str]]:
 
 def _is_file(value: str) -> bool:
     """Whether the value means a file, even one that is missing."""
-    return Path(value).is_file() or Path(value).suffix.lower() in SUFFIXES
+    return os.path.isfile(value) or Path(value).suffix.lower() in SUFFIXES
 
 
-@contextmanager
-def _open(path: Path, *, text_columns: Sequence[str] | None) -> Iterator[Mapping[str, Any]]:
-    """Map names to arrays or columns; ``text_columns`` of a ``.csv`` (None: all) are not read as numbers."""
+def _open(path: Path) -> Mapping[str, Entry] | Table:
+    """Return what a file holds; arrays are read when their entry is."""
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(SUFFIXES)}")
-    with path.open("rb") as file:  # first of all, so that a missing file is an OSError whatever the reader
-        try:
-            with extra("torch" if suffix in (".pt", ".pth") else "files", f"{path}: reading it needs another package"):
-                contents = _read(path, file, text_columns)
-        except (OSError, ImportError):
-            raise
-        except Exception as error:  # each format has errors of its own, not all of them ValueErrors
-            if "pickl" in f"{type(error).__name__} {error}" or "Python objects" in str(error):
-                raise ValueError(
-                    f"{path}: holds no plain arrays; {_NO_PICKLE}. Save numbers, and labels as text"
-                ) from error
-            raise ValueError(f"{path}: cannot be read as {suffix} ({first_line(error)})") from error
-        yield contents
+    check_regular(path)  # first of all, so that a missing file is an OSError whatever the reader
+    with extra("torch" if suffix in (".pt", ".pth") else "files", f"{path}: reading it needs another package"):
+        contents: Mapping[str, Entry] | Table = _READERS[suffix](path)
+    return contents
 
 
-def _read(path: Path, file: IO[bytes], text_columns: Sequence[str] | None) -> Mapping[str, Any]:
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        return {_ONLY: np.lib.format.open_memmap(path, mode="r")}
-    if suffix == ".npz":
-        archive = np.load(file, allow_pickle=False)
-        if not isinstance(archive, Mapping):
-            raise ValueError("it holds a single array; name it .npy")
-        return archive
-    if suffix == ".safetensors":
-        from safetensors.numpy import load_file
-
-        return dict(load_file(path))
-    if suffix in (".pt", ".pth"):
-        return _torch_file(path)
-    return _table(path, text_columns)
+def _label_lines(path: Path) -> dict[str, Entry]:
+    labels = read_lines(path)
+    return {ONLY: Entry((len(labels),), lambda: labels)}
 
 
-def _torch_file(path: Path) -> Mapping[str, Any]:
-    import torch
-
-    contents = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(contents, Mapping):
-        contents = {_ONLY: contents}
-    return {
-        str(key): value.detach().to(torch.float32 if value.dtype == torch.bfloat16 else value.dtype).numpy()
-        if isinstance(value, torch.Tensor)
-        else value
-        for key, value in contents.items()
-    }
-
-
-def _table(path: Path, text_columns: Sequence[str] | None) -> Mapping[str, Any]:
-    import pandas as pd
-
-    if path.suffix.lower() == ".parquet":
-        frame = pd.read_parquet(path)
-    elif path.suffix.lower() == ".txt":
-        frame = pd.DataFrame({_ONLY: path.read_text(encoding="utf-8").splitlines()}, dtype=object)
-    else:
-        header = _csv_header(path)
-        frame = pd.read_csv(
-            path,
-            header=None if header is None else 0,
-            dtype=str if text_columns is None else dict.fromkeys(text_columns, str),
-            skipinitialspace=True,
-            keep_default_na=False,  # "NA" and "None" can be labels; only an empty field is missing
-            na_values=[""],
-        )
-        if header is not None and "" in header:
-            raise ValueError(
-                f"column {header.index('') + 1} has no name; if it is the index of a pandas DataFrame, write the file "
-                "with index=False"
-            )
-    if frame.empty:
-        raise ValueError("it has no rows")
-    return {str(name): column.to_numpy() for name, column in frame.items()}
-
-
-def _csv_header(path: Path) -> list[str] | None:
-    """Return the fields of the first line, or None where it is already data, as ``numpy.savetxt`` writes it."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        fields = [field.strip() for field in next(csv.reader(file), [])]
-    if fields == [str(i) for i in range(len(fields))]:  # how pandas numbers columns
-        return fields
-    try:
-        [float(field) for field in fields]
-    except ValueError:
-        return fields
-    return None
+_READERS: dict[str, Callable[[Path], Any]] = {
+    ".npy": npy_entries,
+    ".npz": npz_entries,
+    ".safetensors": safetensors_entries,
+    ".pt": torch_entries,
+    ".pth": torch_entries,
+    ".csv": CsvTable,
+    ".parquet": ParquetTable,
+    ".txt": _label_lines,
+}
+SUFFIXES = tuple(_READERS)
+TEXT_SUFFIXES = (".jsonl", ".csv", ".parquet", ".txt")
 
 
 def _features(
-    contents: Mapping[str, Any], key: str | None, path: Path, *, exclude: Sequence[str]
+    contents: Mapping[str, Entry] | Table, key: str | None, path: Path, *, exclude: Sequence[str]
 ) -> tuple[NDArray[Any], str | None]:
     """Return the features and the key they were found under."""
     if path.suffix.lower() == ".txt":
         raise ValueError(f"{path}: a .txt file holds one label per line; name a file of comma-separated numbers .csv")
-    if path.suffix.lower() in _TABLE_SUFFIXES:
-        columns = key.split(",") if key else [name for name in contents if name not in exclude]
+    if not isinstance(contents, Mapping):
+        columns = key.split(",") if key else [name for name in contents.names if name not in exclude]
         if not columns:
             raise ValueError(f"{path}: no column for the features; it holds {_listing(contents)}")
-        arrays = [_feature_column(contents, name, path) for name in columns]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1), key
+        _check_keys(contents, columns, path)
+        return contents.numbers(columns), key
+    check_not_derived(contents, path)
     if key is None and _FEATURES in contents:
         key = _FEATURES
     if key is None:
-        two_dimensional = [name for name in contents if name not in exclude and _n_dimensions(contents, name) == 2]
-        if len(two_dimensional) != 1:
-            raise ValueError(
-                f"{path}: {len(two_dimensional)} two-dimensional arrays to take the features from; name one of "
-                f"{_listing(contents)} (egtmetrics evaluate: --real-key, --fake-key)"
-            )
-        key = two_dimensional[0]
-    return np.asanyarray(_get(contents, key, path)), key or None
+        matrices = [
+            name for name, entry in contents.items() if name not in exclude and len(squeezed(entry.shape) or ()) == 2
+        ]
+        if len(matrices) != 1:
+            raise ValueError(_no_matrix(contents, len(matrices), path))
+        key = matrices[0]
+    _check_keys(contents, [key], path)
+    features = contents[key].load()
+    shape = squeezed(contents[key].shape)
+    where = f"{path}[{key!r}]" if key else f"{path}"
+    if shape is None or len(shape) != 2:
+        raise ValueError(f"{where} has shape {contents[key]}, expected (n_samples, n_features); flatten each sample")
+    features = np.asanyarray(features).reshape(shape)
+    if features.dtype.kind not in "biuf":
+        raise ValueError(f"{where} has dtype {features.dtype}, expected real numbers; convert it")
+    return features, key or None
 
 
-def _n_dimensions(contents: Mapping[str, Any], name: str) -> int:
-    try:
-        return int(np.ndim(contents[name]))
-    except ValueError:  # an array of Python objects, which is not loaded, or a ragged list
-        return -1
+def _reason(labels: pd.DataFrame, path: Path) -> str:
+    """Return a guess why there are too few or too many labels."""
+    empty = labels.isna().to_numpy()
+    if path.suffix.lower() == ".csv":
+        return " (the first line of a .csv names its columns)"
+    if path.suffix.lower() == ".txt" and empty.any():
+        return f" (line {int(np.argmax(empty)) + 1} is empty, which is a row without a label)"
+    return ""
 
 
-def _feature_column(contents: Mapping[str, Any], name: str, path: Path) -> NDArray[Any]:
-    """Return one column as ``(n, width)``; the width is above 1 where each cell holds a whole embedding."""
-    column: NDArray[Any] = _get(contents, name, path)
-    if column.dtype == object and len(column) and isinstance(column[0], np.ndarray):
-        widths = {np.shape(cell) for cell in column}
-        if len(widths) > 1:
-            raise ValueError(f"{path}: the embeddings of column {name!r} differ in length")
-        column = np.stack(list(column))
-    if column.ndim == 1:
-        column = column[:, np.newaxis]
-    if not np.issubdtype(column.dtype, np.number) and column.dtype != bool:
-        raise ValueError(
-            f"{path}: column {name!r} is not numeric, expected features; leave it out, name it as a label, or name the "
-            "feature columns (egtmetrics evaluate: --real-key, --fake-key)"
+def _no_matrix(contents: Mapping[str, Entry], n: int, path: Path) -> str:
+    shapes = {entry.shape for entry in contents.values()}
+    message = f"{path}: {n} two-dimensional arrays to take the features from"
+    if n == 0 and len(contents) > 1 and len(shapes) == 1 and len(next(iter(shapes)) or ()) == 1:
+        return (
+            f"{message}, but {len(contents)} vectors of shape {shapes.pop()}: {_listing(contents)}; if they are the "
+            "rows, stack them to one array, and save the labels in the same order"
         )
-    return column
+    if n == 0:
+        return f"{message}; it holds {_listing(contents)}; save an array (n_samples, n_features)"
+    return (
+        f"{message}; name one of {_listing(contents)} (egtmetrics evaluate: --real-key, --fake-key), or join them if "
+        "they are batches"
+    )
 
 
-def _only_label(contents: Mapping[str, Any], path: Path) -> str:
-    if len(contents) != 1:
+def _labels(contents: Mapping[str, Entry] | Table, keys: Sequence[str], path: Path) -> pd.DataFrame:
+    names = list(contents if isinstance(contents, Mapping) else contents.names)
+    if not keys and len(names) != 1:
         raise ValueError(f"{path}: which of {_listing(contents)} holds the labels? Name it as {path}:KEY")
-    return next(iter(contents))
+    return _text_frame(_columns(contents, keys or names, path), path, labels=keys or names)
 
 
-def _labels(contents: Mapping[str, Any], keys: Sequence[str], path: Path) -> pd.DataFrame:
-    keys = keys or [_only_label(contents, path)]
-    return _text_frame({key: _get(contents, key, path) for key in keys}, path)
+def _columns(contents: Mapping[str, Entry] | Table, keys: Sequence[str], path: Path) -> dict[str, Any]:
+    _check_keys(contents, keys, path)
+    if not isinstance(contents, Mapping):
+        return contents.text(keys)
+    for key in keys:
+        shape = contents[key].shape
+        if shape is None or len(shape) != 1:
+            raise ValueError(
+                f"{path}: {repr(key) if key else 'its array'} has shape {contents[key]}, expected one label per row; "
+                "name several one-dimensional labels, separated by commas, for their intersections"
+            )
+    return {key: contents[key].load() for key in keys}
 
 
-def _text_frame(columns: Mapping[str, Any], path: Path) -> pd.DataFrame:
+def _text_frame(columns: Mapping[str, Any], path: Path, *, labels: Sequence[str]) -> pd.DataFrame:
     """Return columns of text, None where a value is missing; the column of an array without a name is "group"."""
     import pandas as pd
 
     texts: dict[str, list[str | None]] = {}
     for key, values in columns.items():
-        array = np.asarray(values, dtype=object) if isinstance(values, list | tuple) else np.asarray(values)
-        if array.ndim != 1:
-            raise ValueError(
-                f"{path}: {repr(key) if key else 'its array'} has shape {array.shape}, expected one label per row; "
-                "name several one-dimensional labels, separated by commas, for their intersections"
-            )
+        where = f"{path}: {repr(key) if key else 'its array'}"
+        array = np.asarray(values, dtype=object) if isinstance(values, list) else np.asarray(values)
+        if array.dtype.kind not in "biufOSU":
+            raise ValueError(f"{where} has dtype {array.dtype}, expected text or numbers; convert it")
         missing = pd.isna(array)
-        texts[key or "group"] = [
-            None if absent else _text(value) for value, absent in zip(array.tolist(), missing, strict=True)
-        ]
+        with reading(path):  # text in an array can be no text
+            values = array.tolist()
+        found = [None if absent else _text(value, where) for value, absent in zip(values, missing, strict=True)]
+        if key in labels and path.suffix.lower() in (".csv", ".txt"):  # elsewhere, spaces are part of a label
+            found = [None if label is None else label.strip() or None for label in found]
+        texts[key or "group"] = found
     lengths = {key: len(column) for key, column in texts.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{path}: the labels differ in length: {lengths}")
     return pd.DataFrame(texts, dtype=object)
 
 
-def _text(value: Any) -> str | None:
-    if isinstance(value, bytes):
-        value = value.decode()
+def _text(value: Any, where: str) -> str | None:
+    try:
+        if isinstance(value, bytes):
+            value = value.decode()
+        elif isinstance(value, str):
+            value.encode()
+    except UnicodeError as error:
+        raise ValueError(f"{where} holds what is not UTF-8 text ({error}); save whole characters") from error
+    if isinstance(value, list | tuple | dict | set | np.ndarray):
+        raise ValueError(f"{where} holds a {type(value).__name__}, expected text or numbers")
     if isinstance(value, float) and value.is_integer():  # integers beside a missing value are stored as floats
         value = int(value)
     return str(value) or None
 
 
-def _get(contents: Mapping[str, Any], key: str, path: Path) -> Any:
-    if key not in contents:
+def _check_keys(contents: Mapping[str, Any] | Table, keys: Sequence[str], path: Path) -> None:
+    names = contents if isinstance(contents, Mapping) else contents.names
+    unknown = [key for key in keys if key not in names]
+    if unknown:
         suffix = path.suffix.lower()
         kind = "column" if suffix in _TABLE_SUFFIXES else "key" if suffix == ".jsonl" else "array"
-        raise ValueError(f"{path}: no {kind} {key!r} in it; it holds {_listing(contents)}")
-    try:
-        return contents[key]
-    except ValueError as error:  # a .npz reads its arrays only here
-        raise ValueError(
-            f"{path}: array {key!r} holds Python objects; {_NO_PICKLE}. Save text as array.astype(str)"
-        ) from error
+        raise ValueError(f"{path}: no {kind} {unknown[0]!r} in it; it holds {_listing(contents)}")
 
 
-def _listing(contents: Mapping[str, Any]) -> str:
-    if _ONLY in contents:
-        return "a single array without a name"
-    return listed(map(repr, contents)) or "nothing"
+def _listing(contents: Mapping[str, Any] | Table) -> str:
+    if not isinstance(contents, Mapping):
+        return listed(map(repr, contents.names))
+    if ONLY in contents:
+        return f"a single array without a name, of shape {contents[ONLY]}"
+    return (
+        listed(f"{name!r} {entry}" if isinstance(entry, Entry) else repr(name) for name, entry in contents.items())
+        or "nothing"
+    )

@@ -2,50 +2,75 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
-import json
 import os
+import warnings
 import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
+from egtmetrics.data._reading import check_unpacked, parsed_json
 
 _LABELS = "dataset.json"
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+_NO_IMAGES = ("thumbs.db", "desktop.ini", "license", "readme")
+_NO_IMAGE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".html", ".yaml", ".yml", ".log")
+"""What people keep beside images; other files that Pillow does not read may be images, so a warning names them."""
+_NOT_BY_PILLOW = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+"""Formats that Pillow only recognises, or hands to another program."""
 _CHANNELS = {"L": 1, "RGB": 3}
 """Pillow's modes whose pixels are levels as they are, and their channels."""
+_WITH_ALPHA = ("LA", "P", "PA", "RGBA")
+_COLOURS = ("CMYK", "HSV", "RGBX", "YCbCr")
+"""Modes that Pillow's arithmetic turns into RGB."""
+
+
+class LeftOutWarning(UserWarning):
+    """A folder or zip file holds files that are not read, but may be images."""
 
 
 class ImageFiles:
     """The images of a folder or zip file, read one at a time, as levels from 0 to 255.
 
-    ``files[i]`` is a uint8 array ``(channels, height, width)`` with one channel (grey) or three (RGB). Files in all
-    subfolders count, in the order of their names; hidden files and folders are left out.
+    ``files[i]`` is a uint8 array ``(channels, height, width)`` with one channel (grey) or three (RGB), turned as its
+    EXIF orientation says. Files in all subfolders count, also behind links, in the order of their names; hidden files
+    and folders are left out.
 
     Parameters
     ----------
     path
-        A folder or a zip file with PNG and JPEG files.
+        A folder or a zip file with images that Pillow reads: PNG, JPEG, WEBP, BMP, TIFF, GIF and others, by their
+        suffixes.
     convert
-        Put transparent images over white, and turn palette and black-and-white images into levels. False accepts only
-        PNG files of 8-bit grey or RGB levels, which need no conversion.
+        Turn into levels what is stored in another way. Transparent images are put over white. Of 16-bit grey the upper
+        eight bits are taken, as Pillow does of 16-bit colours; CMYK becomes RGB by Pillow's arithmetic, without colour
+        profiles. False accepts only PNG files of 8-bit grey or RGB levels, which need no conversion.
 
     Raises
     ------
     OSError
-        There is no such file or folder.
+        There is no such file or folder, or a link in it leads nowhere.
     ValueError
-        A zip file that cannot be read, or no images; from ``files[i]``, a file that is not such an image.
+        A zip file that cannot be read, or no images; from ``files[i]``, a file that is damaged, too large for Pillow,
+        or has several frames or pixels that are no levels.
     ImportError
         Pillow is missing.
 
+    Warns
+    -----
+    LeftOutWarning
+        Other files that may be images are left out.
+
     Notes
     -----
-    Nothing is kept in memory: each item opens its file. Every process opens the zip file for itself.
+    Nothing is kept in memory: each item opens its file. Every process opens the zip file for itself. Where a zip file
+    has one name twice, the later file replaces the earlier one, as when it is unpacked.
 
     Examples
     --------
@@ -64,16 +89,31 @@ class ImageFiles:
 
     names: list[str]
     """Names of the images, relative to the folder or in the zip file, with slashes."""
+    left_out: list[str]
+    """Names of the other files that may be images."""
 
     def __init__(self, path: str | Path, *, convert: bool = True) -> None:
         self.path = Path(path)
         self.convert = convert
+        self._formats = _formats() if convert else {".png": "PNG"}
         self._files = _Zip(self.path) if self.path.is_file() else _Folder(self.path)
-        suffixes = _SUFFIXES if convert else (".png",)
-        self.names = sorted(name for name in self._files.names() if _is_image(name, suffixes))
+        found = sorted(name for name in self._files.names() if not _is_hidden(name))
+        self.names = [name for name in found if _suffix(name) in self._formats]
+        self.left_out = [name for name in found if _suffix(name) not in self._formats and _may_be_image(name)]
+        self._has_labels = _LABELS in found
+        kind = "images that Pillow reads" if convert else "PNG files"
+        others = f"left out: {listed(self.left_out)}"
         if not self.names:
-            kinds = "PNG or JPEG" if convert else "PNG"
-            raise ValueError(f"{path} holds no {kinds} files; pass a folder or zip file of them")
+            raise ValueError(
+                f"{path} holds no {kind}{f' ({others})' if self.left_out else ''}; pass a folder or zip file of them"
+            )
+        if self.left_out:
+            warnings.warn(
+                f"{path}: {len(self.left_out)} files beside {len(self.names)} {kind} are {others}; convert them, or "
+                "move them away",
+                LeftOutWarning,
+                stacklevel=2,
+            )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -82,21 +122,19 @@ class ImageFiles:
         with extra("images", "reading images needs Pillow"):
             import PIL.Image
         name = self.names[index]
-        formats = ["PNG", "JPEG"] if self.convert else ["PNG"]
         try:
-            with PIL.Image.open(io.BytesIO(self._files.read(name)), formats=formats) as image:
-                plain = _without_alpha(image) if self.convert else image
-                if plain.mode not in _CHANNELS:
-                    raise ValueError(f"its mode is {plain.mode}")
-                levels = np.array(plain)
-        except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, PIL.Image.DecompressionBombError) as error:
-            expected = "PNG or JPEG" if self.convert else "PNG"
+            data = self._files.read(name)
+            with PIL.Image.open(io.BytesIO(data), formats=sorted(set(self._formats.values()))) as image:
+                levels = _levels(image, convert=self.convert)
+        except Exception as error:  # each format has errors of its own
+            reason = first_line(error)
+            if isinstance(error, PIL.UnidentifiedImageError):
+                reason = "it is no image that Pillow reads" if data else "it is empty"
+            expected = "an image of one frame" if self.convert else "a PNG of 8-bit RGB or grey levels"
             raise ValueError(
-                f"{self.path}: {name} cannot be read ({error}), expected a {expected} of 8-bit RGB or grey levels; "
-                "convert or remove it"
+                f"{self.path}: {name} cannot be read ({reason}), expected {expected}; convert or remove it"
             ) from error
-        channels_last = levels.reshape(*levels.shape[:2], _CHANNELS[plain.mode])
-        return np.ascontiguousarray(channels_last.transpose(2, 0, 1))
+        return levels
 
     def subfolders(self) -> list[str]:
         """Return the name of each image's folder, without the folders above it.
@@ -124,7 +162,7 @@ class ImageFiles:
         ValueError
             The file cannot be read, or has no label for an image.
         """
-        if _LABELS not in self._files.names():
+        if not self._has_labels:
             return None
         label_of = self._json_labels()
         if label_of is None:
@@ -138,30 +176,71 @@ class ImageFiles:
         return [label_of[name] for name in self.names]
 
     def _json_labels(self) -> dict[str, Any] | None:
+        expected = 'expected {"labels": [[name, label], ...]}'
         try:
-            labels = json.loads(self._files.read(_LABELS))["labels"]
-            return None if labels is None else dict(labels)
-        except (KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            raise ValueError(
-                f'{self.path}: {_LABELS} cannot be read ({error!r}), expected {{"labels": [[name, label], ...]}}'
-            ) from error
+            labels = parsed_json(self._files.read(_LABELS))["labels"]
+            label_of = None if labels is None else dict(labels)
+        except Exception as error:
+            raise ValueError(f"{self.path}: {_LABELS} cannot be read ({error!r}), {expected}") from error
+        if label_of is not None and len(label_of) < len(labels):
+            raise ValueError(f"{self.path}: {_LABELS} has two labels for one image, {expected}")
+        return label_of
 
 
-def _without_alpha(image: Any) -> Any:
-    """Put transparency over white, and turn palette and black-and-white images into levels."""
+def _formats() -> dict[str, str]:
+    """Return the formats that Pillow reads by the suffixes of their files."""
+    with extra("images", "reading images needs Pillow"):
+        import PIL.Image
+    PIL.Image.init()
+    known = PIL.Image.registered_extensions()
+    return {suffix: name for suffix, name in known.items() if name in PIL.Image.OPEN and name not in _NOT_BY_PILLOW}
+
+
+def _levels(image: Any, *, convert: bool) -> NDArray[np.uint8]:
+    """Return ``(channels, height, width)``."""
+    import PIL.ImageOps
+
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # whose other pictures are previews
+        raise ValueError(f"it has {image.n_frames} frames")
+    image.load()
+    with contextlib.suppress(Exception):  # damaged metadata: viewers show the image as it is
+        PIL.ImageOps.exif_transpose(image, in_place=True)
+    plain = _plain(image) if convert else image
+    if plain.mode not in _CHANNELS:
+        raise ValueError(f"its mode is {plain.mode}")
+    levels = np.array(plain).reshape(plain.height, plain.width, _CHANNELS[plain.mode])
+    return np.ascontiguousarray(levels.transpose(2, 0, 1))
+
+
+def _plain(image: Any) -> Any:
+    """Put transparency over white, and turn other kinds of pixels into levels where they say what they mean."""
     import PIL.Image
 
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        deep = np.asarray(image).astype(np.int64)
+        if "transparency" in image.info or deep.min(initial=0) < 0 or deep.max(initial=0) > 65535:
+            raise ValueError("its 16-bit levels are transparent or out of range")
+        return PIL.Image.fromarray((deep >> 8).astype(np.uint8))
     if image.mode == "1":
         return image.convert("L")
-    if image.mode == "P" or "A" in image.mode or "transparency" in image.info:
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
         opaque = PIL.Image.new("RGBA", image.size, (255, 255, 255, 255))
         opaque.alpha_composite(image.convert("RGBA"))
         return opaque.convert("L" if image.mode in ("L", "LA") else "RGB")
-    return image
+    return image.convert("RGB") if image.mode in _COLOURS else image
 
 
-def _is_image(name: str, suffixes: tuple[str, ...]) -> bool:
-    return name.lower().endswith(suffixes) and not any(part.startswith(".") for part in name.split("/"))
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _may_be_image(name: str) -> bool:
+    file = PurePosixPath(name)
+    return file.name.lower() not in _NO_IMAGES and file.suffix.lower() not in _NO_IMAGE_SUFFIXES
 
 
 class _Folder:
@@ -171,10 +250,25 @@ class _Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        return [file.relative_to(self.path).as_posix() for file in self.path.rglob("*") if file.is_file()]
+        return list(_walk(self.path, "", ()))
 
     def read(self, name: str) -> bytes:
         return (self.path / name).read_bytes()
+
+
+def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[str]:
+    """Yield the names of files in a folder and those below, also behind links, but not in a folder inside itself."""
+    here = (*above, os.path.realpath(folder))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not os.path.exists(entry.path):
+                raise FileNotFoundError(f"{entry.path}: is a link that leads nowhere; repair or remove it")
+            if entry.is_file():
+                yield prefix + entry.name
+            elif entry.is_dir() and not (entry.is_symlink() and os.path.realpath(entry.path) in here):
+                yield from _walk(folder / entry.name, f"{prefix}{entry.name}/", here)
 
 
 class _Zip:
@@ -184,20 +278,37 @@ class _Zip:
         self.path = path
         self._file: zipfile.ZipFile | None = None
         self._pid = -1
+        self._members: dict[str, zipfile.ZipInfo] = {}
+        for member in self._open().infolist():
+            parts = [part for part in member.filename.replace("\\", "/").split("/") if part != "."]  # \\ from Windows
+            if parts[0] == "" or ".." in parts:
+                raise ValueError(
+                    f"{path}: the name {member.filename!r} leads out of the zip file; pack it again from its folder"
+                )
+            if member.flag_bits & 1:
+                raise ValueError(f"{path}: {member.filename} is encrypted; unpack the zip file, and pass the folder")
+            if not member.is_dir():
+                self._members["/".join(parts)] = member
 
     def names(self) -> list[str]:
-        return [info.filename for info in self._open().infolist() if not info.is_dir()]
+        return list(self._members)
 
     def read(self, name: str) -> bytes:
-        return self._open().read(name)
+        member = self._members[name]
+        check_unpacked(self.path, member.compress_size, member.file_size)
+        return self._open().read(member)
 
     def _open(self) -> zipfile.ZipFile:
         if self._file is None or self._pid != os.getpid():
             try:
                 self._file, self._pid = zipfile.ZipFile(self.path), os.getpid()
-            except zipfile.BadZipFile as error:
-                raise ValueError(f"{self.path} is not a whole zip file ({error}); pass a folder or zip file") from error
+            except OSError:
+                raise
+            except Exception as error:  # of damaged directories, not only BadZipFile
+                raise ValueError(
+                    f"{self.path} is not a whole zip file ({first_line(error)}); pass a folder or zip file"
+                ) from error
         return self._file
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_file": None, "_pid": -1}
+        return {**self.__dict__, "_file": None, "_pid": -1}

@@ -48,7 +48,7 @@ class FeatureCache:
     def refresh(self) -> None:
         """Read the files that were added since the last call, also by other processes."""
         for path in sorted(self.folder.glob("*.npy")):
-            if path.name not in self._seen:
+            if path.name not in self._seen and path.is_file():
                 self._seen.add(path.name)
                 self._read(path)
 
@@ -73,14 +73,18 @@ class FeatureCache:
             data = path.read_bytes()
         except FileNotFoundError:  # another process found it damaged and removed it
             return
-        if _digest(data) != path.stem:
+        try:
+            if _digest(data) != path.stem:
+                raise ValueError("its bytes have changed")
+            table = np.load(io.BytesIO(data), allow_pickle=False)
+            found = {key.tobytes(): row for key, row in zip(table["key"], table["features"], strict=True)}
+        except Exception:  # a file that another program put here can be anything
             warnings.warn(
                 f"{path} is damaged and was removed; its features are computed again", CacheWarning, stacklevel=2
             )
             path.unlink(missing_ok=True)
             return
-        table = np.load(io.BytesIO(data), allow_pickle=False)
-        self._features.update((key.tobytes(), row) for key, row in zip(table["key"], table["features"], strict=True))
+        self._features.update(found)
 
 
 def content_hash(*parts: bytes) -> bytes:

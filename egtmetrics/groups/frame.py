@@ -483,7 +483,7 @@ class GenerativeMetricFrame:
         try:
             content = json.loads(text)
             return cls._restored(content)
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError, StopIteration, RecursionError) as error:
             raise ValueError(
                 f"text is not the JSON of a frame ({type(error).__name__}: {error}); pass what to_json returned, or "
                 "the content of the .json file that egtmetrics evaluate --out wrote"

@@ -26,6 +26,7 @@ from egtmetrics import (
 )
 from egtmetrics._atomic import write_whole
 from egtmetrics._validation import check_positive_int
+from egtmetrics.data._reading import parsed_json
 from egtmetrics.training.losses import GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from egtmetrics.training.resumable import differences
 
@@ -66,7 +67,7 @@ def cached(path: Path, compute: Callable[[], Any]) -> Any:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return parsed_json(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); delete it to compute it again") from error
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_number
+from egtmetrics.data._reading import parsed_json
+from egtmetrics.data._tables import open_text
 from egtmetrics.oracles import GroupOracle, NameOracle, group_indices
 
 GROUPS = NameOracle.group_names
@@ -204,12 +206,12 @@ def load_biographies(source: str | Path | None = None, *, oracle: GroupOracle | 
 def _read_jsonl(path: Path, oracle: GroupOracle) -> Biographies:
     texts: list[str] = []
     groups: list[int] = []
-    with path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parsed_json(line)
                 text, group = row["text"].strip(), row.get("group")
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(
@@ -279,7 +281,8 @@ def _lines_of_nouns(path: Path) -> Iterator[str]:
     if path.is_dir():
         found = sorted(path.rglob("data.noun"))
         if found:
-            yield from found[0].read_text(encoding="utf-8").splitlines()
+            with open_text(found[0]) as lines:
+                yield from lines
             return
     elif path.is_file() and path.suffix in (".tgz", ".gz"):
         try:
@@ -289,10 +292,11 @@ def _lines_of_nouns(path: Path) -> Iterator[str]:
                 if file is not None:
                     yield from io.TextIOWrapper(file, encoding="utf-8")
                     return
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, EOFError, OSError, UnicodeError, zlib.error) as error:
             raise ValueError(f"{path} is no whole archive ({error}); pass another, or its unpacked folder") from error
     elif path.is_file():
-        yield from path.read_text(encoding="utf-8").splitlines()
+        with open_text(path) as lines:
+            yield from lines
         return
     what = "holds no data.noun of WordNet" if path.exists() else "does not exist"
     raise FileNotFoundError(

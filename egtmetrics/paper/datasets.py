@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
+import gzip
 import tarfile
 import tempfile
 import zlib
@@ -18,6 +18,7 @@ from sklearn.datasets import load_digits
 
 from egtmetrics._validation import check_positive_int
 from egtmetrics.data import ImageFiles
+from egtmetrics.data._reading import check_unpacked, parsed_json
 from egtmetrics.encoders import ImageEncoder
 
 DATA = ("digits", "emoji", "ffhq")
@@ -248,7 +249,7 @@ def _persons(path: Path) -> dict[str, tuple[str, str]]:
     """Return gender and role of each image of a single person with a gender, by its file's name."""
     try:
         persons: dict[str, tuple[str, str]] = {}
-        for entry in json.loads(path.read_bytes()):
+        for entry in parsed_json(path.read_bytes()):
             codes, short_name = entry["unified"].split("-"), entry["short_name"]
             genders = [_GENDER_OF_CODE[code] for code in codes if code in _GENDER_OF_CODE]
             gender = next(iter(genders), _GENDER_OF_NAME.get(short_name))
@@ -274,8 +275,9 @@ def _unpacked(path: Path) -> Iterator[Path]:
             try:
                 with tarfile.open(path) as archive:
                     wanted = [m for m in archive if m.name.startswith(("package/emoji.json", "package/img/google/64/"))]
+                    check_unpacked(path, path.stat().st_size, sum(member.size for member in wanted))
                     archive.extractall(folder.parent, members=wanted, filter="data")
-            except (tarfile.TarError, EOFError, zlib.error) as error:
+            except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise ValueError(
                     f"{path} is not a complete .tgz file ({error}); pass that of npm pack, or a folder"
                 ) from error

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import out_of_memory
 from egtmetrics._validation import check_number, check_positive_int
+from egtmetrics.data._reading import parsed_json
 from egtmetrics.paper.prompts import ANSWER_START, messages
 from egtmetrics.training.language import describe_adapters, device_of, evaluating, halve, prompt_states
 from egtmetrics.training.prompts import prompt_tokens
@@ -309,7 +310,7 @@ def _claim(path: Path, settings: dict[str, Any], batches: list[list[int]]) -> li
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(description, json.dumps(settings, indent=1))
     try:
-        listed = differences(json.loads(description.read_text()), settings)
+        listed = differences(parsed_json(description.read_bytes()), settings)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{description} cannot be read ({error}); delete it and {path} to start again") from error
     if listed:
@@ -326,7 +327,7 @@ def _claim(path: Path, settings: dict[str, Any], batches: list[list[int]]) -> li
         n_kept += len(batch)
     expected = [i for batch in batches for i in batch][:n_kept]
     try:
-        records = [json.loads(line) for line in lines[:n_kept]]
+        records = [parsed_json(line) for line in lines[:n_kept]]
         intact = [record["index"] for record in records] == expected
     except (ValueError, KeyError, TypeError):
         intact = False

@@ -637,7 +637,9 @@ def _write_array(path: Path, array: NDArray[Any]) -> None:
 def _read_array(path: Path) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except (EOFError, ValueError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # also those of archives
         raise ValueError(f"{path} is damaged ({error}); delete the folder {path.parent} to compute it again") from error
     return array
 

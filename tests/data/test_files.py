@@ -137,6 +137,51 @@ def test_words_that_pandas_takes_for_missing_are_labels(tmp_path: Path) -> None:
     assert read.groups["region"].tolist() == ["NA", "None", "nan", None]
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["\ufefff\nm\n", "f \r\nm\t\r\n", "f\nm\n\n", "f\nm\n \n\n", "f\nm"],
+    ids=["byte order mark", "spaces", "empty line", "empty lines", "no line end"],
+)
+def test_label_files_as_editors_leave_them(text: str, tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES[:2])
+    (tmp_path / "groups.txt").write_bytes(text.encode())
+    read = read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "groups.txt"))
+    assert read.groups["group"].tolist() == ["f", "m"]
+
+
+def test_an_empty_line_that_shifts_labels_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES[:2])
+    (tmp_path / "groups.txt").write_text("f\n\nm\n")
+    with pytest.raises(ValueError, match=r"groups\.txt: 3 labels for the 2 rows .*line 2 is empty"):
+        read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "groups.txt"))
+    (tmp_path / "groups.csv").write_text("gender\nf\n\nm\n")
+    with pytest.raises(ValueError, match=r'groups\.csv: line 3 is empty, .*; write "" for a row without a label'):
+        read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / "groups.csv"))
+
+
+@pytest.mark.parametrize("mark", ";\t")
+def test_other_delimiters_of_spreadsheets(mark: str, tmp_path: Path) -> None:
+    rows = [["a", "b", "gender"], ["0.5", "1", " f "], ['"2.5"', "-1e3", '"m"']]
+    (tmp_path / "real.csv").write_text("\n".join(map(mark.join, rows)), encoding="utf-8-sig")
+    read = read_labelled_features(tmp_path / "real.csv", groups="gender")
+    assert read.features.tolist() == [[0.5, 1.0], [2.5, -1000.0]]
+    assert read.groups["gender"].tolist() == ["f", "m"]
+
+
+def test_fields_may_hold_line_ends_commas_and_quotes(tmp_path: Path) -> None:
+    (tmp_path / "real.csv").write_bytes(b'text,gender\r\n"She wrote,\r\n""and"" wrote.",f \r\n\r\nHe wrote.,m\r\n')
+    read = read_text_columns(tmp_path / "real.csv", ["text"], labels=["gender"])
+    assert read.to_numpy().tolist() == [['She wrote,\r\n"and" wrote.', "f"], ["He wrote.", "m"]]
+
+
+def test_numbers_of_a_csv_are_read_exactly(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((40, 5)) * 10.0 ** np.arange(-10, 15, 5)
+    pd.DataFrame(values, columns=list("abcde")).assign(seen=[True, False] * 20).to_csv(tmp_path / "x.csv", index=False)
+    (tmp_path / "groups.txt").write_text("f\nm\n" * 20)
+    read = read_labelled_features(tmp_path / "x.csv", groups=str(tmp_path / "groups.txt"))
+    np.testing.assert_array_equal(read.features, np.column_stack([values, [1.0, 0.0] * 20]))
+
+
 def test_leading_zeros_of_a_csv_label_survive(tmp_path: Path) -> None:
     (tmp_path / "real.csv").write_text("x, code\n1, 01\n2, 1\n")
     assert read_labelled_features(tmp_path / "real.csv", groups="code").groups["code"].tolist() == ["01", "1"]
@@ -192,12 +237,33 @@ def test_labels_of_python_objects_are_refused_with_the_remedy(tmp_path: Path) ->
         read_labelled_features(tmp_path / "real.npz", groups="gender")
 
 
-BAD_CSV = {
-    "empty": ("", "real.csv: cannot be read as .csv"),
-    "header alone": ("a,b,gender\n", "real.csv: cannot be read as .csv .it has no rows"),
+BAD_CSV: dict[str, tuple[str | bytes, str]] = {
+    "empty": ("", "real.csv: is empty, expected a line of column names"),
+    "header alone": ("a,b,gender\n", "real.csv: has no rows below the names"),
     "index of pandas": (",a,gender\n0,1.5,f\n1,2.5,m\n", "column 1 has no name.*index=False"),
     "words": ("a,name,gender\n1,anna,f\n2,otto,m\n", "column 'name' is not numeric"),
-    "ragged": ("a,gender\n1,f\n2,m,3,4\n", "real.csv: cannot be read as .csv"),
+    "ragged": (
+        "a,gender\n1,f\n2,m,3,4\n",
+        "real.csv: line 3 has 4 fields, but the first line has 2; put a field .* double quotes",
+    ),
+    "comma in a text": ("a,name,gender\n1,b, c,f\n", "line 2 has 4 fields, but the first line has 3"),
+    "short": ("a,gender\n1,f\n2\n", "line 3 has 1 fields"),
+    "line ends in a field": ('a,gender\n1,"f\n\n"\n2\n', "line 5 has 1 fields"),
+    "twice": ("a,gender,a\n1,f,2\n", "two columns are named 'a'"),
+    "open quote": ('a,gender\n1,f\n2,"m\n3,f\n', "line 3 cannot be read as fields .*; close every double quote"),
+    "missing": ("a,b,gender\n1,2,f\n3, NaN,m\n", "line 3, column 'b' is NaN, but a feature cannot be missing; remove"),
+    "of R": ("a,b,gender\n1,2,f\nNA,2,m\n", "line 3, column 'a' is NA, but a feature cannot be missing; remove"),
+    "empty field": ("a,b,gender\n1,,f\n", "line 2, column 'b' is empty, but a feature cannot be missing; remove"),
+    "infinite": ("a,gender\n1,f\n-inf,m\n", "line 3, column 'a' is '-inf', expected a finite number"),
+    "decimal comma": ("a;gender\n1,5;f\n", "column 'a' is not numeric but '1,5' .write decimals with a point"),
+    "underscore": ("a,gender\n1_000,f\n", "line 2, column 'a' is not numeric but '1_000'"),
+    "inexact": (
+        "a,b,gender\n1.5,9007199254740993,f\n",
+        "line 2, column 'b' is '9007199254740993', more than a float64",
+    ),
+    "UTF-16": ("a,gender\n1,f\n".encode("utf-16"), "is not UTF-8 text but UTF-16; save it as UTF-8"),
+    "Latin-1": ("a,gender\n1,f\n2,\xe9\n".encode("latin-1"), "is not UTF-8 text .line 3: "),
+    "binary": ("a,gender\n1,f\0\n", "line 2 holds a NUL character"),
     "labels alone": ("gender\nf\nm\n", "no column for the features"),
     "no such column": ("a,sex\n1,f\n2,m\n", "no column 'gender' in it; it holds 'a', 'sex'"),
 }
@@ -205,8 +271,8 @@ BAD_CSV = {
 
 @pytest.mark.parametrize("case", BAD_CSV)
 def test_bad_csv(case: str, tmp_path: Path) -> None:
-    text, message = BAD_CSV[case]
-    (tmp_path / "real.csv").write_text(text)
+    content, message = BAD_CSV[case]
+    (tmp_path / "real.csv").write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(ValueError, match=message):
         read_labelled_features(tmp_path / "real.csv", groups="gender")
 
@@ -215,9 +281,9 @@ def test_bad_arrays(tmp_path: Path) -> None:
     path, groups = tmp_path / "real.npz", str(tmp_path / "groups.npy")
     np.save(groups, np.array(AGE))
     for arrays, key, message in [
-        ({"a": FEATURES, "b": FEATURES}, None, r"real\.npz: 2 two-dimensional arrays.*'a', 'b'"),
+        ({"a": FEATURES, "b": FEATURES}, None, r"real\.npz: 2 two-dimensional arrays.*'a' \(4, 3\), 'b' \(4, 3\)"),
         ({"a": FEATURES[:, 0]}, None, "0 two-dimensional arrays"),
-        ({"a": FEATURES}, "b", "no array 'b' in it; it holds 'a'"),
+        ({"a": FEATURES}, "b", r"no array 'b' in it; it holds 'a' \(4, 3\)"),
         ({"features": FEATURES.reshape(2, 2, 3)}, None, r"real\.npz\['features'\] has shape \(2, 2, 3\)"),
         ({"features": FEATURES[:3]}, None, r"groups\.npy: 4 labels for the 3 rows of .*real\.npz"),
     ]:
@@ -230,13 +296,35 @@ def test_bad_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "real.npz", features=FEATURES, one_hot=np.eye(4), short=np.arange(3), age=np.array(AGE))
     (tmp_path / "two.csv").write_text("a,b\n1,2\n")
     for groups, message in [
-        ("gender", "no array 'gender' in it; it holds 'features', 'one_hot', 'short', 'age'"),
+        ("gender", r"no array 'gender' in it; it holds 'features' \(4, 3\), 'one_hot' \(4, 4\), 'short' \(3,\), 'age'"),
         ("one_hot", r"'one_hot' has shape \(4, 4\), expected one label per row"),
         ("age,short", "labels differ in length"),
         (str(tmp_path / "two.csv"), r"two\.csv: which of 'a', 'b' holds the labels\? Name it as .*two\.csv:KEY"),
     ]:
         with pytest.raises(ValueError, match=message):
             read_labelled_features(tmp_path / "real.npz", groups=groups)
+
+
+def test_what_is_no_file_on_disk_is_refused_at_once(tmp_path: Path) -> None:
+    np.save(tmp_path / "real.npy", FEATURES)
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    for name, expected in (
+        ("pipe.csv", "is a pipe, a socket or a device"),
+        ("folder.npy", "Is a directory"),
+        ("loop.npz", "symbolic links"),
+        ("zero.txt", "is a pipe, a socket or a device"),
+    ):
+        with pytest.raises((ValueError, OSError), match=rf"{expected}.*{name}|{name}.*{expected}"):
+            read_labelled_features(tmp_path / "real.npy", groups=str(tmp_path / name))
+    with pytest.raises(ValueError, match=r"zero\.jsonl: is a pipe, a socket or a device"):
+        read_text_columns(tmp_path / "zero.jsonl", ["text"])
+    many = ",".join(f"label{i}" for i in range(99))  # longer than the name of a file can be
+    with pytest.raises(ValueError, match="no array 'label0' in it"):
+        read_labelled_features(tmp_path / "real.npy", groups=many)
 
 
 def test_files_that_are_missing_or_of_no_known_kind(tmp_path: Path) -> None:
@@ -296,17 +384,31 @@ def test_a_txt_file_is_one_text_per_line(tmp_path: Path) -> None:
         read_text_columns(path, ["text", "gender"])
 
 
+def test_empty_lines_hold_no_text(tmp_path: Path) -> None:
+    for text in ('{"text": "a"}\n\n{"text": "b"}\n', '\ufeff{"text": "a"}\n{"text": "b"}\n  \n\n'):
+        (tmp_path / "real.jsonl").write_text(text, encoding="utf-8")
+        assert read_text_columns(tmp_path / "real.jsonl", ["text"])["text"].tolist() == ["a", "b"]
+    (tmp_path / "real.txt").write_text("a\nb\n\n \n")
+    assert read_text_columns(tmp_path / "real.txt", ["text"])["text"].tolist() == ["a", "b"]
+
+
 def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "real.jsonl"
     path.write_text('{"text": "a", "spans": [1, 2]}\n{"age": 3.0, "text": "b"}\n')
     assert read_text_columns(path, ["text", "age"]).to_numpy().tolist() == [["a", None], ["b", "3"]]
     for content, message in (
         ('{"text": "a"}\n{"text": ["b"]}', "line 2 holds a list or an object under 'text'"),
-        ('{"text": "a"}\n\n', "line 2 is not JSON"),
+        ('{"text": "a"}\n\n{"text" "b"}\n', "line 3 is not JSON"),
+        ('{"text": "a"}\n{"text": "b", "text": "c"}\n', "line 2 is not JSON .the key 'text' is there twice"),
+        ('{"text": "a"}\n{"text": "\\ud83d"}\n', "line 2 is not JSON .it holds half a character"),
+        (f'{{"text": {"[" * 99_999}', "line 1 is not JSON .it is nested too deep"),
+        (f'{{"text": {"9" * 5000}}}', "line 1 is not JSON"),
         ('"a"', "line 1 is not a JSON object"),
         ("{'text': 'a'}", "line 1 is not JSON"),
         ("", "has no lines"),
-        (b"\xff\xfe", "is not UTF-8 text"),
+        ("a".encode("utf-16"), "is not UTF-8 text but UTF-16"),
+        (b'{"text": "a"}\n{"text": "\xe9t\xe9"}', r"is not UTF-8 text \(line 2: "),
+        ('{"text": "a\0"}', "line 1 holds a NUL character"),
     ):
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
         with pytest.raises(ValueError, match=rf"real\.jsonl: {message}"):

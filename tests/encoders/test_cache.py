@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import subprocess
 import sys
 import warnings
@@ -87,6 +89,19 @@ def test_a_damaged_file_is_said_removed_and_computed_again(damage: str, tmp_path
         warnings.simplefilter("error")
         again.put(bad, features_of(bad))
         assert opened(tmp_path).get(bad[0]) is not None
+
+
+@pytest.mark.parametrize("content", [np.zeros(3), np.zeros(3, dtype=[("key", "u1", 32)]), "text"])
+def test_a_whole_file_of_something_else_is_no_part_of_the_cache(content: Any, tmp_path: Path) -> None:
+    folder = opened(tmp_path).folder
+    data = io.BytesIO()
+    np.save(data, np.array(content))
+    file = folder / f"{hashlib.sha256(data.getvalue()).hexdigest()[:32]}.npy"
+    file.write_bytes(data.getvalue())
+    (folder / "folder.npy").mkdir()
+    with pytest.warns(CacheWarning, match=f"{file.name} is damaged"):
+        opened(tmp_path)
+    assert not file.exists()
 
 
 WRITE_FOR_EVER = """

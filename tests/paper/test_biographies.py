@@ -128,12 +128,14 @@ def test_jsonl(tmp_path: Path) -> None:
         ('["a"]', "line 1 cannot be read"),
         ('{"text": "a", "group": "Male"}', "line 1 has the group 'Male', expected one of female, male"),
         ('{"text": "a", "group": ["male"]}', "line 1 has the group"),
+        ('{"text": ' + "[" * 99_999, "line 1 cannot be read .*nested too deep"),
+        ('{"text": "\udce9"}', r"texts\.jsonl: is not UTF-8 text \(line 1: "),
         ("\n", "holds no texts"),
     ],
 )
 def test_bad_jsonl_is_refused(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
-    path.write_text(content)
+    path.write_text(content, errors="surrogateescape")
     with pytest.raises(ValueError, match=message):
         load_biographies(path, oracle=ORACLE)
 

@@ -254,9 +254,10 @@ def test_files_that_are_no_whole_checkpoint_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=f"checkpoint {re.escape(str(path))} cannot be read .*delete it"):
             run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
         assert path.read_bytes() == content
-    torch.save({"step": 1}, path)
-    with pytest.raises(ValueError, match="written by train"):
-        run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
+    for other in ({"step": 1}, [1, 2], {"settings": 1, "step": 2}, {"settings": {}, "step": "two"}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match="written by train"):
+            run(build(), MeanLoss(2), n_steps=2, checkpoint=path)
 
 
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:
