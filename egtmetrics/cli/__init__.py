@@ -32,11 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return 141
             say(f"error: stdout: {error.cause.strerror}")
             return 2
-        except EXPECTED as error:
-            say(f"error: {error_text(error, args)}")
-            return 2
-        except RuntimeError as error:  # how torch, and threads that cannot start, say that memory is short
-            if not is_out_of_memory(error):
+        except (*EXPECTED, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):  # of torch, or of threads
                 raise
             say(f"error: {error_text(error, args)}")
             return 2
