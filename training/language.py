@@ -52,8 +52,9 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
         from the attention. ``position_ids`` are only checked to agree; other entries are ignored.
     share_prompt
         Pass the tokens that all rows begin with through the model once. This is not done where it would change the
-        result (every row draws its own dropout) or is impossible (gradient checkpointing, models with other states than
-        keys and values). Turn it off inside DistributedDataParallel, which expects one forward pass.
+        result (every row draws its own dropout; prompt tuning, aLoRA, X-LoRA) or is impossible (gradient checkpointing,
+        models with other states than keys and values). Turn it off inside DistributedDataParallel, which expects one
+        forward pass.
 
     Returns
     -------
@@ -153,10 +154,10 @@ def _tokens_first(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Te
 
 def prompt_states(model: Any, ids: Tensor) -> Any:
     """Pass a prompt ``(1, length)`` through a model; return its keys and values, and the logits of its last token."""
-    if (kind := _adapters_in_front(model)) is not None:
+    if not _adapters_are_of_tokens(model):
         raise ValueError(
-            f"adapters of {kind} put tokens in front of a prompt in every pass, so its states serve no other pass; "
-            "take adapters that change weights, such as LoRA"
+            f"model has adapters of {model.active_peft_config.peft_type.value} that depend on the whole input of a "
+            "pass, so a prompt and its answers cannot go through it one after the other; take plain LoRA"
         )
     cache = import_extra("transformers").DynamicCache(config=model.config)
     return model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=1)
@@ -168,16 +169,18 @@ def _common_prefix(ids: Tensor, mask: Tensor) -> int:
     return int(same.int().cumprod(dim=0).sum())
 
 
-def _adapters_in_front(model: Any) -> str | None:
-    """Name the kind of peft's adapters that put tokens of their own in front of every pass, if the model has such."""
+def _adapters_are_of_tokens(model: Any) -> bool:
+    """Whether adapters do the same to a token in every pass, as those of prompt tuning, aLoRA and X-LoRA do not."""
     config = getattr(model, "active_peft_config", None)
-    return str(config.peft_type.value) if config is not None and config.is_prompt_learning else None
+    return config is None or not (
+        config.is_prompt_learning or config.peft_type == "XLORA" or getattr(config, "alora_invocation_tokens", None)
+    )
 
 
 def _can_share(model: Any) -> bool:
     from transformers import cache_utils
 
-    if _adapters_in_front(model) is not None:
+    if not _adapters_are_of_tokens(model):
         return False
     if model.training:
         if any(getattr(module, "gradient_checkpointing", False) for module in model.modules()):
@@ -495,6 +498,9 @@ def _to(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
 
 
 def _check_training(texts: PromptedTexts, loss: GroupLoss, trained: Mapping[str, nn.Parameter]) -> None:
+    empty = [row for row, tokens in enumerate(texts.tokens) if len(tokens) <= texts.prompt_lengths[row]]
+    if empty:
+        raise ValueError(f"texts has no answer in rows {listed(empty)}; leave such rows out, groups too")
     if not trained:
         raise ValueError("model has no weight that requires a gradient; give it adapters, or make weights require one")
     if loss.n_bins != 1:

@@ -199,7 +199,7 @@ class GroupLoss(nn.Module, abc.ABC):
             raise FloatingPointError(
                 f"per_sample held NaN or infinity in {int(self.nonfinite_in_a_row)} batches in a row, {n_nonfinite} of "
                 f"{n_nonfinite + int(table.counts.sum())} losses in the last; expected finite losses: lower the "
-                "learning rate, clip gradients, or compute the losses in float32"
+                "learning rate, clip gradients, compute the losses in float32, or leave out samples that have no loss"
             )
         self._observe(table.sums, table.counts)
 

@@ -85,7 +85,8 @@ def rejection_sample(
     Parameters
     ----------
     generate
-        Called with a number k, returns k new samples: an array or tensor of k rows, or a list (texts).
+        Called with a number k, returns k new samples: an array or tensor of k rows, of one shape in all calls, or a
+        list (texts).
     oracle
         psi, see :class:`egtmetrics.oracles.GroupOracle`. Its abstentions are rejected and counted.
     target
@@ -162,6 +163,7 @@ def rejection_sample(
     n_abstained = 0
     batches: list[Any] = []
     filled: list[NDArray[np.int64]] = []
+    shape: tuple[int, ...] | None = None
     while (drawn < quota).any():
         size = min(batch_size, max_draws - int(drawn.sum()) - n_abstained)
         if size == 0:
@@ -169,6 +171,13 @@ def rejection_sample(
         batch = generate(size)
         if len(batch) != size:
             raise ValueError(f"generate({size}) returned {len(batch)} samples; it must return as many as asked for")
+        now = tuple(getattr(batch, "shape", ())[1:])
+        shape = now if shape is None else shape
+        if now != shape:
+            raise ValueError(
+                f"generate({size}) returned samples of shape {now}, but of {shape} at first; return one shape (pad "
+                "tokens to one length), or a list, such as decoded texts"
+            )
         groups = group_indices(oracle(batch), names, n=size)
         for group in range(len(names)):
             rows = np.flatnonzero(groups == group)

@@ -44,7 +44,7 @@ def likely(tokens: list[int], ends: float = 0.0) -> Any:
     return model
 
 
-@pytest.mark.parametrize("make", [_tiny.llama, _tiny.gemma])
+@pytest.mark.parametrize("make", [_tiny.gpt2, _tiny.llama, _tiny.gemma])
 def test_cold_answers_are_those_of_a_greedy_search(make: Any, tmp_path: Path) -> None:
     """Against transformers' own generate: keys and values, positions, and rows that leave the batch."""
     model = make(len(TOKENIZER), seed=4)
@@ -62,7 +62,7 @@ def test_cold_answers_are_those_of_a_greedy_search(make: Any, tmp_path: Path) ->
         assert text == TOKENIZER.decode(expected, skip_special_tokens=True).strip().removeprefix("Biography:").strip()
 
 
-@pytest.mark.parametrize("make", [_tiny.llama, _tiny.gemma])
+@pytest.mark.parametrize("make", [_tiny.gpt2, _tiny.llama, _tiny.gemma])
 def test_sampled_answers_follow_the_probabilities_of_their_prefixes(make: Any, tmp_path: Path) -> None:
     """Replay: token t is where the text's t-th uniform number falls in the distribution given the tokens before."""
     model = make(len(TOKENIZER), seed=1)

@@ -132,7 +132,7 @@ def test_a_row_without_labels_has_no_loss_and_no_gradient(make: Any, attention: 
     assert has_labels(batch).tolist() == [False, True, True]
     assert losses.isnan().tolist() == [True, False, False]
     torch.testing.assert_close(gradients(model, losses), expected, rtol=1e-3, atol=1e-5)
-    for rows in (ROWS, ROWS[:1], [[1]], [[1], [2]]):
+    for rows in (ROWS, ROWS[:1], [[1]], [[1], [2]], [[1, 2, 3], [1, 2, 4]]):
         alone = answer_losses(model, batch_of(rows, unlabelled=range(3)))
         assert alone.shape == (len(rows),)
         assert alone.isnan().all()
@@ -167,8 +167,28 @@ def test_adapters_that_put_tokens_in_front_have_their_own_losses() -> None:
         np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=2e-5)
     alike = batch_of([ROWS[0], ROWS[0]])
     torch.testing.assert_close(answer_losses(tuned, alike), answer_losses(tuned, alike, share_prompt=False))
-    with pytest.raises(ValueError, match=r"adapters of PROMPT_TUNING put tokens in front of a prompt"):
+    with pytest.raises(ValueError, match=r"adapters of PROMPT_TUNING that depend on the whole input of a pass"):
         prompt_states(tuned, torch.tensor([[1, 2, 3]]))
+
+
+def test_adapters_that_wait_for_some_tokens_see_them() -> None:
+    """Activated LoRA, which changes weights from the tokens of its invocation on, here in the middle of the prompt."""
+    from peft import LoraConfig
+
+    model = adapted(
+        _tiny.llama(VOCABULARY),
+        LoraConfig(
+            init_lora_weights=False, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"],
+            alora_invocation_tokens=[2, 3],
+        ),
+    )  # fmt: skip
+    rows = [[1, 2, 3, 5, 6, 7], [1, 2, 3, 5, 8]]
+    shared, alone = (answer_losses(model, batch_of(rows), share_prompt=s) for s in (True, False))
+    one_by_one = torch.cat([answer_losses(model, batch_of([row])) for row in rows])
+    torch.testing.assert_close(alone, one_by_one)
+    torch.testing.assert_close(shared, one_by_one)
+    with model.disable_adapter():
+        assert ((answer_losses(model, batch_of(rows)) - alone).abs() > 1e-3).all()
 
 
 def test_positions_that_say_the_same_are_accepted() -> None:

@@ -6,6 +6,7 @@ The models are tiny and random, made here.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,13 @@ from tests.training import _tiny
 
 TOKENIZER = _tiny.tokenizer()
 TEXTS = _tiny.biographies(TOKENIZER, attributes=["male", "female"] * 5)
+WITHOUT_ANSWERS = dataclasses.replace(
+    TEXTS,
+    tokens=tuple(
+        tokens[:n] if i in (3, 7) else tokens
+        for i, (tokens, n) in enumerate(zip(TEXTS.tokens, TEXTS.prompt_lengths, strict=True))
+    ),
+)
 MODELS = {"Llama": _tiny.llama, "Gemma 3, whose window is shorter than the prompt": _tiny.gemma}
 STRATEGIES: dict[str, Callable[[], GroupLoss]] = {
     "mean": lambda: MeanLoss(2),
@@ -50,7 +58,7 @@ def batch_of(texts: PromptedTexts) -> dict[str, Tensor]:
 
 def run(model: Any, loss: GroupLoss, **options: Any) -> LanguageRun:
     options = {"n_steps": 4, "batch_size": 6, "micro_batch": 4, "learning_rate": 1e-2, "random_state": 5, **options}
-    return train_language_model(model, TEXTS, loss, **options)
+    return train_language_model(model, options.pop("texts", TEXTS), loss, **options)
 
 
 def adapters(model: Any) -> dict[str, Tensor]:
@@ -82,6 +90,15 @@ def test_losses_are_mean_log_likelihoods_of_the_answer(make: Callable[..., Any])
         np.testing.assert_allclose(losses.detach().numpy(), expected, rtol=2e-5)
     for batch_size in (1, 4):
         np.testing.assert_allclose(losses_of_texts(model, TEXTS, batch_size=batch_size), expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 10])
+def test_a_text_without_an_answer_has_no_loss(batch_size: int) -> None:
+    model = _tiny.llama(len(TOKENIZER))
+    expected = losses_of_texts(model, TEXTS)
+    expected[[3, 7]] = torch.nan
+    losses = losses_of_texts(model, WITHOUT_ANSWERS, batch_size=batch_size)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("make", MODELS.values(), ids=list(MODELS))
@@ -367,6 +384,7 @@ def test_a_checkpoint_of_another_training_is_refused(change: dict[str, Any], nam
         ({"loss": MeanLoss(2, n_bins=2)}, "loss has n_bins=2"),
         ({"loss": MeanLoss(1)}, "texts has groups up to 1, but loss n_groups=1; build the loss with n_groups=2"),
         ({"model": "frozen"}, "no weight that requires a gradient"),
+        ({"texts": WITHOUT_ANSWERS}, "texts has no answer in rows 3, 7; leave such rows out"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:

@@ -203,3 +203,12 @@ def run(**changes: Any) -> Callable[[], RejectionSamples]:
 def test_bad_arguments(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(**changes)()
+
+
+@pytest.mark.parametrize("make", [np.zeros, torch.zeros])
+def test_samples_of_another_length_are_refused_at_once(make: Any) -> None:
+    """As of tokens, padded to the longest of each call; not after all draws, when they are joined."""
+    lengths = iter([7, 7, 5])
+    oracle = LabelOracle(["a", "b"], lambda samples: ["a", "b"] * (len(samples) // 2))
+    with pytest.raises(ValueError, match=r"generate\(4\) returned samples of shape \(5,\), but of \(7,\) at first"):
+        rejection_sample(lambda k: make((k, next(lengths))), oracle, "ego", 100, 1000, batch_size=4)
