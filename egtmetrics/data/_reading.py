@@ -14,7 +14,7 @@ from egtmetrics._errors import first_line
 _SMALL = 1 << 28
 """Bytes that any file may unpack to."""
 _MOST_RATIO = 100
-"""Features shrink to a half at best, pictures not at all; only a file made of one value shrinks more than this."""
+"""Features and pictures shrink a few times; only what is nearly all of one value shrinks more than this."""
 
 
 def check_regular(path: Path) -> None:

@@ -102,15 +102,15 @@ class ImageFiles:
         self.left_out = [name for name in found if _suffix(name) not in self._formats and _may_be_image(name)]
         self._has_labels = _LABELS in found
         kind = "images that Pillow reads" if convert else "PNG files"
-        others = f"left out: {listed(self.left_out)}"
+        others = listed(self.left_out)
         if not self.names:
             raise ValueError(
-                f"{path} holds no {kind}{f' ({others})' if self.left_out else ''}; pass a folder or zip file of them"
+                f"{path} holds no {kind}{f', but {others}' if others else ''}; pass a folder or zip file of them"
             )
-        if self.left_out:
+        if others:
             warnings.warn(
-                f"{path}: {len(self.left_out)} files beside {len(self.names)} {kind} are {others}; convert them, or "
-                "move them away",
+                f"{path}: left out {len(self.left_out)} of {len(found)} files, which are no {kind}: {others}; convert "
+                "them, or move them away",
                 LeftOutWarning,
                 stacklevel=2,
             )
