@@ -333,10 +333,23 @@ def test_a_folder_that_takes_no_file(folder: Path, capsys: pytest.CaptureFixture
     assert re.fullmatch(r"egtmetrics: error: /proc/self/result\.json: .*\n", capsys.readouterr().err)
 
 
+WAITING_METRIC = """
+import pathlib, sys, time
+from egtmetrics.cli import main
+from egtmetrics.registry import metric
+
+@metric("waiting", title="Waiting")
+def waiting(real, fake):
+    pathlib.Path("ready").touch()
+    time.sleep(3600)
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def test_ctrl_c_is_status_130_and_one_line(folder: Path) -> None:
-    os.mkfifo(folder / "real.npy")
     process = subprocess.Popen(
-        [sys.executable, "-m", "egtmetrics", "evaluate", "real.npy", "fake.npz", *GROUPS],
+        [sys.executable, "-c", WAITING_METRIC, *EVALUATE, *GROUPS, "--metrics", "waiting"],
         stderr=subprocess.PIPE,
         text=True,
         cwd=folder,
@@ -344,18 +357,10 @@ def test_ctrl_c_is_status_130_and_one_line(folder: Path) -> None:
         # A shell starts what runs behind it with the signal ignored, and so would its children have it.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 600
-    while True:  # opens as soon as the program waits for the pipe's first byte, which never comes
-        try:
-            writer = os.open(folder / "real.npy", os.O_WRONLY | os.O_NONBLOCK)
-            break
-        except OSError as error:
-            if error.errno != errno.ENXIO or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+    while process.poll() is None and not (folder / "ready").exists():
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=600)
-    os.close(writer)
     assert process.returncode == 130
     assert err == "egtmetrics: interrupted\n"
 
