@@ -2,16 +2,20 @@
 
 A field declared with :func:`score` is a number that a frame compares between groups. Code that prints, clips, colours,
 ranks or explains it asks its :class:`Score`; nothing else in the library knows a score by its name. A field declared
-with :func:`setting` says how the scores were computed. Every other field is a detail.
+with :func:`setting` says how the scores were computed. Every other field is a detail. ``caveats`` say why the scores
+cannot be relied on: tables, figures, pages and comparisons mark them then, and every disparity that is built on them.
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import dataclasses
 import html
 import math
 import numbers
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 Direction: TypeAlias = Literal["higher", "lower"] | float | None
@@ -118,6 +122,34 @@ def internal(default: Any = dataclasses.MISSING) -> Any:
 
 _SCORE, _SETTING, _INTERNAL = "score", "setting", "internal"
 
+UNRELIABLE = "?"
+"""What tables print behind a score or a disparity that cannot be relied on."""
+_COLLECTED = contextvars.ContextVar("caveats are collected", default=False)
+
+
+class UnreliableScoreWarning(UserWarning):
+    """The scores cannot be relied on, for the reasons that the ``caveats`` of the result give."""
+
+
+def warn_of_caveats(caveats: Sequence[str], *, stacklevel: int = 2) -> None:
+    """Give the caveats of a metric's result as warnings in the name of the metric's caller.
+
+    A frame calls metrics very often. It reads the caveats from the results and warns once, with the names of groups.
+    """
+    if not _COLLECTED.get():
+        for caveat in caveats:
+            warnings.warn(caveat, UnreliableScoreWarning, stacklevel=stacklevel + 1)
+
+
+@contextlib.contextmanager
+def collecting_caveats() -> Iterator[None]:
+    """Say that the caller reads the caveats from the results, so that metrics do not warn of them."""
+    token = _COLLECTED.set(True)
+    try:
+        yield
+    finally:
+        _COLLECTED.reset(token)
+
 
 def score_fields(result_class: type[MetricResult]) -> dict[str, Score]:
     """Return the scores that a result class declares, by name and in their order."""
@@ -139,6 +171,8 @@ class MetricResult:
     """Which backend computed it: ``"cpu"``, ``"cuda"`` or ``"reference"``; ``"numpy"`` if no kernel was used."""
     n_real: int
     n_fake: int
+    caveats: tuple[str, ...] = ()
+    """Why the scores cannot be relied on, one sentence each; empty if nothing speaks against them."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -172,7 +206,7 @@ class MetricResult:
             f"  {name:<{width}}  {described[name].text(value)} {described[name].printed_unit}".rstrip()
             for name, value in scores.items()
         ]
-        return "\n".join([self._caption(), *lines])
+        return "\n".join([self._caption(), *lines, *(f"  unreliable: {caveat}" for caveat in self.caveats)])
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: the scores as a table."""
@@ -182,7 +216,8 @@ class MetricResult:
             f"<td>{described[name].text(value)} {html.escape(described[name].printed_unit)}</td></tr>"
             for name, value in self.scores().items()
         )
-        return f"<table><caption>{html.escape(self._caption())}</caption><tbody>{cells}</tbody></table>"
+        notes = "".join(f"<p>Unreliable: {html.escape(caveat)}</p>" for caveat in self.caveats)
+        return f"<table><caption>{html.escape(self._caption())}</caption><tbody>{cells}</tbody></table>{notes}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -218,7 +253,10 @@ class SavedResult(MetricResult):
     ) -> SavedResult:
         """Return a result with these scores and descriptions, and the other fields as they were saved."""
         base = {name: fields[name] for name in ("backend", "n_real", "n_fake")}
-        return cls(fields=fields, values=values, described=described, setting_names=setting_names, **base)
+        caveats = tuple(map(str, fields.get("caveats", ())))
+        return cls(
+            fields=fields, values=values, described=described, setting_names=setting_names, caveats=caveats, **base
+        )
 
     def describe(self) -> dict[str, Score]:
         return dict(self.described)

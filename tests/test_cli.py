@@ -484,7 +484,7 @@ def test_help_has_the_options_and_defaults_of_the_library(capsys: pytest.Capture
         main(["evaluate", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     result = metrics.topp_precision_recall(  # in more than 32 dimensions, so that it projects
-        np.tile(REAL, (2, 12)), np.tile(FAKE, (2, 12)), random_state=0
+        np.tile(REAL, (3, 12)), np.tile(FAKE, (3, 12)), random_state=0
     )
     kid = metrics.kernel_distance.__kwdefaults__
     for option, default in {

@@ -11,11 +11,13 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
+from egtmetrics._errors import listed
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked
+from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName, Features, select_backend
 from egtmetrics.registry import callable_name, registered_metrics
-from egtmetrics.results import MetricResult, as_result
+from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
 from egtmetrics.samples import GroupedSamples
 
 ScoreFunction: TypeAlias = Callable[..., Any]
@@ -81,7 +83,7 @@ class MetricSet:
         """Call every metric; ``where`` names the samples in errors, ``advance`` is called after each metric."""
         results = {}
         for name, metric in self.bound.items():
-            with naming_metric(name, f"{where} ({len(real)} real, {len(fake)} fake)"):
+            with naming_metric(name, f"{where} ({len(real)} real, {len(fake)} fake)"), collecting_caveats():
                 value = metric(real, fake) if takes(metric, "backend") else metric(_on_host(real), _on_host(fake))
             results[name] = as_result(value, name, n_real=len(real), n_fake=len(fake))
             advance()
@@ -167,6 +169,25 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
                 "difference between groups may come from their sizes. GroupedSamples.matched(across_groups=True) makes "
                 "the sizes equal.",
                 GroupSizeWarning,
+                stacklevel=stacklevel + 1,
+            )
+
+
+def warn_of_caveats(
+    results: Results, overall: Mapping[str, MetricResult] | None = None, *, what: str = "group", stacklevel: int
+) -> None:
+    """Warn once for every metric some of whose results have caveats, and name the groups."""
+    for metric in next(iter(results.values())):
+        found = {f"{what} {group_text(label)!r}": by_metric[metric].caveats for label, by_metric in results.items()}
+        if overall is not None:
+            found["all samples"] = overall[metric].caveats
+        found = {where: caveats for where, caveats in found.items() if caveats}
+        if found:
+            where, caveats = next(iter(found.items()))
+            warnings.warn(
+                f"metric {metric!r}: the scores of {listed(found)} cannot be relied on, nor can differences "
+                f"between them and others. {where}: {'. '.join(caveats)}.",
+                UnreliableScoreWarning,
                 stacklevel=stacklevel + 1,
             )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from egtmetrics._random import RandomState
-from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, check_groups, warn_of_sizes
+from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, check_groups, warn_of_caveats, warn_of_sizes
 from egtmetrics.groups.disparity import EGO, MGO, Disparity, ScoreTable, max_pairwise_difference, proportion_table
 from egtmetrics.groups.frame import tables_of_results
 from egtmetrics.labels import assign_groups
@@ -303,6 +303,7 @@ def _scores(
     check_groups(samples, "raise")
     results = MetricSet(metric, random_state=random_state).by_group(samples)
     warn_of_sizes(samples, results, stacklevel=3)
+    warn_of_caveats(results, stacklevel=3)
     (table,) = tables_of_results(results, samples.groups.index).values()
     return table
 

@@ -132,13 +132,25 @@ class ScoreTable:
     values: pd.DataFrame
     described: Mapping[str, Score]
     disparities: tuple[Disparity, ...]
+    caveats: Mapping[Hashable, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Why the scores of a group cannot be relied on, by group; groups without caveats have no entry."""
+
+    @property
+    def reliable(self) -> bool:
+        """Whether disparities can be relied on. With one doubtful group they cannot: it may attain any of them."""
+        return not self.caveats
 
     def column(self, score: str) -> str:
         """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
         return self.metric if len(self.described) == 1 else f"{self.metric}_{score}"
 
 
-def score_table(metric: str, values: pd.DataFrame, described: Mapping[str, Score]) -> ScoreTable:
+def score_table(
+    metric: str,
+    values: pd.DataFrame,
+    described: Mapping[str, Score],
+    caveats: Mapping[Hashable, tuple[str, ...]] | None = None,
+) -> ScoreTable:
     """Return scores with every disparity that follows from them; see :func:`disparities_from_scores`."""
 
     def between(name: str, members: Sequence[str], label: str | None = None, *, apart: bool = False) -> Disparity:
@@ -168,7 +180,8 @@ def score_table(metric: str, values: pd.DataFrame, described: Mapping[str, Score
             between(p_plus_r, _BOTH, "precision gap + recall gap", apart=True),
         ]
     disparities += [between(f"{_PREFIX}{name}", [name]) for name in others]
-    return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities))
+    found = {group: texts for group, texts in (caveats or {}).items() if texts}
+    return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities), caveats=found)
 
 
 def scores_behind(disparities: Sequence[str]) -> list[str]:

@@ -15,8 +15,9 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     dict
         For every column of ``by_group``: ``<score>/overall``, ``<score>/<group>`` for every group, and
         ``<score>/worst``, the score of ``frame.worst_group``, left out if there is none. Then
-        ``<metric>/<disparity>``, ``proportions/mgo`` and ``proportions/ego``. In names, everything but letters, digits,
-        ``_``, ``-``, ``.`` and spaces becomes ``_``, since MLflow accepts nothing else:
+        ``<metric>/<disparity>``, ``proportions/mgo`` and ``proportions/ego``. If scores of a metric cannot be relied
+        on (``frame.caveats``), ``<metric>/unreliable`` is the number of such groups, ``overall`` included. In names,
+        everything but letters, digits, ``_``, ``-``, ``.`` and spaces becomes ``_``, since MLflow accepts nothing else:
         ``topp_precision/gender_female_ age_old``. NaN stays NaN.
 
     Raises
@@ -52,6 +53,7 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
         entries.append(((score, "worst"), None if worst is None else by_group[worst]))
     for row in frame.disparities().reset_index().to_dict("records"):
         entries.append(((row["metric"], row["disparity"]), row["value"]))
+    entries += [((metric, "unreliable"), len(where)) for metric, where in frame.caveats().items()]
     flat: dict[str, float] = {}
     origins: dict[str, tuple[str, str]] = {}
     for parts, value in entries:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from collections.abc import Hashable, Mapping
@@ -20,6 +21,7 @@ from egtmetrics.groups._evaluation import (
     Results,
     check_groups,
     groups_on_both_sides,
+    warn_of_caveats,
     warn_of_sizes,
 )
 from egtmetrics.groups._saved import (
@@ -33,6 +35,7 @@ from egtmetrics.groups._saved import (
 )
 from egtmetrics.groups.disparity import ScoreTable, proportion_table, score_table
 from egtmetrics.groups.inference import FrameInference, FrameIntervals, normal_quantile, samples_needed
+from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
 from egtmetrics.results import MetricResult, Score
@@ -87,7 +90,8 @@ class GenerativeMetricFrame:
         Numbers of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
     tables : dict
         By metric, a :class:`~egtmetrics.groups.disparity.ScoreTable`: the scores under their own names, their
-        descriptions, and the disparities that follow. The last one, ``"proportions"``, is for the group proportions.
+        descriptions, the caveats of groups, and the disparities that follow. The last one, ``"proportions"``, is for
+        the group proportions.
     results : dict
         What the metrics returned, by group and metric. Groups missing on one side have no entry.
     overall_results : dict
@@ -109,6 +113,8 @@ class GenerativeMetricFrame:
     -----
     MissingLabelWarning
         Labels such as "NA" or "nan" were taken for missing ones.
+    UnreliableScoreWarning
+        If the results of a metric have ``caveats``: scores of some groups cannot be relied on. See ``caveats()``.
     GroupSizeWarning
         If one group has more than twice the samples of another and a score depends on the number of samples, as most
         do; see ``GroupedSamples.matched``, ``at_sample_size`` and ``extrapolate``.
@@ -181,6 +187,7 @@ class GenerativeMetricFrame:
             self.results = self._metrics.by_group(samples, bar.update)
             self.overall_results = self._metrics.overall(samples, bar.update)
         warn_of_sizes(samples, self.results, stacklevel=2)
+        warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: FrameInference | None = None
         self._names = {label: samples.groups.name(label) for label in samples.groups.index}
         self.settings = {
@@ -215,15 +222,28 @@ class GenerativeMetricFrame:
         self.tables = {**tables, "proportions": proportion_table(counts)}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}"
+        caveats = "".join(f"\n{note}" for note in self._caveat_notes())
+        return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}{caveats}"
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: scores by group, and disparities."""
         tables = {"Scores by group": self.by_group, "Disparities between groups": self.disparities()}
-        return "".join(
+        caveats = "".join(f"<p>{html.escape(note)}</p>" for note in self._caveat_notes())
+        return caveats + "".join(
             f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
             for title, table in tables.items()
         )
+
+    def _caveat_notes(self) -> list[str]:
+        """Return a sentence for every metric and caveat, which names the groups."""
+        notes = []
+        for metric, by_group in self.caveats().items():
+            groups: dict[str, list[str]] = {}
+            for label, caveats in by_group.items():
+                for caveat in caveats:
+                    groups.setdefault(caveat, []).append("overall" if label is None else group_text(label))
+            notes += [f"{metric} of {listed(names)} is unreliable: {caveat}" for caveat, names in groups.items()]
+        return notes
 
     def describe(self) -> dict[str, Score]:
         """Return the description of every column of ``by_group``: its label, bounds, unit and direction."""
@@ -239,6 +259,19 @@ class GenerativeMetricFrame:
         description = self.settings["metrics"][metric]
         known = described_metric(description) if self.samples is None else metric_of(self._metrics.given[metric])
         return metric if known is None else known.title
+
+    def caveats(self) -> dict[str, dict[Hashable | None, tuple[str, ...]]]:
+        """Return why scores cannot be relied on, by metric and group; None stands for all samples.
+
+        Only what has caveats is named, so that an empty dict means that nothing speaks against any score.
+        """
+        found: dict[str, dict[Hashable | None, tuple[str, ...]]] = {}
+        for metric, result in self.overall_results.items():
+            by_group: dict[Hashable | None, tuple[str, ...]] = {None: result.caveats} if result.caveats else {}
+            by_group |= self.tables[metric].caveats
+            if by_group:
+                found[metric] = by_group
+        return found
 
     def scores(self, metric: str) -> pd.DataFrame:
         """Return the scores of one metric, one row per group, one column per score under its own name."""
@@ -292,18 +325,21 @@ class GenerativeMetricFrame:
             those of ``disparities_from_scores``. ``("proportions", "mgo")`` and ``("proportions", "ego")`` compare the
             group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and ``ego = max over pairs |pi_a^Q - pi_b^Q|``
             (Definition 2.2). One group attains ``mgo``. It is named under ``larger`` if the fake samples hold too much
-            of it, and under ``smaller`` if they hold too little.
+            of it, and under ``smaller`` if they hold too little. ``reliable`` is False where the scores of a group have
+            caveats.
         """
         rows = {
             (metric, disparity.name): disparity.of(table.values)
             for metric, table in self.tables.items()
             for disparity in table.disparities
         }
+        reliable = [table.reliable for table in self.tables.values() for _ in table.disparities]
         index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
         columns = {
             "value": pd.Series([pair.value for pair in rows.values()], index=index, dtype=float),
             "larger": pd.Series([pair.larger for pair in rows.values()], index=index, dtype=object),
             "smaller": pd.Series([pair.smaller for pair in rows.values()], index=index, dtype=object),
+            "reliable": pd.Series(reliable, index=index, dtype=bool),
         }
         return pd.DataFrame(columns)
 
@@ -438,7 +474,8 @@ class GenerativeMetricFrame:
         disparities: dict[str, dict[str, Any]] = {}
         for row in self.disparities().reset_index().to_dict("records"):
             pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
-            disparities.setdefault(row["metric"], {})[row["disparity"]] = {"value": row["value"], **pair}
+            content = {"value": row["value"], **pair, "reliable": row["reliable"]}
+            disparities.setdefault(row["metric"], {})[row["disparity"]] = content
         content = {
             "settings": self.settings,
             "group_counts": {names[label]: row.to_dict() for label, row in self.group_counts.astype(object).iterrows()},
@@ -523,7 +560,8 @@ def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, Score
                 )
         missing = dict.fromkeys(described, np.nan)
         values = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
-        tables[metric] = score_table(metric, values[list(described)], described)
+        caveats = {label: by_metric[metric].caveats for label, by_metric in results.items()}
+        tables[metric] = score_table(metric, values[list(described)], described, caveats)
     return tables
 
 

@@ -15,7 +15,14 @@ from tqdm.auto import tqdm
 from egtmetrics._errors import listed
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
-from egtmetrics.groups._evaluation import MetricSet, Results, ScoreFunction, check_groups, warn_of_sizes
+from egtmetrics.groups._evaluation import (
+    MetricSet,
+    Results,
+    ScoreFunction,
+    check_groups,
+    warn_of_caveats,
+    warn_of_sizes,
+)
 from egtmetrics.groups.disparities import choose_score
 from egtmetrics.groups.disparity import max_pairwise_difference
 from egtmetrics.groups.frame import GenerativeMetricFrame, tables_of_results
@@ -112,6 +119,7 @@ def permutation_test(
 
     observed = metrics.by_group(samples)
     warn_of_sizes(samples, observed, stacklevel=2)
+    warn_of_caveats(observed, stacklevel=2)
     return _test(
         statistic(observed), lambda: statistic(metrics.by_group(samples.permuted(rng))), n_permutations, progress
     )
@@ -170,17 +178,19 @@ def compare_models(
     real = keep_checked(real)
     metrics = MetricSet(metric, random_state=int(rng.integers(2**32)))
 
-    def statistic(order: NDArray[np.int64]) -> float:
-        values = []
-        for rows in (order[:m], order[m:]):
-            (result,) = metrics.call(real, take_checked(both, np.sort(rows)), "the samples of a model").values()
-            scores = result.scores()
-            values.append(scores[choose_score(list(scores), score)])
-        return values[0] - values[1]
+    def by_model(order: NDArray[np.int64]) -> Results:
+        where = "the samples of a model"
+        parts = {"fake": order[:m], "other_fake": order[m:]}
+        return {name: metrics.call(real, take_checked(both, np.sort(rows)), where) for name, rows in parts.items()}
 
-    return _test(
-        statistic(np.arange(len(both))), lambda: statistic(rng.permutation(len(both))), n_permutations, progress
-    )
+    def statistic(results: Results) -> float:
+        first, second = (one.scores() for result in results.values() for one in result.values())
+        name = choose_score(list(first), score)
+        return first[name] - second[name]
+
+    observed = by_model(np.arange(len(both)))
+    warn_of_caveats(observed, what="samples", stacklevel=2)
+    return _test(statistic(observed), lambda: statistic(by_model(rng.permutation(len(both)))), n_permutations, progress)
 
 
 def compare_frames(

@@ -15,7 +15,7 @@ from egtmetrics._validation import check_positive_int, check_real_fake, keep_che
 from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, name_metrics
 from egtmetrics.ops import BackendName, common_device
 from egtmetrics.registry import callable_name
-from egtmetrics.results import MetricResult, Score, internal
+from egtmetrics.results import MetricResult, Score, internal, warn_of_caveats
 
 _FRACTIONS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.33)
 
@@ -165,11 +165,14 @@ class _Resampled:
         table = np.array([list(result.scores().values()) for result in results])
         means, errors = self._combine(sizes, table)
         names = list(results[0].describe())
+        caveats = next((result.caveats for result in results if result.caveats), ())
+        warn_of_caveats(caveats)
         return ResampledResult(
             means=dict(zip(names, map(float, means), strict=True)),
             standard_errors=dict(zip(names, map(float, errors), strict=True)),
             sizes=tuple(sizes),
             described=results[0].describe(),
+            caveats=caveats,
             backend=results[0].backend,
             n_real=len(real),
             n_fake=len(fake),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from egtmetrics.metrics._topp_result import NEIGHBORS_PER_DIM, NO_F1_BELOW, TopPREvaluation, TopPRResult
+from egtmetrics.metrics._topp_result import NO_F1_BELOW, TopPREvaluation, TopPRResult
 from egtmetrics.metrics.subsampling import (
     N_QUARTERINGS,
     Floats,
@@ -95,7 +95,8 @@ def topp_scores(
     """Scores of halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``, and of all rows under T other bands ``(T, 3)``."""
     h_x, h_y = evaluation.real_bandwidth, evaluation.fake_bandwidth
     c_x, c_y = evaluation.real_confidence_band, evaluation.fake_confidence_band
-    x_bandwidths, y_bandwidths = _bandwidths(kernels, x, h_x), _bandwidths(kernels, y, h_y)
+    x_bandwidths = _bandwidths(kernels, x, h_x, evaluation.real_n_neighbors)
+    y_bandwidths = _bandwidths(kernels, y, h_y, evaluation.fake_n_neighbors)
     own_x, own_y = _densities(kernels, x, x, x_bandwidths), _densities(kernels, y, y, y_bandwidths)
     at_x, at_y = _densities(kernels, x, y, y_bandwidths), _densities(kernels, y, x, x_bandwidths)
     halves_and_quarters = []
@@ -161,13 +162,13 @@ def _band_error(
     return scaled
 
 
-def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float) -> Floats:
+def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float, n_neighbors: int) -> Floats:
     """Bandwidth of every part ``(4, C)``; NaN for parts 2 and 3 where the parts are halves."""
-    n, d = sample.points.shape
+    n = sample.points.shape[0]
     bandwidths = np.full((4, sample.parts.shape[1]), math.nan)
     if bandwidth == 0.0:
         return np.zeros_like(bandwidths)
-    k = np.minimum(-(-NEIGHBORS_PER_DIM * d // sample.n_parts), n // sample.n_parts - 1)
+    k = np.minimum(-(-n_neighbors // sample.n_parts), n // sample.n_parts - 1)
     radii = np.sqrt(kernels.split_kth_neighbor(sample.points, sample.parts, n_neighbors=k))
     for n_parts, columns in sample.by_size():
         by_part = split_by_part(radii[:, columns], sample.parts[:, columns], n_parts)

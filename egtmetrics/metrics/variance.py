@@ -27,7 +27,7 @@ from egtmetrics.metrics.subsampling import (
 )
 from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
-from egtmetrics.results import MetricResult, UndeclaredScores, as_result
+from egtmetrics.results import MetricResult, UndeclaredScores, as_result, collecting_caveats
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,9 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
         for real_parts, fake_parts in zip(real.parts[:, columns].T, fake.parts[:, columns].T, strict=True):
             for part in range(n_parts):
                 x, y = take_rows(real.points, real_parts == part), take_rows(fake.points, fake_parts == part)
-                result = as_result(metric(x, y), callable_name(metric), n_real=len(x), n_fake=len(y))
+                with collecting_caveats():  # of a part, which say nothing about the whole
+                    value = metric(x, y)
+                result = as_result(value, callable_name(metric), n_real=len(x), n_fake=len(y))
                 by_part.append(result.scores())
                 if list(by_part[-1]) != list(by_part[0]):
                     raise TypeError(

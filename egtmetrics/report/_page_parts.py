@@ -59,7 +59,11 @@ class Gap:
     p_value: float | None
     """Of the hypothesis that it is 0, corrected for the number of gaps."""
     beyond_noise: bool | None
-    """Whether the p-value is small enough; None without one."""
+    """Whether the p-value is small enough; None without one, and if the scores cannot be relied on."""
+
+    @property
+    def reliable(self) -> bool:
+        return self.table.reliable
 
     @property
     def column(self) -> str | None:
@@ -99,7 +103,7 @@ def find_gaps(frame: GenerativeMetricFrame, inference: Inference) -> list[Gap]:
                     pair=disparity.of(table.values),
                     interval=inference.bounds((metric, disparity.name)),
                     p_value=p_value,
-                    beyond_noise=None if p_value is None else p_value <= 1.0 - inference.level,
+                    beyond_noise=p_value <= 1.0 - inference.level if p_value is not None and table.reliable else None,
                 )
             )
     return gaps

@@ -25,11 +25,12 @@ from egtmetrics.report.tables import (
     check_format,
     fact,
     groups_title,
+    mark,
     method_notes,
     note_lines,
     section,
 )
-from egtmetrics.results import Score
+from egtmetrics.results import UNRELIABLE, Score
 
 _LEVEL = 0.95
 
@@ -131,7 +132,8 @@ def render_comparison(
 
     A star marks what differs from the first model (``tests``). A dagger marks a disparity that is more than noise
     (``frame.test``; a frame that was read from JSON has no tests). Both are at the 0.05 level, corrected for the number
-    of tests: of all models for stars, of one model for daggers.
+    of tests: of all models for stars, of one model for daggers. ``?`` stands behind what cannot be relied on
+    (``frame.caveats``).
 
     Parameters
     ----------
@@ -254,13 +256,14 @@ def _columns(
             for value, group in zip(values, [None, *groups], strict=True):
                 star = "*" if (model, metric, name, group) in differing else ""
                 bounds = None if known is None or group is None else known.score_bounds(column, group)
-                cells.append(score.text(value) + star + _beside(bounds, score))
+                cells.append(score.text(value) + mark(frame, metric, group) + star + _beside(bounds, score))
         for gap in (gap for gap in gaps[model] if gap.table.metric == metric):
             key, score = (metric, gap.disparity.name), gap.disparity.score
             star = "*" if (model, *key, None) in differing else ""
             dagger = "†" if gap.beyond_noise else ""
             bounds = None if known is None else known.bounds(key)
-            cells.append(score.text(gap.pair.value) + star + dagger + _beside(bounds, score))
+            doubt = "" if gap.reliable else UNRELIABLE
+            cells.append(score.text(gap.pair.value) + doubt + star + dagger + _beside(bounds, score))
         columns.append((model, cells))
     return columns
 
@@ -304,5 +307,8 @@ def _marks(
             "these numbers."
         )
     notes.append("†: a δ that is more than noise at the 0.05 level, corrected by Holm's method within the model.")
+    caveats = [f"{name}: {note}" for name, frame in frames.items() for note in frame._caveat_notes()]
+    if caveats:
+        notes += [f"{UNRELIABLE}: cannot be relied on; so can no difference from another model.", *caveats]
     notes += [f"No † for {name}: {reason}" for name, reason in reasons.items()]
     return [*notes, "δ: the largest difference between two groups, in points where the score is in percent."]

@@ -26,7 +26,7 @@ from egtmetrics.plots import axis_label
 from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
 from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_text, infer, interval_text
 from egtmetrics.report.explanations import DecomposedSamples
-from egtmetrics.report.tables import groups_title, method_notes
+from egtmetrics.report.tables import groups_title, mark, method_notes
 from egtmetrics.results import Score
 
 _THUMBNAIL = 192
@@ -54,6 +54,7 @@ class _Cell:
     text: str
     interval: str = ""
     worse: bool = False
+    unreliable: bool = False
     number: bool = True
 
 
@@ -185,9 +186,15 @@ def _lead(frame: GenerativeMetricFrame) -> str:
 
 def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
     judged = [gap for gap in gaps if gap.beyond_noise is not None]
+    if gaps and not any(gap.reliable for gap in gaps):
+        return {
+            "kind": "open",
+            "text": "Whether the groups are treated equally is not known, because no metric here can be relied on for "
+            "all groups; see below for the reasons.",
+        }
     alpha = f"{1 - inference.level:.2g}"
     if not judged:
-        against = _against([gap.worse for gap in gaps if gap.worse is not None])
+        against = _against([gap.worse for gap in gaps if gap.worse is not None and gap.reliable])
         return {
             "kind": "open",
             "text": "Whether the groups differ by more than noise is not known, because there are no tests: "
@@ -234,6 +241,8 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> di
         f"{what} is {'larger' if gap.worse is None else 'worse'} for {group_text(first)}: {mine} against {theirs} for "
         f"{group_text(second)}, a gap of {gap_text(score, pair.value)}"
     )
+    if not gap.reliable:
+        return {"text": f"{text}.", "kind": "open", "tag": "unreliable"}
     bounds = interval_text(gap.interval, score)
     known = [f"{inference.level:.0%} interval {bounds}"] if bounds else []
     if gap.p_value is None:
@@ -248,7 +257,7 @@ def _p_text(p_value: float) -> str:
 
 
 def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
-    cautions = []
+    cautions = [f"{note}." for note in frame._caveat_notes()]
     if inference.intervals is None:
         cautions.append(
             "There are no intervals here. Other samples of the same model would give other scores and gaps."
@@ -310,6 +319,7 @@ def _score_table(table: ScoreTable, gaps: Sequence[Gap], frame: GenerativeMetric
             text=score.text(value),
             interval=interval_text(inference.score_bounds(table.column(name), group), score),
             worse=name in worse and group == worse[name],
+            unreliable=bool(mark(frame, table.metric, group)),
         )
 
     title = frame.title(table.metric)
@@ -319,7 +329,13 @@ def _score_table(table: ScoreTable, gaps: Sequence[Gap], frame: GenerativeMetric
         rows=[
             [
                 _Cell(text="overall"),
-                *(_Cell(text=score.text(overall[table.column(name)])) for name, score in table.described.items()),
+                *(
+                    _Cell(
+                        text=score.text(overall[table.column(name)]),
+                        unreliable=bool(mark(frame, table.metric, None)),
+                    )
+                    for name, score in table.described.items()
+                ),
             ],
             *(
                 [
@@ -340,8 +356,15 @@ def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
             _Cell(
                 text=gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
                 interval=interval_text(gap.interval, gap.disparity.score),
+                unreliable=not gap.reliable,
             ),
-            *(_Cell(text="" if gap.p_value is None else _p_text(gap.p_value).removeprefix("= ")) for _ in tested),
+            *(
+                _Cell(
+                    text="" if gap.p_value is None else _p_text(gap.p_value).removeprefix("= "),
+                    unreliable=not gap.reliable,
+                )
+                for _ in tested
+            ),
             *(
                 _Cell(text="" if g is None else group_text(g), number=False)
                 for g in (gap.pair.larger, gap.pair.smaller)

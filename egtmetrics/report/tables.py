@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from tabulate import tabulate
@@ -14,7 +14,7 @@ from egtmetrics import __version__
 from egtmetrics._text import shown
 from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame
 from egtmetrics.labels import group_text
-from egtmetrics.results import Score
+from egtmetrics.results import UNRELIABLE, Score
 
 Format = Literal["table", "markdown", "latex", "json"]
 
@@ -31,7 +31,8 @@ def render(
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
 
     In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
-    are as they are, in their own unit. ``nan`` is a score that could not be computed. JSON keeps fractions, and has
+    are as they are, in their own unit. ``nan`` is a score that could not be computed. ``?`` stands behind a score that
+    cannot be relied on (``frame.caveats``), and behind disparities that are built on it. JSON keeps fractions, and has
     null for NaN.
 
     Parameters
@@ -69,7 +70,7 @@ def render(
         "Disparities between groups": _disparities(frame, intervals),
         "Groups": _groups(frame),
     }
-    notes = [*_interval_notes(intervals), *method_notes(frame, provenance or {})]
+    notes = [*caveat_notes(frame), *_interval_notes(intervals), *method_notes(frame, provenance or {})]
     parts = [section(title, table, format) for title, table in sections.items()]
     return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
 
@@ -132,9 +133,23 @@ def _scores(frame: GenerativeMetricFrame, separator: str, intervals: FrameInterv
             if intervals is not None:
                 found = intervals.by_group.loc[column]
                 bounds = [f" {text}" if text else "" for text in _bounds_text(found["low"], found["high"], score)]
-            cells = [score.text(value) + text for value, text in zip(frame.by_group[column], bounds, strict=True)]
-            columns.append((separator.join(parts), [score.text(overall[column]), *cells]))
+            cells = [
+                score.text(value) + mark(frame, metric, group) + text
+                for group, value, text in zip(frame.by_group.index, frame.by_group[column], bounds, strict=True)
+            ]
+            columns.append((separator.join(parts), [score.text(overall[column]) + mark(frame, metric, None), *cells]))
     return columns
+
+
+def mark(frame: GenerativeMetricFrame, metric: str, group: Hashable | None) -> str:
+    """Return what to print behind the scores of a group, or overall: a mark if they cannot be relied on."""
+    return UNRELIABLE if group in frame.caveats().get(metric, {}) else ""
+
+
+def caveat_notes(frame: GenerativeMetricFrame) -> list[str]:
+    """Say what the mark means, and why it is there."""
+    notes = frame._caveat_notes()
+    return [f"{UNRELIABLE}: a score or a disparity that cannot be relied on", *notes] if notes else []
 
 
 def _unit(score: Score) -> str:
@@ -152,7 +167,7 @@ def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None)
             cells = [
                 table.metric,
                 disparity.name,
-                score.text(pair.value),
+                score.text(pair.value) + ("" if table.reliable else UNRELIABLE),
                 *([] if intervals is None else [_disparity_bounds(intervals, table.metric, disparity)]),
                 score.difference_unit,
                 *("" if group is None else group_text(group) for group in (pair.larger, pair.smaller)),
@@ -222,7 +237,7 @@ def groups_title(frame: GenerativeMetricFrame) -> str:
 
 def _is_number(cell: str) -> bool:
     try:
-        float(cell.partition(" [")[0].rstrip("*†") or "nan")
+        float(cell.partition(" [")[0].rstrip(f"*†{UNRELIABLE}") or "nan")
     except ValueError:
         return False
     return True

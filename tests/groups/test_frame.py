@@ -63,6 +63,7 @@ def two_groups(data: GroupedSamples) -> GroupedSamples:
 
 
 class TestCells:
+    @pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
     def test_are_the_metrics_on_the_rows_of_each_group(self, data: GroupedSamples) -> None:
         topp = functools.partial(topp_precision_recall, n_bootstrap=20)
         small = two_groups(data)
@@ -175,7 +176,7 @@ class TestIntersections:
     def test_disparities_name_the_intersections(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
         row = self.frame(labels, labels).disparities().loc[("gap", "delta_gap")]
-        assert row.tolist() == [4.0, ("m", "y"), ("f", "o")]
+        assert row.tolist() == [4.0, ("m", "y"), ("f", "o"), True]
 
     def test_different_features(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
@@ -205,6 +206,7 @@ class TestRandomState:
         assert first.settings["random_state"] == repeated.settings["random_state"]
         assert first.settings["random_state"] != second.settings["random_state"]
 
+    @pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
     def test_a_run_without_a_seed_can_be_repeated_from_its_settings(self, data: GroupedSamples) -> None:
         small = two_groups(data)
         topp = functools.partial(topp_precision_recall, n_bootstrap=3)
@@ -212,6 +214,7 @@ class TestRandomState:
         second = frame_of(small, topp, random_state=first.settings["random_state"])
         pd.testing.assert_frame_equal(first.by_group, second.by_group, check_exact=True)
 
+    @pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
     def test_identical_groups_get_equal_scores_under_random_projections(self) -> None:
         rng = np.random.default_rng(1)
         real, fake = rng.normal(size=(170, 36)), 0.7 * rng.normal(size=(170, 36))
@@ -517,8 +520,13 @@ class TestSummaries:
             ("proportions", "ego"),
         ]
         fid = frame.by_group["fid"]
-        assert disparities.loc[("fid", "delta_fid")].tolist() == [fid.max() - fid.min(), fid.idxmax(), fid.idxmin()]
-        assert disparities.loc[("proportions", "mgo")].tolist() == [0.0, None, None]
+        assert disparities.loc[("fid", "delta_fid")].tolist() == [
+            fid.max() - fid.min(),
+            fid.idxmax(),
+            fid.idxmin(),
+            True,
+        ]
+        assert disparities.loc[("proportions", "mgo")].tolist() == [0.0, None, None, True]
 
     def test_mgo_names_the_group_that_attains_it(self) -> None:
         def mgo_row(fake: str) -> list[Any]:
@@ -534,8 +542,8 @@ class TestSummaries:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GroupSizeWarning)
-            assert mgo_row("aaaabc") == [pytest.approx(1 / 3), "a", None]
-            assert mgo_row("aaaabbbbc") == [pytest.approx(2 / 9), None, "c"]
+            assert mgo_row("aaaabc") == [pytest.approx(1 / 3), "a", None, True]
+            assert mgo_row("aaaabbbbc") == [pytest.approx(2 / 9), None, "c", True]
 
     def test_ratio_of_zeros_and_of_negative_scores(self, data: GroupedSamples) -> None:
         def signed(real: Any, fake: Any) -> float:
@@ -557,6 +565,7 @@ class TestSummaries:
 
 
 class TestToDict:
+    @pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
     def test_is_valid_json_with_every_number(self, data: GroupedSamples) -> None:
         topp = functools.partial(topp_precision_recall, n_bootstrap=3)
         small = two_groups(data)
@@ -606,7 +615,12 @@ class TestToDict:
             "gender=f, age=y": {"inf": None},
             "gender=m, age=o": {"inf": "inf"},
         }
-        assert content["disparities"]["inf"]["delta_inf"] == {"value": None, "larger": None, "smaller": None}
+        assert content["disparities"]["inf"]["delta_inf"] == {
+            "value": None,
+            "larger": None,
+            "smaller": None,
+            "reliable": True,
+        }
         assert set(content["results"]["by_group"]) == {"gender=f, age=o", "gender=m, age=o"}
 
 

@@ -32,6 +32,7 @@ torch = pytest.importorskip("torch")
 pytestmark = [
     pytest.mark.usefixtures("cuda_on_host"),
     pytest.mark.filterwarnings(f"ignore::{DivergenceEstimateWarning.__module__}.DivergenceEstimateWarning"),
+    pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning"),
 ]
 
 Pair = tuple[NDArray[Any], NDArray[Any]]

@@ -21,6 +21,9 @@ from tests.strategies import similarities, tied_points
 
 Array = NDArray[Any]
 
+pytestmark = pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
+"""Most sets here are as small as they can be."""
+
 
 def gaussian(seed: int, n: int, d: int, shift: float = 0.0) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(shift, 1.0, size=(n, d))

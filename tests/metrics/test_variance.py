@@ -264,6 +264,7 @@ def test_kernel_variance_equals_that_from_halves() -> None:
         assert variance.item() == pytest.approx(exact, rel=0.2)  # 4.5 standard errors
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
 @pytest.mark.parametrize("random_state", [7, np.random.default_rng(7)])
 def test_the_result_of_topp_keeps_its_projections(random_state: Any) -> None:
     real, fake = np.random.default_rng(5).normal(size=(2, 200, 40))
@@ -387,6 +388,7 @@ def test_topp_scores_under_other_thresholds(monkeypatch: pytest.MonkeyPatch) -> 
     assert np.abs(np.subtract(expected, [result.precision, result.recall])).max() > 0.03
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
 def test_the_estimated_error_of_a_band_equals_its_deviation_over_bootstraps() -> None:
     """Deviations of 150 bands and of 200 replicates, each with an error of some 10 %."""
     points = np.random.default_rng(27).normal(size=(150, 2))
