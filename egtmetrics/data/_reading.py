@@ -41,7 +41,7 @@ def reading(path: Path, remedy: str = "write it again") -> Iterator[None]:
     """Turn whatever a library raises on a damaged file into a ValueError that names the file."""
     try:
         yield
-    except ImportError:
+    except (ImportError, MemoryError):
         raise
     except Exception as error:  # each library has errors of its own, not all of them ValueErrors
         if isinstance(error, OSError) and error.filename is not None:

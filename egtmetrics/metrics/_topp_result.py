@@ -100,7 +100,7 @@ def find_caveats(
     if few:
         remedy = "add samples, or take another metric, for example 'ipr'"
         if rate_helps:
-            remedy = "pass k_rule='rate' (--k-rule rate), which takes more neighbours where features are few" + (
+            remedy = "pass k_rule='rate', which takes more neighbours where features are few" + (
                 "" if compatibility is None else f", without compatibility={compatibility!r}"
             )
         caveats.append(
