@@ -91,7 +91,7 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     if array.dtype not in (np.float32, np.float64):
         small = array.dtype == np.float16 or array.dtype == bool or array.dtype.itemsize <= 2
         array = array.astype(np.float32 if small else np.float64)
-    array = np.ascontiguousarray(array)
+    array = np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     _check_finite(array, name)
