@@ -154,7 +154,7 @@ def is_real(dtype: Any) -> bool:
 
 
 def as_floats(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return an ``(n, d)`` array of numbers as float32 or float64 in the order of C, without a copy if it is that.
+    """Return an ``(n, d)`` array of numbers as float32 or float64, aligned and in the order of C, without a copy if it is that.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def as_dtype(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
 
     A block of rows at a time, since a mapped array may not fit into memory.
     """
-    if array.dtype == dtype and array.flags.c_contiguous:
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
     n_rows, row_bytes = len(array), array.shape[1] * max(array.itemsize, np.dtype(dtype).itemsize)
     step = max(1, BLOCK_BYTES // max(1, row_bytes))
@@ -185,7 +185,7 @@ def as_dtype(array: NDArray[Any], dtype: Any, name: str) -> NDArray[Any]:
 
 
 def _converted(array: NDArray[Any], dtype: Any, first_row: int, name: str) -> NDArray[Any]:
-    floats = np.ascontiguousarray(array, dtype)
+    floats = np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
     if array.dtype.kind not in "iu" or array.itemsize < 8 or not array.size:
         return floats
     if max(float(floats.max()), -float(floats.min())) >= 2.0**53:

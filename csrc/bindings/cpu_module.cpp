@@ -1,16 +1,25 @@
 // Arrays in, arrays out: the GIL is released, Ctrl-C is seen, errors are translated.
 //
 // Arguments and their order are those of egtmetrics/ops/_backend.py, and the number of threads. They were checked in
-// Python (egtmetrics/_validation.py); what is checked here protects memory only.
+// Python (egtmetrics/_validation.py); what is checked here protects memory, whoever calls. An array of another dtype or
+// layout is refused, not copied behind the caller's back.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <exception>
+#include <initializer_list>
+#include <limits>
 #include <optional>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
 #include <utility>
 
+#include "cpu/parallel.hpp"
 #include "cpu/tile.hpp"
 #include "egt/ball_counts.hpp"
 #include "egt/divergence.hpp"
@@ -21,292 +30,454 @@ namespace py = pybind11;
 
 namespace {
 
-// An argument of this dtype and layout. pybind11 would convert another to a py::array_t, and never does to a class of
-// one's own: what does not fit is refused, not copied behind the caller's back.
-template <class T>
-struct Array : py::array_t<T, py::array::c_style> {
-  using py::array_t<T, py::array::c_style>::array_t;
-};
+using Object = py::object;
+template <class V>
+using Array = py::array_t<V, py::array::c_style>;
 using Doubles = Array<double>;
 using Integers = Array<std::int64_t>;
 
-void require(bool condition, const char* message) {
-  if (!condition) throw py::value_error(message);
+constexpr std::int64_t most_threads = 4096;  // egtmetrics/ops/_native.py has it too
+constexpr std::int64_t any_length = -1;
+
+std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
+
+// "x is of type list"
+std::string given(const std::string& name, py::handle value) {
+  if (value.is_none()) return name + " is None";
+  if (py::isinstance<py::array>(value)) return name + " has dtype " + text(value.attr("dtype"));
+  if (PyLong_Check(value.ptr()) || PyFloat_Check(value.ptr())) return name + " is " + text(value);
+  return name + " is of type " + text(py::type::of(value).attr("__name__"));
+}
+
+template <class V>
+bool has_dtype(const Object& value) {
+  return py::isinstance<py::array>(value) &&
+         py::detail::npy_api::get().PyArray_EquivTypes_(py::reinterpret_borrow<py::array>(value).dtype().ptr(),
+                                                        py::dtype::of<V>().ptr());
+}
+
+// The argument as an array whose memory the kernels can read. A length may be any_length.
+template <class V>
+Array<V> array(const Object& value, const char* name, std::initializer_list<std::int64_t> lengths) {
+  const auto but_expected = [&lengths] {
+    std::string shape;
+    for (const std::int64_t length : lengths) {
+      shape += (shape.empty() ? "" : ", ") + (length == any_length ? "any" : std::to_string(length));
+    }
+    return ", expected an array of " + text(py::dtype::of<V>()) + " of shape (" + shape + ")";
+  };
+  if (!has_dtype<V>(value)) throw py::type_error(given(name, value) + but_expected());
+  const auto found = py::reinterpret_borrow<py::array>(value);
+  if (found.ndim() != static_cast<py::ssize_t>(lengths.size()) ||
+      !std::equal(lengths.begin(), lengths.end(), found.shape(),
+                  [](std::int64_t length, py::ssize_t own) { return length == any_length || length == own; })) {
+    throw py::value_error(name + (" has shape " + text(found.attr("shape"))) + but_expected());
+  }
+  const int needed = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((found.flags() & needed) != needed) {
+    throw py::value_error(std::string(name) + " is not contiguous and aligned; pass numpy.require(" + name +
+                          ", requirements=['C', 'ALIGNED'])");
+  }
+  return py::reinterpret_borrow<Array<V>>(value);
+}
+
+template <class V>
+V number(const Object& value, const char* name, const char* expected) {
+  py::detail::make_caster<V> caster;
+  const bool convert = !std::is_same_v<V, bool>;  // to which everything can be converted
+  if (value.is_none() || !caster.load(value, convert))
+    throw py::type_error(given(name, value) + ", expected " + expected);
+  return py::detail::cast_op<V>(caster);
+}
+
+std::int64_t integer(const Object& value, const char* name, std::int64_t lowest, std::int64_t highest) {
+  const auto found = number<std::int64_t>(value, name, "an integer of 64 bits");
+  if (found < lowest || found > highest) {
+    throw py::value_error(std::string(name) + "=" + std::to_string(found) + ", expected " + std::to_string(lowest) +
+                          " to " + std::to_string(highest));
+  }
+  return found;
+}
+
+double not_negative(const Object& value, const char* name) {
+  const auto found = number<double>(value, name, "a number");
+  if (!(found >= 0.0)) throw py::value_error(given(name, value) + ", expected a number that is not negative");
+  return found;
+}
+
+double not_nan(const Object& value, const char* name) {
+  const auto found = number<double>(value, name, "a number");
+  if (std::isnan(found)) throw py::value_error(std::string(name) + " is not a number");
+  return found;
+}
+
+bool truth(const Object& value, const char* name) { return number<bool>(value, name, "a bool"); }
+
+template <class T>
+Array<T> features(const Object& value, const char* name, std::int64_t d = any_length) {
+  const Array<T> found = array<T>(value, name, {any_length, d});
+  if (found.size() == 0)
+    throw py::value_error(std::string(name) + " is empty, expected at least one row and one column");
+  return found;
 }
 
 template <class T>
 egt::Points<T> points(const Array<T>& array) {
-  require(array.ndim() == 2 && array.shape(0) > 0 && array.shape(1) > 0, "expected a non-empty (n, d) array");
   return {array.data(), array.shape(0), array.shape(1)};
 }
 
-// The two point sets of a call; the second may be missing.
+// The point sets of a call; the second may be missing.
 template <class T>
-struct Pair {
+struct Sets {
+  Array<T> x_array;
+  std::optional<Array<T>> y_array;
   egt::Points<T> x;
   std::optional<egt::Points<T>> y;
-  Pair(const Array<T>& first, const std::optional<Array<T>>& second) : x(points(first)) {
-    if (second) {
-      y = points(*second);
-      require(y->d == x.d, "both arrays need the same number of columns");
-    }
+
+  explicit Sets(const Object& first) : x_array(features<T>(first, "x")), x(points(x_array)) {}
+  Sets(const Object& first, const Object& second, bool optional) : Sets(first) {
+    if (optional && second.is_none()) return;
+    y_array = features<T>(second, "y", x.d);
+    y = points(*y_array);
   }
   const egt::Points<T>* other() const { return y ? &*y : nullptr; }
   std::int64_t n_other() const { return y ? y->n : x.n; }
+  std::int64_t n_candidates() const { return y ? y->n : x.n - 1; }
 };
 
-// Runs the work without the GIL, and looks for Ctrl-C now and then.
+// Calls work with a zero of the type of the features x.
 template <class Work>
-void without_gil(int n_threads, Work work) {
+auto with_type(const Object& x, Work work) {
+  if (has_dtype<float>(x)) return work(float{});
+  if (has_dtype<double>(x)) return work(double{});
+  throw py::type_error(given("x", x) + ", expected an array of float32 or float64");
+}
+
+bool finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+  return Py_IsFinalizing() != 0;
+#else
+  return _Py_IsFinalizing() != 0;
+#endif
+}
+
+// Runs the work without the GIL. Ctrl-C is Python's main thread's to see; the others do without the GIL until the end,
+// because a thread that asks for it while the interpreter ends is torn down where it stands.
+template <class Work>
+void without_gil(const Object& n_threads, Work work) {
   egt::Run run;
-  run.n_threads = n_threads;
-  bool raised = false;
-  run.interrupted = [&raised] {
-    const py::gil_scoped_acquire gil;
-    raised = PyErr_CheckSignals() != 0;
-    return raised;
-  };
+  run.n_threads = static_cast<int>(integer(n_threads, "n_threads", 1, most_threads));
+  const py::object main_thread = py::module_::import("threading").attr("main_thread")();
+  if (main_thread.attr("ident").cast<unsigned long>() == PyThread_get_thread_ident()) {
+    run.interrupted = [] {
+      const py::gil_scoped_acquire gil;
+      return PyErr_CheckSignals() != 0;
+    };
+  }
+  std::exception_ptr failure;
+  PyThreadState* const state = PyEval_SaveThread();
   try {
-    const py::gil_scoped_release release;
     work(run);
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  while (finalizing()) pause();  // until the process ends
+  PyEval_RestoreThread(state);
+  if (!failure) return;
+  try {
+    std::rethrow_exception(failure);
   } catch (const egt::Interrupted&) {
     throw py::error_already_set();
   }
 }
 
 template <class T>
-Doubles kth_neighbor(const Array<T>& x, const std::optional<Array<T>>& y, std::int64_t k, double sq_floor,
-                     double sq_limit, int n_threads) {
-  const Pair<T> sets(x, y);
-  require(k >= 1 && k <= sets.n_other() - (sets.y ? 0 : 1), "n_neighbors is out of range");
-  Doubles radii(sets.x.n);
-  double* out = radii.mutable_data();
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::neighbor_radii<T>(sets.x, sets.other(), k, {sq_floor, sq_limit}, out, run);
+void require_finite(egt::Points<T> points, const char* name, const egt::Run& run) {
+  egt::cpu::for_each_part(points.n, points.d, run, [&](std::int64_t first, std::int64_t last) {
+    const T* const values = points.row(first);
+    int wrong = 0;
+    for (std::int64_t e = 0; e < (last - first) * points.d; ++e) {
+      wrong |= !(std::abs(values[e]) <= std::numeric_limits<T>::max());
+    }
+    if (wrong) throw std::invalid_argument(std::string(name) + " holds NaN or infinity, expected finite numbers");
   });
-  return radii;
 }
 
-// Offsets from 0 to n_rows, not decreasing, every group of y large enough for k.
-const std::int64_t* checked_offsets(const Integers& offsets, std::int64_t n_rows, std::int64_t smallest_group) {
-  require(offsets.ndim() == 1 && offsets.shape(0) >= 2 && offsets.data()[0] == 0, "offsets must start at 0");
-  for (std::int64_t g = 0; g + 1 < offsets.shape(0); ++g) {
-    require(offsets.data()[g + 1] - offsets.data()[g] >= smallest_group, "a group has too few rows");
+// The same once the points are known to be finite: what is decided on a distance that is not a number is no result.
+template <class T, class Work>
+void on_finite(const Object& n_threads, const Sets<T>& sets, Work work) {
+  without_gil(n_threads, [&](const egt::Run& run) {
+    require_finite(sets.x, "x", run);
+    if (sets.y) require_finite(*sets.y, "y", run);
+    work(run);
+  });
+}
+
+Object kth_neighbor(const Object& x, const Object& y, const Object& n_neighbors, const Object& sq_floor,
+                    const Object& sq_limit, const Object& n_threads) {
+  return with_type(x, [&](auto zero) -> Object {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, true);
+    const std::int64_t k = integer(n_neighbors, "n_neighbors", 1, sets.n_candidates());
+    const egt::SqRange range{not_nan(sq_floor, "sq_range[0]"), not_nan(sq_limit, "sq_range[1]")};
+    Doubles radii(sets.x.n);
+    double* out = radii.mutable_data();
+    on_finite(n_threads, sets,
+              [&](const egt::Run& run) { egt::neighbor_radii<T>(sets.x, sets.other(), k, range, out, run); });
+    return std::move(radii);
+  });
+}
+
+// Offsets from 0 to n_rows, not decreasing, every group large enough.
+Integers checked_offsets(const Object& value, const char* name, std::int64_t n_rows, std::int64_t smallest_group) {
+  const Integers offsets = array<std::int64_t>(value, name, {any_length});
+  const std::int64_t *const first = offsets.data(), *const last = first + offsets.size();
+  if (offsets.size() < 2 || *first != 0 || last[-1] != n_rows || !std::is_sorted(first, last)) {
+    throw py::value_error(std::string(name) + " must rise from 0 to " + std::to_string(n_rows) +
+                          ", the number of rows");
   }
-  require(offsets.data()[offsets.shape(0) - 1] == n_rows, "offsets must end at the number of rows");
-  return offsets.data();
-}
-
-template <class T>
-Doubles grouped_kth_neighbor(const Array<T>& x, const std::optional<Array<T>>& y, const Integers& x_offsets,
-                             const std::optional<Integers>& y_offsets, std::int64_t k, int n_threads) {
-  const Pair<T> sets(x, y);
-  require(k >= 1, "n_neighbors is out of range");
-  require(sets.y.has_value() == y_offsets.has_value(), "y and y_offsets go together");
-  require(!y_offsets || y_offsets->size() == x_offsets.size(), "both sides need the same number of groups");
-  const std::int64_t* x_starts = checked_offsets(x_offsets, sets.x.n, sets.y ? 0 : k + 1);
-  const std::int64_t* y_starts = sets.y ? checked_offsets(*y_offsets, sets.n_other(), k) : x_starts;
-  Doubles radii(sets.x.n);
-  double* out = radii.mutable_data();
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::grouped_neighbor_radii<T>(sets.x, sets.other(), x_offsets.shape(0) - 1, x_starts, y_starts, k, out, run);
-  });
-  return radii;
-}
-
-template <class T>
-std::pair<Doubles, Integers> neighbors(const Array<T>& x, const std::optional<Array<T>>& y, std::int64_t k,
-                                       int n_threads) {
-  const Pair<T> sets(x, y);
-  require(k >= 1 && k <= sets.n_other() - (sets.y ? 0 : 1), "n_neighbors is out of range");
-  Doubles distances({sets.x.n, k});
-  Integers rows({sets.x.n, k});
-  double* out_distances = distances.mutable_data();
-  std::int64_t* out_rows = rows.mutable_data();
-  without_gil(n_threads,
-              [&](const egt::Run& run) { egt::neighbors<T>(sets.x, sets.other(), k, out_distances, out_rows, run); });
-  return {distances, rows};
-}
-
-const double* radii_of(const std::optional<Doubles>& radii, std::int64_t n) {
-  if (!radii) return nullptr;
-  require(radii->ndim() == 1 && radii->shape(0) == n, "radii need one value per row");
-  return radii->data();
-}
-
-template <class T>
-py::tuple ball_counts(const Array<T>& x, const std::optional<Array<T>>& y, const std::optional<Doubles>& x_sq_radii,
-                      const std::optional<Doubles>& y_sq_radii, bool closed, int n_threads) {
-  const Pair<T> sets(x, y);
-  const std::int64_t n = sets.x.n, m = sets.n_other();
-  const double* x_radii = radii_of(x_sq_radii, n);
-  const double* y_radii = sets.y ? radii_of(y_sq_radii, m) : nullptr;
-  require(x_radii || y_radii, "at least one array of radii is needed");
-  require(sets.y || !y_sq_radii, "within one set only x_sq_radii is used");
-  Integers counts[4];
-  std::int64_t* out[4] = {};
-  const std::int64_t sizes[4] = {n, m, m, n};
-  for (int side = 0; side < 4; ++side) {
-    if (side < 2 ? !x_radii : !y_radii) continue;
-    counts[side] = Integers(sizes[side]);
-    out[side] = counts[side].mutable_data();
-  }
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::ball_counts<T>(sets.x, sets.other(), x_radii, y_radii, closed, out[0], out[1], out[2], out[3], run);
-  });
-  return py::make_tuple(counts[0], counts[1], counts[2], counts[3]);
-}
-
-template <class T>
-Doubles split_kth_neighbor(const Array<T>& x, const Array<std::uint8_t>& parts, const Array<std::int64_t>& n_neighbors,
-                           std::int64_t depth, int n_threads) {
-  const auto own = points(x);
-  require(parts.ndim() == 2 && parts.shape(0) == own.n, "parts need one row per point");
-  const std::int64_t n_splits = parts.shape(1);
-  require(n_neighbors.ndim() == 1 && n_neighbors.shape(0) == n_splits,
-          "n_neighbors needs one entry per column of parts");
-  const std::int64_t* wanted = n_neighbors.data();
-  require(std::all_of(wanted, wanted + n_splits, [](std::int64_t k) { return k >= 1; }),
-          "n_neighbors must be positive");
-  require(1 <= depth && depth < own.n, "depth must be at least 1 and less than the number of points");
-  Doubles sq_radii({own.n, n_splits});
-  double* out = sq_radii.mutable_data();
-  const std::uint8_t* in = parts.data();
-  without_gil(n_threads,
-              [&](const egt::Run& run) { egt::split_neighbor_radii<T>(own, in, n_splits, wanted, depth, out, run); });
-  return sq_radii;
-}
-
-template <class T>
-py::tuple split_ball_counts(const Array<T>& x, const Array<T>& y, const Doubles& x_sq_radii,
-                            const Array<std::uint8_t>& x_sides, const Array<std::uint8_t>& y_sides, bool closed,
-                            int n_threads) {
-  const Pair<T> sets(x, y);
-  const std::int64_t n = sets.x.n, m = sets.n_other();
-  require(x_sq_radii.ndim() == 2 && x_sq_radii.shape(0) == n, "x_sq_radii need one row per point of x");
-  const std::int64_t n_replicates = x_sq_radii.shape(1);
-  require(x_sides.ndim() == 2 && x_sides.shape(0) == n && x_sides.shape(1) == n_replicates,
-          "x_sides need the shape of x_sq_radii");
-  require(y_sides.ndim() == 2 && y_sides.shape(0) == m && y_sides.shape(1) == n_replicates,
-          "y_sides need one row per point of y, and a column per replicate");
-  Array<std::int32_t> x_sizes({n, n_replicates}), y_in_x({m, n_replicates});
-  std::int32_t *out_sizes = x_sizes.mutable_data(), *out_memberships = y_in_x.mutable_data();
-  const double* radii = x_sq_radii.data();
-  const std::uint8_t *of_x = x_sides.data(), *of_y = y_sides.data();
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::split_ball_counts<T>(sets.x, *sets.y, radii, of_x, of_y, n_replicates, closed, out_sizes, out_memberships,
-                              run);
-  });
-  return py::make_tuple(x_sizes, y_in_x);
-}
-
-template <class T>
-Doubles kernel_density(const Array<T>& x, const Array<T>& y, double bandwidth, int n_threads) {
-  const Pair<T> sets(x, y);
-  require(bandwidth >= 0.0, "bandwidth must not be negative");
-  Doubles density(sets.x.n);
-  double* out = density.mutable_data();
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::kernel_density<T>(sets.x, *sets.y, bandwidth, nullptr, 0, out, nullptr, run);
-  });
-  return density;
-}
-
-template <class T>
-std::pair<Doubles, Doubles> kernel_density_band(const Array<T>& x, const Array<std::uint16_t>& counts, double bandwidth,
-                                                int n_threads) {
-  const auto own = points(x);
-  require(bandwidth >= 0.0, "bandwidth must not be negative");
-  require(counts.ndim() == 2 && counts.shape(0) == own.n, "counts need one row per point");
-  Doubles density(own.n), deviation(counts.shape(1));
-  double *out_density = density.mutable_data(), *out_deviation = deviation.mutable_data();
-  const std::uint16_t* in = counts.data();
-  const std::int64_t n_replicates = counts.shape(1);
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::kernel_density<T>(own, own, bandwidth, in, n_replicates, out_density, out_deviation, run);
-  });
-  return {density, deviation};
-}
-
-template <class T>
-std::pair<Doubles, Doubles> resampled_density(const Array<T>& x, const Array<T>& y, const Array<std::uint16_t>& counts,
-                                              double bandwidth, int n_threads) {
-  const Pair<T> sets(x, y);
-  require(bandwidth >= 0.0, "bandwidth must not be negative");
-  require(counts.ndim() == 2 && counts.shape(0) == sets.n_other(), "counts need one row per point of y");
-  const std::int64_t n_replicates = counts.shape(1);
-  Doubles density(sets.x.n), deviation({sets.x.n, n_replicates});
-  double *out_density = density.mutable_data(), *out_deviation = deviation.mutable_data();
-  const std::uint16_t* in = counts.data();
-  without_gil(n_threads, [&](const egt::Run& run) {
-    egt::resampled_density<T>(sets.x, *sets.y, bandwidth, in, n_replicates, out_density, out_deviation, run);
-  });
-  return {density, deviation};
-}
-
-template <class T>
-Doubles soft_ball_product(const Array<T>& x, const Array<T>& y, double radius, int n_threads) {
-  const Pair<T> sets(x, y);
-  require(radius >= 0.0, "radius must not be negative");
-  Doubles product(sets.x.n);
-  double* out = product.mutable_data();
-  without_gil(n_threads, [&](const egt::Run& run) { egt::soft_ball_product<T>(sets.x, *sets.y, radius, out, run); });
-  return product;
-}
-
-py::tuple divergence_bootstrap(const Integers& p_counts, const Integers& q_counts,
-                               const Array<std::int32_t>& divergences, const Doubles& parameters, double smoothing,
-                               std::int64_t n_replicates, std::uint64_t seed, int n_threads) {
-  require(p_counts.ndim() == 2 && p_counts.shape(0) > 0 && p_counts.shape(1) > 0, "expected (n_groups, n_bins) counts");
-  require(q_counts.ndim() == 2 && q_counts.shape(0) == p_counts.shape(0) && q_counts.shape(1) == p_counts.shape(1),
-          "both arrays of counts need one shape");
-  require(divergences.ndim() == 1 && parameters.ndim() == 1 && parameters.shape(0) == divergences.shape(0),
-          "one parameter per divergence is needed");
-  require(n_replicates >= 0 && n_replicates < (std::int64_t{1} << 32), "n_replicates is out of range");
-  const std::int64_t n_groups = p_counts.shape(0), n_bins = p_counts.shape(1), n_divergences = divergences.shape(0);
-  for (const Integers* counts : {&p_counts, &q_counts}) {
-    for (std::int64_t group = 0; group < n_groups; ++group) {
-      std::int64_t total = 0;
-      for (std::int64_t k = 0; k < n_bins; ++k) {
-        const std::int64_t count = counts->data()[group * n_bins + k];
-        require(count >= 0 && count < (std::int64_t{1} << 31), "counts are out of range");
-        total += count;
-      }
-      require(total > 0 && total < (std::int64_t{1} << 31), "every group needs a positive total below 2**31");
+  for (const std::int64_t* offset = first; offset + 1 < last; ++offset) {
+    if (offset[1] - offset[0] < smallest_group) {
+      throw py::value_error(std::string(name) + " gives a group " + std::to_string(offset[1] - offset[0]) +
+                            " rows, expected at least " + std::to_string(smallest_group));
     }
   }
-  for (std::int64_t f = 0; f < n_divergences; ++f) {
-    require(divergences.data()[f] >= 0 && divergences.data()[f] <= static_cast<int>(egt::Divergence::precision_recall),
-            "unknown divergence");
-  }
-  Doubles values({n_groups, n_divergences}), replicates({n_groups, n_divergences, n_replicates});
-  const egt::DivergenceBootstrap in{
-      p_counts.data(), q_counts.data(), n_groups,     n_bins, divergences.data(),    parameters.data(),
-      n_divergences,   smoothing,       n_replicates, seed,   values.mutable_data(), replicates.mutable_data()};
-  without_gil(n_threads, [&](const egt::Run& run) { egt::divergence_bootstrap(in, run); });
-  return py::make_tuple(values, replicates);
+  return offsets;
 }
 
-template <class T>
-void define(py::module_& m) {
-  m.def("kth_neighbor", &kth_neighbor<T>);
-  m.def("grouped_kth_neighbor", &grouped_kth_neighbor<T>);
-  m.def("neighbors", &neighbors<T>);
-  m.def("ball_counts", &ball_counts<T>);
-  m.def("split_kth_neighbor", &split_kth_neighbor<T>);
-  m.def("split_ball_counts", &split_ball_counts<T>);
-  m.def("kernel_density", &kernel_density<T>);
-  m.def("kernel_density_band", &kernel_density_band<T>);
-  m.def("resampled_density", &resampled_density<T>);
-  m.def("soft_ball_product", &soft_ball_product<T>);
+Object grouped_kth_neighbor(const Object& x, const Object& y, const Object& x_offsets, const Object& y_offsets,
+                            const Object& n_neighbors, const Object& n_threads) {
+  return with_type(x, [&](auto zero) -> Object {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, true);
+    const std::int64_t k = integer(n_neighbors, "n_neighbors", 1, sets.n_candidates());
+    if (sets.y.has_value() == y_offsets.is_none()) throw py::value_error("y and y_offsets go together");
+    const Integers x_starts = checked_offsets(x_offsets, "x_offsets", sets.x.n, sets.y ? 0 : k + 1);
+    const Integers y_starts = sets.y ? checked_offsets(y_offsets, "y_offsets", sets.n_other(), k) : x_starts;
+    if (x_starts.size() != y_starts.size()) {
+      throw py::value_error("y_offsets has " + std::to_string(y_starts.size()) + " entries, expected " +
+                            std::to_string(x_starts.size()) + ", as x_offsets has");
+    }
+    Doubles radii(sets.x.n);
+    double* out = radii.mutable_data();
+    on_finite(n_threads, sets, [&](const egt::Run& run) {
+      egt::grouped_neighbor_radii<T>(sets.x, sets.other(), x_starts.size() - 1, x_starts.data(), y_starts.data(), k,
+                                     out, run);
+    });
+    return std::move(radii);
+  });
+}
+
+py::tuple neighbors(const Object& x, const Object& y, const Object& n_neighbors, const Object& n_threads) {
+  return with_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, true);
+    const std::int64_t k = integer(n_neighbors, "n_neighbors", 1, sets.n_candidates());
+    Doubles distances({sets.x.n, k});
+    Integers rows({sets.x.n, k});
+    double* out_distances = distances.mutable_data();
+    std::int64_t* out_rows = rows.mutable_data();
+    on_finite(n_threads, sets,
+              [&](const egt::Run& run) { egt::neighbors<T>(sets.x, sets.other(), k, out_distances, out_rows, run); });
+    return py::make_tuple(distances, rows);
+  });
+}
+
+py::tuple ball_counts(const Object& x, const Object& y, const Object& x_sq_radii, const Object& y_sq_radii,
+                      const Object& closed, const Object& n_threads) {
+  return with_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, true);
+    const std::int64_t n = sets.x.n, m = sets.n_other();
+    std::optional<Doubles> x_radii, y_radii;
+    if (!x_sq_radii.is_none()) x_radii = array<double>(x_sq_radii, "x_sq_radii", {n});
+    if (!y_sq_radii.is_none()) y_radii = array<double>(y_sq_radii, "y_sq_radii", {m});
+    if (!x_radii && !y_radii) throw py::value_error("x_sq_radii and y_sq_radii are None, expected at least one");
+    if (y_radii && !sets.y) throw py::value_error("y_sq_radii needs y: within one set only x_sq_radii is used");
+    const bool with_border = truth(closed, "closed");
+    Integers counts[4];
+    std::int64_t* out[4] = {};
+    const std::int64_t sizes[4] = {n, m, m, n};
+    for (int side = 0; side < 4; ++side) {
+      if (side < 2 ? !x_radii : !y_radii) continue;
+      counts[side] = Integers(sizes[side]);
+      out[side] = counts[side].mutable_data();
+    }
+    on_finite(n_threads, sets, [&](const egt::Run& run) {
+      egt::ball_counts<T>(sets.x, sets.other(), x_radii ? x_radii->data() : nullptr,
+                          y_radii ? y_radii->data() : nullptr, with_border, out[0], out[1], out[2], out[3], run);
+    });
+    return py::make_tuple(counts[0], counts[1], counts[2], counts[3]);
+  });
+}
+
+Object split_kth_neighbor(const Object& x, const Object& parts, const Object& n_neighbors, const Object& depth,
+                          const Object& n_threads) {
+  return with_type(x, [&](auto zero) -> Object {
+    using T = decltype(zero);
+    const Sets<T> sets(x);
+    const auto of_rows = array<std::uint8_t>(parts, "parts", {sets.x.n, any_length});
+    const std::int64_t n_splits = of_rows.shape(1);
+    const Integers wanted = array<std::int64_t>(n_neighbors, "n_neighbors", {n_splits});
+    const std::int64_t *const first = wanted.data(), *const last = first + n_splits;
+    if (std::any_of(first, last, [](std::int64_t k) { return k < 1; })) {
+      throw py::value_error("n_neighbors holds " + std::to_string(*std::min_element(first, last)) +
+                            ", expected positive numbers");
+    }
+    constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max() - 1;
+    const std::int64_t searched = integer(depth, "depth", 1, std::min(sets.x.n - 1, most));
+    Doubles sq_radii({sets.x.n, n_splits});
+    double* out = sq_radii.mutable_data();
+    on_finite(n_threads, sets, [&](const egt::Run& run) {
+      egt::split_neighbor_radii<T>(sets.x, of_rows.data(), n_splits, first, searched, out, run);
+    });
+    return std::move(sq_radii);
+  });
+}
+
+py::tuple split_ball_counts(const Object& x, const Object& y, const Object& x_sq_radii, const Object& x_sides,
+                            const Object& y_sides, const Object& closed, const Object& n_threads) {
+  return with_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, false);
+    const std::int64_t n = sets.x.n, m = sets.n_other();
+    const Doubles radii = array<double>(x_sq_radii, "x_sq_radii", {n, any_length});
+    const std::int64_t n_replicates = radii.shape(1);
+    const auto of_x = array<std::uint8_t>(x_sides, "x_sides", {n, n_replicates});
+    const auto of_y = array<std::uint8_t>(y_sides, "y_sides", {m, n_replicates});
+    const bool with_border = truth(closed, "closed");
+    Array<std::int32_t> x_sizes({n, n_replicates}), y_in_x({m, n_replicates});
+    std::int32_t *out_sizes = x_sizes.mutable_data(), *out_memberships = y_in_x.mutable_data();
+    on_finite(n_threads, sets, [&](const egt::Run& run) {
+      egt::split_ball_counts<T>(sets.x, *sets.y, radii.data(), of_x.data(), of_y.data(), n_replicates, with_border,
+                                out_sizes, out_memberships, run);
+    });
+    return py::make_tuple(x_sizes, y_in_x);
+  });
+}
+
+Object kernel_density(const Object& x, const Object& y, const Object& bandwidth, const Object& n_threads) {
+  return with_type(x, [&](auto zero) -> Object {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, false);
+    const double h = not_negative(bandwidth, "bandwidth");
+    Doubles density(sets.x.n);
+    double* out = density.mutable_data();
+    on_finite(n_threads, sets,
+              [&](const egt::Run& run) { egt::kernel_density<T>(sets.x, *sets.y, h, nullptr, 0, out, nullptr, run); });
+    return std::move(density);
+  });
+}
+
+py::tuple kernel_density_band(const Object& x, const Object& counts, const Object& bandwidth, const Object& n_threads) {
+  return with_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Sets<T> sets(x);
+    const auto draws = array<std::uint16_t>(counts, "counts", {sets.x.n, any_length});
+    const double h = not_negative(bandwidth, "bandwidth");
+    const std::int64_t n_replicates = draws.shape(1);
+    Doubles density(sets.x.n), deviation(n_replicates);
+    double *out_density = density.mutable_data(), *out_deviation = deviation.mutable_data();
+    on_finite(n_threads, sets, [&](const egt::Run& run) {
+      egt::kernel_density<T>(sets.x, sets.x, h, draws.data(), n_replicates, out_density, out_deviation, run);
+    });
+    return py::make_tuple(density, deviation);
+  });
+}
+
+py::tuple resampled_density(const Object& x, const Object& y, const Object& counts, const Object& bandwidth,
+                            const Object& n_threads) {
+  return with_type(x, [&](auto zero) {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, false);
+    const auto draws = array<std::uint16_t>(counts, "counts", {sets.n_other(), any_length});
+    const double h = not_negative(bandwidth, "bandwidth");
+    const std::int64_t n_replicates = draws.shape(1);
+    Doubles density(sets.x.n), deviation({sets.x.n, n_replicates});
+    double *out_density = density.mutable_data(), *out_deviation = deviation.mutable_data();
+    on_finite(n_threads, sets, [&](const egt::Run& run) {
+      egt::resampled_density<T>(sets.x, *sets.y, h, draws.data(), n_replicates, out_density, out_deviation, run);
+    });
+    return py::make_tuple(density, deviation);
+  });
+}
+
+Object soft_ball_product(const Object& x, const Object& y, const Object& radius, const Object& n_threads) {
+  return with_type(x, [&](auto zero) -> Object {
+    using T = decltype(zero);
+    const Sets<T> sets(x, y, false);
+    const double r = not_negative(radius, "radius");
+    Doubles product(sets.x.n);
+    double* out = product.mutable_data();
+    on_finite(n_threads, sets, [&](const egt::Run& run) { egt::soft_ball_product<T>(sets.x, *sets.y, r, out, run); });
+    return std::move(product);
+  });
+}
+
+void require_histograms(const Integers& counts, const std::string& name, const egt::Run& run) {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  const std::int64_t n_bins = counts.shape(1);
+  const std::int64_t* const all = counts.data();
+  for (std::int64_t group = 0; group < counts.shape(0); ++group) {
+    std::int64_t total = 0;
+    egt::cpu::for_each_part(n_bins, 1, run, [&](std::int64_t first, std::int64_t last) {
+      for (const std::int64_t* k = all + group * n_bins + first; k < all + group * n_bins + last; ++k) {
+        if (*k < 0 || *k > most) {
+          throw std::invalid_argument(name + " holds the count " + std::to_string(*k) + ", expected 0 to 2**31 - 1");
+        }
+        total += *k;
+      }
+    });
+    if (total < 1 || total > most) {
+      throw std::invalid_argument(name + " has a group of " + std::to_string(total) +
+                                  " counts in all, expected 1 to 2**31 - 1");
+    }
+  }
+}
+
+py::tuple divergence_bootstrap(const Object& p_counts, const Object& q_counts, const Object& codes,
+                               const Object& parameters, const Object& smoothing, const Object& n_replicates,
+                               const Object& seed, const Object& n_threads) {
+  const Integers p = array<std::int64_t>(p_counts, "p_counts", {any_length, any_length});
+  if (p.size() == 0) throw py::value_error("p_counts is empty, expected at least one group and one bin");
+  const Integers q = array<std::int64_t>(q_counts, "q_counts", {p.shape(0), p.shape(1)});
+  const auto which = array<std::int32_t>(codes, "codes", {any_length});
+  const auto a = array<double>(parameters, "parameters", {which.size()});
+  for (std::int64_t f = 0; f < which.size(); ++f) {
+    const std::int32_t code = which.data()[f];
+    if (code < 0 || code > static_cast<int>(egt::Divergence::precision_recall)) {
+      throw py::value_error("codes holds " + std::to_string(code) + ", which is no divergence");
+    }
+  }
+  const double added = not_negative(smoothing, "smoothing");
+  const std::int64_t wanted = integer(n_replicates, "n_replicates", 0, (std::int64_t{1} << 32) - 1);
+  const auto key = number<std::uint64_t>(seed, "seed", "an integer from 0 to 2**64 - 1");
+  Doubles values({p.shape(0), which.size()}), replicates({p.shape(0), which.size(), wanted});
+  const egt::DivergenceBootstrap in{
+      p.data(),     q.data(), p.shape(0), p.shape(1), which.data(),          a.data(),
+      which.size(), added,    wanted,     key,        values.mutable_data(), replicates.mutable_data()};
+  without_gil(n_threads, [&](const egt::Run& run) {
+    require_histograms(p, "p_counts", run);
+    require_histograms(q, "q_counts", run);
+    egt::divergence_bootstrap(in, run);
+  });
+  return py::make_tuple(values, replicates);
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of egtmetrics; see egtmetrics.ops.";
-  define<float>(m);
-  define<double>(m);
+  m.def("kth_neighbor", &kth_neighbor);
+  m.def("grouped_kth_neighbor", &grouped_kth_neighbor);
+  m.def("neighbors", &neighbors);
+  m.def("ball_counts", &ball_counts);
+  m.def("split_kth_neighbor", &split_kth_neighbor);
+  m.def("split_ball_counts", &split_ball_counts);
+  m.def("kernel_density", &kernel_density);
+  m.def("kernel_density_band", &kernel_density_band);
+  m.def("resampled_density", &resampled_density);
+  m.def("soft_ball_product", &soft_ball_product);
   m.def("divergence_bootstrap", &divergence_bootstrap);
   m.def("build_info", [] {
     py::dict info;

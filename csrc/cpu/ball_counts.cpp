@@ -12,6 +12,11 @@ namespace {
 
 using Counter = std::vector<std::int64_t>;
 
+template <class Count>
+void clear(Count* counts, std::int64_t n, const Run& run) {
+  for_each_part(n, 1, run, [&](std::int64_t first, std::int64_t last) { std::fill(counts + first, counts + last, 0); });
+}
+
 // Adds the counts of one block of pairs to the shared ones. They are integers, so the order of additions is free.
 void add(const Counter& part, std::int64_t n, std::int64_t* total) {
   for (std::int64_t i = 0; i < n; ++i) {
@@ -158,14 +163,14 @@ void ball_counts(Points<T> x, const Points<T>* y, const double* x_sq_radii, cons
     x_in_y = y_in_x;
   }
   if (x_sq_radii) {
-    std::fill_n(x_sizes, x.n, std::int64_t{0});
-    std::fill_n(y_in_x, m, std::int64_t{0});
+    cpu::clear(x_sizes, x.n, run);
+    cpu::clear(y_in_x, m, run);
   }
   if (y_sq_radii) {
-    std::fill_n(y_sizes, m, std::int64_t{0});
-    std::fill_n(x_in_y, x.n, std::int64_t{0});
+    cpu::clear(y_sizes, m, run);
+    cpu::clear(x_in_y, x.n, run);
   }
-  const cpu::Sieve<T> sieve(x, y);
+  const cpu::Sieve<T> sieve(x, y, run);
   sieve(run, [&] { return cpu::Handler<T>{sieve, x_sq_radii, y_sq_radii, closed, x_sizes, y_in_x, y_sizes, x_in_y}; });
 }
 
@@ -173,15 +178,17 @@ template <class T>
 void split_ball_counts(Points<T> x, Points<T> y, const double* x_sq_radii, const std::uint8_t* x_sides,
                        const std::uint8_t* y_sides, std::int64_t n_replicates, bool closed, std::int32_t* x_sizes,
                        std::int32_t* y_in_x, const Run& run) {
-  std::fill_n(x_sizes, x.n * n_replicates, 0);
-  std::fill_n(y_in_x, y.n * n_replicates, 0);
+  cpu::clear(x_sizes, x.n * n_replicates, run);
+  cpu::clear(y_in_x, y.n * n_replicates, run);
   if (n_replicates == 0) return;
   std::vector<double> largest(static_cast<std::size_t>(x.n));
-  for (std::int64_t i = 0; i < x.n; ++i) {
-    const double* radii = x_sq_radii + i * n_replicates;
-    largest[static_cast<std::size_t>(i)] = *std::max_element(radii, radii + n_replicates);
-  }
-  const cpu::Sieve<T> sieve(x, &y);
+  cpu::for_each_part(x.n, n_replicates, run, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const double* radii = x_sq_radii + i * n_replicates;
+      largest[static_cast<std::size_t>(i)] = *std::max_element(radii, radii + n_replicates);
+    }
+  });
+  const cpu::Sieve<T> sieve(x, &y, run);
   sieve(run, [&] {
     return cpu::SplitHandler<T>{sieve,        x_sq_radii, largest.data(), x_sides, y_sides,
                                 n_replicates, closed,     x_sizes,        y_in_x};

@@ -25,13 +25,14 @@ constexpr std::int64_t task_rows = 384;
 template <class T>
 class ScaledStrips {
  public:
-  ScaledStrips(Points<T> x, Points<T> y, double radius)
+  ScaledStrips(Points<T> x, Points<T> y, double radius, const Run& run)
       : x_(x), y_(y), radius_(radius), error_(2.0 * ErrorBound(x.d).relative), centre_(central_row(y)) {
     scale_ = 1.0 / radius;
     if (radius == 0.0) {
       // Large enough that no two different points of ordinary data are within 1; those that are get recomputed.
-      scale_ = unit_scale(std::max(largest_coordinate(x, centre_), largest_coordinate(y, centre_))) * 0x1p50;
+      scale_ = unit_scale(std::max(largest_coordinate(x, centre_, run), largest_coordinate(y, centre_, run))) * 0x1p50;
     }
+    scale_ = std::min(scale_, 0x1p1023);  // infinity times 0 is no coordinate
   }
 
   struct Scratch {
@@ -55,19 +56,21 @@ class ScaledStrips {
             Below recompute_below) const {
     s.a.fill(tile_, x_, i0, n_rows, centre_.data(), scale_);
     for (std::int64_t c0 = 0; c0 < y_.n; c0 += strip_width) {
-      if (stop) return;
       const std::int64_t n_cols = std::min(strip_width, y_.n - c0);
       s.b.fill(tile_, y_, c0, n_cols, centre_.data(), scale_);
       const float largest = s.b.max_sq_norm(0, n_cols);
       begin(c0, n_cols);
       for (std::int64_t r0 = 0; r0 < n_rows; r0 += tile_.panel_rows) {
+        if (stop) return;
         const std::int64_t n = std::min(tile_.panel_rows, n_rows - r0);
         tile_.distances(s.a.values(r0), s.b.values(0), x_.d, round_up(n_cols, tile_.panel_cols), s.a.sq_norms(r0),
                         s.b.sq_norms(0), s.strip.get());
         bool any = false;
         for (std::int64_t r = 0; r < n; ++r) {
-          const float below = radius_ == 0.0 ? recompute_coincident(*s.a.sq_norms(r0 + r) + largest)
-                                             : recompute_below(*s.a.sq_norms(r0 + r) + largest);
+          const float norms = *s.a.sq_norms(r0 + r) + largest;
+          const float below = radius_ == 0.0             ? recompute_coincident(norms)
+                              : radius_ * scale_ < 0.999 ? std::numeric_limits<float>::max()  // the strip is too near
+                                                         : recompute_below(norms);
           s.row_limit[static_cast<std::size_t>(r)] = below;
           any |= below != minus_infinity;
         }
@@ -119,7 +122,7 @@ template <class T, class Finish>
 void sum_kernel(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
                 const Run& run, Finish finish) {
   const Tile& tile = cpu::tile();
-  const ScaledStrips<T> strips(x, y, bandwidth);
+  const ScaledStrips<T> strips(x, y, bandwidth, run);
   const std::int64_t rows = rows_per_task(x.n, run, tile);
   const std::int64_t ld = counts ? round_up(n_replicates, tile.panel_cols) : 0;
   for_each_task((x.n + rows - 1) / rows, run, [&] {
@@ -194,7 +197,7 @@ template <class T>
 void soft_ball_product(Points<T> x, Points<T> y, double radius, double* product, const Run& run) {
   using namespace cpu;
   const Tile& tile = cpu::tile();
-  const ScaledStrips<T> strips(x, y, radius);
+  const ScaledStrips<T> strips(x, y, radius, run);
   const std::int64_t rows = rows_per_task(x.n, run, tile);
   // A factor needs relative accuracy, so every pair much nearer to each other than to the centre is recomputed.
   const auto recompute_below = [](float norms) {

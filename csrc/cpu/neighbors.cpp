@@ -10,6 +10,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <type_traits>
 #include <vector>
 
@@ -40,7 +41,7 @@ class Nearest {
   Nearest(std::int64_t n, std::int64_t k, SqRange range)
       : floor_(range.floor),
         capacity_(k + std::max<std::int64_t>(4, k / 2)),
-        values_(new Value[static_cast<std::size_t>(n * capacity_)]),
+        values_(new Value[product(n, capacity_)]),
         rows_(static_cast<std::size_t>(n)) {
     for (Row& row : rows_) {
       row.limit.store(range.limit, std::memory_order_relaxed);
@@ -75,8 +76,8 @@ class Nearest {
   void for_each(const Run& run, Use use) {
     const auto n = static_cast<std::int64_t>(rows_.size());
     for_each_task(blocks(n), run, [&] {
-      return [&](std::int64_t block, const Stop&) {
-        for (std::int64_t i = block * block_rows; i < std::min(n, (block + 1) * block_rows); ++i) {
+      return [&](std::int64_t block, const Stop& stop) {
+        for (std::int64_t i = block * block_rows; i < std::min(n, (block + 1) * block_rows) && !stop; ++i) {
           const Row& row = rows_[static_cast<std::size_t>(i)];
           const bool enough = row.count >= row.wanted;
           if (enough && row.wanted > 0) cut(i);
@@ -101,6 +102,11 @@ class Nearest {
     row.limit.store(distance_of(own[row.wanted - 1]), std::memory_order_relaxed);
   }
 
+  static std::size_t product(std::int64_t n, std::int64_t capacity) {
+    if (n > std::numeric_limits<std::int64_t>::max() / capacity) throw std::bad_alloc();
+    return static_cast<std::size_t>(n * capacity);
+  }
+
   double floor_;
   std::int64_t capacity_;
   std::unique_ptr<Value[]> values_;
@@ -119,7 +125,7 @@ template <class T, class Value>
 Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, SqRange range, const Run& run) {
   using Hit = typename Sieve<T>::Hit;
   const bool self = y == nullptr;
-  const Sieve<T> sieve(x, y);
+  const Sieve<T> sieve(x, y, run);
   Nearest<Value> nearest(x.n, k, range);
   // One lock per block of rows: threads meet only where they work on the same rows, and hold it for a few offers.
   std::vector<std::mutex> locks(static_cast<std::size_t>(blocks(x.n)));
@@ -203,18 +209,22 @@ void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_grou
     return;
   }
   cpu::for_each_task(n_groups, run, [&] {
-    return [&](std::int64_t g, const cpu::Stop& stop) { one_group(g, Run{1, [&stop] { return stop.load(); }}); };
+    return [&](std::int64_t g, const cpu::Stop& stop) { one_group(g, Run{1, [&stop] { return bool{stop}; }}); };
   });
 }
 
 template <class T>
 void split_neighbor_radii(Points<T> x, const std::uint8_t* parts, std::int64_t n_splits,
                           const std::int64_t* n_neighbors, std::int64_t depth, double* sq_radii, const Run& run) {
+  // More than depth are as impossible as depth + 1, and fit into the counters.
+  std::vector<std::int32_t> most(static_cast<std::size_t>(n_splits));
+  std::transform(n_neighbors, n_neighbors + n_splits, most.begin(),
+                 [&](std::int64_t k) { return static_cast<std::int32_t>(std::min(k, depth + 1)); });
   auto nearest = cpu::search<T, cpu::Candidate>(x, nullptr, depth, SqRange{}, run);
   nearest.for_each(run, [&](std::int64_t i, cpu::Candidate* kept, std::int64_t) {
     std::sort(kept, kept + depth);
     // Of each split: how many neighbours in the own part are still wanted, and how far one had to look for them.
-    std::vector<std::int32_t> wanted(n_neighbors, n_neighbors + n_splits), place(static_cast<std::size_t>(n_splits), 0);
+    std::vector<std::int32_t> wanted(most), place(most.size(), 0);
     const std::uint8_t* own = parts + i * n_splits;
     for (std::int64_t k = 0; k < depth; ++k) {
       const std::uint8_t* other = parts + kept[k].row * n_splits;

@@ -9,6 +9,7 @@
 #include <new>
 #include <vector>
 
+#include "cpu/parallel.hpp"
 #include "cpu/tile.hpp"
 #include "egt/run.hpp"
 
@@ -61,17 +62,19 @@ std::vector<double> central_row(Points<T> points) {
 
 // Largest absolute coordinate once the centre is taken off.
 template <class T>
-double largest_coordinate(Points<T> points, const std::vector<double>& centre) {
+double largest_coordinate(Points<T> points, const std::vector<double>& centre, const Run& run) {
   if (points.n == 0) return 0.0;
   std::vector<T> low(points.row(0), points.row(1)), high = low;
-  for (std::int64_t i = 1; i < points.n; ++i) {
-    const T* row = points.row(i);
-    T *lowest = low.data(), *highest = high.data();
-    for (std::int64_t k = 0; k < points.d; ++k) {
-      lowest[k] = row[k] < lowest[k] ? row[k] : lowest[k];
-      highest[k] = row[k] > highest[k] ? row[k] : highest[k];
+  for_each_part(points.n, points.d, run, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i) {
+      const T* row = points.row(i);
+      T *lowest = low.data(), *highest = high.data();
+      for (std::int64_t k = 0; k < points.d; ++k) {
+        lowest[k] = row[k] < lowest[k] ? row[k] : lowest[k];
+        highest[k] = row[k] > highest[k] ? row[k] : highest[k];
+      }
     }
-  }
+  });
   double largest = 0.0;
   for (std::size_t k = 0; k < centre.size(); ++k) {
     largest = std::max({largest, static_cast<double>(high[k]) - centre[k], centre[k] - static_cast<double>(low[k])});

@@ -11,17 +11,16 @@
 #include <thread>
 #include <vector>
 
+#include "cpu/tile.hpp"
 #include "egt/run.hpp"
 
 namespace egt::cpu {
-
-using Stop = std::atomic<bool>;
 
 // make_worker() is called once per thread and returns work(task, stop); work should return soon after stop is true.
 // The calling thread only waits and polls run.interrupted, so an interrupt is seen whatever the tasks' length.
 template <class MakeWorker>
 void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker) {
-  Stop stop{false};
+  Stop stop;
   std::atomic<std::int64_t> next{0};
   std::mutex mutex;
   std::condition_variable finished;
@@ -35,7 +34,7 @@ void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker)
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex);
       failure = std::current_exception();
-      stop = true;
+      stop.set();
     }
     const std::lock_guard<std::mutex> lock(mutex);
     if (--running == 0) finished.notify_one();
@@ -63,13 +62,24 @@ void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker)
       if (interrupted) continue;
       lock.unlock();
       interrupted = run.interrupted();
-      if (interrupted) stop = true;
+      if (interrupted) stop.set();
       lock.lock();
     }
   }
   join();
   if (failure) std::rethrow_exception(failure);
   if (interrupted) throw Interrupted{};
+}
+
+// Work on the calling thread: use(first, last) for successive parts of [0, n), each of about a tenth of a second at the
+// most where one costs `cost` values read or written.
+template <class Use>
+void for_each_part(std::int64_t n, std::int64_t cost, const Run& run, Use use) {
+  const std::int64_t step = std::max<std::int64_t>((std::int64_t{1} << 24) / std::max<std::int64_t>(cost, 1), 1);
+  for (std::int64_t first = 0; first < n; first += step) {
+    if (first > 0 && run.interrupted()) throw Interrupted{};
+    use(first, std::min(n, first + step));
+  }
 }
 
 }  // namespace egt::cpu

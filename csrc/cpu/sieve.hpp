@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "cpu/panels.hpp"
@@ -25,21 +26,28 @@ class Sieve {
   };
 
   // y == nullptr: pairs i < j within x.
-  Sieve(Points<T> x, const Points<T>* y)
+  Sieve(Points<T> x, const Points<T>* y, const Run& run)
       : x_(x),
         y_(y ? *y : x),
         self_(y == nullptr),
         bound_(x.d),
+        underflow_(static_cast<double>(x.d) * std::numeric_limits<double>::min()),
         centre_(central_row(y_)),
-        scale_(unit_scale(std::max(largest_coordinate(x_, centre_), self_ ? 0.0 : largest_coordinate(y_, centre_)))) {}
+        scale_(unit_scale(
+            std::max(largest_coordinate(x_, centre_, run), self_ ? 0.0 : largest_coordinate(y_, centre_, run)))),
+        unscale_(1.0 / scale_) {}
 
   // A limit in packed units for a squared distance: a pair that is not farther is never left out.
-  float limit(double sq_distance) const { return rounded_up(sq_distance * scale_ * scale_ + bound_.absolute); }
+  float limit(double sq_distance) const {
+    return rounded_up((sq_distance + underflow_) * scale_ * scale_ + bound_.absolute);
+  }
 
   // At least the squared distance of a hit, given its packed squared norms.
   double upper(const Hit& hit, double sq_norms) const {
-    return (static_cast<double>(hit.lower) + 2.1 * bound_.relative * sq_norms + bound_.absolute) / (scale_ * scale_) *
-           (1.0 + 1e-12);
+    // Factor by factor: the square of the scale may be infinite.
+    return (static_cast<double>(hit.lower) + 2.1 * bound_.relative * sq_norms + bound_.absolute) * unscale_ * unscale_ *
+               (1.0 + 1e-12) +
+           underflow_;
   }
 
   double exact(const Hit& hit) const { return sq_distance(tile_, x_.row(hit.i), y_.row(hit.j), x_.d); }
@@ -98,11 +106,11 @@ class Sieve {
     std::transform(s.b.sq_norms(0), s.b.sq_norms(n_j), s.col_term.begin(), [&](float norm) { return norm * shrink; });
     handler.begin(i0, n_i, j0, n_j, s.a.sq_norms(0), s.b.sq_norms(0));
     for (std::int64_t c0 = 0; c0 < n_j; c0 += strip_width) {
-      if (stop) return;
       const std::int64_t n_cols = std::min(strip_width, n_j - c0);
       handler.col_limits(j0 + c0, n_cols, s.col_limit.data());
       for (std::int64_t r0 = 0; r0 < n_i; r0 += tile_.panel_rows) {
         if (self_ && i0 + r0 >= j0 + c0 + n_cols - 1) break;  // below the diagonal
+        if (stop) return;
         const std::int64_t n_rows = std::min(tile_.panel_rows, n_i - r0);
         handler.row_limits(i0 + r0, n_rows, s.row_limit.data());
         tile_.distances(s.a.values(r0), s.b.values(c0), x_.d, round_up(n_cols, tile_.panel_cols),
@@ -125,8 +133,9 @@ class Sieve {
   Points<T> x_, y_;
   bool self_;
   ErrorBound bound_;
+  double underflow_;  // more than squares of differences lose where they underflow
   std::vector<double> centre_;
-  double scale_;
+  double scale_, unscale_;
 };
 
 }  // namespace egt::cpu

@@ -1,32 +1,67 @@
 #include "cpu/tile.hpp"
 
+#include <array>
 #include <cstdlib>
-#include <cstring>
-#include <utility>
+#include <stdexcept>
+#include <string>
 
 namespace egt::cpu {
 namespace {
 
-const Tile& choose() {
+constexpr const Tile* all_tiles[] = {
+#if defined(EGT_X86)
+    &tile_avx512_popcnt, &tile_avx512, &tile_avx2,
+#endif
+    &tile_generic};
+using Tiles = std::array<const Tile*, std::size(all_tiles) + 1>;
+
+bool runs(const Tile* tile) {
 #if defined(EGT_X86)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
-  const bool popcnt = avx512 && __builtin_cpu_supports("avx512vpopcntdq");
-  const std::pair<const Tile*, bool> widest_first[] = {
-      {&tile_avx512_popcnt, popcnt}, {&tile_avx512, avx512}, {&tile_avx2, avx2}};
-  const char* wanted = std::getenv("EGTMETRICS_ISA");
-  bool allowed = !wanted;
-  for (const auto& [tile, runs] : widest_first) {
-    allowed = allowed || std::strcmp(wanted, tile->isa) == 0;
-    if (allowed && runs) return *tile;
-  }
+  if (tile == &tile_avx2) return avx2;
+  if (tile == &tile_avx512) return avx512;
+  if (tile == &tile_avx512_popcnt) return avx512 && __builtin_cpu_supports("avx512vpopcntdq");
 #endif
-  return tile_generic;
+  return tile == &tile_generic;
+}
+
+std::string names(const Tile* const* tiles) {
+  std::string text;
+  for (; *tiles; ++tiles) text += (text.empty() ? "" : ", ") + std::string((*tiles)->isa);
+  return text;
+}
+
+const Tile& choose() {
+  const Tile* const* available = available_tiles();
+  const char* wanted = std::getenv("EGTMETRICS_ISA");
+  if (!wanted) return **available;
+  for (const Tile* const* tile = available; *tile; ++tile) {
+    if (std::string((*tile)->isa) == wanted) return **tile;
+  }
+  std::string reason = "is no instruction set of these kernels";
+  for (const Tile* tile : all_tiles) {
+    if (std::string(tile->isa) == wanted) reason = "is an instruction set that this processor lacks";
+  }
+  throw std::invalid_argument("EGTMETRICS_ISA=" + std::string(wanted) + " " + reason + ", expected one of " +
+                              names(available) + "; unset it to use the widest");
 }
 
 }  // namespace
+
+const Tile* const* available_tiles() {
+  static const Tiles available = [] {
+    Tiles found{};
+    std::size_t n = 0;
+    for (const Tile* tile : all_tiles) {
+      if (runs(tile)) found[n++] = tile;
+    }
+    return found;
+  }();
+  return available.data();
+}
 
 const Tile& tile() {
   static const Tile& chosen = choose();

@@ -14,6 +14,16 @@ inline constexpr std::int64_t strip_width = 256;
 // Rows and columns one task packs at a time; a multiple of strip_width and of every panel height.
 inline constexpr std::int64_t block_rows = 768;
 
+// Set by one thread, looked at by others. Inlined wherever it is used, for the reason above.
+class Stop {
+ public:
+  __attribute__((always_inline)) operator bool() const { return __atomic_load_n(&set_, __ATOMIC_RELAXED); }
+  __attribute__((always_inline)) void set() { __atomic_store_n(&set_, true, __ATOMIC_RELAXED); }
+
+ private:
+  bool set_ = false;
+};
+
 struct Tile {
   const char* isa;
   std::int64_t panel_rows;  // height of a strip
@@ -53,25 +63,29 @@ struct Tile {
 
   // Multinomial draws (include/egt/divergence.hpp) of replicates first_replicate, ... (n_lanes of them at once):
   // drawn[k * n_lanes + lane] of cumulative[n_bins] draws fall into bin k, which has weight cumulative[k + 1] -
-  // cumulative[k].
+  // cumulative[k]. Once stop is set, it and the next function return soon, and what they wrote means nothing.
   std::int64_t n_lanes;
   void (*multinomial)(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
-                      std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn);
+                      std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn,
+                      const Stop& stop);
 
   // f-divergences of n_lanes pairs of histograms laid out like drawn: out[f * n_lanes + lane]. Probabilities are
   // (count + smoothing) * norm. scratch holds 5 * n_bins * n_lanes numbers.
   void (*divergences)(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_bins, double smoothing,
                       double p_norm, double q_norm, const std::int32_t* codes, const double* parameters,
-                      std::int64_t n_divergences, double* scratch, double* out);
+                      std::int64_t n_divergences, double* scratch, double* out, const Stop& stop);
 
   // sum_k (a[k] - b[k])^2 in float64.
   double (*sq_distance_f32)(const float* a, const float* b, std::int64_t d);
   double (*sq_distance_f64)(const double* a, const double* b, std::int64_t d);
 };
 
-// The widest set this processor has. EGTMETRICS_ISA=avx512-popcnt|avx512|avx2|generic narrows the choice (for tests and
-// bug reports).
+// The widest set this processor has, or the one that EGTMETRICS_ISA names (for tests and bug reports). Throws
+// std::invalid_argument for a name that there is not, and for a set that the processor lacks.
 const Tile& tile();
+
+// The sets that this processor has, widest first, and a null pointer.
+const Tile* const* available_tiles();
 
 extern const Tile tile_generic;
 #if defined(EGT_X86)

@@ -368,9 +368,11 @@ inline Long population_count(Long v) {
 #endif
 }
 
-// Numbers of successes of binomials (n, left / total), n replaced by them; see include/egt/divergence.hpp.
+// Numbers of successes of binomials (n, left / total), n replaced by them; see include/egt/divergence.hpp. kPolls:
+// looks at stop also between the blocks of one draw, which takes a register too many where draws are few.
+template <bool kPolls>
 inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t total, std::uint32_t middle,
-                     const Streams& streams) {
+                     const Streams& streams, const Stop& stop) {
   if (left == total) return;
   Long undecided[together], successes[together] = {};
   for (int v = 0; v < together; ++v) undecided[v] = n[v];
@@ -392,7 +394,7 @@ inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t tota
       further[v] = undecided[v] - first;
       many |= further[v];
     }
-    for (std::uint32_t kind = 64 + t; any(many); kind += 64) {
+    for (std::uint32_t kind = 64 + t; any(many) && !(kPolls && stop); kind += 64) {
       const Blocks blocks = streams(middle, kind);
       many = Long{};
       for (int v = 0; v < together; ++v) {
@@ -413,7 +415,7 @@ inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t tota
 }
 
 void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
-                 std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn) {
+                 std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn, const Stop& stop) {
   Streams streams{{}, group, side, seed};
   for (int i = 0; i < n_lanes; ++i) {
     streams.replicates[i / wide_lanes][i % wide_lanes] = first_replicate + static_cast<std::uint32_t>(i);
@@ -428,7 +430,7 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
   int depth = 0;
   stack[depth++] = {0, n_bins};
   for (int v = 0; v < together; ++v) at(0, v) = Long{} + static_cast<std::uint64_t>(cumulative[n_bins]);
-  while (depth > 0) {
+  while (depth > 0 && !stop) {
     const Node node = stack[--depth];
     if (node.last - node.first == 1) continue;
     const std::int64_t middle = node.first + (node.last - node.first) / 2, base = cumulative[node.first];
@@ -436,8 +438,13 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
     stack[depth++] = {node.first, middle};
     Long n[together], left[together];
     for (int v = 0; v < together; ++v) n[v] = left[v] = at(node.first, v);
-    binomial(left, static_cast<std::uint64_t>(cumulative[middle] - base),
-             static_cast<std::uint64_t>(cumulative[node.last] - base), static_cast<std::uint32_t>(middle), streams);
+    const auto below = static_cast<std::uint64_t>(cumulative[middle] - base),
+               all = static_cast<std::uint64_t>(cumulative[node.last] - base);
+    if (all < 1 << 22) {
+      binomial<false>(left, below, all, static_cast<std::uint32_t>(middle), streams, stop);
+    } else {
+      binomial<true>(left, below, all, static_cast<std::uint32_t>(middle), streams, stop);
+    }
     for (int v = 0; v < together; ++v) {
       at(node.first, v) = left[v];
       at(middle, v) = n[v] - left[v];
@@ -570,13 +577,13 @@ struct Overlap {
 
 void divergences(const std::int64_t* p_counts, const std::int64_t* q_counts, std::int64_t n_bins, double smoothing,
                  double p_norm, double q_norm, const std::int32_t* codes, const double* parameters,
-                 std::int64_t n_divergences, double* scratch, double* out) {
+                 std::int64_t n_divergences, double* scratch, double* out, const Stop& stop) {
   typedef std::int64_t LooseSigned __attribute__((vector_size(EGT_LANES * 4), aligned(8)));
   LooseWide* columns[5];
   for (int c = 0; c < 5; ++c) columns[c] = reinterpret_cast<LooseWide*>(scratch + c * n_bins * wide_lanes);
   for (int v = 0; v < together; ++v) {
     Overlap bins{columns[0], columns[1], columns[2], columns[3], columns[4], n_bins, Wide{}, Wide{}};
-    for (std::int64_t k = 0; k < n_bins; ++k) {
+    for (std::int64_t k = 0; k < n_bins && (k % 1024 != 0 || !stop); ++k) {
       const SignedLong p_count = reinterpret_cast<const LooseSigned*>(p_counts + k * n_lanes)[v];
       const SignedLong q_count = reinterpret_cast<const LooseSigned*>(q_counts + k * n_lanes)[v];
       const Wide p = (__builtin_convertvector(p_count, Wide) + smoothing) * p_norm;
@@ -591,7 +598,7 @@ void divergences(const std::int64_t* p_counts, const std::int64_t* q_counts, std
       columns[3][k] = log(q_k);
       columns[4][k] = log(p_k + q_k);
     }
-    for (std::int64_t f = 0; f < n_divergences; ++f) {
+    for (std::int64_t f = 0; f < n_divergences && !stop; ++f) {
       reinterpret_cast<LooseWide*>(out + f * n_lanes)[v] =
           bins.divergence(static_cast<Divergence>(codes[f]), parameters[f]);
     }

@@ -26,7 +26,7 @@ def _info(args: argparse.Namespace) -> None:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from egtmetrics.ops import select_backend
+    from egtmetrics.ops import available_threads, select_backend
     from egtmetrics.ops._native import cuda_module, native_module
 
     lines = {
@@ -49,7 +49,7 @@ def _info(args: argparse.Namespace) -> None:
         lines["kernels"] = str(module.__file__)
         lines |= {f"  {key}": str(value) for key, value in module.build_info().items()}
     lines |= _cuda_lines(cuda_module)
-    lines["cores"] = f"{len(os.sched_getaffinity(0))} for this process, of {os.cpu_count()}"
+    lines["cores"] = f"{available_threads()} for this process, of {os.cpu_count()}"
     width = max(map(len, lines))
     show("".join(f"{name:<{width}}  {value}\n" for name, value in lines.items()))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, get_args
@@ -19,7 +18,16 @@ from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_n_neighbors, check_number, check_positive_int, check_real_fake
 from egtmetrics.metrics.prdc import Ties, coverage_share, density_score, precision_share, recall_share
-from egtmetrics.ops import Backend, BackendName, BallCounts, Features, select_backend, take_rows, to_host
+from egtmetrics.ops import (
+    Backend,
+    BackendName,
+    BallCounts,
+    Features,
+    available_threads,
+    select_backend,
+    take_rows,
+    to_host,
+)
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, setting
 
@@ -190,7 +198,7 @@ def approximate_precision_recall_density_coverage(
     # Drawn first, so that the same rows are checked for any index.
     real_rows, fake_rows = (np.sort(rng.choice(rows, min(n_checked, rows), replace=False)) for rows in (n, m))
     seeds = rng.integers(2**31, size=2)
-    n_workers = n_threads or len(os.sched_getaffinity(0))
+    n_workers = n_threads or available_threads()
     kernels_of_cells = select_backend(backend, n_threads=1, features=(real, fake))  # cells are too small for more
     with ThreadPoolExecutor(n_workers, initializer=_use_one_openmp_thread) as pool:
         real_index, fake_index = (

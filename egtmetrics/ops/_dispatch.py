@@ -9,7 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from egtmetrics.ops import _device
 from egtmetrics.ops._backend import Backend, HostBackend, LocalBackend
-from egtmetrics.ops._native import CpuBackend, native_module
+from egtmetrics.ops._native import MOST_THREADS, CpuBackend, native_module
 from egtmetrics.ops._sharded import ShardedFeatures
 from egtmetrics.ops.reference import ReferenceBackend
 
@@ -42,15 +42,21 @@ def select_backend(
 
     Features that are spread over ranks (``egtmetrics.distributed``) get the backend of their local rows, in a ring.
 
-    ``n_threads=None`` takes every core this process may run on; results do not depend on it. It is for the CPU only.
+    ``n_threads=None`` takes every core this process may run on, within the quota of its container; results do not
+    depend on it. It is for the CPU only.
 
     >>> select_backend("reference").name
     'reference'
     """
     if backend not in get_args(BackendName):
         raise ValueError(f"backend={backend!r} is unknown; choose one of {', '.join(map(repr, get_args(BackendName)))}")
-    if n_threads is not None and (isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1):
-        raise ValueError(f"n_threads={n_threads!r}, expected a positive integer; pass None to use every available core")
+    if n_threads is not None and (
+        isinstance(n_threads, bool) or not isinstance(n_threads, int) or not 1 <= n_threads <= MOST_THREADS
+    ):
+        raise ValueError(
+            f"n_threads={n_threads!r}, expected an integer from 1 to {MOST_THREADS}; pass None to use every available "
+            "core"
+        )
     sharded = [values for values in features if isinstance(values, ShardedFeatures)]
     if sharded:
         if len(sharded) < len(features):

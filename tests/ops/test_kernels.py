@@ -6,7 +6,7 @@ Sizes straddle the tile edges of every instruction set: panels of 4, 6 and 12 ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 from typing import Any
 
 import numpy as np
@@ -341,48 +341,201 @@ def test_inputs_are_not_written(dtype: Any) -> None:
     np.testing.assert_array_equal(y, before[1])
 
 
-def split(module: Any, x: Any, y: Any, radii: Any, x_sides: Any, y_sides: Any) -> None:
-    sides = (np.ones(shape, dtype=np.uint8) for shape in (x_sides, y_sides))
-    module.split_ball_counts(x, y, np.ones(radii), *sides, False, 1)
+Arguments = dict[str, Any]
+ROWS, OTHERS, COLUMNS, SPLITS = 60, 50, 3, 4
+
+
+def sound_arguments() -> dict[str, Arguments]:
+    """Arguments of every function of the compiled module that it accepts, in order."""
+    x, y = np.ones((ROWS, COLUMNS)), np.ones((OTHERS, COLUMNS))
+    radii, other_radii = np.ones(ROWS), np.ones(OTHERS)
+    sides, other_sides = (np.ones((n, SPLITS), dtype=np.uint8) for n in (ROWS, OTHERS))
+    draws, other_draws = (np.ones((n, SPLITS), dtype=np.uint16) for n in (ROWS, OTHERS))
+    histograms = np.ones((2, 5), dtype=np.int64)
+    offsets, other_offsets = np.array([0, 20, ROWS]), np.array([0, 20, OTHERS])
+    threads = {"n_threads": 1}
+    pair = {"x": x, "y": y}
+    return {
+        "kth_neighbor": {**pair, "n_neighbors": 2, "sq_range[0]": -1.0, "sq_range[1]": 9.0, **threads},
+        "grouped_kth_neighbor": {
+            **pair,
+            "x_offsets": offsets,
+            "y_offsets": other_offsets,
+            "n_neighbors": 2,
+            **threads,
+        },
+        "neighbors": {**pair, "n_neighbors": 2, **threads},
+        "ball_counts": {**pair, "x_sq_radii": radii, "y_sq_radii": other_radii, "closed": False, **threads},
+        "split_kth_neighbor": {
+            "x": x,
+            "parts": sides,
+            "n_neighbors": np.full(SPLITS, 2),
+            "depth": 5,
+            **threads,
+        },
+        "split_ball_counts": {
+            **pair,
+            "x_sq_radii": np.ones((ROWS, SPLITS)),
+            "x_sides": sides,
+            "y_sides": other_sides,
+            "closed": False,
+            **threads,
+        },
+        "kernel_density": {**pair, "bandwidth": 1.0, **threads},
+        "kernel_density_band": {"x": x, "counts": draws, "bandwidth": 1.0, **threads},
+        "resampled_density": {**pair, "counts": other_draws, "bandwidth": 1.0, **threads},
+        "soft_ball_product": {**pair, "radius": 1.0, **threads},
+        "divergence_bootstrap": {
+            "p_counts": histograms,
+            "q_counts": histograms,
+            "codes": np.zeros(3, dtype=np.int32),
+            "parameters": np.zeros(3),
+            "smoothing": 0.5,
+            "n_replicates": 2,
+            "seed": 7,
+            **threads,
+        },
+    }
+
+
+ARGUMENTS = [(function, name) for function, arguments in sound_arguments().items() for name in arguments]
+MAY_BE_NONE = {"y", "y_offsets", "x_sq_radii", "y_sq_radii"}
+
+
+def call(function: str, **changed: Any) -> Any:
+    module = pytest.importorskip("egtmetrics.ops._cpu")
+    return getattr(module, function)(*{**sound_arguments()[function], **changed}.values())
+
+
+def bad_arrays(array: NDArray[Any]) -> list[Any]:
+    """What no argument that takes this array may accept."""
+    twice = np.repeat(array, 2, axis=-1)
+    unaligned = np.frombuffer(bytearray(array.nbytes + 1), dtype=np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    return [
+        array.astype(np.complex64),
+        array.astype(array.dtype.newbyteorder()) if array.dtype.itemsize > 1 else array.astype(np.int8),
+        array.tolist(),
+        memoryview(array),
+        "text",
+        7,
+        array[None],
+        array.reshape(-1)[0],
+        array[:0],
+        twice[..., ::2],
+        *([unaligned] if array.dtype.itemsize > 1 else []),
+    ]
+
+
+@pytest.mark.parametrize("function", sound_arguments())
+def test_binding_accepts_sound_arguments(function: str) -> None:
+    call(function)
+
+
+@pytest.mark.parametrize(("function", "name"), ARGUMENTS)
+def test_binding_refuses_what_would_read_out_of_bounds_and_names_the_argument(function: str, name: str) -> None:
+    value = sound_arguments()[function][name]
+    array = isinstance(value, np.ndarray)
+    bad = bad_arrays(value) if array else ["text", [], np.ones(2), 1j]
+    if name in ("n_neighbors", "depth", "n_threads", "n_replicates", "seed") and not array:
+        bad += [-1, 2**40, 2**70, -(2**70), 1.5, float("nan")] if name != "seed" else [-1, 2**64, 1.5]
+        bad += [0] if name not in ("n_replicates", "seed") else []
+    if isinstance(value, float):
+        bad += [float("nan")] + ([-1.0] if "sq_range" not in name else [])
+    if name not in MAY_BE_NONE or function in ("kernel_density", "resampled_density", "soft_ball_product"):
+        bad.append(None)
+    for wrong in bad:
+        if name == "codes" and np.size(wrong) == 0:  # no divergences: then "parameters" has too many
+            continue
+        with pytest.raises((TypeError, ValueError)) as raised:
+            call(function, **{name: wrong})
+        message = str(raised.value)
+        assert re.search(rf"\b{re.escape(name.partition('[')[0])}\b", message), (wrong, message)
+        assert "incompatible function arguments" not in message
+
+
+def changed(array: NDArray[Any], value: Any) -> NDArray[Any]:
+    copy = array.copy()
+    copy.reshape(-1)[-1] = value
+    return copy
+
+
+SOUND = sound_arguments()
+X, Y = SOUND["neighbors"]["x"], SOUND["neighbors"]["y"]
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("function", "arguments", "message"),
     [
-        lambda m, x, y: m.kth_neighbor(x, y, 51, -1.0, 1.0, 1),
-        lambda m, x, y: m.kth_neighbor(x, None, 60, -1.0, 1.0, 1),
-        lambda m, x, y: m.neighbors(x, y, 0, 1),
-        lambda m, x, y: m.grouped_kth_neighbor(x, None, np.array([0, 55, 60]), None, 5, 1),
-        lambda m, x, y: m.grouped_kth_neighbor(x, None, np.array([0, 30, 61]), None, 5, 1),
-        lambda m, x, y: m.grouped_kth_neighbor(x, None, np.array([0, 80, 60]), None, 5, 1),
-        lambda m, x, y: m.grouped_kth_neighbor(x, y, np.array([0, 60]), np.array([0, 3, 50]), 1, 1),
-        lambda m, x, y: m.kth_neighbor(x, np.ascontiguousarray(y[:, :2]), 1, -1.0, 1.0, 1),
-        lambda m, x, y: m.ball_counts(x, y, None, None, False, 1),
-        lambda m, x, y: m.ball_counts(x, y, np.ones(59), None, False, 1),
-        lambda m, x, y: m.kernel_density(x, y, -1.0, 1),
-        lambda m, x, y: m.kernel_density(x, y, float("nan"), 1),
-        lambda m, x, y: m.kernel_density_band(x, np.ones((59, 3), dtype=np.uint16), 1.0, 1),
-        lambda m, x, y: m.resampled_density(x, y, np.ones((60, 3), dtype=np.uint16), 1.0, 1),
-        lambda m, x, y: m.resampled_density(x, y, np.ones((50, 3), dtype=np.uint16), -1.0, 1),
-        lambda m, x, y: m.split_kth_neighbor(x, np.ones((59, 2), dtype=np.uint8), np.array([1, 1]), 5, 1),
-        lambda m, x, y: m.split_kth_neighbor(x, np.ones((60, 2), dtype=np.uint8), np.array([1]), 5, 1),
-        lambda m, x, y: m.split_kth_neighbor(x, np.ones((60, 2), dtype=np.uint8), np.array([1, 0]), 5, 1),
-        lambda m, x, y: m.split_kth_neighbor(x, np.ones((60, 2), dtype=np.uint8), np.array([1, 1]), 60, 1),
-        lambda m, x, y: split(m, x, y, (59, 3), (59, 3), (50, 3)),
-        lambda m, x, y: split(m, x, y, (60, 3), (60, 2), (50, 3)),
-        lambda m, x, y: split(m, x, y, (60, 3), (60, 3), (50, 2)),
-        lambda m, x, y: split(m, x, y, (60, 3), (60, 3), (49, 3)),
+        *(
+            (function, {name: changed(SOUND[function][name], value)}, f"^{name} holds NaN or infinity")
+            for function in SOUND
+            for name in ("x", "y")
+            if name in SOUND[function]
+            for value in (np.nan, np.inf, -np.inf)
+        ),
+        ("neighbors", {"y": None, "n_neighbors": ROWS}, f"^n_neighbors={ROWS}, expected 1 to {ROWS - 1}"),
+        ("neighbors", {"n_neighbors": OTHERS + 1}, f"^n_neighbors={OTHERS + 1}, expected 1 to {OTHERS}"),
+        ("neighbors", {"y": np.ones((OTHERS, 2))}, r"^y has shape \(50, 2\), expected an array .* \(any, 3\)"),
+        ("neighbors", {"y": Y.astype(np.float32)}, "^y has dtype float32, expected an array of float64"),
+        ("grouped_kth_neighbor", {"x_offsets": np.array([0, 30, 61])}, "^x_offsets must rise from 0 to 60"),
+        ("grouped_kth_neighbor", {"x_offsets": np.array([0, 80, 60])}, "^x_offsets must rise from 0 to 60"),
+        ("grouped_kth_neighbor", {"x_offsets": np.array([0, 2**63 - 1, -5, 60])}, "^x_offsets must rise"),
+        ("grouped_kth_neighbor", {"x_offsets": np.array([0, 30, 50, 60])}, "^y_offsets has 3 entries, expected 4"),
+        ("grouped_kth_neighbor", {"y_offsets": np.array([0, 1, 50])}, "^y_offsets gives a group 1 rows, expected at"),
+        ("grouped_kth_neighbor", {"y_offsets": None}, "^y and y_offsets go together"),
+        ("grouped_kth_neighbor", {"y": None}, "^y and y_offsets go together"),
+        ("ball_counts", {"x_sq_radii": None, "y_sq_radii": None}, "^x_sq_radii and y_sq_radii are None"),
+        ("ball_counts", {"y": None, "y_sq_radii": np.ones(ROWS)}, "^y_sq_radii needs y"),
+        ("split_kth_neighbor", {"n_neighbors": np.array([1, 1, 1, 0])}, "^n_neighbors holds 0"),
+        ("split_kth_neighbor", {"depth": ROWS}, "^depth=60, expected 1 to 59"),
+        ("split_kth_neighbor", {"x": np.ones((1, 3)), "parts": np.ones((1, 4), dtype=np.uint8)}, "^depth=5"),
+        ("divergence_bootstrap", {"p_counts": np.array([[1] * 5, [0] * 5])}, "^p_counts has a group of 0 counts"),
+        ("divergence_bootstrap", {"q_counts": np.array([[1] * 5, [-1] * 5])}, "^q_counts holds the count -1"),
+        ("divergence_bootstrap", {"q_counts": np.array([[1] * 5, [2**30] * 5])}, "^q_counts has a group of 5368709120"),
+        ("divergence_bootstrap", {"codes": np.array([0, 1, 12], dtype=np.int32)}, "^codes holds 12"),
     ],
 )
-def test_binding_refuses_what_would_read_out_of_bounds(call: Callable[..., Any]) -> None:
-    module = pytest.importorskip("egtmetrics.ops._cpu")
-    x, y = np.ones((60, 3)), np.ones((50, 3))
-    with pytest.raises(ValueError, match=r"\w"):
-        call(module, x, y)
+def test_binding_says_what_does_not_fit(function: str, arguments: Arguments, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(function, **arguments)
 
 
-@pytest.mark.parametrize("bad", [np.ones((60, 6))[:, ::2], np.ones((60, 3), dtype=np.float16), np.ones(60)])
-def test_binding_never_copies(bad: NDArray[Any]) -> None:
-    module = pytest.importorskip("egtmetrics.ops._cpu")
-    with pytest.raises((TypeError, ValueError)):
-        module.kth_neighbor(bad, None, 1, -1.0, 1.0, 1)
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        ("kernel_density_band", {"counts": np.ones((ROWS, 0), dtype=np.uint16)}),
+        ("split_kth_neighbor", {"parts": np.ones((ROWS, 0), dtype=np.uint8), "n_neighbors": np.zeros(0, dtype=int)}),
+        (
+            "split_ball_counts",
+            {
+                "x_sq_radii": np.ones((ROWS, 0)),
+                "x_sides": np.ones((ROWS, 0), dtype=np.uint8),
+                "y_sides": np.ones((OTHERS, 0), dtype=np.uint8),
+            },
+        ),
+        ("divergence_bootstrap", {"codes": np.zeros(0, dtype=np.int32), "parameters": np.zeros(0)}),
+        ("divergence_bootstrap", {"n_replicates": 0}),
+    ],
+)
+def test_no_replicates_are_no_error(function: str, arguments: Arguments) -> None:
+    results = call(function, **arguments)
+    assert any(array.size == 0 for array in (results if isinstance(results, tuple) else [results]))
+
+
+def test_results_too_large_for_any_memory_are_refused() -> None:
+    with pytest.raises((MemoryError, ValueError)):
+        call(
+            "divergence_bootstrap",
+            codes=np.zeros(2**22, dtype=np.int32),
+            parameters=np.zeros(2**22),
+            n_replicates=2**32 - 1,
+        )
+
+
+@pytest.mark.parametrize("k", [ROWS, 2**31 - 1, 2**31, 2**32, 2**32 + 1, 2**62])
+def test_a_part_never_has_more_neighbours_than_were_searched(k: int) -> None:
+    sq_radii = call("split_kth_neighbor", n_neighbors=np.array([k, 2, k, 2]))
+    assert np.isinf(sq_radii[:, ::2]).all()
+    assert (sq_radii[:, 1::2] == 0.0).all()
+    one_split = np.ones((ROWS, 1), dtype=np.uint8)
+    assert np.isinf(CPU.split_kth_neighbor(X, one_split, n_neighbors=np.array([k]))).all()
