@@ -154,7 +154,7 @@ def is_real(dtype: Any) -> bool:
 
 
 def as_floats(array: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return an ``(n, d)`` array of numbers as float32 or float64, aligned and in the order of C, without a copy if it is that.
+    """Return an ``(n, d)`` array of numbers as aligned float32 or float64 in the order of C, with a copy if need be.
 
     Raises
     ------
