@@ -12,7 +12,7 @@ PEERS := top-pr torch-fidelity
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: help demo test test-lowest test-latest lint package bench lock clean
+.PHONY: help demo test test-lowest test-latest lint package bench mutate lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
@@ -22,6 +22,7 @@ help:
 	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
 	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
+	@echo "make mutate       change the code at random and see whether a test notices, in a clone of its own (two hours)"
 	@echo "make lock         renew constraints.txt, the versions that the other targets install"
 
 # Editable, so that Python changes need no new install; a change to the C++ sources builds again.
@@ -94,6 +95,13 @@ bench: .venv-bench/.bench
 	.venv-bench/bin/python -m benchmarks.run --out benchmarks/results
 
 # For the oldest Python: newer ones install the same releases.
+mutate: export OMP_NUM_THREADS = 1
+mutate:
+	rm -rf build/mutate
+	git clone --quiet . build/mutate
+	cd build/mutate && make .venv/.test && .venv/bin/pip install --quiet 'egtmetrics[mutation]' && \
+	nice .venv/bin/python .ci/mutate.py --out mutation.json
+
 lock: export PIP_CONSTRAINT =
 lock: REQUIRES = $(PYTHON) -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb")); print(*$(1), sep="\n")'
 lock: COMPILE = .venv-lock/bin/uv pip compile --python-version 3.11 --python-platform linux --no-annotate --quiet \
@@ -102,7 +110,7 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade uv
 	{ printf '%s\n' $(PEERS); $(call REQUIRES,found["build-system"]["requires"]); } | $(COMPILE) pyproject.toml - \
-	--extra test --extra lint --extra bench --extra sass --extra models --output-file constraints.txt
+	--extra test --extra lint --extra bench --extra sass --extra models --extra mutation --output-file constraints.txt
 	$(call REQUIRES,found["build-system"]["requires"]) | $(COMPILE) pyproject.toml - \
 	--extra test-core --resolution lowest-direct --output-file constraints-lowest.txt
 	$(call REQUIRES,found["project"]["optional-dependencies"]["models"]) | $(COMPILE) - \
