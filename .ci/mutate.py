@@ -30,12 +30,12 @@ TESTS = {
     "egtmetrics/divergences": ["tests/divergences"],
     "training/losses.py": ["tests/training/test_losses.py"],
 }
-# A type such as "int | None" is never evaluated, and an exception's class in an "except" is changed to one of cosmic-ray's.
+# A type such as "int | None" is never evaluated, and the class in an "except" is changed to one of cosmic-ray's own.
 UNSEEN = ("core/ReplaceBinaryOperator_BitOr_", "core/ExceptionReplacer")
 
 
 def draw(session: WorkDB, size: int, seed: int) -> None:
-    """Mark all mutants but a random sample as skipped: places first, since a "+" has a dozen mutants and a "not" one."""
+    """Mark all mutants but a random sample as skipped. Places are drawn first: a "+" has many mutants, a "not" one."""
     places = collections.defaultdict(list)
     for item in session.pending_work_items:
         (mutation,) = item.mutations
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the result here, as JSON")
     args = parser.parse_args()
     if subprocess.run(["git", "status", "--porcelain", *TESTS], cwd=ROOT, capture_output=True, check=True).stdout:
-        raise SystemExit("there are changes that are not committed, and mutants change files in place; use a fresh clone")
+        raise SystemExit("some changes are not committed, and mutants change files in place; use a fresh clone")
     with tempfile.TemporaryDirectory() as folder:
         result = {
             package: mutate(package, tests, args, Path(folder))
