@@ -121,3 +121,13 @@ def test_more_features_than_rows_change_nothing_but_the_time() -> None:
         for x, y in ((real, fake), wide)
     ]
     assert variances[1] == pytest.approx(variances[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in ESTIMATES])
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_keep_to_their_bounds(name: str, kind: str) -> None:
+    for real, fake in (pair(kind, "f8"), pair(kind, "f8")[::-1]):
+        result = bound(METRICS[name])(real, fake)
+        for key, value in result.scores().items():
+            low, high = result.describe()[key].bounds
+            assert low <= value <= high, key

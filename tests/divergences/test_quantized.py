@@ -438,3 +438,10 @@ def test_scores_of_groups() -> None:
     assert {"mauve_mauve", "prd_f_8", "js", "frontier_integral_frontier_integral"} <= set(frame.by_group.columns)
     assert frame.by_group.loc["a", "prd_f_8"] > frame.by_group.loc["b", "prd_f_8"]
     assert frame.by_group.loc["a", "js"] < frame.by_group.loc["b", "js"]
+
+
+def test_the_correction_of_kl_in_closed_form() -> None:
+    """Two sites, p = (.6, .4) of 100 rows and q = (.5, .5) of 200: the bias to first order is half of 1/100 + 1/200."""
+    real, fake = np.repeat([0.0, 1.0], [60, 40])[:, None], np.repeat([0.0, 1.0], [100, 100])[:, None]
+    found = quantized_f_divergence(real, fake, f="kl", n_clusters=2, miller_madow=True, random_state=0).value
+    assert found == pytest.approx(0.6 * math.log(1.2) + 0.4 * math.log(0.8) - 0.5 * (1 / 100 + 1 / 200), rel=1e-12)

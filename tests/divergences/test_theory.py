@@ -245,3 +245,9 @@ class TestTheoremA3:
     def test_units(self) -> None:
         assert largest_feasible_gap(1.0, 0.5, f="js", base=2) == pytest.approx(2.0)
         assert largest_feasible_gap(0.1, 0.25, f=precision_recall(1.0)) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("proportion", [-0.5, 0.0, 1.0, 1.5, math.nan])
+def test_no_group_has_such_a_proportion(proportion: float) -> None:
+    with pytest.raises(ValueError, match=r"proportion=.* is not between 0 and 1"):
+        largest_feasible_gap(0.95, proportion, f="tv")

@@ -29,6 +29,7 @@ from egtmetrics.groups import (
     max_pairwise_difference,
     mgo,
 )
+from egtmetrics.groups.disparity import score_table
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.prdc import precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
@@ -301,3 +302,23 @@ class TestProportions:
         renamed_real, renamed_fake = ([names["abcd".index(label)] for label in side] for side in (real, fake))
         assert mgo(renamed_real, renamed_fake) == mgo(real, fake)
         assert ego(renamed_real, renamed_fake) == ego(real, fake)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneDirection(MetricResult):
+    precision: float = score(label="precision", better="higher")
+    recall: float = score(label="recall", better=None)
+
+
+def test_a_sum_has_a_direction_if_all_its_parts_have_it() -> None:
+    results = {
+        group: OneDirection(precision=p, recall=0.5, backend="numpy", n_real=5, n_fake=5)
+        for group, p in (("a", 0.9), ("b", 0.2))
+    }
+    described = next(iter(results.values())).describe()
+    values = pd.DataFrame({group: result.scores() for group, result in results.items()}).T
+    found = {one.name: one for one in score_table("m", values, described).disparities}
+    assert found["delta_pr"].score.better is None
+    assert found["delta_p"].score.better == "higher"
+    assert found["delta_p"].worse(values, found["delta_p"].of(values)) == "b"
+    assert found["delta_r"].worse(values, found["delta_r"].of(values)) is None

@@ -803,3 +803,19 @@ class TestSamples:
 
         with pytest.raises(ValueError, match="read-only"):
             frame_of(data, {"centring": centring})
+
+
+def test_titles_are_those_of_registered_metrics_also_in_a_saved_frame() -> None:
+    def own(real: Any, fake: Any) -> float:
+        return 1.0
+
+    points, labels = np.random.default_rng(0).normal(size=(12, 2)), ["a", "b"] * 6
+    frame = GenerativeMetricFrame(
+        metrics={"fid": frechet_distance, "own": own},
+        real=points,
+        fake=points[::-1],
+        real_sensitive_features=labels,
+        fake_sensitive_features=labels,
+    )
+    for one in (frame, GenerativeMetricFrame.from_json(frame.to_json())):
+        assert [one.title(name) for name in ("fid", "own")] == ["Fréchet distance", "own"]

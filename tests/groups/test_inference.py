@@ -370,3 +370,18 @@ def test_proportions_have_the_multinomial_covariance() -> None:
     np.testing.assert_allclose(found.estimates(contrasts["ego"]), [q[a] - q[b] for a, b in pairs])
     variances = [(q[a] + q[b] - (q[a] - q[b]) ** 2) / 200 for a, b in pairs]
     np.testing.assert_allclose(found.parts(contrasts["ego"])["total"], variances)
+
+
+def test_a_gap_without_an_interval_costs_no_other_gap_its_own() -> None:
+    """Above eight groups the sum of two largest gaps has no interval, as too many pairs may attain it."""
+    rng = np.random.default_rng(12)
+    labels = np.repeat([f"g{i}" for i in range(9)], 50)
+    frame = GenerativeMetricFrame(
+        metrics="prdc",
+        real=rng.normal(size=(450, 3)),
+        fake=rng.normal(size=(450, 3)),
+        real_sensitive_features=labels,
+        fake_sensitive_features=labels,
+    )
+    known = frame.interval().disparities.index
+    assert set(frame.disparities().index) - set(known) == {("prdc", "delta_p_plus_delta_r")}

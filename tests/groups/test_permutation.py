@@ -184,3 +184,24 @@ def test_compare_models_refuses_bad_arguments() -> None:
         compare_models(real, fake, other[:, :1], metric=mean_gap)
     with pytest.raises(ValueError, match="metric is NaN"):
         compare_models(real, fake, other, metric=lambda real, fake: float("nan"), n_permutations=2)
+
+
+def test_a_permutation_without_a_score_is_no_rank() -> None:
+    """Only the samples as they are, and permutations that keep them together, have a score."""
+    real, fake = np.random.default_rng(6).normal(size=(2, 20, 2))
+    real[:10] += 100.0
+    labels = ["a"] * 10 + ["b"] * 10
+
+    def of_near_rows(real: NDArray[Any], fake: NDArray[Any]) -> float:
+        return float("nan") if np.ptp(real[:, 0]) > 50.0 else float(real.mean())
+
+    with pytest.raises(ValueError, match="NaN for the samples or for a permutation"):
+        permutation_test(
+            real,
+            fake,
+            metric=of_near_rows,
+            real_sensitive_features=labels,
+            fake_sensitive_features=labels,
+            n_permutations=3,
+            random_state=0,
+        )

@@ -411,3 +411,11 @@ def test_bad_features_are_named(bad: Any) -> None:
 def test_bad_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         approximate_precision_recall_density_coverage(np.zeros((20, 2)), np.zeros((15, 2)), **options)
+
+
+def test_the_error_of_density_uses_students_t() -> None:
+    """Two rows checked of 1000, one of them off by 10: one degree of freedom."""
+    exact = np.array([0, 10])
+    _, error = _density(np.zeros(1000, dtype=np.int64), np.array([0, 1]), exact, 1, 0.95)
+    of_mean = np.std(exact, ddof=1) * math.sqrt(1 / 2 - 1 / 1000)
+    assert error == pytest.approx(stats.t.ppf(0.975, 1) * of_mean, rel=1e-12)

@@ -542,3 +542,10 @@ def test_subsamples_with_different_scores_are_refused() -> None:
     names = itertools.cycle("ab")
     with pytest.raises(TypeError, match="returned the scores a for one part of the samples and b for another"):
         covariance(lambda real, fake: {next(names): 0.0}, 0.0)
+
+
+def test_identical_rows_have_no_variance() -> None:
+    points = np.full((8, 2), 3.0)
+    metric = functools.partial(kernel_distance, subset_size=8)
+    found = score_covariance(metric, metric(points, points), points, points, rng=np.random.default_rng(0))
+    assert found.data.item() == found.alone.item() == 0.0

@@ -561,3 +561,20 @@ def test_proportions_that_are_no_numbers() -> None:
         ReweightedLoss(target="ego", source=["a", "b"])
     with pytest.raises(ValueError, match="source has 2 columns, but n_bins=3"):
         ReweightedLoss(target="ego", source=[[0.5, 0.5], [0.5, 0.5]], n_bins=3)
+
+
+def test_bins_must_be_passed_from_two_levels_on() -> None:
+    with pytest.raises(ValueError, match="bins is missing, but MeanLoss has n_bins=2"):
+        MeanLoss(2, n_bins=2)(torch.ones(2), torch.tensor([0, 1]))
+
+
+def test_the_first_group_out_of_range_is_named() -> None:
+    with pytest.raises(ValueError, match=r"groups holds 5 \(2 of 3 values are out of range\)"):
+        MeanLoss(2)(torch.ones(3), torch.tensor([0, 5, 7]))
+
+
+def test_by_default_group_dro_moves_towards_the_larger_loss() -> None:
+    loss = GroupDROLoss(2)
+    loss(torch.tensor([1.0, 3.0]), torch.tensor([0, 1]))
+    expected = torch.softmax(0.01 * torch.tensor([1.0, 3.0], dtype=torch.float64), 0)
+    torch.testing.assert_close(loss.group_weights.flatten(), expected)
