@@ -12,13 +12,14 @@ PEERS := top-pr torch-fidelity
 export PIP_CONSTRAINT := constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
 
-.PHONY: help demo test test-lowest test-latest lint package bench mutate lock clean
+.PHONY: help demo test test-lowest test-latest sanitize lint package bench mutate lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
 	@echo "make test         all tests"
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
+	@echo "make sanitize     the CPU kernels on random cases under the sanitizers of gcc (three minutes)"
 	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
 	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
@@ -77,6 +78,22 @@ test-latest:
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --upgrade --upgrade-strategy eager --editable '.[test]'
 	.venv-latest/bin/python -m pytest -n auto --dist worksteal
+
+# Another seed, or more cases, by hand: make sanitize SEED=2 CASES=1000
+SEED := 1
+CASES := 30
+
+.venv/.sanitize: constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet cmake
+	@touch $@
+
+sanitize: .venv/.sanitize
+	for kind in address,undefined thread; do \
+	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DEGT_SANITIZE=$$kind -DCMAKE_CXX_COMPILER=g++ && \
+	  $(BIN)/cmake --build build/sanitize-$$kind --parallel && \
+	  TSAN_OPTIONS=halt_on_error=1 build/sanitize-$$kind/driver $(SEED) $(CASES) || exit 1; \
+	done
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

@@ -165,6 +165,8 @@ void kernel_density_band(const std::string& dtype, Address x, std::int64_t n, st
     using T = decltype(zero);
     const egt::Points<T> own = points<T>(x, n, d);
     require(counts != 0 && n_replicates >= 1, "expected non-empty (n, n_replicates) counts");
+    // 64 of them for each of the 65,535 blocks that a grid has along its second axis.
+    require(n_replicates <= 64 * 65535, "counts has more than 4,194,240 replicates; pass them in parts");
     require(bandwidth >= 0.0, "bandwidth must not be negative");
     const py::gil_scoped_release release;
     egt::kernel_density<T>(own, own, bandwidth, at<const std::uint16_t>(counts), n_replicates, at<double>(density),
@@ -236,6 +238,17 @@ std::string device_error() {
   int count = 0;
   const cudaError_t status = cudaGetDeviceCount(&count);
   cudaGetLastError();
+  if (status == cudaErrorInsufficientDriver) {
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    const auto version = [](int number) {
+      return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+    };
+    return std::string(cudaGetErrorName(status)) + ": the driver is made for CUDA " + version(driver) +
+           " and the kernels were built with CUDA " + version(runtime) +
+           "; update the driver, or build egtmetrics with an older CUDA toolkit";
+  }
   if (status != cudaSuccess) return std::string(cudaGetErrorName(status)) + ": " + cudaGetErrorString(status);
   return count == 0 ? "the driver reports no device" : "";
 }

@@ -20,6 +20,17 @@ inline void check(cudaError_t status, const char* what) {
 
 inline cudaStream_t stream_of(const Queue& queue) { return static_cast<cudaStream_t>(queue.stream); }
 
+// For work that copies from memory of the call's own, which is gone when a captured graph runs again.
+inline void refuse_capture(const Queue& queue) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream_of(queue), &status), "cudaStreamIsCapturing");
+  if (status == cudaStreamCaptureStatusNone) return;
+  throw DeviceError{
+      "a CUDA graph is being captured, which cannot hold a search for neighbours; call it outside of the graph (with "
+      "torch.compile, leave out mode='reduce-overhead')",
+      false};
+}
+
 // Makes the queue's device current, and the former one again on every way out.
 class DeviceGuard {
  public:

@@ -347,6 +347,7 @@ template <class T>
 void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tiles, std::int64_t k, SqRange range,
                   double* out, std::int64_t* rows, const Queue& queue) {
   if (tiles.empty()) return;
+  refuse_capture(queue);
   const cudaStream_t stream = stream_of(queue);
   const auto n_tiles = static_cast<std::int64_t>(tiles.size());
   std::int64_t longest = 0;

@@ -3,15 +3,18 @@
 torch allocates the results and names the stream; the compiled module does not use torch, so it works with any version.
 torch is imported by the first function that needs it, never by importing egtmetrics.
 
-Calls queue their work on torch's current stream of the tensors' device, and return. Inputs must live until the call
-returns and no longer: torch reuses freed memory in the order of that stream, that is after the kernels that read it, so
-``record_stream`` is not needed. As for every torch operation, the caller synchronizes tensors made on another stream.
+Calls queue their work on torch's current stream of the tensors' device, and return. A tensor that was allocated on that
+stream may be freed as soon as the call returns: torch reuses its memory in the order of the stream, after the kernels
+that read it. As for every torch operation, the caller synchronizes a tensor of another stream, and tells torch about
+its use here with ``record_stream``. Memory of other libraries must live until the work is done.
 """
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +37,19 @@ _DLPACK_CUDA = 2
 
 class NoDeviceError(RuntimeError):
     """The CUDA kernels are installed, but there is no device to run them on."""
+
+
+class DeviceFallbackWarning(UserWarning):
+    """Features lie on a CUDA device where the CUDA kernels cannot run: they are copied, and the CPU kernels run."""
+
+
+@cache  # once for the process
+def _warn_fallback(reason: str) -> None:
+    warnings.warn(
+        f"the features lie on a CUDA device, but are copied to the host for the CPU kernels: {reason}",
+        DeviceFallbackWarning,
+        stacklevel=5,
+    )
 
 
 class DeviceArrays:
@@ -162,6 +178,7 @@ class DeviceKernels(DeviceArrays):
     def __init__(self, load: Callable[[], ModuleType], device_type: str) -> None:
         super().__init__(device_type)
         self._load = load
+        self._sound: set[int] = set()
 
     @cached_property
     def module(self) -> Any:
@@ -188,10 +205,25 @@ class DeviceKernels(DeviceArrays):
             )
         return module
 
+    def require(self, device: torch.device) -> None:
+        """Raise NoDeviceError where the kernels hold no code that the device can run."""
+        if device.type == "cuda" and device.index not in self._sound:
+            module = self.module
+            major, minor = module.device_info(device.index)["capability"]
+            built = module.build_info()["architectures"]
+            if not _runs(built, 10 * major + minor):
+                raise NoDeviceError(
+                    f"{device} has compute capability {major}.{minor}, and the CUDA kernels were built for {built}; "
+                    f"install egtmetrics with EGTMETRICS_CUDA_ARCHITECTURES={10 * major + minor}, if its CUDA toolkit "
+                    "still compiles for that, or use backend='cpu'"
+                )
+            self._sound.add(device.index)
+
     def run(self, primitive: Primitive, values: dict[str, Any]) -> list[torch.Tensor]:
         """Return the results of a primitive, one tensor each."""
         checked = self.check(primitive, values)
         first = checked[primitive.arguments[0].name]
+        self.require(first.device)
         results = new_tensors(primitive, checked, first)
         self._call(primitive.name, first.device, *_passed(primitive, checked), *(one.data_ptr() for one in results))
         return results
@@ -237,13 +269,18 @@ def common_device(*features: Any) -> str | None:
             tensor = KERNELS.on_device(values)
             if tensor is None:
                 return None
-            devices.add(str(tensor.device))
+            devices.add(tensor.device)
         if len(devices) != 1:
             return None
+        device = devices.pop()
         _ = KERNELS.module
-    except (ImportError, NoDeviceError):
+        KERNELS.require(device)
+    except ImportError:
         return None
-    return devices.pop()
+    except NoDeviceError as error:
+        _warn_fallback(str(error))
+        return None
+    return str(device)
 
 
 def device_tensor(values: Any, name: str, device: str) -> torch.Tensor:
@@ -265,12 +302,15 @@ def select_device(*features: Any) -> str:
     for values in features:
         tensor = KERNELS.on_device(values)
         if tensor is not None:
+            KERNELS.require(tensor.device)
             return str(tensor.device)
     if KERNELS.device_type != "cuda":
         return KERNELS.device_type
     import torch
 
-    return f"cuda:{torch.cuda.current_device()}"
+    device = torch.device("cuda", torch.cuda.current_device())
+    KERNELS.require(device)
+    return str(device)
 
 
 def to_host(features: Any) -> Features:
@@ -356,6 +396,23 @@ def new_tensors(primitive: Primitive, values: dict[str, Any], like: torch.Tensor
         like.new_empty(shape, dtype=torch.float64 if result.is_features else getattr(torch, result.dtype))
         for result, shape in primitive.result_shapes(values)
     ]
+
+
+def _runs(architectures: str, capability: int) -> bool:
+    """Whether code for these architectures, in CMake's notation, runs at a compute capability (90 for 9.0).
+
+    Machine code (``real``) runs on later cards of one generation, PTX (``virtual``) on all later ones.
+
+    >>> [_runs("75-real 80-real 90-virtual", capability) for capability in (61, 75, 89, 90, 120)]
+    [False, True, True, True, True]
+    >>> [_runs("80-real", capability) for capability in (86, 90)]
+    [True, False]
+    """
+    found = re.findall(r"(\d+)[af]?(-real|-virtual)?", architectures)
+    return any(
+        int(number) <= capability and (kind != "-real" or int(number) // 10 == capability // 10)
+        for number, kind in found
+    )
 
 
 def _passed(primitive: Primitive, checked: dict[str, Any]) -> list[Any]:

@@ -185,12 +185,16 @@ def _register(primitive: Primitive) -> None:
     """Define an operator: what it does on the CPU, what on a device, and the empty tensors that its results become."""
     arguments = ", ".join(f"{_type(argument)} {argument.name}" for argument in primitive.arguments)
     results = ", ".join("Tensor" for _ in primitive.results)
+    options: dict[str, Any] = {}
+    if hasattr(torch.Tag, "cudagraph_unsafe"):  # older ones get an error from the neighbour searches in a capture
+        options["tags"] = (torch.Tag.cudagraph_unsafe,)
     operator: Any = torch.library.custom_op(
         f"egtmetrics::{primitive.name}",
         partial(on_host, primitive),
         mutates_args=(),
         device_types="cpu",
         schema=f"({arguments}) -> {results if len(primitive.results) == 1 else f'({results})'}",
+        **options,
     )
     operator.register_kernel("cuda", partial(on_device, primitive))
     operator.register_fake(partial(shapes, primitive))

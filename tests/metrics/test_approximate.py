@@ -404,7 +404,7 @@ def test_bad_features_are_named(bad: Any) -> None:
         ({"level": 1.0}, "level=1.0 is not a number above 0 and below 1"),
         ({"level": "0.9"}, "level='0.9' is not a number"),
         ({"random_state": -1}, "random_state=-1"),
-        ({"n_threads": 0}, "n_threads=0, expected a positive integer"),
+        ({"n_threads": 0}, "n_threads=0, expected an integer from 1 to"),
         ({"backend": "gpu"}, "backend='gpu' is unknown"),
     ],
 )

@@ -228,6 +228,24 @@ def test_all_work_goes_to_the_queue_it_is_given(module: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PRIMITIVES)
+def test_a_captured_graph_holds_no_copy_from_memory_of_the_call(module: Any, name: str) -> None:
+    module.simt_capturing(True)
+    try:
+        _, raised = attempt(module, PRIMITIVES[name])
+    finally:
+        module.simt_capturing(False)
+    assert (raised is not None) == ("neighbor" in name)
+    if raised is not None:
+        assert "cannot hold a search for neighbours; call it outside of the graph" in str(raised)
+    assert module.simt_allocated() == 0
+
+
+def test_more_replicates_than_a_grid_has_blocks_for_are_refused(module: Any) -> None:
+    with pytest.raises(ValueError, match=r"more than 4,194,240 replicates; pass them in parts"):
+        module.kernel_density_band("float32", address(X), N, D, 1, 64 * 65535 + 1, 2.0, 0, 0, DEVICE, STREAM)
+
+
+@pytest.mark.parametrize("name", PRIMITIVES)
 def test_a_device_that_is_not_there(module: Any, name: str) -> None:
     with pytest.raises(module.DeviceError, match="cudaErrorInvalidDevice"):
         PRIMITIVES[name](module, 2, STREAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from egtmetrics.ops import Divergences, _device, common_device, select_backend
-from egtmetrics.ops._device import CudaBackend, DeviceKernels, NoDeviceError
+from egtmetrics.ops._device import CudaBackend, DeviceFallbackWarning, DeviceKernels, NoDeviceError
 from tests.simt import build
 
 torch = pytest.importorskip("torch")
@@ -30,13 +31,20 @@ class Recorder:
 
     DeviceMemoryError = DeviceMemoryError
 
-    def __init__(self, *, error: str = "", failures: int = 0) -> None:
+    def __init__(self, *, error: str = "", failures: int = 0, capability: tuple[int, int] = (9, 0)) -> None:
+        self.capability = capability
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.error = error
         self.failures = failures
 
     def device_error(self) -> str:
         return self.error
+
+    def device_info(self, device: int) -> dict[str, Any]:
+        return {"capability": self.capability}
+
+    def build_info(self) -> dict[str, str]:
+        return {"architectures": "75-real 90-real 90-virtual"}
 
     def __getattr__(self, name: str) -> Any:
         def call(*arguments: Any) -> None:
@@ -241,7 +249,43 @@ def raising(error: Exception) -> Any:
     return call
 
 
+def test_a_driver_that_is_too_old_is_named_with_versions_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build.load()
+    module.simt_devices(0, 35)
+    try:
+        put(monkeypatch, DeviceKernels(lambda: module, "cpu"))
+        message = r"driver is made for CUDA 11\.8 and the kernels were built with CUDA 13\.0; update the driver"
+        with pytest.warns(DeviceFallbackWarning, match=message):
+            assert select_backend(features=(X, Y)).name == "cpu"
+        with pytest.raises(NoDeviceError, match=message):
+            select_backend("cuda")
+    finally:
+        module.simt_devices(1)
+
+
+@pytest.mark.parametrize(("capability", "runs"), [((6, 1), False), ((7, 5), True), ((8, 6), False), ((12, 0), True)])
+def test_a_card_that_the_kernels_have_no_code_for_is_named(
+    capability: tuple[int, int], runs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = Recorder(capability=capability)
+    put(monkeypatch, DeviceKernels(lambda: module, "cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    tensor = SimpleNamespace(device=torch.device("cuda", 1))
+    tensor.detach = lambda: tensor
+    if runs:
+        assert select_backend(features=(tensor,)).device == "cuda:1"
+        return
+    major, minor = capability
+    message = rf"cuda:1 has compute capability {major}\.{minor}, and the CUDA kernels were built for 75-real 90-real"
+    with pytest.warns(DeviceFallbackWarning, match=message):
+        assert select_backend(features=(tensor,)).name == "cpu"
+    with pytest.raises(NoDeviceError, match=message):
+        select_backend("cuda", features=(tensor,))
+    assert not module.calls
+
+
 def put(monkeypatch: pytest.MonkeyPatch, kernels: DeviceKernels) -> None:
+    _device._warn_fallback.cache_clear()
     monkeypatch.setattr(_device, "KERNELS", kernels)
 
 
@@ -277,7 +321,12 @@ def test_without_the_module_auto_takes_the_cpu_and_cuda_says_why(monkeypatch: py
 
 def test_without_a_device_auto_takes_the_cpu_and_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, recording(error="cudaErrorNoDevice: no CUDA-capable device is detected")[0])
-    assert select_backend(features=(X, Y)).name == "cpu"
+    with pytest.warns(DeviceFallbackWarning, match="copied to the host for the CPU kernels: there is no CUDA device"):
+        assert select_backend(features=(X, Y)).name == "cpu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert select_backend(features=(X, Y)).name == "cpu"  # said once
+        assert select_backend(features=(np.ones((2, 2)),)).name == "cpu"
     with pytest.raises(NoDeviceError, match=r"no CUDA device to run on \(cudaErrorNoDevice: no CUDA-capable device"):
         select_backend("cuda")
 

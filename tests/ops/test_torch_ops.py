@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from egtmetrics.ops import ANY_RADIUS, Divergences, select_backend
+from egtmetrics.ops._backend import Backend
 from egtmetrics.ops._primitives import primitives
 
 torch = pytest.importorskip("torch")
@@ -52,6 +53,12 @@ def test_torch_finds_the_operator_sound(sample: str) -> None:
     name, arguments = SAMPLES[sample]
     report = torch.library.opcheck(getattr(torch.ops.egtmetrics, name).default, arguments)
     assert set(report.values()) == {"SUCCESS"}
+
+
+@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="this torch has no such tag")
+@pytest.mark.parametrize("name", primitives(Backend))
+def test_torch_does_not_capture_the_operators_in_a_graph(name: str) -> None:
+    assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.egtmetrics, name).default.tags
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

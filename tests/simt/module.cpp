@@ -56,6 +56,7 @@ void define_simt(py::module_& m) {
   m.def("simt_seed", &simt::set_seed, py::arg("seed"), "Order of blocks and threads; 0: the natural one.");
   m.def("simt_allocated", &simt::allocated, "Bytes allocated and not freed.");
   m.def("simt_memory", &simt::set_memory, py::arg("size"), "Memory of the devices together, in bytes.");
+  m.def("simt_capturing", &simt::set_capturing, py::arg("capturing"), "Whether every stream records a graph.");
   m.def("simt_devices", &simt::set_devices, py::arg("count"), py::arg("error") = static_cast<int>(cudaErrorNoDevice),
         "Number of devices; with 0 every call returns the error.");
   m.def("simt_device", &simt::device_now, "The device that is current on this thread.");

@@ -486,6 +486,7 @@ thread_local cudaError_t last_error = cudaSuccess;
 thread_local int current_device = 0;
 
 int n_devices = 1;
+bool is_capturing = false;
 cudaError_t no_device_error = cudaErrorNoDevice;
 std::size_t memory = std::size_t{4} << 30, in_use = 0;
 
@@ -676,6 +677,8 @@ void set_devices(int count, int error) {
   current_device = 0;
 }
 
+void set_capturing(bool capturing) { is_capturing = capturing; }
+
 void set_memory(std::size_t bytes) {
   const std::lock_guard<std::recursive_mutex> lock(machine_mutex);
   memory = bytes;
@@ -746,6 +749,21 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (n_devices == 0) return failed(no_device_error);
   if (device < 0 || device >= n_devices) return failed(cudaErrorInvalidDevice);
   *properties = {"host", memory, usual_shared_bytes, most_shared_bytes, 32, most_threads, 9, 0, 4};
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status) {
+  *status = is_capturing ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = 11080;
+  return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
   return cudaSuccess;
 }
 

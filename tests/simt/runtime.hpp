@@ -112,6 +112,7 @@ using Trace = std::function<void(const Launch&, bool done)>;
 void set_seed(std::uint64_t seed);
 void set_devices(int count, int error);
 void set_memory(std::size_t bytes);
+void set_capturing(bool capturing);
 void set_trace(Trace trace);
 void fail_call(const std::string& call, int after, int times, int error);
 std::size_t allocated();
