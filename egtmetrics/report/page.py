@@ -230,6 +230,9 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> di
     what = title if len(table.described) == 1 else f"{title}: {gap.disparity.label}"
     if math.isnan(pair.value):
         return {"text": f"{what} has no gap, because a group has no score.", "kind": "open", "tag": ""}
+    if not gap.reliable:
+        text = f"{what} says nothing about a gap, because the scores of a group cannot be relied on."
+        return {"text": text, "kind": "open", "tag": "unreliable"}
     if pair.larger is None:
         return {"text": f"{what} is equal in all groups.", "kind": "calm", "tag": ""}
     first = pair.larger if gap.worse is None else gap.worse
@@ -241,8 +244,6 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> di
         f"{what} is {'larger' if gap.worse is None else 'worse'} for {group_text(first)}: {mine} against {theirs} for "
         f"{group_text(second)}, a gap of {gap_text(score, pair.value)}"
     )
-    if not gap.reliable:
-        return {"text": f"{text}.", "kind": "open", "tag": "unreliable"}
     bounds = interval_text(gap.interval, score)
     known = [f"{inference.level:.0%} interval {bounds}"] if bounds else []
     if gap.p_value is None:
