@@ -4,7 +4,7 @@ BIN := .venv/bin
 KERNELS := $(shell find csrc -type f)
 HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
-NEED_TORCH := $(addprefix tests/,distributed encoders gpu integrations oracles paper training) egtmetrics/encoders
+NOT_CORE := $(addprefix tests/,distributed encoders gpu integrations ops oracles paper ptx simt training) egtmetrics/encoders
 # Peers that are measured without their dependencies, which would bring torchvision.
 PEERS := top-pr torch-fidelity
 
@@ -70,7 +70,7 @@ test-lowest: export EGTMETRICS_CUDA = 0
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --editable '.[test-core]'
-	.venv-lowest/bin/python -m pytest -n auto --dist worksteal --doctest-ignore-import-errors $(NEED_TORCH:%=--ignore=%)
+	.venv-lowest/bin/python -m pytest -n auto --dist worksteal --doctest-ignore-import-errors $(NOT_CORE:%=--ignore=%)
 
 test-latest: export PIP_CONSTRAINT =
 test-latest: export PIP_BUILD_CONSTRAINT =
