@@ -199,7 +199,7 @@ def proportion_uncertainty(counts: pd.DataFrame) -> Uncertainty:
         data=data.reshape(nothing.shape),
         projections=nothing,
         threshold=nothing,
-        alone=np.zeros(2 * n_groups),
+        alone=np.zeros(len(nothing)),
     )
 
 

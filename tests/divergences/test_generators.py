@@ -267,6 +267,17 @@ class TestUserGenerator:
         with pytest.raises(ValueError, match="to shape"):
             user_generator(lambda t: np.zeros(3))
 
+    def test_rounding_does_not_make_a_function_concave(self) -> None:
+        """A hockey stick with a rounded corner, 1e-7 below it, where terms of size 2 cancel."""
+
+        def rounded(t: NDArray[np.float64]) -> NDArray[np.float64]:
+            return 0.5 * (t - 2.0 + np.hypot(t - 2.0, 1e-3))
+
+        at_one = rounded(np.ones(1))
+        smooth = user_generator(lambda t: rounded(t) - at_one)
+        p, q = np.array([0.7, 0.2, 0.1]), np.array([0.2, 0.3, 0.5])
+        assert f_divergence(p, q, f=smooth) == pytest.approx(f_divergence(p, q, f=hockey_stick(2.0)), abs=1e-6)
+
     def test_a_limit_that_cannot_be_read_off_must_be_given(self) -> None:
         def slow(t: NDArray[np.float64]) -> NDArray[np.float64]:
             return 1.0 - t**0.003  # 0.75 at 1e-200, and 1 at 0

@@ -221,6 +221,21 @@ def test_prd_curve_against_its_definition(samples: SiteSamples) -> None:
     assert result.f_8 == pytest.approx(f_8, rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
+@pytest.mark.parametrize("name", METRICS)
+def test_equal_and_disjoint_sets_reach_the_bounds(name: str) -> None:
+    """Half a count in every bin keeps some scores from the worst value, and so does the curve of MAUVE."""
+    real = np.repeat([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]], 200, axis=0)
+    equal = METRICS[name](real, real, random_state=0)
+    disjoint = METRICS[name](real, real * [1.0, -1.0], random_state=0)
+    for score, described in equal.describe().items():
+        low, high = described.bounds
+        worst, best = (low, high) if described.better == "higher" else (high, low)
+        assert getattr(equal, score) == pytest.approx(best, abs=1e-9)
+        assert low <= getattr(disjoint, score) <= high
+        assert getattr(disjoint, score) == pytest.approx(worst, abs=1e-9 if name == "prd" else 0.1)
+
+
 def test_collapsed_generator_is_precise_without_recall() -> None:
     """A generator that keeps 2 of 20 equal modes has the curve min(lambda / 10, 1), min(1/10, 1 / lambda)."""
     real, fake = np.arange(400.0)[:, None] // 20, np.arange(400.0)[:, None] // 200

@@ -29,11 +29,11 @@ from egtmetrics.groups import (
     max_pairwise_difference,
     mgo,
 )
-from egtmetrics.groups.disparity import score_table
+from egtmetrics.groups.disparity import EGO, MGO, score_table
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.prdc import precision_recall_density_coverage
 from egtmetrics.metrics.topp_pr import topp_precision_recall
-from egtmetrics.results import MetricResult, score
+from egtmetrics.results import Direction, MetricResult, Score, score
 from tests.strategies import GroupedSamples, group_labels, grouped_samples, score_tables
 
 PRINTED = pd.read_csv(Path(__file__).parents[1] / "golden" / "paper_tables_7_8.csv")
@@ -190,6 +190,55 @@ class TestDisparitiesFromScores:
             disparities_from_scores(scores)
 
 
+class TestWorse:
+    """Group a has precision 0.9 and recall 0.2, group b 0.3 and 0.4: their sums are 1.1 and 0.7."""
+
+    SCORES = pd.DataFrame({"precision": [0.9, 0.3], "recall": [0.2, 0.4]}, index=["a", "b"])
+
+    def worse(self, precision: Direction, recall: Direction) -> dict[str, Any]:
+        described = {
+            "precision": Score(label="precision", better=precision, percent=True),
+            "recall": Score(label="recall", better=recall, percent=True),
+        }
+        table = score_table("m", self.SCORES, described)
+        return {one.name: one.worse(self.SCORES, one.of(self.SCORES)) for one in table.disparities}
+
+    @pytest.mark.parametrize(
+        ("precision", "recall", "expected"),
+        [
+            ("higher", "higher", ["b", "a", "b"]),
+            ("lower", "lower", ["a", "b", "a"]),
+            ("higher", "lower", ["b", "b", None]),  # without a common direction no sum is better
+            ("higher", None, ["b", None, None]),
+            ("higher", 0.1, ["b", "b", None]),
+            (0.2, 0.2, ["a", "b", None]),
+        ],
+    )
+    def test_follows_the_direction(self, precision: Direction, recall: Direction, expected: list[Any]) -> None:
+        found = self.worse(precision, recall)
+        assert [found[name] for name in ("delta_p", "delta_r", "delta_pr")] == expected
+        assert found["delta_p_plus_delta_r"] is None  # its two parts may be attained by different groups
+
+    def test_equal_groups(self) -> None:
+        equal = pd.DataFrame({"fid": [2.0, 2.0]}, index=["a", "b"])
+        (fid,) = score_table("m", equal, {"fid": Score(label="FID", better="lower")}).disparities
+        assert fid.worse(equal, fid.of(equal)) is None
+
+    def test_no_proportion_is_better(self) -> None:
+        table = pd.DataFrame({"real_proportion": [0.5, 0.5], "fake_proportion": [0.7, 0.3]}, index=["a", "b"])
+        assert [one.worse(table, one.of(table)) for one in (MGO, EGO)] == [None, None]
+
+    def test_a_sum_is_printed_as_its_parts_only_if_they_agree(self) -> None:
+        def of_sum(**recall: Any) -> Score:
+            described = {"precision": Score(label="precision", percent=True), "recall": Score(label="recall", **recall)}
+            return next(
+                one.score for one in score_table("m", self.SCORES, described).disparities if one.name == "delta_pr"
+            )
+
+        assert of_sum(percent=True).difference_unit == "points"
+        assert of_sum(unit="nats").difference_unit == ""
+
+
 class TestScalarFunctions:
     @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
     @LAW
@@ -302,23 +351,3 @@ class TestProportions:
         renamed_real, renamed_fake = ([names["abcd".index(label)] for label in side] for side in (real, fake))
         assert mgo(renamed_real, renamed_fake) == mgo(real, fake)
         assert ego(renamed_real, renamed_fake) == ego(real, fake)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OneDirection(MetricResult):
-    precision: float = score(label="precision", better="higher")
-    recall: float = score(label="recall", better=None)
-
-
-def test_a_sum_has_a_direction_if_all_its_parts_have_it() -> None:
-    results = {
-        group: OneDirection(precision=p, recall=0.5, backend="numpy", n_real=5, n_fake=5)
-        for group, p in (("a", 0.9), ("b", 0.2))
-    }
-    described = next(iter(results.values())).describe()
-    values = pd.DataFrame({group: result.scores() for group, result in results.items()}).T
-    found = {one.name: one for one in score_table("m", values, described).disparities}
-    assert found["delta_pr"].score.better is None
-    assert found["delta_p"].score.better == "higher"
-    assert found["delta_p"].worse(values, found["delta_p"].of(values)) == "b"
-    assert found["delta_r"].worse(values, found["delta_r"].of(values)) is None

@@ -739,6 +739,7 @@ class TestJson:
         again = GenerativeMetricFrame.from_json(frame.to_json())
         assert again.describe() == frame.describe()
         assert again.describe()["frechet_distance_fid"] == Score(label="fid")
+        assert frame.title("frechet_distance") == "frechet_distance"
 
     def test_intersections_nan_and_infinity(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}

@@ -271,6 +271,15 @@ def test_a_missing_group_has_no_interval_and_no_test() -> None:
     assert np.isnan(result.test().loc[("frechet_distance", "delta_fid"), "p_value"])
 
 
+def test_a_score_without_a_variance_takes_part_with_either_sign() -> None:
+    scores = pd.DataFrame({"s": [1.0, 2.0, 3.0]}, index=["a", "b", "c"])
+    one = ScoreCovariance(data=np.ones((1, 1)))
+    found = score_uncertainty(scores, {"a": one, "b": one})
+    signs = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 1.0], [1.0, 0.0, -1.0], [1.0, -1.0, 0.0]])
+    np.testing.assert_array_equal(found.estimates(signs), [np.nan, np.nan, np.nan, np.nan, -1.0])
+    np.testing.assert_array_equal(found.parts(signs)["total"], [np.nan, np.nan, np.nan, np.nan, 2.0])
+
+
 def test_samples_needed_gives_the_requested_power() -> None:
     """A mean of n has the standard error 1 / sqrt(n); 4000 differences are drawn at the size that is returned."""
     n = samples_needed(np.sqrt(2 / 100), 100, delta=0.1, power=0.7)

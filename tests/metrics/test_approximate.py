@@ -134,6 +134,24 @@ def test_radii_are_never_too_small(scale: float, shift: float) -> None:
     assert np.mean(poor == exact) < 0.6
 
 
+def test_a_radius_looks_among_what_was_found_for_the_rows_of_its_cell() -> None:
+    """For every row the index finds the k + 1 nearest in its probed cells, itself included."""
+    points, _ = normal_pair(300, 1, 6)
+    with ThreadPoolExecutor(1, initializer=_use_one_openmp_thread) as pool:
+        index = index_of(points, 12, 2, pool, k=3)
+        found, probed = index.sq_radii(), index._probe(points)
+    own = probed[:, 0]
+    sq_distances = ((points[:, None] - points[None]) ** 2).sum(axis=2)
+    in_probed = (probed[:, :, None] == own).any(axis=1)
+    nearest = np.argsort(np.where(in_probed, sq_distances, np.inf), axis=1)[:, :4]
+    expected = np.empty(300)
+    for cell in np.unique(own):
+        rows = np.flatnonzero(own == cell)
+        among = np.union1d(rows, nearest[rows])
+        expected[rows] = np.sort(sq_distances[np.ix_(rows, among)], axis=1)[:, 3]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_a_pair_is_counted_if_its_cell_is_probed() -> None:
     """Over the probed pairs, all four counts equal those of the definition."""
     real, fake = normal_pair(300, 200, 3)

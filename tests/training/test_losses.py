@@ -448,6 +448,15 @@ def test_too_many_losses_that_are_not_finite() -> None:
     assert int(loss.n_nonfinite) == 5
 
 
+@every_strategy
+def test_ten_bad_batches_in_a_row_are_borne(name: str) -> None:
+    loss, bad, groups = STRATEGIES[name](1, 1), torch.tensor([math.nan, 1.0]), torch.zeros(2, dtype=torch.long)
+    for _ in range(10):
+        loss(bad, groups)
+    with pytest.raises(FloatingPointError, match="in 11 batches in a row"):
+        loss(bad, groups)
+
+
 def test_a_batch_of_nothing_but_nan_has_a_connected_zero() -> None:
     for strategy in STRATEGIES.values():
         value, weights = step(strategy(2, 1), torch.full((3,), math.nan), torch.tensor([0, 1, 1]))
