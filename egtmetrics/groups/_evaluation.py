@@ -183,13 +183,16 @@ def warn_of_caveats(
             found["all samples"] = overall[metric].caveats
         found = {where: caveats for where, caveats in found.items() if caveats}
         if found:
-            where, caveats = next(iter(found.items()))
-            warnings.warn(
-                f"metric {metric!r}: the scores of {listed(found)} cannot be relied on, nor can differences "
-                f"between them and others. {where}: {'. '.join(caveats)}.",
-                UnreliableScoreWarning,
-                stacklevel=stacklevel + 1,
-            )
+            warnings.warn(caveat_note(metric, found), UnreliableScoreWarning, stacklevel=stacklevel + 1)
+
+
+def caveat_note(metric: str, found: Mapping[str, Sequence[str]]) -> str:
+    """Return a sentence on a metric's caveats, by the names of what they are about; of the first it says why."""
+    where, caveats = next(iter(found.items()))
+    return (
+        f"{metric} cannot be relied on for {listed(found)}, nor can differences between them and others. "
+        f"{where}: {'. '.join(caveats)}"
+    )
 
 
 def describe_metric(metric: ScoreFunction) -> str:

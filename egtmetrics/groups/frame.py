@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,
     MetricSet,
     MissingGroups,
     Results,
+    caveat_note,
     check_groups,
     groups_on_both_sides,
     warn_of_caveats,
@@ -235,15 +235,13 @@ class GenerativeMetricFrame:
         )
 
     def _caveat_notes(self) -> list[str]:
-        """Return a sentence for every metric and caveat, which names the groups."""
-        notes = []
-        for metric, by_group in self.caveats().items():
-            groups: dict[str, list[str]] = {}
-            for label, caveats in by_group.items():
-                for caveat in caveats:
-                    groups.setdefault(caveat, []).append("overall" if label is None else group_text(label))
-            notes += [f"{metric} of {listed(names)} is unreliable: {caveat}" for caveat, names in groups.items()]
-        return notes
+        """Return a sentence for every metric with caveats, which names the groups."""
+        return [
+            caveat_note(
+                metric, {"overall" if label is None else group_text(label): texts for label, texts in found.items()}
+            )
+            for metric, found in self.caveats().items()
+        ]
 
     def describe(self) -> dict[str, Score]:
         """Return the description of every column of ``by_group``: its label, bounds, unit and direction."""
@@ -267,8 +265,9 @@ class GenerativeMetricFrame:
         """
         found: dict[str, dict[Hashable | None, tuple[str, ...]]] = {}
         for metric, result in self.overall_results.items():
-            by_group: dict[Hashable | None, tuple[str, ...]] = {None: result.caveats} if result.caveats else {}
-            by_group |= self.tables[metric].caveats
+            by_group: dict[Hashable | None, tuple[str, ...]] = dict(self.tables[metric].caveats)
+            if result.caveats:
+                by_group[None] = result.caveats
             if by_group:
                 found[metric] = by_group
         return found
