@@ -111,7 +111,6 @@ package: .venv/.lint
 bench: .venv-bench/.bench
 	.venv-bench/bin/python -m benchmarks.run --out benchmarks/results
 
-# For the oldest Python: newer ones install the same releases.
 mutate: export OMP_NUM_THREADS = 1
 mutate:
 	rm -rf build/mutate
@@ -119,6 +118,7 @@ mutate:
 	cd build/mutate && make .venv/.test && .venv/bin/pip install --quiet 'egtmetrics[mutation]' && \
 	nice .venv/bin/python .ci/mutate.py --out mutation.json
 
+# For the oldest Python: newer ones install the same releases.
 lock: export PIP_CONSTRAINT =
 lock: REQUIRES = $(PYTHON) -c 'import tomllib; found = tomllib.load(open("pyproject.toml", "rb")); print(*$(1), sep="\n")'
 lock: COMPILE = .venv-lock/bin/uv pip compile --python-version 3.11 --python-platform linux --no-annotate --quiet \

@@ -3,8 +3,9 @@
 python .ci/mutate.py --sample 60 --seed 0 --out mutation.json
 
 Each package is mutated by cosmic-ray: a place in the code is drawn, then one of the changes possible there, and the
-tests of the package run. A mutant that no test notices survives; its diff is printed. The files are changed in place
-and restored, so run this in a clone of its own. With ``--sample 0`` every mutant is tried, which takes days.
+tests of the package and its examples run. A mutant that no test notices survives; its diff is printed. The files are
+changed in place and restored, so run this in a clone of its own. With ``--sample 0`` every mutant is tried, which takes
+days.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = {
-    "egtmetrics/metrics": ["tests/metrics"],
-    "egtmetrics/groups": ["tests/groups"],
-    "egtmetrics/divergences": ["tests/divergences"],
+    "egtmetrics/metrics": ["tests/metrics", "egtmetrics/metrics"],
+    "egtmetrics/groups": ["tests/groups", "egtmetrics/groups"],
+    "egtmetrics/divergences": ["tests/divergences", "egtmetrics/divergences"],
     "training/losses.py": ["tests/training/test_losses.py"],
 }
 # A type such as "int | None" is never evaluated, and the class in an "except" is changed to one of cosmic-ray's own.

@@ -1,4 +1,4 @@
-"""Text of users, such as names of groups and files, in one line that shows what it holds."""
+"""Text of users, such as names of groups and files: shown in one line, and the words for what is missing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import re
 
 _BREAKS = re.compile(r"\s*[\t-\r\x1c-\x1f\x85\u2028\u2029]\s*")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+MISSING_WORDS = frozenset(
+    ["NA", "<NA>", "#NA", "N/A", "#N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NaT", "null", "NULL", "None"]
+)
+"""What R, pandas, NumPy, databases and spreadsheets write where a value is missing."""
 
 
 def shown(text: str) -> str:

@@ -16,12 +16,7 @@ from numpy.typing import NDArray
 
 from egtmetrics._arrays import as_array
 from egtmetrics._errors import listed, outer_stacklevel
-from egtmetrics._text import shown
-
-_MISSING_WORDS = frozenset(
-    ["NA", "<NA>", "#NA", "N/A", "#N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "NaT", "null", "NULL", "None"]
-)
-"""What R, pandas, NumPy, databases and spreadsheets write where a value is missing."""
+from egtmetrics._text import MISSING_WORDS, shown
 
 
 class MissingLabelWarning(UserWarning):
@@ -256,7 +251,7 @@ def _plain_labels(column: NDArray[Any], name: str, known: Container[str], words:
     rows = np.bincount(codes[codes >= 0], minlength=len(different))
     kept: list[Any] = [_plain_text(label, name) if isinstance(label, str | bytes) else label for label in different]
     for i, label in enumerate(kept):
-        if isinstance(label, str) and label in _MISSING_WORDS and label not in known:
+        if isinstance(label, str) and label in MISSING_WORDS and label not in known:
             words[label] += int(rows[i])
             kept[i] = None
     if all(isinstance(label, float) and label.is_integer() for label in kept):

@@ -97,8 +97,9 @@ def test_features_far_from_zero_keep_their_scores(name: str) -> None:
     """Integers plus 2^40 are exact, and so are their differences."""
     real, fake = (np.round(16.0 * points) for points in pair("normal", "f8"))
     found, expected = scores(name, real + 2.0**40, fake + 2.0**40), scores(name, real, fake)
-    # 0.05: k-means and the projections of TopP&R begin from rounded means, and may end in other clusters
-    assert found == pytest.approx(expected, rel=1e-6, abs=0.05)
+    # What draws at random orders rows by their bytes, which the offset changes: another draw.
+    draws = "random_state" in inspect.signature(METRICS[name]).parameters
+    assert found == pytest.approx(expected, rel=1e-6, abs=0.05 if draws else 0.0)
 
 
 def test_more_features_than_rows_change_nothing_but_the_time() -> None:

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
+from egtmetrics._text import MISSING_WORDS
 from egtmetrics.data._reading import check_unpacked, parsed_json, reading
 
 _EXACT = 2.0**53
 """Up to this, every integer is a float64."""
-_MISSING = ("", "na", "n/a", "nan", "none", "null", "<na>")
+_MISSING = {"", *map(str.lower, MISSING_WORDS)}
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from egtmetrics.results import MetricResult, internal, setting, share
 
 Compatibility: TypeAlias = Literal["top-pr"]
-KRule: TypeAlias = Literal["paper", "rate"]
+KRule: TypeAlias = Literal["paper", "sample-size"]
 
 NEIGHBORS_PER_DIM = 5
 NO_F1_BELOW = 1e-4
@@ -28,7 +28,7 @@ MANY_NEIGHBORS = 0.5
 def neighbor_rank(rule: KRule, n: int, d: int) -> int:
     """Return k for n points in d dimensions."""
     k = NEIGHBORS_PER_DIM * d
-    return k if rule == "paper" else max(k, math.ceil(n ** (4.0 / (d + 4.0))))
+    return k if rule == "paper" else max(k, math.ceil(0.5 * n**0.8))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ def find_caveats(
     evaluations: Sequence[TopPREvaluation], k_rule: KRule, compatibility: Compatibility | None, **sizes: int
 ) -> tuple[str, ...]:
     """Return why the scores say little: a support that holds hardly any point of its set, or nearly any point."""
-    few, nearly_all, rate_helps, needed = [], [], False, 0
+    few, nearly_all, more_helps, needed = [], [], False, 0
     for name, n in sizes.items():
         n_kept = float(np.mean([getattr(e, f"n_{name}_kept") for e in evaluations]))
         k = max(getattr(e, f"{name}_n_neighbors") for e in evaluations)
@@ -95,12 +95,12 @@ def find_caveats(
             needed = max(needed, math.ceil(k / MANY_NEIGHBORS))
         if n_kept < FEW_KEPT * n:
             few.append(f"{name} ({n_kept:.0f} of {n} points, k = {k})")
-            rate_helps |= k_rule == "paper" and neighbor_rank("rate", n, k // NEIGHBORS_PER_DIM) > k
+            more_helps |= k_rule == "paper" and neighbor_rank("sample-size", n, k // NEIGHBORS_PER_DIM) > k
     caveats = []
     if few:
         remedy = "add samples, or take another metric, for example 'ipr'"
-        if rate_helps:
-            remedy = "pass k_rule='rate', which takes more neighbours where features are few" + (
+        if more_helps:
+            remedy = "pass k_rule='sample-size', which takes more neighbours where features are few" + (
                 "" if compatibility is None else f", without compatibility={compatibility!r}"
             )
         caveats.append(

@@ -69,10 +69,10 @@ def topp_precision_recall(
     and f1 is their harmonic mean, 0 where either is at most 1e-4. The bandwidth h of a set is the median distance
     from its points to their k-th nearest neighbour in it, k = 5 d' in d' dimensions.
 
-    Few features need ``k_rule="rate"``. In one or two dimensions a ball of 5 d' points is so small that nearly all
-    points are noise to the band, and two samples of one law score near 0. The result says so in its ``caveats``: where
-    less than a quarter of a set lies in its own support, and where k is more than half of a set, so that its support
-    holds nearly everything.
+    Few features need ``k_rule="sample-size"``. In one or two dimensions a ball of 5 d' points is so small that nearly
+    all points are noise to the band, and two samples of one law score near 0. The result says so in its ``caveats``:
+    where less than a quarter of a set lies in its own support, and where k is more than half of a set, so that its
+    support holds nearly everything.
 
     Above 32 features, both sets are first projected to d' = 32 by a matrix with entries N(0, 2 / (d + 32)). The scores
     depend on the matrix, so several are drawn and the scores (f1 too) are averaged.
@@ -89,10 +89,10 @@ def topp_precision_recall(
         d > 32), shift or scale changes a score by no more than another draw of the bootstrap does.
     alpha : float
         One minus the confidence of the band, in (0, 1). A larger alpha narrows the band and keeps more points.
-    k_rule : {"paper", "rate"}
-        How many neighbours k make the bandwidth. ``"paper"`` takes 5 d'. ``"rate"`` takes the larger of 5 d' and
-        ceil(n^(4 / (d' + 4))), for which the error of a nearest-neighbour density falls fastest: 100 of 1000 points in
-        2 dimensions. From 8 dimensions on, both are the same up to 64,000 points.
+    k_rule : {"paper", "sample-size"}
+        How many neighbours k make the bandwidth. ``"paper"`` takes 5 d'. ``"sample-size"`` takes the larger of 5 d' and
+        ceil(n^0.8 / 2): 126 of 1000 points. In d' = 1 the error of a nearest-neighbour density falls fastest for k
+        that grow as n^0.8; half of it, in any dimension, did best in simulations (docs/adr/0019).
     n_bootstrap : int, optional
         Bootstrap replicates B of each band. None means 1000, or 10 under ``compatibility``. With 10, the scores of one
         pair of sets vary by several points from seed to seed; with 1000, by about half a point.
@@ -164,10 +164,10 @@ def topp_precision_recall(
     --------
     >>> import numpy as np
     >>> real = np.random.default_rng(0).normal(size=(200, 2))
-    >>> result = topp_precision_recall(real, real[::-1], k_rule="rate", random_state=0, backend="reference")
+    >>> result = topp_precision_recall(real, real[::-1], k_rule="sample-size", random_state=0, backend="reference")
     >>> result.precision, result.recall, result.caveats
     (1.0, 1.0, ())
-    >>> topp_precision_recall(real, real + 100.0, k_rule="rate", random_state=0, backend="reference").scores()
+    >>> topp_precision_recall(real, real + 100.0, k_rule="sample-size", random_state=0, backend="reference").scores()
     {'precision': 0.0, 'recall': 0.0, 'f1': 0.0}
     """
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
@@ -177,8 +177,8 @@ def topp_precision_recall(
         raise ValueError(f"alpha={alpha!r} is not a number strictly between 0 and 1; pass one, for example 0.1")
     if compatibility not in (None, "top-pr"):
         raise ValueError(f"compatibility={compatibility!r} is unknown; pass 'top-pr' or None")
-    if k_rule not in ("paper", "rate"):
-        raise ValueError(f"k_rule={k_rule!r} is unknown; pass 'paper' or 'rate'")
+    if k_rule not in ("paper", "sample-size"):
+        raise ValueError(f"k_rule={k_rule!r} is unknown; pass 'paper' or 'sample-size'")
     if k_rule != "paper" and compatibility is not None:
         raise ValueError(
             f"k_rule={k_rule!r} does not go with compatibility={compatibility!r}, whose package takes k = 5 d'; leave "
