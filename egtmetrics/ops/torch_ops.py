@@ -5,10 +5,10 @@ are those that torch programs have a use for, with defaults and names for their 
 lie: on a device without a copy and without waiting for the result, on the CPU on the memory of the tensors, with every
 core.
 
-Points are ``(n, d)`` tensors, float32 or float64, finite (checked on the CPU only, since on a device that would wait for
-it), both sets of one dtype on one device; a set that is not contiguous is copied. Distances are Euclidean, squared ones
-float64 sums of squared differences, so ties count as such. Where ``y`` is None the set is compared with itself, and the
-pair of a point with itself is left out. There are no gradients.
+Points are ``(n, d)`` tensors, float32 or float64, finite (checked on the CPU only, since a device would have to be
+waited for), both sets of one dtype on one device; a set that is not contiguous is copied. Distances are Euclidean,
+squared ones float64 sums of squared differences, so ties count as such. Where ``y`` is None the set is compared with
+itself, and the pair of a point with itself is left out. There are no gradients.
 """
 
 from collections.abc import Sequence

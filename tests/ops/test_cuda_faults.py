@@ -254,7 +254,9 @@ def test_a_device_that_is_not_there(module: Any, name: str) -> None:
     with pytest.raises(module.DeviceError, match="cudaErrorInsufficientDriver"):
         PRIMITIVES[name](module, 0, STREAM)
     assert module.device_count() == 0
-    assert module.device_error().startswith("cudaErrorInsufficientDriver: ")
+    assert module.device_error().startswith("cudaErrorInsufficientDriver: the driver is made for CUDA 11.8 ")
+    module.simt_devices(0, 35, 0)
+    assert module.device_error() == "no CUDA driver is installed"
     module.simt_devices(2)
     assert module.device_count() == 2
     assert module.device_error() == ""

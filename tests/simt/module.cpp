@@ -58,7 +58,7 @@ void define_simt(py::module_& m) {
   m.def("simt_memory", &simt::set_memory, py::arg("size"), "Memory of the devices together, in bytes.");
   m.def("simt_capturing", &simt::set_capturing, py::arg("capturing"), "Whether every stream records a graph.");
   m.def("simt_devices", &simt::set_devices, py::arg("count"), py::arg("error") = static_cast<int>(cudaErrorNoDevice),
-        "Number of devices; with 0 every call returns the error.");
+        py::arg("driver") = 11080, "Number of devices; with 0 every call returns the error.");
   m.def("simt_device", &simt::device_now, "The device that is current on this thread.");
   m.def("simt_fail", &fail, py::arg("call"), py::arg("after") = 1, py::arg("error") = 0, py::arg("times") = 1,
         "From the after-th one on, calls of this kind fail, `times` of them.");

@@ -488,6 +488,7 @@ thread_local int current_device = 0;
 int n_devices = 1;
 bool is_capturing = false;
 cudaError_t no_device_error = cudaErrorNoDevice;
+int driver_version = 11080;
 std::size_t memory = std::size_t{4} << 30, in_use = 0;
 
 struct Failure {
@@ -670,10 +671,11 @@ bool find_region(std::uintptr_t address, Region* found) {
 
 bool know_arrays() { return checker::know_arrays(); }
 
-void set_devices(int count, int error) {
+void set_devices(int count, int error, int driver) {
   const std::lock_guard<std::recursive_mutex> lock(machine_mutex);
   n_devices = count;
   no_device_error = static_cast<cudaError_t>(error);
+  driver_version = driver;
   current_device = 0;
 }
 
@@ -758,7 +760,7 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status)
 }
 
 cudaError_t cudaDriverGetVersion(int* version) {
-  *version = 11080;
+  *version = driver_version;
   return cudaSuccess;
 }
 

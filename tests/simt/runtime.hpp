@@ -110,7 +110,7 @@ bool know_arrays();  // false: with a Python error
 // For tests; see module.cpp.
 using Trace = std::function<void(const Launch&, bool done)>;
 void set_seed(std::uint64_t seed);
-void set_devices(int count, int error);
+void set_devices(int count, int error, int driver);
 void set_memory(std::size_t bytes);
 void set_capturing(bool capturing);
 void set_trace(Trace trace);
