@@ -26,12 +26,24 @@ from egtmetrics.metrics._topp_result import (
     neighbor_rank,
 )
 from egtmetrics.metrics._topp_variance import topp_variance
-from egtmetrics.ops import ANY_RADIUS, Backend, BackendName, Features, select_backend, take_rows, to_host
+from egtmetrics.ops import (
+    ANY_RADIUS,
+    Backend,
+    BackendName,
+    Features,
+    ShardedFeatures,
+    select_backend,
+    take_rows,
+    to_host,
+)
 from egtmetrics.registry import metric
 from egtmetrics.results import warn_of_caveats
 
 _PROJECTED_DIM = 32
 _RADIUS_SAMPLE = 256
+_KEPT_DIGITS = 2.0**-36
+"""Where projected rows differ by less than this share of their size, rounding is seen in their distances."""
+_COMPARED_BYTES = 1 << 24
 _BLOCK_REPLICATES = 32
 _REFERENCE_PROJECTION_SEED = 99
 _REFERENCE_BOOTSTRAP_SEED = 42
@@ -338,8 +350,26 @@ def _points(
     points count.
     """
     if matrix is not None:
-        features = check_features(kernels.project(features, matrix), f"{name} after projection", device=kernels.device)
+        projected = check_features(kernels.project(features, matrix), f"{name} after projection", device=kernels.device)
+        _check_kept_apart(features, projected, name)
+        features = projected
     return features if order is None else take_rows(features, order)
+
+
+def _check_kept_apart(features: Any, projected: Features, name: str) -> None:
+    """Raise ValueError if a projection rounds away how the rows differ, as one huge column makes it do."""
+    if isinstance(features, ShardedFeatures):
+        return
+    points = to_host(projected)
+    if np.ptp(points, axis=0).max() > _KEPT_DIGITS * np.abs(points).max():
+        return
+    step = max(1, _COMPARED_BYTES // (8 * features.shape[1]))
+    first = to_host(features[:1])
+    if any((to_host(features[start : start + step]) != first).any() for start in range(0, len(features), step)):
+        raise ValueError(
+            f"{name} lies so far from zero that a projection rounds its rows to nearly one point; subtract the mean of "
+            "real from both sets, or leave out constant columns"
+        )
 
 
 def _bandwidth(kernels: Backend, points: Features, name: str, k: int, compatibility: Compatibility | None) -> float:

@@ -504,3 +504,21 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
 def test_sets_with_different_numbers_of_features_are_refused() -> None:
     with pytest.raises(ValueError, match="real has 2 features and fake has 3"):
         topp_precision_recall(GOOD, gaussian(0, 40, 3))
+
+
+def test_a_column_that_hides_all_others_is_refused() -> None:
+    """1e20 in a column of every row leaves no digit for the others; 2^30 leaves enough."""
+    real, fake = gaussian(0, 200, 40), gaussian(1, 200, 40)
+    apart = fake + 3.0
+    for points in (real, fake, apart):
+        points[:, 0] = 2.0**30
+    expected = topp_precision_recall(real[:, 1:], apart[:, 1:], random_state=0, n_bootstrap=50)
+    assert max(expected.precision, expected.recall) < 0.3
+    found = topp_precision_recall(real, apart, random_state=0, n_bootstrap=50)
+    assert max(found.precision, found.recall) < 0.3
+    for points in (real, fake):
+        points[:, 0] = 1e20
+    with pytest.raises(ValueError, match=r"real lies so far from zero that a projection .* subtract the mean"):
+        topp_precision_recall(real, fake, random_state=0, n_bootstrap=50)
+    same = np.tile(gaussian(2, 1, 40), (200, 1))
+    assert topp_precision_recall(same, same, random_state=0, n_bootstrap=50).precision == 1.0
