@@ -110,10 +110,12 @@ def _table_array(table: pd.DataFrame, name: str) -> NDArray[Any]:
     dtypes = [_numpy_dtype(dtype) for dtype in table.dtypes]
     if len(set(table.dtypes)) == 1 and is_real(table.dtypes.iloc[0]):
         return table.to_numpy()
+    cells = table.iloc[0] if len(table) else [None] * len(dtypes)
     other = [
         label
-        for label, dtype in zip(table, dtypes, strict=True)
-        if not (is_real(dtype) or (isinstance(dtype, np.dtype) and dtype.kind == "O"))
+        for label, dtype, cell in zip(table, dtypes, cells, strict=True)
+        # text is of a type of its own from pandas 3 on, and of Python objects before
+        if not (is_real(dtype) or (isinstance(dtype, np.dtype) and dtype.kind == "O" and not isinstance(cell, str)))
     ]
     if other:
         raise TypeError(
