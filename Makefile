@@ -4,7 +4,9 @@ BIN := .venv/bin
 KERNELS := $(shell find csrc -type f)
 HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
-NOT_CORE := $(addprefix tests/,distributed encoders gpu integrations ops oracles paper ptx simt training) egtmetrics/encoders
+# What needs PyTorch, or does not depend on versions of Python packages.
+NOT_CORE := $(addprefix tests/,distributed encoders gpu integrations ops oracles paper ptx simt training \
+	test_cuda_static.py test_faults.py test_gpu_benchmark.py test_scaling.py) egtmetrics/encoders
 # Peers that are measured without their dependencies, which would bring torchvision.
 PEERS := top-pr torch-fidelity
 
