@@ -35,7 +35,7 @@ from egtmetrics.groups._saved import (
     saved_tables,
 )
 from egtmetrics.groups.disparity import ScoreTable, proportion_table, score_table
-from egtmetrics.groups.inference import FrameInference, FrameIntervals, normal_quantile, samples_needed
+from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inference, normal_quantile, samples_needed
 from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
@@ -189,7 +189,7 @@ class GenerativeMetricFrame:
             self.overall_results = self._metrics.overall(samples, bar.update)
         warn_of_sizes(samples, self.results, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
-        self._inference: FrameInference | None = None
+        self._inference: Inference | None = None
         self._names = {label: samples.groups.name(label) for label in samples.groups.index}
         self.settings = {
             "metrics": self._metrics.describe(),
@@ -427,11 +427,11 @@ class GenerativeMetricFrame:
         overall = float(self.overall[column])
         return plot_scores(values, self.describe()[column], overall=overall, bounds=bounds, ax=ax)
 
-    def _infer(self) -> FrameInference:
+    def _infer(self) -> Inference:
         if self._inference is None:
             samples = self._of_samples("an interval or a test")
             tables = {name: table for name, table in self.tables.items() if name != "proportions"}
-            self._inference = FrameInference(self._metrics, samples, self.results, tables, self.group_counts)
+            self._inference = frame_inference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
 
     def _of_samples(self, what: str) -> GroupedSamples:

@@ -203,52 +203,60 @@ def proportion_uncertainty(counts: pd.DataFrame) -> Uncertainty:
     )
 
 
-class FrameInference:
-    """The uncertainty of all scores of one frame; the covariance of every metric in every group is estimated once."""
+def frame_inference(
+    metrics: MetricSet,
+    samples: GroupedSamples,
+    results: Results,
+    tables: Mapping[str, ScoreTable],
+    counts: pd.DataFrame,
+) -> Inference:
+    """Estimate the covariance of every metric in every group, once, and that of the proportions in ``counts``."""
+    groups = samples.groups
+    sizes = groups.counts()[["n_real", "n_fake"]]  # the rows that are held; ``counts`` has all that a stream saw
+    few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
+    if (few < MIN_SAMPLES).any():
+        raise ValueError(
+            f"group {groups.name(few.idxmin())!r} has {few.min()} samples on one side, and an interval needs at "
+            f"least {MIN_SAMPLES} real and {MIN_SAMPLES} fake ones in every group; add samples, or merge groups"
+        )
+    uncertainties = {
+        name: score_uncertainty(tables[name].values, _covariances(metrics, samples, results, name))
+        for name in metrics.bound
+    }
+    return Inference(
+        tables={**tables, "proportions": proportion_table(counts)},
+        uncertainties={**uncertainties, "proportions": proportion_uncertainty(counts)},
+    )
 
-    def __init__(
-        self,
-        metrics: MetricSet,
-        samples: GroupedSamples,
-        results: Results,
-        tables: Mapping[str, ScoreTable],
-        counts: pd.DataFrame,
-    ) -> None:
-        groups = samples.groups
-        sizes = groups.counts()[["n_real", "n_fake"]]  # the rows that are held; ``counts`` has all that a stream saw
-        few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
-        if (few < MIN_SAMPLES).any():
-            raise ValueError(
-                f"group {groups.name(few.idxmin())!r} has {few.min()} samples on one side, and an interval needs at "
-                f"least {MIN_SAMPLES} real and {MIN_SAMPLES} fake ones in every group; add samples, or merge groups"
+
+def _covariances(
+    metrics: MetricSet, samples: GroupedSamples, results: Results, name: str
+) -> dict[Hashable, ScoreCovariance]:
+    found = {}
+    for label, by_metric in results.items():
+        group = samples.group(label)
+        sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
+        where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
+        with naming_metric(name, where):
+            found[label] = score_covariance(
+                metrics.bound[name],
+                by_metric[name],
+                group.real,
+                group.fake,
+                rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
+                backend=metrics.backend,
+                n_threads=metrics.n_threads,
             )
-        self.tables = {**tables, "proportions": proportion_table(counts)}
-        self.uncertainties = {
-            name: score_uncertainty(tables[name].values, self._covariances(metrics, samples, results, name))
-            for name in metrics.bound
-        }
-        self.uncertainties["proportions"] = proportion_uncertainty(counts)
+    return found
 
-    @staticmethod
-    def _covariances(
-        metrics: MetricSet, samples: GroupedSamples, results: Results, name: str
-    ) -> dict[Hashable, ScoreCovariance]:
-        found = {}
-        for label, by_metric in results.items():
-            group = samples.group(label)
-            sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
-            where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
-            with naming_metric(name, where):
-                found[label] = score_covariance(
-                    metrics.bound[name],
-                    by_metric[name],
-                    group.real,
-                    group.fake,
-                    rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
-                    backend=metrics.backend,
-                    n_threads=metrics.n_threads,
-                )
-        return found
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inference:
+    """Intervals and tests for tables of scores by group, from the uncertainty of each table."""
+
+    tables: Mapping[str, ScoreTable]
+    uncertainties: Mapping[str, Uncertainty]
+    """By the same names."""
 
     def intervals(self, level: float) -> FrameIntervals:
         """Return all intervals."""
@@ -278,7 +286,7 @@ class FrameInference:
                     pd.concat({table.column(name): pd.DataFrame({"value": values, "low": low, "high": high})})
                 )
         index = pd.MultiIndex.from_tuples(disparities, names=["metric", "disparity"])
-        groups = self.tables["proportions"].values.index.names
+        groups = next(iter(self.tables.values())).values.index.names
         return FrameIntervals(
             level=level,
             by_group=pd.concat(by_group).rename_axis(["score", *groups]),
