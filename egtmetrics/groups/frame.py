@@ -385,11 +385,18 @@ class GenerativeMetricFrame:
         DataFrame
             Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the probability of a largest studentised
             difference of this size or more if all groups had equal expected scores (a normal approximation that
-            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows by Holm's method.
+            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
+            as the limit, any row is found by chance at most 5 % of the time; ``primary``, True for one disparity of
+            each metric, for those who want one verdict a metric. That is ``delta_pr`` for precision and recall, else
+            the first.
 
         Notes
         -----
-        The test compares expected scores only; the groups may have different laws. Cost and errors: see ``interval``.
+        The test compares expected scores only; the groups may have different laws. Within a metric, the correction
+        uses the covariance of the disparities (step-down min-p); over metrics it is Holm's method. The proportions,
+        which no metric takes part in, are corrected by themselves. Cost and errors: see ``interval``.
+
+        Source: Westfall and Young, Resampling-Based Multiple Testing, 1993; ``docs/adr/0022-tests-of-disparities.md``.
         """
         return self._infer().tests()
 

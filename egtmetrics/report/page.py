@@ -298,8 +298,8 @@ def _method(frame: GenerativeMetricFrame, inference: Inference, provenance: Mapp
     if inference.tests is not None:
         notes.append(
             "corrected p: the chance of a gap like this or a larger one between groups with equal expected scores. It "
-            "is a normal approximation that accounts for the number of pairs of groups, corrected by Holm's method for "
-            "the number of gaps, those of proportions among them (frame.test)."
+            "is a normal approximation that accounts for the number of pairs of groups, corrected for the number of "
+            "gaps of all metrics (frame.test)."
         )
     return notes if inference.tests is not None else [*notes, f"intervals and tests: {inference.reason}"]
 
