@@ -348,9 +348,9 @@ class GenerativeMetricFrame:
 
         An interval is for the expected score over other samples of this size and law, other projections and other
         bootstraps. It is computed from the scores of random halves and quarters of the samples; see
-        :mod:`egtmetrics.metrics.variance`. If the interval of a disparity starts at 0, the groups may be equal. The
-        intervals are normal approximations; ``benchmarks/results/calibration.md`` says how often they held in
-        simulations.
+        :mod:`egtmetrics.metrics.variance`. If the interval of a disparity starts at 0, the groups may be equal; its
+        ``expected_if_equal`` is what noise alone would make of it on average. The intervals are normal approximations;
+        ``benchmarks/results/calibration.md`` says how often they held in simulations.
 
         Raises
         ------
@@ -474,8 +474,9 @@ class GenerativeMetricFrame:
 
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
-        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key ``"scores"``
-        describes scores that no registered metric declares in this way.
+        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
+        with ``"expected_if_equal"``. The key ``"scores"`` describes scores that no registered metric declares in this
+        way.
         """
         names = self._names
         disparities: dict[str, dict[str, Any]] = {}

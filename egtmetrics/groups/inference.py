@@ -36,7 +36,11 @@ class FrameIntervals:
     by_group: pd.DataFrame
     """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``."""
+    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high`` and ``expected_if_equal``.
+
+    The last is what noise alone makes of the value, on average, if all groups have equal expected scores. A disparity
+    is never negative, and the largest difference of many groups is large by chance.
+    """
     variance: pd.DataFrame
     """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its sources.
 
@@ -141,21 +145,31 @@ class Largest:
         """Whether no score and no variance is missing."""
         return bool(np.isfinite(np.concatenate([*self.estimates, *self.errors])).all())
 
-    @functools.cached_property
+    @property
     def maxima(self) -> Floats:
         """Draws of the largest studentised error, with the same random numbers for every disparity of a table."""
+        return self._drawn[0]
+
+    @property
+    def expected_if_equal(self) -> float:
+        """The mean of the largest error: what the value is on average if all expectations are equal."""
+        return self._drawn[1] if self.known else math.nan
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[Floats, float]:
         loadings = []
         for contrasts in self.families:
             loading = contrasts @ self.uncertainty.root
             lengths = np.linalg.norm(loading, axis=1, keepdims=True)
             loadings.append(np.divide(loading, lengths, out=np.zeros_like(loading), where=lengths > 0))
         rng = np.random.default_rng(0)
-        blocks = []
+        studentised, means = [], []
         for _ in range(_BLOCKS):
             normal = rng.standard_normal((_DRAWS // _BLOCKS, len(self.uncertainty.root)))
             errors = [normal @ loading.T * error for loading, error in zip(loadings, self.errors, strict=True)]
-            blocks.append(_largest_ratio(errors, self.errors))
-        return np.concatenate(blocks)
+            studentised.append(_largest_ratio(errors, self.errors))
+            means.append(sum(error.max(axis=1).mean() for error in errors))
+        return np.concatenate(studentised), float(np.mean(means))
 
     def attained(self) -> pd.Series[float]:
         """Return the variance of the sum of the largest estimates, in total and by source."""
@@ -359,7 +373,8 @@ class Inference:
         disparities = {}
         for key, largest in self.largest.items():
             low, high = largest.interval(level)
-            disparities[key] = {"value": largest.value, "low": low, "high": high}
+            expected = largest.expected_if_equal
+            disparities[key] = {"value": largest.value, "low": low, "high": high, "expected_if_equal": expected}
         variance = [largest.attained() for largest in self.largest.values()]
         by_group = []
         for metric, table in self.tables.items():
