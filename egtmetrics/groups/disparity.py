@@ -17,7 +17,6 @@ from egtmetrics.results import Score
 
 Floats = NDArray[np.float64]
 
-_LARGEST_PRODUCT_OF_GROUPS = 8
 _PREFIX = "delta_"
 _BOTH = ("precision", "recall")
 _DELTAS_OF_BOTH = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
@@ -104,14 +103,9 @@ class Disparity:
             return found[0]
         return PairDifference(value=sum(pair.value for pair in found), larger=None, smaller=None)
 
-    def contrasts(self, table: pd.DataFrame) -> Floats | None:
-        """Return the contrasts whose largest value is the disparity; None if a sum of families has too many of them."""
-        if len(self.families) > 1 and len(table) > _LARGEST_PRODUCT_OF_GROUPS:
-            return None
-        first, *others = (family.contrasts(table) for family in self.families)
-        for other in others:
-            first = (first[:, None] + other[None]).reshape(-1, first.shape[1])
-        return first
+    def contrasts(self, table: pd.DataFrame) -> list[Floats]:
+        """Return the contrasts of each family."""
+        return [family.contrasts(table) for family in self.families]
 
     def worse(self, table: pd.DataFrame, pair: PairDifference) -> Hashable | None:
         """Return which group of ``of(table)`` is worse off; None if they are equal or the score has no direction."""
@@ -134,6 +128,12 @@ class ScoreTable:
     disparities: tuple[Disparity, ...]
     caveats: Mapping[Hashable, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Why the scores of a group cannot be relied on, by group; groups without caveats have no entry."""
+
+    @property
+    def primary(self) -> Disparity:
+        """The one for a single verdict: Definition 4.1 for the sum of the scores if there is one, else the first."""
+        sums = (one for one in self.disparities if one.column is None and len(one.families) == 1)
+        return next(sums, self.disparities[0])
 
     @property
     def reliable(self) -> bool:

@@ -336,9 +336,9 @@ class GenerativeMetricFrame:
 
         An interval is for the expected score over other samples of this size and law, other projections and other
         bootstraps. It is computed from the scores of random halves and quarters of the samples; see
-        :mod:`egtmetrics.metrics.variance`. If the interval of a disparity starts at 0, the groups may be equal. The
-        intervals are normal approximations; ``benchmarks/results/calibration.md`` says how often they held in
-        simulations.
+        :mod:`egtmetrics.metrics.variance`. If the interval of a disparity starts at 0, the groups may be equal; its
+        ``expected_if_equal`` is what noise alone would make of it on average. The intervals are normal approximations;
+        ``benchmarks/results/calibration.md`` says how often they held in simulations.
 
         Raises
         ------
@@ -373,11 +373,18 @@ class GenerativeMetricFrame:
         DataFrame
             Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the probability of a largest studentised
             difference of this size or more if all groups had equal expected scores (a normal approximation that
-            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows by Holm's method.
+            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
+            as the limit, any row is found by chance at most 5 % of the time; ``primary``, True for one disparity of
+            each metric, for those who want one verdict a metric. That is ``delta_pr`` for precision and recall, else
+            the first.
 
         Notes
         -----
-        The test compares expected scores only; the groups may have different laws. Cost and errors: see ``interval``.
+        The test compares expected scores only; the groups may have different laws. Within a metric, the correction
+        uses the covariance of the disparities (step-down min-p); over metrics it is Holm's method. The proportions,
+        which no metric takes part in, are corrected by themselves. Cost and errors: see ``interval``.
+
+        Source: Westfall and Young, Resampling-Based Multiple Testing, 1993; ``docs/adr/0022-tests-of-disparities.md``.
         """
         return self._infer().tests()
 
@@ -542,8 +549,9 @@ class GenerativeMetricFrame:
 
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
-        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key ``"scores"``
-        describes scores that no registered metric declares in this way.
+        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
+        with ``"expected_if_equal"``. The key ``"scores"`` describes scores that no registered metric declares in this
+        way.
         """
         names = self._names
         disparities: dict[str, dict[str, Any]] = {}
