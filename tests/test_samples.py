@@ -94,7 +94,8 @@ def test_unassigned_rows_are_dropped_and_counted() -> None:
     )
     assert samples.unassigned() == {"real": 2, "fake": 1}
     matched = samples.matched(random_state=0)
-    assert matched.unassigned() == {"real": 0, "fake": 0}
+    assert matched.unassigned() == samples.unassigned()
+    pd.testing.assert_frame_equal(matched.counts(), samples.counts())  # the proportions are those of the model
     assert matched.real_rows.tolist() == [0, 2, 3, 5]
     assert matched.fake_rows.tolist() == [0, 1, 3, 4]
 
@@ -111,8 +112,9 @@ def test_matched_intersections_can_be_evaluated_by_a_frame() -> None:
     )
     frame = GenerativeMetricFrame(metrics="fid", samples=samples.matched(random_state=0))
     assert frame.by_group.index.names == ["gender", "age"]
-    assert frame.group_counts["n_real"].tolist() == frame.group_counts["n_fake"].tolist()
-    assert frame.group_counts["n_fake"].sum() == 33
+    assert frame.scored_counts["n_real"].tolist() == frame.scored_counts["n_fake"].tolist()
+    assert frame.scored_counts["n_fake"].sum() == 33
+    assert frame.group_counts[["n_real", "n_fake"]].sum().tolist() == [40, 33]
 
 
 def test_without_a_seed_every_draw_is_new() -> None:

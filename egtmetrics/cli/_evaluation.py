@@ -338,21 +338,9 @@ def _check_outputs(args: argparse.Namespace) -> str | None:
 
 
 def _match(samples: GroupedSamples, *, across_groups: bool, seed: int) -> tuple[GroupedSamples, dict[str, Any]]:
-    """Match the sizes; also return what that changed: the proportions are no longer those of the model."""
-    from egtmetrics.groups.disparity import EGO, MGO, proportion_table
-
+    """Match the sizes; also return what that changed."""
     matched = samples.matched(across_groups=across_groups, random_state=seed)
-    proportions = proportion_table(samples.counts()).values
-    unassigned = samples.unassigned()
-    return matched, {
-        "across_groups": across_groups,
-        "real_kept": len(matched.real),
-        "fake_kept": len(matched.fake),
-        "real_in_no_group": unassigned["real"],
-        "fake_in_no_group": unassigned["fake"],
-        "mgo_before": MGO.of(proportions).value,
-        "ego_before": EGO.of(proportions).value,
-    }
+    return matched, {"across_groups": across_groups, "real_kept": len(matched.real), "fake_kept": len(matched.fake)}
 
 
 def _check_device() -> None:

@@ -87,7 +87,11 @@ class GenerativeMetricFrame:
         One row per group, one column per score. A column has the metric's name if the metric has only one score, else
         ``<metric>_<score>``. Several sensitive features give the rows a MultiIndex.
     group_counts : DataFrame
-        ``n_real``, ``n_fake`` and the proportions of the assigned rows, ``real_proportion`` and ``fake_proportion``.
+        ``n_real``, ``n_fake`` and the proportions of the assigned rows, ``real_proportion`` and ``fake_proportion``, of
+        all samples, before any were left out.
+    scored_counts : DataFrame
+        ``n_real`` and ``n_fake``: how many samples of each group were scored. Fewer than in ``group_counts`` after
+        ``GroupedSamples.matched`` or ``max_samples`` of a stream.
     unassigned : dict
         Numbers of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
     tables : dict
@@ -149,6 +153,7 @@ class GenerativeMetricFrame:
     overall: pd.Series[float]
     by_group: pd.DataFrame
     group_counts: pd.DataFrame
+    scored_counts: pd.DataFrame
     unassigned: dict[str, int]
     tables: dict[str, ScoreTable]
     results: Results
@@ -221,6 +226,12 @@ class GenerativeMetricFrame:
         values = [overall[table.metric][score] for _, table, score in columns]
         self.overall = pd.Series(values, index=names, name="overall", dtype=float)
         self.group_counts, self.unassigned = counts, unassigned
+        if self.samples is not None:
+            self.scored_counts = self.samples.groups.counts()[["n_real", "n_fake"]]
+        else:
+            scored = {label: next(iter(by_metric.values())) for label, by_metric in self.results.items()}
+            sizes = [(scored[one].n_real, scored[one].n_fake) if one in scored else (0, 0) for one in counts.index]
+            self.scored_counts = pd.DataFrame(sizes, index=counts.index, columns=["n_real", "n_fake"])
         self.tables = {**tables, "proportions": proportion_table(counts)}
 
     def __repr__(self) -> str:

@@ -30,7 +30,7 @@ class Inference:
         """A disparity on average if all groups had equal expected scores."""
         if self.intervals is None:
             return None
-        expected = float(self.intervals.disparities.loc[[key], "expected_if_equal"].iloc[0])
+        expected = float(self.intervals.disparities["expected_if_equal"].to_dict()[key])
         return expected if math.isfinite(expected) else None
 
     def score_bounds(self, column: str, group: Hashable) -> tuple[float, float] | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from egtmetrics import __version__
 from egtmetrics._text import shown
 from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
-from egtmetrics.groups.disparity import EGO, MGO, proportion_table
+from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
 from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
@@ -70,7 +70,6 @@ def render_page(
     *,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
-    group_counts: pd.DataFrame | None = None,
     divergence: DecomposedSamples | str | None = None,
     samples: RankedSamples | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -91,8 +90,6 @@ def render_page(
         Confidence level of the intervals. A gap counts as more than noise if its p-value from ``frame.test``, corrected
         for the number of gaps, is at most ``1 - level``. If the frame has no intervals, the page says why. None leaves
         them out.
-    group_counts
-        ``counts()`` of all samples, if the frame saw groups of matched sizes: the page shows these proportions.
     divergence
         From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why it is missing.
     samples
@@ -142,9 +139,8 @@ def render_page(
         "samples": None if samples is None else "Samples",
         "method": "Method",
     }
-    shares = frame.group_counts if group_counts is None else group_counts
     with plain_text_figures():
-        proportions = _proportions(frame, shares)
+        proportions = _proportions(frame)
         page: str = environment.from_string(source).render(
             title=title,
             lead=_lead(frame),
@@ -265,7 +261,8 @@ def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
         )
     if any(score.depends_on_size for score in frame.describe().values()):
         for side, words in (("n_real", "real"), ("n_fake", "generated")):
-            sizes = frame.group_counts[side]
+            sizes = frame.scored_counts[side]
+            sizes = sizes[sizes > 0]
             if sizes.min() < sizes.max():
                 cautions.append(
                     f"The groups differ in their number of {words} samples, from {sizes.min()} in "
@@ -409,8 +406,8 @@ def _versions() -> _Table:
     return _Table(caption="Versions", header=["package", "version"], rows=cells)
 
 
-def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str, Any]:
-    table = proportion_table(counts)
+def _proportions(frame: GenerativeMetricFrame) -> dict[str, Any]:
+    counts, table = frame.group_counts, frame.tables["proportions"]
     mgo, ego = (disparity.of(table.values) for disparity in (MGO, EGO))
     described = table.described
     sentences = ["The generated samples hold every group in the proportion of the real ones (MGO is 0)."]
@@ -428,8 +425,8 @@ def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str
         f"Between the groups, the generated proportions differ by up to {gap_text(EGO.score, ego.value)}: EGO "
         "(equalized generative odds), which is 0 if all groups are equally frequent."
     )
-    if not counts.equals(frame.group_counts):
-        sentences.append("The proportions are those of all samples, before sizes were matched for the scores.")
+    if not frame.scored_counts.equals(counts[["n_real", "n_fake"]]):
+        sentences.append("The proportions are those of all samples, before some were left out for the scores.")
     names = [group_text(group) for group in counts.index]
     rows = [
         [

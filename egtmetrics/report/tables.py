@@ -208,6 +208,8 @@ def _groups(frame: GenerativeMetricFrame) -> Columns:
         ("real", [*map(str, counts["n_real"]), str(unassigned["real"])]),
         ("fake", [*map(str, counts["n_fake"]), str(unassigned["fake"])]),
     ]
+    if not frame.scored_counts.equals(counts[["n_real", "n_fake"]]):
+        columns += [(f"{side}, scored", [*map(str, frame.scored_counts[f"n_{side}"]), ""]) for side in ("real", "fake")]
     described = frame.tables["proportions"].described
     for side in ("real", "fake"):
         score = described[f"{side}_proportion"]
