@@ -16,7 +16,7 @@ from egtmetrics.registry import Metric, registered_metrics
 from egtmetrics.results import MetricResult, SavedResult, Score
 
 _BOUNDS = ["low", "high"]
-_OF_DISPARITIES = [*_BOUNDS, "expected_if_equal"]
+_OF_DISPARITIES = ["value", *_BOUNDS, "expected_if_equal"]
 
 
 def described_metric(description: str) -> Metric | None:
@@ -51,7 +51,8 @@ def interval_dict(intervals: FrameIntervals, by_group: pd.DataFrame, names: Mapp
     disparities: dict[str, dict[str, Any]] = {}
     for row in intervals.disparities.reset_index().to_dict("records"):
         known = {name: row[name] for name in _OF_DISPARITIES}
-        disparities.setdefault(row["metric"], {})[row["disparity"]] = known
+        without = [names[label] for label in row["without"]]
+        disparities.setdefault(row["metric"], {})[row["disparity"]] = {**known, "without": without}
     return {"level": intervals.level, "by_group": groups, "disparities": disparities}
 
 
@@ -107,9 +108,7 @@ def saved_results(
     return overall, by_group
 
 
-def saved_intervals(
-    saved: Mapping[str, Any], by_group: pd.DataFrame, disparities: Mapping[Any, float]
-) -> FrameIntervals:
+def saved_intervals(saved: Mapping[str, Any], by_group: pd.DataFrame) -> FrameIntervals:
     """Return the intervals that were saved; of the parts of their variance nothing is."""
     rows = {
         (column, group): {"value": value, **_numbers(saved["by_group"][group][column], _BOUNDS)}
@@ -117,7 +116,10 @@ def saved_intervals(
         for group, value in values.items()
     }
     gaps = {
-        (metric, name): {"value": disparities[metric, name], **_numbers(known, _OF_DISPARITIES)}
+        (metric, name): {
+            **_numbers(known, _OF_DISPARITIES),
+            "without": tuple(known["without"]),
+        }
         for metric, by_name in saved["disparities"].items()
         for name, known in by_name.items()
     }

@@ -128,8 +128,8 @@ class GenerativeMetricFrame:
     Notes
     -----
     Cost: one evaluation of every metric for each group and one on all samples; the samples of one group are copied at
-    a time. A score of NaN is kept and makes every difference of its column NaN, because a group without a score may be
-    the worst one.
+    a time. A group without a score (NaN) is left out of differences and disparities. ``disparities`` names it under
+    ``without``, and no group is the worst then, because the missing one may be.
 
     Source: Definition 4.1 of the EGT paper, and its protocol of evaluating TopP&R by group; the interface is that of
     fairlearn's ``MetricFrame``.
@@ -314,17 +314,22 @@ class GenerativeMetricFrame:
         return max(losses, key=losses.__getitem__)
 
     def difference(self) -> pd.Series[float]:
-        """Return the largest difference between two groups, by column: 0 means equal scores; NaN if a group has none.
+        """Return the largest difference between two groups, by column: 0 means equal scores.
 
         This is the delta of Definition 4.1 for each single score. ``disparities`` also has the sum of precision and
-        recall, and the groups that attain each value.
+        recall, the groups that attain each value, and those without a score, which are left out. NaN if fewer than two
+        groups have one.
         """
-        return self.group_max() - self.group_min()
+        return (self.by_group.max() - self.by_group.min()).where(self.by_group.count() > 1)
 
     def ratio(self) -> pd.Series[float]:
-        """Return the smallest score over the largest, by column: 1 means equal; NaN if a score is NaN or negative."""
-        smallest, largest = self.group_min(), self.group_max()
-        return (smallest / largest).mask(smallest == largest, 1.0).mask(smallest < 0)
+        """Return the smallest score over the largest, by column: 1 means equal; NaN if a score is negative.
+
+        Groups without a score are left out, as in ``difference``.
+        """
+        smallest, largest = self.by_group.min(), self.by_group.max()
+        ratio = (smallest / largest).mask(smallest == largest, 1.0).mask(smallest < 0)
+        return ratio.where(self.by_group.count() > 1)
 
     def disparities(self) -> pd.DataFrame:
         """Return every disparity with the groups that attain it.
@@ -338,7 +343,8 @@ class GenerativeMetricFrame:
             group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and ``ego = max over pairs |pi_a^Q - pi_b^Q|``
             (Definition 2.2). One group attains ``mgo``. It is named under ``larger`` if the fake samples hold too much
             of it, and under ``smaller`` if they hold too little. ``reliable`` is False where the scores of a group have
-            caveats.
+            caveats. ``without`` holds the labels of the groups that have no score: everything else in the row is about
+            the others, and one of these may be the worst. NaN if fewer than two groups are left.
         """
         return disparity_table(self.tables)
 
@@ -387,7 +393,7 @@ class GenerativeMetricFrame:
             accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
             as the limit, any row is found by chance at most 5 % of the time; ``primary``, True for one disparity of
             each metric, for those who want one verdict a metric. That is ``delta_pr`` for precision and recall, else
-            the first.
+            the first; ``without``, the groups that have no score or no variance and are left out.
 
         Notes
         -----
@@ -561,14 +567,15 @@ class GenerativeMetricFrame:
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
         and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
-        with ``"expected_if_equal"``. The key ``"scores"`` describes scores that no registered metric declares in this
-        way.
+        with everything else that ``interval`` says of them. The key ``"scores"`` describes scores that no registered
+        metric declares in this way.
         """
         names = self._names
         disparities: dict[str, dict[str, Any]] = {}
         for row in self.disparities().reset_index().to_dict("records"):
             pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
-            content = {"value": row["value"], **pair, "reliable": row["reliable"]}
+            without = [names[label] for label in row["without"]]
+            content = {"value": row["value"], **pair, "reliable": row["reliable"], "without": without}
             disparities.setdefault(row["metric"], {})[row["disparity"]] = content
         content = {
             "settings": self.settings,
@@ -633,8 +640,7 @@ class GenerativeMetricFrame:
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
         if "intervals" in content:
-            values = frame.disparities()["value"].to_dict()
-            frame._saved_intervals = saved_intervals(content["intervals"], frame.by_group, values)
+            frame._saved_intervals = saved_intervals(content["intervals"], frame.by_group)
         return frame
 
     _saved_intervals: FrameIntervals | None = None

@@ -115,7 +115,8 @@ def compare_with_first(
 
 def _n_tests(frame: GenerativeMetricFrame, first: GenerativeMetricFrame) -> int:
     """Return how many differences between the two frames are numbers, not NaN."""
-    gaps, first_gaps = (one.disparities()["value"].drop(index="proportions", level="metric") for one in (frame, first))
+    tables = (one.disparities().drop(index="proportions", level="metric") for one in (frame, first))
+    gaps, first_gaps = (table["value"].where(table["without"].map(len) == 0) for table in tables)  # of all groups
     differences = (frame.overall - first.overall, frame.by_group - first.by_group, gaps - first_gaps)
     return sum(int(np.isfinite(difference.to_numpy(dtype=float)).sum()) for difference in differences)
 

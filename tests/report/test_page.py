@@ -281,7 +281,16 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
     )
     divergence = decompose_samples(GroupedSamples(**samples), n_permutations=9)
     text = Reader(render_page(frame, divergence=divergence)).text
-    assert "precision has no gap, because a group has no score" in text
+    assert "Improved precision and recall has no score for f, old. Its gaps are those between the other groups" in text
+    assert "points, without f, old" in text
+    assert "improved_precision_recall: precision, without f, old" in text
+    assert "not judged there: f, old." in text
+    samples["fake_sensitive_features"] = pd.DataFrame({"gender": ["m"] * 240, "age": "old"})
+    frame = GenerativeMetricFrame(
+        metrics=improved_precision_recall, **samples, missing_groups="nan", backend="reference"
+    )
+    text = Reader(render_page(frame)).text
+    assert "precision has no gap, because fewer than two groups have a score" in text
 
 
 # What the page explains
