@@ -104,25 +104,25 @@ def saved_results(
     return overall, by_group
 
 
-def saved_intervals(
-    saved: Mapping[str, Any], by_group: pd.DataFrame, disparities: Mapping[Any, float]
-) -> FrameIntervals:
+def saved_intervals(saved: Mapping[str, Any], tables: Mapping[str, ScoreTable]) -> FrameIntervals:
     """Return the intervals that were saved; of the parts of their variance nothing is."""
-    rows = {
-        (column, group): {"value": value, **_bounds(saved["by_group"][group][column])}
-        for column, values in by_group.to_dict().items()
-        for group, value in values.items()
-    }
-    gaps = {
-        (metric, name): {"value": disparities[metric, name], **_bounds(bounds)}
-        for metric, by_name in saved["disparities"].items()
-        for name, bounds in by_name.items()
-    }
+    rows: dict[tuple[str, Hashable], dict[str, Any]] = {}
+    gaps: dict[tuple[str, str], dict[str, Any]] = {}
+    for metric, table in tables.items():
+        for name in table.described if metric != "proportions" else ():
+            column = table.column(name)
+            for group, value in table.values[name].items():
+                bounds = _bounds(saved["by_group"][group][column])
+                rows[column, group] = {"value": value, **bounds, "reliable": group not in table.caveats}
+        for disparity in table.disparities:
+            if disparity.name in saved["disparities"].get(metric, {}):  # not a sum of two of very many groups
+                bounds = _bounds(saved["disparities"][metric][disparity.name])
+                value = disparity.of(table.values).value
+                gaps[metric, disparity.name] = {"value": value, **bounds, "reliable": table.reliable}
+    index = next(iter(tables.values())).values.index
     return FrameIntervals(
         level=float(saved["level"]),
-        by_group=pd.DataFrame(
-            list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["score", by_group.index.name])
-        ),
+        by_group=pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["score", index.name])),
         disparities=pd.DataFrame(
             list(gaps.values()), index=pd.MultiIndex.from_tuples(gaps, names=["metric", "disparity"])
         ),

@@ -293,10 +293,13 @@ class GenerativeMetricFrame:
         """Return the group with the worst score, the first if several are tied.
 
         ``score`` is a column of ``by_group``. Returns None if the score has no direction, if all groups are equal, or
-        if a group has no score, because it may be the worst one.
+        if a group has no score or one that cannot be relied on (``caveats``), because it may be the worst one.
         """
-        column, described = self.by_group[self._column_name(score)].to_dict(), self.describe()[score]
-        losses = {label: described.loss(value) for label, value in column.items()}
+        metric, name = self._column(score)
+        table = self.tables[metric]
+        if not table.reliable:
+            return None
+        losses = {label: table.described[name].loss(value) for label, value in table.values[name].items()}
         if any(math.isnan(loss) for loss in losses.values()) or len(set(losses.values())) == 1:
             return None
         return max(losses, key=losses.__getitem__)
@@ -385,7 +388,8 @@ class GenerativeMetricFrame:
         DataFrame
             Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the probability of a largest studentised
             difference of this size or more if all groups had equal expected scores (a normal approximation that
-            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows by Holm's method.
+            accounts for the number of groups); ``adjusted_p_value``, corrected over all rows by Holm's method;
+            ``reliable`` as in ``disparities``.
 
         Notes
         -----
@@ -425,7 +429,11 @@ class GenerativeMetricFrame:
         bounds = None if intervals is None else intervals.by_group.loc[[column]]
         values = self.by_group[column].rename(index=self._names)
         overall = float(self.overall[column])
-        return plot_scores(values, self.describe()[column], overall=overall, bounds=bounds, ax=ax)
+        doubtful = self.caveats().get(self._column(column)[0], {})
+        unreliable = [None if label is None else self._names[label] for label in doubtful]
+        return plot_scores(
+            values, self.describe()[column], overall=overall, bounds=bounds, unreliable=unreliable, ax=ax
+        )
 
     def _infer(self) -> Inference:
         if self._inference is None:
@@ -539,8 +547,7 @@ class GenerativeMetricFrame:
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
         if "intervals" in content:
-            values = frame.disparities()["value"].to_dict()
-            frame._saved_intervals = saved_intervals(content["intervals"], frame.by_group, values)
+            frame._saved_intervals = saved_intervals(content["intervals"], frame.tables)
         return frame
 
     _saved_intervals: FrameIntervals | None = None

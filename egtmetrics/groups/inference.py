@@ -32,9 +32,10 @@ class FrameIntervals:
 
     level: float
     by_group: pd.DataFrame
-    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
+    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``, and ``reliable``, which is False if the score has
+    caveats. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``."""
+    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``, and ``reliable`` as in the frame's own."""
     variance: pd.DataFrame
     """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its sources.
 
@@ -271,7 +272,8 @@ class Inference:
                 largest = uncertainty.largest(contrasts)
                 low, high = largest.interval(level)
                 key = metric, disparity.name
-                disparities[key] = {"value": float(largest.estimates.max()), "low": low, "high": high}
+                value = float(largest.estimates.max())
+                disparities[key] = {"value": value, "low": low, "high": high, "reliable": table.reliable}
                 attained = contrasts[[int(np.nan_to_num(largest.estimates, nan=-math.inf).argmax())]]
                 variance[key] = uncertainty.parts(attained).iloc[0].to_dict()
             if metric == "proportions":
@@ -279,12 +281,12 @@ class Inference:
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
             variances = np.maximum(variances, uncertainty.alone)  # NaN stays
             margins = z * np.sqrt(variances).reshape(table.values.shape)
+            reliable = [label not in table.caveats for label in table.values.index]
             for column, (name, score) in enumerate(table.described.items()):
                 values, margin = table.values[name], margins[:, column]
                 low, high = ((values + sign * margin).clip(*score.bounds) for sign in (-1.0, 1.0))
-                by_group.append(
-                    pd.concat({table.column(name): pd.DataFrame({"value": values, "low": low, "high": high})})
-                )
+                columns = {"value": values, "low": low, "high": high, "reliable": reliable}
+                by_group.append(pd.concat({table.column(name): pd.DataFrame(columns)}))
         index = pd.MultiIndex.from_tuples(disparities, names=["metric", "disparity"])
         groups = next(iter(self.tables.values())).values.index.names
         return FrameIntervals(
@@ -315,10 +317,11 @@ class Inference:
                     rows[metric, disparity.name] = {
                         "value": float(largest.estimates.max()),
                         "p_value": largest.p_value(),
+                        "reliable": table.reliable,
                     }
         index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
         tests = pd.DataFrame(list(rows.values()), index=index)
-        tests["adjusted_p_value"] = holm(tests["p_value"].to_numpy())
+        tests.insert(2, "adjusted_p_value", holm(tests["p_value"].to_numpy()))
         return tests
 
 
