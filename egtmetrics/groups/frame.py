@@ -26,11 +26,12 @@ from egtmetrics.groups._evaluation import (
     warn_of_sizes,
 )
 from egtmetrics.groups._saved import (
-    described_metric,
+    Registered,
     described_scores,
     interval_dict,
     plain,
     saved_intervals,
+    saved_metrics,
     saved_results,
     saved_tables,
 )
@@ -190,6 +191,7 @@ class GenerativeMetricFrame:
         warn_of_sizes(samples, self.results, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: Inference | None = None
+        self._registered: Registered = {name: metric_of(metric) for name, metric in self._metrics.given.items()}
         self._names = {label: samples.groups.name(label) for label in samples.groups.index}
         self.settings = {
             "metrics": self._metrics.describe(),
@@ -255,8 +257,7 @@ class GenerativeMetricFrame:
 
     def title(self, metric: str) -> str:
         """Return the title of a metric for tables and figures: its own if it is registered, else its name here."""
-        description = self.settings["metrics"][metric]
-        known = described_metric(description) if self.samples is None else metric_of(self._metrics.given[metric])
+        known = self._registered[metric]
         return metric if known is None else known.title
 
     def caveats(self) -> dict[str, dict[Hashable | None, tuple[str, ...]]]:
@@ -475,8 +476,9 @@ class GenerativeMetricFrame:
 
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
-        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key ``"scores"``
-        describes scores that no registered metric declares in this way.
+        and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``. The key
+        ``"registered"`` has the registered names of metrics, and ``"scores"`` describes scores that no registered
+        metric declares in this way.
         """
         names = self._names
         disparities: dict[str, dict[str, Any]] = {}
@@ -495,7 +497,8 @@ class GenerativeMetricFrame:
                 "overall": self.overall_results,
                 "by_group": {names[label]: results for label, results in self.results.items()},
             },
-            **described_scores(self.settings["metrics"], self.tables),
+            "registered": {name: known.name for name, known in self._registered.items() if known is not None},
+            **described_scores(self._registered, self.tables),
         }
         if intervals is not None:
             content["intervals"] = interval_dict(intervals, self.by_group, names)
@@ -539,10 +542,11 @@ class GenerativeMetricFrame:
         frame = object.__new__(cls)
         frame.samples, frame._inference = None, None
         frame.settings = dict(content["settings"])
-        tables = saved_tables(content)
+        frame._registered = saved_metrics(content)
+        tables = saved_tables(content, frame._registered)
         index = next(iter(tables.values())).values.index
         frame._names = {label: label for label in index}
-        frame.overall_results, frame.results = saved_results(content, tables)
+        frame.overall_results, frame.results = saved_results(content, frame._registered, tables)
         overall = {metric: result.scores() for metric, result in frame.overall_results.items()}
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
