@@ -79,19 +79,29 @@ class Groups:
                 f"{self.name(self.index[0])!r}, but a disparity needs at least two; check the labels"
             )
 
+    def on_both_sides(self) -> list[Hashable]:
+        """Return the groups that have both real and fake samples."""
+        # Without pandas, which would take most of the time of a cheap metric's permutations.
+        real, fake = (
+            np.bincount(ids[ids >= 0], minlength=len(self.index)) > 0 for ids in (self.real_ids, self.fake_ids)
+        )
+        return [label for label, both in zip(self.index.tolist(), real & fake, strict=True) if both]
+
     def check_present(self, remedy: str) -> None:
-        """Raise ValueError if a group has samples on only one side; the message ends with ``remedy``."""
+        """Raise ValueError if a group has samples on only one side; ``remedy`` is for those, if others have both."""
         counts = self.counts()
         for side, other in (("real", "fake"), ("fake", "real")):
             missing = self.index[counts[f"n_{side}"] == 0].tolist()
             if missing:
                 alike = _written_otherwise(self.index[counts[f"n_{side}"] > 0].tolist(), missing)
                 spelling = f"write {alike} alike" if alike else "check the spelling of the labels"
-                raise ValueError(
+                found = (
                     f"{side}_sensitive_features holds no sample of group "
-                    f"{listed(repr(self.name(label)) for label in missing)}, which {other}_sensitive_features has; "
-                    f"{spelling}, add {side} samples of it, or {remedy}"
+                    f"{listed(repr(self.name(label)) for label in missing)}, which {other}_sensitive_features has"
                 )
+                if not self.on_both_sides():
+                    raise ValueError(f"{found}, and no group is on both sides; {spelling}")
+                raise ValueError(f"{found}; {spelling}, add {side} samples of it, or {remedy}")
 
 
 def assign_groups(

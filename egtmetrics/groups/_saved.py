@@ -14,7 +14,6 @@ from egtmetrics.groups.inference import FrameIntervals
 from egtmetrics.registry import Metric, registered_metrics
 from egtmetrics.results import MetricResult, SavedResult, Score
 
-
 Registered: TypeAlias = Mapping[str, Metric | None]
 """The registered metric behind each metric of a frame; None for a function of a user's."""
 

@@ -21,7 +21,6 @@ from egtmetrics.groups._evaluation import (
     Results,
     caveat_note,
     check_groups,
-    groups_on_both_sides,
     warn_of_caveats,
     warn_of_sizes,
 )
@@ -184,7 +183,7 @@ class GenerativeMetricFrame:
         else:
             self.samples = samples = self._metrics.group(**given)
         check_groups(samples, missing_groups)
-        n_calls = len(self._metrics.bound) * (len(groups_on_both_sides(samples)) + 1)
+        n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             self.results = self._metrics.by_group(samples, bar.update)
             self.overall_results = self._metrics.overall(samples, bar.update)

@@ -313,15 +313,20 @@ class TestMissingGroups:
         assert disparities.loc[("proportions", "mgo"), "value"] == pytest.approx(2 / 7)
         assert disparities.loc[("proportions", "ego"), "value"] == 0.5
 
-    def test_no_group_in_common(self) -> None:
-        with pytest.raises(ValueError, match="holds no sample of group 'F', 'M'"):
+    @pytest.mark.parametrize("missing_groups", ["raise", "nan"])
+    def test_no_group_in_common_has_no_remedy_but_other_labels(self, missing_groups: Any) -> None:
+        message = (
+            "^real_sensitive_features holds no sample of group 'F', 'M', which fake_sensitive_features has, and no "
+            "group is on both sides; write 'f' and 'F', 'm' and 'M' alike$"
+        )
+        with pytest.raises(ValueError, match=message):
             FRAME(
                 metrics=mean_gap,
                 real=np.zeros((4, 1)),
                 fake=np.zeros((4, 1)),
                 real_sensitive_features=["f", "f", "m", "m"],
                 fake_sensitive_features=["F", "F", "M", "M"],
-                missing_groups="nan",
+                missing_groups=missing_groups,
             )
 
     def test_unknown_choice(self) -> None:
