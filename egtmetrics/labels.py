@@ -201,7 +201,7 @@ def label_columns(
     (``"NA"``, ``"nan"``, ``"null"``, ``"None"``, ...), with a :class:`MissingLabelWarning` that counts them; but not
     those in ``known``, which are names of groups, and without a warning those in ``warned``, to which others are added.
 
-    Bytes are read as UTF-8. White space and a byte order mark around a text are not part of it. Whole floats become
+    Bytes are read as UTF-8; what is no UTF-8 text is an error. White space and a byte order mark around a text are not part of it. Whole floats become
     integers if all are whole: that is how NumPy and pandas hold integers beside a missing one.
     """
     if hasattr(labels, "to_pydict"):  # a table of pyarrow
@@ -223,6 +223,11 @@ def label_columns(
         raise ValueError(f"{name} has no columns; pass one label per sample")
     if len(set(names)) < len(names):
         raise ValueError(f"{name} names a feature twice ({listed(names)}); rename or drop one")
+    for feature in names:
+        try:
+            feature.encode()
+        except UnicodeError as error:
+            raise ValueError(f"{name} has a feature {feature!r}, which is not UTF-8 text; rename it") from error
     words: Counter[str] = Counter()
     columns = [_plain_labels(column, name, known, words) for column in columns]
     _warn_of_words(words, name, warned)
@@ -281,14 +286,15 @@ def _plain_values(values: Iterable[Any]) -> list[Any]:
 
 
 def _plain_text(value: str | bytes, name: str) -> str | None:
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{name} holds the label {value!r}, which is not UTF-8 text; decode the labels with their encoding"
-            ) from error
-    return value.removeprefix("\ufeff").strip() or None
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        text.encode()  # fails on half a character, as in the name of a file that is not UTF-8
+    except UnicodeError as error:
+        raise ValueError(
+            f"{name} holds the label {value!r}, which is not UTF-8 text; decode the labels with their encoding, "
+            "or rename the group"
+        ) from error
+    return text.removeprefix("\ufeff").strip() or None
 
 
 def _warn_of_words(words: Counter[str], name: str, warned: set[str] | None) -> None:
