@@ -201,8 +201,9 @@ def label_columns(
     (``"NA"``, ``"nan"``, ``"null"``, ``"None"``, ...), with a :class:`MissingLabelWarning` that counts them; but not
     those in ``known``, which are names of groups, and without a warning those in ``warned``, to which others are added.
 
-    Bytes are read as UTF-8; what is no UTF-8 text is an error. White space and a byte order mark around a text are not part of it. Whole floats become
-    integers if all are whole: that is how NumPy and pandas hold integers beside a missing one.
+    Bytes are read as UTF-8; what is no UTF-8 text is an error. White space and a byte order mark around a text are not
+    part of it. Whole floats become integers if all are whole: that is how NumPy and pandas hold integers beside a
+    missing one.
     """
     if hasattr(labels, "to_pydict"):  # a table of pyarrow
         labels = labels.to_pydict()
