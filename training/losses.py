@@ -217,8 +217,8 @@ class GroupLoss(nn.Module, abc.ABC):
         longest, group = self.silent_in_a_row.max(dim=0)
         if longest > self.max_nonfinite:
             raise FloatingPointError(
-                f"per_sample held no finite loss of group {int(group)} in {int(longest)} batches in a row that held it: "
-                "it is not trained; repair its samples, compute their losses in float32, or leave the group out"
+                f"per_sample held no finite loss of group {int(group)} in {int(longest)} batches in a row that held "
+                "it, so it is not trained; repair its samples, compute their losses in float32, or leave the group out"
             )
 
     def _observe(self, sums: Tensor, counts: Tensor) -> None:
