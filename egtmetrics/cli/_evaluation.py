@@ -311,7 +311,7 @@ def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -
 
     groups = assign_groups(real_groups, fake_groups)
     groups.check_two()
-    if args.missing_groups == "raise":
+    if args.missing_groups == "raise" or not groups.on_both_sides():
         groups.check_present("pass --missing-groups nan")
 
 

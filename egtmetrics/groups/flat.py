@@ -14,7 +14,7 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     -------
     dict
         For every column of ``by_group``: ``<score>/overall``, ``<score>/<group>`` for every group, and
-        ``<score>/worst``, the score of ``frame.worst_group``, left out if there is none. Then
+        ``<score>/worst``, the score of ``frame.worst_group``, left out if that is None. Then
         ``<metric>/<disparity>``, ``proportions/mgo`` and ``proportions/ego``. If scores of a metric cannot be relied
         on (``frame.caveats``), ``<metric>/unreliable`` is the number of such groups, ``overall`` included. If groups
         have no score, ``<metric>/missing`` is their number, and disparities are those of the other groups. In names,

@@ -21,16 +21,16 @@ from egtmetrics.groups._evaluation import (
     Results,
     caveat_note,
     check_groups,
-    groups_on_both_sides,
     warn_of_caveats,
     warn_of_sizes,
 )
 from egtmetrics.groups._saved import (
-    described_metric,
+    Registered,
     described_scores,
     interval_dict,
     plain,
     saved_intervals,
+    saved_metrics,
     saved_results,
     saved_tables,
 )
@@ -189,13 +189,14 @@ class GenerativeMetricFrame:
         else:
             self.samples = samples = self._metrics.group(**given)
         check_groups(samples, missing_groups)
-        n_calls = len(self._metrics.bound) * (len(groups_on_both_sides(samples)) + 1)
+        n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             self.results = self._metrics.by_group(samples, bar.update)
             self.overall_results = self._metrics.overall(samples, bar.update)
         warn_of_sizes(samples, self.results, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: Inference | None = None
+        self._registered: Registered = {name: metric_of(metric) for name, metric in self._metrics.given.items()}
         self._names = {label: samples.groups.name(label) for label in samples.groups.index}
         self.settings = {
             "metrics": self._metrics.describe(),
@@ -267,8 +268,7 @@ class GenerativeMetricFrame:
 
     def title(self, metric: str) -> str:
         """Return the title of a metric for tables and figures: its own if it is registered, else its name here."""
-        description = self.settings["metrics"][metric]
-        known = described_metric(description) if self.samples is None else metric_of(self._metrics.given[metric])
+        known = self._registered[metric]
         return metric if known is None else known.title
 
     def caveats(self) -> dict[str, dict[Hashable | None, tuple[str, ...]]]:
@@ -305,10 +305,13 @@ class GenerativeMetricFrame:
         """Return the group with the worst score, the first if several are tied.
 
         ``score`` is a column of ``by_group``. Returns None if the score has no direction, if all groups are equal, or
-        if a group has no score, because it may be the worst one.
+        if a group has no score or one that cannot be relied on (``caveats``), because it may be the worst one.
         """
-        column, described = self.by_group[self._column_name(score)].to_dict(), self.describe()[score]
-        losses = {label: described.loss(value) for label, value in column.items()}
+        metric, name = self._column(score)
+        table = self.tables[metric]
+        if not table.reliable:
+            return None
+        losses = {label: table.described[name].loss(value) for label, value in table.values[name].items()}
         if any(math.isnan(loss) for loss in losses.values()) or len(set(losses.values())) == 1:
             return None
         return max(losses, key=losses.__getitem__)
@@ -393,7 +396,8 @@ class GenerativeMetricFrame:
             accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
             as the limit, any row is found by chance at most 5 % of the time; ``primary``, True for one disparity of
             each metric, for those who want one verdict a metric. That is ``delta_pr`` for precision and recall, else
-            the first; ``without``, the groups that have no score or no variance and are left out.
+            the first; ``without``, the groups that have no score or no variance and are left out; ``reliable`` as in
+            ``disparities``.
 
         Notes
         -----
@@ -524,7 +528,11 @@ class GenerativeMetricFrame:
         bounds = None if intervals is None else intervals.by_group.loc[[column]]
         values = self.by_group[column].rename(index=self._names)
         overall = float(self.overall[column])
-        return plot_scores(values, self.describe()[column], overall=overall, bounds=bounds, ax=ax)
+        doubtful = self.caveats().get(self._column(column)[0], {})
+        unreliable = [None if label is None else self._names[label] for label in doubtful]
+        return plot_scores(
+            values, self.describe()[column], overall=overall, bounds=bounds, unreliable=unreliable, ax=ax
+        )
 
     def _infer(self) -> Inference:
         if self._inference is None:
@@ -567,7 +575,8 @@ class GenerativeMetricFrame:
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
         and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
-        with everything else that ``interval`` says of them. The key ``"scores"`` describes scores that no registered
+        with everything else that ``interval`` says of them. The key ``"registered"`` has the registered names of
+        metrics, and ``"scores"`` describes scores that no registered
         metric declares in this way.
         """
         names = self._names
@@ -588,7 +597,8 @@ class GenerativeMetricFrame:
                 "overall": self.overall_results,
                 "by_group": {names[label]: results for label, results in self.results.items()},
             },
-            **described_scores(self.settings["metrics"], self.tables),
+            "registered": {name: known.name for name, known in self._registered.items() if known is not None},
+            **described_scores(self._registered, self.tables),
         }
         if intervals is not None:
             content["intervals"] = interval_dict(intervals, self.by_group, names)
@@ -632,15 +642,16 @@ class GenerativeMetricFrame:
         frame = object.__new__(cls)
         frame.samples, frame._inference = None, None
         frame.settings = dict(content["settings"])
-        tables = saved_tables(content)
+        frame._registered = saved_metrics(content)
+        tables = saved_tables(content, frame._registered)
         index = next(iter(tables.values())).values.index
         frame._names = {label: label for label in index}
-        frame.overall_results, frame.results = saved_results(content, tables)
+        frame.overall_results, frame.results = saved_results(content, frame._registered, tables)
         overall = {metric: result.scores() for metric, result in frame.overall_results.items()}
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
         if "intervals" in content:
-            frame._saved_intervals = saved_intervals(content["intervals"], frame.by_group)
+            frame._saved_intervals = saved_intervals(content["intervals"], frame.tables)
         return frame
 
     _saved_intervals: FrameIntervals | None = None

@@ -34,9 +34,11 @@ class FrameIntervals:
 
     level: float
     by_group: pd.DataFrame
-    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
+    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``, and ``reliable``, which is False if the score has
+    caveats. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``, ``expected_if_equal`` and ``without``.
+    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``, ``expected_if_equal``,
+    ``without`` and ``reliable`` as in the frame's own.
 
     ``expected_if_equal`` is what noise alone makes of the value, on average, if all groups have equal expected scores.
     A disparity is never negative, and the largest difference of many groups is large by chance. ``without`` names the
@@ -398,6 +400,7 @@ class Inference:
                 "high": high,
                 "expected_if_equal": largest.expected_if_equal,
                 "without": largest.without,
+                "reliable": self.tables[key[0]].reliable,
             }
         variance = [largest.attained() for largest in self.largest.values()]
         by_group = []
@@ -408,12 +411,12 @@ class Inference:
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
             variances = np.maximum(variances, uncertainty.alone)  # NaN stays
             margins = z * np.sqrt(variances).reshape(table.values.shape)
+            reliable = [label not in table.caveats for label in table.values.index]
             for column, (name, score) in enumerate(table.described.items()):
                 values, margin = table.values[name], margins[:, column]
                 low, high = ((values + sign * margin).clip(*score.bounds) for sign in (-1.0, 1.0))
-                by_group.append(
-                    pd.concat({table.column(name): pd.DataFrame({"value": values, "low": low, "high": high})})
-                )
+                columns = {"value": values, "low": low, "high": high, "reliable": reliable}
+                by_group.append(pd.concat({table.column(name): pd.DataFrame(columns)}))
         index = pd.MultiIndex.from_tuples(disparities, names=["metric", "disparity"])
         groups = next(iter(self.tables.values())).values.index.names
         return FrameIntervals(
@@ -447,6 +450,7 @@ class Inference:
                     "adjusted_p_value": step_down(p_values, np.stack(drawn, axis=1)),
                     "primary": [disparity is table.primary for disparity in table.disparities],
                     "without": [one.without for one in found],
+                    "reliable": table.reliable,
                 },
                 index=[disparity.name for disparity in table.disparities],
             )

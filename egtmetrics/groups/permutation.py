@@ -222,6 +222,8 @@ def compare_frames(
         One row for each test: ``metric``, ``score`` (or disparity), ``group`` (None for overall scores and
         disparities), ``difference`` and ``p_value``, which is NaN if a score is NaN or infinite. A permutation that
         gives NaN counts as one with a larger difference. The p-values are not corrected for multiple tests.
+        ``reliable`` is False where a score of either frame has caveats: the two models may differ there, but the
+        difference does not say how.
 
     Raises
     ------
@@ -242,11 +244,11 @@ def compare_frames(
     ...                           real_sensitive_features=groups, fake_sensitive_features=groups)
     ...     for fake in ([[0.5], [0.0]] * 20, [[0.0], [0.0]] * 20)]
     >>> compare_frames(*frames, random_state=0)
-      metric      score group  difference  p_value
-    0    gap        gap  None        0.25    0.005
-    1    gap        gap     f        0.50    0.005
-    2    gap        gap     m        0.00    1.000
-    3    gap  delta_gap  None        0.50    0.005
+      metric      score group  difference  p_value  reliable
+    0    gap        gap  None        0.25    0.005      True
+    1    gap        gap     f        0.50    0.005      True
+    2    gap        gap     m        0.00    1.000      True
+    3    gap  delta_gap  None        0.50    0.005      True
     """
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
@@ -286,7 +288,15 @@ def compare_frames(
     table = pd.DataFrame(list(observed), columns=["metric", "score", "group"], dtype=object)
     table["difference"] = list(observed.values())
     table["p_value"] = [p if math.isfinite(observed[key]) else math.nan for key, p in p_values.items()]
+    table["reliable"] = [not any(_is_doubtful(one, *key) for one in (frame, other)) for key in observed]
     return table
+
+
+def _is_doubtful(frame: GenerativeMetricFrame, metric: str, name: str, group: Hashable | None) -> bool:
+    """Return whether a score or a disparity, under its key in ``_Numbers``, cannot be relied on."""
+    if name in frame.tables[metric].described:
+        return group in frame.caveats().get(metric, {})
+    return not frame.tables[metric].reliable
 
 
 def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:

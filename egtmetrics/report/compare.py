@@ -134,7 +134,7 @@ def render_comparison(
     A star marks what differs from the first model (``tests``). A dagger marks a disparity that is more than noise
     (``frame.test``; a frame that was read from JSON has no tests). Both are at the 0.05 level, corrected for the number
     of tests: of all models for stars, of one model for daggers. ``?`` stands behind what cannot be relied on
-    (``frame.caveats``).
+    (``frame.caveats``), which has neither, nor have differences from it.
 
     Parameters
     ----------
@@ -211,8 +211,8 @@ def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
 
 
 def _differing(tests: pd.DataFrame) -> set[tuple[str, str, str, Hashable | None]]:
-    """Return model, metric, score and group of every test that rejects at the 0.05 level."""
-    found = tests[tests["adjusted_p_value"] <= 1.0 - _LEVEL]
+    """Return model, metric, score and group of every test that rejects at the 0.05 level and can be relied on."""
+    found = tests[(tests["adjusted_p_value"] <= 1.0 - _LEVEL) & tests["reliable"]]
     return set(found[["model", "metric", "score", "group"]].itertuples(index=False, name=None))
 
 
@@ -310,6 +310,9 @@ def _marks(
     notes.append("†: a δ that is more than noise at the 0.05 level, corrected by Holm's method within the model.")
     caveats = [f"{name}: {note}" for name, frame in frames.items() for note in frame._caveat_notes()]
     if caveats:
-        notes += [f"{UNRELIABLE}: cannot be relied on; so can no difference from another model.", *caveats]
+        notes.append(
+            f"{UNRELIABLE}: cannot be relied on, nor can any difference from another model, which has no * therefore."
+        )
+        notes += caveats
     notes += [f"No † for {name}: {reason}" for name, reason in reasons.items()]
     return [*notes, "δ: the largest difference between two groups, in points where the score is in percent."]

@@ -321,15 +321,20 @@ class TestMissingGroups:
         assert disparities.loc[("proportions", "mgo"), "value"] == pytest.approx(2 / 7)
         assert disparities.loc[("proportions", "ego"), "value"] == 0.5
 
-    def test_no_group_in_common(self) -> None:
-        with pytest.raises(ValueError, match="holds no sample of group 'F', 'M'"):
+    @pytest.mark.parametrize("missing_groups", ["raise", "nan"])
+    def test_no_group_in_common_has_no_remedy_but_other_labels(self, missing_groups: Any) -> None:
+        message = (
+            "^real_sensitive_features holds no sample of group 'F', 'M', which fake_sensitive_features has, and no "
+            "group is on both sides; write 'f' and 'F', 'm' and 'M' alike$"
+        )
+        with pytest.raises(ValueError, match=message):
             FRAME(
                 metrics=mean_gap,
                 real=np.zeros((4, 1)),
                 fake=np.zeros((4, 1)),
                 real_sensitive_features=["f", "f", "m", "m"],
                 fake_sensitive_features=["F", "F", "M", "M"],
-                missing_groups="nan",
+                missing_groups=missing_groups,
             )
 
     def test_unknown_choice(self) -> None:
@@ -758,7 +763,27 @@ class TestJson:
         again = GenerativeMetricFrame.from_json(frame.to_json())
         assert again.describe() == frame.describe()
         assert again.describe()["frechet_distance_fid"] == Score(label="fid")
-        assert frame.title("frechet_distance") == "frechet_distance"
+        assert frame.title("frechet_distance") == again.title("frechet_distance") == "frechet_distance"
+
+    def test_a_function_called_like_a_registered_metric_keeps_its_own_settings(self, data: GroupedSamples) -> None:
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class Own(MetricResult):
+            gap: float = score(label="gap")
+            n_subsets: int  # a setting of the registered one, a detail of this
+
+        def kernel_distance(real: Any, fake: Any) -> Own:
+            return Own(gap=mean_gap(real, fake), n_subsets=3, backend="numpy", n_real=len(real), n_fake=len(fake))
+
+        frame = frame_of(data, kernel_distance)
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.overall_results["kernel_distance"].settings() == {}
+        assert again.to_json() == frame.to_json()
+
+    def test_a_resampled_metric_keeps_its_name(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"few": at_sample_size(frechet_distance, 8)})
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert frame.title("few") == again.title("few") == "few"
+        assert again.describe() == frame.describe()
 
     def test_intersections_nan_and_infinity(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}
