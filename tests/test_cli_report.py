@@ -68,7 +68,7 @@ def test_the_command_in_the_page_makes_the_page_again(monkeypatch: pytest.Monkey
     assert Path("page.html").read_text(encoding="utf-8") == page
     matched = SAMPLES.matched(across_groups=True, random_state=0)
     assert f"{len(matched.fake)} generated samples against {len(matched.real)} real ones" in page
-    assert "before sizes were matched" in page
+    assert "before some were left out for the scores" in page
     assert "90% intervals" in page
 
 
@@ -136,7 +136,8 @@ def test_compare_tests_the_matched_samples(capsys: pytest.CaptureFixture[str]) -
     assert main(compare(*options)) == 0
     content = json.loads(capsys.readouterr().out)
     models = content["models"]
-    assert {row["n_fake"] for model in models.values() for row in model["group_counts"].values()} == {60}
+    results = [model["results"]["by_group"].values() for model in models.values()]
+    assert {found["fid"]["n_fake"] for by_group in results for found in by_group} == {60}
     for row in content["tests"]:
         mine, first = (
             model["overall"]["fid"]

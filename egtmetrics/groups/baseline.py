@@ -401,7 +401,7 @@ def _excess(score: Score) -> Score:
     low, high = score.bounds
     return dataclasses.replace(
         score,
-        label=f"{score.label}, less that of other real samples",
+        label=f"excess {score.label}",
         help=f"{score.help} Less what other real samples of the group score; 0 for a perfect generator.",
         better=score.better if isinstance(score.better, str | None) else 0.0,
         bounds=(low - high, high - low),
@@ -412,7 +412,7 @@ def _excess(score: Score) -> Score:
 def _ratio(score: Score) -> Score:
     return dataclasses.replace(
         score,
-        label=f"{score.label}, of that of other real samples",
+        label=f"{score.label} ratio",
         help=f"{score.help} Divided by what other real samples of the group score; 1 for a perfect generator.",
         bounds=(0.0, math.inf),
         depends_on_size=False,

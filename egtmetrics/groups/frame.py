@@ -394,10 +394,11 @@ class GenerativeMetricFrame:
             Indexed by ``(metric, disparity)``: ``value``; ``p_value``, the probability of a largest studentised
             difference of this size or more if all groups had equal expected scores (a normal approximation that
             accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
-            as the limit, any row is found by chance at most 5 % of the time; ``primary``, True for one disparity of
-            each metric, for those who want one verdict a metric. That is ``delta_pr`` for precision and recall, else
-            the first; ``without``, the groups that have no score or no variance and are left out; ``reliable`` as in
-            ``disparities``.
+            as the limit, any row is found by chance at most 5 % of the time; ``detectable``, the true difference of two
+            groups that a test at 0.05, divided by the number of metrics, finds with a probability of 80 %; ``primary``,
+            True for one disparity of each metric, for those who want one verdict a metric. That is ``delta_pr`` for
+            precision and recall, else the first; ``without``, the groups that have no score or no variance and are left
+            out; ``reliable`` as in ``disparities``.
 
         Notes
         -----

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 MIN_SAMPLES = 50
 """An interval needs this many real and fake samples of every group."""
 _DRAWS = 20_000
+_TEST_LEVEL = 0.05
 _BLOCKS = 20
 _MOST_SUMS = 1_000_000
 
@@ -213,6 +214,17 @@ class Largest:
             return math.nan
         observed = _largest_ratio([estimates[None] for estimates in self.estimates], self.errors)
         return float(self._p_values(observed)[0])
+
+    def detectable(self, level: float, power: float = 0.8) -> float:
+        """Return the true difference of two groups that a test at 1 - ``level`` finds with probability ``power``.
+
+        It is that of the pair whose difference is least certain. NaN for a sum over families, whose largest value
+        several pairs may make up.
+        """
+        if not self.known or len(self.families) > 1:
+            return math.nan
+        critical = normal_quantile(level) if self._is_one_difference else float(np.quantile(self.maxima, level))
+        return float((critical + ndtri(power)) * self.errors[0].max())
 
     def drawn_p_values(self) -> Floats:
         """Return the p-values of the drawn errors."""
@@ -439,7 +451,9 @@ class Inference:
     def tests(self) -> pd.DataFrame:
         """Test whether each disparity is 0; see ``GenerativeMetricFrame.test``."""
         tables = {}
+        n_metrics = sum(metric != "proportions" for metric in self.tables)
         for metric, table in self.tables.items():
+            level = 1.0 - _TEST_LEVEL / (1 if metric == "proportions" else n_metrics)
             found = [self.largest[metric, disparity.name] for disparity in table.disparities]
             p_values = np.array([one.p_value() for one in found])
             drawn = [one.drawn_p_values() if one.known else np.ones(_DRAWS) for one in found]
@@ -448,6 +462,7 @@ class Inference:
                     "value": [one.value for one in found],
                     "p_value": p_values,
                     "adjusted_p_value": step_down(p_values, np.stack(drawn, axis=1)),
+                    "detectable": [one.detectable(level) for one in found],
                     "primary": [disparity is table.primary for disparity in table.disparities],
                     "without": [one.without for one in found],
                     "reliable": table.reliable,

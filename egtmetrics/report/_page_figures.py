@@ -132,7 +132,7 @@ def _add_crosses(
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
-def draw_gaps(gaps: Sequence[Gap], inference: Inference) -> Drawing | None:
+def draw_gaps(gaps: Sequence[Gap], inference: Inference, name: str = "gaps") -> Drawing | None:
     """Draw the gaps with their intervals: one panel for those in points, and one for each with a unit of its own."""
     drawn = [gap for gap in gaps if math.isfinite(gap.pair.value)]
     shares = [gap for gap in drawn if gap.disparity.score.percent]
@@ -158,14 +158,14 @@ def draw_gaps(gaps: Sequence[Gap], inference: Inference) -> Drawing | None:
         )
         axes.axvline(0, color="0.35", linewidth=1, zorder=1)
         axes.set_xlabel(f"gap in {score.difference_unit}" if score.difference_unit else "gap, in its own unit")
-    caption = "The largest gaps between two groups"
+    caption = f"The largest {'gaps' if name == 'gaps' else 'differences of the excess'} between two groups"
     doubt = "" if all(gap.reliable for gap in drawn) else " Grey dots cannot be relied on."
     if inference.intervals is None:
-        return _drawing(figure, "gaps", f"{caption}. There are no intervals.{doubt}")
+        return _drawing(figure, name, f"{caption}. There are no intervals.{doubt}")
     caption += f", with {inference.level:.0%} intervals."
     if inference.tests is not None:
-        caption += " Filled dots: more than noise. Hollow dots: may be chance."
-    return _drawing(figure, "gaps", caption + doubt)
+        caption += " Filled dots: more than noise. Hollow dots: not distinguishable from noise."
+    return _drawing(figure, name, caption + doubt)
 
 
 def draw_proportions(names: Sequence[str], counts: pd.DataFrame) -> Drawing:

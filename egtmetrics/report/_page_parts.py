@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import pandas as pd
 
 from egtmetrics._validation import check_level
-from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame, PairDifference, ScoreTable
+from egtmetrics.groups import Baseline, Disparity, FrameIntervals, GenerativeMetricFrame, PairDifference, ScoreTable
 from egtmetrics.results import Score
 
 
@@ -53,6 +53,13 @@ class Inference:
         p_value = float(self.tests["adjusted_p_value"].to_dict()[key])
         return None if math.isnan(p_value) else p_value
 
+    def detectable(self, key: tuple[str, str]) -> float | None:
+        """The true difference of two groups that would probably have been found."""
+        if self.tests is None:
+            return None
+        detectable = float(self.tests["detectable"].to_dict()[key])
+        return detectable if math.isfinite(detectable) else None
+
 
 def _finite(row: pd.DataFrame) -> tuple[float, float] | None:
     low, high = row[["low", "high"]].to_numpy(dtype=float)[0].tolist()
@@ -61,7 +68,7 @@ def _finite(row: pd.DataFrame) -> tuple[float, float] | None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gap:
-    """A disparity of a frame: its size, the groups that attain it, and whether it may be chance."""
+    """A disparity: its size, the groups that attain it, and whether it is distinguishable from noise."""
 
     table: ScoreTable
     disparity: Disparity
@@ -73,6 +80,8 @@ class Gap:
     """Of the hypothesis that it is 0, corrected for the number of gaps."""
     beyond_noise: bool | None
     """Whether the p-value is small enough; None without one, and if the scores cannot be relied on."""
+    detectable: float | None
+    """The true difference of two groups that would have been found with a probability of 80 %."""
 
     @property
     def reliable(self) -> bool:
@@ -89,24 +98,28 @@ class Gap:
         return self.disparity.worse(self.table.values, self.pair)
 
 
-def infer(frame: GenerativeMetricFrame, level: float | None) -> Inference:
-    """Ask the frame for intervals and tests, which it refuses where a group has too few samples."""
+def infer(source: GenerativeMetricFrame | Baseline, level: float | None) -> Inference:
+    """Ask a frame, or a baseline, for intervals and tests, which it refuses where a group has too few samples."""
     if level is None:
         return Inference(level=math.nan, reason="none were asked for")
     level = check_level(level)
     intervals = None
     try:
-        intervals = frame.interval(level)
-        return Inference(level=level, intervals=intervals, tests=frame.test())
+        intervals = source.interval(level)
+        return Inference(level=level, intervals=intervals, tests=source.test())
     except ValueError as error:  # a page without intervals that says why is better than none
         return Inference(level=level, intervals=intervals, reason=str(error))
 
 
 def find_gaps(frame: GenerativeMetricFrame, inference: Inference) -> list[Gap]:
     """Every disparity but those of proportions, in the order of the frame."""
+    return gaps_of({metric: frame.tables[metric] for metric in frame.settings["metrics"]}, inference)
+
+
+def gaps_of(tables: Mapping[str, ScoreTable], inference: Inference) -> list[Gap]:
+    """Every disparity of some tables."""
     gaps = []
-    for metric in frame.settings["metrics"]:
-        table = frame.tables[metric]
+    for metric, table in tables.items():
         for disparity in table.disparities:
             key, pair = (metric, disparity.name), table.gap(disparity)
             known = inference.covers(key, pair)  # else the interval and the test are about other groups
@@ -120,6 +133,7 @@ def find_gaps(frame: GenerativeMetricFrame, inference: Inference) -> list[Gap]:
                     expected_if_equal=inference.expected_if_equal(key) if known else None,
                     p_value=p_value,
                     beyond_noise=p_value <= 1.0 - inference.level if p_value is not None and table.reliable else None,
+                    detectable=inference.detectable(key) if known else None,
                 )
             )
     return gaps
@@ -133,3 +147,8 @@ def gap_text(score: Score, value: float) -> str:
 def interval_text(interval: tuple[float, float] | None, score: Score) -> str:
     """``"1.20 to 3.40"``, or nothing."""
     return "" if interval is None else " to ".join(map(score.text, interval))
+
+
+def signed_text(score: Score, value: float) -> str:
+    """A difference with its sign and unit: ``"+1.20 points"``."""
+    return f"{'+' if value > 0 else ''}{gap_text(score, value)}"

@@ -19,12 +19,21 @@ from numpy.typing import NDArray
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
+from egtmetrics.groups import Baseline, GenerativeMetricFrame, ScoreTable
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
 from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
-from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_text, infer, interval_text
+from egtmetrics.report._page_parts import (
+    Gap,
+    Inference,
+    find_gaps,
+    gap_text,
+    gaps_of,
+    infer,
+    interval_text,
+    signed_text,
+)
 from egtmetrics.report.explanations import DecomposedSamples
 from egtmetrics.report.tables import groups_title, mark, method_notes, names_text
 from egtmetrics.results import Score
@@ -68,6 +77,7 @@ class _Table:
 def render_page(
     frame: GenerativeMetricFrame,
     *,
+    baseline: Baseline | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
@@ -84,6 +94,9 @@ def render_page(
     ----------
     frame
         What to show.
+    baseline
+        What ``frame.baseline()`` returned. The summary then speaks of the excess over other real samples. Without it,
+        it says that a gap may not be the model's.
     title
         Heading of the page.
     level
@@ -130,10 +143,12 @@ def render_page(
     inference = infer(frame, level)
     gaps = find_gaps(frame, inference)
     single = [gap for gap in gaps if gap.column is not None]
+    excess = None if baseline is None else _Excess.of(baseline, level)
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
         "gaps": "Gaps",
+        "excess": None if baseline is None else "Against other real samples",
         "proportions": "Proportions",
         "divergence": None if divergence is None else "Divergence",
         "samples": None if samples is None else "Samples",
@@ -145,9 +160,9 @@ def render_page(
             title=title,
             lead=_lead(frame),
             contents=[(anchor, name) for anchor, name in sections.items() if name is not None],
-            verdict=_verdict(single, inference),
+            verdict=_verdict(single, inference) if excess is None else _verdict_of_excess(excess),
             findings=[
-                *(_finding(gap, frame, inference) for gap in single),
+                *(_finding(gap, frame, inference, excess) for gap in single),
                 {"text": proportions["sentences"][0], "kind": "open", "tag": ""},
             ],
             cautions=_cautions(frame, inference),
@@ -157,6 +172,7 @@ def render_page(
             forest=draw_gaps([gap for gap in gaps if len(gap.disparity.families) == 1], inference),
             gaps=_gap_table(gaps, inference),
             has_sums=len(single) < len(gaps),
+            excess=None if excess is None else _excess_section(excess, frame),
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
@@ -169,7 +185,7 @@ def render_page(
 
 
 def _lead(frame: GenerativeMetricFrame) -> str:
-    counts = frame.group_counts
+    counts = frame.scored_counts
     names = ", ".join(map(group_text, counts.index))
     return (
         f"{counts['n_fake'].sum()} generated samples against {counts['n_real'].sum()} real ones, in {len(counts)} "
@@ -196,24 +212,59 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
             "text": "Whether the groups differ by more than noise is not known, because there are no tests: "
             f"{inference.reason or 'no score has one'}.{f' As measured, {against}.' if against else ''}",
         }
-    unscored = list(dict.fromkeys(group for gap in gaps for group in gap.pair.without))
-    rest = f" Without a score in some metric, and not judged there: {names_text(unscored)}." if unscored else ""
     beyond = [gap for gap in judged if gap.beyond_noise]
     if not beyond:
         return {
             "kind": "calm",
-            "text": f"None of the {len(judged)} gaps between the groups is more than noise, at the {alpha} level. "
-            f"These samples do not show unequal treatment. They do not prove equal treatment either.{rest}",
+            "text": f"None of the {len(judged)} gaps between the groups is distinguishable from noise with these "
+            f"samples, at the {alpha} level. That does not prove that the groups are treated equally: smaller gaps may "
+            f"be there.{_unjudged(gaps)}",
+        }
+    against = _against([gap.worse for gap in beyond if gap.worse is not None])
+    return {
+        "kind": "open",
+        "text": f"The groups score unequally: {len(beyond)} of {len(judged)} gaps "
+        f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
+        f"{f' Among these, {against}.' if against else ''} Whether the model is the cause is not known here: a perfect "
+        "generator may score unequally too, because the groups differ. To find out, compare with other real samples: "
+        f"egtmetrics report --baseline split.{_unjudged(gaps)}",
+    }
+
+
+def _verdict_of_excess(excess: _Excess) -> dict[str, str]:
+    single = [gap for gap in excess.gaps if gap.column is not None]
+    judged = [gap for gap in single if gap.beyond_noise is not None]
+    if not judged:
+        why = "no metric here can be relied on for all groups" if excess.inference.tests is not None else None
+        return {
+            "kind": "open",
+            "text": "Whether the model is equally good for every group is not known: "
+            f"{why or excess.inference.reason or 'no score has a test'}.",
+        }
+    alpha = f"{1 - excess.inference.level:.2g}"
+    beyond = [gap for gap in judged if gap.beyond_noise]
+    if not beyond:
+        return {
+            "kind": "calm",
+            "text": "No gap between the groups is shown to be the model's. Compared with other real samples of the "
+            f"same group, it does about as well for every group: the differences in {len(judged)} "
+            f"{'score' if len(judged) == 1 else 'scores'} are not distinguishable from noise with these samples, at "
+            f"the {alpha} level. Smaller ones may be there: see which would have been "
+            f"found.{_unjudged(single)}",
         }
     against = _against([gap.worse for gap in beyond if gap.worse is not None])
     return {
         "kind": "alarm",
-        "text": f"The groups score unequally: {len(beyond)} of {len(judged)} gaps "
-        f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
-        f"{f' Among these, {against}.' if against else ''} This alone does not show that the model is at fault: one "
-        "group may be harder to imitate. Compare with other real samples, scored in the place of generated ones."
-        f"{rest}",
+        "text": "The model is not equally good for every group. How far it is from other real samples of the same "
+        f"group differs between groups in {len(beyond)} of {len(judged)} "
+        f"{'score' if len(judged) == 1 else 'scores'}, by more than noise, at the {alpha} level corrected for "
+        f"their number.{f' Among these, {against}.' if against else ''}{_unjudged(single)}",
     }
+
+
+def _unjudged(gaps: Sequence[Gap]) -> str:
+    unscored = list(dict.fromkeys(group for gap in gaps for group in gap.pair.without))
+    return f" Without a score in some metric, and not judged there: {names_text(unscored)}." if unscored else ""
 
 
 def _against(worse: Sequence[Hashable]) -> str:
@@ -223,7 +274,54 @@ def _against(worse: Sequence[Hashable]) -> str:
     return ", ".join([*parts[:-2], " and ".join(parts[-2:])])
 
 
-def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> dict[str, str]:
+def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference, excess: _Excess | None) -> dict[str, str]:
+    """Say what was measured, what other real samples show, and whether the excess is more than noise."""
+    measured: dict[str, Any] = _measured(gap, frame, inference)
+    if excess is None or not gap.reliable or math.isnan(gap.pair.value):
+        return measured
+    of_excess = excess.gap(gap)
+    pair = of_excess.pair
+    if pair.larger is None or pair.smaller is None:
+        return measured
+    first = pair.larger if of_excess.worse is None else of_excess.worse
+    second = pair.smaller if first == pair.larger else pair.larger
+    score, column, baseline = of_excess.disparity.score, str(gap.column), excess.baseline
+    percent = " %" if score.percent else ""
+    placebo, model, of_both = (
+        [table[column].to_dict()[group] for group in (first, second)]
+        for table in (baseline.placebo, baseline.model, baseline.excess)
+    )
+    names = group_text(first), group_text(second)
+
+    def pair_text(values: Sequence[float]) -> str:
+        return " and ".join(f"{score.text(x)}{percent} for {name}" for x, name in zip(values, names, strict=True))
+
+    sizes = baseline.sizes["n_samples"].to_dict()
+    more = [
+        f"With {sizes[first]} samples in each set, the model scores {pair_text(model)}. A perfect generator would "
+        f"score about {pair_text(placebo)}: that is what other real samples score in the place of the generated ones.",
+    ]
+    bounds = interval_text(of_excess.interval, score)
+    known = [f"{excess.inference.level:.0%} interval {bounds}"] if bounds else []
+    if of_excess.p_value is not None:
+        known.append(f"corrected p {_p_text(of_excess.p_value)}")
+    differences = " and ".join(
+        f"{signed_text(score, value)} for {name}" for value, name in zip(of_both, names, strict=True)
+    )
+    text = f"The excess of the model is {differences}, a difference of {gap_text(score, pair.value)}"
+    text += f" ({', '.join(known)})" if known else ""
+    kind, tag = "open", "not tested"
+    if of_excess.beyond_noise:
+        kind, tag = "alarm", "more than noise"
+    elif of_excess.beyond_noise is not None:
+        kind, tag = "calm", "not distinguishable"
+        text += ". That is not distinguishable from noise at this size"
+        if of_excess.detectable is not None:
+            text += f"; {gap_text(score, of_excess.detectable)} would have been found with 80 % probability"
+    return {**measured, "kind": kind, "tag": tag, "more": [*more, f"{text}."]}
+
+
+def _measured(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> dict[str, str]:
     table, pair, score = gap.table, gap.pair, gap.disparity.score
     title = frame.title(table.metric)
     what = title if len(table.described) == 1 else f"{title}: {gap.disparity.label}"
@@ -249,9 +347,89 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> di
     known = [f"{inference.level:.0%} interval {bounds}"] if bounds else []
     if gap.p_value is None:
         return {"text": f"{text}{f' ({known[0]})' if known else ''}.", "kind": "open", "tag": "not tested"}
-    kind, tag = ("alarm", "more than noise") if gap.beyond_noise else ("calm", "may be chance")
+    kind, tag = ("open", "more than noise") if gap.beyond_noise else ("calm", "not distinguishable")
     known.append(f"corrected p {_p_text(gap.p_value)}")
     return {"text": f"{text} ({', '.join(known)}).", "kind": kind, "tag": tag}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Excess:
+    """The excess over other real samples, and what is known of its gaps."""
+
+    baseline: Baseline
+    inference: Inference
+    gaps: Sequence[Gap]
+
+    @classmethod
+    def of(cls, baseline: Baseline, level: float | None) -> _Excess:
+        inference = infer(baseline, level)
+        return cls(baseline=baseline, inference=inference, gaps=gaps_of(baseline.tables(), inference))
+
+    def gap(self, gap: Gap) -> Gap:
+        """Return the gap in the excess for a gap in the scores."""
+        return next(
+            one for one in self.gaps if (one.table.metric, one.disparity.name) == (gap.table.metric, gap.disparity.name)
+        )
+
+
+def _excess_section(excess: _Excess, frame: GenerativeMetricFrame) -> dict[str, Any]:
+    baseline = excess.baseline
+    sizes = baseline.sizes["n_samples"]
+    held_out = baseline.settings["held_out"]
+    sentences = [
+        "What would a perfect generator score? To see it, "
+        f"{'held-out real samples' if held_out else 'other real samples'} of each group took the place of the "
+        f"generated ones, {sizes[sizes > 0].min()} in each set"
+        f"{'' if held_out else ', by splitting the real samples at random, and averaging over splits'}. The excess is "
+        "the model's score less theirs. A perfect generator has an excess of 0 in every group, up to noise.",
+    ]
+    shares = list(baseline.ratio)
+    if shares:
+        sentences.append(
+            "For shares there is also the ratio of the two. If a tenth of a group's generated samples is bad, its "
+            "precision is nine tenths of what other real samples score, in every group."
+        )
+    return {
+        "sentences": sentences,
+        "tables": [_excess_table(table, excess, frame) for table in baseline.tables().values()],
+        "forest": draw_gaps(
+            [gap for gap in excess.gaps if len(gap.disparity.families) == 1], excess.inference, "excess"
+        ),
+        "gaps": _gap_table(excess.gaps, excess.inference, "Largest difference δ of the excess between two groups"),
+    }
+
+
+def _excess_table(table: ScoreTable, excess: _Excess, frame: GenerativeMetricFrame) -> _Table:
+    baseline, inference = excess.baseline, excess.inference
+    header, columns = [groups_title(frame)], []
+    for name, score in frame.tables[table.metric].described.items():
+        column = table.column(name)
+        kinds = {"model": baseline.model, "other real": baseline.placebo, "excess": baseline.excess}
+        if column in baseline.ratio:
+            kinds["ratio"] = baseline.ratio
+        for kind, values in kinds.items():
+            unit = f" ({score.printed_unit})" if score.printed_unit and kind != "ratio" else ""
+            header.append(f"{score.label}: {kind}{unit}")
+            columns.append((kind, column, score, values[column].tolist()))
+
+    def cell(kind: str, column: str, score: Score, value: float, group: Hashable) -> _Cell:
+        if kind == "ratio":
+            return _Cell(text=f"{value:.3f}", unreliable=group in table.caveats)
+        bounds = interval_text(inference.score_bounds(column, group), score) if kind == "excess" else ""
+        text = ("+" if kind == "excess" and value > 0 else "") + score.text(value)
+        return _Cell(text=text, interval=bounds, unreliable=group in table.caveats)
+
+    return _Table(
+        caption=f"{frame.title(table.metric)}: model, other real samples, and excess{_with_intervals(inference)}",
+        header=header,
+        rows=[
+            [
+                _Cell(text=group_text(group)),
+                *(cell(kind, column, score, values[i], group) for kind, column, score, values in columns),
+            ]
+            for i, group in enumerate(table.values.index.tolist())
+        ],
+    )
 
 
 def _p_text(p_value: float) -> str:
@@ -360,7 +538,9 @@ def _score_table(table: ScoreTable, gaps: Sequence[Gap], frame: GenerativeMetric
     )
 
 
-def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
+def _gap_table(
+    gaps: Sequence[Gap], inference: Inference, what: str = "Largest difference δ between two groups, as measured"
+) -> _Table:
     expected = [] if inference.intervals is None else ["δ if equal"]
     tested = [] if inference.tests is None else ["corrected p"]
     rows = [
@@ -393,7 +573,7 @@ def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
         for gap in gaps
     ]
     return _Table(
-        caption=f"Largest difference δ between two groups{_with_intervals(inference)}",
+        caption=f"{what}{_with_intervals(inference)}",
         header=["gap in", "δ", *expected, *tested, "larger in", "smaller in"],
         rows=rows,
     )
