@@ -299,7 +299,7 @@ def test_single_disparities_tests_and_resampled_metrics_warn_once() -> None:
             real, fake, metric=metric, score="precision", n_permutations=19, random_state=0, **labels
         ),
         "cannot be relied on for samples 'fake', samples 'other_fake',": lambda: compare_models(
-            real[:70], fake[:70], fake[70:], metric=metric, score="precision", n_permutations=19, random_state=0
+            real[:70], fake[:70], fake[70:], metric=metric, score="precision", random_state=0
         ),
         "hold nearly any point": lambda: at_sample_size(metric, 70)(real, fake, random_state=0),
     }

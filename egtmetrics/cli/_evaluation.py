@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from egtmetrics.data import LabelledFeatures
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.report.tables import Format
-    from egtmetrics.samples import GroupedSamples
+    from egtmetrics.samples import GroupedSamples, Rows
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
@@ -277,12 +278,14 @@ def evaluate_samples(
     metrics: Mapping[str, Callable[..., Any]],
     samples: GroupedSamples,
     provenance: Mapping[str, Any],
+    *,
+    real_rows: Rows | None = None,
 ) -> Evaluation:
-    """Match the sizes if that was asked for, and evaluate."""
+    """Match the sizes if that was asked for, then to the ``real_rows`` if given, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
 
     if args.match_sizes or args.across_groups:
-        samples, matching = _match(samples, across_groups=args.across_groups, seed=args.random_state)
+        samples, matching = _match(samples, args, real_rows)
         provenance = {**provenance, "matching": matching}
     frame = GenerativeMetricFrame(
         metrics=metrics,
@@ -337,15 +340,38 @@ def _check_outputs(args: argparse.Namespace) -> str | None:
     return drawn
 
 
-def _match(samples: GroupedSamples, *, across_groups: bool, seed: int) -> tuple[GroupedSamples, dict[str, Any]]:
+def matched_real_rows(args: argparse.Namespace, of_models: Iterable[GroupedSamples]) -> Rows | None:
+    """Return the real rows that matching keeps for all models, if the sizes are to be matched.
+
+    So all models are scored on the same real samples, and on equally many.
+    """
+    import numpy as np
+
+    if not (args.match_sizes or args.across_groups):
+        return None
+    kept: Any = [_matched(samples, args).real_rows for samples in of_models]
+    rows: Rows = functools.reduce(np.intersect1d, kept)
+    return rows
+
+
+def _matched(samples: GroupedSamples, args: argparse.Namespace) -> GroupedSamples:
+    return samples.matched(across_groups=args.across_groups, random_state=args.random_state)
+
+
+def _match(
+    samples: GroupedSamples, args: argparse.Namespace, real_rows: Rows | None
+) -> tuple[GroupedSamples, dict[str, Any]]:
     """Match the sizes; also return what that changed: the proportions are no longer those of the model."""
+    import numpy as np
+
     from egtmetrics.groups.disparity import EGO, MGO, proportion_table
 
-    matched = samples.matched(across_groups=across_groups, random_state=seed)
+    of_rows = samples if real_rows is None else samples.take(real_rows, np.arange(len(samples.fake)))
+    matched = _matched(of_rows, args)
     proportions = proportion_table(samples.counts()).values
     unassigned = samples.unassigned()
     return matched, {
-        "across_groups": across_groups,
+        "across_groups": args.across_groups,
         "real_kept": len(matched.real),
         "fake_kept": len(matched.fake),
         "real_in_no_group": unassigned["real"],
