@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ from egtmetrics.groups.disparity import ScoreTable, score_table, scores_behind
 from egtmetrics.groups.inference import FrameIntervals
 from egtmetrics.registry import Metric, registered_metrics
 from egtmetrics.results import MetricResult, SavedResult, Score
+
+_BOUNDS = ["low", "high"]
+_OF_DISPARITIES = [*_BOUNDS, "expected_if_equal"]
 
 
 def described_metric(description: str) -> Metric | None:
@@ -43,12 +46,12 @@ def interval_dict(intervals: FrameIntervals, by_group: pd.DataFrame, names: Mapp
     """Return intervals under the keys of ``by_group`` and ``disparities``."""
     groups: dict[str, dict[str, Any]] = {names[label]: {} for label in by_group.index}
     for column in map(str, by_group):
-        for label, row in intervals.by_group.loc[column][["low", "high"]].iterrows():
+        for label, row in intervals.by_group.loc[column][_BOUNDS].iterrows():
             groups[names[label]][column] = row.to_dict()
     disparities: dict[str, dict[str, Any]] = {}
     for row in intervals.disparities.reset_index().to_dict("records"):
-        bounds = {side: row[side] for side in ("low", "high")}
-        disparities.setdefault(row["metric"], {})[row["disparity"]] = bounds
+        known = {name: row[name] for name in _OF_DISPARITIES}
+        disparities.setdefault(row["metric"], {})[row["disparity"]] = known
     return {"level": intervals.level, "by_group": groups, "disparities": disparities}
 
 
@@ -109,14 +112,14 @@ def saved_intervals(
 ) -> FrameIntervals:
     """Return the intervals that were saved; of the parts of their variance nothing is."""
     rows = {
-        (column, group): {"value": value, **_bounds(saved["by_group"][group][column])}
+        (column, group): {"value": value, **_numbers(saved["by_group"][group][column], _BOUNDS)}
         for column, values in by_group.to_dict().items()
         for group, value in values.items()
     }
     gaps = {
-        (metric, name): {"value": disparities[metric, name], **_bounds(bounds)}
+        (metric, name): {"value": disparities[metric, name], **_numbers(known, _OF_DISPARITIES)}
         for metric, by_name in saved["disparities"].items()
-        for name, bounds in by_name.items()
+        for name, known in by_name.items()
     }
     return FrameIntervals(
         level=float(saved["level"]),
@@ -145,8 +148,8 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _bounds(saved: Mapping[str, Any]) -> dict[str, float]:
-    return {side: _number(saved[side]) for side in ("low", "high")}
+def _numbers(saved: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    return {name: _number(saved[name]) for name in names}
 
 
 def _number(saved: Any) -> float:

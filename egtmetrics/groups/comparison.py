@@ -258,8 +258,7 @@ def compare_frames(
                 }
         for disparity in table.disparities:
             contrasts = disparity.contrasts(table.values)
-            if contrasts is not None:
-                spreads[metric, disparity.name, None] = spread_of_largest(grouped, contrasts)
+            spreads[metric, disparity.name, None] = spread_of_largest(grouped, contrasts)
     first, second = (scores_and_disparities(one.results, one.overall_results, one.by_group.index) for one in frames)
     differences = {key: first[key] - second[key] for key in first}
     found = {key: spreads.get(key, _UNKNOWN) for key in differences}
@@ -385,20 +384,30 @@ def errors_of_scores(uncertainty: Uncertainty) -> Floats:
     return errors
 
 
-def spread_of_largest(uncertainty: Uncertainty, contrasts: Floats) -> Spread:
-    """Return the spread of the difference between the largest contrasts of the models; ``contrasts`` are of one."""
-    own = contrasts.reshape(len(contrasts), len(uncertainty.table), -1)
-    nothing = np.zeros_like(own)
-    largest, n_near = [], []
-    for of_model in (_beside(own, nothing), _beside(nothing, own)):
-        values = uncertainty.estimates(of_model)
-        if np.isnan(values).any():
-            return _UNKNOWN
-        attained = of_model[[int(values.argmax())]]
-        errors = np.sqrt(uncertainty.parts(attained - of_model)["total"].to_numpy())
-        n_near.append(int(np.count_nonzero(values.max() - values <= _NEAR * errors)))
-        largest.append(attained)
-    variance = float(uncertainty.parts(largest[0] - largest[1])["total"].iloc[0])
+def spread_of_largest(uncertainty: Uncertainty, families: Sequence[Floats]) -> Spread:
+    """Return the spread of the difference between the disparities of two models.
+
+    A disparity is the sum over families of the largest contrast; the contrasts, ``(K, groups * S)`` each, are those of
+    one model. ``uncertainty`` is that of both models side by side.
+    """
+    attained = []
+    n_near = []
+    for side in (0, 1):
+        total, n_sums = np.zeros((1, uncertainty.values.size)), 1
+        for contrasts in families:
+            own = contrasts.reshape(len(contrasts), len(uncertainty.table), -1)
+            nothing = np.zeros_like(own)
+            of_model = _beside(nothing, own) if side else _beside(own, nothing)
+            values = uncertainty.estimates(of_model)
+            if np.isnan(values).any():
+                return _UNKNOWN
+            largest = of_model[[int(values.argmax())]]
+            errors = np.sqrt(uncertainty.parts(largest - of_model)["total"].to_numpy())
+            n_sums *= int(np.count_nonzero(values.max() - values <= _NEAR * errors))
+            total += largest
+        attained.append(total)
+        n_near.append(n_sums)
+    variance = float(uncertainty.parts(attained[0] - attained[1])["total"].iloc[0])
     return Spread(error=math.sqrt(variance), n_first=n_near[0], n_other=n_near[1])
 
 

@@ -17,7 +17,6 @@ from egtmetrics.results import Score
 
 Floats = NDArray[np.float64]
 
-_LARGEST_PRODUCT_OF_GROUPS = 8
 _PREFIX = "delta_"
 _BOTH = ("precision", "recall")
 _DELTAS_OF_BOTH = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
@@ -104,14 +103,9 @@ class Disparity:
             return found[0]
         return PairDifference(value=sum(pair.value for pair in found), larger=None, smaller=None)
 
-    def contrasts(self, table: pd.DataFrame) -> Floats | None:
-        """Return the contrasts whose largest value is the disparity; None if a sum of families has too many of them."""
-        if len(self.families) > 1 and len(table) > _LARGEST_PRODUCT_OF_GROUPS:
-            return None
-        first, *others = (family.contrasts(table) for family in self.families)
-        for other in others:
-            first = (first[:, None] + other[None]).reshape(-1, first.shape[1])
-        return first
+    def contrasts(self, table: pd.DataFrame) -> list[Floats]:
+        """Return the contrasts of each family."""
+        return [family.contrasts(table) for family in self.families]
 
     def worse(self, table: pd.DataFrame, pair: PairDifference) -> Hashable | None:
         """Return which group of ``of(table)`` is worse off; None if they are equal or the score has no direction."""
@@ -136,6 +130,12 @@ class ScoreTable:
     """Why the scores of a group cannot be relied on, by group; groups without caveats have no entry."""
 
     @property
+    def primary(self) -> Disparity:
+        """The one for a single verdict: Definition 4.1 for the sum of the scores if there is one, else the first."""
+        sums = (one for one in self.disparities if one.column is None and len(one.families) == 1)
+        return next(sums, self.disparities[0])
+
+    @property
     def reliable(self) -> bool:
         """Whether disparities can be relied on. With one doubtful group they cannot: it may attain any of them."""
         return not self.caveats
@@ -143,6 +143,10 @@ class ScoreTable:
     def column(self, score: str) -> str:
         """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
         return self.metric if len(self.described) == 1 else f"{self.metric}_{score}"
+
+    def frame(self) -> pd.DataFrame:
+        """Return the scores, with columns named as in a frame."""
+        return self.values[list(self.described)].set_axis([self.column(score) for score in self.described], axis=1)
 
 
 def score_table(
@@ -182,6 +186,24 @@ def score_table(
     disparities += [between(f"{_PREFIX}{name}", [name]) for name in others]
     found = {group: texts for group, texts in (caveats or {}).items() if texts}
     return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities), caveats=found)
+
+
+def disparity_table(tables: Mapping[str, ScoreTable]) -> pd.DataFrame:
+    """Return every disparity of some tables, as ``GenerativeMetricFrame.disparities`` describes."""
+    rows = {
+        (metric, disparity.name): disparity.of(table.values)
+        for metric, table in tables.items()
+        for disparity in table.disparities
+    }
+    reliable = [table.reliable for table in tables.values() for _ in table.disparities]
+    index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
+    columns = {
+        "value": pd.Series([pair.value for pair in rows.values()], index=index, dtype=float),
+        "larger": pd.Series([pair.larger for pair in rows.values()], index=index, dtype=object),
+        "smaller": pd.Series([pair.smaller for pair in rows.values()], index=index, dtype=object),
+        "reliable": pd.Series(reliable, index=index, dtype=bool),
+    }
+    return pd.DataFrame(columns)
 
 
 def scores_behind(disparities: Sequence[str]) -> list[str]:

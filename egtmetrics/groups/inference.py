@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ MIN_SAMPLES = 50
 """An interval needs this many real and fake samples of every group."""
 _DRAWS = 20_000
 _BLOCKS = 20
+_MOST_SUMS = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,11 @@ class FrameIntervals:
     by_group: pd.DataFrame
     """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``."""
+    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high`` and ``expected_if_equal``.
+
+    The last is what noise alone makes of the value, on average, if all groups have equal expected scores. A disparity
+    is never negative, and the largest difference of many groups is large by chance.
+    """
     variance: pd.DataFrame
     """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its sources.
 
@@ -89,7 +95,7 @@ class Uncertainty:
         """Return the variance of each of ``contrasts @ values``, in total and by source; NaN as in ``estimates``."""
         touched = self._touched(contrasts)
         variances = {
-            name: np.where(touched, math.nan, np.maximum(np.einsum("kn,nm,km->k", contrasts, known, contrasts), 0.0))
+            name: np.where(touched, math.nan, np.maximum(((contrasts @ known) * contrasts).sum(axis=1), 0.0))
             for name, part in (("data", self.data), ("projections", self.projections), ("threshold", self.threshold))
             for known in [np.nan_to_num(part)]
         }
@@ -101,33 +107,75 @@ class Uncertainty:
         touched: NDArray[np.bool_] = (contrasts[:, missing] != 0).any(axis=1)
         return touched
 
-    def largest(self, contrasts: Floats) -> Largest:
-        """Return what is known about the largest of ``contrasts @ expectations``."""
-        errors = np.sqrt(self.parts(contrasts)["total"].to_numpy())
-        estimates = self.estimates(contrasts)
-        if not np.isfinite(errors).all() or not np.isfinite(estimates).all():
-            return Largest(estimates=estimates, errors=errors, maxima=None)
-        if len(contrasts) == 2:  # the two signs of one difference
-            return Largest(estimates=estimates, errors=errors, maxima=np.empty(0))
+    @functools.cached_property
+    def root(self) -> Floats:
+        """``(n, n)``: times standard normal draws, it gives errors with this covariance."""
         values, vectors = np.linalg.eigh(self.data + self.projections + self.threshold)
-        loadings = contrasts @ (vectors * np.sqrt(np.maximum(values, 0.0)))
-        lengths = np.linalg.norm(loadings, axis=1, keepdims=True)
-        loadings = np.divide(loadings, lengths, out=np.zeros_like(loadings), where=lengths > 0)
-        rng = np.random.default_rng(0)
-        blocks = [
-            (rng.standard_normal((_DRAWS // _BLOCKS, len(values))) @ loadings.T).max(axis=1) for _ in range(_BLOCKS)
-        ]
-        return Largest(estimates=estimates, errors=errors, maxima=np.concatenate(blocks))
+        root: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
+        return root
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Largest:
-    """Estimates whose largest is a disparity, their standard errors, and draws of the largest studentised error."""
+    """What is known about the sum over families of the largest of ``contrasts @ expectations``: about a disparity.
 
-    estimates: Floats
-    errors: Floats
-    maxima: Floats | None
-    """Empty if there is only one difference, with either sign; None if a score is missing."""
+    With several families no sum of their contrasts is listed: what is largest over all of them is found family by
+    family, so that it costs no more for many groups.
+    """
+
+    uncertainty: Uncertainty
+    families: Sequence[Floats]
+    """``(K, n)`` each: contrasts as rows. With a contrast, a family has its opposite."""
+
+    @functools.cached_property
+    def estimates(self) -> list[Floats]:
+        return [self.uncertainty.estimates(contrasts) for contrasts in self.families]
+
+    @functools.cached_property
+    def errors(self) -> list[Floats]:
+        """Standard errors of the estimates."""
+        return [np.sqrt(self.uncertainty.parts(contrasts)["total"].to_numpy()) for contrasts in self.families]
+
+    @property
+    def value(self) -> float:
+        return float(sum(estimates.max() for estimates in self.estimates))
+
+    @property
+    def known(self) -> bool:
+        """Whether no score and no variance is missing."""
+        return bool(np.isfinite(np.concatenate([*self.estimates, *self.errors])).all())
+
+    @property
+    def maxima(self) -> Floats:
+        """Draws of the largest studentised error, with the same random numbers for every disparity of a table."""
+        return self._drawn[0]
+
+    @property
+    def expected_if_equal(self) -> float:
+        """The mean of the largest error: what the value is on average if all expectations are equal."""
+        return self._drawn[1] if self.known else math.nan
+
+    @functools.cached_property
+    def _drawn(self) -> tuple[Floats, float]:
+        loadings = []
+        for contrasts in self.families:
+            loading = contrasts @ self.uncertainty.root
+            lengths = np.linalg.norm(loading, axis=1, keepdims=True)
+            loadings.append(np.divide(loading, lengths, out=np.zeros_like(loading), where=lengths > 0))
+        rng = np.random.default_rng(0)
+        studentised, means = [], []
+        for _ in range(_BLOCKS):
+            normal = rng.standard_normal((_DRAWS // _BLOCKS, len(self.uncertainty.root)))
+            errors = [normal @ loading.T * error for loading, error in zip(loadings, self.errors, strict=True)]
+            studentised.append(_largest_ratio(errors, self.errors))
+            means.append(sum(error.max(axis=1).mean() for error in errors))
+        return np.concatenate(studentised), float(np.mean(means))
+
+    def attained(self) -> pd.Series[float]:
+        """Return the variance of the sum of the largest estimates, in total and by source."""
+        chosen = [int(np.nan_to_num(estimates, nan=-math.inf).argmax()) for estimates in self.estimates]
+        total = sum(contrasts[i] for contrasts, i in zip(self.families, chosen, strict=True))
+        return self.uncertainty.parts(np.atleast_2d(total)).iloc[0]
 
     def interval(self, level: float) -> tuple[float, float]:
         """Return the interval from the largest simultaneous lower bound to the largest single upper bound.
@@ -135,22 +183,72 @@ class Largest:
         The upper bounds need not be simultaneous: the largest expectation need only be below its own one. For a single
         difference the result has the sizes of the differences in its usual interval.
         """
-        if self.maxima is None:
+        if not self.known:
             return math.nan, math.nan
         single = normal_quantile(level)
-        simultaneous = float(np.quantile(self.maxima, level)) if self.maxima.size else single
-        low = float((self.estimates - simultaneous * self.errors).max())
-        return max(0.0, low), float((self.estimates + single * self.errors).max())
+        simultaneous = single if self._is_one_difference else float(np.quantile(self.maxima, level))
+        pairs = list(zip(self.estimates, self.errors, strict=True))
+        low = float(sum((estimates - simultaneous * errors).max() for estimates, errors in pairs))
+        return max(0.0, low), max(float((estimates + single * errors).max()) for estimates, errors in self._sums())
 
     def p_value(self) -> float:
         """Return the probability of a largest studentised difference of this size if all expectations are equal."""
-        if self.maxima is None:
+        if not self.known:
             return math.nan
+        observed = _largest_ratio([estimates[None] for estimates in self.estimates], self.errors)
+        return float(self._p_values(observed)[0])
+
+    def drawn_p_values(self) -> Floats:
+        """Return the p-values of the drawn errors."""
+        return self._p_values(self.maxima)
+
+    def _p_values(self, statistics: Floats) -> Floats:
+        if self._is_one_difference:
+            p_values: Floats = 2.0 * ndtr(-statistics)
+            return p_values
+        below = np.searchsorted(np.sort(self.maxima), statistics)
+        return (1 + len(self.maxima) - below) / (1 + len(self.maxima))
+
+    @property
+    def _is_one_difference(self) -> bool:
+        return len(self.families) == 1 and len(self.families[0]) == 2  # with either sign
+
+    def _sums(self) -> Iterator[tuple[Floats, Floats]]:
+        """Yield estimates and standard errors of all sums of one contrast of each family, some at a time."""
+        *others, last = self.families
+        first = np.zeros((1, last.shape[1]))
+        for other in others:
+            first = (first[:, None] + other[None]).reshape(-1, last.shape[1])
+        sources = [self.uncertainty.data, self.uncertainty.projections, self.uncertainty.threshold]
+        for rows in np.array_split(first, math.ceil(len(first) * len(last) / _MOST_SUMS)):
+            variances = np.zeros((len(rows), len(last)))
+            for source in map(np.nan_to_num, sources):
+                own, of_last = (((each @ source) * each).sum(axis=1) for each in (rows, last))
+                variances += np.maximum(own[:, None] + of_last + 2.0 * (rows @ source @ last.T), 0.0)
+            yield self.uncertainty.estimates(rows)[:, None] + self.estimates[-1], np.sqrt(variances)
+
+
+def _largest_ratio(values: Sequence[Floats], scales: Sequence[Floats]) -> Floats:
+    """Return the largest of ``(x_i + y_j + ...) / (s_i + t_j + ...)`` for every row of x, y, ...; 0 / 0 is 0.
+
+    ``values`` are ``(B, K)``, ``scales`` ``(K,)``, for every family. A ratio q is the largest one if the largest
+    ``x_i - q s_i``, ``y_j - q t_j``, ... sum to 0. If they sum to more, those that attain them have a larger ratio; a
+    few such steps lead to the largest (Dinkelbach 1967).
+    """
+    largest = np.zeros(len(values[0]))
+    while True:
+        above, below = np.zeros_like(largest), np.zeros_like(largest)
+        for value, scale in zip(values, scales, strict=True):
+            chosen = (value - largest[:, None] * scale).argmax(axis=1)
+            above += np.take_along_axis(value, chosen[:, None], axis=1)[:, 0]
+            below += scale[chosen]
         with np.errstate(divide="ignore", invalid="ignore"):
-            observed = float(np.nan_to_num(self.estimates / self.errors, nan=0.0).max())  # 0 / 0: no difference
-        if not self.maxima.size:
-            return float(2.0 * ndtr(-observed))
-        return float((1 + np.count_nonzero(self.maxima >= observed)) / (1 + self.maxima.size))
+            ratios = np.nan_to_num(above / below, nan=0.0, posinf=math.inf)
+        if (ratios <= largest * (1.0 + 1e-12)).all():
+            return largest
+        largest = np.maximum(ratios, largest)
+        if np.isinf(largest).any():
+            return largest
 
 
 def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, ScoreCovariance]) -> Uncertainty:
@@ -258,22 +356,29 @@ class Inference:
     uncertainties: Mapping[str, Uncertainty]
     """By the same names."""
 
+    @functools.cached_property
+    def largest(self) -> dict[tuple[str, str], Largest]:
+        """What is known about every disparity, by metric and disparity."""
+        return {
+            (metric, disparity.name): Largest(
+                uncertainty=self.uncertainties[metric], families=disparity.contrasts(table.values)
+            )
+            for metric, table in self.tables.items()
+            for disparity in table.disparities
+        }
+
     def intervals(self, level: float) -> FrameIntervals:
         """Return all intervals."""
         z = normal_quantile(level)
-        by_group, disparities, variance = [], {}, {}
+        disparities = {}
+        for key, largest in self.largest.items():
+            low, high = largest.interval(level)
+            expected = largest.expected_if_equal
+            disparities[key] = {"value": largest.value, "low": low, "high": high, "expected_if_equal": expected}
+        variance = [largest.attained() for largest in self.largest.values()]
+        by_group = []
         for metric, table in self.tables.items():
             uncertainty = self.uncertainties[metric]
-            for disparity in table.disparities:
-                contrasts = disparity.contrasts(table.values)
-                if contrasts is None:
-                    continue
-                largest = uncertainty.largest(contrasts)
-                low, high = largest.interval(level)
-                key = metric, disparity.name
-                disparities[key] = {"value": float(largest.estimates.max()), "low": low, "high": high}
-                attained = contrasts[[int(np.nan_to_num(largest.estimates, nan=-math.inf).argmax())]]
-                variance[key] = uncertainty.parts(attained).iloc[0].to_dict()
             if metric == "proportions":
                 continue
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
@@ -291,7 +396,7 @@ class Inference:
             level=level,
             by_group=pd.concat(by_group).rename_axis(["score", *groups]),
             disparities=pd.DataFrame(list(disparities.values()), index=index),
-            variance=pd.DataFrame(list(variance.values()), index=index),
+            variance=pd.DataFrame([row.to_dict() for row in variance], index=index),
         )
 
     def difference(self, metric: str, score: str, a: Hashable, b: Hashable) -> tuple[float, float]:
@@ -306,20 +411,84 @@ class Inference:
 
     def tests(self) -> pd.DataFrame:
         """Test whether each disparity is 0; see ``GenerativeMetricFrame.test``."""
-        rows = {}
+        tables = {}
         for metric, table in self.tables.items():
-            for disparity in table.disparities:
-                contrasts = disparity.contrasts(table.values)
-                if contrasts is not None:
-                    largest = self.uncertainties[metric].largest(contrasts)
-                    rows[metric, disparity.name] = {
-                        "value": float(largest.estimates.max()),
-                        "p_value": largest.p_value(),
-                    }
-        index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
-        tests = pd.DataFrame(list(rows.values()), index=index)
-        tests["adjusted_p_value"] = holm(tests["p_value"].to_numpy())
-        return tests
+            found = [self.largest[metric, disparity.name] for disparity in table.disparities]
+            p_values = np.array([one.p_value() for one in found])
+            drawn = [one.drawn_p_values() if one.known else np.ones(_DRAWS) for one in found]
+            tables[metric] = pd.DataFrame(
+                {
+                    "value": [one.value for one in found],
+                    "p_value": p_values,
+                    "adjusted_p_value": step_down(p_values, np.stack(drawn, axis=1)),
+                    "primary": [disparity is table.primary for disparity in table.disparities],
+                },
+                index=[disparity.name for disparity in table.disparities],
+            )
+        metrics = [metric for metric in tables if metric != "proportions"]  # which are a family of their own
+        adjusted = holm_of_families([tables[metric]["adjusted_p_value"].to_numpy() for metric in metrics])
+        for metric, p_values in zip(metrics, adjusted, strict=True):
+            tables[metric]["adjusted_p_value"] = p_values
+        return pd.concat(tables, names=["metric", "disparity"])
+
+
+def step_down(p_values: Floats, drawn: Floats) -> Floats:
+    """Adjust p-values by the step-down min-p procedure, which knows how the tests depend on each other.
+
+    The smallest of k p-values becomes the probability that the smallest of k p-values is as small if all hypotheses
+    hold, the second smallest the same for the other k - 1, and so on; no adjusted value is below that of a smaller
+    p-value. The probability of any false rejection stays below the level, whichever hypotheses hold. NaN stays NaN and
+    does not count as a test.
+
+    Parameters
+    ----------
+    p_values
+        ``(k,)``.
+    drawn
+        ``(D, k)``: p-values of D joint draws under all hypotheses. A probability too small for so few draws is at most
+        k times the p-value.
+
+    Notes
+    -----
+    Source: Westfall and Young, Resampling-Based Multiple Testing, 1993, algorithm 2.8.
+
+    >>> step_down(np.array([0.5, 0.25]), np.array([[0.1, 0.1], [0.6, 0.6], [0.9, 0.9]])).tolist()
+    [0.5, 0.5]
+    """
+    adjusted = np.full(len(p_values), math.nan)
+    order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]
+    smallest = 0.0
+    for step, test in enumerate(order):
+        together = (1 + np.count_nonzero(drawn[:, order[step:]].min(axis=1) <= p_values[test])) / (1 + len(drawn))
+        own = max(float(p_values[test]), min(together, (len(order) - step) * float(p_values[test])))
+        smallest = max(smallest, own)
+        adjusted[test] = min(smallest, 1.0)
+    return adjusted
+
+
+def holm_of_families(adjusted: Sequence[Floats]) -> list[Floats]:
+    """Adjust p-values that are adjusted within families so that they hold over all families together.
+
+    With n families, every p-value is multiplied by n. A family whose p-values are then all rejected is done, and the
+    others are multiplied by n - 1; and so on. For families of one p-value this is :func:`holm`.
+
+    Let t families hold true hypotheses. Unless one of them makes a false rejection at its 1 / t of the level, none of
+    them is ever done, so none is ever multiplied by less than t: the probability of any false rejection stays below
+    the level. This needs families to be done with all of their p-values; the smallest one would not do.
+
+    >>> [values.tolist() for values in holm_of_families([np.array([0.01, 0.25]), np.array([0.03])])]
+    [[0.02, 0.25], [0.06]]
+    """
+    results = [np.full(len(values), math.nan) for values in adjusted]
+    tested = [i for i, values in enumerate(adjusted) if not np.isnan(values).all()]
+    order = sorted(tested, key=lambda i: float(np.nanmax(adjusted[i])))
+    done = 0.0  # the level at which the families before are rejected whole
+    for step, family in enumerate(order):
+        n_left = len(order) - step
+        for i in order[step:]:
+            results[i] = np.fmin(results[i], np.minimum(np.maximum(n_left * adjusted[i], done), 1.0))
+        done = max(done, n_left * float(np.nanmax(adjusted[family])))
+    return results
 
 
 def holm(p_values: Floats) -> Floats:

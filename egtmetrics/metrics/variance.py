@@ -236,6 +236,26 @@ class JointScores:
             return Moves.of_sum(factors, cast("Sequence[Moves]", self.sources), self.pairs, self.n_sets)
         return ScoresOfParts.of_sum(factors, cast("Sequence[ScoresOfParts]", self.sources)).covariance()
 
+    def lasting_share(self, weights: Sequence[float | Floats]) -> Floats:
+        """Return the share of each score's variance that averaging over random divisions into sets would leave.
+
+        The sets are halves of the real rows and of the fake rows. Dividing the same rows in other ways and averaging
+        removes what is due to the division. The scores of parts show it: between divisions of the same sets into
+        parts, the mean over the parts varies by that much, and the difference of the parts by all of the variance. For
+        a distance, whose variance is L + D with D of the second order, L + D / 4 stays.
+        """
+        found = self.covariance(weights)
+        if found.alone is not None:
+            variance = np.diag(found.data)
+            doubled = np.divide(found.alone, variance, out=np.ones(len(variance)), where=variance > 0)
+            return np.asarray(1.0 - 0.75 * (doubled - 1.0).clip(0.0, 1.0))
+        source = cast(ScoresOfParts, found.source)
+        halves = source.halves.mean(axis=0)  # (2, C, S)
+        total = np.diag(covariance_of_parts(halves))
+        by_division = halves.mean(axis=0).var(axis=0, ddof=1)
+        share = np.divide(by_division, total, out=np.zeros(len(total)), where=total > 0)
+        return np.asarray(1.0 - share.clip(0.0, 1.0))
+
 
 def joint_scores(
     metric: Callable[..., Any],

@@ -24,9 +24,14 @@ class Inference:
 
     def bounds(self, key: tuple[str, str]) -> tuple[float, float] | None:
         """Interval of a disparity."""
-        if self.intervals is None or key not in self.intervals.disparities.index:
+        return None if self.intervals is None else _finite(self.intervals.disparities.loc[[key]])
+
+    def expected_if_equal(self, key: tuple[str, str]) -> float | None:
+        """A disparity on average if all groups had equal expected scores."""
+        if self.intervals is None:
             return None
-        return _finite(self.intervals.disparities.loc[[key]])
+        expected = float(self.intervals.disparities.loc[[key], "expected_if_equal"].iloc[0])
+        return expected if math.isfinite(expected) else None
 
     def score_bounds(self, column: str, group: Hashable) -> tuple[float, float] | None:
         """Interval of a score of a group."""
@@ -37,7 +42,7 @@ class Inference:
 
     def p_value(self, key: tuple[str, str]) -> float | None:
         """Of the hypothesis that a gap is 0, corrected for the number of gaps."""
-        if self.tests is None or key not in self.tests.index:
+        if self.tests is None:
             return None
         p_value = float(self.tests["adjusted_p_value"].to_dict()[key])
         return None if math.isnan(p_value) else p_value
@@ -56,6 +61,8 @@ class Gap:
     disparity: Disparity
     pair: PairDifference
     interval: tuple[float, float] | None
+    expected_if_equal: float | None
+    """What noise alone makes of it on average if all groups have equal expected scores."""
     p_value: float | None
     """Of the hypothesis that it is 0, corrected for the number of gaps."""
     beyond_noise: bool | None
@@ -102,6 +109,7 @@ def find_gaps(frame: GenerativeMetricFrame, inference: Inference) -> list[Gap]:
                     disparity=disparity,
                     pair=disparity.of(table.values),
                     interval=inference.bounds((metric, disparity.name)),
+                    expected_if_equal=inference.expected_if_equal((metric, disparity.name)),
                     p_value=p_value,
                     beyond_noise=p_value <= 1.0 - inference.level if p_value is not None and table.reliable else None,
                 )

@@ -293,13 +293,14 @@ def _method(frame: GenerativeMetricFrame, inference: Inference, provenance: Mapp
         notes.append(
             f"intervals ({inference.level:.0%}): of the average of the scores over other samples of this size, "
             "estimated from random parts of the samples (frame.interval). The interval of a gap starts at 0 where the "
-            "groups may be equal."
+            "groups may be equal. δ if equal: the gap that noise alone gives on average to groups with equal expected "
+            "scores. It grows with the number of groups."
         )
     if inference.tests is not None:
         notes.append(
             "corrected p: the chance of a gap like this or a larger one between groups with equal expected scores. It "
-            "is a normal approximation that accounts for the number of pairs of groups, corrected by Holm's method for "
-            "the number of gaps, those of proportions among them (frame.test)."
+            "is a normal approximation that accounts for the number of pairs of groups, corrected for the number of "
+            "gaps of all metrics (frame.test)."
         )
     return notes if inference.tests is not None else [*notes, f"intervals and tests: {inference.reason}"]
 
@@ -350,6 +351,7 @@ def _score_table(table: ScoreTable, gaps: Sequence[Gap], frame: GenerativeMetric
 
 
 def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
+    expected = [] if inference.intervals is None else ["δ if equal"]
     tested = [] if inference.tests is None else ["corrected p"]
     rows = [
         [
@@ -358,6 +360,13 @@ def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
                 text=gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
                 interval=interval_text(gap.interval, gap.disparity.score),
                 unreliable=not gap.reliable,
+            ),
+            *(
+                _Cell(
+                    text="" if gap.expected_if_equal is None else gap.disparity.score.text(gap.expected_if_equal),
+                    unreliable=not gap.reliable,
+                )
+                for _ in expected
             ),
             *(
                 _Cell(
@@ -375,7 +384,7 @@ def _gap_table(gaps: Sequence[Gap], inference: Inference) -> _Table:
     ]
     return _Table(
         caption=f"Largest difference δ between two groups{_with_intervals(inference)}",
-        header=["gap in", "δ", *tested, "larger in", "smaller in"],
+        header=["gap in", "δ", *expected, *tested, "larger in", "smaller in"],
         rows=rows,
     )
 

@@ -43,7 +43,8 @@ def render(
         ``"table"`` for a terminal, ``"markdown"``, ``"latex"`` (needs the booktabs package) or ``"json"``.
     intervals
         What ``frame.interval(...)`` returned: printed as ``[low, high]`` beside every score of a group and every
-        disparity, and under ``"intervals"`` in JSON.
+        disparity, with what a disparity would be on average if all groups were equal, and under ``"intervals"`` in
+        JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
 
@@ -157,7 +158,7 @@ def _unit(score: Score) -> str:
 
 
 def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> Columns:
-    beside = [] if intervals is None else ["[low, high]"]
+    beside = [] if intervals is None else ["[low, high]", "if equal"]
     columns: dict[str, list[str]] = {
         name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in")
     }
@@ -168,7 +169,7 @@ def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None)
                 table.metric,
                 disparity.name,
                 score.text(pair.value) + ("" if table.reliable else UNRELIABLE),
-                *([] if intervals is None else [_disparity_bounds(intervals, table.metric, disparity)]),
+                *([] if intervals is None else _beside(intervals, table.metric, disparity)),
                 score.difference_unit,
                 *("" if group is None else group_text(group) for group in (pair.larger, pair.smaller)),
             ]
@@ -177,12 +178,11 @@ def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None)
     return list(columns.items())
 
 
-def _disparity_bounds(intervals: FrameIntervals, metric: str, disparity: Disparity) -> str:
-    found = intervals.disparities
-    if (metric, disparity.name) not in found.index:  # a sum of two of very many groups
-        return ""
-    bounds = found.loc[[(metric, disparity.name)]]
-    return _bounds_text(bounds["low"], bounds["high"], disparity.score)[0]
+def _beside(intervals: FrameIntervals, metric: str, disparity: Disparity) -> list[str]:
+    known = intervals.disparities.loc[[(metric, disparity.name)]]
+    expected = float(known["expected_if_equal"].iloc[0])
+    bounds = _bounds_text(known["low"], known["high"], disparity.score)[0]
+    return [bounds, "" if math.isnan(expected) else disparity.score.text(expected)]
 
 
 def _bounds_text(low: Iterable[float], high: Iterable[float], score: Score) -> list[str]:
@@ -196,7 +196,8 @@ def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
     return [
         f"[low, high]: {100 * intervals.level:g} % intervals of the number's average over other samples of this size, "
         "projections and bootstraps. A disparity whose interval starts at 0 may be chance. The intervals are "
-        "approximate: benchmarks/results/calibration.md says how often they held in simulations"
+        "approximate: benchmarks/results/calibration.md says how often they held in simulations",
+        "if equal: the disparity that noise alone gives on average to groups with equal expected scores",
     ]
 
 

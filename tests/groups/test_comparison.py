@@ -275,7 +275,7 @@ def of_normals(means: list[list[float]], deviations: tuple[float, float], repeat
             alone=np.zeros(len(covariance)),
         )
         largest = (contrasts @ table).max(axis=0)
-        found += spread_of_largest(uncertainty, contrasts).p_value(largest[0] - largest[1]) <= 0.05
+        found += spread_of_largest(uncertainty, [contrasts]).p_value(largest[0] - largest[1]) <= 0.05
     return found / repeats
 
 

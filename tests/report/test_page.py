@@ -135,6 +135,8 @@ def test_the_summary_names_the_worse_group_the_gap_and_its_interval(unequal: Gen
     ) in text
     fid = unequal.by_group["fid"]
     assert f"Fréchet distance is worse for f: {fid['f']:.4g} against {fid['m']:.4g} for m" in text  # lower is better
+    expected = 100 * intervals.loc[row, "expected_if_equal"]
+    assert f"{low:.2f} to {high:.2f} {expected:.2f} < 0.001 m f" in text  # in the table
 
 
 def test_equal_groups_are_not_said_to_differ() -> None:

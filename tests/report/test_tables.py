@@ -258,6 +258,10 @@ def test_intervals_stand_beside_scores_and_disparities_in_their_unit() -> None:
     assert found["topp", "delta_p"][3] == f"[{100 * low:.2f}, {100 * high:.2f}]"
     low, high = intervals.disparities.loc[("gap", "delta_gap"), ["low", "high"]]
     assert found["gap", "delta_gap"][3] == f"[{low:.4g}, {high:.4g}]"
+    assert found["metric", "disparity"][3:5] == ["[low, high]", "if equal"]
+    expected = intervals.disparities["expected_if_equal"]
+    assert found["topp", "delta_p"][4] == f"{100 * expected['topp', 'delta_p']:.2f}"
+    assert found["gap", "delta_gap"][4] == f"{expected['gap', 'delta_gap']:.4g}"
     text = render(frame, format="markdown", intervals=intervals)
     assert "- [low, high]: 90 % intervals of the number's average over other samples" in text
     assert text.count("[") == 1 + 1 + 6 + 7 * 1  # note, header, scores of two groups, disparities
