@@ -70,10 +70,10 @@ class Spread:
     """Standard error."""
     n_first: int = 1
     n_other: int = 1
-    """How many contrasts may be the largest one of each model, of which the difference is one of two such maxima."""
+    """Of two disparities: how many contrasts between groups may be the largest in the first and in the other model."""
 
     def interval(self, difference: float, level: float) -> tuple[float, float]:
-        """Return the interval; a maximum of several contrasts may be too high by the largest of their errors."""
+        """Return the interval. The largest of n contrasts is too high by the largest of n errors at most."""
         below, above = (normal_quantile(1.0 - (1.0 - level) / n) * self.error for n in (self.n_first, self.n_other))
         return difference - below, difference + above
 
@@ -85,9 +85,6 @@ class Spread:
             return 1.0
         ratio = abs(difference) / self.error if self.error > 0.0 else math.inf
         return min(1.0, 2.0 * float(ndtr(-ratio)) * (self.n_first if difference > 0.0 else self.n_other))
-
-
-_UNKNOWN = Spread(error=math.nan)
 
 
 def compare_models(
@@ -166,7 +163,7 @@ def compare_models(
     chosen = choose_score(list(first), score)
     sets: dict[Hashable, Sets] = {None: (real, fake, other_fake)}
     _warn_of_sizes(sets, {metric_name: both[0]}, stacklevel=2)
-    uncertainty = _uncertainty(metrics, metric_name, sets, {None: both}, pd.Index([None]))
+    uncertainty = _uncertainty(metrics, metric_name, sets, {None: both}, pd.Index([None]), len(first))
     spread = Spread(error=float(errors_of_scores(uncertainty)[0, list(first).index(chosen)]))
     difference = first[chosen] - second[chosen]
     return ModelComparison(
@@ -183,15 +180,15 @@ def compare_frames(
     """Compare every score of two models, overall and by group, and every disparity, with tests of equal scores.
 
     Intervals and tests are those of :func:`compare_models`. A disparity is the largest of several differences between
-    groups. The two largest ones are compared as if they were known to be the largest in truth, with a standard error
-    for their difference. Where others come within two standard errors of the largest, that one is probably too large.
-    For that, the p-value is multiplied by the number of differences that may be the largest, and the interval is as
-    wide as this requires (Bonferroni).
+    groups. Its standard error is that of the groups that attain it. Where other differences come within two standard
+    errors of the largest, the largest is probably too large, since chance chose it. So the p-value is multiplied by the
+    number of differences that may be the largest, and the interval is as much wider (Bonferroni).
 
     Parameters
     ----------
     frame, other
-        Frames with the same metrics, groups and real samples, at least 50 real and 50 fake samples in every group.
+        Frames with the same metrics, groups and real samples, at least 50 real and 50 fake samples in every group. The
+        ``random_state`` of the first draws the random parts.
     level
         Of the intervals. Each holds for one row alone.
     progress
@@ -248,8 +245,9 @@ def compare_frames(
         table = frame.tables[metric]
         of_all: dict[Hashable, list[MetricResult]] = {None: [one.overall_results[metric] for one in frames]}
         by_group = {label: [one.results[label][metric] for one in frames] for label in groups}
-        overall = _uncertainty(frame._metrics, metric, {None: whole}, of_all, pd.Index([None]))
-        grouped = _uncertainty(frame._metrics, metric, groups, by_group, frame.by_group.index)
+        n_scores = len(table.described)
+        overall = _uncertainty(frame._metrics, metric, {None: whole}, of_all, pd.Index([None]), n_scores)
+        grouped = _uncertainty(frame._metrics, metric, groups, by_group, frame.by_group.index, n_scores)
         for uncertainty in (overall, grouped):
             for label, errors in zip(uncertainty.table.index, errors_of_scores(uncertainty), strict=True):
                 spreads |= {
@@ -261,11 +259,10 @@ def compare_frames(
             spreads[metric, disparity.name, None] = spread_of_largest(grouped, contrasts)
     first, second = (scores_and_disparities(one.results, one.overall_results, one.by_group.index) for one in frames)
     differences = {key: first[key] - second[key] for key in first}
-    found = {key: spreads.get(key, _UNKNOWN) for key in differences}
     compared = pd.DataFrame(list(differences), columns=["metric", "score", "group"], dtype=object)
     compared["difference"] = list(differences.values())
-    compared[["low", "high"]] = [found[key].interval(value, level) for key, value in differences.items()]
-    compared["p_value"] = [found[key].p_value(value) for key, value in differences.items()]
+    compared[["low", "high"]] = [spreads[key].interval(value, level) for key, value in differences.items()]
+    compared["p_value"] = [spreads[key].p_value(value) for key, value in differences.items()]
     compared["adjusted_p_value"] = holm(compared["p_value"].to_numpy())
     return compared
 
@@ -274,11 +271,12 @@ def _sets_in_common(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) 
     """Return the samples of every group that both models have, and all samples."""
     both = [one._of_samples("a comparison of models") for one in (frame, other)]
     wholes = [one.overall() for one in both]
-    if not (
-        np.array_equal(both[0].groups.real_ids, both[1].groups.real_ids)
-        and np.array_equal(to_host(both[0].real), to_host(both[1].real))
-        and np.array_equal(to_host(wholes[0][0]), to_host(wholes[1][0]))
-    ):
+    in_common = [
+        [one.groups.real_ids for one in both],
+        [_on_host(one.real) for one in both],
+        [_on_host(real) for real, _ in wholes],
+    ]
+    if not all(np.array_equal(mine, theirs) for mine, theirs in in_common):
         raise ValueError(
             "frame and other were scored on different real samples, so it is not known what their scores have in "
             "common; evaluate both on the same real samples, in the same order"
@@ -290,6 +288,10 @@ def _sets_in_common(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) 
             groups[label] = (mine.real, mine.fake, theirs.fake)
             _check_size(min(map(len, groups[label])), _where(label))
     return groups, (*wholes[0], wholes[1][1])
+
+
+def _on_host(features: Features) -> Features:
+    return to_host(features)[:]  # what is spread over ranks is fetched
 
 
 def _where(label: Hashable) -> str:
@@ -331,17 +333,18 @@ def _uncertainty(
     sets: Mapping[Hashable, Sets],
     results: Mapping[Hashable, Sequence[MetricResult]],
     index: pd.Index[Any],
+    n_scores: int,
 ) -> Uncertainty:
     """Return the scores of both models side by side, one row per group, with their covariances."""
     rows = {label: [*first.scores().values(), *second.scores().values()] for label, (first, second) in results.items()}
-    missing = [math.nan] * len(next(iter(rows.values())))
+    missing = [math.nan] * (2 * n_scores)
     table = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
     covariances: dict[Hashable, ScoreCovariance] = {}
     for label, three in sets.items():
         with naming_metric(name, f"a comparison of models needs scores of random halves of {_where(label)}"):
             joint = joint_scores(
                 metrics.bound[name],
-                [to_host(one) for one in three],
+                [_on_host(one) for one in three],
                 [(0, 1), (0, 2)],
                 results[label],
                 rng=np.random.default_rng([metrics.seed, 1]),
@@ -400,7 +403,7 @@ def spread_of_largest(uncertainty: Uncertainty, families: Sequence[Floats]) -> S
             of_model = _beside(nothing, own) if side else _beside(own, nothing)
             values = uncertainty.estimates(of_model)
             if np.isnan(values).any():
-                return _UNKNOWN
+                return Spread(error=math.nan)
             largest = of_model[[int(values.argmax())]]
             errors = np.sqrt(uncertainty.parts(largest - of_model)["total"].to_numpy())
             n_sums *= int(np.count_nonzero(values.max() - values <= _NEAR * errors))

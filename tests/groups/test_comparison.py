@@ -214,6 +214,13 @@ def test_a_missing_group_has_no_p_value() -> None:
     assert numbers.all(axis=1).tolist() == numbers.any(axis=1).tolist() == [False, False, False, True, True]
 
 
+def test_models_without_a_group_in_common_are_compared_overall() -> None:
+    frames = [
+        make_frame(i, missing_groups="nan", fake_sensitive_features=[group] * 240) for i, group in enumerate("fm")
+    ]
+    assert np.isfinite(compare_frames(*frames)["p_value"]).tolist() == [True, False, False, False, False]
+
+
 def test_frames_that_cannot_be_compared_are_refused() -> None:
     frame = make_frame(0)
     with pytest.raises(ValueError, match="other has ipr_precision"):
