@@ -271,7 +271,7 @@ def _sets_in_common(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) 
     """Return the samples of every group that both models have, and all samples."""
     both = [one._of_samples("a comparison of models") for one in (frame, other)]
     wholes = [one.overall() for one in both]
-    in_common = [
+    in_common: list[list[Any]] = [
         [one.groups.real_ids for one in both],
         [_on_host(one.real) for one in both],
         [_on_host(real) for real, _ in wholes],
