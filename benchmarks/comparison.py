@@ -191,11 +191,11 @@ def page(results: dict[Case | DisparityCase, list[dict[str, float]]]) -> str:
         for title, alike in tables.items()
     ]
     about = (
-        "# Two models, compared\n\nWritten by `python -m benchmarks.comparison`. Tests at 5 %: of equal expected scores "
-        f"(rejected), and of equal laws by {N_PERMUTATIONS} permutations, in a quarter of the repeats and for cheap metrics "
-        "only (permutation). Standard errors are compared with the standard deviation of the differences; of "
-        "disparities, half the width of the interval over 1.96 is. 500 samples of each kind in 8 dimensions (TopP&R 300, "
-        "disparities 300 a group)."
+        "# Two models, compared\n\nWritten by `python -m benchmarks.comparison`. Tests at 5 %: of equal expected scores"
+        f" (rejected), and of equal laws by {N_PERMUTATIONS} permutations, in a quarter of the repeats and for cheap "
+        "metrics only (permutation). Standard errors are compared with the standard deviation of the differences; of "
+        "disparities, half the width of the interval over 1.96 is. 500 samples of each kind in 8 dimensions (TopP&R "
+        "300, disparities 300 a group)."
     )
     return "\n\n".join([about, *parts]) + "\n"
 
