@@ -79,19 +79,29 @@ class Groups:
                 f"{self.name(self.index[0])!r}, but a disparity needs at least two; check the labels"
             )
 
+    def on_both_sides(self) -> list[Hashable]:
+        """Return the groups that have both real and fake samples."""
+        # Without pandas, which would take most of the time of a cheap metric's permutations.
+        real, fake = (
+            np.bincount(ids[ids >= 0], minlength=len(self.index)) > 0 for ids in (self.real_ids, self.fake_ids)
+        )
+        return [label for label, both in zip(self.index.tolist(), real & fake, strict=True) if both]
+
     def check_present(self, remedy: str) -> None:
-        """Raise ValueError if a group has samples on only one side; the message ends with ``remedy``."""
+        """Raise ValueError if a group has samples on only one side; ``remedy`` is for those, if others have both."""
         counts = self.counts()
         for side, other in (("real", "fake"), ("fake", "real")):
             missing = self.index[counts[f"n_{side}"] == 0].tolist()
             if missing:
                 alike = _written_otherwise(self.index[counts[f"n_{side}"] > 0].tolist(), missing)
                 spelling = f"write {alike} alike" if alike else "check the spelling of the labels"
-                raise ValueError(
+                found = (
                     f"{side}_sensitive_features holds no sample of group "
-                    f"{listed(repr(self.name(label)) for label in missing)}, which {other}_sensitive_features has; "
-                    f"{spelling}, add {side} samples of it, or {remedy}"
+                    f"{listed(repr(self.name(label)) for label in missing)}, which {other}_sensitive_features has"
                 )
+                if not self.on_both_sides():
+                    raise ValueError(f"{found}, and no group is on both sides; {spelling}")
+                raise ValueError(f"{found}; {spelling}, add {side} samples of it, or {remedy}")
 
 
 def assign_groups(
@@ -191,8 +201,9 @@ def label_columns(
     (``"NA"``, ``"nan"``, ``"null"``, ``"None"``, ...), with a :class:`MissingLabelWarning` that counts them; but not
     those in ``known``, which are names of groups, and without a warning those in ``warned``, to which others are added.
 
-    Bytes are read as UTF-8. White space and a byte order mark around a text are not part of it. Whole floats become
-    integers if all are whole: that is how NumPy and pandas hold integers beside a missing one.
+    Bytes are read as UTF-8; what is no UTF-8 text is an error. White space and a byte order mark around a text are not
+    part of it. Whole floats become integers if all are whole: that is how NumPy and pandas hold integers beside a
+    missing one.
     """
     if hasattr(labels, "to_pydict"):  # a table of pyarrow
         labels = labels.to_pydict()
@@ -213,6 +224,11 @@ def label_columns(
         raise ValueError(f"{name} has no columns; pass one label per sample")
     if len(set(names)) < len(names):
         raise ValueError(f"{name} names a feature twice ({listed(names)}); rename or drop one")
+    for feature in names:
+        try:
+            feature.encode()
+        except UnicodeError as error:
+            raise ValueError(f"{name} has a feature {feature!r}, which is not UTF-8 text; rename it") from error
     words: Counter[str] = Counter()
     columns = [_plain_labels(column, name, known, words) for column in columns]
     _warn_of_words(words, name, warned)
@@ -271,14 +287,15 @@ def _plain_values(values: Iterable[Any]) -> list[Any]:
 
 
 def _plain_text(value: str | bytes, name: str) -> str | None:
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{name} holds the label {value!r}, which is not UTF-8 text; decode the labels with their encoding"
-            ) from error
-    return value.removeprefix("\ufeff").strip() or None
+    try:
+        text = value.decode() if isinstance(value, bytes) else value
+        text.encode()  # fails on half a character, as in the name of a file that is not UTF-8
+    except UnicodeError as error:
+        raise ValueError(
+            f"{name} holds the label {value!r}, which is not UTF-8 text; decode the labels with their encoding, "
+            "or rename the group"
+        ) from error
+    return text.removeprefix("\ufeff").strip() or None
 
 
 def _warn_of_words(words: Counter[str], name: str, warned: set[str] | None) -> None:

@@ -2,7 +2,7 @@
 
 Every ``plot_*`` function takes ``ax=``, matplotlib axes to draw on, and returns the axes; without it, it makes new ones
 that are free of pyplot: save them with :func:`save_figure`, or show ``ax.figure`` in a notebook. Labels, units and
-percent signs are those that the scores declare.
+percent signs are those that the scores declare. What cannot be relied on (``frame.caveats``) is grey.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ light."""
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 """One more than the colours, so that a pair of colour and marker repeats only after 56 groups."""
 
+UNRELIABLE_COLOR = "0.68"
+"""The grey of what cannot be relied on."""
+_UNRELIABLE_NOTE = "cannot be relied on"
+
 _LONGEST_NAME = 44
 _LONGEST_IN_LEGEND = 28
 """Characters; longer names would leave the axes no room."""
@@ -46,7 +50,10 @@ _SHARES = {name: Score(label=name, better="higher", bounds=(0.0, 1.0), percent=T
 
 
 class Tabled(Protocol):
-    """A :class:`~egtmetrics.GenerativeMetricFrame`: tables of ``values`` by group with scores ``described``."""
+    """A :class:`~egtmetrics.GenerativeMetricFrame`.
+
+    Its tables hold ``values`` by group with scores ``described``, and the ``caveats`` of groups.
+    """
 
     @property
     def tables(self) -> Mapping[str, Any]: ...
@@ -76,7 +83,7 @@ def plot_precision_recall(
         Printed above the axes.
     hollow
         Pairs of model and group to draw as hollow points: those that may differ from the first model by chance only.
-        The legend explains it.
+        The legend explains it, as it explains the grey of points that cannot be relied on.
     ax
         Axes to draw on, instead of new ones.
 
@@ -103,8 +110,10 @@ def plot_precision_recall(
     found = {name: _precision_recall(model, metric, name) for name, model in named.items()}
     if not found:
         raise ValueError("models is empty, expected at least one frame to draw")
-    points = {name: scores for name, (scores, _) in found.items()}
+    points = {name: scores for name, (scores, _, _) in found.items()}
     described = next(iter(found.values()))[1]
+    grey = {(name, group) for name, (_, _, doubtful) in found.items() for group in doubtful}
+    white = set(hollow) - grey
     groups = list(dict.fromkeys(group for scores in points.values() for group in scores.index))
 
     axes = new_axes((5.6, 4.4)) if ax is None else ax
@@ -119,14 +128,15 @@ def plot_precision_recall(
     for rank, group in enumerate(groups):
         here = {name: scores.loc[group] for name, scores in points.items() if group in scores.index}
         color, marker = COLORS[rank % len(COLORS)], _MARKERS[rank % len(_MARKERS)]
-        is_hollow = [(name, group) in hollow for name in here]
+        colors = [UNRELIABLE_COLOR if (name, group) in grey else color for name in here]
+        is_hollow = [(name, group) in white for name in here]
         axes.scatter(
             [point["precision"] for point in here.values()],
             [point["recall"] for point in here.values()],
             s=56,
             marker=marker,
-            facecolors=["white" if inside else color for inside in is_hollow],
-            edgecolors=[color if inside else "white" for inside in is_hollow],
+            facecolors=["white" if inside else own for own, inside in zip(colors, is_hollow, strict=True)],
+            edgecolors=[own if inside else "white" for own, inside in zip(colors, is_hollow, strict=True)],
             linewidths=[1.6 if inside else 0.8 for inside in is_hollow],
             zorder=3,
         )
@@ -134,9 +144,12 @@ def plot_precision_recall(
     _zoom(axes, pd.concat(list(points.values())), described)
     feature_names = [str(name) for name in next(iter(points.values())).index.names if name is not None]
     labels = [short(group_text(group), _LONGEST_IN_LEGEND) for group in groups]
-    if any((name, group) in hollow for name, scores in points.items() for group in scores.index):
+    if any((name, group) in white for name, scores in points.items() for group in scores.index):
         handles.append(_legend_point("o", "white", "0.4"))
         labels.append(textwrap.fill(f"may differ from {short(next(iter(points)))} by chance only", width=18))
+    if any((name, group) in grey for name, scores in points.items() for group in scores.index):
+        handles.append(_legend_point("o", UNRELIABLE_COLOR, "white"))
+        labels.append(_UNRELIABLE_NOTE)
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
     add_legend(axes, handles, labels, title=", ".join(feature_names), **beside)
     if isinstance(models, Mapping):
@@ -150,6 +163,7 @@ def plot_scores(
     *,
     overall: float,
     bounds: pd.DataFrame | None = None,
+    unreliable: Collection[Hashable | None] = (),
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the score of every group as a dot, one row per group, with a dashed line for the score of all samples.
@@ -164,6 +178,8 @@ def plot_scores(
         The score of all samples.
     bounds
         ``low`` and ``high`` of an interval, one row per group in the order of ``values``, to draw as a bar.
+    unreliable
+        Groups whose score cannot be relied on; None among them stands for all samples.
     ax
         Axes to draw on, instead of new ones.
 
@@ -182,7 +198,7 @@ def plot_scores(
     intervals = None if bounds is None else scale * bounds[["low", "high"]].to_numpy(dtype=float)
     axes.axvline(scale * overall, color="0.35", linestyle="--", linewidth=1, zorder=1)
     axes.annotate(
-        "overall",
+        f"overall ({_UNRELIABLE_NOTE})" if None in unreliable else "overall",
         (scale * overall, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=(0, 3),
@@ -191,7 +207,9 @@ def plot_scores(
         fontsize="small",
         color="0.35",
     )
-    draw_rows(axes, [group_text(group) for group in values.index], scale * values.to_numpy(dtype=float), intervals)
+    names = [group_text(group) for group in values.index]
+    doubtful = [group in unreliable for group in values.index]
+    _draw_marked_rows(axes, names, scale * values.to_numpy(dtype=float), intervals, doubtful)
     axes.set_xlabel(axis_label(score), parse_math=False)
     return axes
 
@@ -205,7 +223,8 @@ def plot_disparities(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     table
-        Indexed by ``(metric, disparity)``, with the columns ``value``, ``low`` and ``high``: ``disparities`` of what
+        Indexed by ``(metric, disparity)``, with the columns ``value``, ``low``, ``high`` and, if some cannot be relied
+        on, ``reliable``: ``disparities`` of what
         :meth:`GenerativeMetricFrame.interval <egtmetrics.GenerativeMetricFrame.interval>` returned.
     ax
         Axes to draw on, instead of new ones.
@@ -226,7 +245,8 @@ def plot_disparities(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     largest = numbers.abs().max(axis=1).groupby(level="metric").transform("max")
     scaled = numbers.div(largest.where(largest > 0, 1.0), axis=0)
     names = [f"{metric}: {disparity}" for metric, disparity in table.index]
-    draw_rows(axes, names, scaled["value"].to_numpy(), scaled[["low", "high"]].to_numpy())
+    doubtful = [not reliable for reliable in table.get("reliable", [True] * len(table))]
+    _draw_marked_rows(axes, names, scaled["value"].to_numpy(), scaled[["low", "high"]].to_numpy(), doubtful)
     axes.axvline(0, color="0.35", linewidth=1, zorder=1)
     for y, (value, low, high) in enumerate(numbers.itertuples(index=False)):
         text = f"{value:.3g}" if math.isnan(low + high) else f"{value:.3g}  [{low:.3g}, {high:.3g}]"
@@ -255,6 +275,20 @@ def draw_rows(
     tidy(axes, grid="x")
     axes.set_yticks(range(len(names)), list(map(short, names)), parse_math=False)
     axes.set(ylim=(len(names) - 0.4, -0.6))
+
+
+def _draw_marked_rows(
+    axes: Axes, names: Sequence[str], values: NDArray[Any], intervals: NDArray[Any] | None, doubtful: Sequence[bool]
+) -> None:
+    """Draw rows, those in doubt in grey, which the legend explains."""
+    colors = [UNRELIABLE_COLOR if doubt else COLORS[0] for doubt in doubtful]
+    draw_rows(axes, names, values, intervals, colors=colors)
+    if any(doubtful):
+        from matplotlib.transforms import offset_copy
+
+        below = offset_copy(axes.transAxes, root_figure(axes), y=-36, units="points")  # the label of the x axis
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, 0.0), "bbox_transform": below}
+        add_legend(axes, [_legend_point("o", UNRELIABLE_COLOR, "white")], [_UNRELIABLE_NOTE], title="", **place)
 
 
 def printed_scale(score: Score) -> float:
@@ -351,27 +385,31 @@ def new_axes(size: tuple[float, float]) -> Axes:
 
 def _precision_recall(
     model: Tabled | pd.DataFrame, metric: str | None, name: str
-) -> tuple[pd.DataFrame, Mapping[str, Score]]:
-    """Return precision and recall as they are printed, one row per group with finite scores, and what they are."""
+) -> tuple[pd.DataFrame, Mapping[str, Score], Collection[Hashable]]:
+    """Return precision and recall of one model.
+
+    They are as they are printed, one row per group with finite scores; with them come what they are, and the groups
+    whose scores cannot be relied on.
+    """
     who = f"model {name!r}" if name else "the frame"
     if isinstance(model, pd.DataFrame):
-        tables = {name: (model, _SHARES)} if set(_AXES) <= set(model) else {}
+        tables = {name: (model, _SHARES, ())} if set(_AXES) <= set(model) else {}
         known = list(map(str, model))
     else:
         known = [table.column(score) for table in model.tables.values() for score in table.described]
         tables = {
-            key: (table.values, table.described)
+            key: (table.values, table.described, table.caveats)
             for key, table in model.tables.items()
             if set(_AXES) <= set(table.described) and metric in (None, key)
         }
     if not tables:
         of_metric = "" if metric is None else f" of metric {metric!r}"
         raise ValueError(f"{who} has the scores {', '.join(known)}; expected a precision and a recall{of_metric}")
-    values, described = next(iter(tables.values()))
+    values, described, doubtful = next(iter(tables.values()))
     scores = values[list(_AXES)].dropna().astype(float)
     if scores.empty:
         raise ValueError(f"{who} has no group with finite precision and recall, so there is nothing to draw")
-    return scores * [printed_scale(described[score]) for score in _AXES], described
+    return scores * [printed_scale(described[score]) for score in _AXES], described, doubtful
 
 
 def _zoom(axes: Axes, scores: pd.DataFrame, described: Mapping[str, Score]) -> None:

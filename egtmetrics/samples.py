@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -127,11 +127,15 @@ class GroupedSamples:
         return self.groups.labels(self.groups.fake_ids)
 
     def counts(self) -> pd.DataFrame:
-        """Count the samples of every group and add the proportions; a stream counts all it saw, not only those kept."""
+        """Count the samples of every group and add the proportions: those of all samples, before any were left out.
+
+        The proportions are those of what was generated, so matching sizes does not change them, and a stream counts all
+        it saw. ``groups.counts()`` counts the rows that are left.
+        """
         return (self.groups.counts() if self._seen is None else self._seen[0]).copy()
 
     def unassigned(self) -> dict[str, int]:
-        """Count the rows of each side that are in no group; a stream counts all it saw."""
+        """Count the rows of each side that are in no group, before any were left out."""
         return dict(self.groups.unassigned() if self._seen is None else self._seen[1])
 
     def group(self, label: Hashable) -> Self:
@@ -166,7 +170,13 @@ class GroupedSamples:
             _seen=None,
         )
 
-    def matched(self, *, across_groups: bool = False, random_state: RandomState = None) -> Self:
+    def matched(
+        self,
+        *,
+        across_groups: bool = False,
+        at_most: Mapping[Hashable, int] | None = None,
+        random_state: RandomState = None,
+    ) -> Self:
         """In every group, subsample the side with more samples to the size of the other side.
 
         Group a keeps ``min(n_a, m_a)`` of its real and of its fake samples, drawn without replacement. Metrics depend
@@ -176,14 +186,18 @@ class GroupedSamples:
         ----------
         across_groups
             Keep the same number in all groups, that of the smallest, so that the scores of different groups are also
-            comparable. The proportions of the groups are then equal by construction.
+            comparable.
+        at_most
+            Keep no more than so many of a group, by label. Models with the same real samples, matched with the same
+            ``at_most`` and ``random_state`` to what the smallest of them has, keep the same real samples.
         random_state
             Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
 
         Returns
         -------
         GroupedSamples
-            The kept rows in their original order. Rows in no group are dropped.
+            The kept rows in their original order. Rows in no group are dropped. ``counts()`` and ``unassigned()`` stay
+            those of all rows, since the proportions of the groups are a property of what was generated.
 
         Raises
         ------
@@ -206,10 +220,14 @@ class GroupedSamples:
         """
         self.groups.check_present("make its labels empty (None) to leave it out")
         sizes = self.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_numpy()
+        if at_most is not None:
+            limits = [at_most.get(label, size) for label, size in zip(self.groups.index, sizes, strict=True)]
+            sizes = np.minimum(sizes, np.array(limits, dtype=sizes.dtype))
         if across_groups:
             sizes = np.full_like(sizes, sizes.min())
         rng = check_random_state(random_state)
-        return self.take(*(_draw(ids, sizes, rng) for ids in (self.groups.real_ids, self.groups.fake_ids)))
+        kept = self.take(*(_draw(ids, sizes, rng) for ids in (self.groups.real_ids, self.groups.fake_ids)))
+        return kept._with(_seen=(self.counts(), self.unassigned()))
 
     def permuted(self, rng: np.random.Generator) -> Self:
         """Permute the labels among the assigned rows of each side; every group keeps its numbers of rows."""

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from numpy.typing import NDArray
 
 from egtmetrics import (
@@ -26,15 +28,18 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics.cli import main
+from egtmetrics.groups import permutation_test_frames
+from egtmetrics.integrations import fairlearn_metric
 from egtmetrics.metrics import TopPRResult
 from egtmetrics.metrics._topp_result import find_caveats
 from egtmetrics.metrics._topp_variance import _bandwidths
 from egtmetrics.metrics.subsampling import draw_subsamples
 from egtmetrics.ops import select_host_backend
+from egtmetrics.plots import plot_precision_recall
 from egtmetrics.report import render
-from egtmetrics.report.compare import render_comparison
+from egtmetrics.report.compare import compare_with_first, render_comparison
 from egtmetrics.report.page import render_page
-from egtmetrics.results import UnreliableScoreWarning, score
+from egtmetrics.results import UnreliableScoreWarning, score, share
 
 Array = NDArray[Any]
 
@@ -161,7 +166,7 @@ def doubtful(real: Array, fake: Array) -> Gap:
     )
 
 
-def frame_of(groups: str, metrics: Any = doubtful, **options: Any) -> GenerativeMetricFrame:
+def frame_of(groups: str, metrics: Any = doubtful, *, shift: float = 0.0) -> GenerativeMetricFrame:
     """Groups whose names are given as letters; those in upper case have caveats under ``doubtful``."""
     rng = np.random.default_rng(0)
     labels = [group for group in groups for _ in range(60)]
@@ -170,11 +175,10 @@ def frame_of(groups: str, metrics: Any = doubtful, **options: Any) -> Generative
     return GenerativeMetricFrame(
         metrics=metrics,
         real=real,
-        fake=fake,
+        fake=fake + shift,
         real_sensitive_features=labels,
         fake_sensitive_features=labels,
         random_state=0,
-        **options,
     )
 
 
@@ -271,11 +275,12 @@ def test_a_page_judges_what_can_be_relied_on() -> None:
     assert "1 of 1 gaps is more than noise" in page
 
 
+def sure(real: Array, fake: Array) -> Gap:
+    return dataclasses.replace(doubtful(real, fake), caveats=())
+
+
 @unreliable
 def test_a_comparison_marks_what_cannot_be_relied_on() -> None:
-    def sure(real: Array, fake: Array) -> Gap:
-        return dataclasses.replace(doubtful(real, fake), caveats=())
-
     frames = {"one": frame_of("Ab"), "two": frame_of("Ab", {"doubtful": sure})}
     text = render_comparison(frames)
     rows = {line.split()[-3]: line.split()[-2:] for line in text.splitlines() if len(line.split()) > 2}
@@ -285,6 +290,118 @@ def test_a_comparison_marks_what_cannot_be_relied_on() -> None:
     assert rows["gap"] == [f"{abs(a - b):.4g}?", f"{abs(a - b):.4g}†"]  # noise would not explain it
     assert f"one: {NOTE}" in text
     assert "two: doubtful" not in text
+
+
+@unreliable
+@pytest.mark.parametrize("doubted", ["first", "second"])
+def test_no_difference_from_what_cannot_be_relied_on_counts(doubted: str) -> None:
+    """The fakes are 10 apart, so every score differs by more than chance, the doubted ones of group A included."""
+    metrics = {"first": {"doubtful": sure}, "second": {"doubtful": sure}} | {doubted: {"doubtful": doubtful}}
+    frames = {"first": frame_of("Ab", metrics["first"]), "second": frame_of("Ab", metrics["second"], shift=10.0)}
+    table = permutation_test_frames(*frames.values(), n_permutations=19, random_state=0)
+    assert table[["score", "group", "reliable"]].to_numpy().tolist() == [
+        ["gap", None, False],
+        ["gap", "A", False],
+        ["gap", "b", True],
+        ["delta_gap", None, False],
+    ]
+    tests = compare_with_first(frames, n_permutations=99, random_state=0)
+    assert (tests["adjusted_p_value"][:3] <= 0.05).all()
+    text = render_comparison(frames, tests=tests)
+    cells = [line.split()[-1] for line in text.splitlines() if line.startswith(("gap", "   "))][:3]
+    assert ["*" in cell for cell in cells] == [False, False, True]
+    assert "has no *" in text
+    content = json.loads(render_comparison(frames, tests=tests, format="json"))
+    assert [row["reliable"] for row in content["tests"]] == [False, False, True, False]
+
+
+@unreliable
+def test_the_worst_group_is_unknown_if_a_score_cannot_be_relied_on() -> None:
+    frame = frame_of("Ab")
+    assert frame.worst_group("doubtful") is None
+    assert "doubtful/worst" not in flat_scores(frame)
+    assert GenerativeMetricFrame.from_json(frame.to_json()).worst_group("doubtful") is None
+    known = frame_of("Ab", {"doubtful": sure})
+    assert known.worst_group("doubtful") == "A"
+    assert flat_scores(known)["doubtful/worst"] == known.by_group["doubtful"]["A"]
+
+
+@unreliable
+def test_intervals_and_tests_say_which_can_be_relied_on() -> None:
+    frame = frame_of("Ab")
+    intervals = frame.interval()
+    expected = {("doubtful", "delta_gap"): False, ("proportions", "mgo"): True, ("proportions", "ego"): True}
+    assert intervals.disparities["reliable"].to_dict() == expected
+    assert frame.test()["reliable"].to_dict() == expected
+    assert intervals.by_group["reliable"].to_dict() == {("doubtful", "A"): False, ("doubtful", "b"): True}
+
+
+def test_fairlearn_gets_a_warning() -> None:
+    value = fairlearn_metric(doubtful)
+    with pytest.warns(UnreliableScoreWarning, match="it <cannot> speak"):
+        value([[-1.0], [-2.0]], [[1.0], [2.0]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        value([[1.0], [2.0]], [[1.0], [2.0]])
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+DOUBT = "cannot be relied on"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Both(MetricResult):
+    precision: float = share(label="precision")
+    recall: float = share(label="recall")
+
+
+def both(real: Array, fake: Array) -> Both:
+    caveats = doubtful(real, fake).caveats
+    p, r = np.clip(np.abs([real.mean(), fake.mean()]) / 20.0, 0.0, 1.0)
+    return Both(precision=p, recall=r, backend="numpy", n_real=len(real), n_fake=len(fake), caveats=caveats)
+
+
+def is_grey(color: Any) -> bool:
+    red, green, blue, _ = to_rgba(color)
+    return red == green == blue and 0.3 < red < 0.9
+
+
+def legend_of(ax: Axes) -> list[str]:
+    legend = ax.get_legend()
+    return [] if legend is None else [" ".join(text.get_text().split()) for text in legend.get_texts()]
+
+
+@unreliable
+def test_points_that_cannot_be_relied_on_are_grey_and_the_legend_says_so() -> None:
+    """Also those that would be hollow because they may differ by chance only."""
+    frames = {"one": frame_of("Abc", both), "two": frame_of("abc", both, shift=1.0)}
+    ax = plot_precision_recall(frames, hollow=[("one", "A"), ("two", "b")])
+    grey = [[is_grey(face) for face in dots.get_facecolor()] for dots in ax.collections]
+    assert grey == [[True], [False, False], [False, False], [False]]  # A, b of both, c of both, a
+    white = [[tuple(face[:3]) == (1.0, 1.0, 1.0) for face in dots.get_facecolor()] for dots in ax.collections]
+    assert white == [[False], [False, True], [False, False], [False]]
+    assert legend_of(ax) == ["A", "b", "c", "a", "may differ from one by chance only", DOUBT]
+    assert DOUBT not in legend_of(plot_precision_recall(frames["two"]))
+
+
+@unreliable
+def test_rows_that_cannot_be_relied_on_are_grey_and_the_legend_says_so() -> None:
+    frame = frame_of("Ab")
+    for ax, expected in (
+        (frame.plot(intervals=frame.interval()), [True, False]),
+        (frame.interval().plot(), [True, False, False]),
+    ):
+        dots = [line for line in ax.get_lines() if line.get_marker() == "o"]
+        assert [is_grey(dot.get_color()) for dot in dots] == expected
+        bars = [line for line in ax.get_lines() if line.get_linewidth() == 2]
+        assert [is_grey(bar.get_color()) for bar in bars][: len(expected)] == expected
+        assert legend_of(ax) == [DOUBT]
+    (overall,) = frame.plot().texts
+    assert overall.get_text() == f"overall ({DOUBT})"
+    known = frame_of("ab")
+    assert [text.get_text() for text in known.plot().texts] == ["overall"]
+    assert legend_of(known.plot()) == legend_of(known.interval().plot()) == []
 
 
 def test_single_disparities_tests_and_resampled_metrics_warn_once() -> None:

@@ -43,6 +43,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("few", x[:3], g[:3]),
     ):
         np.savez(f"{name}.npz", features=features, g=labels)
+    for name, labels in (("men", "x"), ("others", "zu")):
+        texts = [json.dumps({"text": f"text {i}", "k": labels[i % len(labels)]}) for i in range(9)]
+        Path(f"{name}.jsonl").write_text("\n".join(texts))
     Path("texts.jsonl").write_text(
         "".join(json.dumps({"text": f"text {i}", "k": "xy"[i % 2]}) + "\n" for i in range(9))
     )
@@ -83,6 +86,34 @@ def message(*arguments: str, capsys: pytest.CaptureFixture[str], status: int = 2
 def test_errors_name_options(arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = [] if "--metrics" in arguments else ["--metrics", "fid"]
     assert expected in message(*arguments, *LABELS, *metrics, capsys=capsys)
+
+
+TEXTS = ["evaluate-text", "texts.jsonl"]
+ONE = ["--real-groups", "k", "--fake-groups", "k"]
+BOTH = ["--groups", "k"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["men.jsonl", *ONE], "--fake-groups holds no sample of group 'y', which --real-groups has; "),
+        (["men.jsonl", *BOTH], "--groups of FAKE holds no sample of group 'y', which --groups of REAL has; "),
+        (["men.jsonl", *BOTH, *ONE[2:]], "--fake-groups holds no sample of group 'y', which --groups of REAL has; "),
+        (["men.jsonl", *BOTH], "or pass --missing-groups nan"),
+        (["others.jsonl", *BOTH], "has, and no group is on both sides; check the spelling of the labels"),
+        (
+            ["others.jsonl", *BOTH, "--missing-groups", "nan"],
+            "has, and no group is on both sides; check the spelling of the labels",
+        ),
+    ],
+)
+def test_errors_on_groups_of_texts_name_the_option_that_was_given(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is encoded: the model is missing."""
+    line = message(*TEXTS, *arguments, "--model", "nonesuch", "--metrics", "fid", capsys=capsys)
+    assert line.startswith("egtmetrics: error: ")
+    assert expected in line
 
 
 def test_warnings_name_options(capsys: pytest.CaptureFixture[str]) -> None:

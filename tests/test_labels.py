@@ -188,6 +188,10 @@ class TestGroupLabels:
             ({1: list("aabb"), "1": list("abab")}, ValueError, r"names a feature twice \(1, 1\); rename or drop one"),
             (pd.DataFrame([[1, 2]] * 4, columns=["x", "x"]), ValueError, r"feature twice \(x, x\); rename or drop"),
             ([b"a", b"\xff", b"a", b"a"], ValueError, r"label b'\\xff', which is not UTF-8 text; decode the labels"),
+            (["a", "\udcff", "a", "a"], ValueError, r"label '\\udcff', which is not UTF-8 text; decode the labels"),
+            ({"x": list("aabb"), "y": ["\udcff"] * 4}, ValueError, r"label '\\udcff', which is not UTF-8 text; decode"),
+            ({"\udcff": list("aabb")}, ValueError, r"feature '\\udcff', which is not UTF-8 text; rename it"),
+            (pd.Series(list("aabb"), name="\udcff"), ValueError, r"feature '\\udcff', which is not UTF-8 text"),
         ],
     )
     def test_bad_labels(self, labels: Any, error: type[Exception], message: str) -> None:

@@ -240,10 +240,12 @@ def test_numbers_of_any_library_are_scores() -> None:
             assert json.loads(json.dumps(frame.to_dict()))["by_group"]["f"] == {frame.by_group.columns[0]: 2.0}
 
 
-def test_a_score_without_a_value_makes_the_disparity_nan() -> None:
-    """A metric may say that it has no score of a group; no disparity is made up from the others."""
+def test_a_score_without_a_value_leaves_one_group_and_no_disparity() -> None:
+    """A metric may say that it has no score of a group; one group alone has no disparity."""
     frame = frame_of(lambda real, fake: math.nan if np.array_equal(real, REAL[80:]) else 1.0)
-    assert math.isnan(frame.disparities().loc[("ours", "delta_ours"), "value"])
+    row = frame.disparities().loc[("ours", "delta_ours")]
+    assert math.isnan(row["value"])
+    assert len(row["without"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,8 @@ def test_unassigned_rows_are_dropped_and_counted() -> None:
     )
     assert samples.unassigned() == {"real": 2, "fake": 1}
     matched = samples.matched(random_state=0)
-    assert matched.unassigned() == {"real": 0, "fake": 0}
+    assert matched.unassigned() == samples.unassigned()
+    pd.testing.assert_frame_equal(matched.counts(), samples.counts())  # the proportions are those of the model
     assert matched.real_rows.tolist() == [0, 2, 3, 5]
     assert matched.fake_rows.tolist() == [0, 1, 3, 4]
 
@@ -111,8 +112,9 @@ def test_matched_intersections_can_be_evaluated_by_a_frame() -> None:
     )
     frame = GenerativeMetricFrame(metrics="fid", samples=samples.matched(random_state=0))
     assert frame.by_group.index.names == ["gender", "age"]
-    assert frame.group_counts["n_real"].tolist() == frame.group_counts["n_fake"].tolist()
-    assert frame.group_counts["n_fake"].sum() == 33
+    assert frame.scored_counts["n_real"].tolist() == frame.scored_counts["n_fake"].tolist()
+    assert frame.scored_counts["n_fake"].sum() == 33
+    assert frame.group_counts[["n_real", "n_fake"]].sum().tolist() == [40, 33]
 
 
 def test_without_a_seed_every_draw_is_new() -> None:
@@ -307,3 +309,23 @@ def test_every_value_is_read_and_checked_once_however_many_metrics_run(monkeypat
     GenerativeMetricFrame(metrics="fid", samples=samples.matched(random_state=0))
     assert (real.n_read, fake.n_read) == (1, 1)
     assert checked == real.values.size + fake.values.size
+
+
+def test_models_matched_to_the_same_numbers_keep_the_same_real_samples() -> None:
+    rng = np.random.default_rng(0)
+    real, groups = rng.normal(size=(90, 1)), ["f", "m", "x"] * 30
+    models = [
+        GroupedSamples(
+            real=real, fake=rng.normal(size=(len(labels), 1)), real_sensitive_features=groups,
+            fake_sensitive_features=labels,
+        )
+        for labels in (["f", "m", "m", "x"] * 20, ["x", "f", "f"] * 20 + ["m"] * 8)
+    ]  # fmt: skip
+    for across_groups, expected in ((False, [20, 8, 20]), (True, [8, 8, 8])):
+        first, second = (
+            one.matched(at_most={"f": 20, "m": 8}, across_groups=across_groups, random_state=3) for one in models
+        )
+        for one in (first, second):
+            assert one.groups.counts()[["n_real", "n_fake"]].to_numpy().T.tolist() == [expected, expected]
+        np.testing.assert_array_equal(first.real, second.real)
+    assert models[0].matched(at_most={"y": 1}, random_state=3).real.shape == (70, 1)

@@ -70,14 +70,16 @@ class GroupLoss(nn.Module, abc.ABC):
     decay
         alpha of the average, at least 0 and below 1. The paper takes 0.9.
     max_nonfinite
-        How many batches in a row may hold losses that are NaN or infinite.
+        How many batches in a row may hold losses that are NaN or infinite; and for each group, how many of those in a
+        row that hold it may have no finite loss of it.
 
     Raises
     ------
     TypeError, ValueError
         From the call: arguments that are not tensors of the right type, shape, device and range.
     FloatingPointError
-        From the call: more than ``max_nonfinite`` batches in a row with losses that are NaN or infinite.
+        From the call: more than ``max_nonfinite`` batches in a row with losses that are NaN or infinite, or without a
+        finite loss of a group that they hold: training would go on without that group.
 
     Notes
     -----
@@ -98,6 +100,8 @@ class GroupLoss(nn.Module, abc.ABC):
     n_nonfinite: Tensor
     """How many losses have been left out."""
     nonfinite_in_a_row: Tensor
+    silent_in_a_row: Tensor
+    """For each group, of the last batches that held it, how many had no finite loss of it."""
 
     def __init__(self, n_groups: int, *, n_bins: int = 1, decay: float = 0.9, max_nonfinite: int = 10) -> None:
         super().__init__()
@@ -109,6 +113,7 @@ class GroupLoss(nn.Module, abc.ABC):
         self.register_buffer("n_updates", self._cells(torch.int64))
         self.register_buffer("n_nonfinite", torch.zeros((), dtype=torch.int64))
         self.register_buffer("nonfinite_in_a_row", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("silent_in_a_row", torch.zeros(self.n_groups, dtype=torch.int64))
         self._step: _Step | None = None
 
     @property
@@ -195,13 +200,26 @@ class GroupLoss(nn.Module, abc.ABC):
         n_nonfinite = int(table.nonfinite.sum())
         self.n_nonfinite += n_nonfinite
         self.nonfinite_in_a_row.mul_(n_nonfinite > 0).add_(n_nonfinite > 0)
+        heard = (table.counts > 0).any(dim=1)
+        self.silent_in_a_row.masked_fill_(heard, 0).add_(~heard & (table.nonfinite > 0).any(dim=1))
+        if n_nonfinite:
+            self._check_finite(n_nonfinite, int(table.counts.sum()))
+        self._observe(table.sums, table.counts)
+
+    def _check_finite(self, n_nonfinite: int, n_finite: int) -> None:
+        """Raise FloatingPointError if too many batches in a row had losses that are not finite."""
         if self.nonfinite_in_a_row > self.max_nonfinite:
             raise FloatingPointError(
                 f"per_sample held NaN or infinity in {int(self.nonfinite_in_a_row)} batches in a row, {n_nonfinite} of "
-                f"{n_nonfinite + int(table.counts.sum())} losses in the last; expected finite losses: lower the "
-                "learning rate, clip gradients, compute the losses in float32, or leave out samples that have no loss"
+                f"{n_nonfinite + n_finite} losses in the last; expected finite losses: lower the learning rate, clip "
+                "gradients, compute the losses in float32, or leave out samples that have no loss"
             )
-        self._observe(table.sums, table.counts)
+        longest, group = self.silent_in_a_row.max(dim=0)
+        if longest > self.max_nonfinite:
+            raise FloatingPointError(
+                f"per_sample held no finite loss of group {int(group)} in {int(longest)} batches in a row that held "
+                "it, so it is not trained; repair its samples, compute their losses in float32, or leave the group out"
+            )
 
     def _observe(self, sums: Tensor, counts: Tensor) -> None:
         """Update the averages of the cells that have samples."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from egtmetrics.data import LabelledFeatures
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.report.tables import Format
-    from egtmetrics.samples import GroupedSamples, Rows
+    from egtmetrics.samples import GroupedSamples
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 
@@ -279,14 +278,15 @@ def evaluate_samples(
     samples: GroupedSamples,
     provenance: Mapping[str, Any],
     *,
-    real_rows: Rows | None = None,
+    at_most: Mapping[Hashable, int] | None = None,
 ) -> Evaluation:
-    """Match the sizes if that was asked for, then to the ``real_rows`` if given, and evaluate."""
+    """Match the sizes if that was asked for, by group to ``at_most`` so many, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
 
     if args.match_sizes or args.across_groups:
-        samples, matching = _match(samples, args, real_rows)
-        provenance = {**provenance, "matching": matching}
+        samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
+        kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
+        provenance = {**provenance, "matching": {"across_groups": args.across_groups, **kept}}
     frame = GenerativeMetricFrame(
         metrics=metrics,
         samples=samples,
@@ -314,7 +314,7 @@ def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -
 
     groups = assign_groups(real_groups, fake_groups)
     groups.check_two()
-    if args.missing_groups == "raise":
+    if args.missing_groups == "raise" or not groups.on_both_sides():
         groups.check_present("pass --missing-groups nan")
 
 
@@ -338,47 +338,6 @@ def _check_outputs(args: argparse.Namespace) -> str | None:
             f"{', '.join(drawable)}"
         )
     return drawn
-
-
-def matched_real_rows(args: argparse.Namespace, of_models: Iterable[GroupedSamples]) -> Rows | None:
-    """Return the real rows that matching keeps for all models, if the sizes are to be matched.
-
-    So all models are scored on the same real samples, and on equally many.
-    """
-    import numpy as np
-
-    if not (args.match_sizes or args.across_groups):
-        return None
-    kept: Any = [_matched(samples, args).real_rows for samples in of_models]
-    rows: Rows = functools.reduce(np.intersect1d, kept)
-    return rows
-
-
-def _matched(samples: GroupedSamples, args: argparse.Namespace) -> GroupedSamples:
-    return samples.matched(across_groups=args.across_groups, random_state=args.random_state)
-
-
-def _match(
-    samples: GroupedSamples, args: argparse.Namespace, real_rows: Rows | None
-) -> tuple[GroupedSamples, dict[str, Any]]:
-    """Match the sizes; also return what that changed: the proportions are no longer those of the model."""
-    import numpy as np
-
-    from egtmetrics.groups.disparity import EGO, MGO, proportion_table
-
-    of_rows = samples if real_rows is None else samples.take(real_rows, np.arange(len(samples.fake)))
-    matched = _matched(of_rows, args)
-    proportions = proportion_table(samples.counts()).values
-    unassigned = samples.unassigned()
-    return matched, {
-        "across_groups": args.across_groups,
-        "real_kept": len(matched.real),
-        "fake_kept": len(matched.fake),
-        "real_in_no_group": unassigned["real"],
-        "fake_in_no_group": unassigned["fake"],
-        "mgo_before": MGO.of(proportions).value,
-        "ego_before": EGO.of(proportions).value,
-    }
 
 
 def _check_device() -> None:

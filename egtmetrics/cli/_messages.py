@@ -90,7 +90,10 @@ def given_words(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _options(text: str, args: argparse.Namespace) -> dict[str, str]:
-    """Return the option for each Python argument; where two have one name, that of the metric in the message."""
+    """Return the option for each Python argument; where two have one name, that of the metric in the message.
+
+    ``other_options`` has those for which the user gave another option.
+    """
     if not hasattr(args, "parser"):  # the arguments could not be read
         return {}
     common = {action.dest: action.option_strings[0] for action in args.parser._actions if action.option_strings}
@@ -99,7 +102,7 @@ def _options(text: str, args: argparse.Namespace) -> dict[str, str]:
     for option, users in getattr(args, "metric_options", {}).items():
         for metric in set(users) & set(args.metrics):
             (named if f"metric {metric!r}" in text else other)[users[metric].name] = option
-    return {**other, **common, **named}
+    return {**other, **common, **named, **getattr(args, "other_options", {})}
 
 
 def _setting(option: str, value: str) -> str:

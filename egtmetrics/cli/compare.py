@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from egtmetrics.cli._evaluation import (
     check_options,
     evaluate_samples,
     group_samples,
-    matched_real_rows,
     read_side,
     show_progress,
     write_outputs,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from egtmetrics.report.tables import Format
+    from egtmetrics.samples import GroupedSamples
 
 _EPILOG = """\
 Every model is tested against the first one. A star marks a score, overall or of a group, or a disparity that differs
@@ -84,10 +85,10 @@ def _compare(args: argparse.Namespace) -> None:
         )
     frames = {}
     provenance: dict[str, Any] = {"real": real.source}
-    real_rows = matched_real_rows(args, samples.values())
+    at_most = _smallest(samples.values())
     for name, one in samples.items():
         frames[name], provenance[f"model {name}"] = evaluate_samples(
-            args, plan.metrics, one, {"fake": sources[name]}, real_rows=real_rows
+            args, plan.metrics, one, {"fake": sources[name]}, at_most=at_most
         )
     intervals = None
     if args.level is not None:
@@ -116,6 +117,16 @@ def _compare(args: argparse.Namespace) -> None:
         return plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow)
 
     write_outputs(args, text, figure)
+
+
+def _smallest(of_models: Iterable[GroupedSamples]) -> dict[Hashable, int]:
+    """Return the samples that every model has of each group; matched to these, all have the same real samples."""
+    smallest: dict[Hashable, int] = {}
+    for samples in of_models:
+        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1)
+        for label, size in sizes.items():
+            smallest[label] = min(int(size), smallest.get(label, int(size)))
+    return smallest
 
 
 def _model_names(paths: list[str]) -> list[str]:

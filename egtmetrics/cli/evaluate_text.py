@@ -82,6 +82,11 @@ def add_to(commands: Commands) -> None:
 
 def _evaluate_text(args: argparse.Namespace) -> None:
     plan = check_options(args)
+    args.other_options = {
+        f"{name}_sensitive_features": f"--groups of {name.upper()}"
+        for name in ("real", "fake")
+        if getattr(args, f"{name}_sensitive_features") is None
+    }
     sides: dict[str, _Texts] = {}
     for name in ("real", "fake"):
         spec = getattr(args, f"{name}_sensitive_features") or args.groups

@@ -91,7 +91,6 @@ def _report(args: argparse.Namespace) -> None:
         frame,
         title=args.title or f"Is {Path(args.fake).name} equally good for every group?",
         level=args.level,
-        group_counts=samples.counts(),
         divergence=_divergence(args, samples),
         samples=None if contents is None else _samples(args, samples, contents),
         provenance=provenance,

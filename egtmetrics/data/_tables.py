@@ -9,7 +9,7 @@ import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -24,6 +24,8 @@ _EXACT = 2.0**53
 """Up to this, every integer is a float64."""
 _MISSING = {"", *map(str.lower, MISSING_WORDS)}
 _BOOLEANS = {"true": 1.0, "false": 0.0}
+_DECLARED = re.compile(r'("?)sep=([^\w"\r\n ])\1\s*')
+"""A first line by which Excel is told the delimiter."""
 
 
 class Table(Protocol):
@@ -41,15 +43,21 @@ class Table(Protocol):
 class CsvTable:
     """A ``.csv`` file: fields between commas, or between semicolons or tabs where its first line has no comma.
 
-    The first line names the columns, unless it holds only numbers, as ``numpy.savetxt`` writes it. Every other line has
-    as many fields as the first. Empty lines at the end do not count.
+    A line ``sep=;`` on top, which is for Excel, says what stands between fields, and is no part of the table. The first
+    line names the columns, unless it holds only numbers, as ``numpy.savetxt`` writes it. Every other line has as many
+    fields as the first. Empty lines at the end do not count.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_text(path) as file:
-            line = re.sub('"[^"]*"', "", next((line for line in file if line.strip()), ""))
-        self._delimiter = next((mark for mark in ",;\t" if mark in line), ",")
+            line = next(file, "")
+            declared = _DECLARED.fullmatch(line)
+            while line.isspace():
+                line = next(file, "")
+        self._n_skipped = 0 if declared is None else 1
+        unquoted = re.sub('"[^"]*"', "", line)
+        self._delimiter = declared[2] if declared else next((mark for mark in ",;\t" if mark in unquoted), ",")
         first = next((fields for _, fields in self._rows() if fields), None)
         if first is None:
             raise ValueError(f"{path}: is empty, expected a line of column names and one line per row")
@@ -144,13 +152,13 @@ class CsvTable:
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the fields of every row, and the number of the line on which it begins; a field can hold line ends."""
         with open_text(self.path, newline="") as file:
-            lines = _without_nul(file, self.path)
+            lines = islice(_without_nul(file, self.path), self._n_skipped, None)
             reader = csv.reader(lines, delimiter=self._delimiter, skipinitialspace=True, strict=True)
-            line = 1
+            line = first = 1 + self._n_skipped
             try:
                 for fields in reader:
                     yield line, fields
-                    line = reader.line_num + 1
+                    line = first + reader.line_num
             except csv.Error as error:
                 raise ValueError(
                     f"{self.path}: line {line} cannot be read as fields ({error}); close every double quote, and write "

@@ -92,7 +92,7 @@ class MetricSet:
     def by_group(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> Results:
         """Call every metric on every group that has samples on both sides."""
         results: Results = {}
-        for label in groups_on_both_sides(samples):
+        for label in samples.groups.on_both_sides():
             group = samples.group(label)
             where = f"group {samples.groups.name(label)!r}"
             results[label] = self.call(group.real, group.fake, where, advance)
@@ -125,21 +125,11 @@ def naming_metric(name: str, where: str) -> Iterator[None]:
         raise kind(f"{where}, metric {name!r} raised {type(error).__name__}: {error}") from error
 
 
-def groups_on_both_sides(samples: GroupedSamples) -> list[Hashable]:
-    """Return the groups that have both real and fake samples."""
-    groups = samples.groups
-    # Without pandas, which would take most of the time of a cheap metric's permutations.
-    present = [
-        np.bincount(ids[ids >= 0], minlength=len(groups.index)) > 0 for ids in (groups.real_ids, groups.fake_ids)
-    ]
-    return [label for label, real, fake in zip(groups.index.tolist(), *present, strict=True) if real and fake]
-
-
 def check_groups(samples: GroupedSamples, missing_groups: MissingGroups) -> None:
     """Raise ValueError unless there are groups to compare; with ``"raise"``, each must be present on both sides."""
     check_missing_groups(missing_groups)
     samples.groups.check_two()
-    if missing_groups == "raise" or not groups_on_both_sides(samples):
+    if missing_groups == "raise" or not samples.groups.on_both_sides():
         samples.groups.check_present("get a NaN row for it from GenerativeMetricFrame(..., missing_groups='nan')")
 
 
@@ -158,7 +148,7 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
     ]
     if not dependent:
         return
-    sizes = samples.groups.counts().loc[groups_on_both_sides(samples)]
+    sizes = samples.groups.counts().loc[samples.groups.on_both_sides()]
     for side in ("real", "fake"):
         column = sizes[f"n_{side}"]
         if column.max() > _SIZE_FACTOR * column.min():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,28 +15,30 @@ from egtmetrics.registry import Metric, registered_metrics
 from egtmetrics.results import MetricResult, SavedResult, Score
 
 _BOUNDS = ["low", "high"]
-_OF_DISPARITIES = [*_BOUNDS, "expected_if_equal"]
+_OF_DISPARITIES = ["value", *_BOUNDS, "expected_if_equal"]
+
+Registered: TypeAlias = Mapping[str, Metric | None]
+"""The registered metric behind each metric of a frame; None for a function of a user's."""
 
 
-def described_metric(description: str) -> Metric | None:
-    """Return the registered metric that an entry of ``settings["metrics"]`` names, if there is one."""
-    name = re.split(r"[.(]", description, maxsplit=1)[0]
-    return next((known for known in registered_metrics().values() if known.function.__name__ == name), None)
+def saved_metrics(content: Mapping[str, Any]) -> Registered:
+    """Return the registered metrics of a frame; None also for one of a package that is not installed here."""
+    names, known = content["registered"], registered_metrics()
+    return {metric: known.get(names.get(metric)) for metric in content["settings"]["metrics"]}
 
 
-def described_scores(descriptions: Mapping[str, str], tables: Mapping[str, ScoreTable]) -> dict[str, Any]:
+def described_scores(registered: Registered, tables: Mapping[str, ScoreTable]) -> dict[str, Any]:
     """Return ``{"scores": ...}`` with the scores whose description a reader could not find by itself, if any."""
     needed = {
         metric: {name: vars(score) for name, score in tables[metric].described.items()}
-        for metric, description in descriptions.items()
-        if dict(tables[metric].described) != _found(description, list(tables[metric].described))
+        for metric, known in registered.items()
+        if dict(tables[metric].described) != _found(known, list(tables[metric].described))
     }
     return {"scores": needed} if needed else {}
 
 
-def _found(description: str, names: list[str]) -> dict[str, Score]:
+def _found(known: Metric | None, names: list[str]) -> dict[str, Score]:
     """Return what a reader takes the scores of a metric for."""
-    known = described_metric(description)
     declared = {} if known is None else known.scores()
     return {name: declared.get(name, Score(label=name)) for name in names}
 
@@ -51,11 +52,12 @@ def interval_dict(intervals: FrameIntervals, by_group: pd.DataFrame, names: Mapp
     disparities: dict[str, dict[str, Any]] = {}
     for row in intervals.disparities.reset_index().to_dict("records"):
         known = {name: row[name] for name in _OF_DISPARITIES}
-        disparities.setdefault(row["metric"], {})[row["disparity"]] = known
+        without = [names[label] for label in row["without"]]
+        disparities.setdefault(row["metric"], {})[row["disparity"]] = {**known, "without": without}
     return {"level": intervals.level, "by_group": groups, "disparities": disparities}
 
 
-def saved_tables(content: Mapping[str, Any]) -> dict[str, ScoreTable]:
+def saved_tables(content: Mapping[str, Any], registered: Registered) -> dict[str, ScoreTable]:
     """Return the scores of every metric, one row per group, with their descriptions."""
     index = pd.Index(list(content["by_group"]), name=", ".join(content["settings"]["sensitive_features"]))
     by_group = pd.DataFrame(
@@ -64,13 +66,13 @@ def saved_tables(content: Mapping[str, Any]) -> dict[str, ScoreTable]:
         dtype=float,
     )
     tables = {}
-    for metric, description in content["settings"]["metrics"].items():
+    for metric, known in registered.items():
         names = {f"{metric}_{name}": name for name in scores_behind(list(content["disparities"][metric]))}
         if len(names) == 1:
             names = {metric: next(iter(names.values()))}
         columns = [column for column in by_group if column in names]
         scores = [names[column] for column in columns]
-        described = _found(description, scores)
+        described = _found(known, scores)
         for name, score in content.get("scores", {}).get(metric, {}).items():
             low, high = map(float, score["bounds"])
             described[name] = Score(**{**score, "bounds": (low, high)})
@@ -81,12 +83,12 @@ def saved_tables(content: Mapping[str, Any]) -> dict[str, ScoreTable]:
 
 
 def saved_results(
-    content: Mapping[str, Any], tables: Mapping[str, ScoreTable]
+    content: Mapping[str, Any], registered: Registered, tables: Mapping[str, ScoreTable]
 ) -> tuple[dict[str, MetricResult], dict[Hashable, dict[str, MetricResult]]]:
     """Return the results on all samples by metric, and those of groups by group and metric."""
 
     def result(metric: str, fields: Mapping[str, Any], values: Mapping[str, float]) -> MetricResult:
-        known = described_metric(content["settings"]["metrics"][metric])
+        known = registered[metric]
         return SavedResult.of(fields, values, tables[metric].described, () if known is None else known.settings())
 
     overall = {
@@ -107,25 +109,23 @@ def saved_results(
     return overall, by_group
 
 
-def saved_intervals(
-    saved: Mapping[str, Any], by_group: pd.DataFrame, disparities: Mapping[Any, float]
-) -> FrameIntervals:
+def saved_intervals(saved: Mapping[str, Any], tables: Mapping[str, ScoreTable]) -> FrameIntervals:
     """Return the intervals that were saved; of the parts of their variance nothing is."""
-    rows = {
-        (column, group): {"value": value, **_numbers(saved["by_group"][group][column], _BOUNDS)}
-        for column, values in by_group.to_dict().items()
-        for group, value in values.items()
-    }
-    gaps = {
-        (metric, name): {"value": disparities[metric, name], **_numbers(known, _OF_DISPARITIES)}
-        for metric, by_name in saved["disparities"].items()
-        for name, known in by_name.items()
-    }
+    rows: dict[tuple[str, Hashable], dict[str, Any]] = {}
+    gaps: dict[tuple[str, str], dict[str, Any]] = {}
+    for metric, table in tables.items():
+        for name in table.described if metric != "proportions" else ():
+            column = table.column(name)
+            for group, value in table.values[name].items():
+                bounds = _numbers(saved["by_group"][group][column], _BOUNDS)
+                rows[column, group] = {"value": value, **bounds, "reliable": group not in table.caveats}
+        for name, known in saved["disparities"].get(metric, {}).items():
+            numbers = _numbers(known, _OF_DISPARITIES)
+            gaps[metric, name] = {**numbers, "without": tuple(known["without"]), "reliable": table.reliable}
+    index = next(iter(tables.values())).values.index
     return FrameIntervals(
         level=float(saved["level"]),
-        by_group=pd.DataFrame(
-            list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["score", by_group.index.name])
-        ),
+        by_group=pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(rows, names=["score", index.name])),
         disparities=pd.DataFrame(
             list(gaps.values()), index=pd.MultiIndex.from_tuples(gaps, names=["metric", "disparity"])
         ),

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._validation import check_positive_int, take_checked
-from egtmetrics.groups._evaluation import MetricSet, groups_on_both_sides, naming_metric, warn_of_caveats
+from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import plain
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
 from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
@@ -304,7 +304,7 @@ def evaluate_baseline(
     """
     n_splits = check_positive_int(n_splits, "n_splits")
     design = _HALVES if held_out is None else _HELD_OUT
-    labels = groups_on_both_sides(samples)
+    labels = samples.groups.on_both_sides()
     sides: dict[Hashable, list[Features]] = {}
     for label in labels:
         group = samples.group(label)

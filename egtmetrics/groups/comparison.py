@@ -36,7 +36,7 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.groups.disparities import choose_score
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import MIN_SAMPLES, Uncertainty, holm, normal_quantile, score_uncertainty
-from egtmetrics.groups.permutation import check_comparable, scores_and_disparities
+from egtmetrics.groups.permutation import are_reliable, check_comparable, scores_and_disparities
 from egtmetrics.labels import group_text
 from egtmetrics.metrics.variance import JointScores, Moves, ScoreCovariance, ScoresOfParts, joint_scores
 from egtmetrics.ops import BackendName, Features, common_device, to_host
@@ -199,8 +199,9 @@ def compare_frames(
     DataFrame
         One row for each score and disparity: ``metric``, ``score`` (or disparity), ``group`` (None for overall scores
         and disparities), ``difference`` (that of ``frame`` minus that of ``other``), ``low``, ``high``, ``p_value`` (of
-        equal expected scores, or disparities) and ``adjusted_p_value``, corrected over all rows by Holm's method. NaN
-        where a score is missing or infinite.
+        equal expected scores, or disparities), ``adjusted_p_value``, corrected over all rows by Holm's method, and
+        ``reliable``, False where a score of either frame has caveats. NaN where a score is missing or infinite, also
+        for the disparities of all groups.
 
     Raises
     ------
@@ -238,6 +239,9 @@ def compare_frames(
     level = check_level(level)
     check_comparable(frame, other)
     frames = (frame, other)
+    if frame.settings["metrics"] != other.settings["metrics"]:
+        mine, theirs = (listed(one.settings["metrics"].values()) for one in frames)
+        raise ValueError(f"frame was scored by {mine}, but other by {theirs}; evaluate both with the same metrics")
     groups, whole = _sets_in_common(*frames)
     _warn_of_sizes({None: whole, **groups}, frame.overall_results, stacklevel=2)
     spreads: dict[tuple[str, str, Hashable | None], Spread] = {}
@@ -264,6 +268,7 @@ def compare_frames(
     compared[["low", "high"]] = [spreads[key].interval(value, level) for key, value in differences.items()]
     compared["p_value"] = [spreads[key].p_value(value) for key, value in differences.items()]
     compared["adjusted_p_value"] = holm(compared["p_value"].to_numpy())
+    compared["reliable"] = [are_reliable(frames, *key) for key in differences]
     return compared
 
 

@@ -30,6 +30,8 @@ class PairDifference:
     value: float
     larger: Hashable | None
     smaller: Hashable | None
+    without: tuple[Hashable, ...] = ()
+    """Groups that were left out because they have no score. One of them may be the worst, or the best."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,16 +63,20 @@ class Family:
             value=abs(value), larger=group if value > 0 else None, smaller=group if value < 0 else None
         )
 
-    def contrasts(self, table: pd.DataFrame) -> Floats:
-        """Return the contrasts as rows over the flattened table, ``(K, groups * scores)``."""
+    def contrasts(self, table: pd.DataFrame, left_out: NDArray[np.bool_] | None = None) -> Floats:
+        """Return the contrasts of the groups that are not left out, as rows over the flattened table.
+
+        ``(K, groups * scores)``. ``left_out`` has one entry per group; None leaves out none.
+        """
         n_groups = len(table)
+        kept = np.arange(n_groups) if left_out is None else np.flatnonzero(~left_out)
         weights = np.zeros(table.shape[1])
         for name, weight in self.weights.items():
             weights[table.columns.get_loc(name)] = weight
         of_groups = np.einsum("ga,s->gas", np.eye(n_groups), weights).reshape(n_groups, -1)
         if not self.between_groups:
-            return np.concatenate([of_groups, -of_groups])
-        pairs = np.array(list(itertools.permutations(range(n_groups), 2)))
+            return np.concatenate([of_groups[kept], -of_groups[kept]])
+        pairs = np.array(list(itertools.permutations(kept, 2)), dtype=np.int64).reshape(-1, 2)
         difference: Floats = of_groups[pairs[:, 0]] - of_groups[pairs[:, 1]]
         return difference
 
@@ -93,7 +99,7 @@ class Disparity:
     """The score's name in the table; None for a sum of several scores."""
 
     def of(self, table: pd.DataFrame) -> PairDifference:
-        """Evaluate it on a table of scores, one row per group.
+        """Evaluate it on a table of scores, one row per group; NaN if a group has none (see ``ScoreTable.gap``).
 
         Groups are named only for a single family. Several families may be attained by different pairs, or in opposite
         directions.
@@ -103,9 +109,14 @@ class Disparity:
             return found[0]
         return PairDifference(value=sum(pair.value for pair in found), larger=None, smaller=None)
 
-    def contrasts(self, table: pd.DataFrame) -> list[Floats]:
+    def contrasts(self, table: pd.DataFrame, left_out: NDArray[np.bool_] | None = None) -> list[Floats]:
         """Return the contrasts of each family."""
-        return [family.contrasts(table) for family in self.families]
+        return [family.contrasts(table, left_out) for family in self.families]
+
+    def lacks(self, missing: pd.DataFrame) -> NDArray[np.bool_]:
+        """Return for which groups a score that it compares is missing, from a table of True and False."""
+        names = list(dict.fromkeys(name for family in self.families for name in family.weights))
+        return missing[names].any(axis=1).to_numpy(dtype=bool)
 
     def worse(self, table: pd.DataFrame, pair: PairDifference) -> Hashable | None:
         """Return which group of ``of(table)`` is worse off; None if they are equal or the score has no direction."""
@@ -139,6 +150,14 @@ class ScoreTable:
     def reliable(self) -> bool:
         """Whether disparities can be relied on. With one doubtful group they cannot: it may attain any of them."""
         return not self.caveats
+
+    def gap(self, disparity: Disparity) -> PairDifference:
+        """Return a disparity of the groups that have the scores it compares, and name the others; NaN for one group."""
+        left_out = disparity.lacks(self.values.isna())
+        known, without = self.values[~left_out], tuple(self.values.index[left_out].tolist())
+        if len(known) < 2:
+            return PairDifference(value=math.nan, larger=None, smaller=None, without=without)
+        return dataclasses.replace(disparity.of(known), without=without)
 
     def column(self, score: str) -> str:
         """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
@@ -191,7 +210,7 @@ def score_table(
 def disparity_table(tables: Mapping[str, ScoreTable]) -> pd.DataFrame:
     """Return every disparity of some tables, as ``GenerativeMetricFrame.disparities`` describes."""
     rows = {
-        (metric, disparity.name): disparity.of(table.values)
+        (metric, disparity.name): table.gap(disparity)
         for metric, table in tables.items()
         for disparity in table.disparities
     }
@@ -202,6 +221,7 @@ def disparity_table(tables: Mapping[str, ScoreTable]) -> pd.DataFrame:
         "larger": pd.Series([pair.larger for pair in rows.values()], index=index, dtype=object),
         "smaller": pd.Series([pair.smaller for pair in rows.values()], index=index, dtype=object),
         "reliable": pd.Series(reliable, index=index, dtype=bool),
+        "without": pd.Series([pair.without for pair in rows.values()], index=index, dtype=object),
     }
     return pd.DataFrame(columns)
 
@@ -263,7 +283,7 @@ def max_pairwise_difference(scores: Mapping[Hashable, float]) -> PairDifference:
     ----------
     scores
         Score by group label, for at least two groups. A NaN makes the result NaN, because that group might be the
-        worst one; so do scores that are all infinite with the same sign.
+        worst one; leave it out if you say so. Scores that are all infinite with the same sign do the same.
 
     Raises
     ------
@@ -278,7 +298,7 @@ def max_pairwise_difference(scores: Mapping[Hashable, float]) -> PairDifference:
     Examples
     --------
     >>> max_pairwise_difference({"f": 0.75, "m": 0.5, "x": 0.625})
-    PairDifference(value=0.25, larger='f', smaller='m')
+    PairDifference(value=0.25, larger='f', smaller='m', without=())
     """
     if len(scores) < 2:
         raise ValueError(f"scores has {len(scores)} groups, but a difference needs two; check the group labels")
@@ -309,7 +329,8 @@ def disparities_from_scores(scores: pd.DataFrame) -> dict[str, PairDifference]:
     Parameters
     ----------
     scores
-        One row per group, one column per score.
+        One row per group, one column per score. A group with NaN is left out of the disparities of that score, and
+        named in their ``without``.
 
     Returns
     -------
@@ -340,4 +361,4 @@ def disparities_from_scores(scores: pd.DataFrame) -> dict[str, PairDifference]:
             "per group"
         )
     table = score_table("", scores, {str(name): Score(label=str(name)) for name in scores})
-    return {disparity.name: disparity.of(scores) for disparity in table.disparities}
+    return {disparity.name: table.gap(disparity) for disparity in table.disparities}

@@ -14,9 +14,10 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     -------
     dict
         For every column of ``by_group``: ``<score>/overall``, ``<score>/<group>`` for every group, and
-        ``<score>/worst``, the score of ``frame.worst_group``, left out if there is none. Then
+        ``<score>/worst``, the score of ``frame.worst_group``, left out if that is None. Then
         ``<metric>/<disparity>``, ``proportions/mgo`` and ``proportions/ego``. If scores of a metric cannot be relied
-        on (``frame.caveats``), ``<metric>/unreliable`` is the number of such groups, ``overall`` included. In names,
+        on (``frame.caveats``), ``<metric>/unreliable`` is the number of such groups, ``overall`` included. If groups
+        have no score, ``<metric>/missing`` is their number, and disparities are those of the other groups. In names,
         everything but letters, digits, ``_``, ``-``, ``.`` and spaces becomes ``_``, since MLflow accepts nothing else:
         ``topp_precision/gender_female_ age_old``. NaN stays NaN.
 
@@ -54,6 +55,8 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     for row in frame.disparities().reset_index().to_dict("records"):
         entries.append(((row["metric"], row["disparity"]), row["value"]))
     entries += [((metric, "unreliable"), len(where)) for metric, where in frame.caveats().items()]
+    missing = {name: int(table.values.isna().any(axis=1).sum()) for name, table in frame.tables.items()}
+    entries += [((metric, "missing"), number) for metric, number in missing.items() if number]
     flat: dict[str, float] = {}
     origins: dict[str, tuple[str, str]] = {}
     for parts, value in entries:

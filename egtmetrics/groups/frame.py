@@ -21,16 +21,16 @@ from egtmetrics.groups._evaluation import (
     Results,
     caveat_note,
     check_groups,
-    groups_on_both_sides,
     warn_of_caveats,
     warn_of_sizes,
 )
 from egtmetrics.groups._saved import (
-    described_metric,
+    Registered,
     described_scores,
     interval_dict,
     plain,
     saved_intervals,
+    saved_metrics,
     saved_results,
     saved_tables,
 )
@@ -87,7 +87,11 @@ class GenerativeMetricFrame:
         One row per group, one column per score. A column has the metric's name if the metric has only one score, else
         ``<metric>_<score>``. Several sensitive features give the rows a MultiIndex.
     group_counts : DataFrame
-        ``n_real``, ``n_fake`` and the proportions of the assigned rows, ``real_proportion`` and ``fake_proportion``.
+        ``n_real``, ``n_fake`` and the proportions of the assigned rows, ``real_proportion`` and ``fake_proportion``, of
+        all samples, before any were left out.
+    scored_counts : DataFrame
+        ``n_real`` and ``n_fake``: how many samples of each group were scored. Fewer than in ``group_counts`` after
+        ``GroupedSamples.matched`` or ``max_samples`` of a stream.
     unassigned : dict
         Numbers of ``"real"`` and ``"fake"`` rows in no group. They are left out of ``by_group`` and of the proportions.
     tables : dict
@@ -124,8 +128,8 @@ class GenerativeMetricFrame:
     Notes
     -----
     Cost: one evaluation of every metric for each group and one on all samples; the samples of one group are copied at
-    a time. A score of NaN is kept and makes every difference of its column NaN, because a group without a score may be
-    the worst one.
+    a time. A group without a score (NaN) is left out of differences and disparities. ``disparities`` names it under
+    ``without``, and no group is the worst then, because the missing one may be.
 
     Source: Definition 4.1 of the EGT paper, and its protocol of evaluating TopP&R by group; the interface is that of
     fairlearn's ``MetricFrame``.
@@ -149,6 +153,7 @@ class GenerativeMetricFrame:
     overall: pd.Series[float]
     by_group: pd.DataFrame
     group_counts: pd.DataFrame
+    scored_counts: pd.DataFrame
     unassigned: dict[str, int]
     tables: dict[str, ScoreTable]
     results: Results
@@ -184,13 +189,14 @@ class GenerativeMetricFrame:
         else:
             self.samples = samples = self._metrics.group(**given)
         check_groups(samples, missing_groups)
-        n_calls = len(self._metrics.bound) * (len(groups_on_both_sides(samples)) + 1)
+        n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             self.results = self._metrics.by_group(samples, bar.update)
             self.overall_results = self._metrics.overall(samples, bar.update)
         warn_of_sizes(samples, self.results, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: Inference | None = None
+        self._registered: Registered = {name: metric_of(metric) for name, metric in self._metrics.given.items()}
         self._names = {label: samples.groups.name(label) for label in samples.groups.index}
         self.settings = {
             "metrics": self._metrics.describe(),
@@ -221,6 +227,12 @@ class GenerativeMetricFrame:
         values = [overall[table.metric][score] for _, table, score in columns]
         self.overall = pd.Series(values, index=names, name="overall", dtype=float)
         self.group_counts, self.unassigned = counts, unassigned
+        if self.samples is not None:
+            self.scored_counts = self.samples.groups.counts()[["n_real", "n_fake"]]
+        else:
+            scored = {label: next(iter(by_metric.values())) for label, by_metric in self.results.items()}
+            sizes = [(scored[one].n_real, scored[one].n_fake) if one in scored else (0, 0) for one in counts.index]
+            self.scored_counts = pd.DataFrame(sizes, index=counts.index, columns=["n_real", "n_fake"])
         self.tables = {**tables, "proportions": proportion_table(counts)}
 
     def __repr__(self) -> str:
@@ -256,8 +268,7 @@ class GenerativeMetricFrame:
 
     def title(self, metric: str) -> str:
         """Return the title of a metric for tables and figures: its own if it is registered, else its name here."""
-        description = self.settings["metrics"][metric]
-        known = described_metric(description) if self.samples is None else metric_of(self._metrics.given[metric])
+        known = self._registered[metric]
         return metric if known is None else known.title
 
     def caveats(self) -> dict[str, dict[Hashable | None, tuple[str, ...]]]:
@@ -294,26 +305,34 @@ class GenerativeMetricFrame:
         """Return the group with the worst score, the first if several are tied.
 
         ``score`` is a column of ``by_group``. Returns None if the score has no direction, if all groups are equal, or
-        if a group has no score, because it may be the worst one.
+        if a group has no score or one that cannot be relied on (``caveats``), because it may be the worst one.
         """
-        column, described = self.by_group[self._column_name(score)].to_dict(), self.describe()[score]
-        losses = {label: described.loss(value) for label, value in column.items()}
+        metric, name = self._column(score)
+        table = self.tables[metric]
+        if not table.reliable:
+            return None
+        losses = {label: table.described[name].loss(value) for label, value in table.values[name].items()}
         if any(math.isnan(loss) for loss in losses.values()) or len(set(losses.values())) == 1:
             return None
         return max(losses, key=losses.__getitem__)
 
     def difference(self) -> pd.Series[float]:
-        """Return the largest difference between two groups, by column: 0 means equal scores; NaN if a group has none.
+        """Return the largest difference between two groups, by column: 0 means equal scores.
 
         This is the delta of Definition 4.1 for each single score. ``disparities`` also has the sum of precision and
-        recall, and the groups that attain each value.
+        recall, the groups that attain each value, and those without a score, which are left out. NaN if fewer than two
+        groups have one.
         """
-        return self.group_max() - self.group_min()
+        return (self.by_group.max() - self.by_group.min()).where(self.by_group.count() > 1)
 
     def ratio(self) -> pd.Series[float]:
-        """Return the smallest score over the largest, by column: 1 means equal; NaN if a score is NaN or negative."""
-        smallest, largest = self.group_min(), self.group_max()
-        return (smallest / largest).mask(smallest == largest, 1.0).mask(smallest < 0)
+        """Return the smallest score over the largest, by column: 1 means equal; NaN if a score is negative.
+
+        Groups without a score are left out, as in ``difference``.
+        """
+        smallest, largest = self.by_group.min(), self.by_group.max()
+        ratio = (smallest / largest).mask(smallest == largest, 1.0).mask(smallest < 0)
+        return ratio.where(self.by_group.count() > 1)
 
     def disparities(self) -> pd.DataFrame:
         """Return every disparity with the groups that attain it.
@@ -327,7 +346,8 @@ class GenerativeMetricFrame:
             group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and ``ego = max over pairs |pi_a^Q - pi_b^Q|``
             (Definition 2.2). One group attains ``mgo``. It is named under ``larger`` if the fake samples hold too much
             of it, and under ``smaller`` if they hold too little. ``reliable`` is False where the scores of a group have
-            caveats.
+            caveats. ``without`` holds the labels of the groups that have no score: everything else in the row is about
+            the others, and one of these may be the worst. NaN if fewer than two groups are left.
         """
         return disparity_table(self.tables)
 
@@ -376,7 +396,8 @@ class GenerativeMetricFrame:
             accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
             as the limit, any row is found by chance at most 5 % of the time; ``primary``, True for one disparity of
             each metric, for those who want one verdict a metric. That is ``delta_pr`` for precision and recall, else
-            the first.
+            the first; ``without``, the groups that have no score or no variance and are left out; ``reliable`` as in
+            ``disparities``.
 
         Notes
         -----
@@ -507,7 +528,11 @@ class GenerativeMetricFrame:
         bounds = None if intervals is None else intervals.by_group.loc[[column]]
         values = self.by_group[column].rename(index=self._names)
         overall = float(self.overall[column])
-        return plot_scores(values, self.describe()[column], overall=overall, bounds=bounds, ax=ax)
+        doubtful = self.caveats().get(self._column(column)[0], {})
+        unreliable = [None if label is None else self._names[label] for label in doubtful]
+        return plot_scores(
+            values, self.describe()[column], overall=overall, bounds=bounds, unreliable=unreliable, ax=ax
+        )
 
     def _infer(self) -> Inference:
         if self._inference is None:
@@ -550,14 +575,16 @@ class GenerativeMetricFrame:
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
         and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
-        with ``"expected_if_equal"``. The key ``"scores"`` describes scores that no registered metric declares in this
-        way.
+        with everything else that ``interval`` says of them. The key ``"registered"`` has the registered names of
+        metrics, and ``"scores"`` describes scores that no registered
+        metric declares in this way.
         """
         names = self._names
         disparities: dict[str, dict[str, Any]] = {}
         for row in self.disparities().reset_index().to_dict("records"):
             pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
-            content = {"value": row["value"], **pair, "reliable": row["reliable"]}
+            without = [names[label] for label in row["without"]]
+            content = {"value": row["value"], **pair, "reliable": row["reliable"], "without": without}
             disparities.setdefault(row["metric"], {})[row["disparity"]] = content
         content = {
             "settings": self.settings,
@@ -570,7 +597,8 @@ class GenerativeMetricFrame:
                 "overall": self.overall_results,
                 "by_group": {names[label]: results for label, results in self.results.items()},
             },
-            **described_scores(self.settings["metrics"], self.tables),
+            "registered": {name: known.name for name, known in self._registered.items() if known is not None},
+            **described_scores(self._registered, self.tables),
         }
         if intervals is not None:
             content["intervals"] = interval_dict(intervals, self.by_group, names)
@@ -614,16 +642,16 @@ class GenerativeMetricFrame:
         frame = object.__new__(cls)
         frame.samples, frame._inference = None, None
         frame.settings = dict(content["settings"])
-        tables = saved_tables(content)
+        frame._registered = saved_metrics(content)
+        tables = saved_tables(content, frame._registered)
         index = next(iter(tables.values())).values.index
         frame._names = {label: label for label in index}
-        frame.overall_results, frame.results = saved_results(content, tables)
+        frame.overall_results, frame.results = saved_results(content, frame._registered, tables)
         overall = {metric: result.scores() for metric, result in frame.overall_results.items()}
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
         if "intervals" in content:
-            values = frame.disparities()["value"].to_dict()
-            frame._saved_intervals = saved_intervals(content["intervals"], frame.by_group, values)
+            frame._saved_intervals = saved_intervals(content["intervals"], frame.tables)
         return frame
 
     _saved_intervals: FrameIntervals | None = None

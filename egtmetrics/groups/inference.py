@@ -34,12 +34,15 @@ class FrameIntervals:
 
     level: float
     by_group: pd.DataFrame
-    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``. Scores have the names of the frame's columns."""
+    """Indexed by ``(score, group)``: ``value``, ``low``, ``high``, and ``reliable``, which is False if the score has
+    caveats. Scores have the names of the frame's columns."""
     disparities: pd.DataFrame
-    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high`` and ``expected_if_equal``.
+    """Indexed by ``(metric, disparity)``: ``value``, ``low``, ``high``, ``expected_if_equal``,
+    ``without`` and ``reliable`` as in the frame's own.
 
-    The last is what noise alone makes of the value, on average, if all groups have equal expected scores. A disparity
-    is never negative, and the largest difference of many groups is large by chance.
+    ``expected_if_equal`` is what noise alone makes of the value, on average, if all groups have equal expected scores.
+    A disparity is never negative, and the largest difference of many groups is large by chance. ``without`` names the
+    groups that have no score, or no variance, and are left out of everything in the row.
     """
     variance: pd.DataFrame
     """Indexed by ``(metric, disparity)``: the variance of the difference that attains it, ``total``, and its sources.
@@ -101,16 +104,21 @@ class Uncertainty:
         }
         return pd.DataFrame({"total": sum(variances.values()), **variances})
 
-    def _touched(self, contrasts: Floats) -> NDArray[np.bool_]:
+    @property
+    def missing(self) -> pd.DataFrame:
+        """Where a score or its variance is missing, as the table."""
         covariance = self.data + self.projections + self.threshold
         missing = np.isnan(self.values) | np.isnan(np.diag(covariance))
-        touched: NDArray[np.bool_] = (contrasts[:, missing] != 0).any(axis=1)
+        return pd.DataFrame(missing.reshape(self.table.shape), index=self.table.index, columns=self.table.columns)
+
+    def _touched(self, contrasts: Floats) -> NDArray[np.bool_]:
+        touched: NDArray[np.bool_] = (contrasts[:, self.missing.to_numpy().ravel()] != 0).any(axis=1)
         return touched
 
     @functools.cached_property
     def root(self) -> Floats:
-        """``(n, n)``: times standard normal draws, it gives errors with this covariance."""
-        values, vectors = np.linalg.eigh(self.data + self.projections + self.threshold)
+        """``(n, n)``: times standard normal draws, it gives errors with this covariance, 0 where that is missing."""
+        values, vectors = np.linalg.eigh(np.nan_to_num(self.data + self.projections + self.threshold))
         root: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
         return root
 
@@ -126,6 +134,8 @@ class Largest:
     uncertainty: Uncertainty
     families: Sequence[Floats]
     """``(K, n)`` each: contrasts as rows. With a contrast, a family has its opposite."""
+    without: tuple[Hashable, ...] = ()
+    """The groups that take no part."""
 
     @functools.cached_property
     def estimates(self) -> list[Floats]:
@@ -138,12 +148,16 @@ class Largest:
 
     @property
     def value(self) -> float:
-        return float(sum(estimates.max() for estimates in self.estimates))
+        return float(sum(estimates.max() for estimates in self.estimates)) if self._any else math.nan
 
     @property
     def known(self) -> bool:
-        """Whether no score and no variance is missing."""
-        return bool(np.isfinite(np.concatenate([*self.estimates, *self.errors])).all())
+        """Whether there are two groups or more, and no score is infinite."""
+        return self._any and bool(np.isfinite(np.concatenate([*self.estimates, *self.errors])).all())
+
+    @property
+    def _any(self) -> bool:
+        return all(map(len, self.families))
 
     @property
     def maxima(self) -> Floats:
@@ -172,7 +186,9 @@ class Largest:
         return np.concatenate(studentised), float(np.mean(means))
 
     def attained(self) -> pd.Series[float]:
-        """Return the variance of the sum of the largest estimates, in total and by source."""
+        """Return the variance of the sum of the largest estimates, in total and by source; NaN without any."""
+        if not self._any:
+            return self.uncertainty.parts(np.zeros((1, len(self.uncertainty.values)))).iloc[0] * math.nan
         chosen = [int(np.nan_to_num(estimates, nan=-math.inf).argmax()) for estimates in self.estimates]
         total = sum(contrasts[i] for contrasts, i in zip(self.families, chosen, strict=True))
         return self.uncertainty.parts(np.atleast_2d(total)).iloc[0]
@@ -358,14 +374,19 @@ class Inference:
 
     @functools.cached_property
     def largest(self) -> dict[tuple[str, str], Largest]:
-        """What is known about every disparity, by metric and disparity."""
-        return {
-            (metric, disparity.name): Largest(
-                uncertainty=self.uncertainties[metric], families=disparity.contrasts(table.values)
-            )
-            for metric, table in self.tables.items()
-            for disparity in table.disparities
-        }
+        """What is known about every disparity, by metric and disparity, over the groups whose scores are known."""
+        found = {}
+        for metric, table in self.tables.items():
+            uncertainty = self.uncertainties[metric]
+            missing = uncertainty.missing
+            for disparity in table.disparities:
+                left_out = disparity.lacks(missing)
+                found[metric, disparity.name] = Largest(
+                    uncertainty=uncertainty,
+                    families=disparity.contrasts(table.values, left_out),
+                    without=tuple(table.values.index[left_out].tolist()),
+                )
+        return found
 
     def intervals(self, level: float) -> FrameIntervals:
         """Return all intervals."""
@@ -373,8 +394,14 @@ class Inference:
         disparities = {}
         for key, largest in self.largest.items():
             low, high = largest.interval(level)
-            expected = largest.expected_if_equal
-            disparities[key] = {"value": largest.value, "low": low, "high": high, "expected_if_equal": expected}
+            disparities[key] = {
+                "value": largest.value,
+                "low": low,
+                "high": high,
+                "expected_if_equal": largest.expected_if_equal,
+                "without": largest.without,
+                "reliable": self.tables[key[0]].reliable,
+            }
         variance = [largest.attained() for largest in self.largest.values()]
         by_group = []
         for metric, table in self.tables.items():
@@ -384,12 +411,12 @@ class Inference:
             variances = uncertainty.parts(np.eye(len(uncertainty.values)))["total"].to_numpy()
             variances = np.maximum(variances, uncertainty.alone)  # NaN stays
             margins = z * np.sqrt(variances).reshape(table.values.shape)
+            reliable = [label not in table.caveats for label in table.values.index]
             for column, (name, score) in enumerate(table.described.items()):
                 values, margin = table.values[name], margins[:, column]
                 low, high = ((values + sign * margin).clip(*score.bounds) for sign in (-1.0, 1.0))
-                by_group.append(
-                    pd.concat({table.column(name): pd.DataFrame({"value": values, "low": low, "high": high})})
-                )
+                columns = {"value": values, "low": low, "high": high, "reliable": reliable}
+                by_group.append(pd.concat({table.column(name): pd.DataFrame(columns)}))
         index = pd.MultiIndex.from_tuples(disparities, names=["metric", "disparity"])
         groups = next(iter(self.tables.values())).values.index.names
         return FrameIntervals(
@@ -422,6 +449,8 @@ class Inference:
                     "p_value": p_values,
                     "adjusted_p_value": step_down(p_values, np.stack(drawn, axis=1)),
                     "primary": [disparity is table.primary for disparity in table.disparities],
+                    "without": [one.without for one in found],
+                    "reliable": table.reliable,
                 },
                 index=[disparity.name for disparity in table.disparities],
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -232,6 +232,8 @@ def permutation_test_frames(
         One row for each test: ``metric``, ``score`` (or disparity), ``group`` (None for overall scores and
         disparities), ``difference`` and ``p_value``, which is NaN if a score is NaN or infinite. A permutation that
         gives NaN counts as one with a larger difference. The p-values are not corrected for multiple tests.
+        ``reliable`` is False where a score of either frame has caveats: the two models may differ there, but the
+        difference does not say how.
 
     Raises
     ------
@@ -252,11 +254,11 @@ def permutation_test_frames(
     ...                           real_sensitive_features=groups, fake_sensitive_features=groups)
     ...     for fake in ([[0.5], [0.0]] * 20, [[0.0], [0.0]] * 20)]
     >>> permutation_test_frames(*frames, random_state=0)
-      metric      score group  difference  p_value
-    0    gap        gap  None        0.25    0.005
-    1    gap        gap     f        0.50    0.005
-    2    gap        gap     m        0.00    1.000
-    3    gap  delta_gap  None        0.50    0.005
+      metric      score group  difference  p_value  reliable
+    0    gap        gap  None        0.25    0.005      True
+    1    gap        gap     f        0.50    0.005      True
+    2    gap        gap     m        0.00    1.000      True
+    3    gap  delta_gap  None        0.50    0.005      True
     """
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     check_comparable(frame, other)
@@ -293,20 +295,28 @@ def permutation_test_frames(
     table = pd.DataFrame(list(observed), columns=["metric", "score", "group"], dtype=object)
     table["difference"] = list(observed.values())
     table["p_value"] = [p if math.isfinite(observed[key]) else math.nan for key, p in p_values.items()]
+    table["reliable"] = [are_reliable((frame, other), *key) for key in observed]
     return table
 
 
 def check_comparable(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) -> None:
-    """Raise ValueError unless two frames have the same metrics and groups."""
+    """Raise ValueError unless two frames have the same scores and groups."""
     if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
         raise ValueError(
             f"frame has the scores {listed(frame.by_group)} of the groups {listed(frame.by_group.index)}, but other "
             f"has {listed(other.by_group)} of {listed(other.by_group.index)}; evaluate both with the same metrics and "
             "groups"
         )
-    if frame.settings["metrics"] != other.settings["metrics"]:
-        mine, theirs = (listed(one.settings["metrics"].values()) for one in (frame, other))
-        raise ValueError(f"frame was scored by {mine}, but other by {theirs}; evaluate both with the same metrics")
+
+
+def are_reliable(frames: Iterable[GenerativeMetricFrame], metric: str, name: str, group: Hashable | None) -> bool:
+    """Return whether all frames have a score or a disparity that can be relied on; its key is that in ``_Numbers``."""
+    return not any(
+        group in frame.caveats().get(metric, {})
+        if name in frame.tables[metric].described
+        else not frame.tables[metric].reliable
+        for frame in frames
+    )
 
 
 def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:

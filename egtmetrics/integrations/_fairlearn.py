@@ -19,7 +19,7 @@ from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features
 from egtmetrics.groups._evaluation import ScoreFunction, name_metrics
 from egtmetrics.ops import to_host
-from egtmetrics.results import as_result
+from egtmetrics.results import as_result, collecting_caveats, warn_of_caveats
 from egtmetrics.samples import GroupedSamples
 
 
@@ -38,7 +38,8 @@ def fairlearn_metric(metric: str | ScoreFunction, score: str | None = None) -> C
     -------
     callable
         ``y_true`` are real rows, ``y_pred`` fake rows, ``(n, d)``; ``(n,)`` is read as ``(n, 1)``, since fairlearn
-        drops the axis of a single feature. It raises ValueError if ``score`` is needed or unknown.
+        drops the axis of a single feature. It raises ValueError if ``score`` is needed or unknown, and warns if the
+        score cannot be relied on.
 
     Examples
     --------
@@ -54,7 +55,10 @@ def fairlearn_metric(metric: str | ScoreFunction, score: str | None = None) -> C
 
     def score_of_slice(y_true: Any, y_pred: Any) -> float:
         real, fake = _as_rows(y_true, "y_true"), _as_rows(y_pred, "y_pred")
-        scores = as_result(function(real, fake), name, n_real=len(real), n_fake=len(fake)).scores()
+        with collecting_caveats():
+            result = as_result(function(real, fake), name, n_real=len(real), n_fake=len(fake))
+        warn_of_caveats(result.caveats)
+        scores = result.scores()
         if score is None and len(scores) == 1:
             return next(iter(scores.values()))
         if score not in scores:

@@ -18,6 +18,7 @@ from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
 from egtmetrics.labels import group_text
 from egtmetrics.plots import (
     COLORS,
+    UNRELIABLE_COLOR,
     add_legend,
     draw_rows,
     figure_class,
@@ -38,8 +39,6 @@ _SIZE = (4.7, 4.4)
 """Inches: 338 pixels in a browser, the width of a phone."""
 _NAMES = re.compile(r'\bid="|\bhref="#|url\(#')
 """What stands before a name in a tag of SVG; a label may hold the same outside of tags."""
-_UNRELIABLE = "0.6"
-"""The grey of what cannot be relied on."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -100,12 +99,9 @@ def draw_precision_recall(frame: GenerativeMetricFrame, inference: Inference) ->
         f"{frame.title(metric)}: precision against recall of each group. A dashed line joins the groups: the shorter "
         f"it is, the more alike they are.{best}"
     )
-    if not table.reliable:
-        names = ", ".join(group_text(group) for group in groups if group in table.caveats)
-        caption += f" The points of {names} cannot be relied on."
-        for group, handle in zip(groups, handles, strict=True):
-            if group in table.caveats:
-                handle.set(facecolor="white", edgecolor=_UNRELIABLE)
+    doubtful = ", ".join(group_text(group) for group in groups if group in table.caveats)
+    if doubtful:
+        caption += f" The grey points, of {doubtful}, cannot be relied on."
     if inference.intervals is not None:
         _add_crosses(axes, table, groups, handles, inference)
         caption += f" The bars are {inference.level:.0%} intervals of each score."
@@ -130,8 +126,8 @@ def _add_crosses(
             errors[axis] = [[max(value - low, 0.0)], [max(high - value, 0.0)]]
             room = 0.03 * (limits[axis][1] - limits[axis][0])
             limits[axis] = [min(limits[axis][0], low - room), max(limits[axis][1], high + room)]
-        color = _UNRELIABLE if group in table.caveats else handle.get_facecolor()[0]
         x, y = point
+        color = handle.get_facecolor()[0]
         axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], color=color, linewidth=1.3, zorder=2.5)
     axes.set(xlim=limits[0], ylim=limits[1])
 
@@ -155,7 +151,9 @@ def draw_gaps(gaps: Sequence[Gap], inference: Inference) -> Drawing | None:
             [f"{gap.table.metric}: {gap.disparity.label}" for gap in panel],
             scale * np.array([gap.pair.value for gap in panel]),
             scale * np.array([gap.interval or (math.nan, math.nan) for gap in panel]),
-            colors=[COLORS[1] if gap.beyond_noise else COLORS[0] if gap.reliable else _UNRELIABLE for gap in panel],
+            colors=[
+                COLORS[1] if gap.beyond_noise else COLORS[0] if gap.reliable else UNRELIABLE_COLOR for gap in panel
+            ],
             hollow=[gap.beyond_noise is False or not gap.reliable for gap in panel],
         )
         axes.axvline(0, color="0.35", linewidth=1, zorder=1)

@@ -22,6 +22,12 @@ class Inference:
     tests: pd.DataFrame | None = None
     reason: str = ""
 
+    def covers(self, key: tuple[str, str], pair: PairDifference) -> bool:
+        """Whether there is an interval of a disparity, and of the groups that it compares."""
+        if self.intervals is None:
+            return False
+        return set(self.intervals.disparities["without"].to_dict()[key]) == set(pair.without)
+
     def bounds(self, key: tuple[str, str]) -> tuple[float, float] | None:
         """Interval of a disparity."""
         return None if self.intervals is None else _finite(self.intervals.disparities.loc[[key]])
@@ -30,7 +36,7 @@ class Inference:
         """A disparity on average if all groups had equal expected scores."""
         if self.intervals is None:
             return None
-        expected = float(self.intervals.disparities.loc[[key], "expected_if_equal"].iloc[0])
+        expected = float(self.intervals.disparities["expected_if_equal"].to_dict()[key])
         return expected if math.isfinite(expected) else None
 
     def score_bounds(self, column: str, group: Hashable) -> tuple[float, float] | None:
@@ -102,14 +108,16 @@ def find_gaps(frame: GenerativeMetricFrame, inference: Inference) -> list[Gap]:
     for metric in frame.settings["metrics"]:
         table = frame.tables[metric]
         for disparity in table.disparities:
-            p_value = inference.p_value((metric, disparity.name))
+            key, pair = (metric, disparity.name), table.gap(disparity)
+            known = inference.covers(key, pair)  # else the interval and the test are about other groups
+            p_value = inference.p_value(key) if known else None
             gaps.append(
                 Gap(
                     table=table,
                     disparity=disparity,
-                    pair=disparity.of(table.values),
-                    interval=inference.bounds((metric, disparity.name)),
-                    expected_if_equal=inference.expected_if_equal((metric, disparity.name)),
+                    pair=pair,
+                    interval=inference.bounds(key) if known else None,
+                    expected_if_equal=inference.expected_if_equal(key) if known else None,
                     p_value=p_value,
                     beyond_noise=p_value <= 1.0 - inference.level if p_value is not None and table.reliable else None,
                 )

@@ -135,7 +135,8 @@ def compare_with_first(
 
 def _n_tests(frame: GenerativeMetricFrame, first: GenerativeMetricFrame) -> int:
     """Return how many differences between the two frames are numbers, not NaN."""
-    gaps, first_gaps = (one.disparities()["value"].drop(index="proportions", level="metric") for one in (frame, first))
+    tables = (one.disparities().drop(index="proportions", level="metric") for one in (frame, first))
+    gaps, first_gaps = (table["value"].where(table["without"].map(len) == 0) for table in tables)  # of all groups
     differences = (frame.overall - first.overall, frame.by_group - first.by_group, gaps - first_gaps)
     return sum(int(np.isfinite(difference.to_numpy(dtype=float)).sum()) for difference in differences)
 
@@ -154,7 +155,7 @@ def render_comparison(
     A star marks what differs from the first model (``tests``). A dagger marks a disparity that is more than noise
     (``frame.test``; a frame that was read from JSON has no tests). Both are at the 0.05 level, corrected for the number
     of tests: of all models for stars, of one model for daggers. ``?`` stands behind what cannot be relied on
-    (``frame.caveats``).
+    (``frame.caveats``), which has neither, nor have differences from it.
 
     Parameters
     ----------
@@ -236,8 +237,8 @@ def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
 
 
 def _differing(tests: pd.DataFrame) -> set[tuple[str, str, str, Hashable | None]]:
-    """Return model, metric, score and group of every test that rejects at the 0.05 level."""
-    found = tests[tests["adjusted_p_value"] <= 1.0 - _LEVEL]
+    """Return model, metric, score and group of every test that rejects at the 0.05 level and can be relied on."""
+    found = tests[(tests["adjusted_p_value"] <= 1.0 - _LEVEL) & tests["reliable"]]
     return set(found[["model", "metric", "score", "group"]].itertuples(index=False, name=None))
 
 
@@ -340,14 +341,17 @@ def _marks(
     notes.append("†: a δ that is more than noise at the 0.05 level, corrected by Holm's method within the model.")
     caveats = [f"{name}: {note}" for name, frame in frames.items() for note in frame._caveat_notes()]
     if caveats:
-        notes += [f"{UNRELIABLE}: cannot be relied on; so can no difference from another model.", *caveats]
+        notes.append(
+            f"{UNRELIABLE}: cannot be relied on, nor can any difference from another model, which has no * therefore."
+        )
+        notes += caveats
     notes += [f"No † for {name}: {reason}" for name, reason in reasons.items()]
     return [*notes, "δ: the largest difference between two groups, in points where the score is in percent."]
 
 
 def _size_notes(frames: Mapping[str, GenerativeMetricFrame]) -> list[str]:
     """Say where the models were scored on different numbers of samples."""
-    counts = {name: frame.group_counts[["n_real", "n_fake"]] for name, frame in frames.items()}
+    counts = {name: frame.scored_counts for name, frame in frames.items()}
     totals = {name: table.sum() for name, table in counts.items()}
     sizes = {"in all": {name: tuple(total) for name, total in totals.items()}}
     for group in next(iter(counts.values())).index:

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from egtmetrics import __version__
 from egtmetrics._text import shown
 from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
-from egtmetrics.groups.disparity import EGO, MGO, proportion_table
+from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
 from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
 from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gap_text, infer, interval_text
 from egtmetrics.report.explanations import DecomposedSamples
-from egtmetrics.report.tables import groups_title, mark, method_notes
+from egtmetrics.report.tables import groups_title, mark, method_notes, names_text
 from egtmetrics.results import Score
 
 _THUMBNAIL = 192
@@ -70,7 +70,6 @@ def render_page(
     *,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
-    group_counts: pd.DataFrame | None = None,
     divergence: DecomposedSamples | str | None = None,
     samples: RankedSamples | None = None,
     provenance: Mapping[str, Any] | None = None,
@@ -91,8 +90,6 @@ def render_page(
         Confidence level of the intervals. A gap counts as more than noise if its p-value from ``frame.test``, corrected
         for the number of gaps, is at most ``1 - level``. If the frame has no intervals, the page says why. None leaves
         them out.
-    group_counts
-        ``counts()`` of all samples, if the frame saw groups of matched sizes: the page shows these proportions.
     divergence
         From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why it is missing.
     samples
@@ -142,9 +139,8 @@ def render_page(
         "samples": None if samples is None else "Samples",
         "method": "Method",
     }
-    shares = frame.group_counts if group_counts is None else group_counts
     with plain_text_figures():
-        proportions = _proportions(frame, shares)
+        proportions = _proportions(frame)
         page: str = environment.from_string(source).render(
             title=title,
             lead=_lead(frame),
@@ -200,12 +196,14 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
             "text": "Whether the groups differ by more than noise is not known, because there are no tests: "
             f"{inference.reason or 'no score has one'}.{f' As measured, {against}.' if against else ''}",
         }
+    unscored = list(dict.fromkeys(group for gap in gaps for group in gap.pair.without))
+    rest = f" Without a score in some metric, and not judged there: {names_text(unscored)}." if unscored else ""
     beyond = [gap for gap in judged if gap.beyond_noise]
     if not beyond:
         return {
             "kind": "calm",
             "text": f"None of the {len(judged)} gaps between the groups is more than noise, at the {alpha} level. "
-            "These samples do not show unequal treatment. They do not prove equal treatment either.",
+            f"These samples do not show unequal treatment. They do not prove equal treatment either.{rest}",
         }
     against = _against([gap.worse for gap in beyond if gap.worse is not None])
     return {
@@ -213,7 +211,8 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
         "text": f"The groups score unequally: {len(beyond)} of {len(judged)} gaps "
         f"{'is' if len(beyond) == 1 else 'are'} more than noise, at the {alpha} level corrected for their number."
         f"{f' Among these, {against}.' if against else ''} This alone does not show that the model is at fault: one "
-        "group may be harder to imitate. Compare with other real samples, scored in the place of generated ones.",
+        "group may be harder to imitate. Compare with other real samples, scored in the place of generated ones."
+        f"{rest}",
     }
 
 
@@ -229,12 +228,13 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> di
     title = frame.title(table.metric)
     what = title if len(table.described) == 1 else f"{title}: {gap.disparity.label}"
     if math.isnan(pair.value):
-        return {"text": f"{what} has no gap, because a group has no score.", "kind": "open", "tag": ""}
+        return {"text": f"{what} has no gap, because fewer than two groups have a score.", "kind": "open", "tag": ""}
     if not gap.reliable:
         text = f"{what} says nothing about a gap, because the scores of a group cannot be relied on."
         return {"text": text, "kind": "open", "tag": "unreliable"}
     if pair.larger is None:
-        return {"text": f"{what} is equal in all groups.", "kind": "calm", "tag": ""}
+        others = f" with a score, without {names_text(pair.without)}" if pair.without else ""
+        return {"text": f"{what} is equal in all groups{others}.", "kind": "calm", "tag": ""}
     first = pair.larger if gap.worse is None else gap.worse
     second = pair.smaller if first == pair.larger else pair.larger
     values = frame.by_group[gap.column].to_dict()
@@ -243,6 +243,7 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> di
     text = (
         f"{what} is {'larger' if gap.worse is None else 'worse'} for {group_text(first)}: {mine} against {theirs} for "
         f"{group_text(second)}, a gap of {gap_text(score, pair.value)}"
+        f"{f', without {names_text(pair.without)}' if pair.without else ''}"
     )
     bounds = interval_text(gap.interval, score)
     known = [f"{inference.level:.0%} interval {bounds}"] if bounds else []
@@ -259,13 +260,22 @@ def _p_text(p_value: float) -> str:
 
 def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
+    for metric in frame.settings["metrics"]:
+        values = frame.tables[metric].values
+        missing = values.index[values.isna().any(axis=1)].tolist()
+        if missing:
+            cautions.append(
+                f"{frame.title(metric)} has no score for {names_text(missing)}. Its gaps are those between the other "
+                "groups; a group without a score may be the worst."
+            )
     if inference.intervals is None:
         cautions.append(
             "There are no intervals here. Other samples of the same model would give other scores and gaps."
         )
     if any(score.depends_on_size for score in frame.describe().values()):
         for side, words in (("n_real", "real"), ("n_fake", "generated")):
-            sizes = frame.group_counts[side]
+            sizes = frame.scored_counts[side]
+            sizes = sizes[sizes > 0]
             if sizes.min() < sizes.max():
                 cautions.append(
                     f"The groups differ in their number of {words} samples, from {sizes.min()} in "
@@ -393,7 +403,8 @@ def _gap_name(gap: Gap) -> str:
     """``"ipr: precision"``, with the unit, which may be too long to stand beside the number."""
     score = gap.disparity.score
     unit = "" if score.percent or not score.unit else f" ({score.unit})"
-    return f"{gap.table.metric}: {gap.disparity.label}{unit}"
+    others = f", without {names_text(gap.pair.without)}" if gap.pair.without else ""
+    return f"{gap.table.metric}: {gap.disparity.label}{unit}{others}"
 
 
 def _with_intervals(inference: Inference) -> str:
@@ -409,8 +420,8 @@ def _versions() -> _Table:
     return _Table(caption="Versions", header=["package", "version"], rows=cells)
 
 
-def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str, Any]:
-    table = proportion_table(counts)
+def _proportions(frame: GenerativeMetricFrame) -> dict[str, Any]:
+    counts, table = frame.group_counts, frame.tables["proportions"]
     mgo, ego = (disparity.of(table.values) for disparity in (MGO, EGO))
     described = table.described
     sentences = ["The generated samples hold every group in the proportion of the real ones (MGO is 0)."]
@@ -428,8 +439,8 @@ def _proportions(frame: GenerativeMetricFrame, counts: pd.DataFrame) -> dict[str
         f"Between the groups, the generated proportions differ by up to {gap_text(EGO.score, ego.value)}: EGO "
         "(equalized generative odds), which is 0 if all groups are equally frequent."
     )
-    if not counts.equals(frame.group_counts):
-        sentences.append("The proportions are those of all samples, before sizes were matched for the scores.")
+    if not frame.scored_counts.equals(counts[["n_real", "n_fake"]]):
+        sentences.append("The proportions are those of all samples, before some were left out for the scores.")
     names = [group_text(group) for group in counts.index]
     rows = [
         [

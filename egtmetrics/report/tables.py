@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame
+from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame, PairDifference
 from egtmetrics.labels import group_text
 from egtmetrics.results import UNRELIABLE, Score
 
@@ -33,7 +33,7 @@ def render(
     In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
     are as they are, in their own unit. ``nan`` is a score that could not be computed. ``?`` stands behind a score that
     cannot be relied on (``frame.caveats``), and behind disparities that are built on it. JSON keeps fractions, and has
-    null for NaN.
+    null for NaN. A disparity of groups of which one has no score is that of the others.
 
     Parameters
     ----------
@@ -71,7 +71,12 @@ def render(
         "Disparities between groups": _disparities(frame, intervals),
         "Groups": _groups(frame),
     }
-    notes = [*caveat_notes(frame), *_interval_notes(intervals), *method_notes(frame, provenance or {})]
+    notes = [
+        *caveat_notes(frame),
+        *_missing_notes(frame),
+        *_interval_notes(intervals),
+        *method_notes(frame, provenance or {}),
+    ]
     parts = [section(title, table, format) for title, table in sections.items()]
     return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
 
@@ -153,6 +158,12 @@ def caveat_notes(frame: GenerativeMetricFrame) -> list[str]:
     return [f"{UNRELIABLE}: a score or a disparity that cannot be relied on", *notes] if notes else []
 
 
+def _missing_notes(frame: GenerativeMetricFrame) -> list[str]:
+    if not frame.by_group.isna().any(axis=None):
+        return []
+    return ["without: groups that have no score; the disparity is that of the others, and one without may be the worst"]
+
+
 def _unit(score: Score) -> str:
     return f"({score.printed_unit})"
 
@@ -160,28 +171,38 @@ def _unit(score: Score) -> str:
 def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> Columns:
     beside = [] if intervals is None else ["[low, high]", "if equal"]
     columns: dict[str, list[str]] = {
-        name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in")
+        name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in", "without")
     }
     for table in frame.tables.values():
         for disparity in table.disparities:
-            pair, score = disparity.of(table.values), disparity.score
+            pair, score = table.gap(disparity), disparity.score
             cells = [
                 table.metric,
                 disparity.name,
                 score.text(pair.value) + ("" if table.reliable else UNRELIABLE),
-                *([] if intervals is None else _beside(intervals, table.metric, disparity)),
+                *([] if intervals is None else _beside(intervals, table.metric, disparity, pair)),
                 score.difference_unit,
                 *("" if group is None else group_text(group) for group in (pair.larger, pair.smaller)),
+                names_text(pair.without),
             ]
             for column, cell in zip(columns.values(), cells, strict=True):
                 column.append(cell)
+    if not any(columns["without"]):
+        del columns["without"]
     return list(columns.items())
 
 
-def _beside(intervals: FrameIntervals, metric: str, disparity: Disparity) -> list[str]:
+def names_text(groups: Iterable[Hashable]) -> str:
+    """Return the names of groups as they are listed; a name of several features holds commas."""
+    return "; ".join(map(group_text, groups))
+
+
+def _beside(intervals: FrameIntervals, metric: str, disparity: Disparity, pair: PairDifference) -> list[str]:
     known = intervals.disparities.loc[[(metric, disparity.name)]]
-    expected = float(known["expected_if_equal"].iloc[0])
+    expected, without = float(known["expected_if_equal"].iloc[0]), known["without"].iloc[0]
     bounds = _bounds_text(known["low"], known["high"], disparity.score)[0]
+    if bounds and set(without) != set(pair.without):  # a group has a score, but too few samples for its variance
+        bounds = f"{bounds} without {names_text(without)}"
     return [bounds, "" if math.isnan(expected) else disparity.score.text(expected)]
 
 
@@ -208,6 +229,8 @@ def _groups(frame: GenerativeMetricFrame) -> Columns:
         ("real", [*map(str, counts["n_real"]), str(unassigned["real"])]),
         ("fake", [*map(str, counts["n_fake"]), str(unassigned["fake"])]),
     ]
+    if not frame.scored_counts.equals(counts[["n_real", "n_fake"]]):
+        columns += [(f"{side}, scored", [*map(str, frame.scored_counts[f"n_{side}"]), ""]) for side in ("real", "fake")]
     described = frame.tables["proportions"].described
     for side in ("real", "fake"):
         score = described[f"{side}_proportion"]

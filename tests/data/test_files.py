@@ -160,12 +160,29 @@ def test_an_empty_line_that_shifts_labels_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mark", ";\t")
-def test_other_delimiters_of_spreadsheets(mark: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("declared", ["", "sep={}\n", '"sep={}"\n'], ids=["", "declared", "in quotes"])
+def test_other_delimiters_of_spreadsheets(mark: str, declared: str, tmp_path: Path) -> None:
     rows = [["a", "b", "gender"], ["0.5", "1", " f "], ['"2.5"', "-1e3", '"m"']]
-    (tmp_path / "real.csv").write_text("\n".join(map(mark.join, rows)), encoding="utf-8-sig")
+    text = declared.format(mark) + "\n".join(map(mark.join, rows))
+    (tmp_path / "real.csv").write_text(text, encoding="utf-8-sig")
     read = read_labelled_features(tmp_path / "real.csv", groups="gender")
     assert read.features.tolist() == [[0.5, 1.0], [2.5, -1000.0]]
     assert read.groups["gender"].tolist() == ["f", "m"]
+
+
+def test_a_declared_delimiter_stands_whatever_the_names_hold(tmp_path: Path) -> None:
+    """Excel takes the first line for its own, and so do the numbers of lines in errors."""
+    (tmp_path / "real.csv").write_bytes(b"sep=;\r\na,b;gender\r\n0.5;f\r\n1.5;m\r\n")
+    read = read_labelled_features(tmp_path / "real.csv", groups="gender")
+    assert read.features.tolist() == [[0.5], [1.5]]
+    (tmp_path / "real.csv").write_bytes(b"sep=;\r\na;gender\r\n0.5;f\r\n1.5;m;x\r\n")
+    with pytest.raises(ValueError, match="line 4 has 3 fields"):
+        read_labelled_features(tmp_path / "real.csv", groups="gender")
+    (tmp_path / "real.csv").write_text("sep=;\n")
+    with pytest.raises(ValueError, match=r"real\.csv: is empty"):
+        read_labelled_features(tmp_path / "real.csv", groups="gender")
+    (tmp_path / "real.csv").write_text("sep=\nf\nm\n")
+    assert read_text_columns(tmp_path / "real.csv", ["sep="])["sep="].tolist() == ["f", "m"]
 
 
 def test_fields_may_hold_line_ends_commas_and_quotes(tmp_path: Path) -> None:

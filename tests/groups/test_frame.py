@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import egtmetrics
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolate
+from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolate, flat_scores
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.kernel import kernel_distance
 from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
@@ -176,7 +176,7 @@ class TestIntersections:
     def test_disparities_name_the_intersections(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
         row = self.frame(labels, labels).disparities().loc[("gap", "delta_gap")]
-        assert row.tolist() == [4.0, ("m", "y"), ("f", "o"), True]
+        assert row.tolist() == [4.0, ("m", "y"), ("f", "o"), True, ()]
 
     def test_different_features(self) -> None:
         labels = {"gender": self.GENDER, "age": self.AGE}
@@ -299,29 +299,42 @@ class TestMissingGroups:
                 fake_sensitive_features=["f", "m", "x", "x"],
             )
 
-    def test_a_nan_row_makes_every_summary_nan(self) -> None:
+    def test_a_group_without_scores_is_left_out_and_named(self) -> None:
         frame = self.frame(missing_groups="nan")
         assert frame.by_group.loc["x"].isna().all()
         assert frame.by_group.loc[["f", "m"]].notna().all(axis=None)
         assert set(frame.results) == {"f", "m"}
-        for summary in (frame.difference(), frame.ratio(), frame.group_min(), frame.group_max()):
-            assert summary.isna().all()
+        assert frame.group_min().isna().all()  # which may be that of x
+        assert frame.group_max().isna().all()
+        others = frame.by_group.drop(index="x")
+        pd.testing.assert_series_equal(frame.difference(), others.max() - others.min())
+        pd.testing.assert_series_equal(frame.ratio(), others.min() / others.max())
         disparities = frame.disparities()
-        assert disparities.loc[["fid", "prdc"], "value"].isna().all()
-        assert disparities.loc[["fid", "prdc"], "larger"].isna().all()
+        assert disparities.loc[("fid", "delta_fid"), "value"] == frame.difference()["fid"]
+        assert {disparities.loc[("fid", "delta_fid"), side] for side in ("larger", "smaller")} == {"f", "m"}
+        assert set(disparities.loc[["fid", "prdc"], "without"]) == {("x",)}
+        assert set(disparities.loc[["proportions"], "without"]) == {()}
+        assert all(frame.worst_group(column) is None for column in frame.by_group)
+        assert json.loads(frame.to_json())["disparities"]["fid"]["delta_fid"]["without"] == ["x"]
+        assert flat_scores(frame)["fid/missing"] == 1.0
         # 3, 2, 2 of 7 real and 3, 3, 0 of 6 fake samples: for proportions, an absent group is simply 0.
         assert disparities.loc[("proportions", "mgo"), "value"] == pytest.approx(2 / 7)
         assert disparities.loc[("proportions", "ego"), "value"] == 0.5
 
-    def test_no_group_in_common(self) -> None:
-        with pytest.raises(ValueError, match="holds no sample of group 'F', 'M'"):
+    @pytest.mark.parametrize("missing_groups", ["raise", "nan"])
+    def test_no_group_in_common_has_no_remedy_but_other_labels(self, missing_groups: Any) -> None:
+        message = (
+            "^real_sensitive_features holds no sample of group 'F', 'M', which fake_sensitive_features has, and no "
+            "group is on both sides; write 'f' and 'F', 'm' and 'M' alike$"
+        )
+        with pytest.raises(ValueError, match=message):
             FRAME(
                 metrics=mean_gap,
                 real=np.zeros((4, 1)),
                 fake=np.zeros((4, 1)),
                 real_sensitive_features=["f", "f", "m", "m"],
                 fake_sensitive_features=["F", "F", "M", "M"],
-                missing_groups="nan",
+                missing_groups=missing_groups,
             )
 
     def test_unknown_choice(self) -> None:
@@ -525,8 +538,9 @@ class TestSummaries:
             fid.idxmax(),
             fid.idxmin(),
             True,
+            (),
         ]
-        assert disparities.loc[("proportions", "mgo")].tolist() == [0.0, None, None, True]
+        assert disparities.loc[("proportions", "mgo")].tolist() == [0.0, None, None, True, ()]
 
     def test_mgo_names_the_group_that_attains_it(self) -> None:
         def mgo_row(fake: str) -> list[Any]:
@@ -542,8 +556,8 @@ class TestSummaries:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GroupSizeWarning)
-            assert mgo_row("aaaabc") == [pytest.approx(1 / 3), "a", None, True]
-            assert mgo_row("aaaabbbbc") == [pytest.approx(2 / 9), None, "c", True]
+            assert mgo_row("aaaabc") == [pytest.approx(1 / 3), "a", None, True, ()]
+            assert mgo_row("aaaabbbbc") == [pytest.approx(2 / 9), None, "c", True, ()]
 
     def test_ratio_of_zeros_and_of_negative_scores(self, data: GroupedSamples) -> None:
         def signed(real: Any, fake: Any) -> float:
@@ -554,14 +568,23 @@ class TestSummaries:
         assert negative.group_min().iloc[0] < 0
         assert negative.ratio().isna().all()
 
-    def test_a_nan_score_makes_the_summaries_of_its_column_nan(self, data: GroupedSamples) -> None:
+    def test_a_nan_score_is_left_out_of_its_column_alone(self, data: GroupedSamples) -> None:
         def undefined(real: Any, fake: Any) -> float:
-            return math.nan if np.array_equal(real, data.real[data.real_groups == 1]) else 1.0
+            return math.nan if np.array_equal(real, data.real[data.real_groups == 1]) else float(real[0, 0])
 
-        frame = frame_of(data, {"bad": undefined, "good": mean_gap})
-        assert frame.by_group["bad"].isna().tolist() == [False, True, False]
-        assert frame.difference().isna().to_dict() == {"bad": True, "good": False}
-        assert math.isnan(frame.disparities().loc[("bad", "delta_bad"), "value"])
+        def scored_once(real: Any, fake: Any) -> float:
+            return 1.0 if np.array_equal(real, data.real[data.real_groups == 1]) else math.nan
+
+        frame = frame_of(data, {"bad": undefined, "once": scored_once, "good": mean_gap})
+        first, third = frame.by_group["bad"].tolist()[::2]
+        assert frame.difference()["bad"] == frame.disparities().loc[("bad", "delta_bad"), "value"] == abs(first - third)
+        assert frame.difference().isna().to_dict() == {"bad": False, "once": True, "good": False}
+        assert frame.ratio().isna()["once"]
+        without = frame.disparities()["without"]
+        assert without["bad", "delta_bad"] == (1,)
+        assert without["once", "delta_once"] == (0, 2)
+        assert without["good", "delta_good"] == ()
+        assert math.isnan(frame.disparities().loc[("once", "delta_once"), "value"])
 
 
 class TestToDict:
@@ -616,10 +639,11 @@ class TestToDict:
             "gender=m, age=o": {"inf": "inf"},
         }
         assert content["disparities"]["inf"]["delta_inf"] == {
-            "value": None,
-            "larger": None,
-            "smaller": None,
+            "value": "inf",
+            "larger": "gender=m, age=o",
+            "smaller": "gender=f, age=o",
             "reliable": True,
+            "without": ["gender=f, age=y"],
         }
         assert set(content["results"]["by_group"]) == {"gender=f, age=o", "gender=m, age=o"}
 
@@ -739,7 +763,27 @@ class TestJson:
         again = GenerativeMetricFrame.from_json(frame.to_json())
         assert again.describe() == frame.describe()
         assert again.describe()["frechet_distance_fid"] == Score(label="fid")
-        assert frame.title("frechet_distance") == "frechet_distance"
+        assert frame.title("frechet_distance") == again.title("frechet_distance") == "frechet_distance"
+
+    def test_a_function_called_like_a_registered_metric_keeps_its_own_settings(self, data: GroupedSamples) -> None:
+        @dataclasses.dataclass(frozen=True, kw_only=True)
+        class Own(MetricResult):
+            gap: float = score(label="gap")
+            n_subsets: int  # a setting of the registered one, a detail of this
+
+        def kernel_distance(real: Any, fake: Any) -> Own:
+            return Own(gap=mean_gap(real, fake), n_subsets=3, backend="numpy", n_real=len(real), n_fake=len(fake))
+
+        frame = frame_of(data, kernel_distance)
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.overall_results["kernel_distance"].settings() == {}
+        assert again.to_json() == frame.to_json()
+
+    def test_a_resampled_metric_keeps_its_name(self, data: GroupedSamples) -> None:
+        frame = frame_of(data, {"few": at_sample_size(frechet_distance, 8)})
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert frame.title("few") == again.title("few") == "few"
+        assert again.describe() == frame.describe()
 
     def test_intersections_nan_and_infinity(self) -> None:
         labels = {"gender": list("ffmmff"), "age": list("ooooyy")}

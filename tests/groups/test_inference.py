@@ -249,25 +249,46 @@ def test_a_clear_difference_is_found() -> None:
     assert tests.loc[("proportions", "mgo"), "p_value"] == 1.0  # the groups have equal numbers by construction
 
 
-def test_a_missing_group_has_no_interval_and_no_test() -> None:
+def test_a_missing_group_has_no_interval_and_is_left_out_of_tests() -> None:
     rng = np.random.default_rng(9)
     real, fake = rng.normal(size=(180, 2)), rng.normal(size=(120, 2))
-    result = GenerativeMetricFrame(
-        metrics=frechet_distance,
-        real=real,
-        fake=fake,
-        real_sensitive_features=np.repeat(["a", "b", "c"], 60),
-        fake_sensitive_features=np.repeat(["a", "b"], 60),
-        missing_groups="nan",
-        random_state=0,
+    result, others = (
+        GenerativeMetricFrame(
+            metrics={"fid": frechet_distance, "prdc": precision_recall_density_coverage},
+            real=real[:n],
+            fake=fake,
+            real_sensitive_features=np.repeat(["a", "b", "c"], 60)[:n],
+            fake_sensitive_features=np.repeat(["a", "b"], 60),
+            missing_groups="nan",
+            random_state=0,
+        )
+        for n in (180, 120)
     )
     intervals = result.interval()
-    assert intervals.by_group.loc["frechet_distance"].loc["c"].isna().all()
-    assert intervals.by_group.loc["frechet_distance"].loc[["a", "b"]].notna().to_numpy().all()
-    low, high = result.difference_interval("frechet_distance", "a", "b")
+    assert intervals.by_group.loc["fid"].loc["c", ["value", "low", "high"]].isna().all()
+    assert intervals.by_group.loc["fid"].loc[["a", "b"]].notna().to_numpy().all()
+    low, high = result.difference_interval("fid", "a", "b")
     assert low < high
-    assert np.isnan(result.difference_interval("frechet_distance", "a", "c")).all()
-    assert np.isnan(result.test().loc[("frechet_distance", "delta_fid"), "p_value"])
+    assert np.isnan(result.difference_interval("fid", "a", "c")).all()
+    of_metrics = ["fid", "prdc"]
+    for table, expected in ((intervals.disparities, others.interval().disparities), (result.test(), others.test())):
+        assert set(table.loc[of_metrics, "without"]) == {("c",)}
+        numbers = table.loc[of_metrics].drop(columns="without")
+        pd.testing.assert_frame_equal(numbers, expected.loc[of_metrics].drop(columns="without"), rtol=0.05)
+
+
+def test_what_is_left_of_one_group_is_nothing() -> None:
+    scores = pd.DataFrame({"precision": [0.5, np.nan, 0.7], "recall": [0.5, np.nan, np.nan]}, index=["a", "b", "c"])
+    covariances = {label: ScoreCovariance(data=0.01 * np.eye(2)) for label in "abc"}
+    found = known_of(scores, covariances, "delta_p")
+    assert found.without == ("b",)
+    assert found.value == pytest.approx(0.2)
+    assert found.p_value() == pytest.approx(2 * norm.sf(0.2 / np.sqrt(0.02)))
+    for disparity in ("delta_r", "delta_pr", "delta_p_plus_delta_r"):
+        alone = known_of(scores, covariances, disparity)
+        assert alone.without == ("b", "c")
+        numbers = [alone.value, *alone.interval(0.9), alone.p_value(), alone.expected_if_equal, *alone.attained()]
+        assert np.isnan(numbers).all()
 
 
 def test_a_score_without_a_variance_takes_part_with_either_sign() -> None:

@@ -298,6 +298,18 @@ def assert_close(result: TopPRResult, expected: TopPRResult) -> None:
         assert evaluation.real_confidence_band == pytest.approx(other.real_confidence_band, rel=1e-4)
 
 
+def test_the_smallest_set_scores_as_the_docstring_says() -> None:
+    """Two samples of one law, of 41 and 400 points. The bounds are 3.8 standard errors away: by chance once in 7000."""
+    results = [
+        topp_precision_recall(gaussian(seed, 400, 8), gaussian(seed + 1000, 41, 8), random_state=seed, n_bootstrap=300)
+        for seed in range(30)
+    ]
+    assert all(result.recall == 1.0 for result in results)
+    assert np.mean([result.precision for result in results]) == pytest.approx(0.446, abs=0.055)
+    with pytest.raises(ValueError, match="needs at least 41"):
+        topp_precision_recall(gaussian(0, 400, 8), gaussian(1, 40, 8))
+
+
 def test_undefined_scores_cause_a_warning() -> None:
     """Replicates that draw only one row raise the band of real above every density."""
     real, fake = gaussian(0, 60, 2), gaussian(1, 60, 2)

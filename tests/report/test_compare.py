@@ -143,7 +143,9 @@ def test_points_that_may_differ_by_chance(tests: Any) -> None:
     assert undecided(tests, "ipr") == [("unfair", "m")]
     rows = [("precision", "f", 0.04), ("recall", "f", 0.06), ("precision", "m", 0.06), ("recall", "m", 0.05),
             ("precision", "x", 0.06), ("recall", "x", 0.06), ("recall", None, 0.04)]  # fmt: skip
-    made = pd.DataFrame(rows, columns=["score", "group", "adjusted_p_value"]).assign(model="a", metric="ipr")
+    made = pd.DataFrame(rows, columns=["score", "group", "adjusted_p_value"]).assign(
+        model="a", metric="ipr", reliable=True
+    )
     assert undecided(made, "ipr") == [("a", "x")]
 
 

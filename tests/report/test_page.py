@@ -192,17 +192,25 @@ def test_every_score_of_every_group_is_in_a_table(unequal: GenerativeMetricFrame
     assert gaps["fid: FID (squared feature units)"][-2:] == ["f", "m"]
 
 
-def test_proportions_of_all_samples_are_shown_where_the_scores_saw_a_part(unequal: GenerativeMetricFrame) -> None:
-    counts = pd.DataFrame(
-        {"n_real": [300, 100], "n_fake": [100, 100], "real_proportion": [0.75, 0.25], "fake_proportion": [0.5, 0.5]},
-        index=pd.Index(["f", "m"], name="group"),
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_proportions_of_all_samples_are_shown_where_the_scores_saw_a_part() -> None:
+    rng = np.random.default_rng(3)
+    samples = GroupedSamples(
+        real=rng.normal(size=(400, 2)),
+        fake=rng.normal(size=(200, 2)),
+        real_sensitive_features=["f"] * 300 + ["m"] * 100,
+        fake_sensitive_features=["f"] * 100 + ["m"] * 100,
     )
-    text = Reader(render_page(unequal, group_counts=counts)).text
-    assert "50.00 % of the generated samples are f, and 75.00 % of the real ones" in text
-    assert "MGO (matching generative odds), is 25.00 points" in text
-    assert "up to 0.00 points: EGO" in text
-    assert "before sizes were matched" in text
-    assert "(MGO is 0)" in Reader(render_page(unequal)).text
+    whole, matched = (
+        Reader(render_page(GenerativeMetricFrame(metrics="fid", samples=one), level=None)).text
+        for one in (samples, samples.matched(across_groups=True, random_state=0))
+    )
+    for text in (whole, matched):
+        assert "50.00 % of the generated samples are f, and 75.00 % of the real ones" in text
+        assert "MGO (matching generative odds), is 25.00 points" in text
+        assert "up to 0.00 points: EGO" in text
+    assert ("before some were left out" in matched, "before some were left out" in whole) == (True, False)
+    assert ("number of real samples" in matched, "number of real samples" in whole) == (False, True)
 
 
 def test_cautions_name_unequal_sizes_and_rows_in_no_group() -> None:
@@ -273,7 +281,16 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
     )
     divergence = decompose_samples(GroupedSamples(**samples), n_permutations=9)
     text = Reader(render_page(frame, divergence=divergence)).text
-    assert "precision has no gap, because a group has no score" in text
+    assert "Improved precision and recall has no score for f, old. Its gaps are those between the other groups" in text
+    assert "points, without f, old" in text
+    assert "improved_precision_recall: precision, without f, old" in text
+    assert "not judged there: f, old." in text
+    samples["fake_sensitive_features"] = pd.DataFrame({"gender": ["m"] * 240, "age": "old"})
+    frame = GenerativeMetricFrame(
+        metrics=improved_precision_recall, **samples, missing_groups="nan", backend="reference"
+    )
+    text = Reader(render_page(frame)).text
+    assert "precision has no gap, because fewer than two groups have a score" in text
 
 
 # What the page explains

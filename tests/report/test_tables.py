@@ -189,7 +189,7 @@ def test_a_missing_group_is_nan_in_tables_and_null_in_json() -> None:
     )
     rows = cells(render(frame), r"\s{2,}")
     assert ["f", "nan", "nan"] in rows
-    assert ["topp", "delta_p", "nan", "points"] in rows
+    assert ["topp", "delta_p", "nan", "points", "f"] in rows
     assert ["in no group", "1", "0"] in rows
     content = json.loads(render(frame, format="json"), parse_constant=lambda name: pytest.fail(f"{name} in JSON"))
     assert content["by_group"]["f"] == {"topp_precision": None, "topp_recall": None}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 from collections.abc import Callable
@@ -455,6 +456,29 @@ def test_ten_bad_batches_in_a_row_are_borne(name: str) -> None:
         loss(bad, groups)
     with pytest.raises(FloatingPointError, match="in 11 batches in a row"):
         loss(bad, groups)
+
+
+@every_strategy
+@pytest.mark.parametrize("accumulated", [False, True])
+def test_a_group_without_any_finite_loss_is_an_error(name: str, accumulated: bool) -> None:
+    """Also where every other batch lacks the group. Else min-max would train nobody when it chooses that group."""
+    loss = STRATEGIES[name](2, 1)
+
+    def batch(*pairs: tuple[float, int]) -> None:
+        per_sample, groups = torch.tensor([value for value, _ in pairs]), torch.tensor([group for _, group in pairs])
+        with loss.accumulate(groups) if accumulated else contextlib.nullcontext():
+            loss(per_sample, groups)
+
+    for _ in range(10):
+        batch((1.0, 0), (math.nan, 1))
+        batch((1.0, 0))
+    batch((1.0, 0), (math.nan, 1), (1.0, 1))  # one finite loss is enough
+    for _ in range(10):
+        batch((1.0, 0), (math.nan, 1), (math.nan, 1))
+        batch((1.0, 0), (2.0, 0))
+    message = "no finite loss of group 1 in 11 batches in a row that held it"
+    with pytest.raises(FloatingPointError, match=message):
+        batch((1.0, 0), (math.inf, 1))
 
 
 def test_a_batch_of_nothing_but_nan_has_a_connected_zero() -> None:
