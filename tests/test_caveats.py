@@ -21,6 +21,7 @@ from egtmetrics import (
     GenerativeMetricFrame,
     MetricResult,
     at_sample_size,
+    compare_frames,
     compare_models,
     egt,
     flat_scores,
@@ -313,6 +314,12 @@ def test_no_difference_from_what_cannot_be_relied_on_counts(doubted: str) -> Non
     assert "has no *" in text
     content = json.loads(render_comparison(frames, tests=tests, format="json"))
     assert [row["reliable"] for row in content["tests"]] == [False, False, True, False]
+
+
+@unreliable
+def test_a_comparison_of_models_says_which_differences_can_be_relied_on() -> None:
+    table = compare_frames(frame_of("Ab"), frame_of("Ab", shift=10.0))
+    assert table["reliable"].tolist() == [False, False, True, False]  # overall, A, b, and the disparity
 
 
 @unreliable
