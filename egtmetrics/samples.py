@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -170,7 +170,13 @@ class GroupedSamples:
             _seen=None,
         )
 
-    def matched(self, *, across_groups: bool = False, random_state: RandomState = None) -> Self:
+    def matched(
+        self,
+        *,
+        across_groups: bool = False,
+        at_most: Mapping[Hashable, int] | None = None,
+        random_state: RandomState = None,
+    ) -> Self:
         """In every group, subsample the side with more samples to the size of the other side.
 
         Group a keeps ``min(n_a, m_a)`` of its real and of its fake samples, drawn without replacement. Metrics depend
@@ -181,6 +187,9 @@ class GroupedSamples:
         across_groups
             Keep the same number in all groups, that of the smallest, so that the scores of different groups are also
             comparable.
+        at_most
+            Keep no more than so many of a group, by label. Models with the same real samples, matched with the same
+            ``at_most`` and ``random_state`` to what the smallest of them has, keep the same real samples.
         random_state
             Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
 
@@ -211,6 +220,9 @@ class GroupedSamples:
         """
         self.groups.check_present("make its labels empty (None) to leave it out")
         sizes = self.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_numpy()
+        if at_most is not None:
+            limits = [at_most.get(label, size) for label, size in zip(self.groups.index, sizes, strict=True)]
+            sizes = np.minimum(sizes, np.array(limits, dtype=sizes.dtype))
         if across_groups:
             sizes = np.full_like(sizes, sizes.min())
         rng = check_random_state(random_state)

@@ -21,6 +21,7 @@ from egtmetrics import (
     GenerativeMetricFrame,
     MetricResult,
     at_sample_size,
+    compare_frames,
     compare_models,
     egt,
     flat_scores,
@@ -28,7 +29,7 @@ from egtmetrics import (
     topp_precision_recall,
 )
 from egtmetrics.cli import main
-from egtmetrics.groups.permutation import compare_frames
+from egtmetrics.groups import permutation_test_frames
 from egtmetrics.integrations import fairlearn_metric
 from egtmetrics.metrics import TopPRResult
 from egtmetrics.metrics._topp_result import find_caveats
@@ -298,7 +299,7 @@ def test_no_difference_from_what_cannot_be_relied_on_counts(doubted: str) -> Non
     """The fakes are 10 apart, so every score differs by more than chance, the doubted ones of group A included."""
     metrics = {"first": {"doubtful": sure}, "second": {"doubtful": sure}} | {doubted: {"doubtful": doubtful}}
     frames = {"first": frame_of("Ab", metrics["first"]), "second": frame_of("Ab", metrics["second"], shift=10.0)}
-    table = compare_frames(*frames.values(), n_permutations=19, random_state=0)
+    table = permutation_test_frames(*frames.values(), n_permutations=19, random_state=0)
     assert table[["score", "group", "reliable"]].to_numpy().tolist() == [
         ["gap", None, False],
         ["gap", "A", False],
@@ -313,6 +314,12 @@ def test_no_difference_from_what_cannot_be_relied_on_counts(doubted: str) -> Non
     assert "has no *" in text
     content = json.loads(render_comparison(frames, tests=tests, format="json"))
     assert [row["reliable"] for row in content["tests"]] == [False, False, True, False]
+
+
+@unreliable
+def test_a_comparison_of_models_says_which_differences_can_be_relied_on() -> None:
+    table = compare_frames(frame_of("Ab"), frame_of("Ab", shift=10.0))
+    assert table["reliable"].tolist() == [False, False, True, False]  # overall, A, b, and the disparity
 
 
 @unreliable
@@ -416,7 +423,7 @@ def test_single_disparities_tests_and_resampled_metrics_warn_once() -> None:
             real, fake, metric=metric, score="precision", n_permutations=19, random_state=0, **labels
         ),
         "cannot be relied on for samples 'fake', samples 'other_fake',": lambda: compare_models(
-            real[:70], fake[:70], fake[70:], metric=metric, score="precision", n_permutations=19, random_state=0
+            real[:70], fake[:70], fake[70:], metric=metric, score="precision", random_state=0
         ),
         "hold nearly any point": lambda: at_sample_size(metric, 70)(real, fake, random_state=0),
     }

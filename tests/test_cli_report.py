@@ -126,7 +126,9 @@ def test_compare_prints_and_writes(capsys: pytest.CaptureFixture[str]) -> None:
     assert any(row[-1] == f"{frame.by_group.loc['f', 'fid']:.4g}*" for row in found.values() if row[0] == "f")
     content = json.loads(Path("models.json").read_text())
     assert content["models"]["fake"]["overall"]["fid"] == pytest.approx(frame.overall["fid"])
-    assert content["tests"][0]["p_value"] == 0.005
+    assert content["null_hypothesis"] == "equal expected scores"
+    (row,) = [row for row in content["tests"] if row["score"] == "fid" and row["group"] is None]
+    assert row["low"] < row["difference"] < row["high"] < 0.0 or row["low"] > 0.0
     assert content["real"]["file"] == "real.npz"
 
 
@@ -148,6 +150,38 @@ def test_compare_tests_the_matched_samples(capsys: pytest.CaptureFixture[str]) -
             for model in (models["fake"], models["other"])
         )
         assert row["difference"] == pytest.approx(mine - first)
+
+
+def test_compare_matches_the_sizes_of_all_models(capsys: pytest.CaptureFixture[str]) -> None:
+    """So they are scored on the same real samples; without that, no test of equal scores could be made."""
+    np.savez("fewer.npz", features=FAKE[:-15], y=GROUPS[:-15])
+    command = ["compare", "--reference", "real.npz", "fake.npz", "fewer.npz", *LABELS, "--metrics", "fid"]
+    for option, equal in (("--match-sizes", False), ("--match-groups", True)):
+        assert main([*command, option, "--format", "json", "--quiet"]) == 0
+        content = json.loads(capsys.readouterr().out)
+        counts = [
+            {
+                group: (result["fid"]["n_real"], result["fid"]["n_fake"])
+                for group, result in model["results"]["by_group"].items()
+            }
+            for model in content["models"].values()
+        ]
+        assert counts[0] == counts[1]
+        assert all(n == m for n, m in counts[0].values())
+        assert (len(set(counts[0].values())) == 1) == equal
+        assert content["null_hypothesis"] == "equal expected scores"
+
+
+def test_compare_says_why_there_is_no_test(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("real", "fake", "other"):
+        with np.load(f"{name}.npz") as arrays:
+            np.savez(f"few_{name}.npz", **{key: values[::2] for key, values in arrays.items()})
+    command = ["compare", "--reference", "few_real.npz", "few_fake.npz", "few_other.npz", *LABELS, "--metrics", "fid"]
+    assert main([*command, "--quiet"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "not tested against each other (group 'f' has 30 samples of one kind, but" in out
+    assert main([*command, "--permutations", "79", "--quiet"]) == 0
+    assert "generate the same distribution" in " ".join(capsys.readouterr().out.split())
 
 
 def test_compare_draws_and_can_leave_out_the_tests(capsys: pytest.CaptureFixture[str]) -> None:

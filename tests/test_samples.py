@@ -309,3 +309,23 @@ def test_every_value_is_read_and_checked_once_however_many_metrics_run(monkeypat
     GenerativeMetricFrame(metrics="fid", samples=samples.matched(random_state=0))
     assert (real.n_read, fake.n_read) == (1, 1)
     assert checked == real.values.size + fake.values.size
+
+
+def test_models_matched_to_the_same_numbers_keep_the_same_real_samples() -> None:
+    rng = np.random.default_rng(0)
+    real, groups = rng.normal(size=(90, 1)), ["f", "m", "x"] * 30
+    models = [
+        GroupedSamples(
+            real=real, fake=rng.normal(size=(len(labels), 1)), real_sensitive_features=groups,
+            fake_sensitive_features=labels,
+        )
+        for labels in (["f", "m", "m", "x"] * 20, ["x", "f", "f"] * 20 + ["m"] * 8)
+    ]  # fmt: skip
+    for across_groups, expected in ((False, [20, 8, 20]), (True, [8, 8, 8])):
+        first, second = (
+            one.matched(at_most={"f": 20, "m": 8}, across_groups=across_groups, random_state=3) for one in models
+        )
+        for one in (first, second):
+            assert one.groups.counts()[["n_real", "n_fake"]].to_numpy().T.tolist() == [expected, expected]
+        np.testing.assert_array_equal(first.real, second.real)
+    assert models[0].matched(at_most={"y": 1}, random_state=3).real.shape == (70, 1)

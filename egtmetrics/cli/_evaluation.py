@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -277,13 +277,16 @@ def evaluate_samples(
     metrics: Mapping[str, Callable[..., Any]],
     samples: GroupedSamples,
     provenance: Mapping[str, Any],
+    *,
+    at_most: Mapping[Hashable, int] | None = None,
 ) -> Evaluation:
-    """Match the sizes if that was asked for, and evaluate."""
+    """Match the sizes if that was asked for, by group to ``at_most`` so many, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
 
     if args.match_sizes or args.across_groups:
-        samples, matching = _match(samples, across_groups=args.across_groups, seed=args.random_state)
-        provenance = {**provenance, "matching": matching}
+        samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
+        kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
+        provenance = {**provenance, "matching": {"across_groups": args.across_groups, **kept}}
     frame = GenerativeMetricFrame(
         metrics=metrics,
         samples=samples,
@@ -335,12 +338,6 @@ def _check_outputs(args: argparse.Namespace) -> str | None:
             f"{', '.join(drawable)}"
         )
     return drawn
-
-
-def _match(samples: GroupedSamples, *, across_groups: bool, seed: int) -> tuple[GroupedSamples, dict[str, Any]]:
-    """Match the sizes; also return what that changed."""
-    matched = samples.matched(across_groups=across_groups, random_state=seed)
-    return matched, {"across_groups": across_groups, "real_kept": len(matched.real), "fake_kept": len(matched.fake)}
 
 
 def _check_device() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from egtmetrics.report.tables import Format
+    from egtmetrics.samples import GroupedSamples
 
 _EPILOG = """\
 Every model is tested against the first one. A star marks a score, overall or of a group, or a disparity that differs
-by more than chance. --fake-groups and --fake-key hold for the files of all models.
+by more than chance. The test is for equal scores and costs about as much as --interval for every model. --match-sizes
+and --match-groups make the samples equally many for all models. --fake-groups and --fake-key hold for the files of all
+models.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -55,8 +59,9 @@ def add_to(commands: Commands) -> None:
         dest="n_permutations",
         type=int,
         metavar="N",
-        help="permutations in each test of a model against the first; a test takes as long as 2 N evaluations. 0: no "
-        "tests (default: 199, or what the correction needs: 20 for each overall score, score of a group and disparity)",
+        help="test for equal laws instead: whether a model and the first one generate the same distribution, which "
+        "two models with equal scores need not do; by N permutations for each test, which take as long as 2 N "
+        "evaluations. 0: no tests",
     )
 
 
@@ -67,38 +72,61 @@ def _compare(args: argparse.Namespace) -> None:
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
     real = read_side(args, "real", args.reference)
-    frames = {}
-    provenance: dict[str, Any] = {"real": real.source}
+    samples, sources = {}, {}
     for name, path in zip(names, args.models, strict=True):
         fake = read_side(args, "fake", path)
-        samples = group_samples(
+        sources[name] = fake.source
+        samples[name] = group_samples(
             args,
             real=real.features,
             fake=fake.features,
             real_sensitive_features=real.groups,
             fake_sensitive_features=fake.groups,
         )
-        frames[name], provenance[f"model {name}"] = evaluate_samples(args, plan.metrics, samples, {"fake": fake.source})
+    frames = {}
+    provenance: dict[str, Any] = {"real": real.source}
+    at_most = _smallest(samples.values())
+    for name, one in samples.items():
+        frames[name], provenance[f"model {name}"] = evaluate_samples(
+            args, plan.metrics, one, {"fake": sources[name]}, at_most=at_most
+        )
     intervals = None
     if args.level is not None:
         intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
-    tests = None
+    tests, untested = None, ""
     if args.n_permutations != 0:
-        tests = compare_with_first(
-            frames,
-            n_permutations=args.n_permutations,
-            random_state=args.random_state,
-            progress=show_progress(args),
-        )
+        try:
+            tests = compare_with_first(
+                frames,
+                n_permutations=args.n_permutations,
+                random_state=args.random_state,
+                progress=show_progress(args),
+            )
+        except ValueError as error:  # a table without tests that says why is better than none
+            if args.n_permutations is not None:
+                raise
+            untested = str(error)
 
     def text(format: Format) -> str:
-        return render_comparison(frames, tests=tests, intervals=intervals, format=format, provenance=provenance)
+        return render_comparison(
+            frames, tests=tests, untested=untested, intervals=intervals, format=format, provenance=provenance
+        )
 
     def figure() -> Axes:
         hollow = [] if tests is None else undecided(tests, str(plan.figure_metric))
         return plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow)
 
     write_outputs(args, text, figure)
+
+
+def _smallest(of_models: Iterable[GroupedSamples]) -> dict[Hashable, int]:
+    """Return the samples that every model has of each group; matched to these, all have the same real samples."""
+    smallest: dict[Hashable, int] = {}
+    for samples in of_models:
+        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1)
+        for label, size in sizes.items():
+            smallest[label] = min(int(size), smallest.get(label, int(size)))
+    return smallest
 
 
 def _model_names(paths: list[str]) -> list[str]:

@@ -2,12 +2,13 @@
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
 defines disparities, ``inference`` says how certain they are, ``baseline`` what a perfect generator would score,
-``permutation`` compares groups and models by exact tests, and ``sample_size`` makes scores from different numbers of
-samples comparable.
+``comparison`` compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from different
+numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning
 from egtmetrics.groups.baseline import Baseline
+from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.disparity import (
     Disparity,
@@ -19,7 +20,12 @@ from egtmetrics.groups.disparity import (
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
-from egtmetrics.groups.permutation import PermutationTest, compare_frames, compare_models, permutation_test
+from egtmetrics.groups.permutation import (
+    PermutationTest,
+    permutation_test,
+    permutation_test_frames,
+    permutation_test_models,
+)
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
 from egtmetrics.labels import MissingLabelWarning
 
@@ -30,6 +36,7 @@ __all__ = [
     "GenerativeMetricFrame",
     "GroupSizeWarning",
     "MissingLabelWarning",
+    "ModelComparison",
     "PairDifference",
     "PermutationTest",
     "ResampledResult",
@@ -50,5 +57,7 @@ __all__ = [
     "max_pairwise_difference",
     "mgo",
     "permutation_test",
+    "permutation_test_frames",
+    "permutation_test_models",
     "samples_needed",
 ]

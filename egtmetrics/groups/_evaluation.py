@@ -35,7 +35,7 @@ _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_O
 
 
 class GroupSizeWarning(UserWarning):
-    """The groups differ in size by more than a factor of two, so their scores differ in bias as well as in quality.
+    """Groups differ in size by more than a factor of two, or two models at all, so scores differ in bias, too.
 
     Scores that declare ``depends_on_size=False`` cause no warning.
     """

@@ -1,10 +1,14 @@
-"""Permutation tests: would the scores look the same if groups, or two models, exchanged their samples at random?"""
+"""Permutation tests: would the scores look the same if groups, or two models, exchanged their samples at random?
+
+Their null hypothesis is equal laws. Tests of equal expected scores: :mod:`egtmetrics.groups.inference` for groups,
+:mod:`egtmetrics.groups.comparison` for models.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,7 +40,7 @@ _Numbers: TypeAlias = dict[tuple[str, str, Hashable | None], float]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PermutationTest:
-    """What :func:`permutation_test` and :func:`compare_models` return."""
+    """What :func:`permutation_test` and :func:`permutation_test_models` return. The null hypothesis is equal laws."""
 
     statistic: float
     p_value: float
@@ -125,7 +129,7 @@ def permutation_test(
     )
 
 
-def compare_models(
+def permutation_test_models(
     real: Any,
     fake: Any,
     other_fake: Any,
@@ -136,11 +140,14 @@ def compare_models(
     random_state: RandomState = None,
     progress: bool = False,
 ) -> PermutationTest:
-    """Test whether two models differ, by the difference in a metric between them on one set of real samples.
+    """Test whether two models have the same law, by the difference in a metric on one set of real samples.
 
     The statistic is ``metric(real, fake) - metric(real, other_fake)``, and the samples of the two models are permuted
-    between them. The null hypothesis is that both models have the same law. Under it the test is exact, conditionally
-    on ``real``. To test one group, pass the samples of that group.
+    between them. The null hypothesis is equal laws: both models generate the same distribution. Under it the test is
+    exact, conditionally on ``real``. To test one group, pass the samples of that group.
+
+    Two models with different laws may score alike, and then this test may reject far more often than its level says.
+    :func:`~egtmetrics.groups.compare_models` tests for equal expected scores, and is much cheaper.
 
     Parameters
     ----------
@@ -165,7 +172,7 @@ def compare_models(
     ...     return float(abs(real.mean() - fake.mean()))
     >>> rng = np.random.default_rng(0)
     >>> real, good, bad = rng.normal(size=(100, 1)), rng.normal(size=(100, 1)), rng.normal(1.0, size=(100, 1))
-    >>> test = compare_models(real, good, bad, metric=mean_gap, random_state=0)
+    >>> test = permutation_test_models(real, good, bad, metric=mean_gap, random_state=0)
     >>> test.statistic < 0, test.p_value
     (True, 0.005)
     """
@@ -193,7 +200,7 @@ def compare_models(
     return _test(statistic(observed), lambda: statistic(by_model(rng.permutation(len(both)))), n_permutations, progress)
 
 
-def compare_frames(
+def permutation_test_frames(
     frame: GenerativeMetricFrame,
     other: GenerativeMetricFrame,
     *,
@@ -201,13 +208,16 @@ def compare_frames(
     random_state: RandomState = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Test whether two models differ in every score, overall and by group, and in every disparity.
+    """Test whether two models have the same law, by every score, overall and by group, and by every disparity.
 
     The statistic is the value in ``frame`` minus the value in ``other``. For scores by group and disparities, the fake
     samples are permuted between the two models within every group. The null hypothesis is that the models have the same
     law in the group, or for a disparity in every group. For overall scores, all fake samples are permuted. The null
     hypothesis is that the models have the same law, including the proportions of groups. Under its null hypothesis each
     test is exact, conditionally on the real samples of each frame and on the numbers of samples.
+
+    Two models with different laws may score alike, and then a test may reject far more often than its level says.
+    :func:`~egtmetrics.groups.compare_frames` tests for equal expected scores, and is much cheaper.
 
     Parameters
     ----------
@@ -243,7 +253,7 @@ def compare_frames(
     ...     GenerativeMetricFrame(metrics={"gap": mean_gap}, real=[[0.0]] * 40, fake=fake,
     ...                           real_sensitive_features=groups, fake_sensitive_features=groups)
     ...     for fake in ([[0.5], [0.0]] * 20, [[0.0], [0.0]] * 20)]
-    >>> compare_frames(*frames, random_state=0)
+    >>> permutation_test_frames(*frames, random_state=0)
       metric      score group  difference  p_value  reliable
     0    gap        gap  None        0.25    0.005      True
     1    gap        gap     f        0.50    0.005      True
@@ -251,12 +261,7 @@ def compare_frames(
     3    gap  delta_gap  None        0.50    0.005      True
     """
     n_permutations = check_positive_int(n_permutations, "n_permutations")
-    if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
-        raise ValueError(
-            f"frame has the scores {listed(frame.by_group)} of the groups {listed(frame.by_group.index)}, but other "
-            f"has {listed(other.by_group)} of {listed(other.by_group.index)}; evaluate both with the same metrics and "
-            "groups"
-        )
+    check_comparable(frame, other)
     samples = [_all_samples(one, name) for one, name in ((frame, "frame"), (other, "other"))]
     metrics = [frame._metrics, other._metrics]
     rng = check_random_state(random_state)
@@ -275,10 +280,12 @@ def compare_frames(
     def permute() -> _Numbers:
         by_group = [own.by_group(one) for own, one in zip(metrics, exchanged(ids), strict=True)]
         overall = [own.overall(one) for own, one in zip(metrics, exchanged(np.zeros_like(ids)), strict=True)]
-        first, second = (_numbers(results, alone, index) for results, alone in zip(by_group, overall, strict=True))
+        first, second = (
+            scores_and_disparities(results, alone, index) for results, alone in zip(by_group, overall, strict=True)
+        )
         return {key: first[key] - second[key] for key in first}
 
-    first, second = (_numbers(one.results, one.overall_results, index) for one in (frame, other))
+    first, second = (scores_and_disparities(one.results, one.overall_results, index) for one in (frame, other))
     observed = {key: first[key] - second[key] for key in first}
     as_large = dict.fromkeys(observed, 0)
     for _ in tqdm(range(n_permutations), desc="permutations", unit="permutation", disable=not progress):
@@ -288,15 +295,28 @@ def compare_frames(
     table = pd.DataFrame(list(observed), columns=["metric", "score", "group"], dtype=object)
     table["difference"] = list(observed.values())
     table["p_value"] = [p if math.isfinite(observed[key]) else math.nan for key, p in p_values.items()]
-    table["reliable"] = [not any(_is_doubtful(one, *key) for one in (frame, other)) for key in observed]
+    table["reliable"] = [are_reliable((frame, other), *key) for key in observed]
     return table
 
 
-def _is_doubtful(frame: GenerativeMetricFrame, metric: str, name: str, group: Hashable | None) -> bool:
-    """Return whether a score or a disparity, under its key in ``_Numbers``, cannot be relied on."""
-    if name in frame.tables[metric].described:
-        return group in frame.caveats().get(metric, {})
-    return not frame.tables[metric].reliable
+def check_comparable(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) -> None:
+    """Raise ValueError unless two frames have the same scores and groups."""
+    if list(frame.by_group) != list(other.by_group) or not frame.by_group.index.equals(other.by_group.index):
+        raise ValueError(
+            f"frame has the scores {listed(frame.by_group)} of the groups {listed(frame.by_group.index)}, but other "
+            f"has {listed(other.by_group)} of {listed(other.by_group.index)}; evaluate both with the same metrics and "
+            "groups"
+        )
+
+
+def are_reliable(frames: Iterable[GenerativeMetricFrame], metric: str, name: str, group: Hashable | None) -> bool:
+    """Return whether all frames have a score or a disparity that can be relied on; its key is that in ``_Numbers``."""
+    return not any(
+        group in frame.caveats().get(metric, {})
+        if name in frame.tables[metric].described
+        else not frame.tables[metric].reliable
+        for frame in frames
+    )
 
 
 def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
@@ -309,7 +329,7 @@ def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
     return samples
 
 
-def _numbers(by_group: Results, overall: Mapping[str, MetricResult], index: pd.Index[Any]) -> _Numbers:
+def scores_and_disparities(by_group: Results, overall: Mapping[str, MetricResult], index: pd.Index[Any]) -> _Numbers:
     """Return every score and disparity that two models can differ in."""
     numbers: _Numbers = {}
     for metric, table in tables_of_results(by_group, index).items():

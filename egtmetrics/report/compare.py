@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -14,9 +15,14 @@ from egtmetrics import __version__
 from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_positive_int
-from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
+from egtmetrics.groups import (
+    FrameIntervals,
+    GenerativeMetricFrame,
+    GroupSizeWarning,
+    compare_frames,
+    permutation_test_frames,
+)
 from egtmetrics.groups.inference import holm
-from egtmetrics.groups.permutation import compare_frames
 from egtmetrics.labels import group_text
 from egtmetrics.report._page_parts import Gap, Inference, find_gaps, infer
 from egtmetrics.report.tables import (
@@ -47,69 +53,83 @@ def compare_with_first(
     Parameters
     ----------
     frames
-        One frame per model, two or more, all with the same metrics and groups. Their samples are permuted.
+        One frame per model, two or more, all with the same metrics, groups and real samples.
     n_permutations
-        Of each test. None takes 199, or the fewest with which a corrected p-value can fall to 0.05.
-    random_state, progress
-        As for :func:`~egtmetrics.groups.permutation.compare_frames`; one integer gives all models the same
-        permutations.
+        None tests for equal expected scores (:func:`~egtmetrics.groups.compare_frames`). A number tests for equal laws
+        instead, by as many permutations of the samples for each test
+        (:func:`~egtmetrics.groups.permutation_test_frames`). Then the real samples may differ.
+    random_state
+        Of the permutations; one integer gives all models the same ones.
+    progress
+        Show progress bars.
 
     Returns
     -------
     DataFrame
-        One row for each test: ``model``, then what :func:`~egtmetrics.groups.permutation.compare_frames` returns
-        (``difference`` is model minus the first), and ``adjusted_p_value``, corrected for the number of rows with a
-        p-value. ``attrs["n_permutations"]`` says how many there were.
+        One row for each test: ``model``, then what the function named above returns (``difference`` is model minus the
+        first), and ``adjusted_p_value``, corrected for the number of rows with a p-value. ``attrs["null_hypothesis"]``
+        says what was tested, ``attrs["n_permutations"]`` how many permutations there were.
 
     Raises
     ------
     ValueError
-        Fewer than two models, frames of different metrics or groups, or too few permutations for any corrected p-value
-        to reach 0.05.
+        Fewer than two models, frames of different metrics or groups, what the functions named above refuse, or too few
+        permutations for any corrected p-value to reach 0.05.
 
     Notes
     -----
-    Cost: for each model but the first, ``2 n_permutations`` evaluations of every metric on all samples and on every
-    group.
+    Cost: that of the function named above for each model but the first.
 
     Examples
     --------
-    >>> def mean_gap(real, fake):
-    ...     return float(abs(real.mean() - fake.mean()))
-    >>> groups = ["f", "m"] * 20
+    >>> rng = np.random.default_rng(0)
+    >>> real, groups = rng.normal(size=(200, 2)), ["f", "m"] * 100
+    >>> fakes = {"good": rng.normal(size=(200, 2)), "unfair": rng.normal([[1.0, 1.0], [0.0, 0.0]] * 100)}
     >>> frames = {
-    ...     name: GenerativeMetricFrame(metrics={"gap": mean_gap}, real=[[0.0], [0.0]] * 20, fake=fake,
+    ...     name: GenerativeMetricFrame(metrics="fid", real=real, fake=fake, random_state=0,
     ...                                 real_sensitive_features=groups, fake_sensitive_features=groups)
-    ...     for name, fake in {"good": [[0.0], [0.0]] * 20, "unfair": [[3.0], [0.0]] * 20}.items()}
-    >>> tests = compare_with_first(frames, random_state=0)
-    >>> tests[["model", "score", "group", "difference", "adjusted_p_value"]]
-        model      score group  difference  adjusted_p_value
-    0  unfair        gap  None         1.5              0.02
-    1  unfair        gap     f         3.0              0.02
-    2  unfair        gap     m         0.0              1.00
-    3  unfair  delta_gap  None         3.0              0.02
+    ...     for name, fake in fakes.items()}
+    >>> tests = compare_with_first(frames)
+    >>> tests.attrs["null_hypothesis"]
+    'equal expected scores'
+    >>> tests[["model", "score", "group"]].assign(differs=tests["adjusted_p_value"] <= 0.05)
+        model      score group  differs
+    0  unfair        fid  None     True
+    1  unfair        fid     f     True
+    2  unfair        fid     m    False
+    3  unfair  delta_fid  None     True
     """
     _check_frames(frames)
     first, *others = frames
-    n_tests = sum(_n_tests(frames[model], frames[first]) for model in others)
-    fewest = math.ceil(n_tests / (1.0 - _LEVEL) - 1e-9) - 1
-    if n_permutations is None:
-        n_permutations = max(199, fewest)
-    if check_positive_int(n_permutations, "n_permutations") < fewest:
-        raise ValueError(
-            f"n_permutations={n_permutations} cannot show a difference in any of {n_tests} tests after correction "
-            f"for their number; pass at least {fewest}, or fewer models or metrics"
+    if n_permutations is not None:
+        n_tests = sum(_n_tests(frames[model], frames[first]) for model in others)
+        fewest = math.ceil(n_tests / (1.0 - _LEVEL) - 1e-9) - 1
+        if check_positive_int(n_permutations, "n_permutations") < fewest:
+            raise ValueError(
+                f"n_permutations={n_permutations} cannot show a difference in any of {n_tests} tests after correction "
+                f"for their number; pass at least {fewest}, or fewer models or metrics"
+            )
+
+    def compare(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) -> pd.DataFrame:
+        if n_permutations is None:
+            with warnings.catch_warnings():  # render_comparison prints the sizes
+                warnings.simplefilter("ignore", GroupSizeWarning)
+                return compare_frames(frame, other, progress=progress)
+        return permutation_test_frames(
+            frame, other, n_permutations=n_permutations, random_state=random_state, progress=progress
         )
+
     parts = []
     for model in others:
-        part = compare_frames(
-            frames[model], frames[first], n_permutations=n_permutations, random_state=random_state, progress=progress
-        )
+        part = compare(frames[model], frames[first])
         part.insert(0, "model", model)
         parts.append(part)
     table = pd.concat(parts, ignore_index=True)
     table["adjusted_p_value"] = holm(table["p_value"].to_numpy())
-    table.attrs["n_permutations"] = n_permutations
+    table.attrs = {
+        "null_hypothesis": "equal expected scores" if n_permutations is None else "equal laws",
+        "n_permutations": n_permutations,
+    }
     return table
 
 
@@ -125,6 +145,7 @@ def render_comparison(
     frames: Mapping[str, GenerativeMetricFrame],
     *,
     tests: pd.DataFrame | None = None,
+    untested: str = "",
     intervals: Mapping[str, FrameIntervals] | None = None,
     format: Format = "table",
     provenance: Mapping[str, Any] | None = None,
@@ -142,6 +163,8 @@ def render_comparison(
         One frame per model, all with the same metrics and groups.
     tests
         From :func:`compare_with_first`; without it the table has no stars.
+    untested
+        Why there are no ``tests``.
     intervals
         What ``frame.interval(...)`` returned for every model: printed beside the scores of groups and the disparities.
     format, provenance
@@ -173,8 +196,11 @@ def render_comparison(
     _check_frames(frames)
     if format == "json":
         models = {name: frame.to_dict((intervals or {}).get(name)) for name, frame in frames.items()}
-        rows = [] if tests is None else _plain_rows(tests, next(iter(frames.values())))
-        content = {"egtmetrics": __version__, **(provenance or {}), "models": models, "tests": rows}
+        about: dict[str, Any] = {"untested": untested, "tests": []}
+        if tests is not None:
+            about = {str(key): value for key, value in tests.attrs.items()}
+            about["tests"] = _plain_rows(tests, next(iter(frames.values())))
+        content = {"egtmetrics": __version__, **(provenance or {}), "models": models, **about}
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     first = next(iter(frames.values()))
     inferences = {name: infer(frame, _LEVEL) for name, frame in frames.items()}
@@ -186,7 +212,7 @@ def render_comparison(
         for metric in first.settings["metrics"]
     ]
     reasons = {name: inference.reason for name, inference in inferences.items() if inference.reason}
-    notes = [*_marks(frames, tests, reasons), *method_notes(first, {})]
+    notes = [*_marks(frames, tests, untested, reasons), *method_notes(first, {})]
     if intervals:
         level = next(iter(intervals.values())).level
         notes.insert(
@@ -285,28 +311,33 @@ def _plain_rows(tests: pd.DataFrame, frame: GenerativeMetricFrame) -> list[dict[
 
 
 def _marks(
-    frames: Mapping[str, GenerativeMetricFrame], tests: pd.DataFrame | None, reasons: Mapping[str, str]
+    frames: Mapping[str, GenerativeMetricFrame], tests: pd.DataFrame | None, untested: str, reasons: Mapping[str, str]
 ) -> list[str]:
+    first = next(iter(frames))
     if tests is None:
-        notes = ["The models were not tested against each other: a better score may be chance."]
+        reason = f" ({untested})" if untested else ""
+        notes = [f"The models were not tested against each other{reason}: a better score may be chance."]
     else:
         notes = [
-            f"*: differs from {next(iter(frames))} at the 0.05 level. Tested: every score, overall and of every group, "
-            f"and every δ, of every other model; {tests['p_value'].count()} tests, corrected together by Holm's "
-            "method. A difference without a star may be chance.",
-            f"Each test permutes the samples that the scores were computed on, {tests.attrs['n_permutations']} times: "
-            "between the two models within each group for scores of groups and δ, regardless of groups for overall "
-            "scores. Proportions of groups are not tested.",
+            f"*: differs from {first} at the 0.05 level. Tested: every score, overall and of every group, and every δ, "
+            f"of every other model; {tests['p_value'].count()} tests, corrected together by Holm's method. A "
+            "difference without a star may be chance. Proportions of groups are not tested."
         ]
-    sizes = {
-        name: (frame.group_counts["n_real"].sum(), frame.group_counts["n_fake"].sum()) for name, frame in frames.items()
-    }
-    if len(set(sizes.values())) > 1:
-        numbers = ", ".join(f"{name} {n} and {m}" for name, (n, m) in sizes.items())
-        notes.append(
-            f"The models were scored on different numbers of real and fake samples ({numbers}). Most scores depend on "
-            "these numbers."
-        )
+        n_permutations = tests.attrs["n_permutations"]
+        if n_permutations is None:
+            notes.append(
+                f"Each test asks whether the model and {first} have equal scores, or equal δ, but for chance. It is a "
+                "normal approximation from the scores of random halves and quarters of the samples. The halves of the "
+                "real samples are the same for both models."
+            )
+        else:
+            notes.append(
+                f"Each test asks whether the model and {first} generate the same distribution. Two models that do not "
+                "may have equal scores and still get a star. A test permutes the samples that the scores were computed "
+                f"on, {n_permutations} times: between the two models within each group for scores of groups and δ, "
+                "regardless of groups for overall scores."
+            )
+    notes += _size_notes(frames)
     notes.append("†: a δ that is more than noise at the 0.05 level, corrected by Holm's method within the model.")
     caveats = [f"{name}: {note}" for name, frame in frames.items() for note in frame._caveat_notes()]
     if caveats:
@@ -316,3 +347,24 @@ def _marks(
         notes += caveats
     notes += [f"No † for {name}: {reason}" for name, reason in reasons.items()]
     return [*notes, "δ: the largest difference between two groups, in points where the score is in percent."]
+
+
+def _size_notes(frames: Mapping[str, GenerativeMetricFrame]) -> list[str]:
+    """Say where the models were scored on different numbers of samples."""
+    counts = {name: frame.scored_counts for name, frame in frames.items()}
+    totals = {name: table.sum() for name, table in counts.items()}
+    sizes = {"in all": {name: tuple(total) for name, total in totals.items()}}
+    for group in next(iter(counts.values())).index:
+        sizes[group_text(group)] = {name: tuple(table.loc[group]) for name, table in counts.items()}
+    unequal = [
+        f"{where}: " + ", ".join(f"{name} {n} and {m}" for name, (n, m) in of_models.items())
+        for where, of_models in sizes.items()
+        if len(set(of_models.values())) > 1
+    ]
+    if not unequal:
+        return []
+    more = f"; and {len(unequal) - 4} more groups" if len(unequal) > 4 else ""
+    return [
+        f"The models were scored on different numbers of real and fake samples ({'; '.join(unequal[:4])}{more}). Most "
+        "scores depend on these numbers, so a difference may come from them."
+    ]

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics import precision_recall_density_coverage
-from egtmetrics.groups import GroupSizeWarning, compare_models, permutation_test
+from egtmetrics.groups import GroupSizeWarning, permutation_test, permutation_test_models
 
 
 def mean_gap(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -60,7 +60,7 @@ def test_p_values_between_models_of_one_law_are_uniform() -> None:
     rng = np.random.default_rng(1)
     real = rng.normal(size=(15, 1))
     p_values = [
-        compare_models(
+        permutation_test_models(
             real,
             rng.normal(size=(9, 1)),
             rng.normal(size=(14, 1)),
@@ -81,7 +81,7 @@ def test_the_null_distribution_is_that_of_all_permutations() -> None:
     fake, other = np.array([[0.0], [1.0], [3.0]]), np.array([[7.0], [12.0], [20.0]])
     both = np.concatenate([fake, other])[:, 0]
     exact = sorted(2 * both[list(rows)].sum() / 3 - both.sum() / 3 for rows in itertools.combinations(range(6), 3))
-    test = compare_models(real, fake, other, metric=mean_gap, n_permutations=4000, random_state=0)
+    test = permutation_test_models(real, fake, other, metric=mean_gap, n_permutations=4000, random_state=0)
     assert test.statistic == pytest.approx(4 / 3 - 13)
     values, counts = np.unique(np.round(test.null_distribution, 9), return_counts=True)
     np.testing.assert_allclose(values, exact)
@@ -175,15 +175,15 @@ def test_compare_models_refuses_bad_arguments() -> None:
     real, fake, other = np.random.default_rng(6).normal(size=(3, 20, 2))
     prdc = functools.partial(precision_recall_density_coverage, n_neighbors=2)
     with pytest.raises(ValueError, match="choose one, for example score='precision'"):
-        compare_models(real, fake, other, metric=prdc)
+        permutation_test_models(real, fake, other, metric=prdc)
     with pytest.raises(ValueError, match="score='fid' is not one of the metric's scores"):
-        compare_models(real, fake, other, metric=prdc, score="fid")
+        permutation_test_models(real, fake, other, metric=prdc, score="fid")
     with pytest.raises(ValueError, match="n_permutations"):
-        compare_models(real, fake, other, metric=mean_gap, n_permutations=-1)
+        permutation_test_models(real, fake, other, metric=mean_gap, n_permutations=-1)
     with pytest.raises(ValueError, match="fake"):
-        compare_models(real, fake, other[:, :1], metric=mean_gap)
+        permutation_test_models(real, fake, other[:, :1], metric=mean_gap)
     with pytest.raises(ValueError, match="metric is NaN"):
-        compare_models(real, fake, other, metric=lambda real, fake: float("nan"), n_permutations=2)
+        permutation_test_models(real, fake, other, metric=lambda real, fake: float("nan"), n_permutations=2)
 
 
 def test_a_permutation_without_a_score_is_no_rank() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics.groups import GenerativeMetricFrame, compare_frames
+from egtmetrics.groups import GenerativeMetricFrame, compare_frames, permutation_test_frames
 from egtmetrics.groups.inference import holm
 from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
@@ -95,7 +95,6 @@ def test_stars_and_daggers_are_tests(pair: Any, tests: Any) -> None:
         },
         "fid": {"fid": FID, "delta_fid": "δ fid"},
     }
-    assert tests["p_value"].min() == 1 / 280
     assert len(tests) == sum(map(len, found.values())) // 2  # every cell of the second model
     for row in tests.itertuples():
         name = names[row.metric][row.score]
@@ -114,9 +113,16 @@ def test_stars_and_daggers_are_tests(pair: Any, tests: Any) -> None:
 def test_the_note_says_what_was_tested(pair: Any, tests: Any) -> None:
     text = " ".join(render_comparison(pair, tests=tests).split())
     assert "14 tests, corrected together by Holm's method" in text
-    assert "permutes the samples that the scores were computed on, 279 times" in text
+    assert "asks whether the model and same have equal scores, or equal δ, but for chance" in text
+    assert "The halves of the real samples are the same for both models" in text
     assert "every score, overall and of every group, and every δ" in text
     assert "Proportions of groups are not tested" in text
+    assert "permut" not in text
+    permuted = compare_with_first(pair, n_permutations=279, random_state=0)
+    text = " ".join(render_comparison(pair, tests=permuted).split())
+    assert "asks whether the model and same generate the same distribution" in text
+    assert "may have equal scores and still get a star" in text
+    assert "permutes the samples that the scores were computed on, 279 times" in text
 
 
 def test_intervals_stand_beside_the_scores_of_groups_and_the_disparities(pair: Any, tests: Any) -> None:
@@ -146,7 +152,10 @@ def test_points_that_may_differ_by_chance(tests: Any) -> None:
 def test_without_tests_no_model_is_said_to_differ(frames: Any) -> None:
     text = render_comparison(frames)
     assert "*" not in text
-    assert "The models were not tested against each other" in text
+    assert "The models were not tested against each other: a better score may be chance" in text
+    text = render_comparison(frames, untested="too few samples")
+    assert "The models were not tested against each other (too few samples): a better" in text
+    assert json.loads(render_comparison(frames, untested="too few", format="json"))["untested"] == "too few"
     few = {
         name: GenerativeMetricFrame(
             metrics=frechet_distance,
@@ -161,19 +170,29 @@ def test_without_tests_no_model_is_said_to_differ(frames: Any) -> None:
     assert "No † for twin: group 'f' has 30 samples on one side" in text
 
 
-def test_p_values_are_those_of_compare_frames_corrected_together(frames: Any) -> None:
+@pytest.mark.parametrize("n_permutations", [None, 159])
+def test_p_values_are_those_of_two_frames_corrected_together(n_permutations: int | None) -> None:
     fid = {name: make_frame(fake, metrics=frechet_distance) for name, fake in FAKES.items()}
-    table = compare_with_first(fid, n_permutations=159, random_state=5)
+    table = compare_with_first(fid, n_permutations=n_permutations, random_state=5)
     assert table["model"].tolist() == ["twin"] * 4 + ["unfair"] * 4
     for name, part in table.groupby("model"):
-        alone = compare_frames(fid[name], fid["same"], n_permutations=159, random_state=5)
+        pair = fid[name], fid["same"]
+        if n_permutations is None:
+            alone = compare_frames(*pair).drop(columns="adjusted_p_value")
+        else:
+            alone = permutation_test_frames(*pair, n_permutations=n_permutations, random_state=5)
         assert part[alone.columns].reset_index(drop=True).equals(alone)
     np.testing.assert_array_equal(table["adjusted_p_value"], holm(table["p_value"].to_numpy()))
-    assert table.attrs["n_permutations"] == 159
+    null_hypothesis = "equal expected scores" if n_permutations is None else "equal laws"
+    assert table.attrs == {"null_hypothesis": null_hypothesis, "n_permutations": n_permutations}
     differing = table[table["adjusted_p_value"] <= 0.05]
     assert differing[["model", "score", "group"]].to_numpy().tolist() == [
         ["unfair", "fid", None], ["unfair", "fid", "f"], ["unfair", "delta_fid", None]
     ]  # fmt: skip
+
+
+def test_too_few_permutations_are_refused() -> None:
+    fid = {name: make_frame(fake, metrics=frechet_distance) for name, fake in FAKES.items()}
     with pytest.raises(ValueError, match=r"n_permutations=158 cannot show .* 8 tests .* at least 159"):
         compare_with_first(fid, n_permutations=158)
 
@@ -201,6 +220,7 @@ def test_json_holds_every_frame_and_test(pair: Any, tests: Any) -> None:
     for row, expected in zip(content["tests"], tests.to_dict("records"), strict=True):
         assert row == expected
     assert content["real"] == {"file": "r"}
+    assert content["null_hypothesis"] == "equal expected scores"
 
 
 def test_what_cannot_be_compared_is_refused(frames: Any) -> None:
@@ -221,8 +241,20 @@ def test_models_of_unequal_sizes_are_told(frames: Any) -> None:
         real_sensitive_features=GROUPS, fake_sensitive_features=GROUPS[:110],
     )  # fmt: skip
     text = render_comparison({"same": frames["same"], "shorter": shorter})
-    assert "(same 120 and 120, shorter 120 and 110)" in text
+    assert "(in all: same 120 and 120, shorter 120 and 110; m: same 60 and 60, shorter 60 and 50)" in " ".join(
+        text.split()
+    )
     assert "different numbers" not in render_comparison(frames)
+    moved = GROUPS.copy()
+    moved[0] = "m"
+    samples = {name: make_frame(FAKES[name], metrics="fid") for name in ("same",)}
+    samples["moved"] = GenerativeMetricFrame(
+        metrics="fid", real=REAL, fake=FAKES["twin"], random_state=0, backend="reference",
+        real_sensitive_features=GROUPS, fake_sensitive_features=moved,
+    )  # fmt: skip
+    tests = compare_with_first(samples)  # without a warning: the table says it
+    text = " ".join(render_comparison(samples, tests=tests).split())
+    assert "(f: same 60 and 60, moved 60 and 59; m: same 60 and 60, moved 60 and 61)" in text
 
 
 def test_saved_models_are_compared(frames: Any) -> None:

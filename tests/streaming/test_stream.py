@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from egtmetrics import GenerativeMetricFrame, _mapped, frechet_distance, precision_recall_density_coverage
-from egtmetrics.groups import compare_frames
+from egtmetrics.groups import permutation_test_frames
 from egtmetrics.labels import MissingLabelWarning
 from egtmetrics.streaming import GenerativeMetricStream
 from egtmetrics.streaming import stream as stream_module
@@ -213,7 +213,7 @@ class TestReservoir:
         with pytest.raises(ValueError, match="has 40 samples on one side, and an interval needs at least 50"):
             few.interval()
         with pytest.raises(ValueError, match="other comes from a stream with max_samples=60"):
-            compare_frames(every, frame)
+            permutation_test_frames(every, frame)
 
     def test_drops_nothing_up_to_the_limit(self) -> None:
         data = data_of()

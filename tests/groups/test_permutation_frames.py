@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance
-from egtmetrics.groups.permutation import compare_frames
+from egtmetrics.groups.permutation import permutation_test_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
 
@@ -59,7 +59,7 @@ def test_p_values_equal_those_from_all_assignments() -> None:
     frames = [
         make_frame(together(values), [group for group in values for _ in values[group]]) for values in (first, other)
     ]
-    table = compare_frames(*frames, n_permutations=1999, random_state=0)
+    table = permutation_test_frames(*frames, n_permutations=1999, random_state=0)
     of_group = {g: list(deals(first[g] + other[g], len(first[g]))) for g in "fm"}
     observed = {g: np.mean(first[g]) - np.mean(other[g]) for g in "fm"}
     expected = {
@@ -88,7 +88,7 @@ def test_each_model_keeps_its_real_samples_and_its_numbers() -> None:
         )
         for n, m in ((6, 4), (9, 8))
     ]
-    table = compare_frames(*frames, n_permutations=19, random_state=0)
+    table = permutation_test_frames(*frames, n_permutations=19, random_state=0)
     assert table["difference"].tolist() == [-403.0, -202.0, -201.0, -1.0]
     assert table["p_value"].tolist() == [1.0] * 4
 
@@ -96,11 +96,11 @@ def test_each_model_keeps_its_real_samples_and_its_numbers() -> None:
 def test_scores_of_one_result_share_the_permutations() -> None:
     rng = np.random.default_rng(0)
     frames = [make_frame(rng.normal(size=40), ["f", "m"] * 20, metrics={"a": mean_gap, "b": mean_gap}) for _ in "ab"]
-    table = compare_frames(*frames, n_permutations=39, random_state=3)
+    table = permutation_test_frames(*frames, n_permutations=39, random_state=3)
     a, b = (table[table["metric"] == name].drop(columns=["metric", "score"]).reset_index(drop=True) for name in "ab")
     assert a.equals(b)
-    assert table.equals(compare_frames(*frames, n_permutations=39, random_state=3))
-    swapped = compare_frames(*frames[::-1], n_permutations=39, random_state=3)
+    assert table.equals(permutation_test_frames(*frames, n_permutations=39, random_state=3))
+    swapped = permutation_test_frames(*frames[::-1], n_permutations=39, random_state=3)
     np.testing.assert_array_equal(swapped["difference"], -table["difference"])
 
 
@@ -109,7 +109,7 @@ def test_a_missing_group_has_no_p_value_and_a_nan_counts_as_a_larger_difference(
         make_frame([*fake, 0.0], ["f", "m"] * 4 + ["x"], missing_groups="nan")
         for fake in ([1.0] * 8, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     ]
-    table = compare_frames(*frames, n_permutations=99, random_state=0).set_index(["score", "group"])
+    table = permutation_test_frames(*frames, n_permutations=99, random_state=0).set_index(["score", "group"])
     assert np.isnan(table.loc[("gap", "x"), "p_value"])
     assert table.loc[("gap", "f"), "p_value"] < 0.1
 
@@ -117,13 +117,13 @@ def test_a_missing_group_has_no_p_value_and_a_nan_counts_as_a_larger_difference(
         return float(fake[0, 0]) if np.ptp(fake) == 0.0 else math.nan
 
     frames = [make_frame([value] * 40, ["f", "m"] * 20, metrics={"pure": pure}) for value in (0.0, 1.0)]
-    table = compare_frames(*frames, n_permutations=19, random_state=0)
+    table = permutation_test_frames(*frames, n_permutations=19, random_state=0)
     assert table["p_value"].tolist() == [1.0] * 4
 
 
 def test_frames_with_different_scores_or_groups_are_refused() -> None:
     frame = make_frame(np.arange(4), ["f", "m"] * 2)
     with pytest.raises(ValueError, match=r"frame has the scores gap of .* other has fid of"):
-        compare_frames(frame, make_frame(np.arange(4), ["f", "m"] * 2, metrics={"fid": frechet_distance}))
+        permutation_test_frames(frame, make_frame(np.arange(4), ["f", "m"] * 2, metrics={"fid": frechet_distance}))
     with pytest.raises(ValueError, match=r"groups f, m, but other has gap of f, m, x; evaluate both"):
-        compare_frames(frame, make_frame(np.arange(4), ["f", "m", "x", "m"], missing_groups="nan"))
+        permutation_test_frames(frame, make_frame(np.arange(4), ["f", "m", "x", "m"], missing_groups="nan"))
