@@ -341,17 +341,20 @@ def labelled(by_score: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
     }
 
 
-def best_trio(found: Mapping[tuple[str, str], Mapping[str, Finding]]) -> tuple[tuple[str, ...], int]:
-    """The three metrics of which one score or another finds the most, and how much that is."""
-    by_metric: dict[str, set[tuple[str, int]]] = {}
+def by_metric(found: Mapping[tuple[str, str], Mapping[str, Finding]]) -> dict[str, set[tuple[str, int]]]:
+    """The cases, a defect in a law, that one score or another of each metric finds; best first."""
+    cases: dict[str, set[tuple[str, int]]] = {}
     for (metric, _), one in found.items():
-        cells = {(defect, i) for defect in one for i, seen in enumerate(one[defect].found) if seen}
-        by_metric[metric] = by_metric.get(metric, set()) | cells
-    trios = {
-        trio: len(set().union(*(by_metric[metric] for metric in trio)))
-        for trio in itertools.combinations(sorted(by_metric), 3)
-    }
-    return max(trios.items(), key=lambda item: (item[1], -len("".join(item[0]))))  # of equal ones, the plainest names
+        seen = {(defect, i) for defect in one for i, right in enumerate(one[defect].found) if right}
+        cases[metric] = cases.get(metric, set()) | seen
+    return dict(sorted(cases.items(), key=lambda item: -len(item[1])))
+
+
+def best_trio(cases: Mapping[str, set[tuple[str, int]]]) -> tuple[tuple[str, ...], int]:
+    """The three metrics that together find most, and how much that is."""
+    trios = itertools.combinations(sorted(cases), min(3, len(cases)))
+    counts = {trio: len(set().union(*(cases[metric] for metric in trio))) for trio in trios}
+    return max(counts.items(), key=lambda item: (item[1], -len("".join(item[0]))))  # of equal ones, the plainest names
 
 
 def n_found(by_defect: Mapping[str, Finding]) -> int:
@@ -414,18 +417,36 @@ def protocol_table(rows: Sequence[Row]) -> str:
     return table(lines, headers)
 
 
+def protocol_summary(rows: Sequence[Row]) -> str:
+    ratios = [row["ratio"] for row in rows if row["ratio"] is not None]
+    seen = [row for row in rows if max(abs(row["library"]), abs(row["original"])) >= 1.0]
+    if not ratios:
+        return "No damage has such signals."
+    powers = (f"{np.mean([power(row[name]) for row in seen]):.0%}" for name in ("library", "original"))
+    better = sum(abs(row["library"]) > abs(row["original"]) for row in seen)
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+    return (
+        f"These {len(ratios)} ratios lie between {min(ratios):.2f} and {max(ratios):.2f}, half of them between "
+        f"{low:.2f} and {high:.2f}, with a median of {median:.2f}. In {len(seen)} of {len(rows)} rows a protocol has a "
+        f"signal to noise of at least 1; in {better} of them that of the library is the larger one. The mean power of "
+        f"a test at {SIZE:.0%} over these rows is {' against '.join(powers)}."
+    )
+
+
 def report(content: Mapping[str, Any]) -> str:
     sections = (
         "# Defects",
         "Two groups of one law, the generated samples of one damaged. Signal to noise is the mean over the standard "
         "deviation of the difference in score, damaged minus intact, with its Monte-Carlo error; (!) marks a damaged "
-        f"group that looks better on average. {N} samples a group and side, default options, {content['repeats']} "
-        f"repeats ({slow_repeats(content['repeats'])} where the metric averages over clusterings or projections).",
+        f"group that looks better on average. {N} samples a group and side, default options, KID on all rows, "
+        f"{content['repeats']} repeats ({slow_repeats(content['repeats'])} where the metric averages over clusterings "
+        "or projections).",
         signal_table(content["defects"]),
         "## TopP&R: the library's defaults against the original protocol",
         "On the same samples: the rule of the library, B = 1000 and, above 32 features, ten projections; and what the "
         'package top-pr does (`compatibility="top-pr"`: its rule, B = 10, one projection). The ratio of the two '
         "signals to noise, with its bootstrap error, stands where both are at least 1 in one direction.",
+        protocol_summary(content["protocols"]),
         protocol_table(content["protocols"]),
         "## What a perfect generator scores",
         f"{RULER_N} Gaussian samples a side, mean of {RULER_REPEATS} repeats.",
@@ -447,7 +468,8 @@ def page(content: Mapping[str, Any]) -> str:
         for i, law in enumerate(LAWS)
         if not any(one[defect].found[i] for one in found.values())
     ]
-    trio, n_trio = best_trio(by_score)
+    cases = by_metric(by_score)
+    trio, n_trio = best_trio(cases)
     sections = (
         "# Which metric for which defect",
         paragraph(
@@ -458,8 +480,13 @@ def page(content: Mapping[str, Any]) -> str:
         paragraph(
             f"**First, what finds nothing.** No score finds everything. Of {total} cases, six damages in four laws, "
             f"the best score, {best}, finds {n_found(found[best])}, and the last, {worst}, {n_found(found[worst])}. "
-            f"Found by no score at all: {'; '.join(unseen) or 'none'}. Three metrics together find {n_trio} at most "
-            f"(`{','.join(trio)}`). So equal scores are no proof of equal quality: look up what your metrics miss."
+            f"Found by no score at all: {'; '.join(unseen) or 'none'}. So equal scores are no proof of equal quality: "
+            "look up what your metrics miss."
+        ),
+        paragraph(
+            "Several metrics find more than one. With all their scores, each tested at "
+            f"{SIZE:.0%}: {', '.join(f'`{name}` {len(seen)}' for name, seen in cases.items())}. Three together find "
+            f"{n_trio} at most (`{','.join(trio)}`)."
         ),
         choice_table(found),
         paragraph(
