@@ -68,10 +68,11 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
     title
         The title of tables and figures, for readers.
     variance
-        ``variance(result, real, fake, rng)``, which also gets ``backend`` and ``n_threads`` by keyword if its signature
-        has them. It returns the covariance of the scores as a :class:`egtmetrics.metrics.ScoreCovariance`, or None if
-        it has no estimate. What it needs besides the samples is in the result. Without an estimator, intervals call
-        the metric on halves and quarters of the samples, some 330 times.
+        ``variance(result, real, fake, rng)``, which also gets ``backend``, ``n_threads`` and ``parts``, random halves
+        and quarters of both sets, by keyword if its signature has them. It returns the covariance of the scores as a
+        :class:`egtmetrics.metrics.ScoreCovariance`, or None if it has no estimate. What it needs besides the samples
+        is in the result. Without an estimator, intervals call the metric on halves and quarters of the samples, some
+        330 times.
 
     Raises
     ------

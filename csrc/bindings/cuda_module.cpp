@@ -264,6 +264,14 @@ py::dict device_info(int device) {
   return info;
 }
 
+int device_of(Address address) {
+  cudaPointerAttributes attributes{};
+  egt::cuda::check(cudaPointerGetAttributes(&attributes, at<const void>(address)), "cudaPointerGetAttributes");
+  require(attributes.type != cudaMemoryTypeUnregistered,
+          "the address in __cuda_array_interface__ is not in CUDA memory; pass an array whose memory exists");
+  return attributes.device;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(EGT_MODULE, m) {
@@ -280,6 +288,7 @@ PYBIND11_MODULE(EGT_MODULE, m) {
   m.def("device_count", &device_count);
   m.def("device_error", &device_error);
   m.def("device_info", &device_info);
+  m.def("device_of", &device_of);
   m.def("build_info", [] {
     py::dict info;
     info["compiler"] = EGT_CUDA_COMPILER;

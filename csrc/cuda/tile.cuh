@@ -22,13 +22,14 @@ __device__ inline double warp_sum(double value) {
 }
 
 // Float64 sum of squared differences of the inputs, by one warp; every lane gets it. All that is decided exactly is
-// decided on this sum, whose order of addition is the same for (a, b) and (b, a).
+// decided on this sum, so it must have the same bits in every kernel: it adds in one order for (a, b) and (b, a), and
+// says where a product and a sum are fused, which a compiler may choose anew wherever it inlines the function.
 template <class T>
 __device__ double warp_sq_distance(const T* a, const T* b, std::int64_t d) {
   double sum = 0.0;
   for (std::int64_t k = threadIdx.x % warp_size; k < d; k += warp_size) {
     const double difference = static_cast<double>(a[k]) - static_cast<double>(b[k]);
-    sum += difference * difference;
+    sum = fma(difference, difference, sum);
   }
   return warp_sum(sum);
 }

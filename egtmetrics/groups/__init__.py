@@ -1,11 +1,13 @@
 """Group-aware evaluation: the frame, the disparities between groups, intervals, tests, and comparisons of models.
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
-defines disparities, ``inference`` says how certain they are, ``permutation`` compares groups and models by exact tests,
-and ``sample_size`` makes scores from different numbers of samples comparable.
+defines disparities, ``inference`` says how certain they are, ``baseline`` what a perfect generator would score,
+``permutation`` compares groups and models by exact tests, and ``sample_size`` makes scores from different numbers of
+samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning
+from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.disparity import (
     Disparity,
@@ -22,6 +24,7 @@ from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extra
 from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
+    "Baseline",
     "Disparity",
     "FrameIntervals",
     "GenerativeMetricFrame",

@@ -163,6 +163,10 @@ class ScoreTable:
         """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
         return self.metric if len(self.described) == 1 else f"{self.metric}_{score}"
 
+    def frame(self) -> pd.DataFrame:
+        """Return the scores, with columns named as in a frame."""
+        return self.values[list(self.described)].set_axis([self.column(score) for score in self.described], axis=1)
+
 
 def score_table(
     metric: str,
@@ -201,6 +205,25 @@ def score_table(
     disparities += [between(f"{_PREFIX}{name}", [name]) for name in others]
     found = {group: texts for group, texts in (caveats or {}).items() if texts}
     return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities), caveats=found)
+
+
+def disparity_table(tables: Mapping[str, ScoreTable]) -> pd.DataFrame:
+    """Return every disparity of some tables, as ``GenerativeMetricFrame.disparities`` describes."""
+    rows = {
+        (metric, disparity.name): table.gap(disparity)
+        for metric, table in tables.items()
+        for disparity in table.disparities
+    }
+    reliable = [table.reliable for table in tables.values() for _ in table.disparities]
+    index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
+    columns = {
+        "value": pd.Series([pair.value for pair in rows.values()], index=index, dtype=float),
+        "larger": pd.Series([pair.larger for pair in rows.values()], index=index, dtype=object),
+        "smaller": pd.Series([pair.smaller for pair in rows.values()], index=index, dtype=object),
+        "reliable": pd.Series(reliable, index=index, dtype=bool),
+        "without": pd.Series([pair.without for pair in rows.values()], index=index, dtype=object),
+    }
+    return pd.DataFrame(columns)
 
 
 def scores_behind(disparities: Sequence[str]) -> list[str]:

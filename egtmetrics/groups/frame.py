@@ -34,7 +34,8 @@ from egtmetrics.groups._saved import (
     saved_results,
     saved_tables,
 )
-from egtmetrics.groups.disparity import ScoreTable, proportion_table, score_table
+from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
+from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inference, normal_quantile, samples_needed
 from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
@@ -334,21 +335,7 @@ class GenerativeMetricFrame:
             caveats. ``without`` holds the labels of the groups that have no score: everything else in the row is about
             the others, and one of these may be the worst. NaN if fewer than two groups are left.
         """
-        rows = {
-            (metric, disparity.name): table.gap(disparity)
-            for metric, table in self.tables.items()
-            for disparity in table.disparities
-        }
-        reliable = [table.reliable for table in self.tables.values() for _ in table.disparities]
-        index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
-        columns = {
-            "value": pd.Series([pair.value for pair in rows.values()], index=index, dtype=float),
-            "larger": pd.Series([pair.larger for pair in rows.values()], index=index, dtype=object),
-            "smaller": pd.Series([pair.smaller for pair in rows.values()], index=index, dtype=object),
-            "reliable": pd.Series(reliable, index=index, dtype=bool),
-            "without": pd.Series([pair.without for pair in rows.values()], index=index, dtype=object),
-        }
-        return pd.DataFrame(columns)
+        return disparity_table(self.tables)
 
     def interval(self, level: float = 0.95) -> FrameIntervals:
         """Return confidence intervals for every score of every group, and for every disparity.
@@ -406,6 +393,93 @@ class GenerativeMetricFrame:
         Source: Westfall and Young, Resampling-Based Multiple Testing, 1993; ``docs/adr/0022-tests-of-disparities.md``.
         """
         return self._infer().tests()
+
+    def baseline(
+        self,
+        held_out: Any = None,
+        held_out_sensitive_features: Any = None,
+        *,
+        n_splits: int = N_SPLITS,
+        n_samples: int | None = None,
+        progress: bool = False,
+    ) -> Baseline:
+        r"""Compare the model with a perfect generator: other real samples of each group, scored in the same way.
+
+        Scores differ between groups even for a perfect generator, because the groups differ in spread, dimension and
+        density. With T the metric, the real samples of a group split at random into halves A and B, and its generated
+        samples into C and D,
+
+        .. math::
+
+            \text{model} = \tfrac12 [T(A, C) + T(B, D)], \quad
+            \text{placebo} = \tfrac12 [T(A, B) + T(B, A)], \quad \text{excess} = \text{model} - \text{placebo},
+
+        averaged over splits. With held-out real samples H and the generated ones F, the two are T(A, F) and T(A, H) at
+        full size. The excess of a perfect generator is 0 in every group, so the disparities of the excess are those of
+        the model.
+
+        Parameters
+        ----------
+        held_out, held_out_sensitive_features
+            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones.
+        n_splits
+            How often the samples are split, in each group. More splits make the result depend less on chance.
+        n_samples
+            The number of samples in each set. None takes as many as the smallest group allows, the same in all groups,
+            since scores depend on the number of samples; larger groups then have more splits, which use all their rows.
+        progress
+            Show a progress bar that counts calls of metrics.
+
+        Returns
+        -------
+        Baseline
+            The scores of the model and of the placebo, their ``excess`` and ``ratio``, with ``disparities()``,
+            ``interval()`` and ``test()``.
+
+        Raises
+        ------
+        ValueError
+            If only one of ``held_out`` and its labels is given, a group has no held-out samples or fewer samples than
+            ``n_samples``, a metric refuses sets of this size, or the frame was read from JSON.
+
+        Notes
+        -----
+        Cost: each split costs about as much as the frame itself, for metrics whose time grows with the square of the
+        number of samples.
+
+        Source: a placebo in the sense of trials; the paper compares scores without one.
+
+        Examples
+        --------
+        The same model for both groups, a wide and a narrow one: the distances differ, and so does the placebo's.
+
+        >>> rng = np.random.default_rng(0)
+        >>> groups = np.repeat(["narrow", "wide"], 300)
+        >>> real, fake = rng.normal(size=(2, 600, 2)) * np.where(groups == "wide", 20.0, 1.0)[:, None]
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=real, fake=fake, real_sensitive_features=groups, fake_sensitive_features=groups)
+        >>> baseline = frame.baseline()
+        >>> float(frame.difference()["fid"]) > 1.0, baseline.test()["p_value"].item() > 0.05
+        (True, True)
+        """
+        samples = self._of_samples("a baseline")
+        if (held_out is None) != (held_out_sensitive_features is None):
+            missing = "held_out" if held_out is None else "held_out_sensitive_features"
+            raise TypeError(f"{missing} is missing; pass held_out and held_out_sensitive_features together, or neither")
+        placebo = None
+        if held_out is not None:
+            placebo = self._metrics.place(
+                GroupedSamples(
+                    real=samples.real,
+                    fake=held_out,
+                    real_sensitive_features=samples.real_sensitive_features,
+                    fake_sensitive_features=held_out_sensitive_features,
+                )
+            )
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        return evaluate_baseline(
+            self._metrics, samples, tables, placebo, n_splits=n_splits, n_samples=n_samples, progress=progress
+        )
 
     def samples_needed(
         self, score: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95

@@ -13,16 +13,8 @@ from typing import Any
 import numpy as np
 
 from egtmetrics.metrics._topp_result import NO_F1_BELOW, TopPREvaluation, TopPRResult
-from egtmetrics.metrics.subsampling import (
-    N_QUARTERINGS,
-    Floats,
-    Subsamples,
-    covariance_of_parts,
-    draw_subsamples,
-    extrapolated_covariance,
-    split_by_part,
-)
-from egtmetrics.metrics.variance import ScoreCovariance, covariance_from_scores
+from egtmetrics.metrics.subsampling import Floats, Subsamples, split_by_part
+from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts
 from egtmetrics.ops import BackendName, Features, HostBackend, select_host_backend
 
 _BAND_REPLICATES = 200
@@ -44,9 +36,9 @@ def topp_variance(
     fake: Any,
     rng: np.random.Generator,
     *,
+    parts: PartsOfBoth,
     backend: BackendName = "auto",
     n_threads: int | None = None,
-    n_quarterings: int = N_QUARTERINGS,
 ) -> ScoreCovariance | None:
     """Covariances of precision, recall and f1 over other samples, projections and bootstraps.
 
@@ -55,33 +47,23 @@ def topp_variance(
     if result.compatibility is not None or not result.own_draws or not result.projections:
         return None
     kernels = select_host_backend(backend, n_threads=n_threads)
-    real_parts, fake_parts = draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
-    by_projection: list[list[Floats]] = []
+    halves_and_quarters: list[list[Floats]] = []
     thresholds = []
     for matrix, evaluation in zip(result.projections, result.per_projection, strict=True):
         x, y = (
             sample if matrix is None else Subsamples(kernels.project(sample.points, matrix), sample.parts)
-            for sample in (real_parts, fake_parts)
+            for sample in parts
         )
         scores, under_other_thresholds = topp_scores(kernels, x, y, evaluation, result, rng)
-        by_projection.append(scores)
-        thresholds.append(np.cov(under_other_thresholds.T))
-    n_projections = len(result.projections)
-    halves, quarters = (np.stack(scores) for scores in zip(*by_projection, strict=True))  # (M, P, C, 3) each
-    per_projection = interaction = None
-    if n_projections > 1:
-        per_projection = np.array([[e.precision, e.recall, e.f1] for e in result.per_projection])
-        of_own_halves, of_own_quarters = (
-            np.sum([covariance_of_parts(own) for own in scores - scores.mean(axis=0)], axis=0) / (n_projections - 1)
-            for scores in (halves, quarters)
-        )
-        interaction = extrapolated_covariance(of_own_halves, of_own_quarters)
-    return ScoreCovariance(
-        data=covariance_from_scores([halves.mean(axis=0), quarters.mean(axis=0)]),
-        per_projection=per_projection,
-        interaction=interaction,
-        threshold=np.mean(thresholds, axis=0),
-    )
+        halves_and_quarters.append(scores)
+        thresholds.append(under_other_thresholds)
+    halves, quarters = (np.stack(scores) for scores in zip(*halves_and_quarters, strict=True))
+    return ScoresOfParts(
+        halves=halves,
+        quarters=quarters,
+        per_projection=np.array([[e.precision, e.recall, e.f1] for e in result.per_projection]),
+        thresholds=np.stack(thresholds),
+    ).covariance()
 
 
 def topp_scores(

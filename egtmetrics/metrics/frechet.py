@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics._order import canonical_order
 from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics.subsampling import Floats
-from egtmetrics.metrics.variance import ScoreCovariance
+from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
 from egtmetrics.ops import Features, ShardedFeatures
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, score
 
 _BLOCK_BYTES = 1 << 25
+_N_SPLITS = 1
+"""Splits into halves for the variance. Both halves count: one alone may miss the outliers."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,22 +38,20 @@ class FrechetResult(MetricResult):
     covariance_term: float
 
 
-def frechet_variance(result: FrechetResult, real: Any, fake: Any, rng: np.random.Generator) -> ScoreCovariance:
-    """Variance of the Fréchet distance from its derivative: ``V^2 / (V_2 / 2)``, and V for a distance alone.
-
-    V is the variance that the derivative gives for all rows, V_2 for a random half of them. Between equal laws the
-    variance of the distance falls with 1 / n^2 and V is twice too large; between different laws V is right. To
-    extrapolate from V_2 to V and one step further, as in :mod:`egtmetrics.metrics.subsampling` with g = 1, is right for
-    both.
-    """
-    halves = (points[canonical_order(points)[rng.permutation(len(points))[::2]]] for points in (real, fake))
-    whole, half = _variance_by_derivative(real, fake), _variance_by_derivative(*halves)
-    extrapolated = whole**2 / (half / 2.0) if half > 0.0 else whole
-    return ScoreCovariance(data=np.array([[extrapolated]]), alone=np.array([whole]))
+def frechet_variance(
+    result: FrechetResult, real: Any, fake: Any, rng: np.random.Generator, *, parts: PartsOfBoth
+) -> ScoreCovariance:
+    """Variance of the Fréchet distance from its derivative; see :class:`~egtmetrics.metrics.variance.Moves`."""
+    halves = tuple(
+        _moves(*(side.points[side.parts[:, column] == part] for side in parts))
+        for column in range(_N_SPLITS)
+        for part in range(2)
+    )
+    return Moves(whole=_moves(real, fake), halves=halves, drawn=np.zeros((1, 1))).covariance()
 
 
-def _variance_by_derivative(real: Features, fake: Features) -> float:
-    """Variance of the Fréchet distance from its derivative with respect to the two laws.
+def _moves(real: Features, fake: Features) -> tuple[Floats, Floats]:
+    """How much every real and every fake row moves the Fréchet distance: its derivative with respect to the two laws.
 
     With A the linear map that carries N(0, Sigma_r) to N(0, Sigma_f) optimally, a real point x moves the distance by
     ``2 (mu_r - mu_f).(x - mu_r) + (x - mu_r)^T (I - A) (x - mu_r)``, less the mean of that; a fake point by the same
@@ -66,16 +65,15 @@ def _variance_by_derivative(real: Features, fake: Features) -> float:
         basis = np.linalg.qr(np.concatenate([x, y]).T)[0]
         x, y, shift = x @ basis, y @ basis, shift @ basis
     x_covariance, y_covariance = x.T @ x / (len(x) - 1), y.T @ y / (len(y) - 1)
-    variance = 0.0
+    moves = []
     for points, own, other, towards in (
         (x, x_covariance, y_covariance, shift),
         (y, y_covariance, x_covariance, -shift),
     ):
         root = _matrix_power(other, 0.5)
         transport = root @ _matrix_power(root @ own @ root, -0.5) @ root
-        moves = 2.0 * points @ towards + np.einsum("nd,nd->n", points - points @ transport, points)
-        variance += float(moves.var()) / len(points)
-    return variance
+        moves.append(2.0 * points @ towards + np.einsum("nd,nd->n", points - points @ transport, points))
+    return moves[0][:, None], moves[1][:, None]
 
 
 def _matrix_power(symmetric: Floats, power: float) -> Floats:

@@ -13,7 +13,7 @@ from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.metrics.frechet import sum_over_rows
 from egtmetrics.metrics.subsampling import Floats
-from egtmetrics.metrics.variance import ScoreCovariance
+from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
 from egtmetrics.ops import Features
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, internal, score, setting
@@ -78,7 +78,7 @@ class KernelDistanceResult(MetricResult):
 
 
 def kernel_variance(
-    result: KernelDistanceResult, real: Any, fake: Any, rng: np.random.Generator
+    result: KernelDistanceResult, real: Any, fake: Any, rng: np.random.Generator, *, parts: PartsOfBoth
 ) -> ScoreCovariance | None:
     """Variances of the kernel distance as a U-statistic.
 
@@ -99,27 +99,14 @@ def kernel_variance(
         return None
     kernel, x, y = result.kernel, real, fake
     n, m = len(x), len(y)
-
-    def sums(rows: Floats, columns: Floats) -> tuple[Floats, Floats, float]:
-        """Of the kernel by row, by column, and of its squares; a row against itself is left out."""
-        by_row, by_column, squares = np.empty(len(rows)), np.zeros(len(columns)), 0.0
-        step = max(1, _TILE_BYTES // (8 * len(columns)))
-        for start in range(0, len(rows), step):
-            tile = kernel(rows[start : start + step], columns)
-            if rows is columns:
-                tile[np.arange(len(tile)), start + np.arange(len(tile))] = 0.0
-            by_row[start : start + step] = tile.sum(axis=1)
-            by_column += tile.sum(axis=0)
-            squares += float(np.vdot(tile, tile))
-        return by_row, by_column, squares
+    sums = _KernelSums.of(kernel, x, y)
 
     def centred_within(by_row: Floats, squares: float) -> float:
         k = len(by_row)
         moments = squares - 2.0 * by_row @ by_row / (k - 2) + by_row.sum() ** 2 / ((k - 1) * (k - 2))
         return float(moments / (k * (k - 3)))
 
-    (in_x, _, xx), (in_y, _, yy) = sums(x, x), sums(y, y)
-    at_x, at_y, xy = sums(x, y)
+    (in_x, xx), (in_y, yy), (at_x, at_y, xy) = sums.within_x, sums.within_y, sums.between
     v_xx, v_yy = centred_within(in_x, xx), centred_within(in_y, yy)
     v_xy = float(xy - at_x @ at_x / m - at_y @ at_y / n + at_x.sum() ** 2 / (n * m)) / ((n - 1) * (m - 1))
     of_a = float((in_x / (n - 1) - at_x / m).var(ddof=1)) - v_xx / (n - 1) - v_xy / m
@@ -134,7 +121,45 @@ def kernel_variance(
 
     whole, subset = variances(n, m), variances(result.subset_size, result.subset_size)
     in_differences, alone = whole + (subset - whole) / result.n_subsets
-    return ScoreCovariance(data=np.array([[in_differences]]), alone=np.array([alone]))
+    halves = [(side.points[side.parts[:, 0] == part] for side in parts) for part in range(2)]
+    moves = Moves(
+        whole=sums.moves(),
+        halves=tuple(_KernelSums.of(kernel, *half).moves() for half in halves),
+        drawn=np.array([[(subset - whole)[0] / result.n_subsets]]),
+    )
+    return ScoreCovariance(data=np.array([[in_differences]]), alone=np.array([alone]), source=moves)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _KernelSums:
+    """Sums of a kernel over rows and columns, and of its squares, without a row against itself."""
+
+    within_x: tuple[Floats, float]
+    within_y: tuple[Floats, float]
+    between: tuple[Floats, Floats, float]
+
+    @classmethod
+    def of(cls, kernel: PolynomialKernel, x: Any, y: Any) -> _KernelSums:
+        def sums(rows: Any, columns: Any) -> tuple[Floats, Floats, float]:
+            by_row, by_column, squares = np.empty(len(rows)), np.zeros(len(columns)), 0.0
+            step = max(1, _TILE_BYTES // (8 * len(columns)))
+            for start in range(0, len(rows), step):
+                tile = kernel(rows[start : start + step], columns)
+                if rows is columns:
+                    tile[np.arange(len(tile)), start + np.arange(len(tile))] = 0.0
+                by_row[start : start + step] = tile.sum(axis=1)
+                by_column += tile.sum(axis=0)
+                squares += float(np.vdot(tile, tile))
+            return by_row, by_column, squares
+
+        (in_x, _, xx), (in_y, _, yy) = sums(x, x), sums(y, y)
+        return cls(within_x=(in_x, xx), within_y=(in_y, yy), between=sums(x, y))
+
+    def moves(self) -> tuple[Floats, Floats]:
+        """Return how much every row of x and of y moves the kernel distance."""
+        (in_x, _), (in_y, _), (at_x, at_y, _) = self.within_x, self.within_y, self.between
+        n, m = len(in_x), len(in_y)
+        return 2.0 * (in_x / (n - 1) - at_x / m)[:, None], 2.0 * (in_y / (m - 1) - at_y / n)[:, None]
 
 
 @metric("kid", title="Kernel distance", variance=kernel_variance)

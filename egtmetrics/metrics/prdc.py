@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
-from egtmetrics.metrics.subsampling import N_QUARTERINGS, Floats, Subsamples, draw_subsamples, split_by_part
-from egtmetrics.metrics.variance import ScoreCovariance, covariance_from_scores
+from egtmetrics.metrics.subsampling import Floats, Subsamples, split_by_part
+from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts
 from egtmetrics.ops import Backend, BackendName, Features, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, score, setting, share
@@ -64,17 +64,16 @@ def neighbor_variance(
     fake: Any,
     rng: np.random.Generator,
     *,
+    parts: PartsOfBoth,
     backend: BackendName = "auto",
     n_threads: int | None = None,
-    n_quarterings: int = N_QUARTERINGS,
 ) -> ScoreCovariance:
     """Covariance from the scores of random halves and quarters, see :mod:`egtmetrics.metrics.subsampling`."""
     kernels = select_host_backend(backend, n_threads=n_threads)
     closed = result.ties == "include" if isinstance(result, PRDCResult) else True
-    parts = draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
     scores = neighbor_scores_of_parts(kernels, *parts, result.n_neighbors, closed=closed)
-    n_scores = len(result.scores())
-    return ScoreCovariance(data=covariance_from_scores([by_part[..., :n_scores] for by_part in scores]))
+    halves, quarters = (by_part[None, ..., : len(result.scores())] for by_part in scores)
+    return ScoresOfParts(halves=halves, quarters=quarters).covariance()
 
 
 def neighbor_scores_of_parts(

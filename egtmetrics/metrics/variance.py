@@ -9,10 +9,11 @@ quarters of the samples in a few passes over the pairs of points. Any other metr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from egtmetrics.metrics.subsampling import (
 from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UndeclaredScores, as_result, collecting_caveats
+
+PartsOfBoth: TypeAlias = tuple[Subsamples, Subsamples]
+"""The halves and quarters of a real and of a fake set."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +55,97 @@ class ScoreCovariance:
     """``(S, S)``: the covariance over samples of the scores under one projection, beyond that of their mean."""
     threshold: Floats | None = None
     """``(S, S)``: over other draws of the confidence bands' bootstrap, for one projection."""
+    source: ScoresOfParts | Moves | None = None
+    """What it was computed from, for sums of scores that have samples in common; see :func:`joint_scores`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoresOfParts:
+    """S scores of random halves and quarters of both sets, under each of M projections (1 if there are none)."""
+
+    halves: Floats
+    """``(M, 2, C, S)``"""
+    quarters: Floats | None
+    """``(M, 4, C, S)``; None if the metric refuses quarters."""
+    per_projection: Floats | None = None
+    """``(M, S)``: the scores of all rows under each projection."""
+    thresholds: Floats | None = None
+    """``(M, T, S)``: the scores of all rows under T other draws of the confidence bands' bootstrap."""
+
+    def covariance(self) -> ScoreCovariance:
+        """Return the covariance at full size."""
+        sizes = [self.halves] if self.quarters is None else [self.halves, self.quarters]
+        n_projections = len(self.halves)
+        interaction = None
+        if n_projections > 1:
+            interaction = _at_full_size(
+                [
+                    np.sum([covariance_of_parts(own) for own in scores - scores.mean(axis=0)], axis=0)
+                    / (n_projections - 1)
+                    for scores in sizes
+                ]
+            )
+        return ScoreCovariance(
+            data=_at_full_size([covariance_of_parts(scores.mean(axis=0)) for scores in sizes]),
+            per_projection=self.per_projection if n_projections > 1 else None,
+            interaction=interaction,
+            threshold=None
+            if self.thresholds is None
+            else np.mean([np.atleast_2d(np.cov(drawn.T)) for drawn in self.thresholds], axis=0),
+            source=self,
+        )
+
+    @classmethod
+    def of_sum(cls, weights: Sequence[Floats], terms: Sequence[ScoresOfParts]) -> Self:
+        """Return the scores of parts of a weighted sum of scores; quarters only if all terms have them."""
+
+        def total(name: str) -> Floats | None:
+            values = [getattr(term, name) for term in terms]
+            if any(value is None for value in values):
+                return None
+            weighted = (weight * value for weight, value in zip(weights, values, strict=True))
+            return cast(Floats, functools.reduce(np.add, weighted))
+
+        return cls(**{field.name: total(field.name) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Moves:
+    """How much every row moves each of S scores: their derivative with respect to the law of its set.
+
+    The variance V that this gives for all rows is right between different laws. Between equal laws, a distance varies
+    in the second order, its variance falls with 1 / n^2, and V is twice too large. V_2, the mean variance of halves,
+    tells which: V^2 / (V_2 / 2), within [V / 2, V], is right for both. It extrapolates from V_2 to V and one step
+    further.
+    """
+
+    whole: tuple[Floats, Floats]
+    """``(n, S)`` and ``(m, S)``: of the real and of the fake rows."""
+    halves: tuple[tuple[Floats, Floats], ...]
+    """The same in random halves of both sets."""
+    drawn: Floats
+    """``(S, S)``: the covariance due to what the metric draws itself, such as its subsets of rows."""
+
+    def covariance(self) -> ScoreCovariance:
+        """Return the covariance at full size, and the variances V for single scores."""
+        return _covariance_of_moves(self.whole, self.halves, self.drawn, source=self)
+
+    @staticmethod
+    def of_sum(
+        weights: Sequence[Floats], terms: Sequence[Moves], pairs: Sequence[tuple[int, int]], n_sets: int
+    ) -> ScoreCovariance:
+        """Return the covariance of a weighted sum of scores; the moves of a row in several terms add up."""
+
+        def total(sides: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+            by_set: list[Any] = [0.0] * n_sets
+            for weight, pair, moves in zip(weights, pairs, sides, strict=True):
+                for position, of_side in zip(pair, moves, strict=True):
+                    by_set[position] = by_set[position] + weight * of_side
+            return [moves for moves in by_set if isinstance(moves, np.ndarray)]
+
+        drawn = sum(np.outer(w, w) * term.drawn for w, term in zip(map(np.atleast_1d, weights), terms, strict=True))
+        halves = [total(sides) for sides in zip(*(term.halves for term in terms), strict=True)]
+        return _covariance_of_moves(total([term.whole for term in terms]), halves, np.asarray(drawn))
 
 
 def score_covariance(
@@ -62,6 +157,7 @@ def score_covariance(
     rng: np.random.Generator,
     backend: BackendName = "auto",
     n_threads: int | None = None,
+    parts: PartsOfBoth | None = None,
 ) -> ScoreCovariance:
     """Estimate how the scores vary around ``result``, which ``metric(real, fake)`` has returned.
 
@@ -80,6 +176,8 @@ def score_covariance(
         Draws the halves and quarters, and whatever an estimator draws.
     backend, n_threads
         For estimators that take them; see :func:`egtmetrics.ops.select_backend`.
+    parts
+        The halves and quarters of both sets; None draws them.
 
     Raises
     ------
@@ -98,15 +196,22 @@ def score_covariance(
     result = as_result(result, callable_name(metric), n_real=len(real), n_fake=len(fake))
     known = metric_of(metric)
     found: ScoreCovariance | None = None
+
+    @functools.cache
+    def drawn() -> PartsOfBoth:
+        return (draw_subsamples(real, rng), draw_subsamples(fake, rng)) if parts is None else parts
+
     if known is None or (known.variance is not None and not _returns(known, result)):
         _warn_of_cost(metric, known, result)
     elif known.variance is not None:
         accepted = inspect.signature(known.variance).parameters
-        options = {"backend": backend, "n_threads": n_threads}
+        options: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
         options = {name: value for name, value in options.items() if name in accepted}
+        if "parts" in accepted:
+            options["parts"] = drawn()
         found = known.variance(result, real, fake, rng, **options)
     if found is None:
-        return variance_from_parts(metric, real, fake, rng)
+        return _by_calls(metric, drawn()).covariance()
     size = len(result.scores())
     if np.shape(found.data) != (size, size):
         raise TypeError(
@@ -116,6 +221,87 @@ def score_covariance(
     return found
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointScores:
+    """What the covariance of a sum of scores follows from, where the scores have samples in common."""
+
+    pairs: Sequence[tuple[int, int]]
+    n_sets: int
+    sources: Sequence[ScoresOfParts] | Sequence[Moves]
+
+    def covariance(self, weights: Sequence[float | Floats]) -> ScoreCovariance:
+        """Return the covariance of ``sum_t weights[t] * scores[t]``; a weight is a number, or one number per score."""
+        factors = [np.asarray(weight, dtype=float) for weight in weights]
+        if isinstance(self.sources[0], Moves):
+            return Moves.of_sum(factors, cast("Sequence[Moves]", self.sources), self.pairs, self.n_sets)
+        return ScoresOfParts.of_sum(factors, cast("Sequence[ScoresOfParts]", self.sources)).covariance()
+
+    def lasting_share(self, weights: Sequence[float | Floats]) -> Floats:
+        """Return the share of each score's variance that averaging over random divisions into sets would leave.
+
+        The sets are halves of the real rows and of the fake rows. Dividing the same rows in other ways and averaging
+        removes what is due to the division. The scores of parts show it: between divisions of the same sets into
+        parts, the mean over the parts varies by that much, and the difference of the parts by all of the variance. For
+        a distance, whose variance is L + D with D of the second order, L + D / 4 stays.
+        """
+        found = self.covariance(weights)
+        if found.alone is not None:
+            variance = np.diag(found.data)
+            doubled = np.divide(found.alone, variance, out=np.ones(len(variance)), where=variance > 0)
+            return np.asarray(1.0 - 0.75 * (doubled - 1.0).clip(0.0, 1.0))
+        source = cast(ScoresOfParts, found.source)
+        halves = source.halves.mean(axis=0)  # (2, C, S)
+        total = np.diag(covariance_of_parts(halves))
+        by_division = halves.mean(axis=0).var(axis=0, ddof=1)
+        share = np.divide(by_division, total, out=np.zeros(len(total)), where=total > 0)
+        return np.asarray(1.0 - share.clip(0.0, 1.0))
+
+
+def joint_scores(
+    metric: Callable[..., Any],
+    sets: Sequence[Any],
+    pairs: Sequence[tuple[int, int]],
+    results: Sequence[Any],
+    *,
+    rng: np.random.Generator,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+) -> JointScores:
+    """Estimate how the scores of several pairs of sets vary together.
+
+    Two scores that share a set of samples are correlated. So every set is split into the same halves and quarters in
+    every pair, and any sum of the scores varies as the sums of the scores of the parts do.
+
+    Parameters
+    ----------
+    metric
+        As for :func:`score_covariance`.
+    sets
+        Features; different sets have no row in common.
+    pairs
+        The real and the fake set of every score, as positions in ``sets``.
+    results
+        What the metric returned for every pair.
+    rng, backend, n_threads
+        As for :func:`score_covariance`.
+
+    Notes
+    -----
+    Cost: that of :func:`score_covariance` for every pair. A metric whose own estimator does not say what its estimate
+    came from (``ScoreCovariance.source``) is called on the parts instead.
+    """
+    parts = [draw_subsamples(points, rng) for points in sets]
+    sources = []
+    for (real, fake), result in zip(pairs, results, strict=True):
+        options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads}
+        both = parts[real], parts[fake]
+        found = score_covariance(metric, result, sets[real], sets[fake], parts=both, **options)
+        sources.append(_by_calls(metric, both) if found.source is None else found.source)
+    if len({type(source) for source in sources}) > 1:  # a metric refused to estimate for some of the pairs
+        sources = [_by_calls(metric, (parts[real], parts[fake])) for real, fake in pairs]
+    return JointScores(pairs=pairs, n_sets=len(sets), sources=cast("Sequence[Moves]", sources))
+
+
 def variance_from_parts(
     metric: Callable[..., Any], real: Any, fake: Any, rng: np.random.Generator, *, n_quarterings: int = N_QUARTERINGS
 ) -> ScoreCovariance:
@@ -123,16 +309,34 @@ def variance_from_parts(
 
     If it refuses quarters with a ValueError, its variance is taken from the halves, as if it fell with 1 / n.
     """
-    scores = scores_of_parts(
-        metric, draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
-    )
-    return ScoreCovariance(data=covariance_from_scores(scores))
+    parts = draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
+    return _by_calls(metric, parts).covariance()
 
 
-def covariance_from_scores(scores: Sequence[Floats]) -> Floats:
-    """Covariance at full size from the scores ``(P, C, S)`` of halves and of quarters, or of halves alone."""
-    covariances = [covariance_of_parts(by_part) for by_part in scores]
+def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth) -> ScoresOfParts:
+    halves, *quarters = scores_of_parts(metric, *parts)
+    return ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
+
+
+def _at_full_size(covariances: Sequence[Floats]) -> Floats:
+    """Covariance at full size from those that halves and quarters give, or halves alone."""
     return covariances[0] if len(covariances) == 1 else extrapolated_covariance(*covariances)
+
+
+def _covariance_of_moves(
+    whole: Sequence[Floats], halves: Sequence[Sequence[Floats]], drawn: Floats, source: Moves | None = None
+) -> ScoreCovariance:
+    def covariance(sides: Sequence[Floats]) -> Floats:
+        return functools.reduce(np.add, (np.atleast_2d(np.cov(moves.T, ddof=0)) / len(moves) for moves in sides))
+
+    of_whole = covariance(whole)
+    of_halves = np.mean([np.diag(covariance(sides)) for sides in halves], axis=0)
+    variances = np.diag(of_whole)
+    ratio = np.divide(variances, of_halves / 2.0, out=np.ones(len(variances)), where=of_halves > 0)
+    growth = np.sqrt(ratio.clip(0.5, 1.0))
+    return ScoreCovariance(
+        data=growth[:, None] * of_whole * growth + drawn, alone=variances + np.diag(drawn), source=source
+    )
 
 
 def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsamples) -> list[Floats]:

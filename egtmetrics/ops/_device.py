@@ -5,8 +5,9 @@ torch is imported by the first function that needs it, never by importing egtmet
 
 Calls queue their work on torch's current stream of the tensors' device, and return. A tensor that was allocated on that
 stream may be freed as soon as the call returns: torch reuses its memory in the order of the stream, after the kernels
-that read it. As for every torch operation, the caller synchronizes a tensor of another stream, and tells torch about
-its use here with ``record_stream``. Memory of other libraries must live until the work is done.
+that read it. As for every torch operation, the caller synchronizes a tensor of another stream. If such a tensor may be
+freed before the work is done, the caller also tells torch of its use here with ``record_stream``, which holds back the
+reuse of its memory and does nothing else. Memory of other libraries must live until the work is done.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ _SAME_BITS = {"uint16": ["uint16", "int16"]}
 """Counts may come as either: torch before 2.3 knows no uint16."""
 _DLPACK_CUDA = 2
 """The number of CUDA memory among the devices of DLPack."""
+_OR_ON_HOST = "or take the features to the host and use backend='cpu'"
 
 
 class NoDeviceError(RuntimeError):
@@ -40,45 +42,28 @@ class NoDeviceError(RuntimeError):
 
 
 class DeviceFallbackWarning(UserWarning):
-    """Features lie on a CUDA device where the CUDA kernels cannot run: they are copied, and the CPU kernels run."""
+    """Features lie on a CUDA device, but the CUDA kernels cannot run on them: they are copied for the CPU kernels."""
 
 
 @cache  # once for the process
 def _warn_fallback(reason: str) -> None:
     warnings.warn(
-        f"the features lie on a CUDA device, but are copied to the host for the CPU kernels: {reason}",
+        f"features on a CUDA device are copied to the host for the CPU kernels: {reason}",
         DeviceFallbackWarning,
         stacklevel=5,
     )
 
 
 class DeviceArrays:
-    """Checks arrays on one type of device: torch tensors, or what can share its memory with one.
-
-    That is everything with DLPack or the CUDA array interface, such as arrays of CuPy, JAX and Numba.
-    """
+    """Checks tensors on one type of device."""
 
     def __init__(self, device_type: str) -> None:
         self.device_type = device_type
 
     def on_device(self, values: Any) -> torch.Tensor | None:
         """Return ``values`` as a tensor that shares its memory, or None where it does not lie on a device."""
-        if hasattr(values, "detach"):
-            return cast("torch.Tensor", values.detach()) if values.device.type == self.device_type else None
-        if _dlpack_device_type(values) == _DLPACK_CUDA:
-            from torch.utils.dlpack import from_dlpack
-
-            return from_dlpack(values)  # which makes the current stream wait for the array
-        interface = getattr(values, "__cuda_array_interface__", None)
-        if interface is None:
-            return None
-        import torch
-
-        tensor = torch.as_tensor(values, device="cuda")
-        if interface.get("stream") is not None:
-            stream: Any = torch.cuda.ExternalStream
-            torch.cuda.current_stream(tensor.device).wait_stream(stream(interface["stream"], tensor.device))
-        return tensor
+        on_one = hasattr(values, "detach") and values.device.type == self.device_type
+        return cast("torch.Tensor", values.detach()) if on_one else None
 
     def tensor(self, values: Any, name: str, device: str | None = None) -> torch.Tensor:
         """Return ``values``, the argument called ``name``, as :meth:`on_device` does, or raise if it lies elsewhere."""
@@ -92,7 +77,7 @@ class DeviceArrays:
         if device is not None and str(tensor.device) != device:
             raise ValueError(
                 f"{name} lies on {tensor.device}, expected {device}, where the other arrays are; move it there, for "
-                f"example with {name}.to({device!r})"
+                f"example with torch.as_tensor({name}, device={device!r})"
             )
         return tensor
 
@@ -180,6 +165,32 @@ class DeviceKernels(DeviceArrays):
         self._load = load
         self._sound: set[int] = set()
 
+    def on_device(self, values: Any) -> torch.Tensor | None:
+        """Return ``values`` as a tensor that shares its memory, or None where it does not lie on a device.
+
+        Besides tensors that is all with DLPack or the CUDA array interface, such as arrays of CuPy, JAX and Numba.
+        """
+        if hasattr(values, "detach"):
+            return super().on_device(values)
+        if _dlpack_device_type(values) == _DLPACK_CUDA:
+            _require_torch()
+            from torch.utils.dlpack import from_dlpack
+
+            return from_dlpack(values)  # which makes the current stream wait for the array
+        interface = getattr(values, "__cuda_array_interface__", None)
+        if interface is None:
+            return None
+        module = self.module
+        import torch
+
+        address = interface["data"][0]  # 0 where the array is empty
+        # The interface does not name the device, and torch copies an array that lies on another one than it is told.
+        device = torch.device("cuda", module.device_of(address) if address else torch.cuda.current_device())
+        if interface.get("stream") is not None:
+            stream: Any = torch.cuda.ExternalStream
+            torch.cuda.current_stream(device).wait_stream(stream(interface["stream"], device))
+        return torch.as_tensor(values, device=device)
+
     @cached_property
     def module(self) -> Any:
         """The module, ready to run: else ImportError or NoDeviceError say what is missing."""
@@ -188,21 +199,13 @@ class DeviceKernels(DeviceArrays):
         except ImportError as error:
             raise ImportError(
                 f"the CUDA kernels cannot be loaded ({error}); install egtmetrics where nvcc is found, so that they "
-                "are built, or pass backend='cpu'"
+                f"are built, {_OR_ON_HOST}"
             ) from error
         reason = module.device_error()
         if reason:
-            raise NoDeviceError(f"there is no CUDA device to run on ({reason}); check nvidia-smi, or use backend='cpu'")
-        try:
-            import torch
-        except ImportError as error:
-            raise ImportError(
-                f"the CUDA kernels need torch for the memory of the device ({error}); install a CUDA build of torch"
-            ) from error
-        if self.device_type == "cuda" and not torch.cuda.is_available():
-            raise NoDeviceError(
-                f"torch {torch.__version__} finds no CUDA device although there is one; install a CUDA build of torch"
-            )
+            raise NoDeviceError(f"there is no CUDA device to run on ({reason}); check nvidia-smi, {_OR_ON_HOST}")
+        if self.device_type == "cuda":
+            _require_torch()
         return module
 
     def require(self, device: torch.device) -> None:
@@ -215,7 +218,7 @@ class DeviceKernels(DeviceArrays):
                 raise NoDeviceError(
                     f"{device} has compute capability {major}.{minor}, and the CUDA kernels were built for {built}; "
                     f"install egtmetrics with EGTMETRICS_CUDA_ARCHITECTURES={10 * major + minor}, if its CUDA toolkit "
-                    "still compiles for that, or use backend='cpu'"
+                    f"still compiles for that, {_OR_ON_HOST}"
                 )
             self._sound.add(device.index)
 
@@ -259,28 +262,27 @@ def current_queue(device: torch.device) -> tuple[int, int]:
 def common_device(*features: Any) -> str | None:
     """Return the one device on which all ``features`` lie, if the kernels can run there, else None.
 
+    Where some lie on a device in vain, a warning says why, once.
+
     >>> import numpy as np
     >>> common_device(np.zeros((3, 2)), np.zeros((4, 2))) is None
     True
     """
-    devices = set()
     try:
-        for values in features:
-            tensor = KERNELS.on_device(values)
-            if tensor is None:
-                return None
-            devices.add(tensor.device)
-        if len(devices) != 1:
+        tensors = [KERNELS.on_device(values) for values in features]
+        places = {"the host" if tensor is None else str(tensor.device) for tensor in tensors}
+        if places <= {"the host"}:
             return None
-        device = devices.pop()
+        if len(places) > 1:
+            where = " and ".join(sorted(places))
+            _warn_fallback(f"all sets must lie on one device, and these lie on {where}; move all to one")
+            return None
         _ = KERNELS.module
-        KERNELS.require(device)
-    except ImportError:
-        return None
-    except NoDeviceError as error:
+        KERNELS.require(cast("torch.Tensor", tensors[0]).device)
+    except (ImportError, NoDeviceError) as error:
         _warn_fallback(str(error))
         return None
-    return str(device)
+    return places.pop()
 
 
 def device_tensor(values: Any, name: str, device: str) -> torch.Tensor:
@@ -396,6 +398,20 @@ def new_tensors(primitive: Primitive, values: dict[str, Any], like: torch.Tensor
         like.new_empty(shape, dtype=torch.float64 if result.is_features else getattr(torch, result.dtype))
         for result, shape in primitive.result_shapes(values)
     ]
+
+
+def _require_torch() -> None:
+    """Raise ImportError or NoDeviceError where there is no torch that can use a CUDA device."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"the CUDA kernels need torch for the memory of the device ({error}); install a CUDA build of torch"
+        ) from error
+    if not torch.cuda.is_available():
+        raise NoDeviceError(
+            f"torch {torch.__version__} finds no CUDA device although there is one; install a CUDA build of torch"
+        )
 
 
 def _runs(architectures: str, capability: int) -> bool:

@@ -38,7 +38,8 @@ def select_backend(
     ``"auto"`` takes the CUDA kernels if all features lie on one CUDA device and the kernels can run there, else the
     compiled CPU kernels, or the NumPy reference with one warning per process where they cannot load. ``"cpu"`` raises
     ImportError instead; so does ``"cuda"`` where its kernels were not built or torch is missing, and RuntimeError where
-    there is no device. With ``"cuda"`` features must lie on the device; the other backends copy them to the host.
+    there is no device. With ``"cuda"`` features must lie on the device; the other backends copy them to the host. Where
+    ``"auto"`` does so, a warning says why, once per process for each reason.
 
     Features that are spread over ranks (``egtmetrics.distributed``) get the backend of their local rows, in a ring.
 

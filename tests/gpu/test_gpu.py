@@ -290,6 +290,26 @@ def test_device_is_the_same_afterwards() -> None:
         assert torch.cuda.current_device() == before
 
 
+class OfAnotherLibrary:
+    """An array in CUDA memory that torch does not know."""
+
+    def __init__(self, tensor: Any) -> None:
+        self.tensor = tensor
+        self.__cuda_array_interface__ = tensor.__cuda_array_interface__
+
+
+def test_arrays_of_other_libraries_are_read_where_they_lie() -> None:
+    import torch
+
+    x, y = two_sets(n=300, m=200)
+    expected = select_backend("cuda").kth_neighbor(x, y, n_neighbors=3)
+    for index in range(torch.cuda.device_count()):  # also those that are not current
+        sets = [OfAnotherLibrary(points.to(f"cuda:{index}")) for points in (x, y)]
+        backend = select_backend(features=sets)
+        assert (backend.name, backend.device) == ("cuda", f"cuda:{index}")
+        np.testing.assert_array_equal(backend.kth_neighbor(*sets, n_neighbors=3), expected)
+
+
 def test_memory_is_given_back() -> None:
     import torch
 

@@ -153,7 +153,9 @@ def test_auto_uses_the_device_if_both_sets_are_there() -> None:
     tensors = on_device(real, fake)
     assert precision_recall_density_coverage(*tensors).backend == "cuda"
     assert precision_recall_density_coverage(*tensors, backend="cpu").backend == "cpu"
-    assert precision_recall_density_coverage(tensors[0], fake).backend == "cpu"
+    _device._warn_fallback.cache_clear()
+    with pytest.warns(_device.DeviceFallbackWarning, match="these lie on cpu and the host; move all to one"):
+        assert precision_recall_density_coverage(tensors[0], fake).backend == "cpu"
     assert precision_recall_density_coverage(real, fake).backend == "cpu"
 
 
@@ -314,5 +316,7 @@ def test_faults_are_named_as_on_the_host(fault: str) -> None:
 
 
 def test_a_set_on_another_device_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"real lies on cpu, expected cuda:1, .* real\.to\('cuda:1'\)"):
+    with pytest.raises(
+        ValueError, match=r"real lies on cpu, expected cuda:1, .* torch\.as_tensor\(real, device='cuda:1'\)"
+    ):
         _device.device_tensor(torch.ones(2, 2), "real", "cuda:1")

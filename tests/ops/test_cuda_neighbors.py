@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from egtmetrics.ops import select_backend
 from tests.ops._points import DATA, Array, Data, all_equal, integers, near_duplicates, normal
+from tests.ptx.arithmetic import fma
 from tests.simt.build import load
 
 REFERENCE = select_backend("reference")
@@ -144,6 +145,25 @@ def test_ties_go_to_the_lower_row(dtype: Any) -> None:
         ):
             np.testing.assert_array_equal(actual[0], expected[0])
             np.testing.assert_array_equal(actual[1], expected[1])
+
+
+def test_distances_are_sums_of_fused_products(dtype: Any) -> None:
+    """To the last bit: a compiler that fused in one kernel and not in another would make and break ties."""
+    rng = np.random.default_rng(5)
+    x, y = (rng.normal(size=(rows, 70)).astype(dtype) for rows in (20, 30))
+    difference = np.zeros((len(x), len(y), 96))
+    difference[:, :, :70] = x[:, None].astype(float) - y.astype(float)
+    lanes = np.zeros(20 * 30 * 32)
+    for first in (0, 32, 64):
+        own = difference[:, :, first : first + 32].ravel()
+        lanes = fma(own, own, lanes)
+    lanes = lanes.reshape(20, 30, 32)
+    for half in (16, 8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half:]
+    squares = lanes[..., 0]
+    distances, rows = Kernels().neighbors(x, y, len(y))
+    np.testing.assert_array_equal(rows, np.argsort(squares, axis=1, kind="stable"))
+    np.testing.assert_array_equal(distances, np.sort(squares, axis=1))
 
 
 @pytest.mark.parametrize("unit", [1e-170, 1e-160, 1e155, 1e200])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from egtmetrics import improved_precision_recall
 from egtmetrics.ops import Divergences, _device, common_device, select_backend
 from egtmetrics.ops._device import CudaBackend, DeviceFallbackWarning, DeviceKernels, NoDeviceError
 from tests.simt import build
@@ -224,6 +225,7 @@ class OnCuda:
 
 
 def test_dlpack_is_taken_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     array = OnCuda(__dlpack_device__=lambda: (2, 0), __cuda_array_interface__={})
     monkeypatch.setattr(torch.utils.dlpack, "from_dlpack", lambda values: X if values is array else None)
     assert DeviceKernels(lambda: pytest.fail("nothing runs"), "cuda").on_device(array) is X
@@ -231,15 +233,39 @@ def test_dlpack_is_taken_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None
     assert DeviceKernels(lambda: pytest.fail("nothing runs"), "cuda").on_device(spread) is None
 
 
-def test_the_cuda_array_interface_is_taken_and_its_stream_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    waited: list[Any] = []
-    monkeypatch.setattr(torch, "as_tensor", lambda values, device: X)
-    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda address, device: address)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(wait_stream=waited.append))
-    kernels = DeviceKernels(lambda: pytest.fail("nothing runs"), "cuda")
-    assert kernels.on_device(OnCuda(__cuda_array_interface__={"stream": 55})) is X
-    assert kernels.on_device(OnCuda(__cuda_array_interface__={"stream": None})) is X
-    assert waited == [55]
+@pytest.mark.parametrize("current", [0, 1])
+def test_the_cuda_array_interface_is_taken_where_the_array_lies(current: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever device is current: torch, told another one, would copy there, and not wait for the array's stream."""
+    opened: list[Any] = []
+    waiting: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setattr(torch, "as_tensor", lambda values, device: opened.append(device) or X)
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda address, device: (address, device))
+    monkeypatch.setattr(
+        torch.cuda,
+        "current_stream",
+        lambda device: SimpleNamespace(wait_stream=lambda stream: waiting.append((device, stream))),
+    )
+    module, second = build.load(), torch.device("cuda", 1)
+    kernels = DeviceKernels(build.load, "cuda")
+    module.simt_devices(2)
+    module.simt_register(X.data_ptr(), X.nbytes, device=1)
+    try:
+        array = {"data": (X.data_ptr(), False)}
+        assert kernels.on_device(OnCuda(__cuda_array_interface__=array | {"stream": 55})) is X
+        assert kernels.on_device(OnCuda(__cuda_array_interface__=array | {"stream": None})) is X
+        part = {"data": (X.data_ptr() + 8, False)}
+        assert kernels.on_device(OnCuda(__cuda_array_interface__=part)) is X
+        assert opened == [second, second, second]
+        assert waiting == [(second, (55, second))]
+        assert kernels.on_device(OnCuda(__cuda_array_interface__={"data": (0, False)})) is X
+        assert opened[-1] == torch.device("cuda", current)  # an empty array lies nowhere
+    finally:
+        module.simt_unregister(X.data_ptr())
+        module.simt_devices(1)
+    with pytest.raises(ValueError, match="not in CUDA memory; pass an array whose memory exists"):
+        kernels.on_device(OnCuda(__cuda_array_interface__=array))
 
 
 def raising(error: Exception) -> Any:
@@ -293,30 +319,52 @@ def test_the_device_is_taken_where_all_features_are_there(monkeypatch: pytest.Mo
     put(monkeypatch, recording()[0])
     backend = select_backend(features=(X, Y))
     assert (backend.name, backend.device) == ("cuda", "cpu")
-    for features in ((), (X, np.ones((2, 3))), (np.ones((2, 3)),), ([[1.0]],)):
+    for features in ((), (np.ones((2, 3)),), ([[1.0]],)):
         chosen = select_backend(features=features)
         assert (chosen.name, chosen.device) == ("cpu", None)
         assert select_backend("cuda", features=features).name == "cuda"
     assert {select_backend(name, features=(X, Y)).name for name in ("cpu", "reference")} == {"cpu", "reference"}
 
 
-def test_features_on_two_devices_go_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sets_that_do_not_lie_on_one_device_go_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = Recorder()
     put(monkeypatch, DeviceKernels(lambda: module, "cuda"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     tensors = [SimpleNamespace(device=torch.device("cuda", i)) for i in (0, 1, 1)]
     for tensor in tensors:
         tensor.detach = lambda tensor=tensor: tensor
-    assert common_device(tensors[0], tensors[1]) is None
+    with pytest.warns(DeviceFallbackWarning, match="these lie on cuda:0 and cuda:1; move all to one"):
+        assert common_device(tensors[0], tensors[1]) is None
+    with pytest.warns(DeviceFallbackWarning, match="these lie on cuda:0 and the host; move all to one"):
+        assert common_device(np.ones((2, 3)), tensors[0]) is None
     assert common_device(tensors[1], tensors[2]) == "cuda:1"
     assert select_backend("cuda", features=tensors[1:]).device == "cuda:1"
 
 
-def test_without_the_module_auto_takes_the_cpu_and_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_module_auto_says_so_once_and_cuda_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, DeviceKernels(raising(ImportError("No module named 'egtmetrics.ops._cuda'")), "cpu"))
-    assert select_backend(features=(X, Y)).name == "cpu"
-    with pytest.raises(ImportError, match=r"cannot be loaded \(No module named 'egtmetrics.ops._cuda'\); install"):
-        select_backend("cuda")
+    message = (
+        r"the CUDA kernels cannot be loaded \(No module named 'egtmetrics.ops._cuda'\); install egtmetrics where nvcc"
+    )
+    with pytest.warns(DeviceFallbackWarning, match=f"copied to the host for the CPU kernels: {message}"):
+        assert select_backend(features=(X, Y)).name == "cpu"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert select_backend(features=(X, Y)).name == "cpu"
+        assert select_backend(features=(np.ones((2, 2)),)).name == "cpu"
+    for features in ((X, Y), ()):
+        with pytest.raises(ImportError, match=message):
+            select_backend("cuda", features=features)
+
+
+def test_a_metric_on_a_device_without_the_module_is_that_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, DeviceKernels(raising(ImportError("No module named 'egtmetrics.ops._cuda'")), "cpu"))
+    expected = improved_precision_recall(X.numpy(), Y.numpy(), n_neighbors=1)
+    with pytest.warns(DeviceFallbackWarning, match="take the features to the host and use backend='cpu'"):
+        result = improved_precision_recall(X, Y, n_neighbors=1)
+    assert result == expected
+    with pytest.raises(ImportError, match="the CUDA kernels cannot be loaded"):
+        improved_precision_recall(X, Y, n_neighbors=1, backend="cuda")
 
 
 def test_without_a_device_auto_takes_the_cpu_and_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +393,10 @@ def test_a_missing_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match="need torch for the memory of the device"):
         select_backend("cuda")
-    assert select_backend(features=(OnCuda(__cuda_array_interface__={}),)).name == "cpu"
+    for array in (OnCuda(__cuda_array_interface__={}), OnCuda(__dlpack_device__=lambda: (2, 0))):
+        _device._warn_fallback.cache_clear()
+        with pytest.warns(DeviceFallbackWarning, match="need torch for the memory of the device"):
+            assert select_backend(features=(array,)).name == "cpu"
 
 
 def test_the_current_device_is_taken_where_no_feature_names_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -759,6 +759,13 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t, cudaStreamCaptureStatus* status)
   return cudaSuccess;
 }
 
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* address) {
+  Region region{};
+  const bool found = find_region(reinterpret_cast<std::uintptr_t>(address), &region) && region.device >= 0;
+  *attributes = {found ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered, found ? region.device : -2};
+  return cudaSuccess;
+}
+
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = driver_version;
   return cudaSuccess;

@@ -1,0 +1,419 @@
+"""What a perfect generator would score: the same metric between real samples and other real samples of the group.
+
+A score depends on the group, not only on the model: real samples that are widely spread, of high dimension or few get
+another score from samples of their own law than others do. So equal scores are not what a perfect generator has, and
+unequal scores do not show that the model is at fault. The excess over the score of other real samples is 0 for a
+perfect generator in every group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from egtmetrics._errors import listed
+from egtmetrics._order import canonical_order
+from egtmetrics._validation import check_positive_int, take_checked
+from egtmetrics.groups._evaluation import MetricSet, groups_on_both_sides, naming_metric, warn_of_caveats
+from egtmetrics.groups._saved import plain
+from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
+from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
+from egtmetrics.metrics.variance import JointScores, ScoreCovariance, joint_scores
+from egtmetrics.ops import Features
+from egtmetrics.results import MetricResult, Score
+from egtmetrics.samples import GroupedSamples
+
+Floats: TypeAlias = NDArray[np.float64]
+Comparison = Literal["excess", "ratio"]
+
+N_SPLITS = 6
+_SEED_OF_SPLITS = 2
+_SEED_OF_PARTS = 3
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Design:
+    """Which pairs of sets are scored: real with generated samples, and real with other real ones."""
+
+    pairs: tuple[tuple[int, int], ...]
+    model: tuple[int, ...]
+    """The pairs whose mean is the model's score; the mean of the others is that of a perfect generator."""
+
+    @property
+    def placebo(self) -> tuple[int, ...]:
+        return tuple(set(range(len(self.pairs))) - set(self.model))
+
+    def weights(self, of_model: Any, of_placebo: Any) -> list[Any]:
+        """Return the weight of every pair from those of the two means."""
+        return [
+            of_model / len(self.model) if position in self.model else of_placebo / len(self.placebo)
+            for position in range(len(self.pairs))
+        ]
+
+
+_HALVES = _Design(pairs=((0, 2), (1, 3), (0, 1), (1, 0)), model=(0, 1))
+"""Sets: two halves of the real samples, two of the generated ones. In the first order, all rows count alike."""
+_HELD_OUT = _Design(pairs=((0, 1), (0, 2)), model=(0,))
+"""Sets: real samples, generated ones, held-out real ones."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Group:
+    """What was scored in one group."""
+
+    scores: dict[str, Floats]
+    """By metric, the mean score of every pair of the design, ``(pairs, S)``."""
+    caveats: dict[str, tuple[str, ...]]
+    sets: Sequence[Features]
+    """Those of the first split."""
+    results: Mapping[str, Sequence[MetricResult]]
+    """Of the first split, by metric."""
+    n_disjoint: int
+    """How many splits have no row in common."""
+    n_rounds: int
+    """How often the same rows were split in other ways."""
+
+
+class Baseline:
+    """The scores of a model beside those of a perfect generator, by group; ``GenerativeMetricFrame.baseline`` makes it.
+
+    Attributes
+    ----------
+    model, placebo : DataFrame
+        The scores of the generated samples, and those that other real samples get in their place, at the same numbers
+        of samples. One row per group, one column per score, as in ``frame.by_group``.
+    excess : DataFrame
+        ``model - placebo``: 0 for a perfect generator, up to noise.
+    ratio : DataFrame
+        ``model / placebo`` for the scores that are shares, 1 for a perfect generator. If a share e of a group's samples
+        is off the data, its precision is 1 - e times that of a perfect generator, in every group.
+    sizes : DataFrame
+        By group: ``n_samples``, the number of samples in each of the sets that are compared, and ``n_splits``, over how
+        many splits of the group the scores are averaged.
+    settings : dict
+        ``held_out``: whether the placebo is held-out samples; ``n_samples`` and ``n_splits`` as they were given.
+    """
+
+    model: pd.DataFrame
+    placebo: pd.DataFrame
+    excess: pd.DataFrame
+    ratio: pd.DataFrame
+    sizes: pd.DataFrame
+    settings: dict[str, Any]
+
+    def __init__(
+        self,
+        metrics: MetricSet,
+        described: Mapping[str, ScoreTable],
+        groups: Mapping[Hashable, _Group],
+        *,
+        index: pd.Index[Any],
+        names: Mapping[Hashable, str],
+        design: _Design,
+        settings: dict[str, Any],
+    ) -> None:
+        self._metrics, self._groups, self._names, self._design = metrics, groups, names, design
+        self._inferences: dict[Comparison, Inference] = {}
+        self.settings = settings
+        counts = {
+            label: {"n_samples": len(group.sets[0]), "n_splits": group.n_disjoint * group.n_rounds}
+            for label, group in groups.items()
+        }
+        missing = {"n_samples": 0, "n_splits": 0}
+        self.sizes = pd.DataFrame([counts.get(label, missing) for label in index], index=index)
+
+        def means(metric: str, pairs: tuple[int, ...]) -> pd.DataFrame:
+            names = list(described[metric].described)
+            nothing = np.full(len(names), math.nan)
+            rows = [
+                groups[label].scores[metric][list(pairs)].mean(axis=0) if label in groups else nothing
+                for label in index
+            ]
+            return pd.DataFrame(rows, index=index, columns=names, dtype=float)
+
+        compared: dict[str, dict[str, ScoreTable]] = {"model": {}, "placebo": {}, "excess": {}, "ratio": {}}
+        for metric, table in described.items():
+            of_model, of_placebo = means(metric, design.model), means(metric, design.placebo)
+            shares = {name: _ratio(score) for name, score in table.described.items() if score.bounds == (0.0, 1.0)}
+            tables = {
+                "model": (of_model, dict(table.described)),
+                "placebo": (of_placebo, dict(table.described)),
+                "excess": (of_model - of_placebo, {name: _excess(score) for name, score in table.described.items()}),
+                "ratio": ((of_model / of_placebo.mask(of_placebo == 0.0))[list(shares)], shares),
+            }
+            caveats = {label: group.caveats[metric] for label, group in groups.items()}
+            for name, (values, scores) in tables.items():
+                if scores:
+                    compared[name][metric] = score_table(metric, values, scores, caveats)
+        self._compared = {of: compared[of] for of in get_args(Comparison)}
+        self.model, self.placebo, self.excess, self.ratio = (
+            pd.concat([table.frame() for table in tables.values()], axis=1) if tables else pd.DataFrame(index=index)
+            for tables in compared.values()
+        )
+
+    def __repr__(self) -> str:
+        tables = {"model": self.model, "other real samples (placebo)": self.placebo, "excess": self.excess}
+        if len(self.ratio.columns):
+            tables["ratio"] = self.ratio
+        compared = "held-out real samples" if self.settings["held_out"] else "other real samples, by splitting them"
+        head = f"{type(self).__name__}: scores of the model and of {compared}"
+        return "\n\n".join([head, *(f"{title}\n{table}" for title, table in tables.items()), f"sizes\n{self.sizes}"])
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show: scores by group, and disparities."""
+        tables = {
+            "Scores of the model": self.model,
+            "Scores of other real samples": self.placebo,
+            "Excess": self.excess,
+            "Disparities of the excess": self.disparities(),
+        }
+        return "".join(
+            f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
+            for title, table in tables.items()
+        )
+
+    def tables(self, of: Comparison = "excess") -> dict[str, ScoreTable]:
+        """Return the excesses, or the ratios, by metric, with their descriptions and disparities."""
+        if of not in get_args(Comparison):
+            raise ValueError(f"of={of!r} is unknown; choose one of {listed(map(repr, get_args(Comparison)))}")
+        return dict(self._compared[of])
+
+    def disparities(self, of: Comparison = "excess") -> pd.DataFrame:
+        """Return every disparity of the excesses, or of the ratios, as ``GenerativeMetricFrame.disparities`` does.
+
+        0 means that the model is equally far from a perfect generator in all groups.
+        """
+        return disparity_table(self.tables(of))
+
+    def interval(self, level: float = 0.95, of: Comparison = "excess") -> FrameIntervals:
+        """Return confidence intervals for the excess, or the ratio, of every group, and for their disparities.
+
+        If the interval of an excess contains 0, or that of a ratio 1, the group's score is not distinguishable from
+        that of a perfect generator at this size.
+
+        Raises
+        ------
+        ValueError
+            If ``level`` is not in (0, 1), a set has fewer than 50 samples, or a metric refuses half of a set.
+
+        Notes
+        -----
+        Cost, paid once: as for ``GenerativeMetricFrame.interval``, for every pair of sets that is scored. The sets are
+        halved together, so what the model and the placebo have in common cancels.
+        """
+        return self._infer(of).intervals(level)
+
+    def test(self, of: Comparison = "excess") -> pd.DataFrame:
+        """Test every disparity: could all groups have equal expected excesses, or ratios?
+
+        A perfect generator has equal ones, whatever the laws of the groups. The columns are those of
+        ``GenerativeMetricFrame.test``; cost and errors are those of ``interval``.
+        """
+        return self._infer(of).tests()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return sizes, scores and settings as a nested dict of plain values; groups have their names."""
+        tables = {"sizes": self.sizes, "model": self.model, "placebo": self.placebo, "excess": self.excess}
+        tables["ratio"] = self.ratio
+        rows = {
+            key: {self._names[label]: row.to_dict() for label, row in table.astype(object).iterrows()}
+            for key, table in tables.items()
+        }
+        return {key: plain(value) for key, value in {"settings": self.settings, **rows}.items()}
+
+    def _infer(self, of: Comparison) -> Inference:
+        tables = self.tables(of)
+        few = self.sizes["n_samples"][self.sizes["n_samples"] > 0]
+        if few.min() < MIN_SAMPLES:
+            parts = "" if self.settings["held_out"] else ", half of the smaller side"
+            raise ValueError(
+                f"group {self._names[few.idxmin()]!r} compares sets of {few.min()} samples{parts}, and an interval "
+                f"needs sets of at least {MIN_SAMPLES}; add samples, or merge groups"
+            )
+        if of not in self._inferences:
+            uncertainties = {}
+            for metric, table in tables.items():
+                scores = list(self._scores_of(metric))
+                kept = [scores.index(name) for name in table.described]
+                covariances = {label: self._covariance(of, metric, label, kept) for label in self._groups}
+                uncertainties[metric] = score_uncertainty(table.values, covariances)
+            self._inferences[of] = Inference(tables=tables, uncertainties=uncertainties)
+        return self._inferences[of]
+
+    def _scores_of(self, metric: str) -> dict[str, Score]:
+        return next(iter(self._groups.values())).results[metric][0].describe()
+
+    @functools.cache  # noqa: B019  # as long as the baseline lives, which has the samples
+    def _joint(self, metric: str, label: Hashable) -> JointScores:
+        group = self._groups[label]
+        with naming_metric(metric, f"an interval needs scores of random halves of group {self._names[label]!r}"):
+            return joint_scores(
+                self._metrics.bound[metric],
+                group.sets,
+                self._design.pairs,
+                group.results[metric],
+                rng=np.random.default_rng([self._metrics.seed, _SEED_OF_PARTS]),
+                backend=self._metrics.backend,
+                n_threads=self._metrics.n_threads,
+            )
+
+    def _covariance(self, of: Comparison, metric: str, label: Hashable, kept: list[int]) -> ScoreCovariance:
+        """Return the covariance of a group's mean over its splits, for some of the scores of a metric."""
+        group, joint = self._groups[label], self._joint(metric, label)
+        weights = self._design.weights(1.0, -1.0)
+        if of == "ratio":  # its derivative with respect to both scores
+            of_model, of_placebo = (
+                group.scores[metric][list(pairs)].mean(axis=0) for pairs in (self._design.model, self._design.placebo)
+            )
+            with np.errstate(divide="ignore", invalid="ignore"):
+                weights = self._design.weights(1.0 / of_placebo, -of_model / of_placebo**2)
+        found = joint.covariance(weights)
+        share = joint.lasting_share(weights)
+        scale = np.sqrt((share + (1.0 - share) / group.n_rounds) / group.n_disjoint)
+        block = np.ix_(kept, kept)
+        return ScoreCovariance(
+            data=(scale[:, None] * found.data * scale)[block],
+            alone=None if found.alone is None else (found.alone * scale**2)[kept],
+            per_projection=None if found.per_projection is None else found.per_projection[:, kept],
+            interaction=None if found.interaction is None else found.interaction[block],
+            threshold=None if found.threshold is None else found.threshold[block],
+        )
+
+
+def evaluate_baseline(
+    metrics: MetricSet,
+    samples: GroupedSamples,
+    described: Mapping[str, ScoreTable],
+    held_out: GroupedSamples | None,
+    *,
+    n_splits: int = N_SPLITS,
+    n_samples: int | None = None,
+    progress: bool = False,
+) -> Baseline:
+    """Score real samples against generated and against other real ones; see ``GenerativeMetricFrame.baseline``.
+
+    ``held_out`` has the real samples as its real side, and the held-out ones as its fake side.
+    """
+    n_splits = check_positive_int(n_splits, "n_splits")
+    design = _HALVES if held_out is None else _HELD_OUT
+    labels = groups_on_both_sides(samples)
+    sides: dict[Hashable, list[Features]] = {}
+    for label in labels:
+        group = samples.group(label)
+        sides[label] = [group.real, group.fake]
+        if held_out is not None:
+            sides[label].append(held_out.group(label).fake)
+            if not len(sides[label][-1]):
+                raise ValueError(
+                    f"held_out has no samples of group {samples.groups.name(label)!r}; add some, or split the real "
+                    "samples (held_out=None)"
+                )
+    sets_per_side = 2 if held_out is None else 1
+    largest = {label: min(map(len, found)) // sets_per_side for label, found in sides.items()}
+    smallest = min(largest, key=largest.__getitem__)
+    size = largest[smallest] if n_samples is None else check_positive_int(n_samples, "n_samples")
+    if size > largest[smallest]:
+        raise ValueError(
+            f"n_samples={size}, but group {samples.groups.name(smallest)!r} has only {largest[smallest]} samples for "
+            f"each set; pass n_samples={largest[smallest]} or less, or None"
+        )
+    rounds = 1 if held_out is not None else n_splits
+    n_disjoint = {label: min(map(len, found)) // (size * sets_per_side) for label, found in sides.items()}
+    n_calls = len(design.pairs) * len(metrics.bound) * rounds * sum(n_disjoint.values())
+    groups = {}
+    with tqdm(total=n_calls, desc="baseline", unit="call", disable=not progress) as bar:
+        for label, found in sides.items():
+            where = f"group {samples.groups.name(label)!r}, sets of {size} samples for the baseline"
+            # Every group has the same draws, whatever its name.
+            rng = np.random.default_rng([metrics.seed, _SEED_OF_SPLITS])
+            splits = _splits(found, size, sets_per_side, n_disjoint[label], rounds, rng)
+            groups[label] = _score(metrics, splits, design, where, bar.update, n_disjoint[label], rounds)
+    baseline = Baseline(
+        metrics,
+        described,
+        groups,
+        index=samples.groups.index,
+        names={label: samples.groups.name(label) for label in samples.groups.index},
+        design=design,
+        settings={"held_out": held_out is not None, "n_samples": n_samples, "n_splits": n_splits},
+    )
+    caveats = {label: {name: found[0] for name, found in group.results.items()} for label, group in groups.items()}
+    warn_of_caveats(caveats, stacklevel=3)
+    return baseline
+
+
+def _splits(
+    sides: Sequence[Features], size: int, per_side: int, n_disjoint: int, n_rounds: int, rng: np.random.Generator
+) -> Iterator[list[Features]]:
+    """Yield the sets of every split. Those of one round have no row in common; every round draws anew.
+
+    They do not depend on the order in which the rows came.
+    """
+    canonical = [canonical_order(side) for side in sides]
+    for _ in range(n_rounds):
+        orders = [rng.permutation(order) for order in canonical]
+        for split in range(n_disjoint):
+            yield [
+                take_checked(side, np.sort(order[start : start + size]))
+                for side, order in zip(sides, orders, strict=True)
+                for start in range(split * per_side * size, (split + 1) * per_side * size, size)
+            ]
+
+
+def _score(
+    metrics: MetricSet,
+    splits: Iterator[list[Features]],
+    design: _Design,
+    where: str,
+    advance: Callable[[], object],
+    n_disjoint: int,
+    n_rounds: int,
+) -> _Group:
+    first_sets: list[Features] = []
+    first: dict[str, list[MetricResult]] = {}
+    scores: dict[str, list[Floats]] = {name: [] for name in metrics.bound}
+    for sets in splits:
+        by_pair = [metrics.call(sets[real], sets[fake], where, advance) for real, fake in design.pairs]
+        by_metric = {name: [results[name] for results in by_pair] for name in metrics.bound}
+        for name, results in by_metric.items():
+            scores[name].append(np.array([list(result.scores().values()) for result in results]))
+        if not first_sets:
+            first_sets, first = sets, by_metric
+    return _Group(
+        scores={name: np.mean(found, axis=0) for name, found in scores.items()},
+        caveats={name: first[name][0].caveats for name in first},
+        sets=first_sets,
+        results=first,
+        n_disjoint=n_disjoint,
+        n_rounds=n_rounds,
+    )
+
+
+def _excess(score: Score) -> Score:
+    low, high = score.bounds
+    return dataclasses.replace(
+        score,
+        label=f"{score.label}, less that of other real samples",
+        help=f"{score.help} Less what other real samples of the group score; 0 for a perfect generator.",
+        better=score.better if isinstance(score.better, str | None) else 0.0,
+        bounds=(low - high, high - low),
+        depends_on_size=False,
+    )
+
+
+def _ratio(score: Score) -> Score:
+    return dataclasses.replace(
+        score,
+        label=f"{score.label}, of that of other real samples",
+        help=f"{score.help} Divided by what other real samples of the group score; 1 for a perfect generator.",
+        bounds=(0.0, math.inf),
+        depends_on_size=False,
+    )
