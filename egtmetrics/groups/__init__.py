@@ -6,7 +6,7 @@ defines disparities, ``inference`` says how certain they are, ``baseline`` what 
 samples comparable.
 """
 
-from egtmetrics.groups._evaluation import GroupSizeWarning
+from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
 from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.disparity import (
@@ -30,6 +30,7 @@ __all__ = [
     "GenerativeMetricFrame",
     "GroupSizeWarning",
     "MissingLabelWarning",
+    "MissingScoreWarning",
     "PairDifference",
     "PermutationTest",
     "ResampledResult",

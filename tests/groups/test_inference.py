@@ -25,7 +25,7 @@ from egtmetrics import (
     precision_recall_density_coverage,
     topp_precision_recall,
 )
-from egtmetrics.groups import samples_needed
+from egtmetrics.groups import MissingScoreWarning, samples_needed
 from egtmetrics.groups.disparity import EGO, MGO, ScoreTable, score_table
 from egtmetrics.groups.inference import (
     Inference,
@@ -275,6 +275,58 @@ def test_a_missing_group_has_no_interval_and_is_left_out_of_tests() -> None:
         assert set(table.loc[of_metrics, "without"]) == {("c",)}
         numbers = table.loc[of_metrics].drop(columns="without")
         pd.testing.assert_frame_equal(numbers, expected.loc[of_metrics].drop(columns="without"), rtol=0.05)
+
+
+def with_a_small_group(metrics: Any, n_small: int, missing_groups: Any = "nan") -> Any:
+    rng = np.random.default_rng(14)
+    groups = np.repeat(["a", "b", "c"], [90, 90, n_small])
+    real, fake = rng.normal(size=(2, len(groups), 2))
+    return GenerativeMetricFrame(
+        metrics=metrics,
+        real=real,
+        fake=fake,
+        real_sensitive_features=groups,
+        fake_sensitive_features=groups,
+        missing_groups=missing_groups,
+        random_state=0,
+    )
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_group_too_small_for_an_interval_leaves_those_of_the_others() -> None:
+    metrics = {"prdc": precision_recall_density_coverage, "gap": mean_difference}
+    result = with_a_small_group(metrics, 30)
+    with pytest.warns(MissingScoreWarning) as caught:
+        intervals = result.interval()
+    assert [str(one.message) for one in caught] == [
+        "no interval for group 'c': group 'c' has 30 samples on one side, and an interval needs at least 50 real and "
+        "50 fake ones in every group; add samples, or merge groups"
+    ]
+    assert caught[0].filename == __file__
+    assert result.by_group.notna().all(axis=None)
+    by_group = intervals.by_group[["low", "high"]].isna().all(axis=1).groupby("group").agg(["all", "any"])
+    assert by_group.to_numpy().tolist() == [[False, False], [False, False], [True, True]]
+    assert set(intervals.disparities.loc[["prdc", "gap"], "without"]) == {("c",)}
+    assert intervals.disparities[["low", "high"]].notna().all(axis=None)
+    a, b, _ = result.by_group["gap"]
+    assert intervals.disparities.loc[("gap", "delta_gap"), "value"] == pytest.approx(abs(a - b))
+    assert np.isnan(result.difference_interval("gap", "a", "c")).all()
+    assert result.test()["p_value"].notna().all()
+    with pytest.raises(ValueError, match="group 'c' has 30 samples on one side"):
+        with_a_small_group(metrics, 30, "raise").interval()
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_group_too_small_for_the_halves_of_a_metric_has_intervals_of_the_others() -> None:
+    metrics = {"prdc": functools.partial(precision_recall_density_coverage, n_neighbors=18), "fid": frechet_distance}
+    result = with_a_small_group(metrics, 60)
+    with pytest.warns(MissingScoreWarning, match=r"no interval for group 'c': .*\(60 real, 60 fake\), metric 'prdc': "):
+        disparities = result.interval().disparities
+    assert set(disparities.loc[["prdc"], "without"]) == {("c",)}
+    assert set(disparities.loc[["fid"], "without"]) == {()}
+    metrics["prdc"] = functools.partial(precision_recall_density_coverage, n_neighbors=40)
+    with pytest.raises(ValueError, match="metric 'prdc': real has 88 rows"):
+        with_a_small_group(metrics, 60).interval()
 
 
 def test_what_is_left_of_one_group_is_nothing() -> None:
