@@ -63,6 +63,12 @@ class Family:
             value=abs(value), larger=group if value > 0 else None, smaller=group if value < 0 else None
         )
 
+    def limit(self, described: Mapping[str, Score]) -> float:
+        """Return the largest contrast that the bounds of the scores allow."""
+        ends = [sorted(weight * end for end in described[name].bounds) for name, weight in self.weights.items()]
+        low, high = map(sum, zip(*ends, strict=True))
+        return high - low if self.between_groups else max(-low, high)
+
     def contrasts(self, table: pd.DataFrame, left_out: NDArray[np.bool_] | None = None) -> Floats:
         """Return the contrasts of the groups that are not left out, as rows over the flattened table.
 
@@ -112,6 +118,10 @@ class Disparity:
     def contrasts(self, table: pd.DataFrame, left_out: NDArray[np.bool_] | None = None) -> list[Floats]:
         """Return the contrasts of each family."""
         return [family.contrasts(table, left_out) for family in self.families]
+
+    def limit(self, described: Mapping[str, Score]) -> float:
+        """Return the largest value that the bounds of the scores allow: 1 for a difference of shares."""
+        return sum(family.limit(described) for family in self.families)
 
     def lacks(self, missing: pd.DataFrame) -> NDArray[np.bool_]:
         """Return for which groups a score that it compares is missing, from a table of True and False."""

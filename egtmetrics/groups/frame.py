@@ -379,11 +379,14 @@ class GenerativeMetricFrame:
     def difference_interval(self, score: str, a: Hashable, b: Hashable, level: float = 0.95) -> tuple[float, float]:
         """Return a confidence interval for the signed difference in a score between two groups, a - b.
 
-        ``score`` is a column of ``by_group``. See ``interval``.
+        ``score`` is a column of ``by_group``. The interval stays within what the bounds of the score allow, -1 to 1 for
+        shares. See ``interval``.
         """
         difference, error = self._infer().difference(*self._column(score), *map(self._label, (a, b)))
         margin = error * normal_quantile(level)
-        return difference - margin, difference + margin
+        low, high = self.describe()[score].bounds
+        low, high = np.clip([difference - margin, difference + margin], low - high, high - low).tolist()
+        return low, high
 
     def test(self) -> pd.DataFrame:
         """Test every disparity: could the groups have equal scores and the disparity be chance?

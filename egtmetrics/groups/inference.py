@@ -414,8 +414,13 @@ class Inference:
         """Return all intervals."""
         z = normal_quantile(level)
         disparities = {}
+        limits = {
+            (metric, disparity.name): disparity.limit(table.described)
+            for metric, table in self.tables.items()
+            for disparity in table.disparities
+        }
         for key, largest in self.largest.items():
-            low, high = largest.interval(level)
+            low, high = np.minimum(largest.interval(level), limits[key]).tolist()  # NaN stays
             disparities[key] = {
                 "value": largest.value,
                 "low": low,
