@@ -5,20 +5,18 @@ classifier decides which digit a generated image shows, and so to which group it
 real digits that no generator has seen.
 
 Two groups of digits need not score alike even with a perfect generator, since one may be harder to imitate. So other
-real digits are scored as if a generator had made them: what a generator adds to *their* gap is its own. Run it with
+real digits are scored in the place of generated ones, and what counts is each generator's excess over them. Run it with
 ``make demo`` or ``python examples/digits.py``; it takes about a minute.
 """
 
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -27,8 +25,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from tabulate import tabulate
 
-from egtmetrics import GenerativeMetricFrame, GroupedSamples, mgo, plot_precision_recall
-from egtmetrics.groups.inference import holm, normal_quantile
+from egtmetrics import GenerativeMetricFrame, GroupedSamples, plot_precision_recall
+from egtmetrics.groups import Baseline
 from egtmetrics.plots import save_figure
 from egtmetrics.report import render, write_whole
 
@@ -83,49 +81,29 @@ def generate(images: Images, digits: NDArray[np.int64], n_samples: int) -> dict[
     }
 
 
-class Gap(NamedTuple):
-    """A signed difference between the groups, the second minus the first."""
+def findings(baseline: Baseline) -> Iterator[str]:
+    """Say for every score which group is worse off against other real digits, by how much, or that none is known to be.
 
-    column: str
-    model: float
-    placebo: float
-    """Of other real digits, scored as if a generator had made them."""
-    p_value: float
-    """Of the hypothesis that the two are equal."""
-
-
-def gaps_of(frame: GenerativeMetricFrame, placebo: GenerativeMetricFrame) -> list[Gap]:
-    """Compare the gap of a generator in every score with that of other real digits.
-
-    Both frames share the reference, which makes their errors cancel in part;
-    adding their variances is therefore cautious.
+    A generator that is further from other real digits in one group than in the other has made the gap itself.
     """
-    found = []
-    for column in map(str, frame.by_group):
-        gaps, errors = [], []
-        for one in (frame, placebo):
-            low, high = one.difference_interval(column, GROUPS[1], GROUPS[0])
-            gaps.append((low + high) / 2)
-            errors.append((high - low) / 2 / normal_quantile(0.95))
-        excess, error = gaps[0] - gaps[1], math.hypot(*errors)
-        p_value = float(2.0 * norm.sf(abs(excess) / error)) if error > 0 else 1.0
-        found.append(Gap(column, gaps[0], gaps[1], p_value))
-    return found
-
-
-def sentence(frame: GenerativeMetricFrame, gap: Gap, adjusted_p: float) -> str:
-    """Say in words who is worse off, by how much, and whether it is more than noise."""
-    score = frame.describe()[gap.column]
-    factor, unit = (100.0, " points") if score.percent else (1.0, "")
-    model, placebo = factor * gap.model, factor * gap.placebo
-    numbers = f"gap {model:+.3g}{unit}, of other real digits {placebo:+.3g}{unit}, corrected p = {adjusted_p:.2g}"
-    if adjusted_p > LEVEL:
-        return f"{score.label}: no gap that is more than noise ({numbers})"
-    excess = model - placebo
-    worse = GROUPS[score.loss(excess) > 0]  # in these scores a loss is the score itself, or minus it
-    return (
-        f"{score.label}: {worse} are worse off, by {abs(excess):.3g}{unit} more than other real digits show ({numbers})"
-    )
+    tests = baseline.test().to_dict("index")
+    for metric, table in baseline.tables().items():
+        for disparity in table.disparities:
+            if disparity.column is None:  # a sum of scores
+                continue
+            pair, score = table.gap(disparity), disparity.score
+            excesses = baseline.excess[table.column(disparity.column)].to_dict()
+            numbers = ", ".join(f"{score.text(excesses[group])} for {group}" for group in GROUPS)
+            found = tests[metric, disparity.name]
+            text = f"{score.label}: {numbers}{f' {score.difference_unit}'.rstrip()}"
+            p_value = f"corrected p = {found['adjusted_p_value']:.2g}"
+            if found["adjusted_p_value"] <= LEVEL:
+                yield f"{text}. The {disparity.worse(table.values, pair)} are worse off ({p_value})"
+            else:
+                yield (
+                    f"{text}. Not distinguishable from noise ({p_value}); a difference of "
+                    f"{score.text(found['detectable'])} would have been found with 80 % probability"
+                )
 
 
 def main(folder: Path = Path("demo-output"), *, n_generated: int = 1500) -> dict[str, GenerativeMetricFrame]:
@@ -140,12 +118,14 @@ def main(folder: Path = Path("demo-output"), *, n_generated: int = 1500) -> dict
     print(f"The classifier that sorts generated images into groups is right about {right:.1%} of real ones.\n")
 
     np.savez(folder / "real.npz", features=reference, group=group_of(reference_digits))
-    sets = {OTHER_REAL: parts[OTHER_REAL][0], **generate(images, digits, n_generated)}
-    frames, tables, proportions = {}, [], {}
-    for name, fake in sets.items():
-        labels = group_of(parts[OTHER_REAL][1] if name == OTHER_REAL else classifier.predict(fake))
+    other, other_groups = parts[OTHER_REAL][0], group_of(parts[OTHER_REAL][1])
+    np.savez(folder / "other-real-digits.npz", features=other, group=other_groups)
+    print(f"The excess of each generator's scores over those of {OTHER_REAL}:\n")
+    frames, tables = {}, []
+    rows: list[list[str]] = []
+    for name, fake in generate(images, digits, n_generated).items():
+        labels = group_of(classifier.predict(fake))
         np.savez(folder / f"{name.replace(' ', '-')}.npz", features=fake, group=labels)
-        proportions[name] = mgo(group_of(digits), labels)
         samples = GroupedSamples(
             real=reference,
             fake=fake,
@@ -154,29 +134,23 @@ def main(folder: Path = Path("demo-output"), *, n_generated: int = 1500) -> dict
         )
         # Scores depend on the number of samples, so every group gets as many as every other one, real and generated.
         matched = samples.matched(across_groups=True, random_state=0)
-        frames[name] = GenerativeMetricFrame(metrics=METRICS, samples=matched, random_state=0)
-        tables.append(f"## {name}\n\n{render(frames[name], format='markdown')}")
-
-    placebo = frames[OTHER_REAL]
-    generators = [name for name in frames if name != OTHER_REAL]
-    found = {name: gaps_of(frames[name], placebo) for name in generators}
-    adjusted = iter(holm(np.array([gap.p_value for gaps in found.values() for gap in gaps])).tolist())
-    for name, gaps in found.items():
-        print(f"{name} (proportions are off by {100 * proportions[name]:.1f} points)")
-        for gap in gaps:
-            print(f"  - {sentence(frames[name], gap, next(adjusted))}")
+        frames[name] = frame = GenerativeMetricFrame(metrics=METRICS, samples=matched, random_state=0)
+        baseline = frame.baseline(other, other_groups)
+        tables.append(f"## {name}\n\n{render(frame, format='markdown')}")
+        shares = frame.group_counts["fake_proportion"].to_dict()
+        print(f"{name} ({', '.join(f'{shares[group]:.0%} {group}' for group in GROUPS)})")
+        for finding in findings(baseline):
+            print(f"  - {finding}")
         print()
-    columns = placebo.describe()
-    header = ["", *(f"{score.label}{' (%)' if score.percent else ''}" for score in columns.values())]
-    body = [
-        [
-            f"{name}, {group}",
-            *(score.text(frame.by_group[column].to_dict()[group]) for column, score in columns.items()),
-        ]
-        for name, frame in frames.items()
-        for group in GROUPS
-    ]
-    print(tabulate(body, headers=header, disable_numparse=True, colalign=["left", *["right"] * len(columns)]))
+        shown = {OTHER_REAL: baseline.placebo} if not rows else {}
+        for title, scores in {**shown, name: baseline.model}.items():
+            columns = frame.describe()
+            rows += [
+                [f"{title}, {group}", *(one.text(scores[column].to_dict()[group]) for column, one in columns.items())]
+                for group in GROUPS
+            ]
+    header = ["", *(f"{score.label}{' (%)' if score.percent else ''}" for score in frame.describe().values())]
+    print(tabulate(rows, headers=header, disable_numparse=True, colalign=["left", *["right"] * (len(header) - 1)]))
 
     write_whole(folder / "digits.md", "\n".join(tables))
     write_whole(folder / "digits.json", json.dumps({name: frame.to_dict() for name, frame in frames.items()}, indent=2))

@@ -156,7 +156,8 @@ def add_metric_options(parser: Parser, data: Any, *, default: str) -> Callable[[
         "--missing-groups",
         choices=("raise", "nan"),
         default="raise",
-        help="a group with samples on one side only: refuse it, or give it a row of nan (default: %(default)s)",
+        help="a group with samples on one side only, or too few for a metric: refuse it, or give it scores of nan "
+        "(default: %(default)s)",
     )
     data.add_argument(
         "--match-sizes", action="store_true", help="subsample every group to as many real as fake samples"

@@ -6,7 +6,7 @@ defines disparities, ``inference`` says how certain they are, ``baseline`` what 
 numbers of samples comparable.
 """
 
-from egtmetrics.groups._evaluation import GroupSizeWarning
+from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
 from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
@@ -36,6 +36,7 @@ __all__ = [
     "GenerativeMetricFrame",
     "GroupSizeWarning",
     "MissingLabelWarning",
+    "MissingScoreWarning",
     "ModelComparison",
     "PairDifference",
     "PermutationTest",

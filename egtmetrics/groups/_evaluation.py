@@ -41,6 +41,10 @@ class GroupSizeWarning(UserWarning):
     """
 
 
+class MissingScoreWarning(UserWarning):
+    """With ``missing_groups="nan"``: a group is too small for a metric, or for an interval, which is NaN for it."""
+
+
 class MetricSet:
     """Named metrics with fixed options and seed, ready to be called on any samples."""
 
@@ -51,9 +55,11 @@ class MetricSet:
         random_state: RandomState = None,
         backend: BackendName = "auto",
         n_threads: int | None = None,
+        missing_groups: MissingGroups = "raise",
     ) -> None:
+        check_missing_groups(missing_groups)
         self.seed = resolve_seed(random_state)
-        self.backend, self.n_threads = backend, n_threads
+        self.backend, self.n_threads, self.missing_groups = backend, n_threads, missing_groups
         self.given = name_metrics(metrics)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
         self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
@@ -82,20 +88,42 @@ class MetricSet:
     ) -> dict[str, MetricResult]:
         """Call every metric; ``where`` names the samples in errors, ``advance`` is called after each metric."""
         results = {}
-        for name, metric in self.bound.items():
-            with naming_metric(name, f"{where} ({len(real)} real, {len(fake)} fake)"), collecting_caveats():
-                value = metric(real, fake) if takes(metric, "backend") else metric(_on_host(real), _on_host(fake))
-            results[name] = as_result(value, name, n_real=len(real), n_fake=len(fake))
+        for name in self.bound:
+            results[name] = self._call_one(name, real, fake, where)
             advance()
         return results
 
-    def by_group(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> Results:
-        """Call every metric on every group that has samples on both sides."""
+    def _call_one(self, name: str, real: Features, fake: Features, where: str) -> MetricResult:
+        metric = self.bound[name]
+        with naming_metric(name, f"{where} ({len(real)} real, {len(fake)} fake)"), collecting_caveats():
+            value = metric(real, fake) if takes(metric, "backend") else metric(_on_host(real), _on_host(fake))
+        return as_result(value, name, n_real=len(real), n_fake=len(fake))
+
+    def by_group(
+        self,
+        samples: GroupedSamples,
+        advance: Callable[[], object] = lambda: None,
+        refused: dict[str, dict[Hashable, ValueError]] | None = None,
+    ) -> Results:
+        """Call every metric on every group that has samples on both sides.
+
+        With ``missing_groups="nan"``, a group that a metric refuses has no result of it; ``refused`` gets the errors,
+        by metric and group.
+        """
         results: Results = {}
         for label in samples.groups.on_both_sides():
             group = samples.group(label)
             where = f"group {samples.groups.name(label)!r}"
-            results[label] = self.call(group.real, group.fake, where, advance)
+            results[label] = {}
+            for name in self.bound:
+                try:
+                    results[label][name] = self._call_one(name, group.real, group.fake, where)
+                except ValueError as error:
+                    if self.missing_groups == "raise":
+                        raise
+                    if refused is not None:
+                        refused.setdefault(name, {})[label] = error
+                advance()
         return results
 
     def overall(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> dict[str, MetricResult]:
@@ -140,15 +168,14 @@ def check_missing_groups(missing_groups: MissingGroups) -> None:
 
 def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int) -> None:
     """Warn if the groups have very different sizes and a score depends on the size."""
-    evaluated = next(iter(results.values()))
     dependent = [
         repr(name)
-        for name, result in evaluated.items()
+        for name, result in one_result_each(results).items()
         if any(score.depends_on_size for score in result.describe().values())
     ]
     if not dependent:
         return
-    sizes = samples.groups.counts().loc[samples.groups.on_both_sides()]
+    sizes = samples.groups.counts().loc[[label for label, by_metric in results.items() if by_metric]]
     for side in ("real", "fake"):
         column = sizes[f"n_{side}"]
         if column.max() > _SIZE_FACTOR * column.min():
@@ -163,12 +190,38 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
             )
 
 
+def one_result_each(results: Results) -> dict[str, MetricResult]:
+    """Return a result of every metric: that of the first group that has one."""
+    found: dict[str, MetricResult] = {}
+    for by_metric in results.values():
+        found = by_metric | found
+    return found
+
+
+def warn_of_refusals(
+    refused: Mapping[str, Mapping[Hashable, ValueError]], results: Results, what: str, *, stacklevel: int
+) -> None:
+    """Warn once for every metric that refused groups, which have no ``what``; raise if it refused all of them."""
+    notes = []
+    for errors in refused.values():
+        first = next(iter(errors.values()))
+        if len(errors) == len(results):
+            raise first
+        notes.append(f"no {what} for group {listed(repr(group_text(label)) for label in errors)}: {first}")
+    for note in dict.fromkeys(notes):
+        warnings.warn(note, MissingScoreWarning, stacklevel=stacklevel + 1)
+
+
 def warn_of_caveats(
     results: Results, overall: Mapping[str, MetricResult] | None = None, *, what: str = "group", stacklevel: int
 ) -> None:
     """Warn once for every metric some of whose results have caveats, and name the groups."""
-    for metric in next(iter(results.values())):
-        found = {f"{what} {group_text(label)!r}": by_metric[metric].caveats for label, by_metric in results.items()}
+    for metric in one_result_each(results):
+        found = {
+            f"{what} {group_text(label)!r}": by_metric[metric].caveats
+            for label, by_metric in results.items()
+            if metric in by_metric
+        }
         if overall is not None:
             found["all samples"] = overall[metric].caveats
         found = {where: caveats for where, caveats in found.items() if caveats}

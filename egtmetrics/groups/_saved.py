@@ -77,7 +77,7 @@ def saved_tables(content: Mapping[str, Any], registered: Registered) -> dict[str
             low, high = map(float, score["bounds"])
             described[name] = Score(**{**score, "bounds": (low, high)})
         results = content["results"]["by_group"]
-        caveats = {group: tuple(by_metric[metric].get("caveats", ())) for group, by_metric in results.items()}
+        caveats = {group: tuple(by_metric.get(metric, {}).get("caveats", ())) for group, by_metric in results.items()}
         tables[metric] = score_table(metric, by_group[columns].set_axis(scores, axis=1), described, caveats)
     return tables
 

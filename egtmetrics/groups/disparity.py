@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,12 @@ class Family:
             value=abs(value), larger=group if value > 0 else None, smaller=group if value < 0 else None
         )
 
+    def limit(self, described: Mapping[str, Score]) -> float:
+        """Return the largest contrast that the bounds of the scores allow."""
+        ends = [sorted(weight * end for end in described[name].bounds) for name, weight in self.weights.items()]
+        low, high = map(sum, zip(*ends, strict=True))
+        return high - low if self.between_groups else max(-low, high)
+
     def contrasts(self, table: pd.DataFrame, left_out: NDArray[np.bool_] | None = None) -> Floats:
         """Return the contrasts of the groups that are not left out, as rows over the flattened table.
 
@@ -113,6 +119,10 @@ class Disparity:
         """Return the contrasts of each family."""
         return [family.contrasts(table, left_out) for family in self.families]
 
+    def limit(self, described: Mapping[str, Score]) -> float:
+        """Return the largest value that the bounds of the scores allow: 1 for a difference of shares."""
+        return sum(family.limit(described) for family in self.families)
+
     def lacks(self, missing: pd.DataFrame) -> NDArray[np.bool_]:
         """Return for which groups a score that it compares is missing, from a table of True and False."""
         names = list(dict.fromkeys(name for family in self.families for name in family.weights))
@@ -151,13 +161,18 @@ class ScoreTable:
         """Whether disparities can be relied on. With one doubtful group they cannot: it may attain any of them."""
         return not self.caveats
 
-    def gap(self, disparity: Disparity) -> PairDifference:
-        """Return a disparity of the groups that have the scores it compares, and name the others; NaN for one group."""
-        left_out = disparity.lacks(self.values.isna())
-        known, without = self.values[~left_out], tuple(self.values.index[left_out].tolist())
+    def gap(self, disparity: Disparity, without: Collection[Hashable] = ()) -> PairDifference:
+        """Return a disparity of the groups that have the scores it compares, and name the others; NaN for one group.
+
+        More groups to leave out are in ``without``.
+        """
+        labels = self.values.index.tolist()
+        left_out = disparity.lacks(self.values.isna()) | np.array([label in without for label in labels])
+        known = self.values[~left_out]
+        missing = tuple(label for label, out in zip(labels, left_out, strict=True) if out)
         if len(known) < 2:
-            return PairDifference(value=math.nan, larger=None, smaller=None, without=without)
-        return dataclasses.replace(disparity.of(known), without=without)
+            return PairDifference(value=math.nan, larger=None, smaller=None, without=missing)
+        return dataclasses.replace(disparity.of(known), without=missing)
 
     def column(self, score: str) -> str:
         """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""

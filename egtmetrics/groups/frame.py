@@ -21,7 +21,9 @@ from egtmetrics.groups._evaluation import (
     Results,
     caveat_note,
     check_groups,
+    one_result_each,
     warn_of_caveats,
+    warn_of_refusals,
     warn_of_sizes,
 )
 from egtmetrics.groups._saved import (
@@ -73,7 +75,8 @@ class GenerativeMetricFrame:
         random numbers all groups see the same projections, so the noise that they share cancels from the differences.
         The result for a group depends neither on its name nor on the other groups. A Generator draws the integer.
     missing_groups
-        What to do about a group with samples on only one side: ``"raise"``, or ``"nan"`` for a row of NaN.
+        What to do about a group with samples on only one side, or one that a metric refuses, for example because it is
+        too small: ``"raise"``, or ``"nan"`` for scores and intervals of NaN and, if a metric refuses it, a warning.
     backend, n_threads
         Passed to the metrics that take them.
     progress
@@ -99,7 +102,8 @@ class GenerativeMetricFrame:
         descriptions, the caveats of groups, and the disparities that follow. The last one, ``"proportions"``, is for
         the group proportions.
     results : dict
-        What the metrics returned, by group and metric. Groups missing on one side have no entry.
+        What the metrics returned, by group and metric. Groups missing on one side have no entry, nor have metrics that
+        refused a group.
     overall_results : dict
         What the metrics returned on all rows, by metric.
     samples : GroupedSamples or None
@@ -111,7 +115,8 @@ class GenerativeMetricFrame:
     ------
     ValueError
         If samples, labels or options are invalid, there is only one group, a group is missing on one side, or a metric
-        refuses a group, for example because it is too small (the message names the group).
+        refuses a group, for example because it is too small (the message names the group); with
+        ``missing_groups="nan"``, if it refuses all groups, or all samples together.
     TypeError
         If the features are not numbers, labels have mixed types, or a metric returns no score.
 
@@ -119,6 +124,8 @@ class GenerativeMetricFrame:
     -----
     MissingLabelWarning
         Labels such as "NA" or "nan" were taken for missing ones.
+    MissingScoreWarning
+        With ``missing_groups="nan"``, if a metric refuses a group.
     UnreliableScoreWarning
         If the results of a metric have ``caveats``: scores of some groups cannot be relied on. See ``caveats()``.
     GroupSizeWarning
@@ -182,7 +189,9 @@ class GenerativeMetricFrame:
             "real_sensitive_features": real_sensitive_features,
             "fake_sensitive_features": fake_sensitive_features,
         }
-        self._metrics = MetricSet(metrics, random_state=random_state, backend=backend, n_threads=n_threads)
+        self._metrics = MetricSet(
+            metrics, random_state=random_state, backend=backend, n_threads=n_threads, missing_groups=missing_groups
+        )
         if _samples_given(samples, given):
             assert samples is not None
             self.samples = samples = self._metrics.place(samples)
@@ -191,8 +200,10 @@ class GenerativeMetricFrame:
         check_groups(samples, missing_groups)
         n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
-            self.results = self._metrics.by_group(samples, bar.update)
+            refused: dict[str, dict[Hashable, ValueError]] = {}
+            self.results = self._metrics.by_group(samples, bar.update, refused)
             self.overall_results = self._metrics.overall(samples, bar.update)
+        warn_of_refusals(refused, self.results, "score", stacklevel=2)
         warn_of_sizes(samples, self.results, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: Inference | None = None
@@ -209,6 +220,7 @@ class GenerativeMetricFrame:
         if samples.max_samples is not None:
             self.settings["max_samples"] = samples.max_samples
         tables = tables_of_results(self.results, samples.groups.index)
+        tables = {name: tables[name] for name in self._metrics.bound}
         overall = {name: result.scores() for name, result in self.overall_results.items()}
         self._set_tables(tables, overall, samples.counts(), samples.unassigned())
 
@@ -364,7 +376,9 @@ class GenerativeMetricFrame:
         ------
         ValueError
             If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, a metric refuses half of a
-            group, or the frame was read from JSON without intervals of this level.
+            group, or the frame was read from JSON without intervals of this level. With ``missing_groups="nan"``, such
+            groups have intervals of NaN instead, with a warning, and intervals and tests of disparities leave them out
+            (``without``).
 
         Notes
         -----
@@ -379,11 +393,14 @@ class GenerativeMetricFrame:
     def difference_interval(self, score: str, a: Hashable, b: Hashable, level: float = 0.95) -> tuple[float, float]:
         """Return a confidence interval for the signed difference in a score between two groups, a - b.
 
-        ``score`` is a column of ``by_group``. See ``interval``.
+        ``score`` is a column of ``by_group``. The interval stays within what the bounds of the score allow, -1 to 1 for
+        shares. See ``interval``.
         """
         difference, error = self._infer().difference(*self._column(score), *map(self._label, (a, b)))
         margin = error * normal_quantile(level)
-        return difference - margin, difference + margin
+        low, high = self.describe()[score].bounds
+        low, high = np.clip([difference - margin, difference + margin], low - high, high - low).tolist()
+        return low, high
 
     def test(self) -> pd.DataFrame:
         """Test every disparity: could the groups have equal scores and the disparity be chance?
@@ -659,11 +676,11 @@ class GenerativeMetricFrame:
 
 
 def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, ScoreTable]:
-    """Return the scores of every metric, one row per group of ``index``, NaN for groups without a result."""
+    """Return the scores of every metric, one row per group of ``index``, NaN for groups without its result."""
     tables = {}
-    for metric, first in next(iter(results.values())).items():
-        described = first.describe()
-        rows = {label: by_metric[metric].scores() for label, by_metric in results.items()}
+    for metric, one in one_result_each(results).items():
+        described = one.describe()
+        rows = {label: by_metric[metric].scores() for label, by_metric in results.items() if metric in by_metric}
         for label, row in rows.items():
             if list(row) != list(described):
                 raise ValueError(
@@ -672,7 +689,7 @@ def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, Score
                 )
         missing = dict.fromkeys(described, np.nan)
         values = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
-        caveats = {label: by_metric[metric].caveats for label, by_metric in results.items()}
+        caveats = {label: by_metric[metric].caveats for label, by_metric in results.items() if metric in by_metric}
         tables[metric] = score_table(metric, values[list(described)], described, caveats)
     return tables
 

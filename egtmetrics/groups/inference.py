@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from egtmetrics._validation import check_level, check_positive_int
-from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric
+from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
 from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
+from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
 Floats = NDArray[np.float64]
@@ -336,44 +337,67 @@ def frame_inference(
     tables: Mapping[str, ScoreTable],
     counts: pd.DataFrame,
 ) -> Inference:
-    """Estimate the covariance of every metric in every group, once, and that of the proportions in ``counts``."""
-    groups = samples.groups
-    sizes = groups.counts()[["n_real", "n_fake"]]  # the rows that are held; ``counts`` has all that a stream saw
-    few = sizes[(sizes > 0).all(axis=1)].min(axis=1)
-    if (few < MIN_SAMPLES).any():
-        raise ValueError(
-            f"group {groups.name(few.idxmin())!r} has {few.min()} samples on one side, and an interval needs at "
-            f"least {MIN_SAMPLES} real and {MIN_SAMPLES} fake ones in every group; add samples, or merge groups"
-        )
-    uncertainties = {
-        name: score_uncertainty(tables[name].values, _covariances(metrics, samples, results, name))
-        for name in metrics.bound
-    }
+    """Estimate the covariance of every metric in every group, once, and that of the proportions in ``counts``.
+
+    A group that is too small is refused. With ``missing_groups="nan"`` it has no covariance, with a warning.
+    """
+    small = _small_groups(metrics, samples, results)
+    refused: dict[str, dict[Hashable, ValueError]] = {}
+    uncertainties = {}
+    for name in metrics.bound:
+        covariances = {}
+        for label in (label for label, by_metric in results.items() if name in by_metric):
+            try:
+                if label in small:
+                    raise small[label]
+                covariances[label] = _covariance(metrics, samples, label, name, results[label][name])
+            except ValueError as error:
+                if metrics.missing_groups == "raise":
+                    raise
+                refused.setdefault(name, {})[label] = error
+        if not covariances:
+            raise next(iter(refused[name].values()))
+        uncertainties[name] = score_uncertainty(tables[name].values, covariances)
+    warn_of_refusals(refused, results, "interval", stacklevel=4)
     return Inference(
         tables={**tables, "proportions": proportion_table(counts)},
         uncertainties={**uncertainties, "proportions": proportion_uncertainty(counts)},
     )
 
 
-def _covariances(
-    metrics: MetricSet, samples: GroupedSamples, results: Results, name: str
-) -> dict[Hashable, ScoreCovariance]:
-    found = {}
-    for label, by_metric in results.items():
-        group = samples.group(label)
-        sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
-        where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
-        with naming_metric(name, where):
-            found[label] = score_covariance(
-                metrics.bound[name],
-                by_metric[name],
-                group.real,
-                group.fake,
-                rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
-                backend=metrics.backend,
-                n_threads=metrics.n_threads,
-            )
-    return found
+def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results) -> dict[Hashable, ValueError]:
+    """Return why groups are too small for an interval; raise if that is an error, before anything is computed."""
+    counts = samples.groups.counts()[["n_real", "n_fake"]]  # of the rows that are held; a stream may have seen more
+    sizes = counts.loc[list(results)].min(axis=1).sort_values(kind="stable")
+    small: dict[Hashable, ValueError] = {
+        label: ValueError(
+            f"group {samples.groups.name(label)!r} has {size} samples on one side, and an interval needs at least "
+            f"{MIN_SAMPLES} real and {MIN_SAMPLES} fake ones in every group; add samples, or merge groups"
+        )
+        for label, size in sizes.items()
+        if size < MIN_SAMPLES
+    }
+    if small and (metrics.missing_groups == "raise" or len(small) == len(results)):
+        raise next(iter(small.values()))
+    return small
+
+
+def _covariance(
+    metrics: MetricSet, samples: GroupedSamples, label: Hashable, name: str, result: MetricResult
+) -> ScoreCovariance:
+    group = samples.group(label)
+    sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
+    where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
+    with naming_metric(name, where):
+        return score_covariance(
+            metrics.bound[name],
+            result,
+            group.real,
+            group.fake,
+            rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
+            backend=metrics.backend,
+            n_threads=metrics.n_threads,
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -404,8 +428,13 @@ class Inference:
         """Return all intervals."""
         z = normal_quantile(level)
         disparities = {}
+        limits = {
+            (metric, disparity.name): disparity.limit(table.described)
+            for metric, table in self.tables.items()
+            for disparity in table.disparities
+        }
         for key, largest in self.largest.items():
-            low, high = largest.interval(level)
+            low, high = np.minimum(largest.interval(level), limits[key]).tolist()  # NaN stays
             disparities[key] = {
                 "value": largest.value,
                 "low": low,

@@ -22,11 +22,12 @@ class Inference:
     tests: pd.DataFrame | None = None
     reason: str = ""
 
-    def covers(self, key: tuple[str, str], pair: PairDifference) -> bool:
-        """Whether there is an interval of a disparity, and of the groups that it compares."""
-        if self.intervals is None:
-            return False
-        return set(self.intervals.disparities["without"].to_dict()[key]) == set(pair.without)
+    def without(self, key: tuple[str, str]) -> tuple[Hashable, ...]:
+        """Groups that the interval of a disparity leaves out, some because they are too small for one."""
+        found: tuple[Hashable, ...] = ()
+        if self.intervals is not None:
+            found = self.intervals.disparities["without"].to_dict()[key]
+        return found
 
     def bounds(self, key: tuple[str, str]) -> tuple[float, float] | None:
         """Interval of a disparity."""
@@ -121,19 +122,18 @@ def gaps_of(tables: Mapping[str, ScoreTable], inference: Inference) -> list[Gap]
     gaps = []
     for metric, table in tables.items():
         for disparity in table.disparities:
-            key, pair = (metric, disparity.name), table.gap(disparity)
-            known = inference.covers(key, pair)  # else the interval and the test are about other groups
-            p_value = inference.p_value(key) if known else None
+            key = metric, disparity.name
+            p_value = inference.p_value(key)
             gaps.append(
                 Gap(
                     table=table,
                     disparity=disparity,
-                    pair=pair,
-                    interval=inference.bounds(key) if known else None,
-                    expected_if_equal=inference.expected_if_equal(key) if known else None,
+                    pair=table.gap(disparity, inference.without(key)),
+                    interval=inference.bounds(key),
+                    expected_if_equal=inference.expected_if_equal(key),
                     p_value=p_value,
                     beyond_noise=p_value <= 1.0 - inference.level if p_value is not None and table.reliable else None,
-                    detectable=inference.detectable(key) if known else None,
+                    detectable=inference.detectable(key),
                 )
             )
     return gaps

@@ -264,7 +264,7 @@ def _verdict_of_excess(excess: _Excess) -> dict[str, str]:
 
 def _unjudged(gaps: Sequence[Gap]) -> str:
     unscored = list(dict.fromkeys(group for gap in gaps for group in gap.pair.without))
-    return f" Without a score in some metric, and not judged there: {names_text(unscored)}." if unscored else ""
+    return f" Not judged in every metric, for want of samples: {names_text(unscored)}." if unscored else ""
 
 
 def _against(worse: Sequence[Hashable]) -> str:
@@ -439,13 +439,15 @@ def _p_text(p_value: float) -> str:
 def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
     for metric in frame.settings["metrics"]:
-        values = frame.tables[metric].values
-        missing = values.index[values.isna().any(axis=1)].tolist()
-        if missing:
-            cautions.append(
-                f"{frame.title(metric)} has no score for {names_text(missing)}. Its gaps are those between the other "
-                "groups; a group without a score may be the worst."
-            )
+        table = frame.tables[metric]
+        missing = list(dict.fromkeys(group for one in table.disparities for group in table.gap(one).without))
+        few = dict.fromkeys(group for one in table.disparities for group in inference.without((metric, one.name)))
+        for groups, what in ((missing, "score"), ([group for group in few if group not in missing], "interval")):
+            if groups:
+                cautions.append(
+                    f"{frame.title(metric)} has no {what} for {names_text(groups)}. Its gaps are those between the "
+                    "other groups; what is left out may be worse."
+                )
     if inference.intervals is None:
         cautions.append(
             "There are no intervals here. Other samples of the same model would give other scores and gaps."

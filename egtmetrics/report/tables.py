@@ -8,11 +8,12 @@ import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import pandas as pd
 from tabulate import tabulate
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Disparity, FrameIntervals, GenerativeMetricFrame, PairDifference
+from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
 from egtmetrics.labels import group_text
 from egtmetrics.results import UNRELIABLE, Score
 
@@ -73,7 +74,7 @@ def render(
     }
     notes = [
         *caveat_notes(frame),
-        *_missing_notes(frame),
+        *_missing_notes(frame, intervals),
         *_interval_notes(intervals),
         *method_notes(frame, provenance or {}),
     ]
@@ -158,10 +159,11 @@ def caveat_notes(frame: GenerativeMetricFrame) -> list[str]:
     return [f"{UNRELIABLE}: a score or a disparity that cannot be relied on", *notes] if notes else []
 
 
-def _missing_notes(frame: GenerativeMetricFrame) -> list[str]:
-    if not frame.by_group.isna().any(axis=None):
+def _missing_notes(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> list[str]:
+    if not (frame.disparities() if intervals is None else intervals.disparities)["without"].map(len).any():
         return []
-    return ["without: groups that have no score; the disparity is that of the others, and one without may be the worst"]
+    few = "" if intervals is None else ", or too few samples for an interval"
+    return [f"without: groups that have no score{few}; the disparity is that of the others, and these may be worse"]
 
 
 def _unit(score: Score) -> str:
@@ -175,12 +177,15 @@ def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None)
     }
     for table in frame.tables.values():
         for disparity in table.disparities:
-            pair, score = table.gap(disparity), disparity.score
+            known = None if intervals is None else intervals.disparities.loc[[(table.metric, disparity.name)]]
+            # Of the groups that the interval is about: a group with a score may be too small for one.
+            pair = table.gap(disparity, () if known is None else known["without"].iloc[0])
+            score = disparity.score
             cells = [
                 table.metric,
                 disparity.name,
                 score.text(pair.value) + ("" if table.reliable else UNRELIABLE),
-                *([] if intervals is None else _beside(intervals, table.metric, disparity, pair)),
+                *([] if known is None else _beside(known, score)),
                 score.difference_unit,
                 *("" if group is None else group_text(group) for group in (pair.larger, pair.smaller)),
                 names_text(pair.without),
@@ -197,13 +202,9 @@ def names_text(groups: Iterable[Hashable]) -> str:
     return "; ".join(map(group_text, groups))
 
 
-def _beside(intervals: FrameIntervals, metric: str, disparity: Disparity, pair: PairDifference) -> list[str]:
-    known = intervals.disparities.loc[[(metric, disparity.name)]]
-    expected, without = float(known["expected_if_equal"].iloc[0]), known["without"].iloc[0]
-    bounds = _bounds_text(known["low"], known["high"], disparity.score)[0]
-    if bounds and set(without) != set(pair.without):  # a group has a score, but too few samples for its variance
-        bounds = f"{bounds} without {names_text(without)}"
-    return [bounds, "" if math.isnan(expected) else disparity.score.text(expected)]
+def _beside(known: pd.DataFrame, score: Score) -> list[str]:
+    expected = float(known["expected_if_equal"].iloc[0])
+    return [*_bounds_text(known["low"], known["high"], score), "" if math.isnan(expected) else score.text(expected)]
 
 
 def _bounds_text(low: Iterable[float], high: Iterable[float], score: Score) -> list[str]:

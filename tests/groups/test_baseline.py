@@ -102,8 +102,8 @@ def test_nothing_depends_on_names_and_order() -> None:
     again = frame(data["real"][real_order], data["fake"][fake_order], names[real_order], names[fake_order]).baseline()
     for one, other in ((found.model, again.model), (found.placebo, again.placebo)):
         np.testing.assert_allclose(one.loc[["f", "m"]], other.loc[["z", "a"]], rtol=1e-9)
-    columns = ["value", "p_value", "adjusted_p_value"]
-    np.testing.assert_allclose(found.test()[columns], again.test()[columns], rtol=1e-6)
+    tests = (one.test()[["value", "p_value", "adjusted_p_value"]] for one in (found, again))
+    np.testing.assert_allclose(*tests, rtol=1e-6)
 
 
 def test_ratios_are_those_of_shares_and_need_a_placebo_above_0() -> None:

@@ -17,7 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import egtmetrics
-from egtmetrics.groups import GenerativeMetricFrame, GroupSizeWarning, at_sample_size, extrapolate, flat_scores
+from egtmetrics.groups import (
+    GenerativeMetricFrame,
+    GroupSizeWarning,
+    MissingScoreWarning,
+    at_sample_size,
+    extrapolate,
+    flat_scores,
+)
 from egtmetrics.metrics.frechet import frechet_distance
 from egtmetrics.metrics.kernel import kernel_distance
 from egtmetrics.metrics.prdc import improved_precision_recall, precision_recall_density_coverage
@@ -26,6 +33,7 @@ from egtmetrics.results import MetricResult, Score, score
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
+PRDC_OF_5 = functools.partial(precision_recall_density_coverage, n_neighbors=5)
 FRAME = functools.partial(GenerativeMetricFrame, random_state=0)
 
 
@@ -336,6 +344,62 @@ class TestMissingGroups:
                 fake_sensitive_features=["F", "F", "M", "M"],
                 missing_groups=missing_groups,
             )
+
+    def small(self, metrics: Any, *, missing_groups: Any = "nan", sizes: tuple[int, ...] = (4, 20, 20)) -> Any:
+        rng = np.random.default_rng(5)
+        labels = np.repeat(["a", "b", "c"], sizes)
+        real, fake = rng.normal(size=(2, len(labels), 2))
+        return FRAME(
+            metrics=metrics,
+            real=real,
+            fake=fake,
+            real_sensitive_features=labels,
+            fake_sensitive_features=labels,
+            missing_groups=missing_groups,
+            random_state=0,
+        )
+
+    @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+    def test_a_group_too_small_for_a_metric_has_no_score_of_it(self) -> None:
+        metrics = {"prdc": PRDC_OF_5, "fid": frechet_distance}
+        with pytest.warns(MissingScoreWarning) as caught:
+            frame = self.small(metrics)
+        (warning,) = [one for one in caught if one.category is MissingScoreWarning]
+        assert str(warning.message).startswith(
+            "no score for group 'a': group 'a' (4 real, 4 fake), metric 'prdc': real "
+        )
+        assert warning.filename == __file__
+        assert list(frame.by_group) == ["prdc_precision", "prdc_recall", "prdc_density", "prdc_coverage", "fid"]
+        assert list(frame.tables) == ["prdc", "fid", "proportions"]
+        assert frame.by_group.loc["a"].isna().tolist() == [True] * 4 + [False]
+        assert frame.by_group.loc[["b", "c"]].notna().all(axis=None)
+        assert {label: list(results) for label, results in frame.results.items()} == {
+            "a": ["fid"],
+            "b": ["prdc", "fid"],
+            "c": ["prdc", "fid"],
+        }
+        assert frame.disparities()["without"].groupby("metric").first().to_dict() == {
+            "fid": (),
+            "prdc": ("a",),
+            "proportions": (),
+        }
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.to_json() == frame.to_json()
+        with pytest.raises(ValueError, match=r"group 'a' \(4 real, 4 fake\), metric 'prdc': real has 4 rows"):
+            self.small(metrics, missing_groups="raise")
+        with pytest.raises(ValueError, match="'prdc': real has 4 rows"):
+            self.small(metrics, sizes=(4, 4, 4))
+
+    @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+    def test_a_group_too_small_for_every_metric(self) -> None:
+        with pytest.warns(MissingScoreWarning, match="no score for group 'a', 'b': group 'a'"):
+            frame = self.small(PRDC_OF_5, sizes=(4, 4, 20))
+        assert frame.by_group.notna().all(axis=1).to_dict() == {"a": False, "b": False, "c": True}
+        assert frame.disparities().loc[["precision_recall_density_coverage"], "value"].isna().all()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", GroupSizeWarning)  # only c has scores that could depend on the size
+            warnings.simplefilter("ignore", MissingScoreWarning)
+            self.small(PRDC_OF_5, sizes=(4, 4, 20))
 
     def test_unknown_choice(self) -> None:
         with pytest.raises(ValueError, match="missing_groups='drop' is unknown; choose 'raise' or 'nan'"):

@@ -5,6 +5,7 @@ Statistical tests have fixed seeds. Each says how likely a correct program is to
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -25,8 +26,8 @@ from egtmetrics import (
     precision_recall_density_coverage,
     topp_precision_recall,
 )
-from egtmetrics.groups import samples_needed
-from egtmetrics.groups.disparity import EGO, MGO, ScoreTable, score_table
+from egtmetrics.groups import MissingScoreWarning, samples_needed
+from egtmetrics.groups.disparity import EGO, MGO, ScoreTable, proportion_table, score_table
 from egtmetrics.groups.inference import (
     Inference,
     Largest,
@@ -35,11 +36,21 @@ from egtmetrics.groups.inference import (
     score_uncertainty,
 )
 from egtmetrics.metrics import ScoreCovariance
-from egtmetrics.results import Score
+from egtmetrics.results import MetricResult, Score, share
 
 
 def mean_difference(real: NDArray[Any], fake: NDArray[Any]) -> float:
     return float(real[:, 0].mean() - fake[:, 0].mean())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AllOrNothing(MetricResult):
+    found: float = share(label="found")
+
+
+def all_or_nothing(real: NDArray[Any], fake: NDArray[Any]) -> AllOrNothing:
+    found = float(real[:, 0].mean() > fake[:, 0].mean())
+    return AllOrNothing(found=found, backend="numpy", n_real=len(real), n_fake=len(fake))
 
 
 def table_of(scores: pd.DataFrame) -> ScoreTable:
@@ -275,6 +286,96 @@ def test_a_missing_group_has_no_interval_and_is_left_out_of_tests() -> None:
         assert set(table.loc[of_metrics, "without"]) == {("c",)}
         numbers = table.loc[of_metrics].drop(columns="without")
         pd.testing.assert_frame_equal(numbers, expected.loc[of_metrics].drop(columns="without"), rtol=0.05)
+
+
+def with_a_small_group(metrics: Any, n_small: int, missing_groups: Any = "nan") -> Any:
+    rng = np.random.default_rng(14)
+    groups = np.repeat(["a", "b", "c"], [90, 90, n_small])
+    real, fake = rng.normal(size=(2, len(groups), 2))
+    return GenerativeMetricFrame(
+        metrics=metrics,
+        real=real,
+        fake=fake,
+        real_sensitive_features=groups,
+        fake_sensitive_features=groups,
+        missing_groups=missing_groups,
+        random_state=0,
+    )
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_group_too_small_for_an_interval_leaves_those_of_the_others() -> None:
+    metrics = {"prdc": precision_recall_density_coverage, "gap": mean_difference}
+    result = with_a_small_group(metrics, 30)
+    with pytest.warns(MissingScoreWarning) as caught:
+        intervals = result.interval()
+    assert [str(one.message) for one in caught] == [
+        "no interval for group 'c': group 'c' has 30 samples on one side, and an interval needs at least 50 real and "
+        "50 fake ones in every group; add samples, or merge groups"
+    ]
+    assert caught[0].filename == __file__
+    assert result.by_group.notna().all(axis=None)
+    by_group = intervals.by_group[["low", "high"]].isna().all(axis=1).groupby("group").agg(["all", "any"])
+    assert by_group.to_numpy().tolist() == [[False, False], [False, False], [True, True]]
+    assert set(intervals.disparities.loc[["prdc", "gap"], "without"]) == {("c",)}
+    assert intervals.disparities[["low", "high"]].notna().all(axis=None)
+    a, b, _ = result.by_group["gap"]
+    assert intervals.disparities.loc[("gap", "delta_gap"), "value"] == pytest.approx(abs(a - b))
+    assert np.isnan(result.difference_interval("gap", "a", "c")).all()
+    assert result.test()["p_value"].notna().all()
+    with pytest.raises(ValueError, match="group 'c' has 30 samples on one side"):
+        with_a_small_group(metrics, 30, "raise").interval()
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_group_too_small_for_the_halves_of_a_metric_has_intervals_of_the_others() -> None:
+    metrics = {"prdc": functools.partial(precision_recall_density_coverage, n_neighbors=18), "fid": frechet_distance}
+    result = with_a_small_group(metrics, 60)
+    with pytest.warns(MissingScoreWarning, match=r"no interval for group 'c': .*\(60 real, 60 fake\), metric 'prdc': "):
+        disparities = result.interval().disparities
+    assert set(disparities.loc[["prdc"], "without"]) == {("c",)}
+    assert set(disparities.loc[["fid"], "without"]) == {()}
+    metrics["prdc"] = functools.partial(precision_recall_density_coverage, n_neighbors=40)
+    with pytest.raises(ValueError, match="metric 'prdc': real has 88 rows"):
+        with_a_small_group(metrics, 60).interval()
+
+
+@pytest.mark.parametrize("n_groups", [2, 4])
+def test_intervals_stay_within_what_the_scores_can_be(n_groups: int) -> None:
+    """However large the variances are."""
+    labels = [f"g{g}" for g in range(n_groups)]
+    described = {
+        "precision": Score(label="p", bounds=(0.0, 1.0)),
+        "recall": Score(label="r", bounds=(0.0, 1.0)),
+        "density": Score(label="d", bounds=(0.0, np.inf)),
+        "loss": Score(label="l"),
+    }
+    scores = pd.DataFrame(np.random.default_rng(15).random((n_groups, 4)), index=labels, columns=list(described))
+    uncertainty = score_uncertainty(scores, {label: ScoreCovariance(data=100.0 * np.eye(4)) for label in labels})
+    inference = Inference(tables={"m": score_table("m", scores, described)}, uncertainties={"m": uncertainty})
+    intervals = inference.intervals(0.95)
+    shares = intervals.by_group.loc[["m_precision", "m_recall"]]
+    assert (shares["low"] == 0.0).all()
+    assert (shares["high"] == 1.0).all()
+    assert (intervals.by_group.loc["m_density"]["low"] == 0.0).all()
+    assert (intervals.by_group.loc["m_loss"]["low"] < -10.0).all()
+    found = intervals.disparities.loc["m"]
+    limits = {"delta_p": 1.0, "delta_r": 1.0, "delta_pr": 2.0, "delta_p_plus_delta_r": 2.0}
+    assert found.loc[list(limits), "high"].to_dict() == limits
+    assert (found["low"] == 0.0).all()
+    assert (found.loc[["delta_density", "delta_loss"], "high"] > 10.0).all()
+
+
+def test_proportions_differ_by_at_most_1() -> None:
+    counts = pd.DataFrame({"n_real": [1, 1], "n_fake": [1, 1]}, index=["a", "b"])
+    counts["real_proportion"] = counts["fake_proportion"] = [0.99, 0.01]
+    table = proportion_table(counts)
+    assert [disparity.limit(table.described) for disparity in table.disparities] == [1.0, 1.0]
+
+
+def test_a_signed_difference_of_shares_is_within_minus_1_and_1() -> None:
+    result = frame({"found": all_or_nothing}, n=60)
+    assert result.difference_interval("found", "g0", "g1", 1 - 1e-15) == (-1.0, 1.0)
 
 
 def test_what_is_left_of_one_group_is_nothing() -> None:

@@ -24,7 +24,7 @@ import PIL.Image
 import pytest
 
 from egtmetrics.divergences import f_divergence
-from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.groups import GenerativeMetricFrame, MissingScoreWarning
 from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.explanations import decompose_samples, rank_samples
 from egtmetrics.report.page import RankedSamples, render_page
@@ -293,6 +293,7 @@ def test_the_page_can_be_listened_to() -> None:
     assert all(header["scope"] in ("col", "row") for header in reader.all("th"))
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
 def test_groups_of_several_features_and_a_group_without_scores() -> None:
     samples = make_samples(["f", "m"], shift=1.5)
     ages = np.tile(["old", "young"], 120)
@@ -313,7 +314,14 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
     assert "Improved precision and recall has no score for f, old. Its gaps are those between the other groups" in text
     assert "points, without f, old" in text
     assert "improved_precision_recall: precision, without f, old" in text
-    assert "not judged there: f, old." in text
+    assert "Not judged in every metric, for want of samples: f, old." in text
+    few = make_samples(["f", "m"], shift=1.5)
+    groups = np.where(np.arange(240) % 8 == 0, "x", few["real_sensitive_features"])
+    few |= {"real_sensitive_features": groups, "fake_sensitive_features": groups}
+    with pytest.warns(MissingScoreWarning, match="no interval for group 'x'"):
+        text = Reader(render_page(make_frame(few | {"missing_groups": "nan"}))).text
+    assert "Fréchet distance has no interval for x. Its gaps are those between the other groups" in text
+    assert "3 of 3 gaps are more than noise" in text
     samples["fake_sensitive_features"] = pd.DataFrame({"gender": ["m"] * 240, "age": "old"})
     frame = GenerativeMetricFrame(
         metrics=improved_precision_recall, **samples, missing_groups="nan", backend="reference"

@@ -286,6 +286,38 @@ def test_intervals_in_json_have_the_keys_of_what_they_belong_to() -> None:
     assert "intervals" not in json.loads(render(frame, format="json"))
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.MissingScoreWarning")
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_disparity_is_that_of_the_groups_with_an_interval() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(["a", "b", "c, x"], [60, 60, 20])
+    frame = GenerativeMetricFrame(
+        metrics={"gap": distance},
+        real=rng.random((140, 1)),
+        fake=rng.random((140, 1)) + (groups == "c, x")[:, None],
+        real_sensitive_features=groups,
+        fake_sensitive_features=groups,
+        missing_groups="nan",
+    )
+    plain = next(row for row in cells(render(frame), r"\s{2,}") if row[:2] == ["gap", "delta_gap"])
+    assert plain == ["gap", "delta_gap", f"{frame.difference()['gap']:.4g}", "c, x", plain[-1]]
+    assert "without" not in render(frame)
+    intervals = frame.interval()
+    row = next(row for row in cells(render(frame, intervals=intervals), r"\s{2,}") if row[:2] == ["gap", "delta_gap"])
+    a, b, _ = frame.by_group["gap"]
+    known = intervals.disparities.loc[("gap", "delta_gap")]
+    assert row[2:] == [
+        f"{abs(a - b):.4g}",
+        f"[{known['low']:.4g}, {known['high']:.4g}]",
+        f"{known['expected_if_equal']:.4g}",
+        *(("a", "b") if a > b else ("b", "a")),
+        "c, x",
+    ]
+    assert "without: groups that have no score, or too few samples for an interval" in render(
+        frame, intervals=intervals
+    )
+
+
 def test_a_group_without_a_score_has_an_empty_interval() -> None:
     rng = np.random.default_rng(1)
     frame = GenerativeMetricFrame(
