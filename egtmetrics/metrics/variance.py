@@ -25,6 +25,7 @@ from egtmetrics.metrics.subsampling import (
     covariance_of_parts,
     draw_subsamples,
     extrapolated_covariance,
+    share_variance,
 )
 from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
@@ -71,6 +72,8 @@ class ScoresOfParts:
     """``(M, S)``: the scores of all rows under each projection."""
     thresholds: Floats | None = None
     """``(M, T, S)``: the scores of all rows under T other draws of the confidence bands' bootstrap."""
+    unseen: Floats | None = None
+    """``(S,)``: variances that the parts do not show, as where all of them score 1."""
 
     def covariance(self) -> ScoreCovariance:
         """Return the covariance at full size."""
@@ -85,8 +88,9 @@ class ScoresOfParts:
                     for scores in sizes
                 ]
             )
+        data = _at_full_size([covariance_of_parts(scores.mean(axis=0)) for scores in sizes])
         return ScoreCovariance(
-            data=_at_full_size([covariance_of_parts(scores.mean(axis=0)) for scores in sizes]),
+            data=data if self.unseen is None else data + np.diag(self.unseen),
             per_projection=self.per_projection if n_projections > 1 else None,
             interaction=interaction,
             threshold=None
@@ -94,6 +98,10 @@ class ScoresOfParts:
             else np.mean([np.atleast_2d(np.cov(drawn.T)) for drawn in self.thresholds], axis=0),
             source=self,
         )
+
+    def at_least(self, least: Floats) -> Self:
+        """Return the same, with what these parts lack of the least variance ``(S,)`` of every score."""
+        return dataclasses.replace(self, unseen=np.maximum(least - np.diag(self.covariance().data), 0.0))
 
     @classmethod
     def of_sum(cls, weights: Sequence[Floats], terms: Sequence[ScoresOfParts]) -> Self:
@@ -103,7 +111,8 @@ class ScoresOfParts:
             values = [getattr(term, name) for term in terms]
             if any(value is None for value in values):
                 return None
-            weighted = (weight * value for weight, value in zip(weights, values, strict=True))
+            power = 2 if name == "unseen" else 1
+            weighted = (weight**power * value for weight, value in zip(weights, values, strict=True))
             return cast(Floats, functools.reduce(np.add, weighted))
 
         return cls(**{field.name: total(field.name) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
@@ -280,6 +289,26 @@ def joint_scores(
     if len({type(source) for source in sources}) > 1:  # a metric refused to estimate for some of the pairs
         sources = [_by_calls(metric, (parts[real], parts[fake])) for real, fake in pairs]
     return JointScores(pairs=pairs, n_sets=len(sets), sources=cast("Sequence[Moves]", sources))
+
+
+def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_points: Sequence[int]) -> ScoreCovariance:
+    """Return the covariance of scores that are shares of ``n_points`` points; NaN for a score that is no share.
+
+    Where all points count, or none, so they do in all parts, which then show no variance. So every variance is at least
+    that of independent points, with two points more of either kind where it would be 0.
+
+    Near 0 and 1, shares are skewed: one that came out too near comes with too small an estimate of its variance. In
+    differences that evens out. For a single share we take the points for fewer, in the proportion in which the parts
+    vary more than independent points, and then add two of either kind.
+    """
+    n = np.asarray(n_points, dtype=float)
+    is_share = ~np.isnan(shares)
+    p = np.where(is_share, shares, 0.0)
+    found = source.at_least(np.maximum(p * (1.0 - p) / n, share_variance(np.zeros(len(n)), n))).covariance()
+    variances = np.diag(found.data)
+    n_effective = n * np.minimum(share_variance(p, n) / variances, 1.0)
+    alone = np.where(is_share, share_variance(p, n_effective), 0.0)
+    return dataclasses.replace(found, alone=np.maximum(variances, alone))
 
 
 def variance_from_parts(
