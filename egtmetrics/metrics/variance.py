@@ -220,7 +220,7 @@ def score_covariance(
             options["parts"] = drawn()
         found = known.variance(result, real, fake, rng, **options)
     if found is None:
-        return _by_calls(metric, drawn()).covariance()
+        return _by_calls(metric, drawn(), result).covariance()
     size = len(result.scores())
     if np.shape(found.data) != (size, size):
         raise TypeError(
@@ -285,9 +285,12 @@ def joint_scores(
         options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads}
         both = parts[real], parts[fake]
         found = score_covariance(metric, result, sets[real], sets[fake], parts=both, **options)
-        sources.append(_by_calls(metric, both) if found.source is None else found.source)
+        sources.append(_by_calls(metric, both, result) if found.source is None else found.source)
     if len({type(source) for source in sources}) > 1:  # a metric refused to estimate for some of the pairs
-        sources = [_by_calls(metric, (parts[real], parts[fake])) for real, fake in pairs]
+        sources = [
+            _by_calls(metric, (parts[real], parts[fake]), result)
+            for (real, fake), result in zip(pairs, results, strict=True)
+        ]
     return JointScores(pairs=pairs, n_sets=len(sets), sources=cast("Sequence[Moves]", sources))
 
 
@@ -298,17 +301,19 @@ def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_point
     that of independent points, with two points more of either kind where it would be 0.
 
     Near 0 and 1, shares are skewed: one that came out too near comes with too small an estimate of its variance. In
-    differences that evens out. For a single share we take the points for fewer, in the proportion in which the parts
-    vary more than independent points, and then add two of either kind.
+    differences that evens out. For a single share we take the variance of halves where it is larger. Then we take the
+    points for fewer, in the proportion in which the share varies more than independent points, and add two of either
+    kind.
     """
-    n = np.asarray(n_points, dtype=float)
+    n = np.maximum(np.asarray(n_points, dtype=float), 1.0)
     is_share = ~np.isnan(shares)
     p = np.where(is_share, shares, 0.0)
     found = source.at_least(np.maximum(p * (1.0 - p) / n, share_variance(np.zeros(len(n)), n))).covariance()
     variances = np.diag(found.data)
-    n_effective = n * np.minimum(share_variance(p, n) / variances, 1.0)
-    alone = np.where(is_share, share_variance(p, n_effective), 0.0)
-    return dataclasses.replace(found, alone=np.maximum(variances, alone))
+    alone = np.maximum(variances, np.diag(dataclasses.replace(source, quarters=None).covariance().data))
+    n_effective = n * np.minimum(share_variance(p, n) / alone, 1.0)
+    alone = np.where(is_share, np.maximum(alone, share_variance(p, n_effective)), variances)
+    return dataclasses.replace(found, alone=alone)
 
 
 def variance_from_parts(
@@ -322,9 +327,15 @@ def variance_from_parts(
     return _by_calls(metric, parts).covariance()
 
 
-def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth) -> ScoresOfParts:
+def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None) -> ScoresOfParts:
+    """Call the metric on all parts. Where all have the same score, one that ``result`` declares as a share may vary."""
     halves, *quarters = scores_of_parts(metric, *parts)
-    return ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
+    source = ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
+    if not isinstance(result, MetricResult):
+        return source
+    is_share = np.array([score.bounds == (0.0, 1.0) for score in result.describe().values()])
+    n = np.full(len(is_share), float(min(result.n_real, result.n_fake)))
+    return source.at_least(np.where(is_share, share_variance(np.zeros(len(n)), n), 0.0))
 
 
 def _at_full_size(covariances: Sequence[Floats]) -> Floats:

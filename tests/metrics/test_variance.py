@@ -190,7 +190,10 @@ def test_where_quarters_are_too_small_the_metric_is_called_on_halves(metric: Cal
     real, fake = np.random.default_rng(3).normal(size=(2, 20, 2))
     found = score_covariance(metric, metric(real, fake), real, fake, rng=np.random.default_rng(4))
     called = variance_from_parts(metric, real, fake, np.random.default_rng(4))
-    np.testing.assert_array_equal(found.data, called.data)
+    assert isinstance(found.source, ScoresOfParts)
+    assert isinstance(called.source, ScoresOfParts)
+    np.testing.assert_array_equal(found.source.halves, called.source.halves)
+    assert found.source.quarters is None
 
 
 # Shares near 0 and 1, and scores that are clipped
@@ -216,19 +219,27 @@ def test_variances_that_parts_do_not_show_are_added_and_add_up_by_the_squares_of
     np.testing.assert_allclose(total.data, np.diag([4.0 * seen, (4.0 + 1.0) * 0.25]))
 
 
-@given(st.floats(0.0, 1.0), st.integers(50, 10_000), st.floats(0.0, 0.1))
-def test_laws_of_the_variance_of_shares(share: float, n: int, deviation: float) -> None:
-    signs = np.array([1.0, -1.0])[None, :, None, None]
-    source = ScoresOfParts(halves=deviation * signs + np.zeros((1, 2, 3, 2)), quarters=None)
+@given(st.floats(0.0, 1.0), st.integers(50, 10_000), st.floats(0.0, 0.1), st.floats(0.0, 0.1))
+def test_laws_of_the_variance_of_shares(share: float, n: int, of_halves: float, of_quarters: float) -> None:
+    """One score is a share, the other is not. All halves, and all quarters, deviate by one number up or down."""
+    halves = of_halves * np.array([1.0, -1.0])[None, :, None, None] + np.zeros((1, 2, 3, 2))
+    quarters = of_quarters * np.array([1.0, -1.0, 1.0, -1.0])[None, :, None, None] + np.zeros((1, 4, 1, 2))
+    source = ScoresOfParts(halves=halves, quarters=quarters)
+    extrapolated = source.covariance().data[0, 0]
     found = covariance_of_shares(source, [share, np.nan], [n, n])
     assert found.alone is not None
     with_two, least = share_variance(np.array([share, 0.0]), np.full(2, float(n)))
-    binomial = np.array([share * (1.0 - share) / n, 0.0])
-    np.testing.assert_allclose(np.diag(found.data), np.maximum(np.maximum(binomial, least), deviation**2))
+    binomial = share * (1.0 - share) / n
+    np.testing.assert_allclose(np.diag(found.data), [max(binomial, least, extrapolated), max(least, extrapolated)])
     assert found.alone[1] == found.data[1, 1]
-    assert found.alone[0] >= max(found.data[0, 0], with_two)
-    if deviation**2 <= with_two:
-        assert found.alone[0] == pytest.approx(max(found.data[0, 0], with_two))
+    larger = max(found.data[0, 0], of_halves**2)
+    if larger <= with_two:
+        assert found.alone[0] == pytest.approx(with_two)
+    else:
+        n_effective = n * with_two / larger
+        assert found.alone[0] == pytest.approx(
+            max(larger, (share * n_effective + 2) * ((1 - share) * n_effective + 2) / (n_effective + 4) ** 3)
+        )
 
 
 @pytest.mark.parametrize("metric", [precision_recall_density_coverage, improved_precision_recall])
@@ -245,6 +256,45 @@ def test_a_share_of_one_still_has_an_error(metric: Callable[..., Any]) -> None:
     far = score_covariance(metric, metric(real, fake + 99.0), real, fake + 99.0, rng=rng)
     least = share_variance(np.zeros(2), np.array([300.0, 400.0]))
     np.testing.assert_allclose(np.diag(far.data), np.tile(least, len(far.data) // 2))
+
+
+def test_intervals_of_shares_near_one_hold() -> None:
+    """Precision is 0.998 on average, mostly 1. Parts alone show no variance then, and half of the intervals miss.
+
+    A correct program has at most 4 misses in 150 draws with probability 0.995 if intervals hold 99 % of the time.
+    """
+    rng = np.random.default_rng(9)
+    scores, errors = [], []
+    for _ in range(150):
+        real, fake = rng.normal(size=(100, 4)), 0.7 * rng.normal(size=(100, 4))
+        result = improved_precision_recall(real, fake, n_neighbors=5, n_threads=1)
+        metric = functools.partial(improved_precision_recall, n_neighbors=5)
+        found = score_covariance(metric, result, real, fake, rng=rng, n_threads=1)
+        scores.append(result.precision)
+        errors.append(1.96 * np.sqrt(found.alone[0]))
+    assert np.mean(scores) > 0.99
+    assert (np.abs(scores - np.mean(scores)) <= errors).sum() >= 146
+
+
+def test_a_precision_of_one_of_topp_still_has_an_error() -> None:
+    rng = np.random.default_rng(10)
+    real, fake = rng.normal(size=(400, 2)), 0.1 * rng.normal(size=(300, 2))
+    metric = functools.partial(topp_precision_recall, k_rule="sample-size", random_state=0, n_bootstrap=50)
+    result = metric(real, fake)
+    assert result.precision == 1.0
+    found = score_covariance(metric, result, real, fake, rng=rng, n_threads=1)
+    n_kept = result.per_projection[0].n_fake_kept
+    assert 1.96 * np.sqrt(found.data[0, 0]) == pytest.approx(3 / n_kept, rel=0.1)
+
+
+def test_a_declared_share_that_all_parts_have_in_common_still_has_an_error() -> None:
+    real, fake = np.random.default_rng(11).normal(size=(2, 60, 2))
+    result = p_precision_recall(real, fake + 99.0)
+    assert result.scores() == {"precision": 0.0, "recall": 0.0}
+    found = score_covariance(p_precision_recall, result, real, fake + 99.0, rng=np.random.default_rng(12))
+    np.testing.assert_allclose(np.diag(found.data), share_variance(np.zeros(2), np.full(2, 60.0)))
+    undeclared = score_covariance(lambda *_: 0.0, 0.0, real, fake, rng=np.random.default_rng(12))
+    assert undeclared.data.item() == 0.0
 
 
 def test_the_variance_of_clipped_scores_of_equal_laws() -> None:
