@@ -14,7 +14,7 @@ import numpy as np
 
 from egtmetrics.metrics._topp_result import NO_F1_BELOW, TopPREvaluation, TopPRResult
 from egtmetrics.metrics.subsampling import Floats, Subsamples, split_by_part
-from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts
+from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
 from egtmetrics.ops import BackendName, Features, HostBackend, select_host_backend
 
 _BAND_REPLICATES = 200
@@ -58,12 +58,14 @@ def topp_variance(
         halves_and_quarters.append(scores)
         thresholds.append(under_other_thresholds)
     halves, quarters = (np.stack(scores) for scores in zip(*halves_and_quarters, strict=True))
-    return ScoresOfParts(
+    source = ScoresOfParts(
         halves=halves,
         quarters=quarters,
         per_projection=np.array([[e.precision, e.recall, e.f1] for e in result.per_projection]),
         thresholds=np.stack(thresholds),
-    ).covariance()
+    )
+    n_real, n_fake = (sum(getattr(e, name) for e in result.per_projection) for name in ("n_real_kept", "n_fake_kept"))
+    return covariance_of_shares(source, [result.precision, result.recall, result.f1], [n_fake, n_real, n_real + n_fake])
 
 
 def topp_scores(

@@ -7,12 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln
+from scipy.special import betaln, ndtr
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
-from egtmetrics.ops import Backend, BackendName, Features, select_backend
+from egtmetrics.metrics.subsampling import (
+    Floats,
+    Subsamples,
+    mean_by_part,
+    own_sq_radii,
+    share_variance,
+    split_by_part,
+    split_memberships,
+)
+from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts
+from egtmetrics.ops import Backend, BackendName, Features, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
-from egtmetrics.results import MetricResult, setting, share
+from egtmetrics.results import MetricResult, internal, setting, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,9 +36,60 @@ class ClippedDensityCoverageResult(MetricResult):
         label="clipped coverage", help="Coverage, calibrated so that it falls in proportion to the bad samples."
     )
     n_neighbors: int = setting()
+    unclipped: tuple[float, float] | None = internal(None)
+    """Both scores before they are clipped to at most 1."""
 
 
-@metric("clipped", title="Clipped density and coverage")
+def clipped_variance(
+    result: ClippedDensityCoverageResult,
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    parts: PartsOfBoth,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+) -> ScoreCovariance | None:
+    """Covariance from the scores of random halves and quarters, before they are clipped to at most 1.
+
+    A clipped score has no variance where all parts reach 1. Let u be the score before that and V its variance. The
+    variance for differences is V Phi((1 - u) / sqrt V), V times the chance that another sample's score lies below 1;
+    that of a single score is V. None if quarters are too small for the neighbours.
+    """
+    k = result.n_neighbors
+    if result.unclipped is None or len(parts[0].points) // 4 <= k:
+        return None
+    kernels = select_host_backend(backend, n_threads=n_threads)
+    halves, quarters = (scores[None] for scores in unclipped_scores_of_parts(kernels, *parts, k))
+    least = share_variance(np.zeros(2), np.full(2, float(len(fake))))
+    free = np.diag(ScoresOfParts(halves=halves, quarters=quarters).at_least(least).covariance().data)
+    kept = np.sqrt(ndtr((1.0 - np.array(result.unclipped)) / np.sqrt(free)))
+    found = ScoresOfParts(halves=halves * kept, quarters=quarters * kept).at_least(least).covariance()
+    return dataclasses.replace(found, alone=free)
+
+
+def unclipped_scores_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int) -> list[Floats]:
+    """Both scores of halves ``(2, 3 Q, 2)`` and quarters ``(4, Q, 2)``, before they are clipped to at most 1."""
+    sq_radii = own_sq_radii(kernels, real, k)
+    clipped = np.empty_like(sq_radii)
+    for n_parts, columns in real.by_size():
+        medians = _squared_median(split_by_part(sq_radii[:, columns], real.parts[:, columns], n_parts).swapaxes(0, 1))
+        own = np.take_along_axis(medians, real.parts[:, columns].astype(np.intp), axis=0)
+        clipped[:, columns] = np.minimum(sq_radii[:, columns], own)
+    _, fake_memberships = split_memberships(kernels, real, fake, clipped, closed=True)
+    _, real_memberships = split_memberships(kernels, real, real, clipped, closed=True)
+    ball_sizes, _ = split_memberships(kernels, real, fake, sq_radii, closed=True)
+    of_fake, of_real, covered = (
+        mean_by_part(np.minimum(counts, k) / k, sample)
+        for counts, sample in ((fake_memberships, fake), (real_memberships - 1, real), (ball_sizes, real))
+    )
+    return [
+        np.stack([f / r, _calibrated(c, len(real.points) // len(c), len(fake.points) // len(c), k)], axis=-1)
+        for f, r, c in zip(of_fake, of_real, covered, strict=True)
+    ]
+
+
+@metric("clipped", title="Clipped density and coverage", variance=clipped_variance)
 def clipped_density_coverage(
     real: Any,
     fake: Any,
@@ -104,10 +165,11 @@ def clipped_density_coverage(
     density = _saturation(fake_memberships, k) / _saturation(real_memberships, k)
 
     ball_sizes, _ = _memberships(kernels, real, fake, sq_radii)
-    coverage = np.interp(_saturation(ball_sizes, k), _expected_saturation(n, m, k), np.arange(m + 1)) / m
+    coverage = float(_calibrated(_saturation(ball_sizes, k), n, m, k))
     return ClippedDensityCoverageResult(
         clipped_density=min(1.0, density),
-        clipped_coverage=float(coverage),
+        clipped_coverage=min(1.0, coverage),
+        unclipped=(density, coverage),
         n_neighbors=k,
         backend=kernels.name,
         n_real=n,
@@ -128,14 +190,27 @@ def _saturation(counts: NDArray[np.int64], k: int) -> float:
     return int(np.minimum(counts, k).sum()) / (k * len(counts))
 
 
-def _squared_median(sq_radii: NDArray[np.float64]) -> float:
-    """Square of the median radius, equal to one of ``sq_radii`` to the last bit where the median is one of the radii.
+def _squared_median(sq_radii: Floats) -> Floats:
+    """Square of the median radius over the first axis, equal to the last bit to a radius where the median is one.
 
     Taking the root and squaring it again would move points that lie exactly on that sphere to either side of it.
     """
     n = len(sq_radii)
-    lower, upper = np.sort(sq_radii)[[(n - 1) // 2, n // 2]]
-    return float(lower) if lower == upper else float((np.sqrt(lower) + np.sqrt(upper)) / 2) ** 2
+    middle = [(n - 1) // 2, n // 2]
+    lower, upper = np.partition(sq_radii, middle, axis=0)[middle]
+    median: Floats = np.where(lower == upper, lower, ((np.sqrt(lower) + np.sqrt(upper)) / 2) ** 2)
+    return median
+
+
+def _calibrated(raw: Any, n: int, m: int, k: int) -> Floats:
+    """Invert :func:`_expected_saturation` and divide by m; linear beyond t = m, where the score is clipped."""
+    expected = _expected_saturation(n, m, k)
+    slope = expected[-1] - expected[-2]
+    beyond = np.maximum(raw - expected[-1], 0.0)
+    equivalent: Floats = np.interp(raw, expected, np.arange(m + 1)) + np.divide(
+        beyond, slope, out=np.zeros_like(beyond), where=slope > 0
+    )
+    return equivalent / m
 
 
 def _expected_saturation(n: int, m: int, k: int) -> NDArray[np.float64]:

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.ops import BackendName, select_backend
+from egtmetrics.metrics.subsampling import Floats, Subsamples, mean_by_part, own_sq_radii, split_memberships
+from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
+from egtmetrics.ops import BackendName, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, setting, share
 
@@ -29,7 +31,43 @@ class PrecisionRecallCoverResult(MetricResult):
     cover_factor: int = setting()
 
 
-@metric("cover", title="Precision and recall cover")
+def cover_variance(
+    result: PrecisionRecallCoverResult,
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    parts: PartsOfBoth,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+) -> ScoreCovariance | None:
+    """Covariance from the scores of random halves and quarters, see :mod:`egtmetrics.metrics.subsampling`.
+
+    None if quarters are too small for the neighbours.
+    """
+    if min(len(side.points) for side in parts) // 4 <= result.n_neighbors * result.cover_factor:
+        return None
+    kernels = select_host_backend(backend, n_threads=n_threads)
+    scores = cover_scores_of_parts(kernels, *parts, result.n_neighbors, result.cover_factor)
+    halves, quarters = (of_size[None] for of_size in scores)
+    shares = [result.precision, result.recall]
+    return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, [len(fake), len(real)])
+
+
+def cover_scores_of_parts(
+    kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, cover_factor: int
+) -> list[Floats]:
+    """Precision and recall of halves ``(2, 3 Q, 2)`` and quarters ``(4, Q, 2)``, in two passes over the pairs."""
+
+    def covered(own: Subsamples, other: Subsamples) -> list[Floats]:
+        sq_radii = own_sq_radii(kernels, own, cover_factor * k)
+        ball_sizes, _ = split_memberships(kernels, own, other, sq_radii, closed=True)
+        return mean_by_part(ball_sizes >= k, own)
+
+    return [np.stack(both, axis=-1) for both in zip(covered(fake, real), covered(real, fake), strict=True)]
+
+
+@metric("cover", title="Precision and recall cover", variance=cover_variance)
 def precision_recall_cover(
     real: Any,
     fake: Any,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
-from egtmetrics.metrics.subsampling import Floats, Subsamples, split_by_part
-from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts
+from egtmetrics.metrics.subsampling import Floats, Subsamples, mean_by_part, own_sq_radii, split_memberships
+from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
 from egtmetrics.ops import Backend, BackendName, Features, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, score, setting, share
@@ -70,10 +70,14 @@ def neighbor_variance(
 ) -> ScoreCovariance:
     """Covariance from the scores of random halves and quarters, see :mod:`egtmetrics.metrics.subsampling`."""
     kernels = select_host_backend(backend, n_threads=n_threads)
-    closed = result.ties == "include" if isinstance(result, PRDCResult) else True
+    closed = True
+    shares, n_points = [result.precision, result.recall], [len(fake), len(real)]
+    if isinstance(result, PRDCResult):
+        closed = result.ties == "include"
+        shares, n_points = [*shares, math.nan, result.coverage], [*n_points, len(fake), len(real)]
     scores = neighbor_scores_of_parts(kernels, *parts, result.n_neighbors, closed=closed)
-    halves, quarters = (by_part[None, ..., : len(result.scores())] for by_part in scores)
-    return ScoresOfParts(halves=halves, quarters=quarters).covariance()
+    halves, quarters = (by_part[None, ..., : len(shares)] for by_part in scores)
+    return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, n_points)
 
 
 def neighbor_scores_of_parts(
@@ -90,35 +94,17 @@ def neighbor_scores_of_parts(
                 "samples, or take fewer neighbours"
             )
 
-    def counts(x: Subsamples, y: Subsamples) -> tuple[NDArray[Any], NDArray[Any]]:
-        sizes, memberships = kernels.split_ball_counts(
-            x.points,
-            y.points,
-            x_sq_radii=kernels.split_kth_neighbor(x.points, x.parts, n_neighbors=np.full(x.parts.shape[1], k)),
-            x_sides=x.parts,
-            y_sides=y.parts,
-            closed=closed,
-        )
-        return sizes, memberships
-
-    real_ball_sizes, fake_memberships = counts(real, fake)
-    _, real_memberships = counts(fake, real)
-    values = (
-        (fake, fake_memberships > 0),
-        (real, real_memberships > 0),
-        (fake, fake_memberships / k),
-        (real, real_ball_sizes > 0),
+    real_ball_sizes, fake_memberships = split_memberships(
+        kernels, real, fake, own_sq_radii(kernels, real, k), closed=closed
     )
-    return [
-        np.stack(
-            [
-                split_by_part(value[:, columns], side.parts[:, columns], n_parts).mean(axis=1, dtype=np.float64)
-                for side, value in values
-            ],
-            axis=-1,
-        )
-        for n_parts, columns in real.by_size()
-    ]
+    _, real_memberships = split_memberships(kernels, fake, real, own_sq_radii(kernels, fake, k), closed=closed)
+    by_score = (
+        mean_by_part(fake_memberships > 0, fake),
+        mean_by_part(real_memberships > 0, real),
+        mean_by_part(fake_memberships / k, fake),
+        mean_by_part(real_ball_sizes > 0, real),
+    )
+    return [np.stack(of_size, axis=-1) for of_size in zip(*by_score, strict=True)]
 
 
 @metric("prdc", title="Precision, recall, density, coverage", variance=neighbor_variance)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._order import canonical_order
-from egtmetrics.ops import Features, take_rows
+from egtmetrics.ops import Features, HostBackend, take_rows
 
 Floats: TypeAlias = NDArray[np.float64]
 Parts: TypeAlias = NDArray[np.uint8]
@@ -83,6 +83,39 @@ def split_by_part(values: NDArray[Any], parts: Parts, n_parts: int) -> NDArray[A
     order = np.argsort(parts, axis=0, kind="stable")
     by_part: NDArray[Any] = np.take_along_axis(values, order, axis=0).reshape(n_parts, -1, parts.shape[1])
     return by_part
+
+
+def mean_by_part(values: NDArray[Any], sample: Subsamples) -> list[Floats]:
+    """Mean of values ``(n, 4 Q)`` over the rows of every half ``(2, 3 Q)`` and of every quarter ``(4, Q)``."""
+    return [
+        split_by_part(values[:, columns], sample.parts[:, columns], n_parts).mean(axis=1, dtype=np.float64)
+        for n_parts, columns in sample.by_size()
+    ]
+
+
+def own_sq_radii(kernels: HostBackend, sample: Subsamples, k: int) -> Floats:
+    """Squared distance of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``."""
+    return kernels.split_kth_neighbor(sample.points, sample.parts, n_neighbors=np.full(sample.parts.shape[1], k))
+
+
+def split_memberships(
+    kernels: HostBackend, x: Subsamples, y: Subsamples, x_sq_radii: Floats, *, closed: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """How many y of its own part lie in the ball of each x, and in how many such balls each y lies."""
+    counts = kernels.split_ball_counts(
+        x.points, y.points, x_sq_radii=x_sq_radii, x_sides=x.parts, y_sides=y.parts, closed=closed
+    )
+    return counts.x_ball_sizes, counts.y_in_x_balls
+
+
+def share_variance(share: Floats, n: Floats) -> Floats:
+    """Variance of a share of n independent points, with two points more of either kind (Agresti and Coull 1998).
+
+    So it is not 0 where all points or none count: 1.96 of its roots are 2.8 / n there, near the 3 / n of the rule of
+    three.
+    """
+    share = (share * n + 2.0) / (n + 4.0)
+    return share * (1.0 - share) / (n + 4.0)
 
 
 def covariance_of_parts(scores: Floats) -> Floats:

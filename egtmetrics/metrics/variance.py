@@ -25,6 +25,7 @@ from egtmetrics.metrics.subsampling import (
     covariance_of_parts,
     draw_subsamples,
     extrapolated_covariance,
+    share_variance,
 )
 from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
@@ -71,6 +72,8 @@ class ScoresOfParts:
     """``(M, S)``: the scores of all rows under each projection."""
     thresholds: Floats | None = None
     """``(M, T, S)``: the scores of all rows under T other draws of the confidence bands' bootstrap."""
+    unseen: Floats | None = None
+    """``(S,)``: variances that the parts do not show, as where all of them score 1."""
 
     def covariance(self) -> ScoreCovariance:
         """Return the covariance at full size."""
@@ -85,8 +88,9 @@ class ScoresOfParts:
                     for scores in sizes
                 ]
             )
+        data = _at_full_size([covariance_of_parts(scores.mean(axis=0)) for scores in sizes])
         return ScoreCovariance(
-            data=_at_full_size([covariance_of_parts(scores.mean(axis=0)) for scores in sizes]),
+            data=data if self.unseen is None else data + np.diag(self.unseen),
             per_projection=self.per_projection if n_projections > 1 else None,
             interaction=interaction,
             threshold=None
@@ -94,6 +98,10 @@ class ScoresOfParts:
             else np.mean([np.atleast_2d(np.cov(drawn.T)) for drawn in self.thresholds], axis=0),
             source=self,
         )
+
+    def at_least(self, least: Floats) -> Self:
+        """Return the same, with what these parts lack of the least variance ``(S,)`` of every score."""
+        return dataclasses.replace(self, unseen=np.maximum(least - np.diag(self.covariance().data), 0.0))
 
     @classmethod
     def of_sum(cls, weights: Sequence[Floats], terms: Sequence[ScoresOfParts]) -> Self:
@@ -103,7 +111,8 @@ class ScoresOfParts:
             values = [getattr(term, name) for term in terms]
             if any(value is None for value in values):
                 return None
-            weighted = (weight * value for weight, value in zip(weights, values, strict=True))
+            power = 2 if name == "unseen" else 1
+            weighted = (weight**power * value for weight, value in zip(weights, values, strict=True))
             return cast(Floats, functools.reduce(np.add, weighted))
 
         return cls(**{field.name: total(field.name) for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
@@ -211,7 +220,7 @@ def score_covariance(
             options["parts"] = drawn()
         found = known.variance(result, real, fake, rng, **options)
     if found is None:
-        return _by_calls(metric, drawn()).covariance()
+        return _by_calls(metric, drawn(), result).covariance()
     size = len(result.scores())
     if np.shape(found.data) != (size, size):
         raise TypeError(
@@ -296,10 +305,35 @@ def joint_scores(
         options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads}
         both = parts[real], parts[fake]
         found = score_covariance(metric, result, sets[real], sets[fake], parts=both, **options)
-        sources.append(_by_calls(metric, both) if found.source is None else found.source)
+        sources.append(_by_calls(metric, both, result) if found.source is None else found.source)
     if len({type(source) for source in sources}) > 1:  # a metric refused to estimate for some of the pairs
-        sources = [_by_calls(metric, (parts[real], parts[fake])) for real, fake in pairs]
+        sources = [
+            _by_calls(metric, (parts[real], parts[fake]), result)
+            for (real, fake), result in zip(pairs, results, strict=True)
+        ]
     return JointScores(pairs=pairs, n_sets=len(sets), sources=cast("Sequence[Moves]", sources))
+
+
+def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_points: Sequence[int]) -> ScoreCovariance:
+    """Return the covariance of scores that are shares of ``n_points`` points; NaN for a score that is no share.
+
+    Where all points count, or none, so they do in all parts, which then show no variance. So every variance is at least
+    that of independent points, with two points more of either kind where it would be 0.
+
+    Near 0 and 1, shares are skewed: one that came out too near comes with too small an estimate of its variance. In
+    differences that evens out. For a single share we take the variance of halves where it is larger. Then we take the
+    points for fewer, in the proportion in which the share varies more than independent points, and add two of either
+    kind.
+    """
+    n = np.maximum(np.asarray(n_points, dtype=float), 1.0)
+    is_share = ~np.isnan(shares)
+    p = np.where(is_share, shares, 0.0)
+    found = source.at_least(np.maximum(p * (1.0 - p) / n, share_variance(np.zeros(len(n)), n))).covariance()
+    variances = np.diag(found.data)
+    alone = np.maximum(variances, np.diag(dataclasses.replace(source, quarters=None).covariance().data))
+    n_effective = n * np.minimum(share_variance(p, n) / alone, 1.0)
+    alone = np.where(is_share, np.maximum(alone, share_variance(p, n_effective)), variances)
+    return dataclasses.replace(found, alone=alone)
 
 
 def variance_from_parts(
@@ -313,9 +347,15 @@ def variance_from_parts(
     return _by_calls(metric, parts).covariance()
 
 
-def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth) -> ScoresOfParts:
+def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None) -> ScoresOfParts:
+    """Call the metric on all parts. Where all have the same score, one that ``result`` declares as a share may vary."""
     halves, *quarters = scores_of_parts(metric, *parts)
-    return ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
+    source = ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
+    if not isinstance(result, MetricResult):
+        return source
+    is_share = np.array([score.bounds == (0.0, 1.0) for score in result.describe().values()])
+    n = np.full(len(is_share), float(min(result.n_real, result.n_fake)))
+    return source.at_least(np.where(is_share, share_variance(np.zeros(len(n)), n), 0.0))
 
 
 def _at_full_size(covariances: Sequence[Floats]) -> Floats:
