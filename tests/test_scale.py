@@ -102,6 +102,7 @@ def test_features_far_from_zero_keep_their_scores(name: str) -> None:
     assert found == pytest.approx(expected, rel=1e-6, abs=0.05 if draws else 0.0)
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
 def test_more_features_than_rows_change_nothing_but_the_time() -> None:
     """Rotated into 90 dimensions, 60 rows of 5 features keep all distances; another decomposition is used."""
     rng = np.random.default_rng(3)

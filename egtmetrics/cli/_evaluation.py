@@ -104,7 +104,7 @@ def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive
     return GroupedSamples(real=real, fake=fake, **sensitive_features)
 
 
-def add_options(parser: Parser, data: Any, *, metrics: str = "topp") -> None:
+def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid") -> None:
     """Add the options of every kind of samples; those on groups to ``data``, an argument group."""
     add_registered = add_metric_options(parser, data, default=metrics)
     output = parser.add_argument_group("output")

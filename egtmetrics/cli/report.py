@@ -49,7 +49,7 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(report, "file with the features of the {} samples")
-    add_metric_options(report, add_file_options(report), default="topp,ipr,fid")
+    add_metric_options(report, add_file_options(report), default="topp,clipped,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
     page.add_argument("--title", metavar="TEXT", help="its heading")

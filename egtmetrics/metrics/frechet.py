@@ -15,7 +15,7 @@ from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
 from egtmetrics.ops import Features, ShardedFeatures
 from egtmetrics.registry import metric
-from egtmetrics.results import MetricResult, score
+from egtmetrics.results import MetricResult, score, warn_of_caveats
 
 _BLOCK_BYTES = 1 << 25
 _N_SPLITS = 1
@@ -28,7 +28,8 @@ class FrechetResult(MetricResult):
 
     fid: float = score(
         label="FID",
-        help="Squared distance between Gaussians fitted to the real and to the generated features.",
+        help="Squared distance between Gaussians fitted to the real and to the generated features. Values of papers "
+        "are for features of Inception v3; those of another encoder cannot be compared with them.",
         better="lower",
         bounds=(0.0, math.inf),
         unit="squared feature units",
@@ -110,7 +111,7 @@ def frechet_distance(real: Any, fake: Any) -> FrechetResult:
     -----
     Float64 throughout, covariances with ddof 1. The estimate is biased upward: for equal isotropic laws of variance v
     by about v d (d + 5) / 4 * (1/n + 1/m) at large n and m, and most where a set has fewer rows than features and its
-    covariance is singular. Compare groups or models at equal numbers of rows only.
+    covariance is singular; the result has a caveat then. Compare groups or models at equal numbers of rows only.
 
     With Sigma_r = A^T A and Sigma_f = B^T B, tr (Sigma_r Sigma_f)^{1/2} is the sum of the singular values of B A^T,
     real and defined for singular covariances too. A set with at most d rows is its own factor.
@@ -137,8 +138,16 @@ def frechet_distance(real: Any, fake: Any) -> FrechetResult:
     mean_term = float(np.sum((real_mean - fake_mean) ** 2))
     traces = np.linalg.norm(real_factor) ** 2 + np.linalg.norm(fake_factor) ** 2
     covariance_term = max(0.0, float(traces - 2.0 * np.linalg.norm(fake_factor @ real_factor.T, ord="nuc")))
+    caveats = tuple(
+        f"{name} has {len(points)} rows for {points.shape[1]} features, so its covariance is singular and even samples "
+        "of one law are far apart; add samples, or take fewer features"
+        for name, points in (("real", real), ("fake", fake))
+        if len(points) <= points.shape[1]
+    )
+    warn_of_caveats(caveats)
     return FrechetResult(
         fid=mean_term + covariance_term,
+        caveats=caveats,
         mean_term=mean_term,
         covariance_term=covariance_term,
         backend="numpy",

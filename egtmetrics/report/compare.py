@@ -316,12 +316,12 @@ def _marks(
     first = next(iter(frames))
     if tests is None:
         reason = f" ({untested})" if untested else ""
-        notes = [f"The models were not tested against each other{reason}: a better score may be chance."]
+        notes = [f"The models were not tested against each other{reason}: a better score may be noise."]
     else:
         notes = [
             f"*: differs from {first} at the 0.05 level. Tested: every score, overall and of every group, and every δ, "
             f"of every other model; {tests['p_value'].count()} tests, corrected together by Holm's method. A "
-            "difference without a star may be chance. Proportions of groups are not tested."
+            "difference without a star is not distinguishable from noise at this size. Proportions are not tested."
         ]
         n_permutations = tests.attrs["n_permutations"]
         if n_permutations is None:

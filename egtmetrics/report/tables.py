@@ -217,8 +217,8 @@ def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
         return []
     return [
         f"[low, high]: {100 * intervals.level:g} % intervals of the number's average over other samples of this size, "
-        "projections and bootstraps. A disparity whose interval starts at 0 may be chance. The intervals are "
-        "approximate: benchmarks/results/calibration.md says how often they held in simulations",
+        "projections and bootstraps. A disparity whose interval starts at 0 is not distinguishable from noise at this "
+        "size. The intervals are approximate: see benchmarks/results/calibration.md for how often they held",
         "if equal: the disparity that noise alone gives on average to groups with equal expected scores",
     ]
 

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from egtmetrics.metrics import frechet
 from egtmetrics.metrics.frechet import frechet_distance
+from egtmetrics.results import UnreliableScoreWarning
 from tests import _golden
 from tests.strategies import invalid_features, lattice_pairs, similarities
+
+pytestmark = pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")  # of few rows
 
 
 def oracle(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -35,6 +38,14 @@ def sample_with_moments(
     white, _ = np.linalg.qr(columns - columns.mean(axis=0))
     sample: NDArray[np.float64] = np.sqrt(n - 1) * white @ factor.T + mean
     return sample
+
+
+def test_a_set_with_no_more_rows_than_features_is_a_caveat() -> None:
+    real, fake = np.random.default_rng(0).normal(size=(2, 6, 5))
+    assert frechet_distance(real, fake).caveats == ()
+    with pytest.warns(UnreliableScoreWarning, match="fake has 5 rows for 5 features, so its covariance is singular"):
+        (caveat,) = frechet_distance(real, fake[:5]).caveats
+    assert caveat.startswith("fake has 5 rows")
 
 
 @pytest.mark.parametrize("name", _golden.GOLDEN_NAMES)

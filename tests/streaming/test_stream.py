@@ -26,7 +26,10 @@ from egtmetrics.streaming import stream as stream_module
 from tests.strategies import GroupedSamples, grouped_samples
 
 PRDC = functools.partial(precision_recall_density_coverage, n_neighbors=1)
-pytestmark = pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning"),
+    pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning"),  # of Fréchet distances of few rows
+]
 
 
 def first_row(real: Any, fake: Any) -> float:
