@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaln, ndtr
+from scipy.special import betaln
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.metrics.subsampling import (
@@ -22,7 +22,7 @@ from egtmetrics.metrics.subsampling import (
 from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts
 from egtmetrics.ops import Backend, BackendName, Features, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
-from egtmetrics.results import MetricResult, internal, setting, share
+from egtmetrics.results import MetricResult, setting, share
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,6 @@ class ClippedDensityCoverageResult(MetricResult):
         label="clipped coverage", help="Coverage, calibrated so that it falls in proportion to the bad samples."
     )
     n_neighbors: int = setting()
-    unclipped: tuple[float, float] | None = internal(None)
-    """Both scores before they are clipped to at most 1."""
 
 
 def clipped_variance(
@@ -50,22 +48,20 @@ def clipped_variance(
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> ScoreCovariance | None:
-    """Covariance from the scores of random halves and quarters, before they are clipped to at most 1.
+    """Covariance from the scores of random halves and quarters, see :mod:`egtmetrics.metrics.subsampling`.
 
-    A clipped score has no variance where all parts reach 1. Let u be the score before that and V its variance. The
-    variance for differences is V Phi((1 - u) / sqrt V), V times the chance that another sample's score lies below 1;
-    that of a single score is V. None if quarters are too small for the neighbours.
+    Where all parts score 1, they show no variance. So a single score has the error of the score before it is clipped.
+    None if quarters are too small for the neighbours.
     """
     k = result.n_neighbors
-    if result.unclipped is None or len(parts[0].points) // 4 <= k:
+    if len(parts[0].points) // 4 <= k:
         return None
     kernels = select_host_backend(backend, n_threads=n_threads)
     halves, quarters = (scores[None] for scores in unclipped_scores_of_parts(kernels, *parts, k))
     least = share_variance(np.zeros(2), np.full(2, float(len(fake))))
-    free = np.diag(ScoresOfParts(halves=halves, quarters=quarters).at_least(least).covariance().data)
-    kept = np.sqrt(ndtr((1.0 - np.array(result.unclipped)) / np.sqrt(free)))
-    found = ScoresOfParts(halves=halves * kept, quarters=quarters * kept).at_least(least).covariance()
-    return dataclasses.replace(found, alone=free)
+    unclipped = ScoresOfParts(halves=halves, quarters=quarters).at_least(least).covariance()
+    clipped = ScoresOfParts(halves=np.minimum(halves, 1.0), quarters=np.minimum(quarters, 1.0)).at_least(least)
+    return dataclasses.replace(clipped.covariance(), alone=np.diag(unclipped.data))
 
 
 def unclipped_scores_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int) -> list[Floats]:
@@ -169,7 +165,6 @@ def clipped_density_coverage(
     return ClippedDensityCoverageResult(
         clipped_density=min(1.0, density),
         clipped_coverage=min(1.0, coverage),
-        unclipped=(density, coverage),
         n_neighbors=k,
         backend=kernels.name,
         n_real=n,
