@@ -1,9 +1,9 @@
 """Group-aware evaluation: the frame, the disparities between groups, intervals, tests, and comparisons of models.
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
-defines disparities, ``inference`` says how certain they are, ``baseline`` what a perfect generator would score,
-``comparison`` compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from different
-numbers of samples comparable.
+defines disparities, ``inference`` says how certain they are, ``planning`` how many samples that takes, ``baseline``
+what a perfect generator would score, ``comparison`` compares models, ``permutation`` tests for equal laws, and
+``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
@@ -19,13 +19,14 @@ from egtmetrics.groups.disparity import (
 )
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
-from egtmetrics.groups.inference import FrameIntervals, samples_needed
+from egtmetrics.groups.inference import FrameIntervals
 from egtmetrics.groups.permutation import (
     PermutationTest,
     permutation_test,
     permutation_test_frames,
     permutation_test_models,
 )
+from egtmetrics.groups.planning import SamplePlan, samples_needed
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
 from egtmetrics.labels import MissingLabelWarning
 
@@ -41,6 +42,7 @@ __all__ = [
     "PairDifference",
     "PermutationTest",
     "ResampledResult",
+    "SamplePlan",
     "ScoreTable",
     "at_sample_size",
     "compare_frames",

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
-from egtmetrics._validation import check_level, check_positive_int
+from egtmetrics._validation import check_level
 from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
 from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
@@ -470,12 +470,21 @@ class Inference:
     def difference(self, metric: str, score: str, a: Hashable, b: Hashable) -> tuple[float, float]:
         """Return the difference in one score between two groups, a - b, and its standard error."""
         uncertainty = self.uncertainties[metric]
-        contrast = np.zeros(uncertainty.table.shape)
-        column = uncertainty.table.columns.get_loc(score)
-        contrast[uncertainty.table.index.get_loc(a), column] += 1.0
-        contrast[uncertainty.table.index.get_loc(b), column] -= 1.0
-        variance = float(uncertainty.parts(contrast.reshape(1, -1))["total"].iloc[0])
-        return float(uncertainty.estimates(contrast.reshape(1, -1))[0]), math.sqrt(variance)
+        contrast = self._of_group(metric, score, a) - self._of_group(metric, score, b)
+        return float(uncertainty.estimates(contrast)[0]), math.sqrt(uncertainty.parts(contrast)["total"].iloc[0])
+
+    def variances(self, metric: str, score: str, a: Hashable, b: Hashable) -> tuple[float, float, float]:
+        """Return the variances of one score of two groups over other samples, and what else their difference has."""
+        of_a, of_b = (self._of_group(metric, score, label) for label in (a, b))
+        parts = self.uncertainties[metric].parts(np.concatenate([of_a, of_b, of_a - of_b]))
+        first, second, _ = parts["data"]
+        return float(first), float(second), float((parts["projections"] + parts["threshold"]).iloc[-1])
+
+    def _of_group(self, metric: str, score: str, label: Hashable) -> Floats:
+        table = self.uncertainties[metric].table
+        contrast = np.zeros(table.shape)
+        contrast[table.index.get_loc(label), table.columns.get_loc(score)] = 1.0
+        return contrast.reshape(1, -1)
 
     def tests(self) -> pd.DataFrame:
         """Test whether each disparity is 0; see ``GenerativeMetricFrame.test``."""
@@ -577,32 +586,6 @@ def holm(p_values: Floats) -> Floats:
     order = np.argsort(p_values)[: np.count_nonzero(~np.isnan(p_values))]
     adjusted[order] = np.minimum(np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1)), 1.0)
     return adjusted
-
-
-def samples_needed(
-    standard_error: float, n_samples: int, *, delta: float, power: float = 0.8, level: float = 0.95
-) -> int:
-    r"""Return the samples per group that detect a true difference ``delta`` of two groups with probability ``power``.
-
-    A difference with standard error s at n samples per group has standard error s sqrt(n / n') at n' samples, so
-
-    .. math:: n' = n \bigl(s (z_{(1 + level) / 2} + z_{power}) / delta\bigr)^2.
-
-    Errors due to projections and bootstrap fall only with more projections and replicates, not with n. So the formula
-    holds if the samples cause most of the variance (see ``FrameIntervals.variance``).
-
-    >>> samples_needed(0.02, 1000, delta=0.05)
-    1256
-    """
-    for name, value in (("standard_error", standard_error), ("delta", delta)):
-        if not 0.0 < value < math.inf:
-            raise ValueError(
-                f"{name}={value!r} is not a positive number; pass a difference of scores, for example 0.01 for a point"
-            )
-    if not 0.0 < power < 1.0:
-        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
-    factor = standard_error * (normal_quantile(level) + float(ndtri(power))) / delta
-    return math.ceil(check_positive_int(n_samples, "n_samples") * factor**2)
 
 
 def normal_quantile(level: float) -> float:

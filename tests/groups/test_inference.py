@@ -26,12 +26,11 @@ from egtmetrics import (
     precision_recall_density_coverage,
     topp_precision_recall,
 )
-from egtmetrics.groups import MissingScoreWarning, samples_needed
+from egtmetrics.groups import MissingScoreWarning
 from egtmetrics.groups.disparity import EGO, MGO, ScoreTable, proportion_table, score_table
 from egtmetrics.groups.inference import (
     Inference,
     Largest,
-    normal_quantile,
     proportion_uncertainty,
     score_uncertainty,
 )
@@ -401,22 +400,6 @@ def test_a_score_without_a_variance_takes_part_with_either_sign() -> None:
     np.testing.assert_array_equal(found.parts(signs)["total"], [np.nan, np.nan, np.nan, np.nan, 2.0])
 
 
-def test_samples_needed_gives_the_requested_power() -> None:
-    """A mean of n has the standard error 1 / sqrt(n); 4000 differences are drawn at the size that is returned."""
-    n = samples_needed(np.sqrt(2 / 100), 100, delta=0.1, power=0.7)
-    error = np.sqrt(2 / n)
-    draws = 0.1 + error * np.random.default_rng(10).normal(size=4000)
-    power = np.mean(np.abs(draws) > normal_quantile(0.95) * error)
-    assert power == pytest.approx(0.7, abs=4 * np.sqrt(0.7 * 0.3 / 4000))  # 1 seed in 10^4 fails
-    assert samples_needed(0.1, 100, delta=0.05) == pytest.approx(4 * samples_needed(0.1, 100, delta=0.1), abs=3)
-
-
-def test_a_frame_extrapolates_from_its_own_error(small: Any) -> None:
-    low, high = small.difference_interval("fid", "g0", "g1")
-    error = (high - low) / 2 / normal_quantile(0.95)
-    assert small.samples_needed("fid", "g0", "g1", delta=0.1) == samples_needed(error, 80, delta=0.1)
-
-
 def test_bad_arguments_and_small_groups_are_refused(small: Any) -> None:
     few = frame(mean_difference, n=49)
     with pytest.raises(ValueError, match="group 'g0' has 49 samples on one side, and an interval needs at least 50"):
@@ -430,12 +413,6 @@ def test_bad_arguments_and_small_groups_are_refused(small: Any) -> None:
         small.difference_interval("prdc", "g0", "g1")
     with pytest.raises(ValueError, match=r"'g9' is not a group of this frame; choose two of"):
         small.difference_interval("fid", "g0", "g9")
-    with pytest.raises(ValueError, match=r"delta=0\.0 is not a positive number"):
-        small.samples_needed("fid", "g0", "g1", delta=0.0)
-    with pytest.raises(ValueError, match=r"power=1\.0 is not a number strictly between 0 and 1"):
-        samples_needed(0.1, 10, delta=0.1, power=1.0)
-    with pytest.raises(ValueError, match="standard_error=nan is not a positive number"):
-        samples_needed(float("nan"), 10, delta=0.1)
     with pytest.raises(ValueError, match="real has 60 rows, but quarters with 40 neighbours need at least 164"):
         frame(functools.partial(precision_recall_density_coverage, n_neighbors=40), n=60).interval()
 

@@ -210,7 +210,7 @@ class TestReservoir:
         assert found.by_group.to_numpy().tolist() == of_kept.by_group.to_numpy().tolist()
         assert found.disparities.loc["fid"].equals(of_kept.disparities.loc["fid"])
         assert found.disparities.loc["proportions"].equals(of_all.disparities.loc["proportions"])
-        needed, of_kept_needed = (one.samples_needed("fid", 0, 1, delta=0.01) for one in (frame, same))
+        needed, of_kept_needed = (one.samples_needed("fid", 0, 1, delta=0.5) for one in (frame, same))
         assert needed == of_kept_needed
         few = whole(data, metrics={"fid": frechet_distance}, max_samples=40).compute()
         with pytest.raises(ValueError, match="has 40 samples on one side, and an interval needs at least 50"):
