@@ -35,7 +35,9 @@ from egtmetrics.groups._saved import (
     saved_tables,
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
+from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
+from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
 from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inference, normal_quantile, samples_needed
 from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
@@ -473,6 +475,20 @@ class GenerativeMetricFrame:
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(
             self._metrics, samples, tables, placebo, n_splits=n_splits, n_samples=n_samples, progress=progress
+        )
+
+    def dose_response(
+        self,
+        damages: Damages | None = None,
+        *,
+        n_splits: int = N_SPLITS,
+        n_samples: int | None = None,
+        progress: bool = False,
+    ) -> DoseResponse:
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        samples = self._of_samples("a dose")
+        return evaluate_dose_response(
+            self._metrics, samples, tables, damages, n_splits=n_splits, n_samples=n_samples, progress=progress
         )
 
     def samples_needed(
