@@ -120,9 +120,14 @@ class Curve:
 
     @functools.cached_property
     def error(self) -> float:
-        """The standard error of the dose: the longer side of its 95 % interval, in normal quantiles."""
-        lengths = [abs(end - self.dose) for end in self.ends(_Z) if end is not None]
-        return max(lengths, default=math.nan) / _Z
+        """The standard error of the dose: the longer side of its 95 % interval within the doses, in normal quantiles.
+
+        Not the derivative: a curve may be flat at the dose and steep beside it.
+        """
+        low, high = self.ends(_Z)
+        below = self.dose - (0.0 if low is None else low)
+        above = (self.doses[-1] if high is None else high) - self.dose
+        return max(below, above) / _Z
 
     def interval(self, level: float, most: float) -> tuple[float, float]:
         """Return the interval of the dose; ``most`` is its upper end where even the largest dose may be too small."""
@@ -145,10 +150,11 @@ class _Measured:
 
     def covariance(self, metric: str, doses: NDArray[np.int64]) -> ScoreCovariance:
         """Return the covariance of the differences of the model's scores from those at a dose for each score."""
-        n_doses = len(self.scores[metric]) - 1
-        chosen = np.arange(n_doses)[:, None] == doses
-        weights = [np.full(len(doses), 0.5)] * 2 + [-0.5 * one for one in chosen for _ in range(2)]
-        return self.joint[metric].covariance_of_mean(weights, n_rounds=self.n_rounds, n_disjoint=self.n_disjoint)
+        needed = np.unique(doses)
+        weights = [np.full(len(doses), 0.5)] * 2 + [-0.5 * (doses == dose) for dose in needed for _ in range(2)]
+        pairs = [0, 1, *(2 + 2 * dose + side for dose in needed for side in range(2))]
+        joint = self.joint[metric].among(pairs)
+        return joint.covariance_of_mean(weights, n_rounds=self.n_rounds, n_disjoint=self.n_disjoint)
 
 
 class DoseResponse:
@@ -277,9 +283,9 @@ class DoseResponse:
         found = {}
         for name, by_group in self._measured.items():
             here = self.agreement.loc[name].dropna(subset="misfit")
-            read = self.doses.loc[name].loc[here.index].notna().any(axis=1)
-            if len(here) and read.all() and here["p_value"].min() * len(by_group) > 1.0 - _LEVEL:
-                found[name] = float(here["misfit"].max())
+            if len(here) and here["p_value"].min() * len(by_group) > 1.0 - _LEVEL:
+                read = self.doses.loc[name].loc[here.index].notna().any(axis=1)
+                found[name] = not read.all(), float(here["misfit"].max())
         return min(found, key=found.__getitem__) if found else None
 
     def __repr__(self) -> str:
@@ -296,17 +302,19 @@ class DoseResponse:
         )
 
     def summary(self) -> str:
-        """Return one sentence: which damage explains the scores, and its dose for every group."""
+        """Return in a sentence which damage explains the scores, and its dose for every group."""
         if self.explanation is None:
             return f"no known damage explains the scores ({listed(self._damages)} were tried)"
         damage = self._damages[self.explanation]
-        shown = self._score(damage, "dose")
-        doses = self.agreement.loc[self.explanation].dropna(subset="dose")
+        shown = self._score(damage, damage.label)
+        found = self.agreement.loc[self.explanation].dropna(subset="dose")
         parts = []
-        for label, row in doses.iterrows():
+        for label, row in found.iterrows():
             dose, low, high = (shown.text(row[name]) for name in ("dose", "low", "high"))
             parts.append(f"{dose} [{low}, {high}] {shown.printed_unit}".rstrip() + f" for {self._names[label]}")
-        return f"the scores are as if the {damage.label} were {', '.join(parts)}"
+        text = f"the scores are as if the {damage.label} were {', '.join(parts)}"
+        unseen = "; all groups may be undamaged" if (found["low"] == 0.0).all() else ""
+        return text + unseen
 
     def tables(self, damage: str | None = None) -> dict[str, ScoreTable]:
         """Return the doses by metric, with their descriptions and disparities: first of the scores that read a dose.
@@ -349,13 +357,25 @@ class DoseResponse:
             One of those given; None takes ``explanation``.
         """
         name = self._name(damage)
-        intervals = self._infer(name).intervals(level)
-        by_group = intervals.by_group.copy()
-        for column, label in ((key[0], key[1:]) for key in by_group.index):
-            curves = self._curves.get((name, label[0] if len(label) == 1 else label))
-            if curves is not None:
-                by_group.loc[(column, *label), ["low", "high"]] = curves[column].interval(level, self._most(name))
-        return dataclasses.replace(intervals, by_group=by_group)
+        most = self._score(self._damages[name], "").bounds[1]
+        tables, intervals = self.tables(name), self._infer(name).intervals(level)
+        by_group, disparities = intervals.by_group.copy(), intervals.disparities.copy()
+        for metric, table in tables.items():
+            for disparity in table.disparities:
+                column = table.column(str(disparity.column))
+                ends = {label: curves[column].interval(level, most) for label, curves in self._by_group(name).items()}
+                for label, pair in ends.items():
+                    key = (column, *label) if isinstance(label, tuple) else (column, label)
+                    by_group.loc[key, ["low", "high"]] = pair
+                if (
+                    any(high == most for _, high in ends.values())
+                    and disparities.loc[(metric, disparity.name)].notna().all()
+                ):
+                    disparities.loc[(metric, disparity.name), "high"] = most
+        return dataclasses.replace(intervals, by_group=by_group, disparities=disparities)
+
+    def _by_group(self, name: str) -> dict[Hashable, dict[str, Curve]]:
+        return {label: self._curves[name, label] for label in self._measured[name]}
 
     def test(self, damage: str | None = None) -> pd.DataFrame:
         """Test every disparity of the doses: could all groups have equal damage?

@@ -246,6 +246,11 @@ class JointScores:
     n_sets: int
     sources: Sequence[ScoresOfParts] | Sequence[Moves]
 
+    def among(self, positions: Sequence[int]) -> JointScores:
+        """Return the same for some of the pairs."""
+        pairs, sources = ([values[i] for i in positions] for values in (self.pairs, self.sources))
+        return dataclasses.replace(self, pairs=pairs, sources=sources)
+
     def covariance(self, weights: Sequence[float | Floats]) -> ScoreCovariance:
         """Return the covariance of ``sum_t weights[t] * scores[t]``; a weight is a number, or one number per score."""
         factors = [np.asarray(weight, dtype=float) for weight in weights]
