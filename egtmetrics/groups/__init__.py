@@ -1,13 +1,14 @@
 """Group-aware evaluation: the frame, the disparities between groups, intervals, tests, and comparisons of models.
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
-defines disparities, ``inference`` says how certain they are, ``baseline`` what a perfect generator would score,
-``permutation`` compares groups and models by exact tests, and ``sample_size`` makes scores from different numbers of
-samples comparable.
+defines disparities, ``inference`` says how certain they are, ``baseline`` what a perfect generator would score, and
+``dose`` how much known damage (``damage``) would give the scores of the model. ``permutation`` compares groups and
+models by exact tests, and ``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning
 from egtmetrics.groups.baseline import Baseline
+from egtmetrics.groups.damage import Damage, copies, missing_mass, noise, off_support
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.disparity import (
     Disparity,
@@ -16,6 +17,7 @@ from egtmetrics.groups.disparity import (
     disparities_from_scores,
     max_pairwise_difference,
 )
+from egtmetrics.groups.dose import DoseResponse
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
@@ -25,7 +27,9 @@ from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
     "Baseline",
+    "Damage",
     "Disparity",
+    "DoseResponse",
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
@@ -37,6 +41,7 @@ __all__ = [
     "at_sample_size",
     "compare_frames",
     "compare_models",
+    "copies",
     "delta_fid",
     "delta_p",
     "delta_p_plus_delta_r",
@@ -49,6 +54,9 @@ __all__ = [
     "flat_scores",
     "max_pairwise_difference",
     "mgo",
+    "missing_mass",
+    "noise",
+    "off_support",
     "permutation_test",
     "samples_needed",
 ]

@@ -18,6 +18,7 @@ from egtmetrics._errors import listed
 from egtmetrics._validation import check_features, check_number, keep_checked
 from egtmetrics.ops import Features, to_host
 from egtmetrics.registry import callable_name
+from egtmetrics.results import Score
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -95,6 +96,17 @@ class Damage:
         check_number(doses[-1], "doses[-1]")
         object.__setattr__(self, "doses", doses)
 
+    def describe(self, read_by: str | None = None) -> Score:
+        """Return what a dose is, for tables and figures; ``read_by`` names the score that it was read by."""
+        return Score(
+            label=self.label if read_by is None else f"{read_by}: {self.label}",
+            help=f"The dose at which damaged real samples of the group have the score of the model: {self.label}.",
+            better="lower",
+            bounds=(0.0, 1.0 if self.share else math.inf),
+            percent=self.share,
+            depends_on_size=False,
+        )
+
     def apply(self, features: Features, rows: NDArray[np.int64], dose: float, rng: np.random.Generator) -> Features:
         """Return the features of damaged samples: of some rows of the real ones, whose features are ``features``."""
         if dose == 0.0:
@@ -111,9 +123,8 @@ class Damage:
                 f"{name} has shape {found.shape}, expected at most {len(features)} rows of {features.shape[1]} "
                 "features; return features of the frame's encoder, one row per sample or fewer"
             )
-        if not isinstance(features, np.ndarray) and hasattr(features, "new_tensor"):
-            found = features.new_tensor(found)
-        return keep_checked(found)
+        side: Any = features  # on the device where it was
+        return keep_checked(side.new_tensor(found) if hasattr(side, "new_tensor") else found)
 
 
 def off_support(features: Any, share: float, rng: np.random.Generator) -> Floats:
@@ -144,7 +155,7 @@ def off_support(features: Any, share: float, rng: np.random.Generator) -> Floats
     radius = np.quantile(np.linalg.norm(features - center, axis=1), 0.95)
     directions = rng.standard_normal(features.shape)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.where(chosen[:, None], center + 3.0 * radius * directions, features)
+    return np.asarray(np.where(chosen[:, None], center + 3.0 * radius * directions, features))
 
 
 def missing_mass(features: Any, share: float, rng: np.random.Generator) -> Any:

@@ -31,7 +31,7 @@ from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
 from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, normal_quantile, score_uncertainty
 from egtmetrics.metrics.variance import JointScores, ScoreCovariance, joint_scores
 from egtmetrics.ops import Features, to_host
-from egtmetrics.results import MetricResult, Score
+from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -66,7 +66,7 @@ class Curve:
     @functools.cached_property
     def grid(self) -> Floats:
         """Doses, near to each other."""
-        return np.linspace(0.0, self.doses[-1], _STEPS + 1)
+        return np.linspace(0.0, float(self.doses[-1]), _STEPS + 1)
 
     @functools.cached_property
     def fitted(self) -> Floats:
@@ -79,26 +79,26 @@ class Curve:
     @functools.cached_property
     def misfits(self) -> Floats:
         """How many standard errors the model is worse than damaged real samples, on the grid; falls with the dose."""
-        return self._in_errors(self.model)
+        return self._in_errors(self.sign * self.model - self.sign * self.fitted)
 
     @functools.cached_property
-    def _read(self) -> Floats:
-        """``misfits``, but of a model that is not better than other real samples."""
-        start = self.fitted[0]
-        return self._in_errors(self.sign * max(self.sign * self.model, self.sign * start))
+    def _worse(self) -> Floats:
+        """By how much the score is worse than those of damaged real samples; at worst as good as that of other ones."""
+        damage = self.sign * self.fitted
+        return np.maximum(self.sign * self.model, damage[0]) - damage
 
-    def _in_errors(self, score: float) -> Floats:
-        worse = self.sign * (score - self.fitted)
+    def _in_errors(self, worse: Floats) -> Floats:
         errors = np.interp(self.grid, self.doses, self.errors)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(worse == 0.0, 0.0, worse / errors)
+            return np.asarray(np.where(worse == 0.0, 0.0, worse / errors))
 
     def ends(self, z: float) -> tuple[float | None, float | None]:
         """Return the smallest and the largest dose from which the model differs by at most ``z`` standard errors.
 
         None if there is no such end: if no dose, or the largest one, differs by more.
         """
-        above, below = self._read > z, self._read < -z
+        read = self._in_errors(self._worse)
+        above, below = read > z, read < -z
         low = None if not above[0] else float(self.grid[min(int(np.flatnonzero(above)[-1]) + 1, _STEPS)])
         high = None if not below[-1] else float(self.grid[max(int(np.flatnonzero(below)[0]) - 1, 0)])
         return low, high
@@ -109,14 +109,11 @@ class Curve:
 
         NaN if the largest dose is not enough, or if the score cannot tell 0 from the largest dose.
         """
-        reached = np.flatnonzero(self._read <= 0.0)
+        reached = np.flatnonzero(self._worse <= 0.0)
         if self.ends(_Z) == (None, None) or not len(reached):
             return math.nan
-        last = int(reached[0])
-        if last == 0:
-            return 0.0
-        worse = self._read[last - 1 : last + 1]
-        return float(np.interp(0.0, worse[::-1], self.grid[last - 1 : last + 1][::-1]))
+        around = slice(max(int(reached[0]) - 1, 0), int(reached[0]) + 1)
+        return float(np.interp(0.0, self._worse[around][::-1], self.grid[around][::-1]))
 
     @functools.cached_property
     def error(self) -> float:
@@ -131,7 +128,7 @@ class Curve:
 
     def interval(self, level: float, most: float) -> tuple[float, float]:
         """Return the interval of the dose; ``most`` is its upper end where even the largest dose may be too small."""
-        if not np.isfinite(self.misfits).any():
+        if np.isnan(self.misfits).any():
             return math.nan, math.nan
         low, high = self.ends(normal_quantile(level))
         return 0.0 if low is None else low, most if high is None else high
@@ -208,84 +205,64 @@ class DoseResponse:
             table.column(score): (metric, score) for metric, table in described.items() for score in table.described
         }
         self._curves = {
-            (name, label): self._curves_of(name, found)
+            name: {label: self._curves_of(damages[name], found) for label, found in by_group.items()}
             for name, by_group in measured.items()
-            for label, found in by_group.items()
         }
-        self.doses = self._table(lambda curve: curve.dose)
-        self.model = self._table(lambda curve: curve.model)
-        self.agreement = pd.concat({name: self._agreement(name) for name in damages}, names=["damage"])
+        self._doses = {name: self._table(name, lambda curve: curve.dose) for name in damages}
+        self._agreement = {name: self._agreement_of(name) for name in damages}
+        self._model = {name: self._table(name, lambda curve: curve.model) for name in damages}
+        self.doses, self.agreement, self.model = (
+            pd.concat(tables, names=["damage"]) for tables in (self._doses, self._agreement, self._model)
+        )
         self.explanation = self._explanation()
-        by_dose = {
-            (name, label, dose): [curve.scores[k] for curve in self._curves[name, label].values()]
-            for name, damage in damages.items()
-            for label in measured[name]
-            for k, dose in enumerate(damage.doses)
+        scores = {
+            (name, *_levels(label), dose): [curve.scores[k] for curve in curves.values()]
+            for name, by_group in self._curves.items()
+            for label, curves in by_group.items()
+            for k, dose in enumerate(damages[name].doses)
         }
         self.curves = pd.DataFrame(
-            list(by_dose.values()),
-            index=pd.MultiIndex.from_tuples(by_dose, names=["damage", "group", "dose"]),
+            list(scores.values()),
+            index=pd.MultiIndex.from_tuples(scores, names=["damage", *index.names, "dose"]),
             columns=list(self._columns),
         )
 
-    def _curves_of(self, name: str, found: _Measured) -> dict[str, Curve]:
-        doses = np.asarray(self._damages[name].doses, dtype=float)
-        errors = {metric: self._errors(found, metric) for metric in self._described}
-        return {
-            column: Curve(
-                doses=doses,
-                scores=found.scores[metric][1:, position],
-                errors=errors[metric][:, position],
-                model=float(found.scores[metric][0, position]),
-            )
-            for column, (metric, score) in self._columns.items()
-            for position in [list(self._described[metric].described).index(score)]
-        }
-
-    def _errors(self, found: _Measured, metric: str) -> Floats:
-        """Return the standard errors at every dose ``(K, S)``."""
-        n_doses, n_scores = len(found.scores[metric]) - 1, found.scores[metric].shape[1]
-        return np.sqrt([_variances(found.covariance(metric, np.full(n_scores, k))) for k in range(n_doses)])
-
-    def _table(self, value: Callable[[Curve], float]) -> pd.DataFrame:
-        nothing = dict.fromkeys(self._columns, math.nan)
-        return pd.concat(
-            {
-                name: pd.DataFrame(
-                    [
-                        {column: value(curve) for column, curve in self._curves[name, label].items()}
-                        if (name, label) in self._curves
-                        else nothing
-                        for label in self._index
-                    ],
-                    index=self._index,
-                    columns=list(self._columns),
-                    dtype=float,
+    def _curves_of(self, damage: Damage, found: _Measured) -> dict[str, Curve]:
+        curves = {}
+        for metric, table in self._described.items():
+            scores, n_scores = found.scores[metric], len(table.described)
+            variances = [_variances(found.covariance(metric, np.full(n_scores, k))) for k in range(len(damage.doses))]
+            for position, score in enumerate(table.described):
+                curves[table.column(score)] = Curve(
+                    doses=np.asarray(damage.doses),
+                    scores=scores[1:, position],
+                    errors=np.sqrt(variances)[:, position],
+                    model=float(scores[0, position]),
                 )
-                for name in self._damages
-            },
-            names=["damage"],
-        )
+        return curves
 
-    def _most(self, name: str) -> float:
-        return 1.0 if self._damages[name].share else math.inf
+    def _table(self, name: str, value: Callable[[Curve], float]) -> pd.DataFrame:
+        nothing = dict.fromkeys(self._columns, math.nan)
+        rows = {
+            label: {column: value(curve) for column, curve in curves.items()}
+            for label, curves in self._curves[name].items()
+        }
+        values = [rows.get(label, nothing) for label in self._index]
+        return pd.DataFrame(values, index=self._index, columns=list(self._columns), dtype=float)
 
-    def _agreement(self, name: str) -> pd.DataFrame:
-        rows = [
-            _common_dose(list(self._curves[name, label].values()), self._most(name))
-            if (name, label) in self._curves
-            else dict.fromkeys(_OF_AGREEMENT, math.nan)
-            for label in self._index
-        ]
-        return pd.DataFrame(rows, index=self._index, columns=list(_OF_AGREEMENT), dtype=float)
+    def _agreement_of(self, name: str) -> pd.DataFrame:
+        most = self._damages[name].describe().bounds[1]
+        rows = {label: _common_dose(list(curves.values()), most) for label, curves in self._curves[name].items()}
+        values = [rows.get(label, {}) for label in self._index]
+        return pd.DataFrame(values, index=self._index, columns=list(_OF_AGREEMENT), dtype=float)
 
     def _explanation(self) -> str | None:
         found = {}
-        for name, by_group in self._measured.items():
-            here = self.agreement.loc[name].dropna(subset="misfit")
-            if len(here) and here["p_value"].min() * len(by_group) > 1.0 - _LEVEL:
-                read = self.doses.loc[name].loc[here.index].notna().any(axis=1)
-                found[name] = not read.all(), float(here["misfit"].max())
+        for name, table in self._agreement.items():
+            known = table[table["misfit"].notna()]
+            if len(known) and known["p_value"].min() * len(known) > 1.0 - _LEVEL:
+                silent = bool(self._doses[name].loc[known.index].isna().all(axis=1).any())
+                found[name] = silent, float(known["misfit"].max())
         return min(found, key=found.__getitem__) if found else None
 
     def __repr__(self) -> str:
@@ -305,16 +282,13 @@ class DoseResponse:
         """Return in a sentence which damage explains the scores, and its dose for every group."""
         if self.explanation is None:
             return f"no known damage explains the scores ({listed(self._damages)} were tried)"
-        damage = self._damages[self.explanation]
-        shown = self._score(damage, damage.label)
-        found = self.agreement.loc[self.explanation].dropna(subset="dose")
-        parts = []
-        for label, row in found.iterrows():
+        damage, found = self._damages[self.explanation], self._agreement[self.explanation]
+        shown, parts = damage.describe(), []
+        for label, row in found[found["dose"].notna()].iterrows():
             dose, low, high = (shown.text(row[name]) for name in ("dose", "low", "high"))
             parts.append(f"{dose} [{low}, {high}] {shown.printed_unit}".rstrip() + f" for {self._names[label]}")
-        text = f"the scores are as if the {damage.label} were {', '.join(parts)}"
-        unseen = "; all groups may be undamaged" if (found["low"] == 0.0).all() else ""
-        return text + unseen
+        unseen = "; all groups may be undamaged" if (found["low"].dropna() == 0.0).all() else ""
+        return f"the scores are as if the {damage.label} were {', '.join(parts)}{unseen}"
 
     def tables(self, damage: str | None = None) -> dict[str, ScoreTable]:
         """Return the doses by metric, with their descriptions and disparities: first of the scores that read a dose.
@@ -323,17 +297,16 @@ class DoseResponse:
         """
         name = self._name(damage)
         tables = {}
-        for metric, table in self._described.items():
-            values = self.doses.loc[name][[table.column(score) for score in table.described]]
-            values = values.set_axis(list(table.described), axis=1)
-            scores = {score: self._score(self._damages[name], known.label) for score, known in table.described.items()}
+        for metric, known in self._described.items():
+            values = self._doses[name][[known.column(score) for score in known.described]]
+            values = values.set_axis(list(known.described), axis=1)
+            unread = values.isna().any()
+            scores = {score: self._damages[name].describe(one.label) for score, one in known.described.items()}
             caveats = {label: found[metric] for label, found in self._caveats.items()}
-            found = score_table(metric, values, scores, caveats)
-            disparities = sorted(
-                (one for one in found.disparities if one.column is not None),
-                key=lambda one: bool(values[one.column].isna().any()),
-            )
-            tables[metric] = dataclasses.replace(found, disparities=tuple(disparities))
+            table = score_table(metric, values, scores, caveats)
+            disparities = [one for one in table.disparities if one.column is not None]
+            disparities.sort(key=lambda one: bool(unread[str(one.column)]))
+            tables[metric] = dataclasses.replace(table, disparities=tuple(disparities))
         return tables
 
     def disparities(self, damage: str | None = None) -> pd.DataFrame:
@@ -357,25 +330,25 @@ class DoseResponse:
             One of those given; None takes ``explanation``.
         """
         name = self._name(damage)
-        most = self._score(self._damages[name], "").bounds[1]
-        tables, intervals = self.tables(name), self._infer(name).intervals(level)
-        by_group, disparities = intervals.by_group.copy(), intervals.disparities.copy()
-        for metric, table in tables.items():
-            for disparity in table.disparities:
-                column = table.column(str(disparity.column))
-                ends = {label: curves[column].interval(level, most) for label, curves in self._by_group(name).items()}
-                for label, pair in ends.items():
-                    key = (column, *label) if isinstance(label, tuple) else (column, label)
-                    by_group.loc[key, ["low", "high"]] = pair
-                if (
-                    any(high == most for _, high in ends.values())
-                    and disparities.loc[(metric, disparity.name)].notna().all()
-                ):
-                    disparities.loc[(metric, disparity.name), "high"] = most
-        return dataclasses.replace(intervals, by_group=by_group, disparities=disparities)
-
-    def _by_group(self, name: str) -> dict[Hashable, dict[str, Curve]]:
-        return {label: self._curves[name, label] for label in self._measured[name]}
+        most = self._damages[name].describe().bounds[1]
+        ends = {
+            (column, *_levels(label)): curve.interval(level, most)
+            for label, curves in self._curves[name].items()
+            for column, curve in curves.items()
+        }
+        no_end = {column for (column, *_), (_, high) in ends.items() if high == most}
+        unlimited = [
+            (metric, disparity.name)
+            for metric, table in self.tables(name).items()
+            for disparity in table.disparities
+            if table.column(str(disparity.column)) in no_end
+        ]
+        intervals = self._infer(name).intervals(level)
+        by_group = intervals.by_group.copy()
+        by_group[["low", "high"]] = [ends.get(key, (math.nan, math.nan)) for key in by_group.index]
+        high = intervals.disparities["high"]
+        high = high.mask(high.notna() & high.index.isin(unlimited), most)
+        return dataclasses.replace(intervals, by_group=by_group, disparities=intervals.disparities.assign(high=high))
 
     def test(self, damage: str | None = None) -> pd.DataFrame:
         """Test every disparity of the doses: could all groups have equal damage?
@@ -400,48 +373,50 @@ class DoseResponse:
         from egtmetrics.plots import plot_dose_response
 
         name = self._name(damage)
-        column = str(self.doses.loc[name].isna().sum().idxmin()) if score is None else score
+        n_read = self._doses[name].notna().sum()
+        column = str(n_read.idxmax()) if score is None else score
         if column not in self._columns:
             raise ValueError(f"score={score!r} is not a column of doses; choose one of {listed(self._columns)}")
         metric, of_metric = self._columns[column]
-        curves = {label: self._curves[name, label][column] for label in self._index if (name, label) in self._curves}
+        curves = {self._names[label]: found[column] for label, found in self._curves[name].items()}
+        rows = [
+            {"score": curve.model, "dose": curve.dose}
+            | dict(zip(("low", "high"), curve.interval(_LEVEL, math.inf), strict=True))
+            for curve in curves.values()
+        ]
         return plot_dose_response(
-            {
-                self._names[label]: pd.DataFrame({"dose": curve.grid, "score": curve.fitted})
-                for label, curve in curves.items()
-            },
-            pd.DataFrame(
-                [
-                    {"score": curve.model, "dose": curve.dose}
-                    | dict(zip(("low", "high"), curve.interval(_LEVEL, self._most(name)), strict=True))
-                    for curve in curves.values()
-                ],
-                index=[self._names[label] for label in curves],
-            ),
+            {group: pd.Series(curve.fitted, index=curve.grid) for group, curve in curves.items()},
+            {group: pd.Series(curve.scores, index=curve.doses) for group, curve in curves.items()},
+            pd.DataFrame(rows, index=list(curves)),
             score=self._described[metric].described[of_metric],
-            dose=self._score(self._damages[name], self._damages[name].label),
+            dose=self._damages[name].describe(),
             ax=ax,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as a nested dict of plain values: by damage and group; groups have their names."""
-        rows = {
-            key: {
-                name: {self._names[label]: row.to_dict() for label, row in table.loc[name].astype(object).iterrows()}
-                for name in self._damages
+
+        def rows(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+            return {
+                name: {self._names[label]: row.to_dict() for label, row in table.astype(object).iterrows()}
+                for name, table in tables.items()
             }
-            for key, table in {"doses": self.doses, "agreement": self.agreement, "model": self.model}.items()
-        }
+
         curves = {
             name: {
-                self._names[label]: {
-                    column: curve.scores.tolist() for column, curve in self._curves[name, label].items()
-                }
-                for label in by_group
+                self._names[label]: {column: curve.scores.tolist() for column, curve in found.items()}
+                for label, found in by_group.items()
             }
-            for name, by_group in self._measured.items()
+            for name, by_group in self._curves.items()
         }
-        content = {"settings": self.settings, "explanation": self.explanation, **rows, "curves": curves}
+        content = {
+            "settings": self.settings,
+            "explanation": self.explanation,
+            "doses": rows(self._doses),
+            "agreement": rows(self._agreement),
+            "model": rows(self._model),
+            "curves": curves,
+        }
         return {key: plain(value) for key, value in content.items()}
 
     def _name(self, damage: str | None) -> str:
@@ -454,16 +429,6 @@ class DoseResponse:
         if damage not in self._damages:
             raise ValueError(f"damage={damage!r} was not tried; choose one of {listed(map(repr, self._damages))}")
         return damage
-
-    def _score(self, damage: Damage, label: str) -> Score:
-        return Score(
-            label=label if label == damage.label else f"{label}: {damage.label}",
-            help=f"The dose at which damaged real samples of the group have this score: {damage.label}.",
-            better="lower",
-            bounds=(0.0, 1.0 if damage.share else math.inf),
-            percent=damage.share,
-            depends_on_size=False,
-        )
 
     def _infer(self, name: str) -> Inference:
         tables = self.tables(name)
@@ -480,14 +445,17 @@ class DoseResponse:
 
     def _covariance(self, name: str, label: Hashable, table: ScoreTable) -> ScoreCovariance:
         """Return the covariance of a group's doses: of its scores, times doses per score."""
-        known = list(self._described[table.metric].described)
-        curves = [self._curves[name, label][self._described[table.metric].column(score)] for score in known]
+        curves = [self._curves[name][label][table.column(score)] for score in table.described]
         nearest = np.array([np.abs(curve.doses - np.nan_to_num(curve.dose)).argmin() for curve in curves])
         found = self._measured[name][label].covariance(table.metric, nearest)
         errors = np.sqrt(_variances(found))
-        wanted = np.array([curve.sign * np.nan_to_num(curve.error) for curve in curves])  # NaN values stay NaN
-        factors = np.divide(wanted, errors, out=np.zeros(len(errors)), where=errors > 0)
-        return found.linear(np.diag(factors)[[known.index(score) for score in table.described]])
+        wanted = np.array([curve.sign * np.nan_to_num(curve.error) for curve in curves])  # NaN doses stay NaN
+        return found.linear(np.diag(np.divide(wanted, errors, out=np.zeros(len(errors)), where=errors > 0)))
+
+
+def _levels(label: Hashable) -> tuple[Hashable, ...]:
+    """Return the entries of a group in an index of rows."""
+    return label if isinstance(label, tuple) else (label,)
 
 
 _OF_AGREEMENT = ("dose", "low", "high", "misfit", "p_value")
@@ -498,7 +466,7 @@ def _common_dose(curves: Sequence[Curve], most: float) -> dict[str, float]:
 
     A misfit of J scores has a p-value of at most J times that of one score, whatever their correlations.
     """
-    misfits = np.array([curve.misfits for curve in curves if np.isfinite(curve.misfits).any()])
+    misfits = np.array([curve.misfits for curve in curves if not np.isnan(curve.misfits).any()])
     if not len(misfits):
         return dict.fromkeys(_OF_AGREEMENT, math.nan)
     worst = np.abs(misfits).max(axis=0)
@@ -623,7 +591,7 @@ def _pairs(
 def _means(results: Sequence[Mapping[str, MetricResult]], metric: str) -> Floats:
     """Return the scores ``(1 + K, S)``, averaged over the two pairs of every dose."""
     scores = np.array([list(one[metric].scores().values()) for one in results])
-    return scores.reshape(-1, 2, scores.shape[1]).mean(axis=1)
+    return np.asarray(scores.reshape(-1, 2, scores.shape[1]).mean(axis=1))
 
 
 def _joint_scores(

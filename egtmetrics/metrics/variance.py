@@ -248,8 +248,8 @@ class JointScores:
 
     def among(self, positions: Sequence[int]) -> JointScores:
         """Return the same for some of the pairs."""
-        pairs, sources = ([values[i] for i in positions] for values in (self.pairs, self.sources))
-        return dataclasses.replace(self, pairs=pairs, sources=sources)
+        sources = cast("Sequence[Moves]", [self.sources[i] for i in positions])
+        return dataclasses.replace(self, pairs=[self.pairs[i] for i in positions], sources=sources)
 
     def covariance(self, weights: Sequence[float | Floats]) -> ScoreCovariance:
         """Return the covariance of ``sum_t weights[t] * scores[t]``; a weight is a number, or one number per score."""
