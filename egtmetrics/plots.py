@@ -256,6 +256,79 @@ def plot_disparities(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return axes
 
 
+def plot_dose_response(
+    curves: Mapping[Hashable, pd.Series[float]],
+    scores: Mapping[Hashable, pd.Series[float]],
+    read: pd.DataFrame,
+    *,
+    score: Score,
+    dose: Score,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw a score against the dose of known damage, a curve for each group, and what the model's score reads there.
+
+    A large mark is the model: at its score, and at the dose at which the curve of its group has that score. A bar is
+    the interval of the dose; where it has no upper end, it ends in an arrow. A hollow mark at the edge has no dose.
+
+    Parameters
+    ----------
+    curves
+        By group, the fitted score, indexed by dose.
+    scores
+        By group, the scores that the curve was fitted to, indexed by dose; they are drawn as small dots.
+    read
+        One row per group in the same order: ``score``, ``dose``, ``low`` and ``high``. Infinity is no upper end, a dose
+        of NaN no reading.
+    score, dose
+        What the two axes are.
+    ax
+        Axes to draw on, instead of new ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> curve = pd.Series([0.9, 0.7, 0.5], index=[0.0, 0.2, 0.4])
+    >>> read = pd.DataFrame({"score": [0.8], "dose": [0.1], "low": [0.05], "high": [0.15]}, index=["f"])
+    >>> precision, off = (Score(label=label, percent=True) for label in ("precision", "samples off the data"))
+    >>> ax = plot_dose_response({"f": curve}, {"f": curve}, read, score=precision, dose=off)
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('samples off the data (%)', 'precision (%)')
+    """
+    axes = new_axes((6.4, 4.0)) if ax is None else ax
+    along, up = printed_scale(dose), printed_scale(score)
+    end = along * max(float(curve.index.max()) for curve in curves.values())
+    handles = []
+    for rank, (group, curve) in enumerate(curves.items()):
+        color, marker = COLORS[rank % len(COLORS)], _MARKERS[rank % len(_MARKERS)]
+        axes.plot(along * curve.index.to_numpy(), up * curve.to_numpy(), color=color, linewidth=1.2)
+        dots = scores[group]
+        axes.plot(along * dots.index.to_numpy(), up * dots.to_numpy(), ".", color=color, markersize=4)
+        row = read.iloc[rank]
+        y, low, high = up * row["score"], along * row["low"], along * row["high"]
+        known = math.isfinite(row["dose"])
+        if math.isfinite(low):
+            axes.plot([low, min(high, end)], [y, y], color=color, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        if not high <= end:
+            axes.plot(end, y, ">", color=color, markersize=5, alpha=0.5, clip_on=False)
+        axes.plot(
+            along * row["dose"] if known else end, y, marker, markersize=8, color=color, clip_on=False,
+            markerfacecolor=color if known else "white", markeredgecolor="white" if known else color,
+        )  # fmt: skip
+        handles.append(_legend_point(marker, color, "white"))
+    tidy(axes, grid="both")
+    axes.set_xlim(-0.02 * end, 1.02 * end)
+    axes.set_xlabel(axis_label(dose), parse_math=False)
+    axes.set_ylabel(axis_label(score), parse_math=False)
+    names = [short(group_text(group), _LONGEST_IN_LEGEND) for group in curves]
+    add_legend(
+        axes, handles, names, title="the model, for", loc="upper left", bbox_to_anchor=(1.02, 1.0), borderaxespad=0.0
+    )
+    return axes
+
+
 def draw_rows(
     axes: Axes,
     names: Sequence[str],

@@ -2,13 +2,15 @@
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
 defines disparities, ``inference`` says how certain they are, ``planning`` how many samples that takes, ``baseline``
-what a perfect generator would score, ``comparison`` compares models, ``permutation`` tests for equal laws, and
-``sample_size`` makes scores from different numbers of samples comparable.
+what a perfect generator would score, and ``dose`` how much known damage (``damage``) would give the scores of the
+model. ``comparison`` compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from
+different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
 from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
+from egtmetrics.groups.damage import Damage, copies, missing_mass, noise, off_support
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.disparity import (
     Disparity,
@@ -17,6 +19,7 @@ from egtmetrics.groups.disparity import (
     disparities_from_scores,
     max_pairwise_difference,
 )
+from egtmetrics.groups.dose import DoseResponse
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals
@@ -32,7 +35,9 @@ from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
     "Baseline",
+    "Damage",
     "Disparity",
+    "DoseResponse",
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
@@ -47,6 +52,7 @@ __all__ = [
     "at_sample_size",
     "compare_frames",
     "compare_models",
+    "copies",
     "delta_fid",
     "delta_p",
     "delta_p_plus_delta_r",
@@ -59,6 +65,9 @@ __all__ = [
     "flat_scores",
     "max_pairwise_difference",
     "mgo",
+    "missing_mass",
+    "noise",
+    "off_support",
     "permutation_test",
     "permutation_test_frames",
     "permutation_test_models",

@@ -275,17 +275,8 @@ class Baseline:
             )
             with np.errstate(divide="ignore", invalid="ignore"):
                 weights = self._design.weights(1.0 / of_placebo, -of_model / of_placebo**2)
-        found = joint.covariance(weights)
-        share = joint.lasting_share(weights)
-        scale = np.sqrt((share + (1.0 - share) / group.n_rounds) / group.n_disjoint)
-        block = np.ix_(kept, kept)
-        return ScoreCovariance(
-            data=(scale[:, None] * found.data * scale)[block],
-            alone=None if found.alone is None else (found.alone * scale**2)[kept],
-            per_projection=None if found.per_projection is None else found.per_projection[:, kept],
-            interaction=None if found.interaction is None else found.interaction[block],
-            threshold=None if found.threshold is None else found.threshold[block],
-        )
+        found = joint.covariance_of_mean(weights, n_rounds=group.n_rounds, n_disjoint=group.n_disjoint)
+        return found.linear(np.eye(len(found.data))[kept])
 
 
 def evaluate_baseline(
@@ -317,24 +308,22 @@ def evaluate_baseline(
                     "samples (held_out=None)"
                 )
     sets_per_side = 2 if held_out is None else 1
-    largest = {label: min(map(len, found)) // sets_per_side for label, found in sides.items()}
-    smallest = min(largest, key=largest.__getitem__)
-    size = largest[smallest] if n_samples is None else check_positive_int(n_samples, "n_samples")
-    if size > largest[smallest]:
-        raise ValueError(
-            f"n_samples={size}, but group {samples.groups.name(smallest)!r} has only {largest[smallest]} samples for "
-            f"each set; pass n_samples={largest[smallest]} or less, or None"
-        )
+    size, n_disjoint = set_sizes(sides, samples, sets_per_side, n_samples)
     rounds = 1 if held_out is not None else n_splits
-    n_disjoint = {label: min(map(len, found)) // (size * sets_per_side) for label, found in sides.items()}
     n_calls = len(design.pairs) * len(metrics.bound) * rounds * sum(n_disjoint.values())
     groups = {}
     with tqdm(total=n_calls, desc="baseline", unit="call", disable=not progress) as bar:
         for label, found in sides.items():
             where = f"group {samples.groups.name(label)!r}, sets of {size} samples for the baseline"
-            # Every group has the same draws, whatever its name.
-            rng = np.random.default_rng([metrics.seed, _SEED_OF_SPLITS])
-            splits = _splits(found, size, sets_per_side, n_disjoint[label], rounds, rng)
+            drawn = draw_splits(found, size, sets_per_side, n_disjoint[label], rounds, metrics.seed)
+            splits = (
+                [
+                    take_checked(side, np.sort(rows))
+                    for side, of_side in zip(found, split, strict=True)
+                    for rows in of_side
+                ]
+                for split in drawn
+            )
             groups[label] = _score(metrics, splits, design, where, bar.update, n_disjoint[label], rounds)
     baseline = Baseline(
         metrics,
@@ -350,22 +339,36 @@ def evaluate_baseline(
     return baseline
 
 
-def _splits(
-    sides: Sequence[Features], size: int, per_side: int, n_disjoint: int, n_rounds: int, rng: np.random.Generator
-) -> Iterator[list[Features]]:
-    """Yield the sets of every split. Those of one round have no row in common; every round draws anew.
+def set_sizes(
+    sides: Mapping[Hashable, Sequence[Features]], samples: GroupedSamples, per_side: int, n_samples: int | None
+) -> tuple[int, dict[Hashable, int]]:
+    """Return the size of all sets, and into how many times ``per_side`` sets each group's sides are cut."""
+    largest = {label: min(map(len, found)) // per_side for label, found in sides.items()}
+    smallest = min(largest, key=largest.__getitem__)
+    size = largest[smallest] if n_samples is None else check_positive_int(n_samples, "n_samples")
+    if size > largest[smallest]:
+        raise ValueError(
+            f"n_samples={size}, but group {samples.groups.name(smallest)!r} has only {largest[smallest]} samples for "
+            f"each set; pass n_samples={largest[smallest]} or less, or None"
+        )
+    return size, {label: min(map(len, found)) // (size * per_side) for label, found in sides.items()}
 
-    They do not depend on the order in which the rows came.
+
+def draw_splits(
+    sides: Sequence[Features], size: int, per_side: int, n_disjoint: int, n_rounds: int, seed: int
+) -> Iterator[list[list[NDArray[np.int64]]]]:
+    """Yield the rows of the ``per_side`` sets of every side, in random order, for every split.
+
+    The sets of one round have no row in common; every round draws anew. The draws are the same for every group,
+    whatever its name, and do not depend on the order in which the rows came.
     """
+    rng = np.random.default_rng([seed, _SEED_OF_SPLITS])
     canonical = [canonical_order(side) for side in sides]
     for _ in range(n_rounds):
         orders = [rng.permutation(order) for order in canonical]
         for split in range(n_disjoint):
-            yield [
-                take_checked(side, np.sort(order[start : start + size]))
-                for side, order in zip(sides, orders, strict=True)
-                for start in range(split * per_side * size, (split + 1) * per_side * size, size)
-            ]
+            starts = range(split * per_side * size, (split + 1) * per_side * size, size)
+            yield [[order[start : start + size] for start in starts] for order in orders]
 
 
 def _score(

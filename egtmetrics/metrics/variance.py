@@ -59,6 +59,23 @@ class ScoreCovariance:
     source: ScoresOfParts | Moves | None = None
     """What it was computed from, for sums of scores that have samples in common; see :func:`joint_scores`."""
 
+    def linear(self, weights: Floats) -> ScoreCovariance:
+        """Return the covariance of ``weights @ scores``; every row of ``weights`` ``(K, S)`` is for one of the scores.
+
+        So it selects scores, or gives each a factor.
+        """
+
+        def both(part: Floats | None) -> Floats | None:
+            return None if part is None else np.asarray(weights @ part @ weights.T)
+
+        return ScoreCovariance(
+            data=weights @ self.data @ weights.T,
+            alone=None if self.alone is None else weights**2 @ self.alone,
+            per_projection=None if self.per_projection is None else self.per_projection @ weights.T,
+            interaction=both(self.interaction),
+            threshold=both(self.threshold),
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScoresOfParts:
@@ -238,12 +255,28 @@ class JointScores:
     n_sets: int
     sources: Sequence[ScoresOfParts] | Sequence[Moves]
 
+    def among(self, positions: Sequence[int]) -> JointScores:
+        """Return the same for some of the pairs."""
+        sources = cast("Sequence[Moves]", [self.sources[i] for i in positions])
+        return dataclasses.replace(self, pairs=[self.pairs[i] for i in positions], sources=sources)
+
     def covariance(self, weights: Sequence[float | Floats]) -> ScoreCovariance:
         """Return the covariance of ``sum_t weights[t] * scores[t]``; a weight is a number, or one number per score."""
         factors = [np.asarray(weight, dtype=float) for weight in weights]
         if isinstance(self.sources[0], Moves):
             return Moves.of_sum(factors, cast("Sequence[Moves]", self.sources), self.pairs, self.n_sets)
         return ScoresOfParts.of_sum(factors, cast("Sequence[ScoresOfParts]", self.sources)).covariance()
+
+    def covariance_of_mean(
+        self, weights: Sequence[float | Floats], *, n_rounds: int, n_disjoint: int
+    ) -> ScoreCovariance:
+        """Return the covariance of the mean of such a sum over ``n_rounds * n_disjoint`` divisions into sets.
+
+        Every round divides the same rows anew, into ``n_disjoint`` times the sets; those of one round have no row in
+        common.
+        """
+        share = self.lasting_share(weights)
+        return self.covariance(weights).linear(np.diag(np.sqrt((share + (1.0 - share) / n_rounds) / n_disjoint)))
 
     def lasting_share(self, weights: Sequence[float | Floats]) -> Floats:
         """Return the share of each score's variance that averaging over random divisions into sets would leave.

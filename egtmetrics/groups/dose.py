@@ -1,0 +1,630 @@
+"""How much known damage to real samples would give the scores of the model: a dose, by group.
+
+A gap in a score is in the unit of the score, and what it means depends on the group: the same damage lowers precision
+by more where the data are of high dimension. A dose is in the unit of the damage. Every group is read against its own
+curve, so that equal damage is equal treatment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+from scipy.special import ndtr, ndtri
+from sklearn.isotonic import IsotonicRegression
+from tqdm.auto import tqdm
+
+from egtmetrics._errors import listed
+from egtmetrics._validation import check_positive_int, take_checked
+from egtmetrics.groups._evaluation import MetricSet, groups_on_both_sides, naming_metric, warn_of_caveats
+from egtmetrics.groups._saved import plain
+from egtmetrics.groups.baseline import N_SPLITS, draw_splits, set_sizes
+from egtmetrics.groups.damage import Damage, Damages, mean_variance, name_damages
+from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
+from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, normal_quantile, score_uncertainty
+from egtmetrics.metrics.variance import JointScores, ScoreCovariance, joint_scores
+from egtmetrics.ops import Features, to_host
+from egtmetrics.results import MetricResult
+from egtmetrics.samples import GroupedSamples
+
+Floats: TypeAlias = NDArray[np.float64]
+
+_LEVEL = 0.95
+_Z = normal_quantile(_LEVEL)
+_STEPS = 1000
+_SEED_OF_DAMAGE = 4
+_SEED_OF_PARTS = 5
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One score of one group: at every dose, and of the model.
+
+    The curve is the monotone fit (isotonic regression) to the scores at the doses, interpolated by monotone cubics.
+    """
+
+    doses: Floats
+    """``(K,)``."""
+    scores: Floats
+    """``(K,)``: of other real samples damaged by each dose."""
+    errors: Floats
+    """``(K,)``: the standard errors of the differences between the model's score and each of these."""
+    model: float
+
+    @functools.cached_property
+    def sign(self) -> float:
+        """1 if the score grows with the dose, else -1."""
+        return 1.0 if np.dot(self.doses - self.doses.mean(), self.scores) > 0 else -1.0
+
+    @functools.cached_property
+    def grid(self) -> Floats:
+        """Doses, near to each other."""
+        return np.linspace(0.0, float(self.doses[-1]), _STEPS + 1)
+
+    @functools.cached_property
+    def fitted(self) -> Floats:
+        """The curve on the grid."""
+        if not np.isfinite(self.scores).all():
+            return np.full(len(self.grid), math.nan)
+        knots = IsotonicRegression(increasing=self.sign > 0).fit_transform(self.doses, self.scores)
+        return np.asarray(PchipInterpolator(self.doses, knots)(self.grid), dtype=float)
+
+    @functools.cached_property
+    def misfits(self) -> Floats:
+        """How many standard errors the model is worse than damaged real samples, on the grid; falls with the dose."""
+        return self._in_errors(self.sign * self.model - self.sign * self.fitted)
+
+    @functools.cached_property
+    def _worse(self) -> Floats:
+        """By how much the score is worse than those of damaged real samples; at worst as good as that of other ones."""
+        damage = self.sign * self.fitted
+        return np.maximum(self.sign * self.model, damage[0]) - damage
+
+    def _in_errors(self, worse: Floats) -> Floats:
+        errors = np.interp(self.grid, self.doses, self.errors)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(np.where(worse == 0.0, 0.0, worse / errors))
+
+    def ends(self, z: float) -> tuple[float | None, float | None]:
+        """Return the smallest and the largest dose from which the model differs by at most ``z`` standard errors.
+
+        None if there is no such end: if no dose, or the largest one, differs by more.
+        """
+        read = self._in_errors(self._worse)
+        above, below = read > z, read < -z
+        low = None if not above[0] else float(self.grid[min(int(np.flatnonzero(above)[-1]) + 1, _STEPS)])
+        high = None if not below[-1] else float(self.grid[max(int(np.flatnonzero(below)[0]) - 1, 0)])
+        return low, high
+
+    @functools.cached_property
+    def dose(self) -> float:
+        """The smallest dose whose score is that of the model, 0 if the model is better than other real samples.
+
+        NaN if the largest dose is not enough, or if the score cannot tell 0 from the largest dose.
+        """
+        reached = np.flatnonzero(self._worse <= 0.0)
+        if self.ends(_Z) == (None, None) or not len(reached):
+            return math.nan
+        around = slice(max(int(reached[0]) - 1, 0), int(reached[0]) + 1)
+        return float(np.interp(0.0, self._worse[around][::-1], self.grid[around][::-1]))
+
+    @functools.cached_property
+    def error(self) -> float:
+        """The standard error of the dose: the longer side of its 95 % interval within the doses, in normal quantiles.
+
+        Not the derivative: a curve may be flat at the dose and steep beside it.
+        """
+        low, high = self.ends(_Z)
+        below = self.dose - (0.0 if low is None else low)
+        above = (self.doses[-1] if high is None else high) - self.dose
+        return max(below, above) / _Z
+
+    def interval(self, level: float, most: float) -> tuple[float, float]:
+        """Return the interval of the dose; ``most`` is its upper end where even the largest dose may be too small."""
+        if np.isnan(self.misfits).any():
+            return math.nan, math.nan
+        low, high = self.ends(normal_quantile(level))
+        return 0.0 if low is None else low, most if high is None else high
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Measured:
+    """What was measured of one group under one damage, by metric."""
+
+    scores: dict[str, Floats]
+    """``(1 + K, S)``: of the model, then at every dose."""
+    joint: dict[str, JointScores]
+    """Of two pairs of sets for the model, then two for every dose."""
+    n_rounds: int
+    n_disjoint: int
+
+    def covariance(self, metric: str, doses: NDArray[np.int64]) -> ScoreCovariance:
+        """Return the covariance of the differences of the model's scores from those at a dose for each score."""
+        needed = np.unique(doses)
+        weights = [np.full(len(doses), 0.5)] * 2 + [-0.5 * (doses == dose) for dose in needed for _ in range(2)]
+        pairs = [0, 1, *(2 + 2 * dose + side for dose in needed for side in range(2))]
+        joint = self.joint[metric].among(pairs)
+        return joint.covariance_of_mean(weights, n_rounds=self.n_rounds, n_disjoint=self.n_disjoint)
+
+
+class DoseResponse:
+    """By group, which dose of known damage gives real samples the scores of the model.
+
+    ``GenerativeMetricFrame.dose_response`` makes it.
+
+    Attributes
+    ----------
+    doses : DataFrame
+        The doses that the scores read, indexed by damage and group, one column per score, as in ``frame.by_group``. NaN
+        if the score is worse than at the largest dose, or cannot tell the largest dose from 0.
+    agreement : DataFrame
+        By damage and group, whether there is a dose at which *all* scores are those of the model: ``dose``, at which
+        the worst of them fits best; ``low`` and ``high``, the 95 % interval of the doses at which none misfits;
+        ``misfit``, the largest distance of a score from the model's at ``dose``, in standard errors; ``p_value``, of so
+        large a misfit if the damage were that of the model.
+    explanation : str or None
+        The damage under which the scores agree best, if they agree in every group (``p_value``, corrected for the
+        number of groups, above 0.05). None if no known damage explains the scores.
+    curves : DataFrame
+        Indexed by damage, group and dose: the scores of other real samples damaged by each dose.
+    model : DataFrame
+        By damage and group, the scores of the model at the same numbers of samples.
+    settings : dict
+        ``damages``: by name, ``label``, ``doses`` and ``share`` of each; ``n_samples``; ``n_splits``.
+    """
+
+    doses: pd.DataFrame
+    agreement: pd.DataFrame
+    explanation: str | None
+    curves: pd.DataFrame
+    model: pd.DataFrame
+    settings: dict[str, Any]
+
+    def __init__(
+        self,
+        damages: Mapping[str, Damage],
+        described: Mapping[str, ScoreTable],
+        measured: Mapping[str, Mapping[Hashable, _Measured]],
+        caveats: Mapping[Hashable, Mapping[str, tuple[str, ...]]],
+        *,
+        index: pd.Index[Any],
+        names: Mapping[Hashable, str],
+        settings: dict[str, Any],
+    ) -> None:
+        self._damages, self._described, self._measured = damages, described, measured
+        self._index, self._names, self._caveats = index, names, caveats
+        self.settings = settings
+        self._columns = {
+            table.column(score): (metric, score) for metric, table in described.items() for score in table.described
+        }
+        self._curves = {
+            name: {label: self._curves_of(damages[name], found) for label, found in by_group.items()}
+            for name, by_group in measured.items()
+        }
+        self._doses = {name: self._table(name, lambda curve: curve.dose) for name in damages}
+        self._agreement = {name: self._agreement_of(name) for name in damages}
+        self._model = {name: self._table(name, lambda curve: curve.model) for name in damages}
+        self.doses, self.agreement, self.model = (
+            pd.concat(tables, names=["damage"]) for tables in (self._doses, self._agreement, self._model)
+        )
+        self.explanation = self._explanation()
+        scores = {
+            (name, *_levels(label), dose): [curve.scores[k] for curve in curves.values()]
+            for name, by_group in self._curves.items()
+            for label, curves in by_group.items()
+            for k, dose in enumerate(damages[name].doses)
+        }
+        self.curves = pd.DataFrame(
+            list(scores.values()),
+            index=pd.MultiIndex.from_tuples(scores, names=["damage", *index.names, "dose"]),
+            columns=list(self._columns),
+        )
+
+    def _curves_of(self, damage: Damage, found: _Measured) -> dict[str, Curve]:
+        curves = {}
+        for metric, table in self._described.items():
+            scores, n_scores = found.scores[metric], len(table.described)
+            variances = [_variances(found.covariance(metric, np.full(n_scores, k))) for k in range(len(damage.doses))]
+            for position, score in enumerate(table.described):
+                curves[table.column(score)] = Curve(
+                    doses=np.asarray(damage.doses),
+                    scores=scores[1:, position],
+                    errors=np.sqrt(variances)[:, position],
+                    model=float(scores[0, position]),
+                )
+        return curves
+
+    def _table(self, name: str, value: Callable[[Curve], float]) -> pd.DataFrame:
+        nothing = dict.fromkeys(self._columns, math.nan)
+        rows = {
+            label: {column: value(curve) for column, curve in curves.items()}
+            for label, curves in self._curves[name].items()
+        }
+        values = [rows.get(label, nothing) for label in self._index]
+        return pd.DataFrame(values, index=self._index, columns=list(self._columns), dtype=float)
+
+    def _agreement_of(self, name: str) -> pd.DataFrame:
+        most = self._damages[name].describe().bounds[1]
+        rows = {label: _common_dose(list(curves.values()), most) for label, curves in self._curves[name].items()}
+        values = [rows.get(label, {}) for label in self._index]
+        return pd.DataFrame(values, index=self._index, columns=list(_OF_AGREEMENT), dtype=float)
+
+    def _explanation(self) -> str | None:
+        found = {}
+        for name, table in self._agreement.items():
+            known = table[table["misfit"].notna()]
+            if len(known) and known["p_value"].min() * len(known) > 1.0 - _LEVEL:
+                silent = bool(self._doses[name].loc[known.index].isna().all(axis=1).any())
+                found[name] = silent, float(known["misfit"].max())
+        return min(found, key=found.__getitem__) if found else None
+
+    def __repr__(self) -> str:
+        tables = {"doses that the scores read": self.doses, "agreement of the scores": self.agreement}
+        parts = [f"{title}\n{table}" for title, table in tables.items()]
+        return "\n\n".join([f"{type(self).__name__}: {self.summary()}", *parts])
+
+    def _repr_html_(self) -> str:
+        """Return what notebooks show."""
+        tables = {"Doses that the scores read": self.doses, "Agreement of the scores": self.agreement}
+        return f"<p>{self.summary()}</p>" + "".join(
+            f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
+            for title, table in tables.items()
+        )
+
+    def summary(self) -> str:
+        """Return in a sentence which damage explains the scores, and its dose for every group."""
+        if self.explanation is None:
+            return f"no known damage explains the scores ({listed(self._damages)} were tried)"
+        damage, found = self._damages[self.explanation], self._agreement[self.explanation]
+        shown, parts = damage.describe(), []
+        for label, row in found[found["dose"].notna()].iterrows():
+            dose, low, high = (shown.text(row[name]) for name in ("dose", "low", "high"))
+            parts.append(f"{dose} [{low}, {high}] {shown.printed_unit}".rstrip() + f" for {self._names[label]}")
+        unseen = "; all groups may be undamaged" if (found["low"].dropna() == 0.0).all() else ""
+        return f"the scores are as if the {damage.label} were {', '.join(parts)}{unseen}"
+
+    def tables(self, damage: str | None = None) -> dict[str, ScoreTable]:
+        """Return the doses by metric, with their descriptions and disparities: first of the scores that read a dose.
+
+        ``damage`` is one of those given; None takes ``explanation``.
+        """
+        name = self._name(damage)
+        tables = {}
+        for metric, known in self._described.items():
+            values = self._doses[name][[known.column(score) for score in known.described]]
+            values = values.set_axis(list(known.described), axis=1)
+            unread = values.isna().any()
+            scores = {score: self._damages[name].describe(one.label) for score, one in known.described.items()}
+            caveats = {label: found[metric] for label, found in self._caveats.items()}
+            table = score_table(metric, values, scores, caveats)
+            disparities = [one for one in table.disparities if one.column is not None]
+            disparities.sort(key=lambda one: bool(unread[str(one.column)]))
+            tables[metric] = dataclasses.replace(table, disparities=tuple(disparities))
+        return tables
+
+    def disparities(self, damage: str | None = None) -> pd.DataFrame:
+        """Return the largest difference of doses between two groups by each score; see ``frame.disparities``.
+
+        0 means equal damage. ``damage`` is one of those given; None takes ``explanation``.
+        """
+        return disparity_table(self.tables(damage))
+
+    def interval(self, level: float = 0.95, damage: str | None = None) -> FrameIntervals:
+        """Return confidence intervals for the dose of every group by each score, and for their disparities.
+
+        The interval of a dose holds all doses at which damaged real samples have a score that is not distinguishable
+        from the model's. The difference of two doses is taken for normal, with errors from these intervals.
+
+        Parameters
+        ----------
+        level
+            In (0, 1).
+        damage
+            One of those given; None takes ``explanation``.
+        """
+        name = self._name(damage)
+        most = self._damages[name].describe().bounds[1]
+        ends = {
+            (column, *_levels(label)): curve.interval(level, most)
+            for label, curves in self._curves[name].items()
+            for column, curve in curves.items()
+        }
+        no_end = {column for (column, *_), (_, high) in ends.items() if high == most}
+        unlimited = [
+            (metric, disparity.name)
+            for metric, table in self.tables(name).items()
+            for disparity in table.disparities
+            if table.column(str(disparity.column)) in no_end
+        ]
+        intervals = self._infer(name).intervals(level)
+        by_group = intervals.by_group.copy()
+        by_group[["low", "high"]] = [ends.get(key, (math.nan, math.nan)) for key in by_group.index]
+        high = intervals.disparities["high"]
+        high = high.mask(high.notna() & high.index.isin(unlimited), most)
+        return dataclasses.replace(intervals, by_group=by_group, disparities=intervals.disparities.assign(high=high))
+
+    def test(self, damage: str | None = None) -> pd.DataFrame:
+        """Test every disparity of the doses: could all groups have equal damage?
+
+        The columns are those of ``GenerativeMetricFrame.test``. ``damage`` is one of those given; None takes
+        ``explanation``.
+        """
+        return self._infer(self._name(damage)).tests()
+
+    def plot(self, score: str | None = None, damage: str | None = None, *, ax: Any = None) -> Any:
+        """Draw one score against the dose, a curve for each group, with what is read off it; return the axes.
+
+        Parameters
+        ----------
+        score
+            A column of ``doses``; None draws the first that reads a dose in most groups.
+        damage
+            One of those given; None takes ``explanation``.
+        ax
+            Matplotlib axes to draw on; None makes new ones. Needs matplotlib.
+        """
+        from egtmetrics.plots import plot_dose_response
+
+        name = self._name(damage)
+        n_read = self._doses[name].notna().sum()
+        column = str(n_read.idxmax()) if score is None else score
+        if column not in self._columns:
+            raise ValueError(f"score={score!r} is not a column of doses; choose one of {listed(self._columns)}")
+        metric, of_metric = self._columns[column]
+        curves = {self._names[label]: found[column] for label, found in self._curves[name].items()}
+        rows = [
+            {"score": curve.model, "dose": curve.dose}
+            | dict(zip(("low", "high"), curve.interval(_LEVEL, math.inf), strict=True))
+            for curve in curves.values()
+        ]
+        return plot_dose_response(
+            {group: pd.Series(curve.fitted, index=curve.grid) for group, curve in curves.items()},
+            {group: pd.Series(curve.scores, index=curve.doses) for group, curve in curves.items()},
+            pd.DataFrame(rows, index=list(curves)),
+            score=self._described[metric].described[of_metric],
+            dose=self._damages[name].describe(),
+            ax=ax,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as a nested dict of plain values: by damage and group; groups have their names."""
+
+        def rows(tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+            return {
+                name: {self._names[label]: row.to_dict() for label, row in table.astype(object).iterrows()}
+                for name, table in tables.items()
+            }
+
+        curves = {
+            name: {
+                self._names[label]: {column: curve.scores.tolist() for column, curve in found.items()}
+                for label, found in by_group.items()
+            }
+            for name, by_group in self._curves.items()
+        }
+        content = {
+            "settings": self.settings,
+            "explanation": self.explanation,
+            "doses": rows(self._doses),
+            "agreement": rows(self._agreement),
+            "model": rows(self._model),
+            "curves": curves,
+        }
+        return {key: plain(value) for key, value in content.items()}
+
+    def _name(self, damage: str | None) -> str:
+        if damage is None:
+            if self.explanation is None:
+                raise ValueError(
+                    f"{self.summary()}; see agreement, and pass damage={next(iter(self._damages))!r} to read it anyway"
+                )
+            return self.explanation
+        if damage not in self._damages:
+            raise ValueError(f"damage={damage!r} was not tried; choose one of {listed(map(repr, self._damages))}")
+        return damage
+
+    def _infer(self, name: str) -> Inference:
+        tables = self.tables(name)
+        return Inference(
+            tables=tables,
+            uncertainties={
+                metric: score_uncertainty(
+                    table.values,
+                    {label: self._covariance(name, label, table) for label in self._measured[name]},
+                )
+                for metric, table in tables.items()
+            },
+        )
+
+    def _covariance(self, name: str, label: Hashable, table: ScoreTable) -> ScoreCovariance:
+        """Return the covariance of a group's doses: of its scores, times doses per score."""
+        curves = [self._curves[name][label][table.column(score)] for score in table.described]
+        nearest = np.array([np.abs(curve.doses - np.nan_to_num(curve.dose)).argmin() for curve in curves])
+        found = self._measured[name][label].covariance(table.metric, nearest)
+        errors = np.sqrt(_variances(found))
+        wanted = np.array([curve.sign * np.nan_to_num(curve.error) for curve in curves])  # NaN doses stay NaN
+        return found.linear(np.diag(np.divide(wanted, errors, out=np.zeros(len(errors)), where=errors > 0)))
+
+
+def _levels(label: Hashable) -> tuple[Hashable, ...]:
+    """Return the entries of a group in an index of rows."""
+    return label if isinstance(label, tuple) else (label,)
+
+
+_OF_AGREEMENT = ("dose", "low", "high", "misfit", "p_value")
+
+
+def _common_dose(curves: Sequence[Curve], most: float) -> dict[str, float]:
+    """Return the dose at which the worst of several scores fits the model best, as ``DoseResponse.agreement`` does.
+
+    A misfit of J scores has a p-value of at most J times that of one score, whatever their correlations.
+    """
+    misfits = np.array([curve.misfits for curve in curves if not np.isnan(curve.misfits).any()])
+    if not len(misfits):
+        return dict.fromkeys(_OF_AGREEMENT, math.nan)
+    worst = np.abs(misfits).max(axis=0)
+    best = int(worst.argmin())
+    grid = curves[0].grid
+    within = np.flatnonzero(worst <= -ndtri((1.0 - _LEVEL) / 2 / len(misfits)))
+    low, high = (
+        (grid[within[0]], most if within[-1] == _STEPS else grid[within[-1]]) if len(within) else (math.nan,) * 2
+    )
+    p_value = min(1.0, 2.0 * len(misfits) * float(ndtr(-worst[best])))
+    return dict(zip(_OF_AGREEMENT, (float(grid[best]), low, high, float(worst[best]), p_value), strict=True))
+
+
+def _variances(covariance: ScoreCovariance) -> Floats:
+    """Return the variance of every score, from all sources."""
+    n_scores = len(covariance.data)
+    found = score_uncertainty(pd.DataFrame(np.zeros((1, n_scores))), {0: covariance})
+    return found.parts(np.eye(n_scores))["total"].to_numpy()
+
+
+def evaluate_dose_response(
+    metrics: MetricSet,
+    samples: GroupedSamples,
+    described: Mapping[str, ScoreTable],
+    damages: Damages | None,
+    *,
+    n_splits: int = N_SPLITS,
+    n_samples: int | None = None,
+    progress: bool = False,
+) -> DoseResponse:
+    """Score damaged real samples and the model against other real samples; see ``GenerativeMetricFrame``."""
+    n_splits = check_positive_int(n_splits, "n_splits")
+    groups = {label: samples.group(label) for label in groups_on_both_sides(samples)}
+    spread = math.sqrt(np.mean([mean_variance(to_host(group.real)) for group in groups.values()]))
+    named = name_damages(damages, spread)
+    sides = {label: [group.real, group.fake] for label, group in groups.items()}
+    rows_needed = 1 + max(_rows(group, np.arange(len(group.real))).max() for group in groups.values())
+    for name, damage in named.items():
+        if damage.samples is not None and len(damage.samples) < rows_needed:
+            raise ValueError(
+                f"damage {name!r} has {len(damage.samples)} samples, but the frame has {rows_needed} real rows; pass "
+                "one sample for each real row, in the same order"
+            )
+    size, n_disjoint = set_sizes(sides, samples, 2, n_samples)
+    n_pairs = sum(2 + 2 * len(damage.doses) for damage in named.values())
+    n_calls = n_pairs * len(metrics.bound) * n_splits * sum(n_disjoint.values())
+    measured: dict[str, dict[Hashable, _Measured]] = {name: {} for name in named}
+    first: dict[Hashable, dict[str, MetricResult]] = {}
+    with tqdm(total=n_calls, desc="doses", unit="call", disable=not progress) as bar:
+        for label, group in groups.items():
+            splits = draw_splits(sides[label], size, 2, n_disjoint[label], n_splits, metrics.seed)
+            of_splits = [
+                (
+                    [take_checked(group.real, rows) for rows in real],
+                    [take_checked(group.fake, rows) for rows in fake],
+                    [_rows(group, rows) for rows in real],
+                )
+                for real, fake in splits
+            ]
+            for name, damage in named.items():
+                where = f"group {samples.groups.name(label)!r}, damage {name!r}"
+                scores: list[dict[str, Floats]] = []
+                for position, (real, fake, rows) in enumerate(of_splits):
+                    pairs = _pairs(damage, real, fake, rows, [metrics.seed, _SEED_OF_DAMAGE, position])
+                    results = [metrics.call(*pair, where, bar.update) for pair in pairs]
+                    scores.append({metric: _means(results, metric) for metric in metrics.bound})
+                    if position == 0:
+                        joint = _joint_scores(metrics, pairs, results, where)
+                        first.setdefault(label, results[0])
+                measured[name][label] = _Measured(
+                    scores={metric: np.mean([one[metric] for one in scores], axis=0) for metric in metrics.bound},
+                    joint=joint,
+                    n_rounds=n_splits,
+                    n_disjoint=n_disjoint[label],
+                )
+    response = DoseResponse(
+        named,
+        described,
+        measured,
+        {label: {metric: result.caveats for metric, result in results.items()} for label, results in first.items()},
+        index=samples.groups.index,
+        names={label: samples.groups.name(label) for label in samples.groups.index},
+        settings={
+            "damages": {
+                name: {"label": damage.label, "doses": list(damage.doses), "share": damage.share}
+                for name, damage in named.items()
+            },
+            "n_samples": n_samples,
+            "n_splits": n_splits,
+        },
+    )
+    warn_of_caveats(first, stacklevel=3)
+    return response
+
+
+def _rows(group: GroupedSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the rows of the original real samples."""
+    return rows if group.real_rows is None else group.real_rows[rows]
+
+
+def _pairs(
+    damage: Damage,
+    real: Sequence[Features],
+    fake: Sequence[Features],
+    rows: Sequence[NDArray[np.int64]],
+    seed: Sequence[int],
+) -> list[tuple[Features, Features]]:
+    """Return what is scored: both halves with generated ones, then at every dose with the other half, damaged.
+
+    All second sets have as many rows as the damage leaves at its largest dose; the rows are in random order.
+    """
+    damaged = [
+        [damage.apply(real[side], rows[side], dose, np.random.default_rng([*seed, side])) for dose in damage.doses]
+        for side in range(2)
+    ]
+    size = min(len(one) for of_side in damaged for one in of_side)
+    pairs = [(real[side], fake[side]) for side in range(2)]
+    pairs += [(real[side], damaged[1 - side][k]) for k in range(len(damage.doses)) for side in range(2)]
+    return [(x, y if len(y) == size else take_checked(y, np.arange(size))) for x, y in pairs]
+
+
+def _means(results: Sequence[Mapping[str, MetricResult]], metric: str) -> Floats:
+    """Return the scores ``(1 + K, S)``, averaged over the two pairs of every dose."""
+    scores = np.array([list(one[metric].scores().values()) for one in results])
+    return np.asarray(scores.reshape(-1, 2, scores.shape[1]).mean(axis=1))
+
+
+def _joint_scores(
+    metrics: MetricSet,
+    pairs: Sequence[tuple[Features, Features]],
+    results: Sequence[Mapping[str, MetricResult]],
+    where: str,
+) -> dict[str, JointScores]:
+    smallest = min(len(one) for pair in pairs for one in pair)
+    if smallest < MIN_SAMPLES:
+        raise ValueError(
+            f"{where}: sets of {smallest} samples are compared, and the error of a dose needs at least {MIN_SAMPLES}; "
+            "add samples, merge groups, or leave out the damage or its largest doses"
+        )
+    sets: list[Features] = []
+    for one in (one for pair in pairs for one in pair):
+        if not any(one is other for other in sets):
+            sets.append(one)
+    positions = [(_position(x, sets), _position(y, sets)) for x, y in pairs]
+    joint = {}
+    for name, metric in metrics.bound.items():
+        with naming_metric(name, f"the error of a dose needs scores of random halves of {where}"):
+            joint[name] = joint_scores(
+                metric,
+                sets,
+                positions,
+                [one[name] for one in results],
+                rng=np.random.default_rng([metrics.seed, _SEED_OF_PARTS]),
+                backend=metrics.backend,
+                n_threads=metrics.n_threads,
+            )
+    return joint
+
+
+def _position(one: Features, sets: Sequence[Features]) -> int:
+    return next(position for position, other in enumerate(sets) if other is one)
