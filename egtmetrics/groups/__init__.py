@@ -2,8 +2,8 @@
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
 defines disparities, ``inference`` says how certain they are, ``baseline`` what a perfect generator would score,
-``permutation`` compares groups and models by exact tests, and ``sample_size`` makes scores from different numbers of
-samples comparable.
+``verdict`` whether a gap is within a tolerance, ``permutation`` compares groups and models by exact tests, and
+``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning
@@ -21,6 +21,7 @@ from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals, samples_needed
 from egtmetrics.groups.permutation import PermutationTest, compare_frames, compare_models, permutation_test
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
+from egtmetrics.groups.verdict import Verdict
 from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "PermutationTest",
     "ResampledResult",
     "ScoreTable",
+    "Verdict",
     "at_sample_size",
     "compare_frames",
     "compare_models",

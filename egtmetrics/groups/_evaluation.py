@@ -158,19 +158,25 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
     ]
     if not dependent:
         return
+    for difference in unequal_sizes(samples):
+        warnings.warn(
+            f"{difference}; {', '.join(dependent)} may depend on it, so part of a difference between groups may come "
+            "from their sizes. GroupedSamples.matched(across_groups=True) makes the sizes equal.",
+            GroupSizeWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def unequal_sizes(samples: GroupedSamples) -> list[str]:
+    """Return a sentence for each side whose groups differ in size by more than a factor of two."""
     sizes = samples.groups.counts().loc[groups_on_both_sides(samples)]
-    for side in ("real", "fake"):
-        column = sizes[f"n_{side}"]
-        if column.max() > _SIZE_FACTOR * column.min():
-            warnings.warn(
-                f"the groups differ in their number of {side} samples, from {column.min()} in group "
-                f"{samples.groups.name(column.idxmin())!r} to {column.max()} in "
-                f"{samples.groups.name(column.idxmax())!r}; {', '.join(dependent)} may depend on it, so part of a "
-                "difference between groups may come from their sizes. GroupedSamples.matched(across_groups=True) makes "
-                "the sizes equal.",
-                GroupSizeWarning,
-                stacklevel=stacklevel + 1,
-            )
+    return [
+        f"the groups differ in their number of {side} samples, from {column.min()} in group "
+        f"{samples.groups.name(column.idxmin())!r} to {column.max()} in {samples.groups.name(column.idxmax())!r}"
+        for side in ("real", "fake")
+        for column in [sizes[f"n_{side}"]]
+        if column.max() > _SIZE_FACTOR * column.min()
+    ]
 
 
 def warn_of_caveats(
