@@ -2,9 +2,9 @@
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
 defines disparities, ``inference`` says how certain they are, ``planning`` how many samples that takes, ``baseline``
-what a perfect generator would score, and ``dose`` how much known damage (``damage``) would give the scores of the
-model. ``comparison`` compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from
-different numbers of samples comparable.
+what a perfect generator would score, ``dose`` how much known damage (``damage``) would give the scores of the model,
+and ``verdict`` whether a gap is within a tolerance. ``comparison`` compares models, ``permutation`` tests for equal
+laws, and ``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
@@ -31,6 +31,7 @@ from egtmetrics.groups.permutation import (
 )
 from egtmetrics.groups.planning import SamplePlan, samples_needed
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
+from egtmetrics.groups.verdict import Verdict
 from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "ResampledResult",
     "SamplePlan",
     "ScoreTable",
+    "Verdict",
     "at_sample_size",
     "compare_frames",
     "compare_models",

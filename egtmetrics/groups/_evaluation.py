@@ -175,19 +175,25 @@ def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int)
     ]
     if not dependent:
         return
-    sizes = samples.groups.counts().loc[[label for label, by_metric in results.items() if by_metric]]
-    for side in ("real", "fake"):
-        column = sizes[f"n_{side}"]
-        if column.max() > _SIZE_FACTOR * column.min():
-            warnings.warn(
-                f"the groups differ in their number of {side} samples, from {column.min()} in group "
-                f"{samples.groups.name(column.idxmin())!r} to {column.max()} in "
-                f"{samples.groups.name(column.idxmax())!r}; {', '.join(dependent)} may depend on it, so part of a "
-                "difference between groups may come from their sizes. GroupedSamples.matched(across_groups=True) makes "
-                "the sizes equal.",
-                GroupSizeWarning,
-                stacklevel=stacklevel + 1,
-            )
+    for difference in unequal_sizes(samples, [label for label, by_metric in results.items() if by_metric]):
+        warnings.warn(
+            f"{difference}; {', '.join(dependent)} may depend on it, so part of a difference between groups may come "
+            "from their sizes. GroupedSamples.matched(across_groups=True) makes the sizes equal.",
+            GroupSizeWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def unequal_sizes(samples: GroupedSamples, labels: Sequence[Hashable]) -> list[str]:
+    """Return a sentence for each side on which these groups differ in size by more than a factor of two."""
+    sizes = samples.groups.counts().loc[list(labels)]
+    return [
+        f"the groups differ in their number of {side} samples, from {column.min()} in group "
+        f"{samples.groups.name(column.idxmin())!r} to {column.max()} in {samples.groups.name(column.idxmax())!r}"
+        for side in ("real", "fake")
+        for column in [sizes[f"n_{side}"]]
+        if column.max() > _SIZE_FACTOR * column.min()
+    ]
 
 
 def one_result_each(results: Results) -> dict[str, MetricResult]:

@@ -26,6 +26,7 @@ from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_cave
 from egtmetrics.groups._saved import plain
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
 from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
+from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.metrics.variance import JointScores, ScoreCovariance, joint_scores
 from egtmetrics.ops import Features
 from egtmetrics.results import MetricResult, Score
@@ -218,6 +219,26 @@ class Baseline:
         ``GenerativeMetricFrame.test``; cost and errors are those of ``interval``.
         """
         return self._infer(of).tests()
+
+    def certify(self, tolerance: float, *, metric: str | None = None, level: float = 0.95) -> Verdict:
+        """Say whether the largest difference between two groups' excesses is within a tolerance.
+
+        The parameters, the cost and the errors are those of ``GenerativeMetricFrame.certify``, which says more.
+        """
+        metric = check_metric(metric, list(self._compared["excess"]))
+        described = self._scores_of(metric)
+        columns = [self._compared["excess"][metric].column(name) for name in described]
+        tables = [table[columns].set_axis(list(described), axis=1) for table in (self.model, self.placebo)]
+        per_side = len(self._design.model)
+        sizes = {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
+        return certify(
+            self._infer("excess"),
+            metric,
+            tolerance,
+            of="excess",
+            samples=Samples(sizes=sizes, scores=tables, described=described),
+            level=level,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return sizes, scores and settings as a nested dict of plain values; groups have their names."""

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
 from egtmetrics._validation import check_positive_int, take_checked
-from egtmetrics.groups._evaluation import MetricSet, groups_on_both_sides, naming_metric, warn_of_caveats
+from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import plain
 from egtmetrics.groups.baseline import N_SPLITS, draw_splits, set_sizes
 from egtmetrics.groups.damage import Damage, Damages, mean_variance, name_damages
@@ -85,7 +85,7 @@ class Curve:
     def _worse(self) -> Floats:
         """By how much the score is worse than those of damaged real samples; at worst as good as that of other ones."""
         damage = self.sign * self.fitted
-        return np.maximum(self.sign * self.model, damage[0]) - damage
+        return np.asarray(np.maximum(self.sign * self.model, damage[0]) - damage)
 
     def _in_errors(self, worse: Floats) -> Floats:
         errors = np.interp(self.grid, self.doses, self.errors)
@@ -499,7 +499,7 @@ def evaluate_dose_response(
 ) -> DoseResponse:
     """Score damaged real samples and the model against other real samples; see ``GenerativeMetricFrame``."""
     n_splits = check_positive_int(n_splits, "n_splits")
-    groups = {label: samples.group(label) for label in groups_on_both_sides(samples)}
+    groups = {label: samples.group(label) for label in samples.groups.on_both_sides()}
     spread = math.sqrt(np.mean([mean_variance(to_host(group.real)) for group in groups.values()]))
     named = name_damages(damages, spread)
     sides = {label: [group.real, group.fake] for label, group in groups.items()}

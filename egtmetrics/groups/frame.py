@@ -23,6 +23,7 @@ from egtmetrics.groups._evaluation import (
     caveat_note,
     check_groups,
     one_result_each,
+    unequal_sizes,
     warn_of_caveats,
     warn_of_refusals,
     warn_of_sizes,
@@ -43,6 +44,7 @@ from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
 from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inference, normal_quantile
 from egtmetrics.groups.planning import Parts, Pilot, SamplePlan, plan_samples, score_parts
+from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
@@ -516,6 +518,80 @@ class GenerativeMetricFrame:
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(
             self._metrics, samples, tables, placebo, n_splits=n_splits, n_samples=n_samples, progress=progress
+        )
+
+    def certify(
+        self,
+        tolerance: float,
+        *,
+        metric: str | None = None,
+        level: float = 0.95,
+        baseline: Baseline | None = None,
+    ) -> Verdict:
+        """Say whether the largest gap between two groups is within a tolerance, beyond it, or undecided.
+
+        The model satisfies delta-EGT of Definition 4.1 for every delta that is not below its gap. The gap of a metric
+        is that of its primary disparity: ``delta_pr`` for precision and recall, else the first.
+
+        Parameters
+        ----------
+        tolerance
+            In the unit of the score; shares are fractions: 0.05 for five points.
+        metric
+            Whose primary disparity; None if there is only one metric.
+        level
+            The claims "within" and "beyond" are each false at most ``1 - level`` of the time.
+        baseline
+            What ``baseline`` returned: then the gap is that of the excess over other real samples, and so the model's.
+            Without it, part of the gap may come from the groups themselves.
+
+        Returns
+        -------
+        Verdict
+            ``outcome``: ``"within"`` if an upper bound of the largest gap is below the tolerance, ``"beyond"`` if a
+            lower bound is above it, else ``"undecided"``, with the number of samples that would decide. ``text`` says
+            it in words. Scores that cannot be relied on, and those that depend on the number of samples where groups
+            differ in it by more than a factor of two, leave it undecided.
+
+        Raises
+        ------
+        ValueError
+            If ``tolerance`` is not a positive number, ``metric`` is not in this frame, or as for ``interval``.
+
+        Notes
+        -----
+        The upper bound is one-sided at ``level``, so it is lower than the end of the interval of ``interval``, which is
+        two-sided. Cost: that of ``interval``. Several verdicts are not corrected for their number. If all of them are
+        "within", all are true with probability ``level``.
+
+        Source: :func:`~egtmetrics.groups.verdict.certify`.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> real, fake = rng.normal(size=(2, 600, 2))
+        >>> groups = np.repeat(["f", "m"], 300)
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=real, fake=fake, real_sensitive_features=groups, fake_sensitive_features=groups)
+        >>> frame.certify(0.2).outcome, frame.certify(0.001).outcome
+        ('within', 'undecided')
+        """
+        metric = check_metric(metric, list(self.settings["metrics"]))
+        if baseline is not None:
+            return baseline.certify(tolerance, metric=metric, level=level)
+        samples, table = self._of_samples("a verdict"), self.tables[metric]
+        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_dict()
+        reason = ""
+        if any(score.depends_on_size for score in table.described.values()):
+            reason = " and ".join(unequal_sizes(samples, table.values.dropna(how="all").index.tolist()))
+        return certify(
+            self._infer(),
+            metric,
+            tolerance,
+            of="scores",
+            samples=Samples(sizes=sizes, scores=[table.values], described=table.described),
+            level=level,
+            reason=reason,
         )
 
     def dose_response(

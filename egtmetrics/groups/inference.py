@@ -203,11 +203,14 @@ class Largest:
         """
         if not self.known:
             return math.nan, math.nan
-        single = normal_quantile(level)
-        simultaneous = single if self._is_one_difference else float(np.quantile(self.maxima, level))
+        single, simultaneous = normal_quantile(level), self.simultaneous(level)
         pairs = list(zip(self.estimates, self.errors, strict=True))
         low = float(sum((estimates - simultaneous * errors).max() for estimates, errors in pairs))
         return max(0.0, low), max(float((estimates + single * errors).max()) for estimates, errors in self._sums())
+
+    def simultaneous(self, level: float) -> float:
+        """Return how many standard errors below their estimates all expectations lie at most, with this probability."""
+        return normal_quantile(level) if self._is_one_difference else float(np.quantile(self.maxima, level))
 
     def p_value(self) -> float:
         """Return the probability of a largest studentised difference of this size if all expectations are equal."""

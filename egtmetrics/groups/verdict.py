@@ -1,0 +1,309 @@
+"""Is the largest gap between two groups within a tolerance, beyond it, or is that undecided?
+
+A gap that may be chance is not yet a small one. So both claims need proof: "within" an upper bound of the largest gap
+below the tolerance, "beyond" a lower bound above it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from egtmetrics._errors import listed
+from egtmetrics._validation import check_level
+from egtmetrics.groups.inference import Inference, Largest, Uncertainty
+from egtmetrics.labels import group_text
+from egtmetrics.results import Score
+
+Floats: TypeAlias = NDArray[np.float64]
+Outcome = Literal["within", "beyond", "undecided"]
+
+_POWER = 0.8
+_MOST_TIMES = 10
+"""Extrapolations to more samples than this many times those at hand are not stated."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether the largest gap of a metric's primary disparity is within a tolerance.
+
+    ``GenerativeMetricFrame.certify`` and ``Baseline.certify`` make it.
+    """
+
+    metric: str
+    disparity: str
+    """The metric's primary one, such as ``"delta_fid"``; ``"delta_pr"`` for precision and recall."""
+    of: Literal["scores", "excess"]
+    """Whether the groups' scores are compared, or their excess over other real samples."""
+    outcome: Outcome
+    tolerance: float
+    value: float
+    """The largest gap as measured."""
+    low: float
+    high: float
+    """Bounds of the expected largest gap. Each of the two holds with probability ``level``."""
+    level: float
+    larger: Hashable | None
+    smaller: Hashable | None
+    """The groups that attain ``value``."""
+    more_samples: Mapping[Hashable, int] | None = None
+    """If undecided, how many more real and as many more generated samples of which groups would decide with probability
+    0.8, if the gap is as measured. None if that is decided or cannot be said."""
+    reason: str = ""
+    """If undecided for another reason than noise, that reason."""
+    score: Score
+    """What is compared, which says how the numbers are printed."""
+
+    @property
+    def text(self) -> str:
+        """What is known of the largest gap, in a sentence without a full stop."""
+        level, tolerance = f"at {100.0 * self.level:g} % confidence", f"the tolerance of {self._gap(self.tolerance)}"
+        if self.outcome == "within":
+            return f"within {tolerance}: {level}, the gap is at most {self._gap(self.high)}"
+        if self.outcome == "beyond":
+            return f"beyond {tolerance}: {level}, the gap is at least {self._gap(self.low)}"
+        undecided = f"undecided for {tolerance}"
+        if self.reason:
+            return f"{undecided}: {self.reason}"
+        undecided += f": {level} each, the gap is at least {self._gap(self.low)} and at most {self._gap(self.high)}. "
+        if self.more_samples is None:
+            return f"{undecided}It is too near the tolerance to say how many more samples would decide"
+        more = listed(f"{number} more of {group_text(group)}" for group, number in self.more_samples.items())
+        return f"{undecided}If it is as measured, some {more} would decide, both real and generated"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the description of the score."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "score"}
+
+    def _gap(self, value: float) -> str:
+        return f"{self.score.text(value)} {self.score.difference_unit}".rstrip()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What the scores of a table were computed from."""
+
+    sizes: Mapping[Hashable, int]
+    """By group, the number of samples, on the side that has fewer."""
+    scores: Sequence[pd.DataFrame]
+    """The scores, or those of the model and of other real samples, whose difference is compared."""
+    described: Mapping[str, Score]
+    """What the scores are."""
+
+
+def certify(
+    inference: Inference,
+    metric: str,
+    tolerance: float,
+    *,
+    of: Literal["scores", "excess"],
+    samples: Samples,
+    level: float = 0.95,
+    reason: str = "",
+) -> Verdict:
+    r"""Compare the largest gap of a metric's primary disparity with a tolerance.
+
+    With contrasts c, scores s and their standard errors, the bounds are
+
+    .. math::
+
+        \text{low} = \max_c (c^T s - q\,e_c), \qquad \text{high} = \max_c (c^T s + z\,e_c^+).
+
+    q is simultaneous over all contrasts, z the one-sided normal quantile. For "within", every contrast has to be below
+    the tolerance. Each is tested at the full level: the one with the largest expectation is found too small with
+    probability 1 - level at most, so the claim is wrong no more often, however many groups there are.
+
+    Shares vary less the nearer they are to 0 or 1, distances the nearer they are to 0. So a precision that came out
+    near 1 by chance comes with a small standard error, and a distance that came out small as well. The upper bound
+    takes its errors :math:`e_c^+` from intervals of the scores that allow for it. Of shares, Wilson's interval, for the
+    number of samples that gives the estimated variance. Of distances, an interval for a variance proportional to the
+    expectation, as far as the variance is of the first order. The errors of several scores join with the estimated
+    correlations (the method of variance estimates recovery).
+
+    Parameters
+    ----------
+    inference
+        Of the scores or their excess.
+    metric
+        One of ``inference.tables``.
+    tolerance
+        A gap in the unit of the score; shares are fractions, 0.05 for five points.
+    of
+        What the scores are.
+    samples
+        What they were computed from.
+    level
+        The confidence of each bound.
+    reason
+        Why no verdict can be given whatever the bounds are; empty if none.
+
+    Notes
+    -----
+    ``more_samples`` follows from variances that fall with 1 / n. Those of scores with thresholds or neighbours may fall
+    more slowly, and the gap itself may move, so the numbers are a rough guide.
+
+    Source: intersection-union test, Berger 1982; Wilson 1927; Zou and Donner 2008; ``docs/adr/0025-verdicts.md``.
+    """
+    table = inference.tables[metric]
+    disparity = table.primary
+    largest = inference.largest[metric, disparity.name]
+    tolerance = check_tolerance(tolerance)
+    z, pair = float(ndtri(check_level(level))), disparity.of(table.values)
+    if not table.reliable:
+        reason = reason or f"the scores of {listed(map(group_text, table.caveats))} cannot be relied on"
+    if not largest.known:
+        reason = "a group has no score, or its error is not known"
+    low, high = _bounds(largest, samples, level, z)
+    outcome: Outcome = "within" if high < tolerance else "beyond" if low > tolerance else "undecided"
+    more = None
+    if reason:
+        outcome = "undecided"
+    elif outcome == "undecided":
+        more = _more_samples(largest, tolerance, samples.sizes, z, largest.simultaneous(level))
+    return Verdict(
+        metric=metric,
+        disparity=disparity.name,
+        of=of,
+        outcome=outcome,
+        tolerance=tolerance,
+        value=pair.value,
+        low=low,
+        high=high,
+        level=level,
+        larger=pair.larger,
+        smaller=pair.smaller,
+        more_samples=more,
+        reason=reason,
+        score=disparity.score,
+    )
+
+
+def check_metric(metric: str | None, metrics: Sequence[str]) -> str:
+    """Return the metric, or with None the only one there is."""
+    if metric is None and len(metrics) == 1:
+        return metrics[0]
+    if metric is None or metric not in metrics:
+        names = listed(map(repr, metrics))
+        raise ValueError(f"metric={metric!r} is not one of the metrics; a verdict is on one of {names}")
+    return metric
+
+
+def check_tolerance(tolerance: Any) -> float:
+    """Return a tolerance as a number; ValueError unless it is finite and above 0."""
+    if (
+        isinstance(tolerance, bool)
+        or not isinstance(tolerance, int | float | np.number)
+        or not 0 < tolerance < math.inf
+    ):
+        raise ValueError(
+            f"tolerance={tolerance!r} is not a positive number; pass a gap in the unit of the score, for example 0.05 "
+            "for five points of a share"
+        )
+    return float(tolerance)
+
+
+def _bounds(largest: Largest, samples: Samples, level: float, z: float) -> tuple[float, float]:
+    if not largest.known:
+        return math.nan, math.nan
+    uncertainty, (contrasts,), (estimates,) = largest.uncertainty, largest.families, largest.estimates
+    low, _ = largest.interval(level)
+    below, above = _margins(uncertainty, samples, z)
+    errors = np.sqrt(np.diag(uncertainty.data + uncertainty.projections + uncertainty.threshold).clip(0.0))
+    # Every source of variance is scaled so that a score's standard error becomes its margin.
+    reach = np.where(contrasts > 0, contrasts * above, contrasts * below)
+    scaled = np.divide(reach, errors, out=np.zeros_like(reach), where=errors > 0)
+    squared = np.where(errors > 0, 0.0, reach**2).sum(axis=1)
+    for source in (uncertainty.data, uncertainty.projections, uncertainty.threshold):
+        squared += np.maximum(((scaled @ source) * scaled).sum(axis=1), 0.0)
+    return low, float((estimates + np.sqrt(squared)).max())
+
+
+def _margins(uncertainty: Uncertainty, samples: Samples, z: float) -> tuple[Floats, Floats]:
+    """Return how far the expectation of every score may lie below and above it, each at z standard errors."""
+    variances = np.diag(uncertainty.data + uncertainty.projections + uncertainty.threshold).clip(0.0)
+    # Distances: the variance of a single score is known apart, and it is twice as large where it is of second order.
+    ratio = np.divide(uncertainty.alone, variances, out=np.full(len(variances), 2.0), where=uncertainty.alone > 0)
+    first_order = (2.0 - ratio).clip(0.0, 1.0) * variances
+    values = np.maximum(uncertainty.values, np.sqrt(variances))
+    shift = z**2 / 2.0 * np.divide(first_order, values, out=np.zeros(len(variances)), where=variances > 0)
+    half = np.sqrt(z**2 * variances + shift**2)
+
+    is_share = np.array([score.bounds == (0.0, 1.0) for score in samples.described.values()])
+    sizes = np.repeat([samples.sizes[label] for label in uncertainty.table.index], len(is_share)).astype(float)
+    shares = [np.where(is_share, table[list(samples.described)], math.nan).ravel() for table in samples.scores]
+    # One sample more or less keeps the ratio finite where nothing varies.
+    effective = (sum(share * (1.0 - share) for share in shares) + 1.0 / sizes) / (variances + 1.0 / sizes**2)
+    (below, above), *others = (_wilson(share, effective, z) for share in shares)
+    for other_below, other_above in others:  # what is subtracted
+        below, above = np.hypot(below, other_above), np.hypot(above, other_below)
+    return np.where(np.isnan(below), half - shift, below), np.where(np.isnan(above), half + shift, above)
+
+
+def _wilson(shares: Floats, sizes: Floats, z: float) -> tuple[Floats, Floats]:
+    """Return how far Wilson's interval reaches below and above each share.
+
+    >>> [part.round(4).tolist() for part in _wilson(np.array([0.5, 1.0]), np.array([100.0, 100.0]), 1.645)]
+    [[0.0812, 0.0263], [0.0812, 0.0]]
+    """
+    centre = (shares + z**2 / (2.0 * sizes)) / (1.0 + z**2 / sizes)
+    half = z * np.sqrt(shares * (1.0 - shares) / sizes + (z / (2.0 * sizes)) ** 2) / (1.0 + z**2 / sizes)
+    return (shares - centre + half).clip(0.0), (centre + half - shares).clip(0.0)
+
+
+def _more_samples(
+    largest: Largest, tolerance: float, sizes: Mapping[Hashable, int], z: float, simultaneous: float
+) -> dict[Hashable, int] | None:
+    """Return how many more samples of each group decide with probability 0.8 if all gaps are as measured."""
+    table = largest.uncertainty.table
+    (contrasts,), (estimates,) = largest.families, largest.estimates
+    totals = largest.uncertainty.parts(contrasts)["total"].to_numpy()
+    if estimates.max() < tolerance:
+        chosen, quantile = np.arange(len(estimates)), z  # every contrast has to be below it
+    else:
+        chosen, quantile = np.array([estimates.argmax()]), simultaneous
+    now = np.array([sizes[label] for label in table.index], dtype=float)
+    needed = now.copy()
+    for one in chosen:
+        target = ((estimates[one] - tolerance) / (quantile + float(ndtri(_POWER)))) ** 2
+        by_group = contrasts[one].reshape(table.shape)
+        data = np.zeros(len(table))
+        for group in np.flatnonzero(by_group.any(axis=1)):
+            alone = np.where(np.arange(len(table))[:, None] == group, by_group, 0.0).ravel()
+            data[group] = alone @ np.nan_to_num(largest.uncertainty.data) @ alone
+        needed = np.maximum(needed, _allocate(data, float(totals[one]) - data.sum(), target, now))
+    if not (needed <= _MOST_TIMES * now).all():
+        return None
+    return {label: math.ceil(n - m) for label, n, m in zip(table.index, needed, now, strict=True) if n > m}
+
+
+def _allocate(variances: Floats, fixed: float, target: float, sizes: Floats) -> Floats:
+    """Return the fewest samples in total, none fewer than ``sizes``, with which the variance falls to ``target``.
+
+    ``variances`` fall with 1 / n; ``fixed`` does not fall. Infinite where nothing helps.
+
+    >>> _allocate(np.array([4.0, 1.0]), 0.0, 2.5, np.array([100.0, 100.0])).round(1).tolist()
+    [240.0, 120.0]
+    >>> _allocate(np.array([1.0, 1.0]), 0.5, 1.0, np.array([100.0, 100.0])).tolist()
+    [400.0, 400.0]
+    """
+    needed, growing = sizes.copy(), variances > 0
+    if fixed + variances.sum() <= target:
+        return needed
+    while growing.any():
+        left = target - fixed - variances[~growing].sum()
+        if left <= 0.0:
+            break
+        roots = np.sqrt(variances[growing] * sizes[growing])
+        found = roots * roots.sum() / left
+        if (found >= sizes[growing]).all():
+            needed[growing] = found
+            return needed
+        growing[np.flatnonzero(growing)[found < sizes[growing]]] = False
+    return np.full(len(sizes), math.inf)
