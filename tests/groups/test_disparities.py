@@ -239,6 +239,7 @@ class TestWorse:
         assert of_sum(unit="nats").difference_unit == ""
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")  # FID of few rows
 class TestScalarFunctions:
     @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
     @LAW

@@ -720,6 +720,7 @@ def test_progress_counts_the_calls_of_metrics(data: GroupedSamples, capsys: pyte
 
 
 @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")  # FID of few rows
 class TestLaws:
     @LAW
     @given(grouped_samples(), st.permutations([9, 4, 7, 1]))
