@@ -48,7 +48,8 @@ class ScoreCovariance:
     """``(S,)``: variances for the interval of a single score, if they should be larger than those of ``data``.
 
     Between nearly equal laws, the estimated variance of a distance rises and falls with the distance. In a difference
-    of two groups that evens out. A single distance that came out low would get too short an interval, which misses.
+    of two groups that evens out. A single distance that came out low would get too short an interval, which misses. So
+    would a single share that came out near 0 or 1.
     """
     per_projection: Floats | None = None
     """``(M, S)``: the scores under each projection, where there are several."""

@@ -260,9 +260,9 @@ def test_a_share_of_one_still_has_an_error(metric: Callable[..., Any]) -> None:
 
 
 def test_intervals_of_shares_near_one_hold() -> None:
-    """Precision is 0.998 on average, mostly 1. Parts alone show no variance then, and half of the intervals miss.
+    """Precision is 0.997 on average, mostly 1. From the variance of parts alone, 12 of the 150 intervals miss.
 
-    A correct program has at most 4 misses in 150 draws with probability 0.995 if intervals hold 99 % of the time.
+    A correct program misses at most 4 times with probability 0.999 if its intervals hold 99.5 % of the time.
     """
     rng = np.random.default_rng(9)
     scores, errors = [], []
