@@ -85,7 +85,7 @@ class Curve:
     def _worse(self) -> Floats:
         """By how much the score is worse than those of damaged real samples; at worst as good as that of other ones."""
         damage = self.sign * self.fitted
-        return np.maximum(self.sign * self.model, damage[0]) - damage
+        return np.asarray(np.maximum(self.sign * self.model, damage[0]) - damage)
 
     def _in_errors(self, worse: Floats) -> Floats:
         errors = np.interp(self.grid, self.doses, self.errors)
