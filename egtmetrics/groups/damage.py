@@ -130,9 +130,10 @@ class Damage:
 def off_support(features: Any, share: float, rng: np.random.Generator) -> Floats:
     """Replace a share of the samples by ones off the data, drawn around them.
 
-    With c the mean of the samples and r the distance from c within which 95 % of them lie, a replaced sample is
-    ``c + 3 r u``, u uniform on the unit sphere. In any dimension it is at least 2 r from all samples within r of c,
-    which are at most 2 r from each other: beyond what any ball around one of them that ends at another can reach.
+    With c the mean of the samples and r their mean distance from it, a replaced sample is ``c + 6 r u``, u uniform on
+    the unit sphere. In any dimension it is at least 4 r from all samples within 2 r of c, which are at most 4 r from
+    each other: beyond what a ball around one of them that ends at another can reach. Of Gaussian samples 89 % lie so
+    near in one dimension, 96 % in two, 99 % in four.
 
     Parameters
     ----------
@@ -147,15 +148,15 @@ def off_support(features: Any, share: float, rng: np.random.Generator) -> Floats
     --------
     >>> x = np.random.default_rng(0).normal(size=(100, 5))
     >>> damaged = off_support(x, 0.2, np.random.default_rng(1))
-    >>> int((damaged != x).any(axis=1).sum()), float(np.linalg.norm(damaged - x.mean(axis=0), axis=1).max()) > 7
+    >>> int((damaged != x).any(axis=1).sum()), float(np.linalg.norm(damaged - x.mean(axis=0), axis=1).max()) > 12
     (20, True)
     """
-    chosen = _chosen(len(features), share, rng)
+    ranks, n_chosen = _ranks(len(features), share, rng)
     center = features.mean(axis=0, dtype=np.float64)
-    radius = np.quantile(np.linalg.norm(features - center, axis=1), 0.95)
+    radius = np.linalg.norm(features - center, axis=1).mean()
     directions = rng.standard_normal(features.shape)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.asarray(np.where(chosen[:, None], center + 3.0 * radius * directions, features))
+    return np.asarray(np.where(ranks[:, None] < n_chosen, center + 6.0 * radius * directions, features))
 
 
 def missing_mass(features: Any, share: float, rng: np.random.Generator) -> Any:
@@ -191,10 +192,11 @@ def missing_mass(features: Any, share: float, rng: np.random.Generator) -> Any:
 
 
 def copies(features: Any, share: float, rng: np.random.Generator) -> Any:
-    """Replace a share of the samples by copies of ten others: a generator that repeats itself.
+    """Replace a share of the samples by copies of ten of them: a generator that repeats itself.
 
     The number of originals is fixed, so that a share means the same for any number of samples. With one original for
-    each copy, half of the samples would hold half of the pairs only.
+    each copy, half of the samples would hold half of the pairs only. The originals are among the first to be replaced:
+    those that are left are not among the copied ones.
 
     Parameters
     ----------
@@ -209,14 +211,13 @@ def copies(features: Any, share: float, rng: np.random.Generator) -> Any:
     Examples
     --------
     >>> x = np.arange(100.0)[:, None]
-    >>> len(np.unique(copies(x, 0.5, np.random.default_rng(0))))
-    55
+    >>> len(np.unique(copies(x, 0.5, np.random.default_rng(0))))  # half of them, and the originals that were drawn
+    59
     """
-    n = len(features)
-    chosen = _chosen(n, share, rng)
-    originals = rng.choice(n, min(N_ORIGINALS, n), replace=False)
-    rows = np.where(chosen, rng.choice(originals, n), np.arange(n))
-    return features[rows]
+    ranks, n_chosen = _ranks(len(features), share, rng)
+    originals = np.argsort(ranks)[:N_ORIGINALS]
+    copied = rng.choice(originals, len(features))
+    return features[np.where(ranks < n_chosen, copied, np.arange(len(features)))]
 
 
 def noise(features: Any, size: float, rng: np.random.Generator, *, spread: float | None = None) -> Floats:
@@ -252,10 +253,9 @@ def mean_variance(features: Any) -> float:
     return float(features.var(axis=0, dtype=np.float64).mean())
 
 
-def _chosen(n: int, share: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Choose a share of n rows."""
-    ranks = rng.permutation(n)
-    return ranks < math.floor(share * n + rng.random())
+def _ranks(n: int, share: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], int]:
+    """Return a random order of n rows, as ranks, and how many of them are chosen: the share, right in the mean."""
+    return rng.permutation(n), math.floor(share * n + rng.random())
 
 
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
