@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,16 @@ def interval_dict(intervals: FrameIntervals, by_group: pd.DataFrame, names: Mapp
         known = {name: row[name] for name in _OF_DISPARITIES}
         disparities.setdefault(row["metric"], {})[row["disparity"]] = known
     return {"level": intervals.level, "by_group": groups, "disparities": disparities}
+
+
+def disparity_dict(disparities: pd.DataFrame, names: Mapping[Hashable, str]) -> dict[str, dict[str, Any]]:
+    """Return a table of disparities by metric and disparity."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in disparities.reset_index().to_dict("records"):
+        pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
+        content = {"value": row["value"], **pair, "reliable": row["reliable"]}
+        found.setdefault(row["metric"], {})[row["disparity"]] = content
+    return found
 
 
 def saved_tables(content: Mapping[str, Any]) -> dict[str, ScoreTable]:
@@ -112,12 +122,12 @@ def saved_intervals(
 ) -> FrameIntervals:
     """Return the intervals that were saved; of the parts of their variance nothing is."""
     rows = {
-        (column, group): {"value": value, **_numbers(saved["by_group"][group][column], _BOUNDS)}
+        (column, group): {"value": value, **numbers(saved["by_group"][group][column], _BOUNDS)}
         for column, values in by_group.to_dict().items()
         for group, value in values.items()
     }
     gaps = {
-        (metric, name): {"value": disparities[metric, name], **_numbers(known, _OF_DISPARITIES)}
+        (metric, name): {"value": disparities[metric, name], **numbers(known, _OF_DISPARITIES)}
         for metric, by_name in saved["disparities"].items()
         for name, known in by_name.items()
     }
@@ -148,8 +158,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _numbers(saved: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    return {name: _number(saved[name]) for name in names}
+def numbers(saved: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, float]:
+    """Return numbers from what ``plain`` made of them."""
+    return {name: _number(saved[name]) for name in (saved if names is None else names)}
 
 
 def _number(saved: Any) -> float:
