@@ -54,6 +54,10 @@ class Score:
         """The unit of a difference between two such scores: ``"points"`` for shares."""
         return "points" if self.percent else self.unit
 
+    def difference_text(self, value: float) -> str:
+        """Return a difference between two such scores as it is printed, with its unit: ``"21.18 points"``."""
+        return f"{self.text(value)} {self.difference_unit}".rstrip()
+
     @property
     def direction(self) -> str:
         """A sentence such as ``"Higher is better."``; empty without a direction."""

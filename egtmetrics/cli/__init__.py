@@ -2,7 +2,8 @@
 
 Results go to stdout, after the files have been written; progress, warnings and errors to stderr, one line each. The
 exit status is 0, 2 for arguments, files or a stdout that cannot be used, 130 after Ctrl-C, and 141 if the reader of
-stdout leaves early. Slow imports stand where they are needed, so that ``egtmetrics --help`` is quick.
+stdout leaves early. With --tolerance it is 3 if a gap is beyond it, and 4 if that is undecided. Slow imports stand
+where they are needed, so that ``egtmetrics --help`` is quick.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from egtmetrics.cli._streams import StdoutError, say, show, standard_streams
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name) and return the exit status."""
-    args = argparse.Namespace()
+    args, status = argparse.Namespace(), 0
     with standard_streams():
         try:
             with _flushed_stdout(), one_line_warnings(args):
                 _parser().parse_args(argv, args)
-                args.run(args)
+                status = args.run(args) or 0
         except StdoutError as error:
             if isinstance(error.cause, BrokenPipeError):  # the reader has enough, as in `egtmetrics info | head -1`
                 return 141
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             say("interrupted")
             return 130
-    return 0
+    return status
 
 
 @contextlib.contextmanager

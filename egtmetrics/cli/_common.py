@@ -57,13 +57,16 @@ class DataArgument(argparse.Action):
 def add_command(
     commands: Commands,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     *,
     help: str,
     description: str,
     epilog: str,
 ) -> Parser:
-    """Add the parser of a command; the lines of its epilog are printed as they are."""
+    """Add the parser of a command; the lines of its epilog are printed as they are.
+
+    ``run`` may return the exit status; None stands for 0.
+    """
     kind = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=kind)
     parser.set_defaults(run=run, parser=parser)

@@ -14,6 +14,7 @@ from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._streams import say, show
+from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, chosen_tolerances, held_out_file, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +32,7 @@ class Plan(NamedTuple):
 
     metrics: Mapping[str, Callable[..., Any]]
     figure_metric: str | None
+    tolerances: Mapping[str, float]
 
 
 class Evaluation(NamedTuple):
@@ -82,7 +84,10 @@ def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tu
 
 
 def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeatures:
-    """Read the features and groups of ``"real"`` or ``"fake"``; check the features, so that an error names the file."""
+    """Read the features and groups of one side, ``"real"``, ``"fake"`` or ``"held_out"``.
+
+    The features are checked here, so that an error names the file.
+    """
     from egtmetrics._validation import check_features, keep_checked
     from egtmetrics.data import read_labelled_features
 
@@ -91,6 +96,29 @@ def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeature
     )
     features: Any = keep_checked(check_features(read.features, str(path)))
     return dataclasses.replace(read, features=features)
+
+
+def read_held_out(args: argparse.Namespace) -> HeldOut | None:
+    """Read the held-out real samples of ``--baseline``, in the same way as REAL where nothing else is said."""
+    path = held_out_file(args)
+    if path is None:
+        return None
+    for name in ("sensitive_features", "key"):
+        if getattr(args, f"held_out_{name}") is None:
+            setattr(args, f"held_out_{name}", getattr(args, f"real_{name}"))
+    read = read_side(args, "held_out", path)
+    return HeldOut(read.features, read.groups, read.source)
+
+
+def add_file_verdict_options(parser: Parser) -> None:
+    """Add the options of baseline and tolerance to a command that reads features."""
+    group = add_verdict_options(parser, "a file like REAL")
+    group.add_argument(
+        "--baseline-key",
+        dest="held_out_key",
+        metavar="KEY",
+        help="the features in the baseline's FILE (default: as --real-key)",
+    )
 
 
 def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:
@@ -215,7 +243,15 @@ def check_options(args: argparse.Namespace) -> Plan:
         from egtmetrics._validation import check_level
 
         check_level(args.level)
-    return Plan(check_metrics(args), _check_outputs(args))
+    return Plan(check_metrics(args), _check_outputs(args), check_verdicts(args))
+
+
+def check_verdicts(args: argparse.Namespace) -> Mapping[str, float]:
+    """Return the tolerances by metric; refuse what could not be judged."""
+    if not hasattr(args, "tolerance"):  # a command without verdicts
+        return {}
+    held_out_file(args)
+    return chosen_tolerances(args)
 
 
 def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
@@ -229,19 +265,34 @@ def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
 
 
 def evaluate_and_write(
-    args: argparse.Namespace, plan: Plan, samples: GroupedSamples, provenance: Mapping[str, Any]
-) -> None:
-    """Evaluate the samples, print the results and write the files."""
+    args: argparse.Namespace,
+    plan: Plan,
+    samples: GroupedSamples,
+    provenance: Mapping[str, Any],
+    held_out: HeldOut | None = None,
+) -> int:
+    """Evaluate the samples, print the results and write the files; return the exit status."""
     from egtmetrics.report import plot_precision_recall, render
 
+    if held_out is not None:
+        provenance = {**provenance, "held_out": held_out.source}
     frame, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
+    judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
     intervals = None if args.level is None else frame.interval(args.level)
 
     write_outputs(
         args,
-        lambda format: render(frame, format=format, intervals=intervals, provenance=provenance),
+        lambda format: render(
+            frame,
+            format=format,
+            intervals=intervals,
+            baseline=judged.baseline,
+            verdicts=judged.verdicts,
+            provenance=provenance,
+        ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),
     )
+    return judged.status
 
 
 def write_outputs(args: argparse.Namespace, text: Callable[[Format], str], figure: Callable[[], Axes]) -> None:

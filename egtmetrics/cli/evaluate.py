@@ -7,10 +7,12 @@ import argparse
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_file_options,
+    add_file_verdict_options,
     add_options,
     add_sides,
     check_options,
     evaluate_and_write,
+    read_held_out,
     read_samples,
 )
 
@@ -27,6 +29,8 @@ examples:
   egtmetrics evaluate real.npy fake.npy --real-groups real.csv:gender,age --fake-groups fake.csv:gender,age \\
       --metrics topp,fid --match-sizes --out result.json --out result.md --figure result.png
   egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --format json | jq .disparities
+  egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --metrics topp,fid \\
+      --baseline split --tolerance topp=5pp,fid=3
 """
 
 
@@ -41,8 +45,10 @@ def add_to(commands: Commands) -> None:
     )
     add_sides(evaluate, "file with the features of the {} samples")
     add_options(evaluate, add_file_options(evaluate))
+    add_file_verdict_options(evaluate)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> int:
     plan = check_options(args)
-    evaluate_and_write(args, plan, *read_samples(args, args.real, args.fake))
+    held_out = read_held_out(args)
+    return evaluate_and_write(args, plan, *read_samples(args, args.real, args.fake), held_out)

@@ -19,6 +19,7 @@ from egtmetrics.cli._evaluation import (
     note,
     show_progress,
 )
+from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, held_out_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,9 +91,10 @@ def add_to(commands: Commands) -> None:
         help="height and width that images are resized to (default: 224, with --model as they are)",
     )
     add_options(parser, data)
+    add_verdict_options(parser, "a folder or zip file")
 
 
-def _evaluate_images(args: argparse.Namespace) -> None:
+def _evaluate_images(args: argparse.Namespace) -> int:
     plan = check_options(args)
     if args.real_sensitive_features == "oracle":
         raise ValueError("--real-groups oracle: the oracle is fitted on the groups of REAL; give them in another way")
@@ -102,6 +104,12 @@ def _evaluate_images(args: argparse.Namespace) -> None:
 
     real_files, fake_files = ImageFiles(args.real), ImageFiles(args.fake)
     real_groups, real_by = _labels(real_files, args.real_sensitive_features)
+    held_out_path = held_out_file(args)
+    if held_out_path is not None:
+        held_out_files = ImageFiles(held_out_path)
+        held_out_groups, held_out_by = _labels(
+            held_out_files, args.held_out_sensitive_features or args.real_sensitive_features
+        )
     by_oracle = args.fake_sensitive_features == "oracle"
     if not by_oracle:
         fake_groups, fake_by = _labels(fake_files, args.fake_sensitive_features)
@@ -121,22 +129,27 @@ def _evaluate_images(args: argparse.Namespace) -> None:
         fake_by = "oracle"
         check_groups(args, real_groups, fake_groups)
     sources = {
-        side: {
-            "file": str(files.path),
-            "groups": by,
-            "images": len(files),
-            "left_out": len(files.left_out),
-            "in_no_group": int(groups.isna().any(axis=1).sum()),
-        }
-        for side, files, by, groups in (
-            ("real", real_files, real_by, real_groups),
-            ("fake", fake_files, fake_by, fake_groups),
-        )
+        "real": _source(real_files, real_groups, real_by),
+        "fake": _source(fake_files, fake_groups, fake_by),
     }
+    held_out = None
+    if held_out_path is not None:
+        source = _source(held_out_files, held_out_groups, held_out_by)
+        held_out = HeldOut(encoder(held_out_files), held_out_groups, source)
     samples = group_samples(
         args, real=real, fake=fake, real_sensitive_features=real_groups, fake_sensitive_features=fake_groups
     )
-    evaluate_and_write(args, plan, samples, {**sources, **provenance})
+    return evaluate_and_write(args, plan, samples, {**sources, **provenance}, held_out)
+
+
+def _source(files: ImageFiles, groups: pd.DataFrame, by: str) -> dict[str, Any]:
+    return {
+        "file": str(files.path),
+        "groups": by,
+        "images": len(files),
+        "left_out": len(files.left_out),
+        "in_no_group": int(groups.isna().any(axis=1).sum()),
+    }
 
 
 def _labels(files: ImageFiles, spec: str | None) -> tuple[pd.DataFrame, str]:

@@ -19,6 +19,7 @@ from egtmetrics.cli._evaluation import (
     note,
     show_progress,
 )
+from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, held_out_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,9 +79,10 @@ def add_to(commands: Commands) -> None:
     )
     encoder.add_argument("--prompt", metavar="TEXT", help="put before every text (default: the model's own prompt)")
     add_options(parser, data)
+    add_verdict_options(parser, "a file like REAL")
 
 
-def _evaluate_text(args: argparse.Namespace) -> None:
+def _evaluate_text(args: argparse.Namespace) -> int:
     plan = check_options(args)
     args.other_options = {
         f"{name}_sensitive_features": f"--groups of {name.upper()}"
@@ -95,6 +97,11 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         sides[name] = _read(getattr(args, name), spec, args.text_key)
         note(args, _count(sides[name]))
     check_groups(args, sides["real"].groups, sides["fake"].groups)
+    held_out_path = held_out_file(args)
+    if held_out_path is not None:
+        spec = args.held_out_sensitive_features or args.real_sensitive_features or args.groups
+        sides["held_out"] = _read(held_out_path, spec, args.text_key)
+        note(args, _count(sides["held_out"]))
 
     from egtmetrics.encoders import TextEncoder
 
@@ -106,13 +113,19 @@ def _evaluate_text(args: argparse.Namespace) -> None:
         device=args.device,
         progress=show_progress(args),
     )
-    samples: dict[str, Any] = {}
+    features = {}
     for name, side in sides.items():
-        samples[name] = encoder(side.texts)
-        samples[f"{name}_sensitive_features"] = side.groups
+        features[name] = encoder(side.texts)
         side.source["truncated"] = encoder.truncated
+    held_out = None
+    if held_out_path is not None:
+        side = sides.pop("held_out")
+        held_out = HeldOut(features.pop("held_out"), side.groups, side.source)
+    samples = group_samples(
+        args, **features, **{f"{name}_sensitive_features": side.groups for name, side in sides.items()}
+    )
     provenance = {**{name: side.source for name, side in sides.items()}, "encoder": encoder.identity}
-    evaluate_and_write(args, plan, group_samples(args, **samples), provenance)
+    return evaluate_and_write(args, plan, samples, provenance, held_out)
 
 
 def _read(path: str, spec: str, text_key: str) -> _Texts:

@@ -11,14 +11,19 @@ from typing import TYPE_CHECKING, Any
 from egtmetrics.cli._common import Commands, add_command, check_outputs
 from egtmetrics.cli._evaluation import (
     add_file_options,
+    add_file_verdict_options,
     add_metric_options,
     add_quiet,
     add_sides,
     check_metrics,
+    check_verdicts,
     evaluate_samples,
     note,
+    read_held_out,
     read_samples,
+    show_progress,
 )
+from egtmetrics.cli._verdicts import judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -70,23 +75,32 @@ def add_to(commands: Commands) -> None:
         "way (default key: text)",
     )
     add_quiet(page)
+    add_file_verdict_options(report)
 
 
-def _report(args: argparse.Namespace) -> None:
-    metrics = check_metrics(args)
+def _report(args: argparse.Namespace) -> int:
+    metrics, tolerances = check_metrics(args), check_verdicts(args)
     check_outputs(args, [args.out])
     if args.out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
     from egtmetrics._validation import check_level
 
     check_level(args.level)
+    held_out = read_held_out(args)
     samples, sources = read_samples(args, args.real, args.fake)
+    if held_out is not None:
+        sources["held_out"] = held_out.source
     contents = _contents(args, len(samples.fake))
 
     from egtmetrics.report import write_whole
     from egtmetrics.report.page import render_page
+    from egtmetrics.report.words import in_words
 
     frame, provenance = evaluate_samples(args, metrics, samples, sources)
+    judged = judge(args, frame, tolerances, held_out, progress=show_progress(args))
+    if judged.baseline is not None or judged.verdicts:
+        words = in_words(frame, baseline=judged.baseline, verdicts=judged.verdicts)
+        provenance = {**provenance, **{f"in words, {metric}": text for metric, text in words.items()}}
     page = render_page(
         frame,
         title=args.title or f"Is {Path(args.fake).name} equally good for every group?",
@@ -98,6 +112,7 @@ def _report(args: argparse.Namespace) -> None:
     )
     write_whole(args.out, page)
     note(args, f"wrote {args.out}")
+    return judged.status
 
 
 def command_line(args: argparse.Namespace) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,6 +55,17 @@ def interval_dict(intervals: FrameIntervals, by_group: pd.DataFrame, names: Mapp
         without = [names[label] for label in row["without"]]
         disparities.setdefault(row["metric"], {})[row["disparity"]] = {**known, "without": without}
     return {"level": intervals.level, "by_group": groups, "disparities": disparities}
+
+
+def disparity_dict(disparities: pd.DataFrame, names: Mapping[Hashable, str]) -> dict[str, dict[str, Any]]:
+    """Return a table of disparities by metric and disparity."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in disparities.reset_index().to_dict("records"):
+        pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
+        without = [names[label] for label in row["without"]]
+        content = {"value": row["value"], **pair, "reliable": row["reliable"], "without": without}
+        found.setdefault(row["metric"], {})[row["disparity"]] = content
+    return found
 
 
 def saved_tables(content: Mapping[str, Any], registered: Registered) -> dict[str, ScoreTable]:
@@ -117,11 +128,11 @@ def saved_intervals(saved: Mapping[str, Any], tables: Mapping[str, ScoreTable]) 
         for name in table.described if metric != "proportions" else ():
             column = table.column(name)
             for group, value in table.values[name].items():
-                bounds = _numbers(saved["by_group"][group][column], _BOUNDS)
+                bounds = numbers(saved["by_group"][group][column], _BOUNDS)
                 rows[column, group] = {"value": value, **bounds, "reliable": group not in table.caveats}
         for name, known in saved["disparities"].get(metric, {}).items():
-            numbers = _numbers(known, _OF_DISPARITIES)
-            gaps[metric, name] = {**numbers, "without": tuple(known["without"]), "reliable": table.reliable}
+            known_numbers = numbers(known, _OF_DISPARITIES)
+            gaps[metric, name] = {**known_numbers, "without": tuple(known["without"]), "reliable": table.reliable}
     index = next(iter(tables.values())).values.index
     return FrameIntervals(
         level=float(saved["level"]),
@@ -148,8 +159,9 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _numbers(saved: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
-    return {name: _number(saved[name]) for name in names}
+def numbers(saved: Mapping[str, Any], names: Iterable[str] | None = None) -> dict[str, float]:
+    """Return numbers from what ``plain`` made of them."""
+    return {name: _number(saved[name]) for name in (saved if names is None else names)}
 
 
 def _number(saved: Any) -> float:

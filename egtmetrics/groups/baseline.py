@@ -12,7 +12,8 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._validation import check_positive_int, take_checked
 from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
-from egtmetrics.groups._saved import plain
+from egtmetrics.groups._saved import disparity_dict, interval_dict, numbers, plain, saved_intervals
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
 from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
@@ -131,18 +132,30 @@ class Baseline:
         missing = {"n_samples": 0, "n_splits": 0}
         self.sizes = pd.DataFrame([counts.get(label, missing) for label in index], index=index)
 
-        def means(metric: str, pairs: tuple[int, ...]) -> pd.DataFrame:
-            names = list(described[metric].described)
-            nothing = np.full(len(names), math.nan)
-            rows = [
-                groups[label].scores[metric][list(pairs)].mean(axis=0) if label in groups else nothing
-                for label in index
-            ]
-            return pd.DataFrame(rows, index=index, columns=names, dtype=float)
+        def means(pairs: tuple[int, ...]) -> dict[str, pd.DataFrame]:
+            found = {}
+            for metric, table in described.items():
+                nothing = np.full(len(table.described), math.nan)
+                rows = [
+                    groups[label].scores[metric][list(pairs)].mean(axis=0) if label in groups else nothing
+                    for label in index
+                ]
+                found[metric] = pd.DataFrame(rows, index=index, columns=list(table.described), dtype=float)
+            return found
 
+        caveats = {metric: {label: group.caveats[metric] for label, group in groups.items()} for metric in described}
+        self._set_tables(described, means(design.model), means(design.placebo), caveats)
+
+    def _set_tables(
+        self,
+        described: Mapping[str, ScoreTable],
+        model: Mapping[str, pd.DataFrame],
+        placebo: Mapping[str, pd.DataFrame],
+        caveats: Mapping[str, Mapping[Hashable, tuple[str, ...]]],
+    ) -> None:
         compared: dict[str, dict[str, ScoreTable]] = {"model": {}, "placebo": {}, "excess": {}, "ratio": {}}
         for metric, table in described.items():
-            of_model, of_placebo = means(metric, design.model), means(metric, design.placebo)
+            of_model, of_placebo = model[metric], placebo[metric]
             shares = {name: _ratio(score) for name, score in table.described.items() if score.bounds == (0.0, 1.0)}
             tables = {
                 "model": (of_model, dict(table.described)),
@@ -150,15 +163,49 @@ class Baseline:
                 "excess": (of_model - of_placebo, {name: _excess(score) for name, score in table.described.items()}),
                 "ratio": ((of_model / of_placebo.mask(of_placebo == 0.0))[list(shares)], shares),
             }
-            caveats = {label: group.caveats[metric] for label, group in groups.items()}
             for name, (values, scores) in tables.items():
                 if scores:
-                    compared[name][metric] = score_table(metric, values, scores, caveats)
+                    compared[name][metric] = score_table(metric, values, scores, caveats[metric])
         self._compared = {of: compared[of] for of in get_args(Comparison)}
+        self._scored = {of: compared[of] for of in ("model", "placebo")}
         self.model, self.placebo, self.excess, self.ratio = (
-            pd.concat([table.frame() for table in tables.values()], axis=1) if tables else pd.DataFrame(index=index)
+            pd.concat([table.frame() for table in tables.values()], axis=1)
+            if tables
+            else pd.DataFrame(index=self.sizes.index)
             for tables in compared.values()
         )
+
+    @classmethod
+    def restored(cls, content: Mapping[str, Any], described: Mapping[str, ScoreTable]) -> Self:
+        """Return a baseline from what ``to_dict`` returned and the frame's tables; it has no samples."""
+        baseline = object.__new__(cls)
+        index = next(iter(described.values())).values.index
+        baseline._groups, baseline._inferences, baseline._names = {}, {}, {label: label for label in index}
+        baseline.settings = dict(content["settings"])
+        baseline.sizes = pd.DataFrame([content["sizes"][label] for label in index], index=index)
+
+        def scores(key: str) -> dict[str, pd.DataFrame]:
+            rows = {label: numbers(content[key][label]) for label in index}
+            return {
+                metric: pd.DataFrame(
+                    {name: [rows[label][table.column(name)] for label in index] for name in table.described},
+                    index=index,
+                    dtype=float,
+                )
+                for metric, table in described.items()
+            }
+
+        caveats = {
+            metric: {label: tuple(texts) for label, texts in content["caveats"].get(metric, {}).items()}
+            for metric in described
+        }
+        baseline._set_tables(described, scores("model"), scores("placebo"), caveats)
+        baseline._saved_intervals = {
+            of: saved_intervals(saved, baseline.tables(of)) for of, saved in content.get("intervals", {}).items()
+        }
+        return baseline
+
+    _saved_intervals: Mapping[str, FrameIntervals] = MappingProxyType({})
 
     def __repr__(self) -> str:
         tables = {"model": self.model, "other real samples (placebo)": self.placebo, "excess": self.excess}
@@ -187,6 +234,10 @@ class Baseline:
             raise ValueError(f"of={of!r} is unknown; choose one of {listed(map(repr, get_args(Comparison)))}")
         return dict(self._compared[of])
 
+    def scored(self, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the scores of the model and those of the placebo in one metric, under the scores' own names."""
+        return self._scored["model"][metric].values.copy(), self._scored["placebo"][metric].values.copy()
+
     def disparities(self, of: Comparison = "excess") -> pd.DataFrame:
         """Return every disparity of the excesses, or of the ratios, as ``GenerativeMetricFrame.disparities`` does.
 
@@ -210,7 +261,8 @@ class Baseline:
         Cost, paid once: as for ``GenerativeMetricFrame.interval``, for every pair of sets that is scored. The sets are
         halved together, so what the model and the placebo have in common cancels.
         """
-        return self._infer(of).intervals(level)
+        saved = self._saved_intervals.get(of)
+        return saved if saved is not None and saved.level == level else self._infer(of).intervals(level)
 
     def test(self, of: Comparison = "excess") -> pd.DataFrame:
         """Test every disparity: could all groups have equal expected excesses, or ratios?
@@ -226,32 +278,57 @@ class Baseline:
         The parameters, the cost and the errors are those of ``GenerativeMetricFrame.certify``, which says more.
         """
         metric = check_metric(metric, list(self._compared["excess"]))
-        described = self._scores_of(metric)
-        columns = [self._compared["excess"][metric].column(name) for name in described]
-        tables = [table[columns].set_axis(list(described), axis=1) for table in (self.model, self.placebo)]
+        inference = self._infer("excess")
         per_side = len(self._design.model)
         sizes = {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
         return certify(
-            self._infer("excess"),
+            inference,
             metric,
             tolerance,
             of="excess",
-            samples=Samples(sizes=sizes, scores=tables, described=described),
+            samples=Samples(
+                sizes=sizes,
+                scores=self.scored(metric),
+                described=self._scored["model"][metric].described,
+            ),
             level=level,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return sizes, scores and settings as a nested dict of plain values; groups have their names."""
+    def to_dict(self, level: float | None = None) -> dict[str, Any]:
+        """Return scores, disparities, sizes and settings as a nested dict of plain values; groups have their names.
+
+        With a level, ``"intervals"`` has the intervals of the excess and of the ratio.
+        """
         tables = {"sizes": self.sizes, "model": self.model, "placebo": self.placebo, "excess": self.excess}
         tables["ratio"] = self.ratio
         rows = {
             key: {self._names[label]: row.to_dict() for label, row in table.astype(object).iterrows()}
             for key, table in tables.items()
         }
-        return {key: plain(value) for key, value in {"settings": self.settings, **rows}.items()}
+        kinds = [of for of in get_args(Comparison) if self._compared[of]]
+        content: dict[str, Any] = {
+            "settings": self.settings,
+            **rows,
+            "disparities": {of: disparity_dict(self.disparities(of), self._names) for of in kinds},
+            "caveats": {
+                metric: {self._names[label]: texts for label, texts in table.caveats.items()}
+                for metric, table in self._compared["excess"].items()
+                if table.caveats
+            },
+        }
+        if level is not None:
+            content["intervals"] = {
+                of: interval_dict(self.interval(level, of), tables[of], self._names) for of in kinds
+            }
+        return {key: plain(value) for key, value in content.items()}
 
     def _infer(self, of: Comparison) -> Inference:
         tables = self.tables(of)
+        if not self._groups:
+            raise ValueError(
+                "intervals, tests and verdicts need the samples, but this baseline was read from JSON without those "
+                "that were asked for; evaluate again"
+            )
         few = self.sizes["n_samples"][self.sizes["n_samples"] > 0]
         if few.min() < MIN_SAMPLES:
             parts = "" if self.settings["held_out"] else ", half of the smaller side"
@@ -326,7 +403,7 @@ def evaluate_baseline(
             if not len(sides[label][-1]):
                 raise ValueError(
                     f"held_out has no samples of group {samples.groups.name(label)!r}; add some, or split the real "
-                    "samples (held_out=None)"
+                    "samples instead"
                 )
     sets_per_side = 2 if held_out is None else 1
     size, n_disjoint = set_sizes(sides, samples, sets_per_side, n_samples)

@@ -7,6 +7,7 @@ import html
 import json
 import math
 from collections.abc import Hashable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +32,7 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.groups._saved import (
     Registered,
     described_scores,
+    disparity_dict,
     interval_dict,
     plain,
     saved_intervals,
@@ -116,6 +118,8 @@ class GenerativeMetricFrame:
         The samples that were evaluated; None for a frame that was read from JSON.
     settings : dict
         How the scores were computed.
+    verdicts : dict
+        Those that were saved, by metric, for a frame that was read from JSON; else empty. ``certify`` makes them.
 
     Raises
     ------
@@ -173,6 +177,7 @@ class GenerativeMetricFrame:
     overall_results: dict[str, MetricResult]
     samples: GroupedSamples | None
     settings: dict[str, Any]
+    verdicts: Mapping[str, Verdict] = MappingProxyType({})
 
     def __init__(
         self,
@@ -473,13 +478,13 @@ class GenerativeMetricFrame:
         -------
         Baseline
             The scores of the model and of the placebo, their ``excess`` and ``ratio``, with ``disparities()``,
-            ``interval()`` and ``test()``.
+            ``interval()`` and ``test()``. For a frame that was read from JSON, the one that was saved.
 
         Raises
         ------
         ValueError
             If only one of ``held_out`` and its labels is given, a group has no held-out samples or fewer samples than
-            ``n_samples``, a metric refuses sets of this size, or the frame was read from JSON.
+            ``n_samples``, a metric refuses sets of this size, or the frame was read from JSON without a baseline.
 
         Notes
         -----
@@ -501,6 +506,8 @@ class GenerativeMetricFrame:
         >>> float(frame.difference()["fid"]) > 1.0, baseline.test()["p_value"].item() > 0.05
         (True, True)
         """
+        if self._saved_baseline is not None:
+            return self._saved_baseline
         samples = self._of_samples("a baseline")
         if (held_out is None) != (held_out_sensitive_features is None):
             missing = "held_out" if held_out is None else "held_out_sensitive_features"
@@ -799,30 +806,31 @@ class GenerativeMetricFrame:
             raise ValueError(f"{label!r} is not a group of this frame; choose two of {groups}")
         return label
 
-    def to_dict(self, intervals: FrameIntervals | None = None) -> dict[str, Any]:
+    def to_dict(
+        self,
+        intervals: FrameIntervals | None = None,
+        *,
+        baseline: Baseline | None = None,
+        verdicts: Mapping[str, Verdict] | None = None,
+    ) -> dict[str, Any]:
         """Return everything as a nested dict of plain values, which ``json.dumps(..., allow_nan=False)`` accepts.
 
         Group labels become text (``"gender=female, age=old"`` for several features), NaN becomes None, and infinity
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
         and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
         with everything else that ``interval`` says of them. The key ``"registered"`` has the registered names of
-        metrics, and ``"scores"`` describes scores that no registered
-        metric declares in this way.
+        metrics, and ``"scores"`` describes scores that no registered metric declares in this way. With a baseline, the
+        key ``"baseline"`` has what its ``to_dict`` returns, with intervals of the same level; with verdicts by metric,
+        the key ``"verdicts"`` has them.
         """
         names = self._names
-        disparities: dict[str, dict[str, Any]] = {}
-        for row in self.disparities().reset_index().to_dict("records"):
-            pair = {key: None if row[key] is None else names[row[key]] for key in ("larger", "smaller")}
-            without = [names[label] for label in row["without"]]
-            content = {"value": row["value"], **pair, "reliable": row["reliable"], "without": without}
-            disparities.setdefault(row["metric"], {})[row["disparity"]] = content
         content = {
             "settings": self.settings,
             "group_counts": {names[label]: row.to_dict() for label, row in self.group_counts.astype(object).iterrows()},
             "unassigned": self.unassigned,
             "overall": self.overall.to_dict(),
             "by_group": {names[label]: row.to_dict() for label, row in self.by_group.iterrows()},
-            "disparities": disparities,
+            "disparities": disparity_dict(self.disparities(), names),
             "results": {
                 "overall": self.overall_results,
                 "by_group": {names[label]: results for label, results in self.results.items()},
@@ -832,18 +840,29 @@ class GenerativeMetricFrame:
         }
         if intervals is not None:
             content["intervals"] = interval_dict(intervals, self.by_group, names)
+        if baseline is not None:
+            content["baseline"] = baseline.to_dict(None if intervals is None else intervals.level)
+        if verdicts:
+            content["verdicts"] = {metric: verdict.to_dict(names) for metric, verdict in verdicts.items()}
         return {key: plain(value) for key, value in content.items()}
 
-    def to_json(self, intervals: FrameIntervals | None = None) -> str:
+    def to_json(
+        self,
+        intervals: FrameIntervals | None = None,
+        *,
+        baseline: Baseline | None = None,
+        verdicts: Mapping[str, Verdict] | None = None,
+    ) -> str:
         """Return ``to_dict`` as JSON text, which ``from_json`` reads."""
-        return json.dumps(self.to_dict(intervals), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        content = self.to_dict(intervals, baseline=baseline, verdicts=verdicts)
+        return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read a frame back from the JSON of ``to_json`` or of ``egtmetrics evaluate --out result.json``.
 
-        The frame has everything but the samples: scores, disparities, tables, figures, and the intervals that were
-        saved. The labels of groups are their texts.
+        The frame has everything but the samples: scores, disparities, tables, figures, and what was saved of intervals
+        (``interval``), a baseline (``baseline``) and verdicts (``verdicts``). The labels of groups are their texts.
 
         Raises
         ------
@@ -882,9 +901,16 @@ class GenerativeMetricFrame:
         frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
         if "intervals" in content:
             frame._saved_intervals = saved_intervals(content["intervals"], frame.tables)
+        if "baseline" in content:
+            frame._saved_baseline = Baseline.restored(content["baseline"], tables)
+        frame.verdicts = {
+            metric: Verdict.restored(saved, tables[metric].primary.score)
+            for metric, saved in content.get("verdicts", {}).items()
+        }
         return frame
 
     _saved_intervals: FrameIntervals | None = None
+    _saved_baseline: Baseline | None = None
 
 
 def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, ScoreTable]:

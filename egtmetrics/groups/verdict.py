@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,8 @@ from scipy.special import ndtri
 
 from egtmetrics._errors import listed
 from egtmetrics._validation import check_level
-from egtmetrics.groups.inference import Inference, Largest, Uncertainty
+from egtmetrics.groups._saved import numbers
+from egtmetrics.groups.inference import Inference, Uncertainty
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
@@ -64,26 +65,38 @@ class Verdict:
     @property
     def text(self) -> str:
         """What is known of the largest gap, in a sentence without a full stop."""
-        level, tolerance = f"at {100.0 * self.level:g} % confidence", f"the tolerance of {self._gap(self.tolerance)}"
+        level, tolerance = (
+            f"at {100.0 * self.level:g} % confidence",
+            f"the tolerance of {self.score.difference_text(self.tolerance)}",
+        )
         if self.outcome == "within":
-            return f"within {tolerance}: {level}, the gap is at most {self._gap(self.high)}"
+            return f"within {tolerance}: {level}, the gap is at most {self.score.difference_text(self.high)}"
         if self.outcome == "beyond":
-            return f"beyond {tolerance}: {level}, the gap is at least {self._gap(self.low)}"
+            return f"beyond {tolerance}: {level}, the gap is at least {self.score.difference_text(self.low)}"
         undecided = f"undecided for {tolerance}"
         if self.reason:
             return f"{undecided}: {self.reason}"
-        undecided += f": {level} each, the gap is at least {self._gap(self.low)} and at most {self._gap(self.high)}. "
+        low, high = map(self.score.difference_text, (self.low, self.high))
+        undecided += f": {level} each, the gap is at least {low} and at most {high}. "
         if self.more_samples is None:
             return f"{undecided}It is too near the tolerance to say how many more samples would decide"
         more = listed(f"{number} more of {group_text(group)}" for group, number in self.more_samples.items())
         return f"{undecided}If it is as measured, some {more} would decide, both real and generated"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all but the description of the score."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "score"}
+    def to_dict(self, names: Mapping[Hashable, str]) -> dict[str, Any]:
+        """Return all but the description of the score, and the groups under their names."""
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "score"}
+        for key in ("larger", "smaller"):
+            content[key] = None if content[key] is None else names[content[key]]
+        if self.more_samples is not None:
+            content["more_samples"] = {names[label]: number for label, number in self.more_samples.items()}
+        return {**content, "text": self.text}
 
-    def _gap(self, value: float) -> str:
-        return f"{self.score.text(value)} {self.score.difference_unit}".rstrip()
+    @classmethod
+    def restored(cls, content: Mapping[str, Any], score: Score) -> Self:
+        """Return a verdict from what ``to_dict`` returned."""
+        fields = {name: value for name, value in content.items() if name != "text"}
+        return cls(**{**fields, **numbers(fields, ("tolerance", "value", "low", "high", "level"))}, score=score)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,18 +168,32 @@ def certify(
     disparity = table.primary
     largest = inference.largest[metric, disparity.name]
     tolerance = check_tolerance(tolerance)
-    z, pair = float(ndtri(check_level(level))), disparity.of(table.values)
+    if check_level(level) <= 0.5:
+        raise ValueError(f"level={level!r} certifies nothing; pass a confidence above 0.5, for example 0.95")
+    z, pair = float(ndtri(level)), disparity.of(table.values)
     if not table.reliable:
         reason = reason or f"the scores of {listed(map(group_text, table.caveats))} cannot be relied on"
-    if not largest.known:
+    variances = pd.DataFrame(_variances(largest.uncertainty).reshape(table.values.shape), columns=table.values.columns)
+    compared = list(disparity.families[0].weights)
+    known = largest.known and bool(np.isfinite([table.values[compared], variances[compared]]).all())
+    if not known:
         reason = "a group has no score, or its error is not known"
-    low, high = _bounds(largest, samples, level, z)
-    outcome: Outcome = "within" if high < tolerance else "beyond" if low > tolerance else "undecided"
-    more = None
+    low, high, more = math.nan, math.nan, None
+    outcome: Outcome = "undecided"
+    if known:
+        (contrasts,), (estimates,) = largest.families, largest.estimates
+        to_bound, uncertainty = _skewed(largest.uncertainty, contrasts, samples, z)
+        low, _ = largest.interval(level)
+        high = float((estimates + z * np.sqrt(uncertainty.parts(to_bound)["total"].to_numpy())).max())
+        outcome = "within" if high < tolerance else "beyond" if low > tolerance else "undecided"
+        if outcome == "undecided" and estimates.max() < tolerance:  # every contrast has to be below it
+            more = _more_samples(to_bound, uncertainty, tolerance - estimates, z, samples.sizes)
+        elif outcome == "undecided":
+            widest = [estimates.argmax()]
+            distance, quantile = estimates[widest] - tolerance, largest.simultaneous(level)
+            more = _more_samples(contrasts[widest], largest.uncertainty, distance, quantile, samples.sizes)
     if reason:
-        outcome = "undecided"
-    elif outcome == "undecided":
-        more = _more_samples(largest, tolerance, samples.sizes, z, largest.simultaneous(level))
+        outcome, more = "undecided", None
     return Verdict(
         metric=metric,
         disparity=disparity.name,
@@ -209,29 +236,29 @@ def check_tolerance(tolerance: Any) -> float:
     return float(tolerance)
 
 
-def _bounds(largest: Largest, samples: Samples, level: float, z: float) -> tuple[float, float]:
-    if not largest.known:
-        return math.nan, math.nan
-    uncertainty, (contrasts,), (estimates,) = largest.uncertainty, largest.families, largest.estimates
-    low, _ = largest.interval(level)
+def _skewed(uncertainty: Uncertainty, contrasts: Floats, samples: Samples, z: float) -> tuple[Floats, Uncertainty]:
+    """Return contrasts and an uncertainty that give the errors of upper bounds: a score's margin is z of its errors."""
     below, above = _margins(uncertainty, samples, z)
-    errors = np.sqrt(np.diag(uncertainty.data + uncertainty.projections + uncertainty.threshold).clip(0.0))
-    # Every source of variance is scaled so that a score's standard error becomes its margin.
+    errors = np.sqrt(np.nan_to_num(_variances(uncertainty)))
+    still = errors == 0.0  # the margin of a score without any variance joins with no other
+    lifted = dataclasses.replace(uncertainty, data=uncertainty.data + np.diag(still.astype(float)))
     reach = np.where(contrasts > 0, contrasts * above, contrasts * below)
-    scaled = np.divide(reach, errors, out=np.zeros_like(reach), where=errors > 0)
-    squared = np.where(errors > 0, 0.0, reach**2).sum(axis=1)
-    for source in (uncertainty.data, uncertainty.projections, uncertainty.threshold):
-        squared += np.maximum(((scaled @ source) * scaled).sum(axis=1), 0.0)
-    return low, float((estimates + np.sqrt(squared)).max())
+    return reach / (z * np.where(still, 1.0, errors)), lifted
+
+
+def _variances(uncertainty: Uncertainty) -> Floats:
+    """Return the variance of every score; NaN where it is not known."""
+    variances: Floats = np.diag(uncertainty.data + uncertainty.projections + uncertainty.threshold).clip(0.0)
+    return variances
 
 
 def _margins(uncertainty: Uncertainty, samples: Samples, z: float) -> tuple[Floats, Floats]:
     """Return how far the expectation of every score may lie below and above it, each at z standard errors."""
-    variances = np.diag(uncertainty.data + uncertainty.projections + uncertainty.threshold).clip(0.0)
+    variances = np.nan_to_num(_variances(uncertainty))
     # Distances: the variance of a single score is known apart, and it is twice as large where it is of second order.
     ratio = np.divide(uncertainty.alone, variances, out=np.full(len(variances), 2.0), where=uncertainty.alone > 0)
     first_order = (2.0 - ratio).clip(0.0, 1.0) * variances
-    values = np.maximum(uncertainty.values, np.sqrt(variances))
+    values = np.maximum(np.nan_to_num(uncertainty.values), np.sqrt(variances))
     shift = z**2 / 2.0 * np.divide(first_order, values, out=np.zeros(len(variances)), where=variances > 0)
     half = np.sqrt(z**2 * variances + shift**2)
 
@@ -258,26 +285,21 @@ def _wilson(shares: Floats, sizes: Floats, z: float) -> tuple[Floats, Floats]:
 
 
 def _more_samples(
-    largest: Largest, tolerance: float, sizes: Mapping[Hashable, int], z: float, simultaneous: float
+    contrasts: Floats, uncertainty: Uncertainty, distances: Floats, quantile: float, sizes: Mapping[Hashable, int]
 ) -> dict[Hashable, int] | None:
-    """Return how many more samples of each group decide with probability 0.8 if all gaps are as measured."""
-    table = largest.uncertainty.table
-    (contrasts,), (estimates,) = largest.families, largest.estimates
-    totals = largest.uncertainty.parts(contrasts)["total"].to_numpy()
-    if estimates.max() < tolerance:
-        chosen, quantile = np.arange(len(estimates)), z  # every contrast has to be below it
-    else:
-        chosen, quantile = np.array([estimates.argmax()]), simultaneous
+    """Return how many more samples of each group tell all contrasts from the tolerance with probability 0.8.
+
+    ``distances`` are those from the tolerance, as measured.
+    """
+    table = uncertainty.table
     now = np.array([sizes[label] for label in table.index], dtype=float)
     needed = now.copy()
-    for one in chosen:
-        target = ((estimates[one] - tolerance) / (quantile + float(ndtri(_POWER)))) ** 2
-        by_group = contrasts[one].reshape(table.shape)
-        data = np.zeros(len(table))
-        for group in np.flatnonzero(by_group.any(axis=1)):
-            alone = np.where(np.arange(len(table))[:, None] == group, by_group, 0.0).ravel()
-            data[group] = alone @ np.nan_to_num(largest.uncertainty.data) @ alone
-        needed = np.maximum(needed, _allocate(data, float(totals[one]) - data.sum(), target, now))
+    totals = uncertainty.parts(contrasts)["total"].to_numpy()
+    targets = (distances / (quantile + float(ndtri(_POWER)))) ** 2
+    for contrast, total, target in zip(contrasts, totals, targets, strict=True):
+        by_group = np.einsum("ab,as->abs", np.eye(len(table)), contrast.reshape(table.shape)).reshape(len(table), -1)
+        data = np.einsum("gi,ij,gj->g", by_group, np.nan_to_num(uncertainty.data), by_group)
+        needed = np.maximum(needed, _allocate(data, total - data.sum(), target, now))
     if not (needed <= _MOST_TIMES * now).all():
         return None
     return {label: math.ceil(n - m) for label, n, m in zip(table.index, needed, now, strict=True) if n > m}

@@ -141,7 +141,7 @@ def gaps_of(tables: Mapping[str, ScoreTable], inference: Inference) -> list[Gap]
 
 def gap_text(score: Score, value: float) -> str:
     """A difference of two scores with its unit: ``"21.18 points"``."""
-    return f"{score.text(value)} {score.difference_unit}".rstrip()
+    return score.difference_text(value)
 
 
 def interval_text(interval: tuple[float, float] | None, score: Score) -> str:

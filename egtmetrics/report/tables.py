@@ -13,8 +13,10 @@ from tabulate import tabulate
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
+from egtmetrics.groups import Baseline, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups.baseline import Comparison
 from egtmetrics.labels import group_text
+from egtmetrics.report.words import in_words
 from egtmetrics.results import UNRELIABLE, Score
 
 Format = Literal["table", "markdown", "latex", "json"]
@@ -27,6 +29,8 @@ def render(
     *,
     format: Format = "table",
     intervals: FrameIntervals | None = None,
+    baseline: Baseline | None = None,
+    verdicts: Mapping[str, Verdict] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
@@ -46,6 +50,12 @@ def render(
         What ``frame.interval(...)`` returned: printed as ``[low, high]`` beside every score of a group and every
         disparity, with what a disparity would be on average if all groups were equal, and under ``"intervals"`` in
         JSON.
+    baseline
+        What ``frame.baseline()`` returned: tables of the model's scores beside those of other real samples, of the
+        excess and, for shares, the ratio, with intervals of the same level, and the disparities of the excess.
+    verdicts
+        By metric, what ``frame.certify(...)`` returned. With a baseline or verdicts, the result is also said in words
+        (:func:`~egtmetrics.report.words.in_words`).
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
 
@@ -64,21 +74,37 @@ def render(
     m                 0
     """
     check_format(format)
+    words = {}
+    if baseline is not None or verdicts:
+        words = in_words(frame, baseline=baseline, intervals=intervals, verdicts=verdicts)
     if format == "json":
-        content = {"egtmetrics": __version__, **(provenance or {}), **frame.to_dict(intervals)}
+        content = {
+            "egtmetrics": __version__,
+            **(provenance or {}),
+            **frame.to_dict(intervals, baseline=baseline, verdicts=verdicts),
+            **({"in_words": words} if words else {}),
+        }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    sections = {
-        "Scores": _scores(frame, "\n" if format == "table" else " ", intervals),
-        "Disparities between groups": _disparities(frame, intervals),
-        "Groups": _groups(frame),
-    }
+    sections = {"Scores": _scores(frame, "\n" if format == "table" else " ", intervals)}
+    if baseline is not None:
+        sections["Scores beside those of other real samples"] = _excess(frame, baseline, intervals)
+    sections["Disparities between groups"] = _disparities(frame.tables, intervals)
+    if baseline is not None:
+        of_excess = None if intervals is None else baseline.interval(intervals.level)
+        sections["Disparities of the excess between groups"] = _disparities(baseline.tables(), of_excess)
+    if verdicts:
+        sections["Verdicts"] = _verdicts(verdicts)
+    sections["Groups"] = _groups(frame)
     notes = [
         *caveat_notes(frame),
         *_missing_notes(frame, intervals),
         *_interval_notes(intervals),
+        *_baseline_notes(baseline),
         *method_notes(frame, provenance or {}),
     ]
     parts = [section(title, table, format) for title, table in sections.items()]
+    if words:
+        parts.append(title_line("In words", format) + note_lines(words.values(), format))
     return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
 
 
@@ -107,8 +133,14 @@ def section(title: str, columns: Columns, format: Format) -> str:
         text = re.sub(r"^( *)(?=[*\[])", r"\1{}", text, flags=re.MULTILINE)  # or it belongs to the \\ before it
         for character, command in _LATEX_COMMANDS.items():
             text = text.replace(character, command)
-    before = {"table": f"{escape(title)}\n\n", "markdown": f"### {escape(title)}\n\n", "latex": f"% {escape(title)}\n"}
-    return before[format] + text
+    return title_line(title, format) + text
+
+
+def title_line(title: str, format: Format) -> str:
+    """Return what stands above a table."""
+    if format == "latex":
+        return f"% {shown(title)}\n"
+    return f"### {_markdown(title)}\n\n" if format == "markdown" else f"{shown(title)}\n\n"
 
 
 def note_lines(notes: Iterable[str], format: Format) -> str:
@@ -170,12 +202,56 @@ def _unit(score: Score) -> str:
     return f"({score.printed_unit})"
 
 
-def _disparities(frame: GenerativeMetricFrame, intervals: FrameIntervals | None) -> Columns:
+def _excess(frame: GenerativeMetricFrame, baseline: Baseline, intervals: FrameIntervals | None) -> Columns:
+    """One row for every score and group."""
+    columns: dict[str, list[str]] = {"score": [], groups_title(frame): [], "model": [], "other real": []}
+    beside: dict[Comparison, Mapping[str, ScoreTable]] = {"excess": baseline.tables()}
+    if len(baseline.ratio.columns):
+        beside["ratio"] = baseline.tables("ratio")
+    columns |= {of: [] for of in beside}
+    for metric, table in baseline.tables().items():
+        model, placebo = baseline.scored(metric)
+        for name, score in frame.tables[metric].described.items():
+            column = table.column(name)
+            label = f"{metric} {name}" if name != metric else metric
+            columns["score"] += [f"{label} {_unit(score)}" if score.printed_unit else label]
+            columns["score"] += [""] * (len(table.values) - 1)
+            columns[groups_title(frame)] += map(group_text, table.values.index)
+            doubt = [mark(frame, metric, group) for group in table.values.index]
+            for key, values in (("model", model[name]), ("other real", placebo[name])):
+                columns[key] += [score.text(value) + text for value, text in zip(values, doubt, strict=True)]
+            for of, tables in beside.items():
+                if metric not in tables or name not in tables[metric].described:
+                    columns[of] += [""] * len(table.values)
+                    continue
+                printed = score if of == "excess" else Score(label=name)  # a ratio is not in percent
+                bounds = [""] * len(table.values)
+                if intervals is not None:
+                    found = baseline.interval(intervals.level, of).by_group.loc[column]
+                    bounds = [f" {text}" if text else "" for text in _bounds_text(found["low"], found["high"], printed)]
+                for value, text, interval in zip(tables[metric].values[name], doubt, bounds, strict=True):
+                    columns[of].append(printed.text(value) + text + interval)
+    return list(columns.items())
+
+
+def _verdicts(verdicts: Mapping[str, Verdict]) -> Columns:
+    columns: dict[str, list[str]] = {
+        name: [] for name in ("metric", "gap", "of", "value", "at least", "at most", "tolerance", "unit", "verdict")
+    }
+    for metric, verdict in verdicts.items():
+        numbers = (verdict.value, verdict.low, verdict.high, verdict.tolerance)
+        texts = [*map(verdict.score.text, numbers), verdict.score.difference_unit, verdict.outcome]
+        for column, cell in zip(columns.values(), [metric, verdict.disparity, verdict.of, *texts], strict=True):
+            column.append(cell)
+    return list(columns.items())
+
+
+def _disparities(tables: Mapping[str, ScoreTable], intervals: FrameIntervals | None) -> Columns:
     beside = [] if intervals is None else ["[low, high]", "if equal"]
     columns: dict[str, list[str]] = {
         name: [] for name in ("metric", "disparity", "value", *beside, "unit", "larger in", "smaller in", "without")
     }
-    for table in frame.tables.values():
+    for table in tables.values():
         for disparity in table.disparities:
             known = None if intervals is None else intervals.disparities.loc[[(table.metric, disparity.name)]]
             # Of the groups that the interval is about: a group with a score may be too small for one.
@@ -220,6 +296,19 @@ def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
         "projections and bootstraps. A disparity whose interval starts at 0 is not distinguishable from noise at this "
         "size. The intervals are approximate: see benchmarks/results/calibration.md for how often they held",
         "if equal: the disparity that noise alone gives on average to groups with equal expected scores",
+    ]
+
+
+def _baseline_notes(baseline: Baseline | None) -> list[str]:
+    if baseline is None:
+        return []
+    sizes = baseline.sizes["n_samples"]
+    which = "held-out real samples" if baseline.settings["held_out"] else "the real samples, split at random"
+    ratio = "; ratio: of the two, for shares" if len(baseline.ratio.columns) else ""
+    return [
+        f"other real: what {which}, score in the place of the generated ones, {sizes[sizes > 0].min()} samples in each "
+        "set; a perfect generator would score the same",
+        f"excess: the model's score less that of other real samples{ratio}",
     ]
 
 

@@ -1,0 +1,170 @@
+"""What the commands that evaluate share on the baseline and on tolerances: options, and the verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from egtmetrics.cli._common import Parser
+
+if TYPE_CHECKING:
+    from egtmetrics.groups import Baseline, GenerativeMetricFrame, Verdict
+
+_SPLIT = "split"
+_STATUS = {"within": 0, "beyond": 3, "undecided": 4}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """A gap as it was given."""
+
+    text: str
+    number: float
+    in_points: bool
+
+
+class HeldOut(NamedTuple):
+    """Real samples for the baseline."""
+
+    features: Any
+    groups: Any
+    source: Mapping[str, Any]
+
+
+class Judged(NamedTuple):
+    """What the result is compared with, and what follows."""
+
+    baseline: Baseline | None
+    verdicts: Mapping[str, Verdict]
+
+    @property
+    def status(self) -> int:
+        """The exit status: 3 if any gap is beyond its tolerance, else 4 if any is undecided, else 0."""
+        outcomes = {verdict.outcome for verdict in self.verdicts.values()}
+        return next((_STATUS[outcome] for outcome in ("beyond", "undecided") if outcome in outcomes), 0)
+
+
+def add_verdict_options(parser: Parser, file: str) -> Any:
+    """Add the options, and return their group; ``file`` says what held-out samples are read from."""
+    group = parser.add_argument_group(
+        "baseline and tolerance",
+        "With --tolerance the exit status is 0 if all gaps are within it, 3 if one is beyond it, and 4 if some are "
+        "undecided.",
+    )
+    group.add_argument(
+        "--baseline",
+        dest="held_out",
+        metavar=f"{_SPLIT}|FILE",
+        help="score other real samples in the place of the generated ones, as a perfect generator would make them, and "
+        f"compare the groups by the excess over these: {_SPLIT} takes them from REAL, half against half; FILE is "
+        f"{file} with held-out real samples",
+    )
+    group.add_argument(
+        "--baseline-groups",
+        dest="held_out_sensitive_features",
+        metavar="GROUPS",
+        help="the groups of the baseline's FILE (default: as --real-groups)",
+    )
+    group.add_argument(
+        "--tolerance",
+        type=tolerances,
+        metavar="GAP",
+        help="say whether the largest gap between two groups, or with --baseline that of their excess, is within GAP, "
+        "beyond it, or undecided, at the level of the intervals: 5pp for shares, in percentage points; else a number "
+        "in the unit of the score; METRIC=GAP for each of several metrics, as in topp=5pp,fid=3",
+    )
+    return group
+
+
+def tolerances(value: str) -> dict[str | None, Tolerance]:
+    """Read the value of ``--tolerance``: gaps by metric; None stands for every other metric."""
+    found: dict[str | None, Tolerance] = {}
+    for part in value.split(","):
+        name, _, text = part.strip().rpartition("=")
+        try:
+            number = float(text.removesuffix("pp"))
+        except ValueError:
+            number = math.nan
+        if not 0.0 < number < math.inf:
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not a gap above 0; pass points as in 5pp, a number in the unit of the score, or "
+                "METRIC=GAP, separated by commas"
+            )
+        metric = name.strip() or None
+        if metric in found:
+            raise argparse.ArgumentTypeError(f"{value!r} has two gaps for {metric or 'every metric'}; leave one out")
+        found[metric] = Tolerance(text=text, number=number, in_points=text.endswith("pp"))
+    return found
+
+
+def chosen_tolerances(args: argparse.Namespace) -> dict[str, float]:
+    """Return the tolerance of each metric that has one, in the unit of its score; refuse one in another unit."""
+    given: Mapping[str | None, Tolerance] = args.tolerance or {}
+    unknown = [name for name in given if name is not None and name not in args.metrics]
+    if unknown:
+        raise ValueError(
+            f"--tolerance names {unknown[0]}, and --metrics {','.join(args.metrics)} does not; leave it out, or add it"
+        )
+    chosen = {}
+    for metric in args.metrics:
+        tolerance = given.get(metric, given.get(None))
+        if tolerance is not None:
+            chosen[metric] = _in_unit_of(metric, tolerance)
+    return chosen
+
+
+def _in_unit_of(metric: str, tolerance: Tolerance) -> float:
+    import pandas as pd
+
+    from egtmetrics.groups.disparity import score_table
+    from egtmetrics.registry import registered_metrics
+
+    described = registered_metrics()[metric].scores()
+    if not described:  # of another package, which does not say what it returns
+        return tolerance.number
+    primary = score_table(metric, pd.DataFrame(columns=list(described)), described).primary
+    if primary.score.percent and not tolerance.in_points:
+        raise ValueError(
+            f"--tolerance {tolerance.text}: {metric} gives shares, so its gaps are in points; pass {metric}=5pp, for "
+            "example"
+        )
+    if tolerance.in_points and not primary.score.percent:
+        unit = f" ({primary.score.unit})" if primary.score.unit else ""
+        raise ValueError(
+            f"--tolerance {tolerance.text}: {metric} gives no share; pass {metric}=GAP with a number in the unit of "
+            f"{primary.label}{unit}"
+        )
+    return tolerance.number / 100.0 if tolerance.in_points else tolerance.number
+
+
+def held_out_file(args: argparse.Namespace) -> str | None:
+    """Return the file of held-out real samples; None if there is none."""
+    if args.held_out in (None, _SPLIT):
+        if args.held_out_sensitive_features is not None:
+            raise ValueError("--baseline-groups is for the FILE of --baseline; pass --baseline FILE, or leave it out")
+        return None
+    return str(args.held_out)
+
+
+def judge(
+    args: argparse.Namespace,
+    frame: GenerativeMetricFrame,
+    tolerances: Mapping[str, float],
+    held_out: HeldOut | None,
+    *,
+    progress: bool,
+) -> Judged:
+    """Compare with a baseline and with tolerances, as far as was asked for."""
+    baseline = None
+    if args.held_out is not None:
+        samples = () if held_out is None else (held_out.features, held_out.groups)
+        baseline = frame.baseline(*samples, progress=progress)
+    level = 0.95 if args.level is None else args.level
+    verdicts = {
+        metric: frame.certify(tolerance, metric=metric, level=level, baseline=baseline)
+        for metric, tolerance in tolerances.items()
+    }
+    return Judged(baseline, verdicts)

@@ -1,0 +1,195 @@
+"""``--baseline`` and ``--tolerance``: what the library says, in every format, and the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
+from egtmetrics.cli import main
+from egtmetrics.cli._verdicts import tolerances
+from egtmetrics.report import render
+
+pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
+
+N = 240
+GROUP = np.repeat(["f", "m"], N // 2)
+rng = np.random.default_rng(3)
+REAL, HELD_OUT, FAKE = rng.normal(size=(3, N, 3)) * np.where(GROUP == "f", 1.0, 4.0)[:, None]
+BAD = np.where((GROUP == "f")[:, None], FAKE + 5.0, FAKE)
+FILES = ["real.npz", "fake.npz", "--real-groups", "g", "--fake-groups", "g"]
+METRICS = ["--metrics", "prdc,fid"]
+
+
+@pytest.fixture(autouse=True)
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, features in (("real", REAL), ("fake", FAKE), ("bad", BAD), ("held", HELD_OUT)):
+        np.savez(f"{name}.npz", features=features, g=GROUP)
+
+
+def frame(fake: Any = FAKE) -> GenerativeMetricFrame:
+    return GenerativeMetricFrame(
+        metrics={"prdc": precision_recall_density_coverage, "fid": frechet_distance},
+        real=REAL,
+        fake=fake,
+        real_sensitive_features=GROUP,
+        fake_sensitive_features=GROUP,
+        random_state=0,
+    )
+
+
+def json_of(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 0) -> dict[str, Any]:
+    assert main(["evaluate", *arguments, "--format", "json"]) == status
+    content: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return content
+
+
+def test_a_baseline_by_splitting_is_that_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    evaluated = frame()
+    baseline = evaluated.baseline()
+    content = json_of([*FILES, *METRICS, "--baseline", "split", "--interval", "0.9"], capsys)
+    assert content["baseline"] == json.loads(json.dumps(baseline.to_dict(0.9)))
+    assert content["baseline"]["excess"]["f"]["fid"] == baseline.excess.loc["f", "fid"]
+    interval = content["baseline"]["intervals"]["ratio"]["by_group"]["m"]["prdc_recall"]
+    expected = baseline.interval(0.9, "ratio").by_group.loc[("prdc_recall", "m"), ["low", "high"]]
+    assert list(interval.values()) == pytest.approx(expected.tolist())
+    assert "verdicts" not in content
+
+
+def test_held_out_samples_are_read_like_the_real_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("other.npz", x=HELD_OUT, y=np.where(GROUP == "f", "f", "m"))
+    expected = frame().baseline(HELD_OUT, GROUP).to_dict()
+    for given in (["held.npz"], ["other.npz", "--baseline-groups", "y", "--baseline-key", "x"]):
+        content = json_of([*FILES, *METRICS, "--baseline", *given], capsys)
+        assert content["baseline"] == json.loads(json.dumps(expected))
+        assert content["held_out"]["file"] == given[0]
+
+
+@pytest.mark.parametrize(
+    ("fake", "tolerance", "outcomes", "status"),
+    [
+        ("fake.npz", "prdc=30pp,fid=5", ["within", "within"], 0),
+        ("bad.npz", "30pp,fid=5", ["beyond", "beyond"], 3),
+        ("bad.npz", "fid=5", ["beyond"], 3),
+        ("fake.npz", "prdc=1pp,fid=5", ["undecided", "within"], 4),
+        ("bad.npz", "prdc=190pp,fid=30", ["undecided", "beyond"], 3),
+    ],
+)
+def test_the_exit_status_is_the_verdict(
+    fake: str, tolerance: str, outcomes: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [fake if word == "fake.npz" else word for word in FILES]
+    content = json_of([*files, *METRICS, "--baseline", "split", "--tolerance", tolerance], capsys, status)
+    assert [verdict["outcome"] for verdict in content["verdicts"].values()] == outcomes
+    assert {verdict["of"] for verdict in content["verdicts"].values()} == {"excess"}
+    evaluated = frame(BAD if fake == "bad.npz" else FAKE)
+    found = evaluated.certify(5.0, metric="fid", baseline=evaluated.baseline())
+    for key in ("value", "low", "high"):
+        assert content["verdicts"]["fid"][key] == getattr(found, key)
+
+
+def test_without_a_baseline_the_scores_are_judged_and_the_words_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    content = json_of([*FILES, "--metrics", "fid", "--tolerance", "fid=30", "--interval", "0.8"], capsys)
+    assert content["verdicts"]["fid"]["of"] == "scores"
+    assert content["verdicts"]["fid"]["level"] == 0.8
+    assert "What a perfect generator would show was not measured" in content["in_words"]["fid"]
+
+
+def test_every_format_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*FILES, *METRICS, "--baseline", "split", "--tolerance", "30pp,fid=5", "--interval", "0.95"]
+    outputs = ["x.txt", "x.md", "x.tex", "x.json"]
+    assert main(["evaluate", *arguments, *(word for name in outputs for word in ("--out", name))]) == 0
+    assert capsys.readouterr().out == Path("x.txt").read_text()
+    evaluated = frame()
+    baseline = evaluated.baseline()
+    verdict = evaluated.certify(0.3, metric="prdc", baseline=baseline)
+    for name in outputs[:3]:
+        text = re.sub(r"\\_|\\([%\[])", lambda match: match[1] or "_", Path(name).read_text())
+        row = next(line for line in text.splitlines() if "delta_pr " in line and "excess" in line)
+        numbers = [f"{100 * number:.2f}" for number in (verdict.value, verdict.low, verdict.high, 0.3)]
+        assert re.findall(r"\d+\.\d+", row) == numbers
+        assert "within" in row
+        excess = f"{baseline.excess.loc['m', 'fid']:.4g}"
+        assert any("fid" not in line and excess in line for line in text.splitlines() if re.search(r"\bm\b", line))
+        assert f"and {verdict.text}." in text or f"but {verdict.text}." in text
+    saved = GenerativeMetricFrame.from_json(Path("x.json").read_text())
+    again = render(saved, intervals=saved.interval(0.95), baseline=saved.baseline(), verdicts=saved.verdicts)
+    provenance = ("real: ", "fake: ")
+    printed = [line for line in Path("x.txt").read_text().splitlines() if not line.startswith(provenance)]
+    assert again.splitlines() == printed
+    assert dataclasses.replace(saved.verdicts["prdc"], score=verdict.score) == verdict
+    with pytest.raises(ValueError, match="this baseline was read from JSON without those that were asked for"):
+        saved.baseline().interval(0.9)
+
+
+def test_words_follow_in_three_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was measured, what a perfect generator would show, what follows; with numbers a reader can check."""
+    baseline = frame(BAD).baseline()
+    files = [word.replace("fake.npz", "bad.npz") for word in FILES]
+    words = json_of([*files, "--metrics", "fid", "--baseline", "split"], capsys)["in_words"]["fid"]
+    model, placebo, excess = (table["fid"].to_dict() for table in (baseline.model, baseline.placebo, baseline.excess))
+    first, second, third, fourth = re.split(r"(?<=[a-z])\. ", words)
+    assert first.startswith("FID is ")
+    assert first.endswith("squared feature units")
+    assert second == (
+        f"In sets of 60 samples, it is {model['f']:.4g} for f and {model['m']:.4g} for m; a perfect generator would "
+        f"show about {placebo['f']:.4g} for f and {placebo['m']:.4g} for m, as other real samples do in the place of "
+        "the generated ones"
+    )
+    assert third.startswith(f"The excess is +{excess['f']:.4g} for f and ")
+    assert fourth == "Whether this is more than noise was not tested."
+
+
+def test_the_page_has_the_words_and_the_status(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jinja2")
+    files = [word.replace("fake.npz", "bad.npz") for word in FILES]
+    command = ["report", *files, "--metrics", "fid", "--baseline", "held.npz", "--tolerance", "5", "--out", "x.html"]
+    assert main(command) == 3
+    page = Path("x.html").read_text()
+    assert "beyond the tolerance of 5 squared feature units" in page
+    assert "held.npz" in page
+    assert "--tolerance" in page  # of the command that makes it again
+
+
+@pytest.mark.parametrize("text", ["", "x", "0pp", "-5pp", "nan", "topp=", "5pp,6pp", "fid=1,fid=2", "5 points"])
+def test_gaps_are_positive_numbers_one_for_a_metric(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a gap above 0|has two gaps for"):
+        tolerances(text)
+
+
+REFUSED = {
+    "share in no points": (["--tolerance", "0.05"], "--tolerance 0.05: prdc gives shares, so its gaps are in points"),
+    "distance in points": (["--tolerance", "5pp"], "fid gives no share; pass fid=GAP with a number in the unit of FID"),
+    "metric that is not asked for": (
+        ["--tolerance", "kid=1"],
+        "--tolerance names kid, and --metrics prdc,fid does not",
+    ),
+    "labels without a file": (
+        ["--baseline", "split", "--baseline-groups", "g"],
+        "--baseline-groups is for the FILE of --baseline",
+    ),
+    "no file": (["--baseline", "no.npz"], "no.npz: No such file or directory"),
+    "too few for a verdict": (["--baseline", "few.npz", "--tolerance", "fid=1"], "sets of 9 samples, and an interval"),
+    "a group is missing": (["--baseline", "one.npz"], "--baseline has no samples of group 'm'; add some, or split"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_judged_is_refused_in_words_of_options(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = REFUSED[case]
+    few = np.r_[0:9, 120:129]
+    np.savez("few.npz", features=HELD_OUT[few], g=GROUP[few])
+    np.savez("one.npz", features=HELD_OUT[:9], g=GROUP[:9])
+    assert main(["evaluate", *FILES, *METRICS, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"egtmetrics: error: .*\n", err)
+    assert message in err
