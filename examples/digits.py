@@ -159,7 +159,7 @@ def main(folder: Path = Path("demo-output"), *, n_generated: int = 1500) -> dict
     print(f"\nWrote tables (digits.md, digits.json), figure (digits-precision-recall.png) and features to {folder}.")
     print("A page of one of them, from the command line:")
     print(f"  egtmetrics report {folder}/real.npz {folder}/40-clusters.npz --real-groups group --fake-groups group \\")
-    print(f"      --metrics {METRICS} --match-groups --out {folder}/page.html")
+    print(f"      --metrics {METRICS} --baseline {folder}/other-real-digits.npz --out {folder}/page.html")
     return frames
 
 

@@ -94,15 +94,13 @@ def _report(args: argparse.Namespace) -> int:
 
     from egtmetrics.report import write_whole
     from egtmetrics.report.page import render_page
-    from egtmetrics.report.words import in_words
 
     frame, provenance = evaluate_samples(args, metrics, samples, sources)
     judged = judge(args, frame, tolerances, held_out, progress=show_progress(args))
-    if judged.baseline is not None or judged.verdicts:
-        words = in_words(frame, baseline=judged.baseline, verdicts=judged.verdicts)
-        provenance = {**provenance, **{f"in words, {metric}": text for metric, text in words.items()}}
     page = render_page(
         frame,
+        baseline=judged.baseline,
+        verdicts=judged.verdicts,
         title=args.title or f"Is {Path(args.fake).name} equally good for every group?",
         level=args.level,
         divergence=_divergence(args, samples),

@@ -321,7 +321,8 @@ def _marks(
         notes = [
             f"*: differs from {first} at the 0.05 level. Tested: every score, overall and of every group, and every δ, "
             f"of every other model; {tests['p_value'].count()} tests, corrected together by Holm's method. A "
-            "difference without a star is not distinguishable from noise at this size. Proportions are not tested."
+            "difference without a star is not distinguishable from noise at this size. Proportions of groups are "
+            "not tested."
         ]
         n_permutations = tests.attrs["n_permutations"]
         if n_permutations is None:

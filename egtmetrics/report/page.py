@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, GenerativeMetricFrame, ScoreTable
+from egtmetrics.groups import Baseline, GenerativeMetricFrame, ScoreTable, Verdict
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
@@ -78,6 +78,7 @@ def render_page(
     frame: GenerativeMetricFrame,
     *,
     baseline: Baseline | None = None,
+    verdicts: Mapping[str, Verdict] | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
@@ -97,6 +98,8 @@ def render_page(
     baseline
         What ``frame.baseline()`` returned. The summary then speaks of the excess over other real samples. Without it,
         it says that a gap may not be the model's.
+    verdicts
+        By metric, what ``certify`` returned: whether its largest gap is within a tolerance.
     title
         Heading of the page.
     level
@@ -164,6 +167,15 @@ def render_page(
             findings=[
                 *(_finding(gap, frame, inference, excess) for gap in single),
                 {"text": proportions["sentences"][0], "kind": "open", "tag": ""},
+            ],
+            verdicts=[
+                {
+                    "text": f"{frame.title(metric)}: the largest gap in {'excess ' if one.of == 'excess' else ''}"
+                    f"{frame.tables[metric].primary.label} is {one.text}.",
+                    "kind": {"within": "calm", "beyond": "alarm", "undecided": "open"}[one.outcome],
+                    "tag": one.outcome,
+                }
+                for metric, one in (verdicts or {}).items()
             ],
             cautions=_cautions(frame, inference),
             scores=[_score_table(frame.tables[metric], gaps, frame, inference) for metric in frame.settings["metrics"]],

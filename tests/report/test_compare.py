@@ -152,7 +152,7 @@ def test_points_that_may_differ_by_chance(tests: Any) -> None:
 def test_without_tests_no_model_is_said_to_differ(frames: Any) -> None:
     text = render_comparison(frames)
     assert "*" not in text
-    assert "The models were not tested against each other: a better score may be chance" in text
+    assert "The models were not tested against each other: a better score may be noise" in text
     text = render_comparison(frames, untested="too few samples")
     assert "The models were not tested against each other (too few samples): a better" in text
     assert json.loads(render_comparison(frames, untested="too few", format="json"))["untested"] == "too few"
