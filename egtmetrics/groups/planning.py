@@ -73,7 +73,7 @@ def samples_needed(
     >>> samples_needed(0.02, 1000, delta=0.05)
     1256
     >>> samples_needed(0.02, 1000, delta=0.05, exponent=0.25)
-    1577
+    1578
     """
     _check_positive(standard_error, "standard_error")
     if not 0.0 < exponent <= 1.0:
