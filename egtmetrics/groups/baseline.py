@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, get_args
@@ -23,7 +24,7 @@ from tqdm.auto import tqdm
 from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._validation import check_positive_int, take_checked
-from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
+from egtmetrics.groups._evaluation import MetricSet, MissingScoreWarning, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import disparity_dict, interval_dict, numbers, plain, saved_intervals
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
 from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
@@ -406,6 +407,8 @@ def evaluate_baseline(
                     "samples instead"
                 )
     sets_per_side = 2 if held_out is None else 1
+    if metrics.missing_groups == "nan" and n_samples is None:
+        sides = _large_enough(sides, samples, sets_per_side)
     size, n_disjoint = set_sizes(sides, samples, sets_per_side, n_samples)
     rounds = 1 if held_out is not None else n_splits
     n_calls = len(design.pairs) * len(metrics.bound) * rounds * sum(n_disjoint.values())
@@ -435,6 +438,23 @@ def evaluate_baseline(
     caveats = {label: {name: found[0] for name, found in group.results.items()} for label, group in groups.items()}
     warn_of_caveats(caveats, stacklevel=3)
     return baseline
+
+
+def _large_enough(
+    sides: Mapping[Hashable, list[Features]], samples: GroupedSamples, per_side: int
+) -> dict[Hashable, list[Features]]:
+    """Leave out groups too small for an interval, with a warning: one would make the sets of all groups as small."""
+    kept = {label: found for label, found in sides.items() if min(map(len, found)) // per_side >= MIN_SAMPLES}
+    if len(kept) < 2 or len(kept) == len(sides):
+        return dict(sides)
+    names = listed(repr(samples.groups.name(label)) for label in sides if label not in kept)
+    warnings.warn(
+        f"no baseline for group {names}: it has fewer than {MIN_SAMPLES * per_side} samples on a side, and every set "
+        f"takes {MIN_SAMPLES}; pass n_samples to compare smaller sets of all groups",
+        MissingScoreWarning,
+        stacklevel=4,
+    )
+    return kept
 
 
 def set_sizes(

@@ -248,10 +248,15 @@ def compare_frames(
     for metric in tqdm(frame._metrics.bound, desc="comparisons", unit="metric", disable=not progress):
         table = frame.tables[metric]
         of_all: dict[Hashable, list[MetricResult]] = {None: [one.overall_results[metric] for one in frames]}
-        by_group = {label: [one.results[label][metric] for one in frames] for label in groups}
+        by_group = {
+            label: [one.results[label][metric] for one in frames]
+            for label in groups
+            if all(metric in one.results[label] for one in frames)  # it may have refused a group that is small
+        }
+        scored = {label: groups[label] for label in by_group}
         n_scores = len(table.described)
         overall = _uncertainty(frame._metrics, metric, {None: whole}, of_all, pd.Index([None]), n_scores)
-        grouped = _uncertainty(frame._metrics, metric, groups, by_group, frame.by_group.index, n_scores)
+        grouped = _uncertainty(frame._metrics, metric, scored, by_group, frame.by_group.index, n_scores)
         for uncertainty in (overall, grouped):
             for label, errors in zip(uncertainty.table.index, errors_of_scores(uncertainty), strict=True):
                 spreads |= {

@@ -471,6 +471,7 @@ class GenerativeMetricFrame:
         n_samples
             The number of samples in each set. None takes as many as the smallest group allows, the same in all groups,
             since scores depend on the number of samples; larger groups then have more splits, which use all their rows.
+            With ``missing_groups="nan"`` a group too small for an interval is left out then, with a warning.
         progress
             Show a progress bar that counts calls of metrics.
 

@@ -339,7 +339,7 @@ def _marks(
                 "regardless of groups for overall scores."
             )
     notes += _size_notes(frames)
-    notes.append("†: a δ that is more than noise at the 0.05 level, corrected by Holm's method within the model.")
+    notes.append("†: a δ that is more than noise at the 0.05 level, corrected for their number within the model.")
     caveats = [f"{name}: {note}" for name, frame in frames.items() for note in frame._caveat_notes()]
     if caveats:
         notes.append(

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
-from egtmetrics.groups import Baseline
+from egtmetrics.groups import Baseline, MissingScoreWarning
 from egtmetrics.results import MetricResult, share
 
 PRDC = functools.partial(precision_recall_density_coverage, n_threads=1)
@@ -193,6 +193,19 @@ def test_a_group_on_one_side_has_no_baseline() -> None:
     baseline = frame(**data, missing_groups="nan").baseline()
     assert baseline.excess["fid"].isna().to_dict() == {"f": False, "m": True, "x": False}
     assert baseline.sizes.loc["m"].to_dict() == {"n_samples": 0, "n_splits": 0}
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
+def test_a_small_group_does_not_make_the_sets_of_the_others_small() -> None:
+    rng = np.random.default_rng(6)
+    groups = np.repeat(["f", "m", "x"], [120, 140, 4])
+    evaluated = frame(rng.normal(size=(264, 2)), rng.normal(size=(264, 2)), groups, groups, missing_groups="nan")
+    with pytest.warns(MissingScoreWarning, match="no baseline for group 'x': it has fewer than 100 samples on a side"):
+        baseline = evaluated.baseline(n_splits=2)
+    assert baseline.sizes["n_samples"].to_dict() == {"f": 60, "m": 60, "x": 0}
+    assert baseline.disparities()["without"].tolist() == [("x",)]
+    assert baseline.test()["p_value"].notna().all()
 
 
 def test_refusals() -> None:

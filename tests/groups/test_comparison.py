@@ -214,6 +214,32 @@ def test_a_missing_group_has_no_p_value() -> None:
     assert numbers.all(axis=1).tolist() == numbers.any(axis=1).tolist() == [False, False, False, True, True]
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.MissingScoreWarning")
+def test_a_group_that_a_metric_refuses_has_no_p_value() -> None:
+    def picky(real: Any, fake: Any) -> float:
+        if len(real) == 55:
+            raise ValueError("an unlucky number")
+        return float(real.mean() - fake.mean())
+
+    rng = np.random.default_rng(8)
+    groups = np.repeat(["f", "m", "x"], [60, 60, 55])
+    real = rng.normal(size=(175, 1))
+    frames = [
+        GenerativeMetricFrame(
+            metrics=picky,
+            real=real,
+            fake=rng.normal(size=(175, 1)),
+            real_sensitive_features=groups,
+            fake_sensitive_features=groups,
+            missing_groups="nan",
+        )
+        for _ in range(2)
+    ]
+    p_values = compare_frames(*frames).set_index("group")["p_value"]
+    assert np.isnan(p_values["x"])
+    assert p_values[["f", "m"]].notna().all()
+
+
 def test_models_without_a_group_in_common_are_compared_overall() -> None:
     frames = [
         make_frame(i, missing_groups="nan", fake_sensitive_features=[group] * 240) for i, group in enumerate("fm")
