@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
 from egtmetrics.cli import main
-from egtmetrics.cli._verdicts import tolerances
+from egtmetrics.cli._verdicts import read_tolerances
 from egtmetrics.report import render
 
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
@@ -156,13 +158,16 @@ def test_the_page_has_the_words_and_the_status(capsys: pytest.CaptureFixture[str
     page = Path("x.html").read_text()
     assert "beyond the tolerance of 5 squared feature units" in page
     assert "held.npz" in page
-    assert "--tolerance" in page  # of the command that makes it again
+    again = html.unescape(page.split("<pre>")[1].split("</pre>")[0])
+    Path("x.html").unlink()
+    assert main(shlex.split(again)[1:]) == 3
+    assert Path("x.html").read_text() == page
 
 
 @pytest.mark.parametrize("text", ["", "x", "0pp", "-5pp", "nan", "topp=", "5pp,6pp", "fid=1,fid=2", "5 points"])
 def test_gaps_are_positive_numbers_one_for_a_metric(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"is not a gap above 0|has two gaps for"):
-        tolerances(text)
+        read_tolerances(text)
 
 
 REFUSED = {

@@ -18,12 +18,24 @@ _STATUS = {"within": 0, "beyond": 3, "undecided": 4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tolerance:
+class Gap:
     """A gap as it was given."""
 
     text: str
     number: float
     in_points: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """The value of ``--tolerance``."""
+
+    text: str
+    by_metric: Mapping[str | None, Gap]
+    """None stands for every metric that is not named."""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class HeldOut(NamedTuple):
@@ -70,7 +82,7 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
     )
     group.add_argument(
         "--tolerance",
-        type=tolerances,
+        type=read_tolerances,
         metavar="GAP",
         help="say whether the largest gap between two groups, or with --baseline that of their excess, is within GAP, "
         "beyond it, or undecided, at the level of the intervals: 5pp for shares, in percentage points; else a number "
@@ -79,9 +91,9 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
     return group
 
 
-def tolerances(value: str) -> dict[str | None, Tolerance]:
-    """Read the value of ``--tolerance``: gaps by metric; None stands for every other metric."""
-    found: dict[str | None, Tolerance] = {}
+def read_tolerances(value: str) -> Tolerances:
+    """Read the value of ``--tolerance``."""
+    found: dict[str | None, Gap] = {}
     for part in value.split(","):
         name, _, text = part.strip().rpartition("=")
         try:
@@ -96,27 +108,23 @@ def tolerances(value: str) -> dict[str | None, Tolerance]:
         metric = name.strip() or None
         if metric in found:
             raise argparse.ArgumentTypeError(f"{value!r} has two gaps for {metric or 'every metric'}; leave one out")
-        found[metric] = Tolerance(text=text, number=number, in_points=text.endswith("pp"))
-    return found
+        found[metric] = Gap(text=text, number=number, in_points=text.endswith("pp"))
+    return Tolerances(text=value, by_metric=found)
 
 
 def chosen_tolerances(args: argparse.Namespace) -> dict[str, float]:
     """Return the tolerance of each metric that has one, in the unit of its score; refuse one in another unit."""
-    given: Mapping[str | None, Tolerance] = args.tolerance or {}
+    given = {} if args.tolerance is None else args.tolerance.by_metric
     unknown = [name for name in given if name is not None and name not in args.metrics]
     if unknown:
         raise ValueError(
             f"--tolerance names {unknown[0]}, and --metrics {','.join(args.metrics)} does not; leave it out, or add it"
         )
-    chosen = {}
-    for metric in args.metrics:
-        tolerance = given.get(metric, given.get(None))
-        if tolerance is not None:
-            chosen[metric] = _in_unit_of(metric, tolerance)
-    return chosen
+    gaps = {metric: given.get(metric, given.get(None)) for metric in args.metrics}
+    return {metric: _in_unit_of(metric, gap) for metric, gap in gaps.items() if gap is not None}
 
 
-def _in_unit_of(metric: str, tolerance: Tolerance) -> float:
+def _in_unit_of(metric: str, gap: Gap) -> float:
     import pandas as pd
 
     from egtmetrics.groups.disparity import score_table
@@ -124,20 +132,19 @@ def _in_unit_of(metric: str, tolerance: Tolerance) -> float:
 
     described = registered_metrics()[metric].scores()
     if not described:  # of another package, which does not say what it returns
-        return tolerance.number
+        return gap.number
     primary = score_table(metric, pd.DataFrame(columns=list(described)), described).primary
-    if primary.score.percent and not tolerance.in_points:
+    if primary.score.percent and not gap.in_points:
         raise ValueError(
-            f"--tolerance {tolerance.text}: {metric} gives shares, so its gaps are in points; pass {metric}=5pp, for "
-            "example"
+            f"--tolerance {gap.text}: {metric} gives shares, so its gaps are in points; pass {metric}=5pp, for example"
         )
-    if tolerance.in_points and not primary.score.percent:
+    if gap.in_points and not primary.score.percent:
         unit = f" ({primary.score.unit})" if primary.score.unit else ""
         raise ValueError(
-            f"--tolerance {tolerance.text}: {metric} gives no share; pass {metric}=GAP with a number in the unit of "
+            f"--tolerance {gap.text}: {metric} gives no share; pass {metric}=GAP with a number in the unit of "
             f"{primary.label}{unit}"
         )
-    return tolerance.number / 100.0 if tolerance.in_points else tolerance.number
+    return gap.number / 100.0 if gap.in_points else gap.number
 
 
 def held_out_file(args: argparse.Namespace) -> str | None:
