@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 PAGE_SUFFIXES = (".html", ".htm")
+_CARD: Literal["card"] = "card"
 
 
 class Plan(NamedTuple):
@@ -137,15 +138,16 @@ def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive
 def add_options(parser: Parser, data: Any, *, metrics: str = "topp", pages: bool = True) -> None:
     """Add the options of every kind of samples; those on groups to ``data``, an argument group.
 
-    ``pages`` says whether the results can be written as an HTML page.
+    ``pages`` says whether the results can be written as an HTML page and as a model card.
     """
     add_registered = add_metric_options(parser, data, default=metrics)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
-        choices=tuple(_OUT_FORMATS.values()),
+        choices=(*_OUT_FORMATS.values(), *([_CARD] if pages else [])),
         default="table",
-        help="how results are printed (default: %(default)s)",
+        help="how results are printed (default: %(default)s)"
+        + ("; card is a section of a model card with the metadata of the Hugging Face hub" if pages else ""),
     )
     output.add_argument(
         "--out",
@@ -154,7 +156,8 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp", pages: bool
         type=Path,
         metavar="FILE",
         help="write the results to a file as well, in the format of its suffix "
-        f"({', '.join([*_OUT_FORMATS, *(PAGE_SUFFIXES[:1] if pages else ())])}), else in --format; may be repeated",
+        f"({', '.join([*_OUT_FORMATS, *(PAGE_SUFFIXES[:1] if pages else ())])}), else in --format; may be repeated"
+        + (f"; with --format {_CARD} a .md file is a card" if pages else ""),
     )
     interval = output.add_argument("--interval", dest="level", type=float, metavar="LEVEL")
     figure = output.add_argument("--figure", type=Path, metavar="FILE")
@@ -317,7 +320,8 @@ def write_outputs(
         if page is not None and suffix in PAGE_SUFFIXES:
             write_whole(path, page())
         else:
-            write_whole(path, text(_OUT_FORMATS.get(suffix, args.format)))
+            in_card = args.format == _CARD and suffix == ".md"
+            write_whole(path, text(args.format if in_card else _OUT_FORMATS.get(suffix, args.format)))
 
     files = [*((path, write_text) for path in args.out)]
     if args.figure is not None:
