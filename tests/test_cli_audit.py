@@ -110,7 +110,7 @@ REFUSED = {
     "date": ("title = 2026-01-01", "key 'title' is unknown"),
     "date for a text": ("format = 2026-01-01", r"format has datetime.date\(2026, 1, 1\); write a text or a number"),
     "value that the option refuses": ('tolerance = "x"', "argument --tolerance: 'x' is not a gap above 0"),
-    "unit that the metric has not": ('tolerance = "fid=5pp"', "--tolerance 5pp: fid gives no share"),
+    "unit that the metric has not": ('tolerance = "fid=5pp"', "--tolerance fid=5pp: fid gives no share"),
     "option of another metric": ("alpha = 0.1", "--alpha is an option of topp"),
     "no folder": ('out = "no/x.json"', "no is not a folder"),
     "the plan itself": ('out = "plan.toml"', r"plan\.toml: is a file to read"),
