@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
 from egtmetrics.cli import main
-from egtmetrics.cli._verdicts import tolerances
+from egtmetrics.cli._verdicts import read_tolerances
 from egtmetrics.report import render
 
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
@@ -79,6 +81,7 @@ def test_held_out_samples_are_read_like_the_real_ones(capsys: pytest.CaptureFixt
         ("fake.npz", "prdc=30pp,fid=5", ["within", "within"], 0),
         ("bad.npz", "30pp,fid=5", ["beyond", "beyond"], 3),
         ("bad.npz", "fid=5", ["beyond"], 3),
+        ("fake.npz", "30pp", ["within"], 0),
         ("fake.npz", "prdc=1pp,fid=5", ["undecided", "within"], 4),
         ("bad.npz", "prdc=190pp,fid=30", ["undecided", "beyond"], 3),
     ],
@@ -91,9 +94,11 @@ def test_the_exit_status_is_the_verdict(
     assert [verdict["outcome"] for verdict in content["verdicts"].values()] == outcomes
     assert {verdict["of"] for verdict in content["verdicts"].values()} == {"excess"}
     evaluated = frame(BAD if fake == "bad.npz" else FAKE)
-    found = evaluated.certify(5.0, metric="fid", baseline=evaluated.baseline())
-    for key in ("value", "low", "high"):
-        assert content["verdicts"]["fid"][key] == getattr(found, key)
+    baseline = evaluated.baseline()
+    for metric, verdict in content["verdicts"].items():
+        found = evaluated.certify(verdict["tolerance"], metric=metric, baseline=baseline)
+        for key in ("value", "low", "high", "outcome"):
+            assert verdict[key] == getattr(found, key)
 
 
 def test_without_a_baseline_the_scores_are_judged_and_the_words_say_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,18 +161,29 @@ def test_the_page_has_the_words_and_the_status(capsys: pytest.CaptureFixture[str
     page = Path("x.html").read_text()
     assert "beyond the tolerance of 5 squared feature units" in page
     assert "held.npz" in page
-    assert "--tolerance" in page  # of the command that makes it again
+    again = html.unescape(page.split("<pre>")[1].split("</pre>")[0])
+    Path("x.html").unlink()
+    assert main(shlex.split(again)[1:]) == 3
+    assert Path("x.html").read_text() == page
 
 
 @pytest.mark.parametrize("text", ["", "x", "0pp", "-5pp", "nan", "topp=", "5pp,6pp", "fid=1,fid=2", "5 points"])
 def test_gaps_are_positive_numbers_one_for_a_metric(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"is not a gap above 0|has two gaps for"):
-        tolerances(text)
+        read_tolerances(text)
 
 
 REFUSED = {
-    "share in no points": (["--tolerance", "0.05"], "--tolerance 0.05: prdc gives shares, so its gaps are in points"),
-    "distance in points": (["--tolerance", "5pp"], "fid gives no share; pass fid=GAP with a number in the unit of FID"),
+    "share in no points": (
+        ["--tolerance", "prdc=0.05"],
+        "prdc=0.05: prdc gives shares, so its gap is in points, as in",
+    ),
+    "distance in points": (
+        ["--tolerance", "fid=5pp"],
+        "fid=5pp: fid gives no share, so its gap is a number in its unit (squared feature units), as in fid=3",
+    ),
+    "no metric of this unit": (["--metrics", "fid", "--tolerance", "5pp"], "--tolerance 5pp is for no metric: fid"),
+    "a gap too many": (["--tolerance", "5pp,prdc=5pp,fid=1"], "--tolerance 5pp is for no metric: all have one"),
     "metric that is not asked for": (
         ["--tolerance", "kid=1"],
         "--tolerance names kid, and --metrics prdc,fid does not",

@@ -25,10 +25,14 @@ class Parser(argparse.ArgumentParser):
     late: Callable[[], None] | None = None
     """Adds options that take long to find, those of the metrics; ``egtmetrics --help`` does not wait for them."""
 
-    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+    def complete(self) -> None:
+        """Add the options that are still missing."""
         if self.late is not None:
             add, self.late = self.late, None
             add()
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        self.complete()
         return super().parse_known_args(*args, **kwargs)
 
     def error(self, message: str) -> NoReturn:
@@ -59,17 +63,19 @@ def add_command(
     name: str,
     run: Callable[[argparse.Namespace], int | None],
     *,
+    check: Callable[[argparse.Namespace], object] | None = None,
     help: str,
     description: str,
     epilog: str,
 ) -> Parser:
     """Add the parser of a command; the lines of its epilog are printed as they are.
 
-    ``run`` may return the exit status; None stands for 0.
+    ``run`` may return the exit status; None stands for 0. ``check`` refuses what ``run`` would refuse before it reads
+    anything; a command that has it can be run by a plan.
     """
     kind = argparse.RawDescriptionHelpFormatter
     parser = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=kind)
-    parser.set_defaults(run=run, parser=parser)
+    parser.set_defaults(run=run, check=check, parser=parser, plan_file=None)
     return parser
 
 

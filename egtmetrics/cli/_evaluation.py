@@ -7,12 +7,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
+from egtmetrics.cli._page import html_page
 from egtmetrics.cli._streams import say, show
 from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, chosen_tolerances, held_out_file, judge
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from egtmetrics.samples import GroupedSamples
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
+PAGE_SUFFIXES = (".html", ".htm")
+_CARD: Literal["card"] = "card"
 
 
 class Plan(NamedTuple):
@@ -132,15 +135,19 @@ def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive
     return GroupedSamples(real=real, fake=fake, **sensitive_features)
 
 
-def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid") -> None:
-    """Add the options of every kind of samples; those on groups to ``data``, an argument group."""
+def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid", pages: bool = True) -> None:
+    """Add the options of every kind of samples; those on groups to ``data``, an argument group.
+
+    ``pages`` says whether the results can be written as an HTML page and as a model card.
+    """
     add_registered = add_metric_options(parser, data, default=metrics)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
-        choices=tuple(_OUT_FORMATS.values()),
+        choices=(*_OUT_FORMATS.values(), *([_CARD] if pages else [])),
         default="table",
-        help="how results are printed (default: %(default)s)",
+        help="how results are printed (default: %(default)s)"
+        + ("; card is a section of a model card with the metadata of the Hugging Face hub" if pages else ""),
     )
     output.add_argument(
         "--out",
@@ -149,7 +156,8 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid")
         type=Path,
         metavar="FILE",
         help="write the results to a file as well, in the format of its suffix "
-        f"({', '.join(_OUT_FORMATS)}), else in --format; may be repeated",
+        f"({', '.join([*_OUT_FORMATS, *(PAGE_SUFFIXES[:1] if pages else ())])}), else in --format; may be repeated"
+        + (f"; with --format {_CARD} a .md file is a card" if pages else ""),
     )
     interval = output.add_argument("--interval", dest="level", type=float, metavar="LEVEL")
     figure = output.add_argument("--figure", type=Path, metavar="FILE")
@@ -291,19 +299,30 @@ def evaluate_and_write(
             provenance=provenance,
         ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),
+        lambda: html_page(args, frame, judged, provenance),
     )
     return judged.status
 
 
-def write_outputs(args: argparse.Namespace, text: Callable[[Format], str], figure: Callable[[], Axes]) -> None:
-    """Write the files of --out, with the ``text`` of their formats, and the ``figure``; then print the results.
+def write_outputs(
+    args: argparse.Namespace,
+    text: Callable[[Format], str],
+    figure: Callable[[], Axes],
+    page: Callable[[], str] | None = None,
+) -> None:
+    """Write the files of --out, with the ``text`` of their formats or the ``page``, and the ``figure``; then print.
 
-    They are printed even if a file could not be written; the status is 2 then.
+    The results are printed even if a file could not be written; the status is 2 then.
     """
     from egtmetrics.report import save_figure
 
     def write_text(path: Path) -> None:
-        write_whole(path, text(_OUT_FORMATS.get(path.suffix.lower(), args.format)))
+        suffix = path.suffix.lower()
+        if page is not None and suffix in PAGE_SUFFIXES:
+            write_whole(path, page())
+        else:
+            in_card = args.format == _CARD and suffix == ".md"
+            write_whole(path, text(args.format if in_card else _OUT_FORMATS.get(suffix, args.format)))
 
     files = [*((path, write_text) for path in args.out)]
     if args.figure is not None:
@@ -339,6 +358,8 @@ def evaluate_samples(
         samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
         provenance = {**provenance, "matching": {"across_groups": args.across_groups, **kept}}
+    if args.plan_file is not None:
+        provenance = {**provenance, "plan": {"file": args.plan_file, "sha256": args.plan_sha256}}
     frame = GenerativeMetricFrame(
         metrics=metrics,
         samples=samples,

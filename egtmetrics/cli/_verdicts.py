@@ -11,19 +11,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from egtmetrics.cli._common import Parser
 
 if TYPE_CHECKING:
-    from egtmetrics.groups import Baseline, GenerativeMetricFrame, Verdict
+    from egtmetrics.groups import Baseline, Disparity, GenerativeMetricFrame, Verdict
 
 _SPLIT = "split"
 _STATUS = {"within": 0, "beyond": 3, "undecided": 4}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tolerance:
+class Gap:
     """A gap as it was given."""
 
     text: str
     number: float
     in_points: bool
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """The value of ``--tolerance``."""
+
+    text: str
+    by_metric: Mapping[str | None, Gap]
+    """None stands for every metric that is not named."""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 class HeldOut(NamedTuple):
@@ -70,18 +82,18 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
     )
     group.add_argument(
         "--tolerance",
-        type=tolerances,
+        type=read_tolerances,
         metavar="GAP",
         help="say whether the largest gap between two groups, or with --baseline that of their excess, is within GAP, "
-        "beyond it, or undecided, at the level of the intervals: 5pp for shares, in percentage points; else a number "
-        "in the unit of the score; METRIC=GAP for each of several metrics, as in topp=5pp,fid=3",
+        "beyond it, or undecided, at the level of the intervals: 5pp for all metrics that give shares, in percentage "
+        "points; METRIC=GAP, separated by commas, for single ones, in the unit of their score, as in topp=5pp,fid=3",
     )
     return group
 
 
-def tolerances(value: str) -> dict[str | None, Tolerance]:
-    """Read the value of ``--tolerance``: gaps by metric; None stands for every other metric."""
-    found: dict[str | None, Tolerance] = {}
+def read_tolerances(value: str) -> Tolerances:
+    """Read the value of ``--tolerance``."""
+    found: dict[str | None, Gap] = {}
     for part in value.split(","):
         name, _, text = part.strip().rpartition("=")
         try:
@@ -96,48 +108,60 @@ def tolerances(value: str) -> dict[str | None, Tolerance]:
         metric = name.strip() or None
         if metric in found:
             raise argparse.ArgumentTypeError(f"{value!r} has two gaps for {metric or 'every metric'}; leave one out")
-        found[metric] = Tolerance(text=text, number=number, in_points=text.endswith("pp"))
-    return found
+        found[metric] = Gap(text=text, number=number, in_points=text.endswith("pp"))
+    return Tolerances(text=value, by_metric=found)
 
 
 def chosen_tolerances(args: argparse.Namespace) -> dict[str, float]:
     """Return the tolerance of each metric that has one, in the unit of its score; refuse one in another unit."""
-    given: Mapping[str | None, Tolerance] = args.tolerance or {}
+    given = {} if args.tolerance is None else args.tolerance.by_metric
     unknown = [name for name in given if name is not None and name not in args.metrics]
     if unknown:
         raise ValueError(
             f"--tolerance names {unknown[0]}, and --metrics {','.join(args.metrics)} does not; leave it out, or add it"
         )
-    chosen = {}
-    for metric in args.metrics:
-        tolerance = given.get(metric, given.get(None))
-        if tolerance is not None:
-            chosen[metric] = _in_unit_of(metric, tolerance)
-    return chosen
+    named = {metric: given[metric] for metric in args.metrics if metric in given}
+    for metric, gap in named.items():
+        if not _fits(metric, gap):
+            raise ValueError(f"--tolerance {metric}={gap.text}: {_unit(metric)}")
+    others: dict[str, Gap] = {}
+    if None in given:
+        others = {metric: given[None] for metric in args.metrics if metric not in named and _fits(metric, given[None])}
+        if not others:
+            units = "; ".join(_unit(metric) for metric in args.metrics if metric not in named)
+            raise ValueError(f"--tolerance {given[None].text} is for no metric: {units or 'all have one of their own'}")
+    gaps = {**named, **others}
+    return {
+        metric: gaps[metric].number / (100.0 if gaps[metric].in_points else 1.0)
+        for metric in args.metrics
+        if metric in gaps
+    }
 
 
-def _in_unit_of(metric: str, tolerance: Tolerance) -> float:
+def _fits(metric: str, gap: Gap) -> bool:
+    """Return whether a gap is in the unit of a metric."""
+    primary = _primary(metric)
+    return primary is None or primary.score.percent == gap.in_points
+
+
+def _unit(metric: str) -> str:
+    """Say in which unit the gap of a metric is."""
+    primary = _primary(metric)
+    if primary is not None and primary.score.percent:
+        return f"{metric} gives shares, so its gap is in points, as in {metric}=5pp"
+    unit = f" ({primary.score.unit})" if primary is not None and primary.score.unit else ""
+    return f"{metric} gives no share, so its gap is a number in its unit{unit}, as in {metric}=3"
+
+
+def _primary(metric: str) -> Disparity | None:
+    """Return what a verdict on a metric compares; None for one that does not say what it returns."""
     import pandas as pd
 
     from egtmetrics.groups.disparity import score_table
     from egtmetrics.registry import registered_metrics
 
     described = registered_metrics()[metric].scores()
-    if not described:  # of another package, which does not say what it returns
-        return tolerance.number
-    primary = score_table(metric, pd.DataFrame(columns=list(described)), described).primary
-    if primary.score.percent and not tolerance.in_points:
-        raise ValueError(
-            f"--tolerance {tolerance.text}: {metric} gives shares, so its gaps are in points; pass {metric}=5pp, for "
-            "example"
-        )
-    if tolerance.in_points and not primary.score.percent:
-        unit = f" ({primary.score.unit})" if primary.score.unit else ""
-        raise ValueError(
-            f"--tolerance {tolerance.text}: {metric} gives no share; pass {metric}=GAP with a number in the unit of "
-            f"{primary.label}{unit}"
-        )
-    return tolerance.number / 100.0 if tolerance.in_points else tolerance.number
+    return score_table(metric, pd.DataFrame(columns=list(described)), described).primary if described else None
 
 
 def held_out_file(args: argparse.Namespace) -> str | None:

@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
     compare.add_argument("models", metavar="FAKE", nargs="+", help="file with the features of a model's samples")
     data = add_file_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
-    add_options(compare, data, metrics="ipr,fid")
+    add_options(compare, data, metrics="ipr,fid", pages=False)
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",

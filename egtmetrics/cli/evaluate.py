@@ -39,6 +39,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "evaluate",
         _evaluate,
+        check=check_options,
         help="compare real and generated features, group by group",
         description="Compare real and generated features, overall and group by group, and print every disparity.",
         epilog=_EPILOG,

@@ -56,6 +56,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "evaluate-images",
         _evaluate_images,
+        check=check_options,
         help="compare real and generated images, group by group",
         description="Encode real and generated images, compare them overall and group by group, and print every "
         "disparity.",

@@ -55,6 +55,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "evaluate-text",
         _evaluate_text,
+        check=check_options,
         help="compare real and generated texts, group by group",
         description="Embed real and generated texts, compare them overall and group by group, and print every "
         "disparity.",

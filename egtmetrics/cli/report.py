@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics.cli._common import Commands, add_command, check_outputs
 from egtmetrics.cli._evaluation import (
+    PAGE_SUFFIXES,
     add_file_options,
     add_file_verdict_options,
     add_metric_options,
@@ -23,6 +23,7 @@ from egtmetrics.cli._evaluation import (
     read_samples,
     show_progress,
 )
+from egtmetrics.cli._page import html_page
 from egtmetrics.cli._verdicts import judge
 
 if TYPE_CHECKING:
@@ -49,19 +50,20 @@ def add_to(commands: Commands) -> None:
         commands,
         "report",
         _report,
+        check=_check,
         help="compare real and generated features, and write one HTML page",
         description="Compare real and generated features, group by group, and write one self-contained HTML page.",
         epilog=_EPILOG,
     )
     add_sides(report, "file with the features of the {} samples")
     add_metric_options(report, add_file_options(report), default="topp,clipped,fid")
-    page = report.add_argument_group("page")
-    page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
-    page.add_argument("--title", metavar="TEXT", help="its heading")
-    page.add_argument(
+    output = report.add_argument_group("page")
+    output.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
+    output.add_argument("--title", metavar="TEXT", help="its heading")
+    output.add_argument(
         "--level", type=float, default=0.95, metavar="P", help="of the confidence intervals (default: %(default)s)"
     )
-    content = page.add_mutually_exclusive_group()
+    content = output.add_mutually_exclusive_group()
     content.add_argument(
         "--images",
         metavar="PATH",
@@ -74,18 +76,29 @@ def add_to(commands: Commands) -> None:
         help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE, to show in the same "
         "way (default key: text)",
     )
-    add_quiet(page)
+    add_quiet(output)
     add_file_verdict_options(report)
 
 
-def _report(args: argparse.Namespace) -> int:
-    metrics, tolerances = check_metrics(args), check_verdicts(args)
+class _Plan(NamedTuple):
+    metrics: Mapping[str, Callable[..., Any]]
+    tolerances: Mapping[str, float]
+
+
+def _check(args: argparse.Namespace) -> _Plan:
+    """Refuse, before anything is read, what could not be computed or written."""
+    plan = _Plan(check_metrics(args), check_verdicts(args))
     check_outputs(args, [args.out])
-    if args.out.suffix.lower() not in (".html", ".htm"):
+    if args.out.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
     from egtmetrics._validation import check_level
 
     check_level(args.level)
+    return plan
+
+
+def _report(args: argparse.Namespace) -> int:
+    plan = _check(args)
     held_out = read_held_out(args)
     samples, sources = read_samples(args, args.real, args.fake)
     if held_out is not None:
@@ -93,38 +106,20 @@ def _report(args: argparse.Namespace) -> int:
     contents = _contents(args, len(samples.fake))
 
     from egtmetrics.report import write_whole
-    from egtmetrics.report.page import render_page
 
-    frame, provenance = evaluate_samples(args, metrics, samples, sources)
-    judged = judge(args, frame, tolerances, held_out, progress=show_progress(args))
-    page = render_page(
+    frame, provenance = evaluate_samples(args, plan.metrics, samples, sources)
+    judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
+    text = html_page(
+        args,
         frame,
-        baseline=judged.baseline,
-        verdicts=judged.verdicts,
-        title=args.title or f"Is {Path(args.fake).name} equally good for every group?",
-        level=args.level,
+        judged,
+        provenance,
         divergence=_divergence(args, samples),
         samples=None if contents is None else _samples(args, samples, contents),
-        provenance=provenance,
-        command=command_line(args),
     )
-    write_whole(args.out, page)
+    write_whole(args.out, text)
     note(args, f"wrote {args.out}")
     return judged.status
-
-
-def command_line(args: argparse.Namespace) -> str:
-    """Return the command that these arguments came from, with every option that has a value."""
-    words = ["egtmetrics", "report", args.real, args.fake]
-    for action in args.parser._actions:
-        value = getattr(args, action.dest, None)
-        if value is None or not action.option_strings or action.dest == "quiet":
-            continue
-        if isinstance(value, bool):
-            words += [action.option_strings[0 if value else -1]] if value or len(action.option_strings) > 1 else []
-        else:
-            words += [action.option_strings[0], ",".join(value) if isinstance(value, list) else str(value)]
-    return shlex.join(words)
 
 
 def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[np.uint8]] | None:

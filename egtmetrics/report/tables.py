@@ -16,6 +16,7 @@ from egtmetrics._text import shown
 from egtmetrics.groups import Baseline, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.labels import group_text
+from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
 from egtmetrics.results import UNRELIABLE, Score
 
@@ -27,7 +28,7 @@ _TABLE_STYLES = {"table": "simple", "markdown": "pipe", "latex": "latex_booktabs
 def render(
     frame: GenerativeMetricFrame,
     *,
-    format: Format = "table",
+    format: Format | Literal["card"] = "table",
     intervals: FrameIntervals | None = None,
     baseline: Baseline | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
@@ -45,7 +46,9 @@ def render(
     frame
         What to show.
     format
-        ``"table"`` for a terminal, ``"markdown"``, ``"latex"`` (needs the booktabs package) or ``"json"``.
+        ``"table"`` for a terminal, ``"markdown"``, ``"latex"`` (needs the booktabs package), ``"json"``, or ``"card"``:
+        the Markdown as a section of a model card, with the metadata of the Hugging Face hub (``model-index``) in front
+        and the samples that are in no score counted below.
     intervals
         What ``frame.interval(...)`` returned: printed as ``[low, high]`` beside every score of a group and every
         disparity, with what a disparity would be on average if all groups were equal, and under ``"intervals"`` in
@@ -73,6 +76,14 @@ def render(
     f               0.5
     m                 0
     """
+    if format == "card":
+        parts: Any = {"intervals": intervals, "baseline": baseline, "verdicts": verdicts, "provenance": provenance}
+        body = render(frame, format="markdown", **parts)
+        title = "## Is the model equally good for every group?"
+        below = title_line("Not in these numbers", "markdown") + note_lines(
+            left_out(frame, provenance or {}), "markdown"
+        )
+        return f"{front_matter(frame, **parts)}\n\n{title}\n\n{body}\n{below}\n"
     check_format(format)
     words = {}
     if baseline is not None or verdicts:
@@ -102,10 +113,10 @@ def render(
         *_baseline_notes(baseline),
         *method_notes(frame, provenance or {}),
     ]
-    parts = [section(title, table, format) for title, table in sections.items()]
+    texts = [section(title, table, format) for title, table in sections.items()]
     if words:
-        parts.append(title_line("In words", format) + note_lines(words.values(), format))
-    return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
+        texts.append(title_line("In words", format) + note_lines(words.values(), format))
+    return "\n\n".join([*texts, note_lines(notes, format)]) + "\n"
 
 
 def check_format(format: Format) -> None:
