@@ -314,10 +314,10 @@ def _baseline_notes(baseline: Baseline | None) -> list[str]:
     if baseline is None:
         return []
     sizes = baseline.sizes["n_samples"]
-    which = "held-out real samples" if baseline.settings["held_out"] else "the real samples, split at random"
+    which = "held-out real samples" if baseline.settings["held_out"] else "the real samples, split at random,"
     ratio = "; ratio: of the two, for shares" if len(baseline.ratio.columns) else ""
     return [
-        f"other real: what {which}, score in the place of the generated ones, {sizes[sizes > 0].min()} samples in each "
+        f"other real: what {which} score in the place of the generated ones, {sizes[sizes > 0].min()} samples in each "
         "set; a perfect generator would score the same",
         f"excess: the model's score less that of other real samples{ratio}",
     ]
