@@ -57,13 +57,13 @@ def add_to(commands: Commands) -> None:
     )
     add_sides(report, "file with the features of the {} samples")
     add_metric_options(report, add_file_options(report), default="topp,clipped,fid")
-    output = report.add_argument_group("page")
-    output.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
-    output.add_argument("--title", metavar="TEXT", help="its heading")
-    output.add_argument(
+    page = report.add_argument_group("page")
+    page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
+    page.add_argument("--title", metavar="TEXT", help="its heading")
+    page.add_argument(
         "--level", type=float, default=0.95, metavar="P", help="of the confidence intervals (default: %(default)s)"
     )
-    content = output.add_mutually_exclusive_group()
+    content = page.add_mutually_exclusive_group()
     content.add_argument(
         "--images",
         metavar="PATH",
@@ -76,7 +76,7 @@ def add_to(commands: Commands) -> None:
         help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE, to show in the same "
         "way (default key: text)",
     )
-    add_quiet(output)
+    add_quiet(page)
     add_file_verdict_options(report)
 
 
@@ -109,7 +109,7 @@ def _report(args: argparse.Namespace) -> int:
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, sources)
     judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
-    text = html_page(
+    page = html_page(
         args,
         frame,
         judged,
@@ -117,7 +117,7 @@ def _report(args: argparse.Namespace) -> int:
         divergence=_divergence(args, samples),
         samples=None if contents is None else _samples(args, samples, contents),
     )
-    write_whole(args.out, text)
+    write_whole(args.out, page)
     note(args, f"wrote {args.out}")
     return judged.status
 
