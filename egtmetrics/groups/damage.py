@@ -22,7 +22,7 @@ from egtmetrics.results import Score
 
 Floats: TypeAlias = NDArray[np.float64]
 
-N_ORIGINALS = 10
+N_ORIGINALS = 20
 """How many samples :func:`copies` copies."""
 NEIGHBORHOOD = 0.1
 """The share of the samples in each neighbourhood that :func:`missing_mass` leaves out."""
@@ -192,7 +192,7 @@ def missing_mass(features: Any, share: float, rng: np.random.Generator) -> Any:
 
 
 def copies(features: Any, share: float, rng: np.random.Generator) -> Any:
-    """Replace a share of the samples by copies of ten of them: a generator that repeats itself.
+    """Replace a share of the samples by copies of twenty of them: a generator that repeats itself.
 
     The number of originals is fixed, so that a share means the same for any number of samples. With one original for
     each copy, half of the samples would hold half of the pairs only. The originals are among the first to be replaced:
@@ -212,7 +212,7 @@ def copies(features: Any, share: float, rng: np.random.Generator) -> Any:
     --------
     >>> x = np.arange(100.0)[:, None]
     >>> len(np.unique(copies(x, 0.5, np.random.default_rng(0))))  # half of them, and the originals that were drawn
-    59
+    66
     """
     ranks, n_chosen = _ranks(len(features), share, rng)
     originals = np.argsort(ranks)[:N_ORIGINALS]

@@ -69,51 +69,64 @@ class Curve:
         return np.linspace(0.0, float(self.doses[-1]), _STEPS + 1)
 
     @functools.cached_property
+    def _knots(self) -> Floats:
+        """The monotone fit at the doses."""
+        if not np.isfinite(self.scores).all():
+            return np.full(len(self.doses), math.nan)
+        fit = IsotonicRegression(increasing=self.sign > 0).fit_transform(self.doses, self.scores)
+        return np.asarray(fit, dtype=float)
+
+    @functools.cached_property
     def fitted(self) -> Floats:
         """The curve on the grid."""
-        if not np.isfinite(self.scores).all():
-            return np.full(len(self.grid), math.nan)
-        knots = IsotonicRegression(increasing=self.sign > 0).fit_transform(self.doses, self.scores)
-        return np.asarray(PchipInterpolator(self.doses, knots)(self.grid), dtype=float)
+        return self._between(self._knots)
 
     @functools.cached_property
     def misfits(self) -> Floats:
-        """How many standard errors the model is worse than damaged real samples, on the grid; falls with the dose."""
-        return self._in_errors(self.sign * self.model - self.sign * self.fitted)
+        """How many standard errors the model is from damaged real samples, on the grid; no curve need be monotone."""
+        return self._in_errors(self.model - self._between(self.scores))
 
     @functools.cached_property
-    def _worse(self) -> Floats:
-        """By how much the score is worse than those of damaged real samples; at worst as good as that of other ones."""
-        damage = self.sign * self.fitted
-        return np.asarray(np.maximum(self.sign * self.model, damage[0]) - damage)
+    def _beyond(self) -> Floats:
+        """By how much the model's score is beyond the curve, in its direction; never short of where it starts."""
+        curve = self.sign * self.fitted
+        return np.asarray(np.maximum(self.sign * self.model, curve[0]) - curve)
 
-    def _in_errors(self, worse: Floats) -> Floats:
+    def _between(self, scores: Floats) -> Floats:
+        if not np.isfinite(scores).all():
+            return np.full(len(self.grid), math.nan)
+        return np.asarray(PchipInterpolator(self.doses, scores)(self.grid), dtype=float)
+
+    def _in_errors(self, differences: Floats) -> Floats:
         errors = np.interp(self.grid, self.doses, self.errors)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.asarray(np.where(worse == 0.0, 0.0, worse / errors))
+            return np.asarray(np.where(differences == 0.0, 0.0, differences / errors))
 
     def ends(self, z: float) -> tuple[float | None, float | None]:
         """Return the smallest and the largest dose from which the model differs by at most ``z`` standard errors.
 
-        None if there is no such end: if no dose, or the largest one, differs by more.
+        None if there is no such end: if no dose, or the largest one, differs by more. A score that turns back by more
+        than 1.96 standard errors as the dose grows has neither.
         """
-        read = self._in_errors(self._worse)
-        above, below = read > z, read < -z
+        if not (np.abs(self.scores - self._knots) <= _Z * self.errors).all():
+            return None, None
+        beyond = self._in_errors(self._beyond)
+        above, below = beyond > z, beyond < -z
         low = None if not above[0] else float(self.grid[min(int(np.flatnonzero(above)[-1]) + 1, _STEPS)])
         high = None if not below[-1] else float(self.grid[max(int(np.flatnonzero(below)[0]) - 1, 0)])
         return low, high
 
     @functools.cached_property
     def dose(self) -> float:
-        """The smallest dose whose score is that of the model, 0 if the model is better than other real samples.
+        """The smallest dose whose score is that of the model, 0 if the damage moves the score the other way.
 
-        NaN if the largest dose is not enough, or if the score cannot tell 0 from the largest dose.
+        NaN if the largest dose is not enough, or if the score has neither of the ``ends``.
         """
-        reached = np.flatnonzero(self._worse <= 0.0)
+        reached = np.flatnonzero(self._beyond <= 0.0)
         if self.ends(_Z) == (None, None) or not len(reached):
             return math.nan
         around = slice(max(int(reached[0]) - 1, 0), int(reached[0]) + 1)
-        return float(np.interp(0.0, self._worse[around][::-1], self.grid[around][::-1]))
+        return float(np.interp(0.0, self._beyond[around][::-1], self.grid[around][::-1]))
 
     @functools.cached_property
     def error(self) -> float:
@@ -163,7 +176,7 @@ class DoseResponse:
     ----------
     doses : DataFrame
         The doses that the scores read, indexed by damage and group, one column per score, as in ``frame.by_group``. NaN
-        if the score is worse than at the largest dose, or cannot tell the largest dose from 0.
+        if the largest dose is not enough, the score cannot tell it from 0, or the score turns back as the dose grows.
     agreement : DataFrame
         By damage and group, whether there is a dose at which *all* scores are those of the model: ``dose``, at which
         the worst of them fits best; ``low`` and ``high``, the 95 % interval of the doses at which none misfits;

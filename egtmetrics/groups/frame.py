@@ -651,8 +651,9 @@ class GenerativeMetricFrame:
         -----
         An interval holds every dose t at which the model's score and curve(t) are not distinguishable, by the error
         that ``baseline`` gives their difference, since they share samples. So it needs no slope of the curve. A score
-        better than that of other real samples reads the dose 0. The error counts everything as random that varies
-        from sample to sample; it does not count that other copies or neighbourhoods would have been drawn.
+        that the model moves in the other direction than the damage reads the dose 0. The error counts everything as
+        random that varies from sample to sample; it does not count that other copies or neighbourhoods would have been
+        drawn.
 
         Cost: for each damage with K doses, 0 among them, (K + 1) / 2 times that of ``baseline`` and its interval.
 

@@ -92,6 +92,17 @@ def test_a_curve_that_starts_flat_has_a_long_lower_side() -> None:
     assert read.error == pytest.approx((0.2 - math.sqrt(0.04 - Z * 0.02)) / Z, rel=0.1)
 
 
+def test_a_score_that_turns_back_reads_nothing_but_still_fits() -> None:
+    doses = np.linspace(0, 1, 9)
+    bump = 1.0 + doses * (1.0 - doses)
+    read = curve(bump, bump[6], doses=doses)
+    assert math.isnan(read.dose)
+    assert read.interval(0.95, math.inf) == (0.0, math.inf)
+    assert read.misfits[750] == pytest.approx(0.0, abs=1e-9)
+    within_errors = curve(1.0 + 0.05 * doses * (1.0 - doses), 1.0, doses=doses)
+    assert within_errors.ends(Z) == (None, None)  # but because nothing tells the doses apart
+
+
 def test_a_score_without_a_number_reads_nothing() -> None:
     assert math.isnan(curve([1.0, 0.8, math.nan, 0.4, 0.2], 0.5).dose)
     assert math.isnan(curve(np.linspace(1, 0, 5), math.nan).dose)
@@ -151,11 +162,11 @@ def test_missing_mass_is_whole_neighbourhoods(share: float, seed: int) -> None:
     np.testing.assert_array_equal(left, x[np.isin(x, left).ravel()])
 
 
-def test_copies_are_of_ten_samples() -> None:
+def test_copies_are_of_twenty_samples() -> None:
     x = np.arange(400.0)[:, None]
     values, counts = np.unique(copies(x, 0.5, np.random.default_rng(0)), return_counts=True)
-    assert np.count_nonzero(counts > 1) == 10
-    assert len(values) == 210  # half of the samples, and the originals, which are not among them
+    assert np.count_nonzero(counts > 1) == 20
+    assert len(values) == 220  # half of the samples, and the originals, which are not among them
 
 
 def test_the_number_that_is_replaced_is_right_in_the_mean() -> None:
