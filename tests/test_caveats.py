@@ -449,7 +449,15 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for side, seed in (("real", 0), ("fake", 1)):
         frame = pd.DataFrame({"x": sample("gauss", 800, 1, seed)[:, 0], "sex": ["f", "m"] * 400})
         frame.to_csv(tmp_path / f"{side}.csv", index=False)
-    files = ["evaluate", str(tmp_path / "real.csv"), str(tmp_path / "fake.csv"), "--real-groups", "sex"]
+    files = [
+        "evaluate",
+        "--metrics",
+        "topp",
+        str(tmp_path / "real.csv"),
+        str(tmp_path / "fake.csv"),
+        "--real-groups",
+        "sex",
+    ]
     files += ["--fake-groups", "sex", "--n-bootstrap", "100"]
     out = tmp_path / "result.json"
     assert main([*files, "--out", str(out)]) == 0
