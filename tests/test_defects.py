@@ -67,6 +67,7 @@ def test_power_is_that_of_the_normal_test() -> None:
     assert defects.power(-2.0) == pytest.approx(defects.power(2.0))
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
 def test_the_error_of_a_signal_is_its_deviation_over_samples() -> None:
     """The signal 2 over 60 repeats, simulated 4000 times: the error of the deviation itself is 1 %."""
     ratios = defects.signal_to_noise(rng().normal(2.0, size=(4000, 60)))

@@ -673,7 +673,7 @@ class GenerativeMetricFrame:
         ...                               fake_sensitive_features=groups, random_state=0)
         >>> response = frame.dose_response("off_support")
         >>> response.doses["ipr_precision"].round(2).tolist()
-        [0.2, 0.17]
+        [0.2, 0.18]
         >>> bool(response.test().loc[("ipr", "delta_p"), "p_value"] > 0.05)
         True
         """
