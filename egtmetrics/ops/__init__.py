@@ -25,8 +25,8 @@ products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the o
 """
 
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
-from egtmetrics.ops._device import common_device, device_tensor, join_rows, take_rows, to_host
-from egtmetrics.ops._dispatch import BackendName, select_backend, select_host_backend
+from egtmetrics.ops._device import common_device, device_of, device_tensor, join_rows, take_rows, to_host
+from egtmetrics.ops._dispatch import BackendName, reading_device, select_backend, select_host_backend
 from egtmetrics.ops._native import available_threads
 from egtmetrics.ops._sharded import Exchange, ShardedFeatures, digest
 
@@ -42,9 +42,11 @@ __all__ = [
     "ShardedFeatures",
     "available_threads",
     "common_device",
+    "device_of",
     "device_tensor",
     "digest",
     "join_rows",
+    "reading_device",
     "select_backend",
     "select_host_backend",
     "take_rows",
