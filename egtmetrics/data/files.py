@@ -6,8 +6,8 @@ so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Texts come in
 file with their labels, or in a ``.txt`` file without. Text files are UTF-8, with or without a byte order mark.
 
 A damaged file, or one that is no file on disk, is an error that names it. So is one that would unpack to more than a
-hundred times its size. A ``.npy`` file is mapped, not read: it may not be shortened while it is in use, because the
-system then ends the process.
+hundred times its size. A ``.npy`` file is mapped, not read. If it is cut short while it is in use, the system ends the
+process; the command line then names the file.
 """
 
 from __future__ import annotations

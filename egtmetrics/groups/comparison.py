@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_level, check_real_fake, keep_checked
 from egtmetrics.groups._evaluation import (

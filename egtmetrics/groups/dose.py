@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, take_checked
 from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import plain

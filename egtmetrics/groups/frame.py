@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,

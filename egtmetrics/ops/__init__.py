@@ -27,7 +27,7 @@ products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the o
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
 from egtmetrics.ops._device import common_device, device_tensor, join_rows, take_rows, to_host
 from egtmetrics.ops._dispatch import BackendName, select_backend, select_host_backend
-from egtmetrics.ops._native import available_threads
+from egtmetrics.ops._native import available_threads, ending_on_cut_files
 from egtmetrics.ops._sharded import Exchange, ShardedFeatures, digest
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "common_device",
     "device_tensor",
     "digest",
+    "ending_on_cut_files",
     "join_rows",
     "select_backend",
     "select_host_backend",

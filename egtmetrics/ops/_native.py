@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -73,6 +74,25 @@ def native_module() -> ModuleType:
 def cuda_module() -> ModuleType:
     """Import the compiled CUDA kernels, which needs no device; ImportError says why they cannot load."""
     return importlib.import_module("egtmetrics.ops._cuda")
+
+
+@contextlib.contextmanager
+def ending_on_cut_files(before: str, after: str) -> Iterator[None]:
+    """End the process with status 2 and one line where a mapped file is cut short while it is read.
+
+    The line is ``before``, the name of the file, and ``after``. Without this the process dies of SIGBUS and says
+    nothing. No exception can be raised there: the instruction that reads the lost page cannot be completed.
+    """
+    try:
+        module = native_module()
+    except ImportError:
+        yield
+        return
+    module.end_on_cut_file(before, after)
+    try:
+        yield
+    finally:
+        module.restore_bus_error()
 
 
 @implements(HostBackend)
