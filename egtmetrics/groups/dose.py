@@ -313,7 +313,7 @@ class DoseResponse:
             dose, low, high = (shown.text(row[name]) for name in ("dose", "low", "high"))
             parts.append(f"{dose} [{low}, {high}] {shown.printed_unit}".rstrip() + f" for {self._names[label]}")
         unseen = "; all groups may be undamaged" if (found["low"].dropna() == 0.0).all() else ""
-        return f"the scores are as if the {damage.label} were {', '.join(parts)}{unseen}"
+        return f"the scores are as if the {damage.label} were {'; '.join(parts)}{unseen}"
 
     def tables(self, damage: str | None = None) -> dict[str, ScoreTable]:
         """Return the doses by metric, with their descriptions and disparities: first of the scores that read a dose.

@@ -183,9 +183,9 @@ def draw_doses(response: DoseResponse, frame: GenerativeMetricFrame) -> Drawing:
     columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
     add_legend(figure, legend.legend_handles, labels, title=title, loc="outside lower center", ncols=columns)
     caption = (
-        "Scores of damaged real samples (curves), and of the model (large marks), at the dose at which the curve of its "
-        "group has its score. Bars are 95 % intervals of the dose; an arrow says that there is no upper end, a hollow mark "
-        "that no dose is read."
+        "Curves: scores of damaged real samples. Large marks: the model, at the dose at which the curve of its group "
+        "has its score. Bars: 95% intervals of the dose; an arrow says that there is no upper end, a hollow mark that "
+        "no dose is read."
     )
     return _drawing(figure, "dose", caption)
 

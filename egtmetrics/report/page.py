@@ -157,7 +157,7 @@ def render_page(
     gaps = find_gaps(frame, inference)
     single = [gap for gap in gaps if gap.column is not None]
     excess = None if baseline is None else _Excess.of(baseline, level)
-    doses = None if dose is None else _Doses.of(dose, level)
+    doses = None if dose is None else _Doses.of(dose, frame, level)
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
@@ -300,29 +300,28 @@ def _verdict_of_doses(doses: _Doses, excess: _Excess | None) -> dict[str, str]:
     judged = [gap for gap in doses.gaps if gap.beyond_noise is not None]
     beyond = [gap for gap in judged if gap.beyond_noise]
     alpha = f"{1 - doses.inference.level:.2g}"
-    scores = f"{len(judged)} {'score' if len(judged) == 1 else 'scores'}"
-    summary = f"{_sentence(doses.response.summary())} Equal damage gives equal doses in all groups."
+    of_scores = f"{len(judged)} {'score' if len(judged) == 1 else 'scores'}"
+    summary = f"{_sentence(doses.response.summary())} Doses are equal for equal damage, however unlike the groups are."
     if beyond:
         against = _against([gap.worse for gap in beyond if gap.worse is not None])
         return {
             "kind": "alarm",
-            "text": f"The model is not equally good for every group. {summary} They differ between groups by more than "
-            f"noise, as {len(beyond)} of {scores} read them, at the {alpha} level corrected for their number."
-            f"{f' Among these, {against}.' if against else ''}{_unjudged(doses.gaps)}",
+            "text": f"The model is not equally good for every group. {summary} They differ by more than noise in "
+            f"{len(beyond)} of {of_scores} that read them, at the {alpha} level corrected for their number."
+            f"{f' Among these, {against}.' if against else ''}{doses.unread}",
         }
+    text = (
+        f"No group is shown to be damaged more than another. {summary} Their differences, read by {of_scores}, are not "
+        f"distinguishable from noise with these samples, at the {alpha} level. Smaller ones may be there.{doses.unread}"
+    )
     unequal = [] if excess is None else [gap for gap in excess.gaps if gap.column is not None and gap.beyond_noise]
-    return {
-        "kind": "calm",
-        "text": f"No group is shown to be damaged more than another. {summary} As {scores} read them, they are not "
-        f"distinguishable from noise with these samples, at the {alpha} level. Smaller differences may be there."
-        + (
-            f" The excess over other real samples does differ by more than noise, in {len(unequal)} "
-            f"{'score' if len(unequal) == 1 else 'scores'}: equal damage can cost unlike groups unequally."
-            if unequal
-            else ""
+    if unequal:
+        text += (
+            " The excess over other real samples does differ by more than noise, in "
+            f"{len(unequal)} {'score' if len(unequal) == 1 else 'scores'}: equal damage can cost unlike groups "
+            "unequally."
         )
-        + _unjudged(doses.gaps),
-    }
+    return {"kind": "calm", "text": text}
 
 
 def _sentence(text: str) -> str:
@@ -508,10 +507,26 @@ class _Doses:
     gaps: Sequence[Gap]
 
     @classmethod
-    def of(cls, response: DoseResponse, level: float | None) -> _Doses:
+    def of(cls, response: DoseResponse, frame: GenerativeMetricFrame, level: float | None) -> _Doses:
         inference = infer(response, level)
-        gaps = [] if response.explanation is None else gaps_of(response.tables(), inference)
+        if response.explanation is None:
+            return cls(response=response, inference=inference, gaps=[])
+        gaps = [
+            dataclasses.replace(
+                gap,
+                disparity=dataclasses.replace(
+                    gap.disparity, label=frame.tables[gap.table.metric].described[str(gap.disparity.column)].label
+                ),
+            )
+            for gap in gaps_of(response.tables(), inference)  # whose labels say the damage in every row
+        ]
         return cls(response=response, inference=inference, gaps=gaps)
+
+    @property
+    def unread(self) -> str:
+        """Say which scores cannot be judged, because a group reads no dose by them."""
+        scores = dict.fromkeys(gap.disparity.label for gap in self.gaps if gap.pair.without)
+        return f" Not judged, for want of a dose in some group: {', '.join(scores)}." if scores else ""
 
 
 def _dose_section(doses: _Doses, frame: GenerativeMetricFrame) -> dict[str, Any]:
@@ -523,6 +538,10 @@ def _dose_section(doses: _Doses, frame: GenerativeMetricFrame) -> dict[str, Any]
         _sentence(response.summary()),
     ]
     if response.explanation is None:
+        sentences.append(
+            "At no dose up to the largest that was tried are all scores those of the model. The damage may be of "
+            "another kind, of several kinds at once, or larger."
+        )
         return {"sentences": sentences, "tables": [_damage_table(response, frame)], "figure": None}
     others = [name for name in response.damages if name != response.explanation and response.explains(name)]
     sentences.append(
@@ -549,18 +568,17 @@ def _damage_table(response: DoseResponse, frame: GenerativeMetricFrame) -> _Tabl
         cells = []
         for dose, low, high in found[["dose", "low", "high"]].itertuples(index=False):
             unit = f" {shown.printed_unit}" if shown.printed_unit else ""
-            fits = not math.isnan(low)
-            cells.append(
-                _Cell(
-                    text=f"{shown.text(dose)}{unit}" if fits else "no dose fits",
-                    interval=interval_text((low, high), shown) + unit if fits else "",
-                )
-            )
+            if math.isnan(low):
+                cells.append(_Cell(text="no dose fits"))
+            elif low == 0.0 and high == shown.bounds[1]:
+                cells.append(_Cell(text="every dose fits"))
+            else:
+                cells.append(_Cell(text=shown.text(dose) + unit, interval=interval_text((low, high), shown) + unit))
         explains = "yes, best" if name == response.explanation else "yes" if response.explains(name) else "no"
         rows.append([_Cell(text=f"{damage.label} ({name})"), _Cell(text=explains, number=False), *cells])
     return _Table(
         caption="What was tried: does one dose in each group explain all scores, and which, with 95% intervals",
-        header=["damage", "explains", *map(group_text, groups)],
+        header=["damage", "explains the scores", *map(group_text, groups)],
         rows=rows,
     )
 
@@ -710,7 +728,9 @@ def _gap_table(
         [
             _Cell(text=_gap_name(gap)),
             _Cell(
-                text=gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
+                text="none"
+                if math.isnan(gap.pair.value)
+                else gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
                 interval=interval_text(gap.interval, gap.disparity.score),
                 unreliable=not gap.reliable,
             ),
