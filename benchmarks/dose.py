@@ -43,7 +43,7 @@ SEED = 20261129
 SIZE = 0.05
 N = 200
 """Samples of each group on each side."""
-COMPARED = 4
+COMPARED = 6
 """One in so many repeats of equal damage is compared with scores and excess, and with the other families."""
 ALARM = 0.005
 """A figure falls short if one as bad has this probability where the promise is kept."""
@@ -172,10 +172,10 @@ def cases() -> Iterator[Case]:
     for laws in LAWS:
         for damage, (_, dose) in UNKNOWN.items():
             if damage != "blur" or laws.startswith("digits"):
-                yield Case("unknown", laws, damage, (dose, dose), share=1 / 3)
+                yield Case("unknown", laws, damage, (dose, dose), share=1 / 4)
     for laws in LAWS:
         for damage in EQUAL:
-            yield Case("undamaged", laws, damage, (0.0, 0.0), share=1 / 3)
+            yield Case("undamaged", laws, damage, (0.0, 0.0), share=1 / 4)
 
 
 def run_case(task: tuple[Case, int]) -> tuple[Case, int, dict[str, Any]]:

@@ -94,7 +94,8 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
         "--dose",
         metavar=f"{_ALL}|NAMES",
         help="damage real samples of each group at several doses, and say which dose gives the scores of the generated "
-        f"ones: {_ALL} tries every kind of damage that is known, NAMES those named, as in off_support,noise",
+        f"ones: {_ALL} tries every kind of damage that is known, NAMES those named, as in off_support,noise; "
+        "each costs some 30 evaluations",
     )
     return group
 
