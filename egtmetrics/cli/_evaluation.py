@@ -15,7 +15,7 @@ from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._streams import say, show
-from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, chosen_tolerances, held_out_file, judge
+from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, check_dose, chosen_tolerances, held_out_file, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -259,6 +259,7 @@ def check_verdicts(args: argparse.Namespace) -> Mapping[str, float]:
     if not hasattr(args, "tolerance"):  # a command without verdicts
         return {}
     held_out_file(args)
+    check_dose(args)
     return chosen_tolerances(args)
 
 
@@ -296,6 +297,7 @@ def evaluate_and_write(
             intervals=intervals,
             baseline=judged.baseline,
             verdicts=judged.verdicts,
+            dose=judged.dose,
             provenance=provenance,
         ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),

@@ -618,8 +618,8 @@ class GenerativeMetricFrame:
 
         .. math::
 
-                ext{curve}(t) = 	frac12 [T(A, B_t) + T(B, A_t)], \quad
-                ext{model} = 	frac12 [T(A, C) + T(B, D)],
+                ext{curve}(t) = \tfrac12 [T(A, B_t) + T(B, A_t)], \quad
+                ext{model} = \tfrac12 [T(A, C) + T(B, D)],
 
         averaged over splits, with the same splits and random numbers for all doses. The dose is the t at which a
         monotone fit to the curve has the model's score. A dose is only as good as the kind of damage: several kinds
