@@ -407,7 +407,7 @@ def evaluate_baseline(
                     "samples instead"
                 )
     sets_per_side = 2 if held_out is None else 1
-    if metrics.missing_groups == "nan" and n_samples is None:
+    if not metrics.strict and n_samples is None:
         sides = _large_enough(sides, samples, sets_per_side)
     size, n_disjoint = set_sizes(sides, samples, sets_per_side, n_samples)
     rounds = 1 if held_out is not None else n_splits
