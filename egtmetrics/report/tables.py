@@ -367,11 +367,8 @@ def _elsewhere(key: str, value: Any, of_groups: Mapping[Hashable, MetricResult])
         other = result.settings()[key]
         if isinstance(other, int) and other != value:
             others.setdefault(other, []).append(label)
-    return (
-        f" ({'; '.join(f'{other} for {names_text(labels)}' for other, labels in sorted(others.items()))})"
-        if others
-        else ""
-    )
+    texts = [f"{other} for {names_text(labels)}" for other, labels in sorted(others.items())]
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def fact(value: Any) -> str:
