@@ -626,7 +626,6 @@ class GenerativeMetricFrame:
         if baseline is not None:
             return baseline.certify(tolerance, metric=metric, level=level)
         samples, table = self._of_samples("a verdict"), self.tables[metric]
-        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_dict()
         reason = ""
         if any(score.depends_on_size for score in table.described.values()):
             reason = " and ".join(unequal_sizes(samples, table.values.dropna(how="all").index.tolist()))
@@ -635,7 +634,7 @@ class GenerativeMetricFrame:
             metric,
             tolerance,
             of="scores",
-            samples=Samples(sizes=sizes, scores=[table.values], described=table.described),
+            samples=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
             level=level,
             reason=reason,
         )
@@ -817,6 +816,10 @@ class GenerativeMetricFrame:
             tables = {name: table for name, table in self.tables.items() if name != "proportions"}
             self._inference = frame_inference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
+
+    def _sizes(self) -> dict[Hashable, int]:
+        """Return how many samples of each group were scored, on the side that has fewer."""
+        return self.scored_counts[["n_real", "n_fake"]].min(axis=1).to_dict()
 
     def _of_samples(self, what: str) -> GroupedSamples:
         if self.samples is None:
