@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._mapped import is_mapped, rows_in_file
 from egtmetrics.ops import Features, ShardedFeatures, device_tensor, take_rows, to_host
 
@@ -213,9 +214,10 @@ def check_n_neighbors(n_neighbors: Any, n_rows: int, name: str, *, itself: bool 
     """Check that every row of the set ``name`` has ``n_neighbors``; with ``itself``, a row is not its own neighbour."""
     k = check_positive_int(n_neighbors, "n_neighbors")
     if n_rows < k + itself:
-        raise ValueError(
+        raise TooFewSamplesError(
             f"{name} has {n_rows} rows, but n_neighbors={k} needs at least {k + itself}; add samples or lower "
-            "n_neighbors"
+            "n_neighbors",
+            needed=k + itself,
         )
     return k
 

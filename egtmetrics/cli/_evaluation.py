@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from egtmetrics.data import LabelledFeatures
-    from egtmetrics.groups import GenerativeMetricFrame
+    from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
     from egtmetrics.report.tables import Format
     from egtmetrics.samples import GroupedSamples
 
@@ -192,8 +192,13 @@ def add_metric_options(parser: Parser, data: Any, *, default: str) -> Callable[[
         "--missing-groups",
         choices=("raise", "nan"),
         default="raise",
-        help="a group with samples on one side only, or too few for a metric: refuse it, or give it scores of nan "
-        "(default: %(default)s)",
+        help="a group with samples on one side only: refuse it, or give it scores of nan (default: %(default)s)",
+    )
+    data.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with an error where a metric or an interval cannot be had, for example of a group with too few "
+        "samples (default: nan, with the reason below the tables)",
     )
     data.add_argument(
         "--match-sizes", action="store_true", help="subsample every group to as many real as fake samples"
@@ -265,9 +270,19 @@ def check_verdicts(args: argparse.Namespace) -> Mapping[str, float]:
 
 def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     """Return the metrics that were asked for; refuse options and a backend that could not be used."""
+    import numpy as np
+
+    from egtmetrics._errors import TooFewSamplesError
     from egtmetrics.cli._metric_options import chosen_metrics
+    from egtmetrics.groups._evaluation import bind, refusal_of_one_row
 
     metrics = chosen_metrics(args)
+    row = np.zeros((1, 2))
+    for name, metric in metrics.items():
+        bound = bind(metric, {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads})
+        refusal = refusal_of_one_row(bound, row, row)
+        if refusal is not None and not isinstance(refusal, TooFewSamplesError):
+            raise ValueError(f"metric {name!r}: {refusal}") from refusal
     if args.backend == "cuda":
         _check_device()
     return metrics
@@ -287,7 +302,8 @@ def evaluate_and_write(
         provenance = {**provenance, "held_out": held_out.source}
     frame, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
     judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
-    intervals = None if args.level is None else frame.interval(args.level)
+    intervals, why_not = intervals_of(args, frame)
+    provenance = {**provenance, **why_not}
 
     write_outputs(
         args,
@@ -304,6 +320,22 @@ def evaluate_and_write(
         lambda: html_page(args, frame, judged, provenance),
     )
     return judged.status
+
+
+def intervals_of(
+    args: argparse.Namespace, frame: GenerativeMetricFrame
+) -> tuple[FrameIntervals | None, Mapping[str, str]]:
+    """Return the intervals of --interval, or why there are none: the scores are worth printing without them."""
+    if args.level is None:
+        return None, {}
+    try:
+        return frame.interval(args.level), {}
+    except ValueError as error:
+        if args.strict:
+            raise
+        reason = error_text(error, args)
+        say(f"warning: no intervals: {reason}")
+        return None, {"no intervals": reason}
 
 
 def write_outputs(
@@ -367,6 +399,7 @@ def evaluate_samples(
         samples=samples,
         random_state=args.random_state,
         missing_groups=args.missing_groups,
+        strict=args.strict,
         backend=args.backend,
         n_threads=args.n_threads,
         progress=show_progress(args),

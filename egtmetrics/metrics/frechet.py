@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
@@ -131,7 +132,7 @@ def frechet_distance(real: Any, fake: Any) -> FrechetResult:
     real, fake = check_real_fake(real, fake)
     for name, points in (("real", real), ("fake", fake)):
         if len(points) < 2:
-            raise ValueError(f"{name} has 1 row, but a covariance needs at least 2; add samples")
+            raise TooFewSamplesError(f"{name} has 1 row, but a covariance needs at least 2; add samples", needed=2)
     origin = real[0].astype(np.float64)
     real_mean, real_factor = _mean_and_factor(real, origin)
     fake_mean, fake_factor = _mean_and_factor(fake, origin)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_positive_int, check_real_fake
@@ -375,10 +376,11 @@ def _check_kept_apart(features: Any, projected: Features, name: str) -> None:
 def _bandwidth(kernels: Backend, points: Features, name: str, k: int, compatibility: Compatibility | None) -> float:
     n, d = points.shape
     if n <= k:
-        raise ValueError(
+        raise TooFewSamplesError(
             f"{name} has {n} rows; its bandwidth, a distance to the {k}-th neighbour ({NEIGHBORS_PER_DIM} for each of "
             f"{d} dimensions), needs at least {k + 1}: add samples, merge small groups, or project to fewer dimensions "
-            "with projections=..."
+            "with projections=...",
+            needed=k + 1,
         )
     if compatibility is None:
         return _median_radius(kernels, points, k)

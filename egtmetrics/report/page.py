@@ -620,13 +620,18 @@ def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
     for metric in frame.settings["metrics"]:
         table = frame.tables[metric]
         missing = list(dict.fromkeys(group for one in table.disparities for group in table.gap(one).without))
+        refusals = frame.refusals.get(metric, {})
         few = dict.fromkeys(group for one in table.disparities for group in inference.without((metric, one.name)))
         for groups, what in ((missing, "score"), ([group for group in few if group not in missing], "interval")):
             if groups:
+                known = [group for group in groups if what == "score" and group in refusals]
+                why = f" {group_text(known[0])}: {refusals[known[0]]}." if known else ""
                 cautions.append(
                     f"{frame.title(metric)} has no {what} for {names_text(groups)}. Its gaps are those between the "
-                    "other groups; what is left out may be worse."
+                    f"other groups; what is left out may be worse.{why}"
                 )
+        if None in refusals:
+            cautions.append(f"{frame.title(metric)} has no score for all samples: {refusals[None]}.")
     if inference.intervals is None:
         cautions.append(
             "There are no intervals here. Other samples of the same model would give other scores and gaps."

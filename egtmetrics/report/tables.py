@@ -18,7 +18,7 @@ from egtmetrics.groups.baseline import Comparison
 from egtmetrics.labels import group_text
 from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
-from egtmetrics.results import UNRELIABLE, Score
+from egtmetrics.results import UNRELIABLE, MetricResult, Score
 
 Format = Literal["table", "markdown", "latex", "json"]
 
@@ -38,9 +38,10 @@ def render(
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
 
     In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
-    are as they are, in their own unit. ``nan`` is a score that could not be computed. ``?`` stands behind a score that
-    cannot be relied on (``frame.caveats``), and behind disparities that are built on it. JSON keeps fractions, and has
-    null for NaN. A disparity of groups of which one has no score is that of the others.
+    are as they are, in their own unit. ``nan`` is a score that could not be computed; notes say why
+    (``frame.refusals``). ``?`` stands behind a score that cannot be relied on (``frame.caveats``), and behind
+    disparities that are built on it. JSON keeps fractions, and has null for NaN. A disparity of groups of which one has
+    no score is that of the others.
 
     Parameters
     ----------
@@ -118,6 +119,7 @@ def render(
     sections["Groups"] = _groups(frame)
     notes = [
         *caveat_notes(frame),
+        *frame._refusal_notes(),
         *_missing_notes(frame, intervals),
         *_interval_notes(intervals),
         *_baseline_notes(baseline),
@@ -374,12 +376,31 @@ def _groups(frame: GenerativeMetricFrame) -> Columns:
 def method_notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) -> list[str]:
     notes = []
     for metric, description in frame.settings["metrics"].items():
-        result = frame.overall_results[metric]
-        options = [f"{key}={value!r}" for key, value in result.settings().items() if f"{key}=" not in description]
+        of_groups = {label: results[metric] for label, results in frame.results.items() if metric in results}
+        result = frame.overall_results.get(metric, next(iter(of_groups.values()), None))
+        if result is None:
+            notes.append(f"{metric}: {description}")
+            continue
+        options = [
+            f"{key}={value!r}{_elsewhere(key, value, of_groups)}"
+            for key, value in result.settings().items()
+            if f"{key}=" not in description
+        ]
         backend = [] if result.backend == "unknown" else [f"backend={result.backend!r}"]
         notes.append(f"{metric}: " + ", ".join([description, *options, *backend]))
     notes += [f"{name}: {fact(value)}" for name, value in provenance.items()]
     return [*notes, f"random_state={frame.settings['random_state']}, egtmetrics {__version__}"]
+
+
+def _elsewhere(key: str, value: Any, of_groups: Mapping[Hashable, MetricResult]) -> str:
+    """Say where a setting that follows from the number of samples differs: ``" (200 for x)"``."""
+    others: dict[Any, list[Hashable]] = {}
+    for label, result in of_groups.items():
+        other = result.settings()[key]
+        if isinstance(other, int) and other != value:
+            others.setdefault(other, []).append(label)
+    texts = [f"{other} for {names_text(labels)}" for other, labels in sorted(others.items())]
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def fact(value: Any) -> str:

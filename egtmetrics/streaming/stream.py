@@ -44,7 +44,7 @@ class GenerativeMetricStream:
 
     Parameters
     ----------
-    metrics, random_state, missing_groups, backend, n_threads
+    metrics, random_state, missing_groups, strict, backend, n_threads
         As for :class:`GenerativeMetricFrame`. ``random_state`` is turned into one integer here, so that every
         ``compute`` uses the same. Streams that will be merged need the same integer.
     max_samples
@@ -99,6 +99,7 @@ class GenerativeMetricStream:
         metrics: Metrics,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
+        strict: bool = False,
         backend: BackendName = "auto",
         n_threads: int | None = None,
         max_samples: int | None = None,
@@ -110,6 +111,7 @@ class GenerativeMetricStream:
         self._options: dict[str, Any] = {
             "random_state": resolve_seed(random_state),
             "missing_groups": missing_groups,
+            "strict": strict,
             "backend": backend,
             "n_threads": n_threads,
         }

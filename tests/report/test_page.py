@@ -378,6 +378,16 @@ def test_groups_of_several_features_and_a_group_without_scores() -> None:
         text = Reader(render_page(make_frame(few | {"missing_groups": "nan"}))).text
     assert "Fréchet distance has no interval for x. Its gaps are those between the other groups" in text
     assert "3 of 3 gaps are more than noise" in text
+    tiny = np.where(np.arange(240) % 80 == 0, "w", few["real_sensitive_features"])
+    with pytest.warns(MissingScoreWarning, match="no score for group 'w'"):
+        frame = GenerativeMetricFrame(
+            metrics=improved_precision_recall,
+            **few | {"real_sensitive_features": tiny, "fake_sensitive_features": tiny},
+            backend="reference",
+        )
+    text = Reader(render_page(frame, level=None)).text
+    assert "Improved precision and recall has no score for w. Its gaps are" in text
+    assert "w: real has 3 rows, but n_neighbors=3 needs at least 4; add samples or lower n_neighbors." in text
     samples["fake_sensitive_features"] = pd.DataFrame({"gender": ["m"] * 240, "age": "old"})
     frame = GenerativeMetricFrame(
         metrics=improved_precision_recall, **samples, missing_groups="nan", backend="reference"
