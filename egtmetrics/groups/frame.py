@@ -48,7 +48,7 @@ from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inferen
 from egtmetrics.groups.planning import Parts, Pilot, SamplePlan, plan_samples, score_parts
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.labels import group_text
-from egtmetrics.ops import BackendName
+from egtmetrics.ops import BackendName, Prepared
 from egtmetrics.registry import metric_of
 from egtmetrics.results import MetricResult, Score
 from egtmetrics.samples import GroupedSamples
@@ -71,6 +71,7 @@ class GenerativeMetricFrame:
     real, fake
         Features ``(n, d)`` and ``(m, d)``, arrays or tensors. For metrics that take ``backend``, CUDA tensors stay on
         their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
+        In the place of ``real`` and its labels, a :class:`~egtmetrics.Reference` computes once what depends on them.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
@@ -194,6 +195,8 @@ class GenerativeMetricFrame:
         n_threads: int | None = None,
         progress: bool = False,
     ) -> None:
+        if real_sensitive_features is None and isinstance(real, Prepared):
+            real_sensitive_features = real.sensitive_features
         given = {
             "real": real,
             "fake": fake,
