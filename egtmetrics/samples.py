@@ -82,8 +82,7 @@ class GroupedSamples:
     def __init__(
         self, *, real: Any, fake: Any, real_sensitive_features: Any = None, fake_sensitive_features: Any
     ) -> None:
-        if real_sensitive_features is None and isinstance(real, Prepared):
-            real_sensitive_features = real.sensitive_features
+        real_sensitive_features = labels_of(real, real_sensitive_features)
         checked_real, checked_fake = check_real_fake(real, fake, device=common_device(real, fake))
         groups = assign_groups(
             real_sensitive_features, fake_sensitive_features, n_real=len(checked_real), n_fake=len(checked_fake)
@@ -278,6 +277,11 @@ class GroupedSamples:
             _overall=overall,
             _seen=(self.groups.table(np.array(sizes["real"]), np.array(sizes["fake"])), unassigned),
         )
+
+
+def labels_of(real: Any, sensitive_features: Any) -> Any:
+    """Return the labels that were given, else those of a reference."""
+    return real.sensitive_features if sensitive_features is None and isinstance(real, Prepared) else sensitive_features
 
 
 def _draw(ids: Rows, sizes: Rows, rng: np.random.Generator) -> Rows:

@@ -48,10 +48,10 @@ from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inferen
 from egtmetrics.groups.planning import Parts, Pilot, SamplePlan, plan_samples, score_parts
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.labels import group_text
-from egtmetrics.ops import BackendName, Prepared
+from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
 from egtmetrics.results import MetricResult, Score
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 
 class GenerativeMetricFrame:
@@ -195,12 +195,10 @@ class GenerativeMetricFrame:
         n_threads: int | None = None,
         progress: bool = False,
     ) -> None:
-        if real_sensitive_features is None and isinstance(real, Prepared):
-            real_sensitive_features = real.sensitive_features
         given = {
             "real": real,
             "fake": fake,
-            "real_sensitive_features": real_sensitive_features,
+            "real_sensitive_features": labels_of(real, real_sensitive_features),
             "fake_sensitive_features": fake_sensitive_features,
         }
         self._metrics = MetricSet(

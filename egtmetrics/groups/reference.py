@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from egtmetrics import __version__
 from egtmetrics._errors import listed
 from egtmetrics._mapped import is_mapped
+from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features, check_positive_int, is_checked, keep_checked, take_checked
 from egtmetrics.groups._evaluation import Metrics, MetricSet, describe_metric, name_metrics, resolve_seed
@@ -145,6 +146,7 @@ class Reference(Prepared):
 
     def _set(self, features: Any, labels: pd.DataFrame | None, max_bytes: int) -> None:
         self.features, self.sensitive_features = features, labels
+        self._sorted: Reference | None = None
         self._memo = Memo(features, max_bytes=max_bytes)
         self._groups: list[tuple[str, NDArray[np.int64]]] = []
         if labels is not None:
@@ -171,6 +173,27 @@ class Reference(Prepared):
     def seconds(self) -> float:
         """How long this process has computed what the reference did not hold, ``prepare`` included."""
         return self._memo.seconds
+
+    def in_canonical_order(self) -> Reference:
+        """Return a reference of the same samples in the order that depends on their values alone.
+
+        Streams put rows in this order. If these samples have another one, that is a second reference, which is made
+        once. It takes as much memory again and knows nothing of what this one holds.
+        """
+        if self._sorted is None:
+            order = canonical_order(self.features)
+            if np.array_equal(order, np.arange(len(self))):
+                return self
+            labels = self.sensitive_features
+            found = object.__new__(type(self))
+            found._metrics, found.random_state, found.settings = self._metrics, self.random_state, self.settings
+            found._set(
+                keep_checked(take_rows(self.features, order)),
+                None if labels is None else labels.iloc[order].reset_index(drop=True),
+                self._memo.max_bytes,
+            )
+            self._sorted = found
+        return self._sorted
 
     def prepare(self, *, progress: bool = False) -> None:
         """Compute now what evaluations of ``metrics`` need of the real side.
