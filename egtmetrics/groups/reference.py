@@ -30,6 +30,7 @@ from egtmetrics.ops import (
     ShardedFeatures,
     WithheldRows,
     common_device,
+    memo_of,
     take_rows,
     to_host,
 )
@@ -136,7 +137,9 @@ class Reference(Prepared):
         described = {name: describe_metric(metric) for name, metric in given.items()}
         self.settings: dict[str, Any] = {"metrics": described, "random_state": self.random_state}
         checked: Any = check_features(real, "real", device=common_device(real))
-        if isinstance(checked, np.ndarray) and not is_checked(checked) and not is_mapped(checked):
+        if memo_of(checked) is not None:  # the samples of another reference, which has a memo of its own
+            checked = checked[:]
+        elif isinstance(checked, np.ndarray) and not is_checked(checked) and not is_mapped(checked):
             checked = np.array(checked)
         labels = None
         if sensitive_features is not None:
