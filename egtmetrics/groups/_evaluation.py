@@ -19,7 +19,7 @@ from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName, Features, select_backend
 from egtmetrics.registry import callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 ScoreFunction: TypeAlias = Callable[..., Any]
 """``(real, fake) -> number | mapping of names to numbers | MetricResult``; may take ``random_state``, ``backend`` and
@@ -72,6 +72,7 @@ class MetricSet:
 
     def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
         """Check and group samples, on the device where the backend reads them."""
+        real_sensitive_features = labels_of(real, real_sensitive_features)
         if self.backend == "cuda":  # before they are grouped, so that an error names the side on the wrong device
             device = select_backend("cuda", features=(real, fake)).device
             real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))

@@ -55,7 +55,7 @@ from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
 from egtmetrics.results import MetricResult, Score
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 
 class GenerativeMetricFrame:
@@ -75,6 +75,7 @@ class GenerativeMetricFrame:
     real, fake
         Features ``(n, d)`` and ``(m, d)``, arrays or tensors. For metrics that take ``backend``, CUDA tensors stay on
         their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
+        In the place of ``real`` and its labels, a :class:`~egtmetrics.Reference` computes once what depends on them.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
@@ -211,7 +212,7 @@ class GenerativeMetricFrame:
         given = {
             "real": real,
             "fake": fake,
-            "real_sensitive_features": real_sensitive_features,
+            "real_sensitive_features": labels_of(real, real_sensitive_features),
             "fake_sensitive_features": fake_sensitive_features,
         }
         self._metrics = MetricSet(

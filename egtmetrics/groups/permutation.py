@@ -54,7 +54,7 @@ def permutation_test(
     fake: Any,
     *,
     metric: str | ScoreFunction,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     score: str | None = None,
     n_permutations: int = 199,

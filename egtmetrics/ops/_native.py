@@ -106,6 +106,11 @@ class CpuBackend:
         self._module = module
         self._n_threads = available_threads() if n_threads is None else n_threads
 
+    @property
+    def arithmetic(self) -> str:
+        """The instruction set, in which the order of the sums differs."""
+        return str(self._module.build_info()["isa"])
+
     def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
         results = getattr(self._module, primitive.name)(*values.values(), self._n_threads)
         return primitive.joined(results if isinstance(results, tuple) else [results])
