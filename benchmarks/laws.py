@@ -6,6 +6,7 @@ import functools
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from pydoc_data import topics
 
 import numpy as np
@@ -85,7 +86,8 @@ def _embeddings() -> Array:
     paragraphs = "\n\n".join(topics.topics.values()).split("\n\n")
     prose = (" ".join(paragraph.split()) for paragraph in paragraphs if not paragraph.startswith((" ", "\n")))
     sentences = {sentence for text in prose for sentence in re.split(r"(?<=[.!?]) (?=[A-Z])", text)}
-    return TextEncoder()(sorted(one for one in sentences if 40 <= len(one) <= 300 and one[-1] == ".")).astype(float)
+    encoder = TextEncoder(cache=Path("build/embeddings"))
+    return encoder(sorted(one for one in sentences if 40 <= len(one) <= 300 and one[-1] == ".")).astype(float)
 
 
 def off_support(fake: Array, share: float, rng: Generator, distance: float = 10.0) -> Array:
