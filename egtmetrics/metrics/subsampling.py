@@ -97,8 +97,8 @@ def mean_by_part(values: NDArray[Any], sample: Subsamples) -> list[Floats]:
     ]
 
 
-def own_sq_radii(kernels: HostBackend, sample: Subsamples, k: int) -> Floats:
-    """Squared distance of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``."""
+def own_sq_radii(kernels: HostBackend, sample: Subsamples, k: int | NDArray[np.int64]) -> Floats:
+    """Squared distance of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``; k by column or one."""
     return kernels.split_kth_neighbor(sample.points, sample.parts, n_neighbors=np.full(sample.parts.shape[1], k))
 
 
