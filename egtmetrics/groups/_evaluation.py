@@ -16,7 +16,7 @@ from egtmetrics._errors import TooFewSamplesError, listed
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked, take_checked
 from egtmetrics.labels import group_text
-from egtmetrics.ops import BackendName, Features, select_backend
+from egtmetrics.ops import BackendName, Features, reading_device
 from egtmetrics.registry import callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
 from egtmetrics.samples import GroupedSamples, labels_of
@@ -73,22 +73,22 @@ class MetricSet:
     def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
         """Check and group samples, on the device where the backend reads them."""
         real_sensitive_features = labels_of(real, real_sensitive_features)
-        if self.backend == "cuda":  # before they are grouped, so that an error names the side on the wrong device
-            device = select_backend("cuda", features=(real, fake)).device
-            real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
-        samples = GroupedSamples(
+        # Placed before they are grouped: an error names the side on the wrong device, and nothing is said of kernels
+        # that the backend does not need.
+        device = reading_device(self.backend, real, fake)
+        real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
+        return GroupedSamples(
             real=real,
             fake=fake,
             real_sensitive_features=real_sensitive_features,
             fake_sensitive_features=fake_sensitive_features,
         )
-        return self.place(samples)
 
     def place(self, samples: GroupedSamples) -> GroupedSamples:
         """Return the samples on the device where the backend reads them, or on the host if it reads them there."""
-        if self.backend == "cuda":
-            return samples.on(select_backend("cuda", features=(samples.real, samples.fake)).device)
-        return samples if self.backend == "auto" else samples.on(None)
+        if self.backend == "auto":  # which reads them where they are
+            return samples
+        return samples.on(reading_device(self.backend, samples.real, samples.fake))
 
     def call(
         self,

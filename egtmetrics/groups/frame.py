@@ -554,13 +554,11 @@ class GenerativeMetricFrame:
             raise TypeError(f"{missing} is missing; pass held_out and held_out_sensitive_features together, or neither")
         placebo = None
         if held_out is not None:
-            placebo = self._metrics.place(
-                GroupedSamples(
-                    real=samples.real,
-                    fake=held_out,
-                    real_sensitive_features=samples.real_sensitive_features,
-                    fake_sensitive_features=held_out_sensitive_features,
-                )
+            placebo = self._metrics.group(
+                real=samples.real,
+                fake=held_out,
+                real_sensitive_features=samples.real_sensitive_features,
+                fake_sensitive_features=held_out_sensitive_features,
             )
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(

@@ -28,8 +28,8 @@ products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the o
 """
 
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
-from egtmetrics.ops._device import common_device, device_tensor, join_rows, take_rows, to_host
-from egtmetrics.ops._dispatch import BackendName, select_backend, select_host_backend
+from egtmetrics.ops._device import common_device, device_of, device_tensor, join_rows, take_rows, to_host
+from egtmetrics.ops._dispatch import BackendName, reading_device, select_backend, select_host_backend
 from egtmetrics.ops._memo import (
     Entry,
     Memo,
@@ -61,12 +61,14 @@ __all__ = [
     "available_threads",
     "bare",
     "common_device",
+    "device_of",
     "device_tensor",
     "digest",
     "ending_on_cut_files",
     "join_rows",
     "memo_of",
     "of_one_set",
+    "reading_device",
     "select_backend",
     "select_host_backend",
     "subset",

@@ -271,20 +271,43 @@ def common_device(*features: Any) -> str | None:
     True
     """
     try:
-        tensors = [KERNELS.on_device(values) for values in features]
-        places = {"the host" if tensor is None else str(tensor.device) for tensor in tensors}
-        if places <= {"the host"}:
+        places = _places(*features)
+        if places <= {None}:
             return None
         if len(places) > 1:
-            where = " and ".join(sorted(places))
+            where = " and ".join(sorted("the host" if place is None else str(place) for place in places))
             _warn_fallback(f"all sets must lie on one device, and these lie on {where}; move all to one")
             return None
+        (device,) = places
         _ = KERNELS.module
-        KERNELS.require(cast("torch.Tensor", tensors[0]).device)
+        KERNELS.require(cast("torch.device", device))
     except (ImportError, NoDeviceError) as error:
         _warn_fallback(str(error))
         return None
-    return places.pop()
+    return str(device)
+
+
+def device_of(*features: Any) -> str | None:
+    """Return the one device on which all ``features`` lie, whether or not the kernels can run there, else None.
+
+    It is for what other libraries compute there.
+
+    >>> import numpy as np
+    >>> device_of(np.zeros((3, 2))) is None
+    True
+    """
+    try:
+        places = _places(*features)
+    except (ImportError, NoDeviceError):
+        return None
+    (device,) = places if len(places) == 1 else (None,)
+    return None if device is None else str(device)
+
+
+def _places(*features: Any) -> set[torch.device | None]:
+    """Return where the features lie; None stands for the host."""
+    tensors = map(KERNELS.on_device, features)
+    return {None if tensor is None else tensor.device for tensor in tensors}
 
 
 def device_tensor(values: Any, name: str, device: str) -> torch.Tensor:

@@ -69,14 +69,24 @@ def select_backend(
             )
         local = select_backend(backend, n_threads=n_threads, features=[values.local for values in sharded])
         return sharded[0].backend(cast("LocalBackend", local), select_host_backend(backend, n_threads=n_threads))
-    device = None
-    if backend == "cuda":
-        device = _device.select_device(*features)
-    elif backend == "auto":
-        device = _device.common_device(*features)
+    device = reading_device(backend, *features)
     if device is not None:
         return cast("Backend", RememberingBackend(_device.CudaBackend(_device.KERNELS, device)))
     return select_host_backend(backend, n_threads=n_threads)
+
+
+def reading_device(backend: BackendName, *features: Any) -> str | None:
+    """Return the device on which ``backend`` reads ``features``, or None if it reads them on the host.
+
+    Warnings and errors are those of :func:`select_backend`.
+
+    >>> import numpy as np
+    >>> reading_device("auto", np.zeros((3, 2))) is None
+    True
+    """
+    if backend == "cuda":
+        return _device.select_device(*features)
+    return _device.common_device(*features) if backend == "auto" else None
 
 
 def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None = None) -> HostBackend:
