@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
 from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._mapped import is_mapped, rows_in_file
-from egtmetrics.ops import Features, ShardedFeatures, bare, device_tensor, memo_of, subset, take_rows, to_host
+from egtmetrics.ops import (
+    Features,
+    ShardedFeatures,
+    bare,
+    device_tensor,
+    memo_of,
+    of_one_set,
+    subset,
+    take_rows,
+    to_host,
+)
 
 _LARGEST, _SMALLEST = 1e100, 1e-100
 """Of the largest number of a set: far beyond these, squared distances overflow float64 or lose digits in it."""
@@ -88,7 +98,7 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     if is_checked(values) and isinstance(values, np.ndarray) == (device is None):
         return cast("Features", values)
     if is_checked(values) and device is None:
-        return keep_checked(to_host(values))
+        return _host_copy(values)
     if device is not None:
         return _check_device_features(values, name, device)
     array = as_array(values, name)
@@ -96,6 +106,11 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     array = as_floats(array, name)
     _check_finite(array, name)
     return array
+
+
+@of_one_set
+def _host_copy(features: Any) -> Features:
+    return keep_checked(to_host(features))
 
 
 def is_empty(values: Any) -> bool:

@@ -51,8 +51,8 @@ class Reference(Prepared):
     Parameters
     ----------
     real
-        Features ``(n, d)``, an array or tensor. They are copied, unless they lie in a file or on a device, so that
-        later changes to the array do not matter.
+        Features ``(n, d)``, an array or tensor. They are copied, unless they lie in a file, so that later changes to
+        them do not matter.
     sensitive_features
         One label per row, or several, as for :class:`~egtmetrics.GenerativeMetricFrame`; None for scores on all rows
         only.
@@ -92,6 +92,9 @@ class Reference(Prepared):
     Memory (``nbytes``): a copy of the features; for groups, one more; TopP&R remembers 256 bytes for each row and
     projection, and 8 for every other vector over the rows; FID d^2 numbers. So with the defaults 2.7 KB a row for all
     samples, and as much again for the groups.
+
+    The bits are those of the process that computed them. NumPy rounds sums and matrix products, and so the Fréchet
+    distance, differently on another machine or with another number of BLAS threads, with a reference as without.
 
     Threads may share a reference; what one of them computes, others wait for. Forked processes have what was computed
     before; those that are started anew get it by pickling, or better by ``load``, which maps the file.
@@ -139,8 +142,8 @@ class Reference(Prepared):
         checked: Any = check_features(real, "real", device=common_device(real))
         if memo_of(checked) is not None:  # the samples of another reference, which has a memo of its own
             checked = checked[:]
-        elif isinstance(checked, np.ndarray) and not is_checked(checked) and not is_mapped(checked):
-            checked = np.array(checked)
+        elif not is_checked(checked) and not is_mapped(checked):
+            checked = np.array(checked) if isinstance(checked, np.ndarray) else checked.clone()
         labels = None
         if sensitive_features is not None:
             names, columns = label_columns(sensitive_features, "sensitive_features")
@@ -202,7 +205,8 @@ class Reference(Prepared):
         """Compute now what evaluations of ``metrics`` need of the real side.
 
         Every metric is called on all rows and on every group, with a few of the same rows in the place of generated
-        ones. If a metric refuses a group, evaluations will say so. What intervals need is left to the first interval.
+        ones. If a metric refuses a group, evaluations will say so. What intervals need is left to the first interval; a
+        reference that is saved after one has it, too.
 
         Parameters
         ----------

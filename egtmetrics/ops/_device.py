@@ -370,7 +370,7 @@ def take_rows(features: Any, rows: NDArray[Any]) -> Features:
     import torch
 
     numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
-    return cast("Features", features.index_select(0, torch.from_numpy(numbers).to(features.device)))
+    return cast("Features", features.index_select(0, torch.tensor(numbers, device=features.device)))
 
 
 def join_rows(x: Any, y: Any) -> Features:

@@ -395,3 +395,21 @@ def test_only_single_sets_are_remembered() -> None:
     assert kernels.kth_neighbor(real.features, n_neighbors=4) is not radii
     across = kernels.kth_neighbor(real.features, other.features, n_neighbors=3)
     assert kernels.kth_neighbor(real.features, other.features, n_neighbors=3) is not across
+
+
+@pytest.mark.usefixtures("cuda_on_host")
+def test_tensors_stay_where_they_are() -> None:
+    torch = pytest.importorskip("torch")
+    rows, others = torch.from_numpy(REAL[:200]), torch.from_numpy(FAKE[:180])
+    labels, other_labels = LABELS[:200], np.repeat(["f", "m"], 90)
+    given: dict[str, Any] = {"fake": others, "fake_sensitive_features": other_labels}
+    given["metrics"] = SOME | {"topp": functools.partial(SOME["topp"], projections=[np.eye(4, D)])}
+    expected = frame(rows, real_sensitive_features=labels, **given)
+    real = Reference(rows, sensitive_features=labels)
+    assert_same_frame(frame(real, **given), expected)
+    assert expected.overall_results["prdc"].backend == "cuda"
+    seconds = real.seconds
+    assert_same_frame(frame(real, **given), expected)
+    assert real.seconds == seconds
+    restored = pickle.loads(pickle.dumps(real))
+    assert isinstance(restored.features, np.ndarray)
