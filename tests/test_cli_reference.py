@@ -82,7 +82,7 @@ def test_without_samples_it_is_good_for_fid(capsys: pytest.CaptureFixture[str]) 
         ([*PREPARE, "--out", "real.npz"], "real.npz: is a file to read"),
         ([*PREPARE, "--out", "new.npz"], "--out new.npz: is not the name of a reference; choose one that ends in .egt"),
         ([*PREPARE, "--backend", "cuda"], "--backend cuda"),
-        ([*PREPARE, "--metrics", "kid"], "real has 240 rows, but --subset-size 1000"),
+        ([*PREPARE, "--metrics", "kid", "--subset-size", "1000"], "real has 240 rows, but --subset-size 1000"),
         (["evaluate", "real.npz", "fake.npz", "--fake-groups", "y"], "real.npz: holds no names of groups; say where"),
         (["evaluate", "bad.egt", "fake.npz", "--fake-groups", "y"], "bad.egt: is no reference; make one"),
         (["evaluate", "none.egt", "fake.npz", "--fake-groups", "y"], "none.egt: No such file"),

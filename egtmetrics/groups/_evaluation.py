@@ -146,10 +146,9 @@ class MetricSet:
         """
         sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_dict()
         largest = max(sizes, key=sizes.__getitem__)
-        row = np.zeros(1, dtype=np.int64)
-        real, fake = take_checked(samples.real, row), take_checked(samples.fake, row)
+        one = take_checked(samples.fake, np.zeros(1, dtype=np.int64))  # for both sides: a reference may have no rows
         for name, metric in self.bound.items():
-            refusal = refusal_of_one_row(metric, real, fake)
+            refusal = refusal_of_one_row(metric, one)
             if refusal is None or (isinstance(refusal, TooFewSamplesError) and refusal.needed <= sizes[largest]):
                 continue
             group = samples.group(largest)
@@ -235,7 +234,7 @@ def _noted(refused: Refused | None, label: Hashable | None) -> Callable[[str, Va
     return lambda name, error: refused.setdefault(name, {}).update({label: error})
 
 
-def refusal_of_one_row(metric: ScoreFunction, real: Features, fake: Features) -> ValueError | None:
+def refusal_of_one_row(metric: ScoreFunction, row: Features) -> ValueError | None:
     """Return how one of our own metrics refuses sets of one row; None if it does not, and for any other metric.
 
     Ours check their options, then the number of rows, and only then compute. So this costs nothing, and shows whether
@@ -250,7 +249,7 @@ def refusal_of_one_row(metric: ScoreFunction, real: Features, fake: Features) ->
     }
     try:
         with collecting_caveats():
-            function(real, fake, **unspent)
+            function(row, row, **unspent)
     except ValueError as error:
         return error
     return None
