@@ -292,7 +292,7 @@ def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     row = np.zeros((1, 2))
     for name, metric in metrics.items():
         bound = bind(metric, {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads})
-        refusal = refusal_of_one_row(bound, row, row)
+        refusal = refusal_of_one_row(bound, row)
         if refusal is not None and not isinstance(refusal, TooFewSamplesError):
             raise ValueError(f"metric {name!r}: {refusal}") from refusal
     if args.backend == "cuda":
