@@ -6,6 +6,19 @@ import contextlib
 import inspect
 from collections.abc import Iterable, Iterator
 
+
+class TooFewSamplesError(ValueError):
+    """A set has fewer rows than a metric needs with its options: the metric cannot be had of this set.
+
+    A frame gives such a group NaN and says why. An option that is wrong for every set is a plain ValueError.
+    """
+
+    def __init__(self, message: str, needed: int = 0) -> None:
+        super().__init__(message)
+        self.needed = needed
+        """Rows with which this check would pass."""
+
+
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "can't start new thread")
 
 

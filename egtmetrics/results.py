@@ -39,6 +39,9 @@ class Score:
     """The unit of a score that is not a share, such as "nats"."""
     depends_on_size: bool = True
     """Whether the expected score may change with the number of samples, which makes unequal groups hard to compare."""
+    per_sample: bool = False
+    """Whether, for given real samples, it is the mean of a 0 or 1 for each generated sample that depends on no other
+    generated one."""
 
     def text(self, value: float) -> str:
         """Return the value as it is printed, without its unit."""
@@ -85,6 +88,7 @@ def score(
     percent: bool = False,
     unit: str = "",
     depends_on_size: bool = True,
+    per_sample: bool = False,
 ) -> Any:
     """Declare a field of a :class:`MetricResult` as a score; the arguments are those of :class:`Score`.
 
@@ -103,14 +107,28 @@ def score(
         percent=percent,
         unit=unit,
         depends_on_size=depends_on_size,
+        per_sample=per_sample,
     )
     return dataclasses.field(metadata={_SCORE: described})
 
 
-def share(*, label: str, help: str = "", better: Direction = "higher", depends_on_size: bool = True) -> Any:
+def share(
+    *,
+    label: str,
+    help: str = "",
+    better: Direction = "higher",
+    depends_on_size: bool = True,
+    per_sample: bool = False,
+) -> Any:
     """Declare a score in [0, 1] that is printed in percent."""
     return score(
-        label=label, help=help, better=better, bounds=(0.0, 1.0), percent=True, depends_on_size=depends_on_size
+        label=label,
+        help=help,
+        better=better,
+        bounds=(0.0, 1.0),
+        percent=True,
+        depends_on_size=depends_on_size,
+        per_sample=per_sample,
     )
 
 

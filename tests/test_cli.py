@@ -225,14 +225,14 @@ REFUSED = {
         "argument --metrics: unknown metric 'x'; choose fro",
     ),
     "option of another metric": ([*EVALUATE, *GROUPS, "--metrics", "fid", "--alpha", "0.2"], "--alpha is an option of"),
-    "bad option": ([*EVALUATE, *GROUPS, "--alpha", "2"], "group 'female'.*metric 'topp': --alpha 2.0 is not a number"),
+    "bad option": ([*EVALUATE, *GROUPS, "--alpha", "2"], "error: metric 'topp': --alpha 2.0 is not a number"),
     "no integer": ([*EVALUATE, *GROUPS, "--n-bootstrap", "x"], "argument --n-bootstrap: invalid int value"),
     "negative seed": (
         [*EVALUATE, *GROUPS, "--random-state", "-1"],
         "argument --random-state: -1 is not an integer of at least 0",
     ),
     "too few samples": (
-        [*EVALUATE, *GROUPS, "--metrics", "kid"],
+        [*EVALUATE, *GROUPS, "--metrics", "kid", "--subset-size", "1000"],
         "--subset-size 1000 rows are drawn.*pass --subset-size 60",
     ),
     "different features": (
@@ -317,6 +317,41 @@ def test_a_pickle_is_refused_in_one_line_and_never_run(folder: Path) -> None:
     assert done.returncode == 2
     assert re.fullmatch(r"egtmetrics: error: real\.npy: cannot be read as \.npy .*\n", done.stderr)
     assert not (folder / "trap").exists()
+
+
+@pytest.mark.filterwarnings(
+    "default::egtmetrics.groups.MissingScoreWarning", "default::egtmetrics.groups.GroupSizeWarning"
+)
+def test_a_metric_or_an_interval_that_cannot_be_had_leaves_the_rest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = np.where(np.arange(120) < 3, "few", GENDER)
+    for name, features in (("real", REAL), ("fake", FAKE)):
+        np.savez(folder / f"{name}.npz", features=features, gender=labels)
+    arguments = [*EVALUATE, "--real-groups", "gender", "--fake-groups", "gender", "--metrics", "prdc,kid"]
+    assert main([*arguments, "--out", "result.json"]) == 0
+    out, err = capsys.readouterr()
+    reason = "real has 3 rows, but {} needs at least 6; add samples or lower {}"
+    python = reason.format("n_neighbors=5", "n_neighbors")
+    assert f"\nprdc has no score for few. few: {python}\n" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("kid: ")]
+    assert "subset_size=120 (3 for few; 58 for female; 59 for male)" in line
+    assert f"prdc': {reason.format('--n-neighbors 5', '--n-neighbors')}" in err
+    content = json.loads((folder / "result.json").read_text())
+    assert content["refusals"] == {"overall": {}, "by_group": {"few": {"prdc": python}}}
+    assert content["by_group"]["few"]["prdc_precision"] is None
+    assert content["by_group"]["female"]["prdc_precision"] is not None
+    assert main([*arguments, "--strict"]) == 2
+    assert "group 'few' (3 real, 3 fake), metric 'prdc'" in capsys.readouterr().err
+
+    few = np.where(np.arange(120) < 80, "", GENDER)
+    for name, features in (("real", REAL), ("fake", FAKE)):
+        np.savez(folder / f"{name}.npz", features=features, gender=few)
+    assert main([*arguments, "--interval", "0.9"]) == 0
+    out, err = capsys.readouterr()
+    assert "warning: no intervals: group" in err
+    assert "\nno intervals: group" in out
+    assert main([*arguments, "--interval", "0.9", "--strict"]) == 2
 
 
 def test_a_failed_run_leaves_the_old_result(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -485,12 +520,11 @@ def test_help_has_the_options_and_defaults_of_the_library(capsys: pytest.Capture
     result = metrics.topp_precision_recall(  # in more than 32 dimensions, so that it projects
         np.tile(REAL, (3, 12)), np.tile(FAKE, (3, 12)), random_state=0
     )
-    kid = metrics.kernel_distance.__kwdefaults__
     for option, default in {
         "alpha": result.alpha,
         "n-bootstrap": result.n_bootstrap,
         "n-projections": result.n_projections,
-        "subset-size": kid["subset_size"],
+        "subset-size": "1000, or the smaller of n and m below that; the result says which",
     }.items():
         assert re.search(rf"--{option} [A-Z]+ [^-]*\(default: {default}[,)]", text), option
     assert all(example in text for example in ("egtmetrics evaluate real.npz fake.npz", "--format json | jq"))

@@ -173,8 +173,8 @@ def test_an_undeclared_score_is_neither_clipped_nor_in_percent() -> None:
     assert "worse for" not in render_page(frame)
 
 
-def frame_of(function: Any) -> GenerativeMetricFrame:
-    return GenerativeMetricFrame(metrics={"ours": function}, samples=SAMPLES, random_state=0)
+def frame_of(function: Any, *, strict: bool = False) -> GenerativeMetricFrame:
+    return GenerativeMetricFrame(metrics={"ours": function}, samples=SAMPLES, random_state=0, strict=strict)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_an_error_names_the_metric_and_the_group(raised: Exception, caught: type
         return 0.0
 
     with pytest.raises(caught, match=rf"^group 'm' \(80 real, 80 fake\), {message}") as error:
-        frame_of(of_group_m)
+        frame_of(of_group_m, strict=True)
     assert error.value.__cause__ is raised
     with pytest.raises(
         caught, match=rf"^an interval needs scores of random halves of group 'f' .*, {message}"

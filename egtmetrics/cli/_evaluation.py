@@ -19,6 +19,7 @@ from egtmetrics.cli._verdicts import (
     HeldOut,
     add_verdict_options,
     check_baseline,
+    check_dose,
     check_set_size,
     chosen_tolerances,
     exit_status,
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from egtmetrics.data import LabelledFeatures
-    from egtmetrics.groups import GenerativeMetricFrame
+    from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
     from egtmetrics.report.tables import Format
     from egtmetrics.samples import GroupedSamples
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 PAGE_SUFFIXES = (".html", ".htm")
 _CARD: Literal["card"] = "card"
+_WORTH_A_NOTE = 1.0
+"""Seconds that a reference did not save."""
 
 
 class Plan(NamedTuple):
@@ -68,9 +71,9 @@ def add_file_options(parser: argparse.ArgumentParser) -> Any:
             f"--{side}-groups",
             dest=f"{side}_sensitive_features",
             metavar="LABELS",
-            required=True,
+            required=side == "fake",
             help=f"group labels: a file, FILE:KEY, or a key (column) of {side.upper()}; several keys separated by "
-            "commas give their intersections",
+            "commas give their intersections" + ("; a reference (.egt) has its own" if side == "real" else ""),
         )
     for side in ("real", "fake"):
         data.add_argument(
@@ -122,9 +125,9 @@ def read_held_out(args: argparse.Namespace) -> HeldOut | None:
     return HeldOut(read.features, read.groups, read.source)
 
 
-def add_file_verdict_options(parser: Parser) -> None:
-    """Add the options of baseline and tolerance to a command that reads features."""
-    group = add_verdict_options(parser, "a file like REAL")
+def add_file_verdict_options(parser: Parser, *, dose: bool = True) -> None:
+    """Add the options of baseline and tolerance, and those of a dose, to a command that reads features."""
+    group = add_verdict_options(parser, "a file like REAL", dose=dose)
     group.add_argument(
         "--baseline-key",
         dest="held_out_key",
@@ -135,10 +138,16 @@ def add_file_verdict_options(parser: Parser) -> None:
 
 def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:
     """Check features and labels; with ``--backend cuda`` copy the features to the device."""
+    from egtmetrics.ops import memo_of
     from egtmetrics.samples import GroupedSamples
 
     if args.backend == "cuda":
         from egtmetrics.ops._device import to_device
+
+        if memo_of(real) is not None:
+            raise ValueError(
+                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
+            )
 
         real, fake = to_device(real), to_device(fake)
     return GroupedSamples(real=real, fake=fake, **sensitive_features)
@@ -149,7 +158,8 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
 
     ``pages`` says whether the results can be written as an HTML page and as a model card.
     """
-    add_metric_options(parser, data, default=metrics)
+    add_group_options(data)
+    add_metric_options(parser, default=metrics)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
@@ -191,14 +201,19 @@ def add_quiet(output: Any) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
 
-def add_metric_options(parser: Parser, data: Any, *, default: str) -> None:
-    """Add the options on metrics, and those on groups to ``data``; ``default`` are the metrics to compute."""
+def add_group_options(data: Any) -> None:
+    """Add the options on groups to an argument group."""
     data.add_argument(
         "--missing-groups",
         choices=("raise", "nan"),
         default="raise",
-        help="a group with samples on one side only, or too few for a metric: refuse it, or give it scores of nan "
-        "(default: %(default)s)",
+        help="a group with samples on one side only: refuse it, or give it scores of nan (default: %(default)s)",
+    )
+    data.add_argument(
+        "--strict",
+        action="store_true",
+        help="end with an error where a metric or an interval cannot be had, for example of a group with too few "
+        "samples (default: nan, with the reason below the tables)",
     )
     data.add_argument(
         "--match-sizes", action="store_true", help="subsample every group to as many real as fake samples"
@@ -210,6 +225,9 @@ def add_metric_options(parser: Parser, data: Any, *, default: str) -> None:
         help="subsample all groups to the same size, too; implies --match-sizes",
     )
 
+
+def add_metric_options(parser: Parser, *, default: str) -> None:
+    """Add the options on metrics; ``default`` are the metrics to compute."""
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
         "--random-state", type=seed, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
@@ -262,6 +280,7 @@ def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping
     """Return the tolerances by metric; refuse what could not be judged."""
     if not hasattr(args, "tolerance"):  # a command without verdicts
         return {}
+    check_dose(args)
     tolerances = chosen_tolerances(args)
     check_baseline(args, with_errors=with_intervals or bool(tolerances))
     return tolerances
@@ -269,9 +288,19 @@ def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping
 
 def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     """Return the metrics that were asked for; refuse options and a backend that could not be used."""
+    import numpy as np
+
+    from egtmetrics._errors import TooFewSamplesError
     from egtmetrics.cli._metric_options import chosen_metrics
+    from egtmetrics.groups._evaluation import bind, refusal_of_one_row
 
     metrics = chosen_metrics(args)
+    row = np.zeros((1, 2))
+    for name, metric in metrics.items():
+        bound = bind(metric, {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads})
+        refusal = refusal_of_one_row(bound, row)
+        if refusal is not None and not isinstance(refusal, TooFewSamplesError):
+            raise ValueError(f"metric {name!r}: {refusal}") from refusal
     if args.backend == "cuda":
         _check_device()
     return metrics
@@ -291,7 +320,8 @@ def evaluate_and_write(
         provenance = {**provenance, "held_out": held_out.source}
     frame, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
     judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
-    intervals = None if args.level is None else frame.interval(args.level)
+    intervals, why_not = intervals_of(args, frame)
+    provenance = {**provenance, **why_not}
     write_outputs(
         args,
         lambda format, width: render(
@@ -301,12 +331,29 @@ def evaluate_and_write(
             intervals=intervals,
             baseline=judged.baseline,
             verdicts=judged.verdicts,
+            dose=judged.dose,
             provenance=provenance,
         ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),
         lambda: html_page(args, frame, judged, provenance),
     )
     return exit_status([judged])
+
+
+def intervals_of(
+    args: argparse.Namespace, frame: GenerativeMetricFrame
+) -> tuple[FrameIntervals | None, Mapping[str, str]]:
+    """Return the intervals of --interval, or why there are none: the scores are worth printing without them."""
+    if args.level is None:
+        return None, {}
+    try:
+        return frame.interval(args.level), {}
+    except ValueError as error:
+        if args.strict:
+            raise
+        reason = error_text(error, args)
+        say(f"warning: no intervals: {reason}")
+        return None, {"no intervals": reason}
 
 
 def write_outputs(
@@ -360,7 +407,9 @@ def evaluate_samples(
 ) -> Evaluation:
     """Match the sizes if that was asked for, by group to ``at_most`` so many, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
+    from egtmetrics.ops import memo_of
 
+    memo = memo_of(samples.real)
     if args.match_sizes or args.across_groups:
         samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
@@ -373,10 +422,17 @@ def evaluate_samples(
         samples=samples,
         random_state=args.random_state,
         missing_groups=args.missing_groups,
+        strict=args.strict,
         backend=args.backend,
         n_threads=args.n_threads,
         progress=show_progress(args),
     )
+    if memo is not None and memo.seconds > _WORTH_A_NOTE:
+        note(
+            args,
+            f"{memo.seconds:.0f} s went into what the reference does not hold; egtmetrics prepare with the same "
+            "--metrics, their options and --random-state saves them",
+        )
     return Evaluation(frame, provenance)
 
 

@@ -1,4 +1,4 @@
-"""What the commands that evaluate share on the baseline and on tolerances: options, and the verdicts."""
+"""What the commands that evaluate share on the baseline, tolerances and known damage: options, and the verdicts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from egtmetrics.cli._common import Parser
 
 if TYPE_CHECKING:
-    from egtmetrics.groups import Baseline, GenerativeMetricFrame, Verdict
+    from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, Verdict
     from egtmetrics.results import Score
     from egtmetrics.samples import GroupedSamples
 
 _SPLIT = "split"
+_ALL = "all"
 _STATUS = {"beyond": 3, "undecided": 4}
 """The worst first; 0 if all are within."""
 
@@ -54,12 +55,13 @@ class Judged(NamedTuple):
 
     baseline: Baseline | None
     verdicts: Mapping[str, Verdict]
+    dose: DoseResponse | None
 
 
-def add_verdict_options(parser: Parser, file: str) -> Any:
+def add_verdict_options(parser: Parser, file: str, *, dose: bool = True) -> Any:
     """Add the options, and return their group; ``file`` says what held-out samples are read from."""
     group = parser.add_argument_group(
-        "baseline and tolerance",
+        "baseline, tolerance and known damage" if dose else "baseline and tolerance",
         "With --tolerance the exit status is 0 if all gaps are within it, 3 if one is beyond it, and 4 if some are "
         "undecided.",
     )
@@ -88,6 +90,16 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
         "shares, in percentage points; METRIC=GAP, separated by commas, for single metrics, in the unit of their "
         "scores, as in topp=5pp,fid=3",
     )
+    if not dose:
+        parser.set_defaults(dose=None)
+    else:
+        group.add_argument(
+            "--dose",
+            metavar=f"{_ALL}|NAMES",
+            help="damage real samples of each group at several doses, and say which dose gives the scores of the "
+            f"generated ones: {_ALL} tries every kind of damage that is known, NAMES those named, as in "
+            "off_support,noise; each costs some 30 evaluations",
+        )
 
     def late() -> None:
         from egtmetrics.groups.baseline import N_SPLITS
@@ -228,6 +240,17 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     set_sizes(sides, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
 
 
+def check_dose(args: argparse.Namespace) -> None:
+    """Refuse damage that is not known."""
+    if args.dose not in (None, _ALL):
+        from egtmetrics.groups.damage import known_damages
+
+        known = known_damages(spread=1.0)
+        for name in map(str.strip, args.dose.split(",")):
+            if name not in known:
+                raise ValueError(f"--dose names {name!r}, which is unknown; pass {_ALL}, or some of {', '.join(known)}")
+
+
 def judge(
     args: argparse.Namespace,
     frame: GenerativeMetricFrame,
@@ -236,7 +259,7 @@ def judge(
     *,
     progress: bool,
 ) -> Judged:
-    """Compare with a baseline and with tolerances, as far as was asked for."""
+    """Compare with a baseline, with tolerances and with known damage, as far as was asked for."""
     baseline = None
     if args.held_out is not None:
         samples = () if held_out is None else (held_out.features, held_out.groups)
@@ -247,4 +270,7 @@ def judge(
         metric: frame.certify(tolerance, metric=metric, level=level, baseline=baseline)
         for metric, tolerance in tolerances.items()
     }
-    return Judged(baseline, verdicts)
+    dose = None
+    if args.dose is not None:
+        dose = frame.dose_response(None if args.dose == _ALL else args.dose, progress=progress)
+    return Judged(baseline, verdicts, dose)

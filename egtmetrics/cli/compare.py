@@ -59,7 +59,7 @@ def add_to(commands: Commands) -> None:
     data = add_file_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
     add_options(compare, data, metrics="ipr,fid", pages=False)
-    add_file_verdict_options(compare)
+    add_file_verdict_options(compare, dose=False)
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",

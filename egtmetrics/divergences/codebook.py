@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._extras import extra
 from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._order import canonical_order
@@ -165,9 +166,10 @@ def check_clusters(n_clusters: Any, union: DistinctRows, *, default: int | None 
         return min(max(2, default), len(union.rows))
     checked = check_positive_int(n_clusters, "n_clusters")
     if checked > len(union.rows):
-        raise ValueError(
+        raise TooFewSamplesError(
             f"n_clusters={checked}, but real and fake have {len(union.rows)} distinct rows together; pass at most as "
-            "many"
+            "many",
+            needed=-(-checked // 2),
         )
     return checked
 

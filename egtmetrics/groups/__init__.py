@@ -3,8 +3,9 @@
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
 defines disparities, ``inference`` says how certain they are, ``planning`` how many samples that takes, ``baseline``
 what a perfect generator would score, ``dose`` how much known damage (``damage``) would give the scores of the model,
-and ``verdict`` whether a gap is within a tolerance. ``comparison`` compares models, ``permutation`` tests for equal
-laws, and ``sample_size`` makes scores from different numbers of samples comparable.
+``verdict`` whether a gap is within a tolerance, and ``monitor`` whether one shows up over many looks. ``comparison``
+compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from different numbers of
+samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
@@ -23,6 +24,7 @@ from egtmetrics.groups.dose import DoseResponse
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals
+from egtmetrics.groups.monitor import DisparityMonitor, Look
 from egtmetrics.groups.permutation import (
     PermutationTest,
     permutation_test,
@@ -30,6 +32,7 @@ from egtmetrics.groups.permutation import (
     permutation_test_models,
 )
 from egtmetrics.groups.planning import SamplePlan, samples_needed
+from egtmetrics.groups.reference import Reference
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
 from egtmetrics.groups.verdict import Verdict
 from egtmetrics.labels import MissingLabelWarning
@@ -38,15 +41,18 @@ __all__ = [
     "Baseline",
     "Damage",
     "Disparity",
+    "DisparityMonitor",
     "DoseResponse",
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
+    "Look",
     "MissingLabelWarning",
     "MissingScoreWarning",
     "ModelComparison",
     "PairDifference",
     "PermutationTest",
+    "Reference",
     "ResampledResult",
     "SamplePlan",
     "ScoreTable",

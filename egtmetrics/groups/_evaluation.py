@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
 import warnings
@@ -11,15 +12,15 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from egtmetrics._errors import listed
+from egtmetrics._errors import TooFewSamplesError, listed
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_features, check_real_fake, keep_checked
+from egtmetrics._validation import check_features, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups.disparity import ScoreTable
 from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName, Features, reading_device
-from egtmetrics.registry import callable_name, registered_metrics
+from egtmetrics.registry import callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 ScoreFunction: TypeAlias = Callable[..., Any]
 """``(real, fake) -> number | mapping of names to numbers | MetricResult``; may take ``random_state``, ``backend`` and
@@ -29,6 +30,8 @@ Metrics: TypeAlias = str | ScoreFunction | Sequence[str | ScoreFunction] | Mappi
 MissingGroups = Literal["raise", "nan"]
 Results: TypeAlias = dict[Hashable, dict[str, MetricResult]]
 """Results by group and metric."""
+Refused: TypeAlias = dict[str, dict[Hashable | None, ValueError]]
+"""By metric and group, None for all samples: why the metric cannot be had of them."""
 
 _KEPT_ERRORS: tuple[type[Exception], ...] = (TypeError, MemoryError, ImportError, OSError)
 _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -42,11 +45,15 @@ class GroupSizeWarning(UserWarning):
 
 
 class MissingScoreWarning(UserWarning):
-    """With ``missing_groups="nan"``: a group is too small for a metric, or for an interval, which is NaN for it."""
+    """A group is too small for a metric, or for an interval, which is NaN for it; with ``strict=True`` an error."""
 
 
 class MetricSet:
-    """Named metrics with fixed options and seed, ready to be called on any samples."""
+    """Named metrics with fixed options and seed, ready to be called on any samples.
+
+    A ValueError of a metric means that it cannot be had of these samples; a metric of a user's has no other way to say
+    so. Every other error is a fault. ``strict`` says whether the former, too, is to end the evaluation.
+    """
 
     def __init__(
         self,
@@ -55,17 +62,17 @@ class MetricSet:
         random_state: RandomState = None,
         backend: BackendName = "auto",
         n_threads: int | None = None,
-        missing_groups: MissingGroups = "raise",
+        strict: bool = True,
     ) -> None:
-        check_missing_groups(missing_groups)
         self.seed = resolve_seed(random_state)
-        self.backend, self.n_threads, self.missing_groups = backend, n_threads, missing_groups
+        self.backend, self.n_threads, self.strict = backend, n_threads, strict
         self.given = name_metrics(metrics)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
         self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
 
     def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
         """Check and group samples, on the device where the backend reads them."""
+        real_sensitive_features = labels_of(real, real_sensitive_features)
         # Placed before they are grouped: an error names the side on the wrong device, and nothing is said of kernels
         # that the backend does not need.
         device = reading_device(self.backend, real, fake)
@@ -84,12 +91,25 @@ class MetricSet:
         return samples.on(reading_device(self.backend, samples.real, samples.fake))
 
     def call(
-        self, real: Features, fake: Features, where: str, advance: Callable[[], object] = lambda: None
+        self,
+        real: Features,
+        fake: Features,
+        where: str,
+        advance: Callable[[], object] = lambda: None,
+        refuse: Callable[[str, ValueError], object] | None = None,
     ) -> dict[str, MetricResult]:
-        """Call every metric; ``where`` names the samples in errors, ``advance`` is called after each metric."""
+        """Call every metric; ``where`` names the samples in errors, ``advance`` is called after each metric.
+
+        With ``refuse``, a metric that raises a ValueError has no result, and ``refuse`` gets its name and the error.
+        """
         results = {}
         for name in self.bound:
-            results[name] = self._call_one(name, real, fake, where)
+            try:
+                results[name] = self._call_one(name, real, fake, where)
+            except ValueError as error:
+                if refuse is None:
+                    raise
+                refuse(name, error)
             advance()
         return results
 
@@ -100,35 +120,39 @@ class MetricSet:
         return as_result(value, name, n_real=len(real), n_fake=len(fake))
 
     def by_group(
-        self,
-        samples: GroupedSamples,
-        advance: Callable[[], object] = lambda: None,
-        refused: dict[str, dict[Hashable, ValueError]] | None = None,
+        self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None, refused: Refused | None = None
     ) -> Results:
         """Call every metric on every group that has samples on both sides.
 
-        With ``missing_groups="nan"``, a group that a metric refuses has no result of it; ``refused`` gets the errors,
-        by metric and group.
+        With ``refused``, a group that a metric refuses has no result of it, and ``refused`` gets the error.
         """
         results: Results = {}
         for label in samples.groups.on_both_sides():
             group = samples.group(label)
             where = f"group {samples.groups.name(label)!r}"
-            results[label] = {}
-            for name in self.bound:
-                try:
-                    results[label][name] = self._call_one(name, group.real, group.fake, where)
-                except ValueError as error:
-                    if self.missing_groups == "raise":
-                        raise
-                    if refused is not None:
-                        refused.setdefault(name, {})[label] = error
-                advance()
+            results[label] = self.call(group.real, group.fake, where, advance, _noted(refused, label))
         return results
 
-    def overall(self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None) -> dict[str, MetricResult]:
-        """Call every metric on all rows, including those in no group."""
-        return self.call(*samples.overall(), "all samples", advance)
+    def overall(
+        self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None, refused: Refused | None = None
+    ) -> dict[str, MetricResult]:
+        """Call every metric on all rows, including those in no group; ``refused`` as for ``by_group``."""
+        return self.call(*samples.overall(), "all samples", advance, _noted(refused, None))
+
+    def check_options(self, samples: GroupedSamples) -> None:
+        """Refuse options of our own metrics that no group can meet, before anything is computed.
+
+        The error is that of the largest group.
+        """
+        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_dict()
+        largest = max(sizes, key=sizes.__getitem__)
+        one = take_checked(samples.fake, np.zeros(1, dtype=np.int64))  # for both sides: a reference may have no rows
+        for name, metric in self.bound.items():
+            refusal = refusal_of_one_row(metric, one)
+            if refusal is None or (isinstance(refusal, TooFewSamplesError) and refusal.needed <= sizes[largest]):
+                continue
+            group = samples.group(largest)
+            self._call_one(name, group.real, group.fake, f"group {samples.groups.name(largest)!r}")
 
     def describe(self) -> dict[str, str]:
         """Return every metric's function with its fixed options: ``"topp_precision_recall(alpha=0.05)"``."""
@@ -197,18 +221,52 @@ def one_result_each(results: Results) -> dict[str, MetricResult]:
     return found
 
 
-def warn_of_refusals(
-    refused: Mapping[str, Mapping[Hashable, ValueError]], results: Results, what: str, *, stacklevel: int
-) -> None:
-    """Warn once for every metric that refused groups, which have no ``what``; raise if it refused all of them."""
+def _noted(refused: Refused | None, label: Hashable | None) -> Callable[[str, ValueError], object] | None:
+    if refused is None:
+        return None
+    return lambda name, error: refused.setdefault(name, {}).update({label: error})
+
+
+def refusal_of_one_row(metric: ScoreFunction, row: Features) -> ValueError | None:
+    """Return how one of our own metrics refuses sets of one row; None if it does not, and for any other metric.
+
+    Ours check their options, then the number of rows, and only then compute. So this costs nothing, and shows whether
+    larger sets are refused as well. Other metrics may check nothing, or in another order.
+    """
+    function, options = (metric.func, metric.keywords) if isinstance(metric, functools.partial) else (metric, {})
+    if not str(getattr(function, "__module__", "")).startswith("egtmetrics.") or metric_of(function) is None:
+        return None
+    unspent = {  # what a Generator gives here, the first real call gets
+        name: copy.deepcopy(value) if isinstance(value, np.random.Generator) else value
+        for name, value in options.items()
+    }
+    try:
+        with collecting_caveats():
+            function(row, row, **unspent)
+    except ValueError as error:
+        return error
+    return None
+
+
+def warn_of_refusals(refused: Refused, what: str, *, stacklevel: int) -> None:
+    """Warn once for every metric that refused groups, which have no ``what``."""
     notes = []
     for errors in refused.values():
-        first = next(iter(errors.values()))
-        if len(errors) == len(results):
-            raise first
-        notes.append(f"no {what} for group {listed(repr(group_text(label)) for label in errors)}: {first}")
+        names = listed("all samples" if label is None else f"group {group_text(label)!r}" for label in errors)
+        notes.append(f"no {what} for {names}: {next(iter(errors.values()))}")
     for note in dict.fromkeys(notes):
         warnings.warn(note, MissingScoreWarning, stacklevel=stacklevel + 1)
+
+
+def refusal_note(metric: str, reasons: Mapping[Hashable | None, str]) -> str:
+    """Return a sentence that says for which groups a metric has no score, and of the first one why."""
+    names = ["overall" if label is None else group_text(label) for label in reasons]
+    return f"{metric} has no score for {listed(names)}. {names[0]}: {next(iter(reasons.values()))}"
+
+
+def one_refusal(refused: Refused) -> ValueError:
+    """Return the first error, to raise where nothing is left."""
+    return next(error for errors in refused.values() for error in errors.values())
 
 
 def warn_of_caveats(
@@ -221,7 +279,7 @@ def warn_of_caveats(
             for label, by_metric in results.items()
             if metric in by_metric
         }
-        if overall is not None:
+        if overall is not None and metric in overall:
             found["all samples"] = overall[metric].caveats
         found = {where: caveats for where, caveats in found.items() if caveats}
         if found:

@@ -43,6 +43,29 @@ def _found(known: Metric | None, names: list[str]) -> dict[str, Score]:
     return {name: declared.get(name, Score(label=name)) for name in names}
 
 
+def saved_refusals(
+    refusals: Mapping[str, Mapping[Hashable | None, str]], names: Mapping[Hashable, str]
+) -> dict[str, dict[str, Any]]:
+    """Return why metrics refused groups, under the keys of results: ``overall`` and ``by_group``."""
+    saved: dict[str, dict[str, Any]] = {"overall": {}, "by_group": {}}
+    for metric, reasons in refusals.items():
+        for label, reason in reasons.items():
+            of_label = saved["overall"] if label is None else saved["by_group"].setdefault(names[label], {})
+            of_label[metric] = reason
+    return saved
+
+
+def restored_refusals(saved: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[Hashable | None, str]]:
+    """Return what ``saved_refusals`` was given, with the names of groups as their labels."""
+    refusals: dict[str, dict[Hashable | None, str]] = {}
+    for group, reasons in saved.get("by_group", {}).items():
+        for metric, reason in reasons.items():
+            refusals.setdefault(metric, {})[group] = reason
+    for metric, reason in saved.get("overall", {}).items():
+        refusals.setdefault(metric, {})[None] = reason
+    return refusals
+
+
 def interval_dict(intervals: FrameIntervals, by_group: pd.DataFrame, names: Mapping[Hashable, str]) -> dict[str, Any]:
     """Return intervals under the keys of ``by_group`` and ``disparities``."""
     groups: dict[str, dict[str, Any]] = {names[label]: {} for label in by_group.index}

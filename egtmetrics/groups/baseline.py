@@ -19,10 +19,10 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, take_checked
 from egtmetrics.groups._evaluation import MetricSet, MissingScoreWarning, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import disparity_dict, interval_dict, numbers, plain, saved_intervals
@@ -280,15 +280,13 @@ class Baseline:
         """
         metric = check_metric(metric, list(self._compared["excess"]))
         inference = self._infer("excess")
-        per_side = len(self._design.model)
-        sizes = {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
         return certify(
             inference,
             metric,
             tolerance,
             of="excess",
             samples=Samples(
-                sizes=sizes,
+                sizes=self._sizes(),
                 scores=self.scored(metric),
                 described=self._scored["model"][metric].described,
             ),
@@ -323,7 +321,12 @@ class Baseline:
             }
         return {key: plain(value) for key, value in content.items()}
 
-    def _infer(self, of: Comparison) -> Inference:
+    def _sizes(self) -> dict[Hashable, int]:
+        """Return how many samples of each group take part, on the side that has fewer."""
+        per_side = len(self._design.model)
+        return {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
+
+    def _infer(self, of: Comparison = "excess") -> Inference:
         tables = self.tables(of)
         if not self._groups:
             raise ValueError(
@@ -407,7 +410,7 @@ def evaluate_baseline(
                     "samples instead"
                 )
     sets_per_side = 2 if held_out is None else 1
-    if metrics.missing_groups == "nan" and n_samples is None:
+    if not metrics.strict and n_samples is None:
         sides = _large_enough(sides, samples, sets_per_side)
     size, n_disjoint = set_sizes(sides, samples, sets_per_side, n_samples)
     rounds = 1 if held_out is not None else n_splits

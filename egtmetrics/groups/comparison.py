@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_level, check_real_fake, keep_checked
 from egtmetrics.groups._evaluation import (
@@ -247,7 +247,9 @@ def compare_frames(
     spreads: dict[tuple[str, str, Hashable | None], Spread] = {}
     for metric in tqdm(frame._metrics.bound, desc="comparisons", unit="metric", disable=not progress):
         table = frame.tables[metric]
-        of_all: dict[Hashable, list[MetricResult]] = {None: [one.overall_results[metric] for one in frames]}
+        of_all: dict[Hashable, list[MetricResult]] = {}
+        if all(metric in one.overall_results for one in frames):
+            of_all[None] = [one.overall_results[metric] for one in frames]
         by_group = {
             label: [one.results[label][metric] for one in frames]
             for label in groups
@@ -255,7 +257,7 @@ def compare_frames(
         }
         scored = {label: groups[label] for label in by_group}
         n_scores = len(table.described)
-        overall = _uncertainty(frame._metrics, metric, {None: whole}, of_all, pd.Index([None]), n_scores)
+        overall = _uncertainty(frame._metrics, metric, dict.fromkeys(of_all, whole), of_all, pd.Index([None]), n_scores)
         grouped = _uncertainty(frame._metrics, metric, scored, by_group, frame.by_group.index, n_scores)
         for uncertainty in (overall, grouped):
             for label, errors in zip(uncertainty.table.index, errors_of_scores(uncertainty), strict=True):
@@ -266,7 +268,7 @@ def compare_frames(
         for disparity in table.disparities:
             contrasts = disparity.contrasts(table.values)
             spreads[metric, disparity.name, None] = spread_of_largest(grouped, contrasts)
-    first, second = (scores_and_disparities(one.results, one.overall_results, one.by_group.index) for one in frames)
+    first, second = (scores_and_disparities(one.results, one.overall_results, frame) for one in frames)
     differences = {key: first[key] - second[key] for key in first}
     compared = pd.DataFrame(list(differences), columns=["metric", "score", "group"], dtype=object)
     compared["difference"] = list(differences.values())

@@ -12,18 +12,20 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,
     MetricSet,
     MissingGroups,
+    Refused,
     Results,
     caveat_note,
     check_groups,
     one_result_each,
+    refusal_note,
     size_notes,
     warn_of_caveats,
     warn_of_refusals,
@@ -35,8 +37,10 @@ from egtmetrics.groups._saved import (
     disparity_dict,
     interval_dict,
     plain,
+    restored_refusals,
     saved_intervals,
     saved_metrics,
+    saved_refusals,
     saved_results,
     saved_tables,
 )
@@ -51,7 +55,7 @@ from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
 from egtmetrics.results import MetricResult, Score
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 
 class GenerativeMetricFrame:
@@ -71,6 +75,7 @@ class GenerativeMetricFrame:
     real, fake
         Features ``(n, d)`` and ``(m, d)``, arrays or tensors. For metrics that take ``backend``, CUDA tensors stay on
         their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
+        In the place of ``real`` and its labels, a :class:`~egtmetrics.Reference` computes once what depends on them.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
@@ -83,8 +88,13 @@ class GenerativeMetricFrame:
         random numbers all groups see the same projections, so the noise that they share cancels from the differences.
         The result for a group depends neither on its name nor on the other groups. A Generator draws the integer.
     missing_groups
-        What to do about a group with samples on only one side, or one that a metric refuses, for example because it is
-        too small: ``"raise"``, or ``"nan"`` for scores and intervals of NaN and, if a metric refuses it, a warning.
+        What to do about a group with samples on only one side: ``"raise"`` before anything is computed, or ``"nan"``
+        for scores of NaN.
+    strict
+        What to do if a metric refuses a group, or all samples together, with a ValueError, as most do that get too few
+        samples. False gives NaN for that metric and group, a warning, and the reason in ``refusals``, in tables and
+        pages and in JSON; also for intervals of groups that are too small for one. True raises the error, and what was
+        computed before is lost. Errors of other types are faults, and always raised.
     backend, n_threads
         Passed to the metrics that take them.
     progress
@@ -114,6 +124,8 @@ class GenerativeMetricFrame:
         refused a group.
     overall_results : dict
         What the metrics returned on all rows, by metric.
+    refusals : dict
+        Why metrics refused groups, by metric and group; None stands for all samples. Empty if none did.
     samples : GroupedSamples or None
         The samples that were evaluated; None for a frame that was read from JSON.
     settings : dict
@@ -124,9 +136,10 @@ class GenerativeMetricFrame:
     Raises
     ------
     ValueError
-        If samples, labels or options are invalid, there is only one group, a group is missing on one side, or a metric
-        refuses a group, for example because it is too small (the message names the group); with
-        ``missing_groups="nan"``, if it refuses all groups, or all samples together.
+        If samples, labels or options are invalid, there is only one group, or a group is missing on one side. If no
+        group can meet the options of a metric of this package, before anything is computed. If no metric has a score
+        for any group, or a metric that declares no scores has none. With ``strict``, if a metric refuses a group (the
+        message names both).
     TypeError
         If the features are not numbers, labels have mixed types, or a metric returns no score.
 
@@ -135,7 +148,7 @@ class GenerativeMetricFrame:
     MissingLabelWarning
         Labels such as "NA" or "nan" were taken for missing ones.
     MissingScoreWarning
-        With ``missing_groups="nan"``, if a metric refuses a group.
+        If a metric refuses a group, or all samples.
     UnreliableScoreWarning
         If the results of a metric have ``caveats``: scores of some groups cannot be relied on. See ``caveats()``.
     GroupSizeWarning
@@ -177,6 +190,7 @@ class GenerativeMetricFrame:
     overall_results: dict[str, MetricResult]
     samples: GroupedSamples | None
     settings: dict[str, Any]
+    refusals: dict[str, dict[Hashable | None, str]]
     verdicts: Mapping[str, Verdict] = MappingProxyType({})
 
     def __init__(
@@ -190,6 +204,7 @@ class GenerativeMetricFrame:
         samples: GroupedSamples | None = None,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
+        strict: bool = False,
         backend: BackendName = "auto",
         n_threads: int | None = None,
         progress: bool = False,
@@ -197,11 +212,11 @@ class GenerativeMetricFrame:
         given = {
             "real": real,
             "fake": fake,
-            "real_sensitive_features": real_sensitive_features,
+            "real_sensitive_features": labels_of(real, real_sensitive_features),
             "fake_sensitive_features": fake_sensitive_features,
         }
         self._metrics = MetricSet(
-            metrics, random_state=random_state, backend=backend, n_threads=n_threads, missing_groups=missing_groups
+            metrics, random_state=random_state, backend=backend, n_threads=n_threads, strict=strict
         )
         if _samples_given(samples, given):
             assert samples is not None
@@ -209,14 +224,19 @@ class GenerativeMetricFrame:
         else:
             self.samples = samples = self._metrics.group(**given)
         check_groups(samples, missing_groups)
+        self._metrics.check_options(samples)
         n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
-            refused: dict[str, dict[Hashable, ValueError]] = {}
+            refused: Refused | None = None if strict else {}
             self.results = self._metrics.by_group(samples, bar.update, refused)
-            self.overall_results = self._metrics.overall(samples, bar.update)
-        warn_of_refusals(refused, self.results, "score", stacklevel=2)
-        tables = tables_of_results(self.results, samples.groups.index)
-        tables = {name: tables[name] for name in self._metrics.bound}
+            self.overall_results = self._metrics.overall(samples, bar.update, refused)
+        described = self._described(refused or {})
+        warn_of_refusals(refused or {}, "score", stacklevel=2)
+        self.refusals = {
+            metric: {label: str(error.__cause__ or error) for label, error in errors.items()}
+            for metric, errors in (refused or {}).items()
+        }
+        tables = tables_of_results(self.results, samples.groups.index, described)
         warn_of_sizes(tables, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: Inference | None = None
@@ -227,13 +247,28 @@ class GenerativeMetricFrame:
             "sensitive_features": [str(name) for name in samples.groups.index.names],
             "random_state": self._metrics.seed,
             "missing_groups": missing_groups,
+            "strict": strict,
             "backend": backend,
             "n_threads": n_threads,
         }
         if samples.max_samples is not None:
             self.settings["max_samples"] = samples.max_samples
-        overall = {name: result.scores() for name, result in self.overall_results.items()}
-        self._set_tables(tables, overall, samples.counts(), samples.unassigned())
+        self._set_tables(tables, self._overall_scores(), samples.counts(), samples.unassigned())
+
+    def _described(self, refused: Refused) -> dict[str, Mapping[str, Score]]:
+        """Return what the scores of every metric are; raise if those of one are not known, or no group has any."""
+        found = {name: result.describe() for name, result in one_result_each(self.results).items()}
+        described: dict[str, Mapping[str, Score]] = {}
+        for name, metric in self._metrics.given.items():
+            known = metric_of(metric)
+            declared = found.get(name, {} if known is None else known.scores())
+            if not found or not declared:
+                raise next(iter(refused[name].values()))
+            described[name] = declared
+        return described
+
+    def _overall_scores(self) -> dict[str, dict[str, float]]:
+        return {name: result.scores() for name, result in self.overall_results.items()}
 
     def _set_tables(
         self,
@@ -247,7 +282,7 @@ class GenerativeMetricFrame:
         if len(set(names)) < len(names):
             raise ValueError(f"the names in metrics give two columns the same name: {names}; rename a metric")
         self.by_group = pd.concat([table.values[score].rename(column) for column, table, score in columns], axis=1)
-        values = [overall[table.metric][score] for _, table, score in columns]
+        values = [overall.get(table.metric, {}).get(score, math.nan) for _, table, score in columns]
         self.overall = pd.Series(values, index=names, name="overall", dtype=float)
         self.group_counts, self.unassigned = counts, unassigned
         if self.samples is not None:
@@ -259,14 +294,14 @@ class GenerativeMetricFrame:
         self.tables = {**tables, "proportions": proportion_table(counts)}
 
     def __repr__(self) -> str:
-        caveats = "".join(f"\n{note}" for note in self._caveat_notes())
-        return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}{caveats}"
+        notes = "".join(f"\n{note}" for note in [*self._caveat_notes(), *self._refusal_notes()])
+        return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}{notes}"
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: scores by group, and disparities."""
         tables = {"Scores by group": self.by_group, "Disparities between groups": self.disparities()}
-        caveats = "".join(f"<p>{html.escape(note)}</p>" for note in self._caveat_notes())
-        return caveats + "".join(
+        notes = [*self._caveat_notes(), *self._refusal_notes()]
+        return "".join(f"<p>{html.escape(note)}</p>" for note in notes) + "".join(
             f"<h4>{title}</h4>{table.to_html(border=0, float_format='{:.4g}'.format, na_rep='nan')}"
             for title, table in tables.items()
         )
@@ -282,6 +317,10 @@ class GenerativeMetricFrame:
             ),
             *size_notes(self.tables),
         ]
+
+    def _refusal_notes(self) -> list[str]:
+        """Return a sentence for every metric that refused groups, which says why."""
+        return [refusal_note(metric, reasons) for metric, reasons in self.refusals.items()]
 
     def describe(self) -> dict[str, Score]:
         """Return the description of every column of ``by_group``: its label, bounds, unit and direction."""
@@ -391,10 +430,10 @@ class GenerativeMetricFrame:
         Raises
         ------
         ValueError
-            If ``level`` is not in (0, 1), a group has fewer than 50 samples on a side, a metric refuses half of a
-            group, or the frame was read from JSON without intervals of this level. With ``missing_groups="nan"``, such
-            groups have intervals of NaN instead, with a warning, and intervals and tests of disparities leave them out
-            (``without``).
+            If ``level`` is not in (0, 1), or the frame was read from JSON without intervals of this level. If every
+            group has fewer than 50 samples on a side, or every metric refuses half of every group. Otherwise such
+            groups have intervals of NaN, with a warning, and intervals and tests of disparities leave them out
+            (``without``); with ``strict`` each of them is an error.
 
         Notes
         -----
@@ -476,7 +515,7 @@ class GenerativeMetricFrame:
         n_samples
             The number of samples in each set. None takes as many as the smallest group allows, the same in all groups,
             since scores depend on the number of samples; larger groups then have more splits, which use all their rows.
-            With ``missing_groups="nan"`` a group too small for an interval is left out then, with a warning.
+            Unless ``strict``, a group too small for an interval is left out then, with a warning.
         progress
             Show a progress bar that counts calls of metrics.
 
@@ -591,14 +630,13 @@ class GenerativeMetricFrame:
         metric = check_metric(metric, list(self.settings["metrics"]))
         if baseline is not None:
             return baseline.certify(tolerance, metric=metric, level=level)
-        samples, table = self._of_samples("a verdict"), self.tables[metric]
-        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_dict()
+        table = self.tables[metric]
         return certify(
             self._infer(),
             metric,
             tolerance,
             of="scores",
-            samples=Samples(sizes=sizes, scores=[table.values], described=table.described),
+            samples=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
             level=level,
         )
 
@@ -618,8 +656,8 @@ class GenerativeMetricFrame:
 
         .. math::
 
-                ext{curve}(t) = 	frac12 [T(A, B_t) + T(B, A_t)], \quad
-                ext{model} = 	frac12 [T(A, C) + T(B, D)],
+                ext{curve}(t) = \tfrac12 [T(A, B_t) + T(B, A_t)], \quad
+                ext{model} = \tfrac12 [T(A, C) + T(B, D)],
 
         averaged over splits, with the same splits and random numbers for all doses. The dose is the t at which a
         monotone fit to the curve has the model's score. A dose is only as good as the kind of damage: several kinds
@@ -780,6 +818,10 @@ class GenerativeMetricFrame:
             self._inference = frame_inference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
 
+    def _sizes(self) -> dict[Hashable, int]:
+        """Return how many samples of each group were scored, on the side that has fewer."""
+        return self.scored_counts[["n_real", "n_fake"]].min(axis=1).to_dict()
+
     def _of_samples(self, what: str) -> GroupedSamples:
         if self.samples is None:
             raise ValueError(
@@ -821,9 +863,9 @@ class GenerativeMetricFrame:
         becomes ``"inf"`` or ``"-inf"``. With the intervals from ``interval``, the key ``"intervals"`` has ``"level"``,
         and ``"low"`` and ``"high"`` under the same keys as ``"by_group"`` and ``"disparities"``, those of disparities
         with everything else that ``interval`` says of them. The key ``"registered"`` has the registered names of
-        metrics, and ``"scores"`` describes scores that no registered metric declares in this way. With a baseline, the
-        key ``"baseline"`` has what its ``to_dict`` returns, with intervals of the same level; with verdicts by metric,
-        the key ``"verdicts"`` has them.
+        metrics, and ``"scores"`` describes scores that no registered metric declares in this way. If metrics refused
+        groups, the key ``"refusals"`` says why. With a baseline, the key ``"baseline"`` has what its ``to_dict``
+        returns, with intervals of the same level; with verdicts by metric, the key ``"verdicts"`` has them.
         """
         names = self._names
         content = {
@@ -840,6 +882,8 @@ class GenerativeMetricFrame:
             "registered": {name: known.name for name, known in self._registered.items() if known is not None},
             **described_scores(self._registered, self.tables),
         }
+        if self.refusals:
+            content["refusals"] = saved_refusals(self.refusals, names)
         if intervals is not None:
             content["intervals"] = interval_dict(intervals, self.by_group, names)
         if baseline is not None:
@@ -896,11 +940,11 @@ class GenerativeMetricFrame:
         frame._registered = saved_metrics(content)
         tables = saved_tables(content, frame._registered)
         index = next(iter(tables.values())).values.index
+        frame.refusals = restored_refusals(content.get("refusals", {}))
         frame._names = {label: label for label in index}
         frame.overall_results, frame.results = saved_results(content, frame._registered, tables)
-        overall = {metric: result.scores() for metric, result in frame.overall_results.items()}
         counts = pd.DataFrame(list(content["group_counts"].values()), index=index)
-        frame._set_tables(tables, overall, counts, dict(content["unassigned"]))
+        frame._set_tables(tables, frame._overall_scores(), counts, dict(content["unassigned"]))
         if "intervals" in content:
             frame._saved_intervals = saved_intervals(content["intervals"], frame.tables)
         if "baseline" in content:
@@ -914,27 +958,32 @@ class GenerativeMetricFrame:
     _saved_baseline: Baseline | None = None
 
 
-def tables_of_results(results: Results, index: pd.Index[Any]) -> dict[str, ScoreTable]:
-    """Return the scores of every metric, one row per group of ``index``, NaN for groups without its result."""
+def tables_of_results(
+    results: Results, index: pd.Index[Any], described: Mapping[str, Mapping[str, Score]] | None = None
+) -> dict[str, ScoreTable]:
+    """Return the scores of every metric, one row per group of ``index``, NaN for groups without its result.
+
+    ``described`` says what the scores of every metric are, if some metrics may have no result.
+    """
+    found = described or {metric: one.describe() for metric, one in one_result_each(results).items()}
     tables = {}
-    for metric, one in one_result_each(results).items():
-        described = one.describe()
-        rows = {label: by_metric[metric].scores() for label, by_metric in results.items() if metric in by_metric}
+    for metric, scores in found.items():
+        of_metric = {label: by_metric[metric] for label, by_metric in results.items() if metric in by_metric}
+        rows = {label: result.scores() for label, result in of_metric.items()}
         for label, row in rows.items():
-            if list(row) != list(described):
+            if list(row) != list(scores):
                 raise ValueError(
-                    f"metric {metric!r} returned the scores {list(row)} for group {label!r} and {list(described)} for "
+                    f"metric {metric!r} returned the scores {list(row)} for group {label!r} and {list(scores)} for "
                     "another group; return the same scores for all groups"
                 )
-        missing = dict.fromkeys(described, np.nan)
+        missing = dict.fromkeys(scores, np.nan)
         values = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
-        scored = {label: by_metric[metric] for label, by_metric in results.items() if metric in by_metric}
         tables[metric] = score_table(
             metric,
-            values[list(described)],
-            described,
-            caveats={label: result.caveats for label, result in scored.items()},
-            sizes={label: (result.n_real, result.n_fake) for label, result in scored.items()},
+            values[list(scores)],
+            scores,
+            caveats={label: result.caveats for label, result in of_metric.items()},
+            sizes={label: (result.n_real, result.n_fake) for label, result in of_metric.items()},
         )
     return tables
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from egtmetrics._validation import check_level
-from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric, warn_of_refusals
+from egtmetrics.groups._evaluation import MetricSet, Refused, Results, naming_metric, one_refusal, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
 from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
 from egtmetrics.results import MetricResult
@@ -24,11 +24,6 @@ Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
 """An interval needs this many real and fake samples of every group."""
-SAMPLING = 35.0
-"""A variance estimated from n rows has about this relative variance, over n, beside that of the random division.
-
-Measured for TopP&R, k-nearest neighbours and FID: docs/adr/0022-tests-of-disparities.md.
-"""
 _DRAWS = 20_000
 _TEST_LEVEL = 0.05
 _BLOCKS = 20
@@ -347,11 +342,11 @@ def frame_inference(
 ) -> Inference:
     """Estimate the covariance of every metric in every group, once, and that of the proportions in ``counts``.
 
-    A group that is too small is refused. With ``missing_groups="nan"`` it has no covariance, with a warning.
+    A group that is too small has no covariance, with a warning; if ``metrics.strict`` it is an error.
     """
     small = _small_groups(metrics, samples, results)
-    refused: dict[str, dict[Hashable, ValueError]] = {}
-    uncertainties = {}
+    refused: Refused = {}
+    uncertainties, n_known = {}, 0
     for name in metrics.bound:
         covariances = {}
         for label in (label for label, by_metric in results.items() if name in by_metric):
@@ -360,13 +355,14 @@ def frame_inference(
                     raise small[label]
                 covariances[label] = _covariance(metrics, samples, label, name, results[label][name])
             except ValueError as error:
-                if metrics.missing_groups == "raise":
+                if metrics.strict:
                     raise
                 refused.setdefault(name, {})[label] = error
-        if not covariances:
-            raise next(iter(refused[name].values()))
+        n_known += len(covariances)
         uncertainties[name] = score_uncertainty(tables[name].values, covariances)
-    warn_of_refusals(refused, results, "interval", stacklevel=4)
+    if not n_known:
+        raise one_refusal(refused)
+    warn_of_refusals(refused, "interval", stacklevel=4)
     return Inference(
         tables={**tables, "proportions": proportion_table(counts)},
         uncertainties={**uncertainties, "proportions": proportion_uncertainty(counts)},
@@ -385,7 +381,7 @@ def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results)
         for label, size in sizes.items()
         if size < MIN_SAMPLES
     }
-    if small and (metrics.missing_groups == "raise" or len(small) == len(results)):
+    if small and (metrics.strict or len(small) == len(results)):
         raise next(iter(small.values()))
     return small
 

@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups._evaluation import (
@@ -54,7 +54,7 @@ def permutation_test(
     fake: Any,
     *,
     metric: str | ScoreFunction,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     score: str | None = None,
     n_permutations: int = 199,
@@ -267,7 +267,6 @@ def permutation_test_frames(
     rng = check_random_state(random_state)
     both, n_first = keep_checked(join_rows(samples[0].fake, samples[1].fake)), len(samples[0].fake)
     ids = np.concatenate([one.groups.fake_ids for one in samples])
-    index = frame.by_group.index
 
     def exchanged(strata: NDArray[np.int64]) -> list[GroupedSamples]:
         order = np.arange(len(both))
@@ -278,14 +277,20 @@ def permutation_test_frames(
         return [one.with_fake(take_checked(both, rows)) for one, rows in zip(samples, parts, strict=True)]
 
     def permute() -> _Numbers:
-        by_group = [own.by_group(one) for own, one in zip(metrics, exchanged(ids), strict=True)]
-        overall = [own.overall(one) for own, one in zip(metrics, exchanged(np.zeros_like(ids)), strict=True)]
+        by_group = [
+            own.by_group(one, refused=None if own.strict else {})
+            for own, one in zip(metrics, exchanged(ids), strict=True)
+        ]
+        overall = [
+            own.overall(one, refused=None if own.strict else {})
+            for own, one in zip(metrics, exchanged(np.zeros_like(ids)), strict=True)
+        ]
         first, second = (
-            scores_and_disparities(results, alone, index) for results, alone in zip(by_group, overall, strict=True)
+            scores_and_disparities(results, alone, frame) for results, alone in zip(by_group, overall, strict=True)
         )
         return {key: first[key] - second[key] for key in first}
 
-    first, second = (scores_and_disparities(one.results, one.overall_results, index) for one in (frame, other))
+    first, second = (scores_and_disparities(one.results, one.overall_results, frame) for one in (frame, other))
     observed = {key: first[key] - second[key] for key in first}
     as_large = dict.fromkeys(observed, 0)
     for _ in tqdm(range(n_permutations), desc="permutations", unit="permutation", disable=not progress):
@@ -329,11 +334,15 @@ def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
     return samples
 
 
-def scores_and_disparities(by_group: Results, overall: Mapping[str, MetricResult], index: pd.Index[Any]) -> _Numbers:
-    """Return every score and disparity that two models can differ in."""
+def scores_and_disparities(
+    by_group: Results, overall: Mapping[str, MetricResult], frame: GenerativeMetricFrame
+) -> _Numbers:
+    """Return every score and disparity that two models can differ in; NaN where one is missing."""
+    described = {metric: frame.tables[metric].described for metric in frame.settings["metrics"]}
     numbers: _Numbers = {}
-    for metric, table in tables_of_results(by_group, index).items():
-        numbers |= {(metric, score, None): value for score, value in overall[metric].scores().items()}
+    for metric, table in tables_of_results(by_group, frame.by_group.index, described).items():
+        of_all = overall[metric].scores() if metric in overall else {}
+        numbers |= {(metric, score, None): of_all.get(score, math.nan) for score in table.described}
         numbers |= {
             (metric, score, group): value for score in table.described for group, value in table.values[score].items()
         }

@@ -13,7 +13,7 @@ from scipy.special import ndtri
 
 from egtmetrics._validation import check_positive_int
 from egtmetrics.groups._evaluation import MetricSet, naming_metric
-from egtmetrics.groups.inference import SAMPLING, normal_quantile
+from egtmetrics.groups.inference import normal_quantile
 from egtmetrics.metrics.subsampling import covariance_of_parts, draw_subsamples
 from egtmetrics.metrics.variance import scores_of_parts
 from egtmetrics.ops import to_host
@@ -23,6 +23,11 @@ Floats = NDArray[np.float64]
 
 _GROWTH = 0.5
 """How much of the growth of n Var T from quarters to halves is left from n to 2 n if it fades as 1 / sqrt(n)."""
+VARIANCE_OF_VARIANCE = 35.0
+"""A variance estimated from n rows has about this relative variance, over n, beside that of the random division.
+
+Measured for TopP&R, k-nearest neighbours and FID: docs/adr/0022-tests-of-disparities.md.
+"""
 _MOVING = 0.5
 """The standard error of how far a score lies from those of its quarters, in standard errors of the score. Measured."""
 _MOST = 2
@@ -231,7 +236,7 @@ class _Curve:
     def uncertain(self, group: int) -> list[_Curve]:
         """Return the curves with the variance, and with the move, of one group larger by a standard error."""
         at = np.arange(len(self.sizes)) == group
-        factor = math.exp(math.sqrt(SAMPLING / self.sizes[group]))
+        factor = math.exp(math.sqrt(VARIANCE_OF_VARIANCE / self.sizes[group]))
         larger = dataclasses.replace(self, variances=np.where(at, factor * self.variances, self.variances))
         moved = dataclasses.replace(self, moves=self.moves - np.where(at, _MOVING * np.sqrt(self.variances), 0.0))
         return [larger, moved]

@@ -14,13 +14,14 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtri, stdtrit
+from scipy.special import ndtr, ndtri, stdtrit
 
 from egtmetrics._errors import listed
 from egtmetrics._validation import check_level
 from egtmetrics.groups._saved import numbers
 from egtmetrics.groups.disparity import ScoreTable
-from egtmetrics.groups.inference import SAMPLING, Inference, Largest, Uncertainty
+from egtmetrics.groups.inference import Inference, Largest, Uncertainty
+from egtmetrics.groups.planning import VARIANCE_OF_VARIANCE
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
@@ -192,7 +193,7 @@ def certify(
     outcome: Outcome = "undecided"
     if known:
         (estimates,) = largest.estimates
-        to_bound, skewed = _skewed(uncertainty, contrasts, samples, level)
+        to_bound, skewed = _skewed(uncertainty, contrasts, samples, z)
         low, _ = largest.interval(level)
         high = float((estimates + z * np.sqrt(skewed.parts(to_bound)["total"].to_numpy())).max())
         outcome = "within" if high < tolerance else "beyond" if low > tolerance else "undecided"
@@ -247,10 +248,9 @@ def check_tolerance(tolerance: Any) -> float:
     return float(tolerance)
 
 
-def _skewed(uncertainty: Uncertainty, contrasts: Floats, samples: Samples, level: float) -> tuple[Floats, Uncertainty]:
+def _skewed(uncertainty: Uncertainty, contrasts: Floats, samples: Samples, z: float) -> tuple[Floats, Uncertainty]:
     """Return contrasts and an uncertainty that give the errors of upper bounds: a score's margin is z of its errors."""
-    z = float(ndtri(level))
-    below, above = _margins(uncertainty, samples, level)
+    below, above = _margins(uncertainty, samples, z)
     errors = np.sqrt(np.nan_to_num(_variances(uncertainty)))
     still = errors == 0.0  # the margin of a score without any variance joins with no other
     lifted = dataclasses.replace(uncertainty, data=uncertainty.data + np.diag(still.astype(float)))
@@ -264,16 +264,17 @@ def _variances(uncertainty: Uncertainty) -> Floats:
     return variances
 
 
-def _margins(uncertainty: Uncertainty, samples: Samples, level: float) -> tuple[Floats, Floats]:
-    """Return how far the expectation of every score may lie below and above it, each with confidence ``level``."""
-    z = float(ndtri(level))
+def _margins(uncertainty: Uncertainty, samples: Samples, z: float) -> tuple[Floats, Floats]:
+    """Return how far the expectation of every score may lie below and above it, each at z standard errors."""
     variances = np.nan_to_num(_variances(uncertainty))
     sizes = np.repeat([samples.sizes[label] for label in uncertainty.table.index], len(samples.described)).astype(float)
     # Distances: the variance of a single score is known apart, and it is twice as large where it is of second order.
     ratio = np.divide(uncertainty.alone, variances, out=np.full(len(variances), 2.0), where=uncertainty.alone > 0)
     first_order = (2.0 - ratio).clip(0.0, 1.0) * variances
     of_excess = len(samples.scores) > 1
-    quantile = np.where((uncertainty.alone > 0) & of_excess, stdtrit(2.0 * sizes / SAMPLING, level), z)
+    quantile = np.full(len(variances), z)
+    if of_excess:
+        quantile = np.where(uncertainty.alone > 0, stdtrit(2.0 * sizes / VARIANCE_OF_VARIANCE, ndtr(z)), z)
     values = np.maximum(np.nan_to_num(uncertainty.values), np.sqrt(variances))
     shift = quantile**2 / 2.0 * np.divide(first_order, values, out=np.zeros(len(variances)), where=variances > 0)
     half = np.sqrt(quantile**2 * variances + shift**2)

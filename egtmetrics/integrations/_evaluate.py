@@ -25,7 +25,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
 
     Parameters
     ----------
-    metrics, missing_groups, backend, n_threads
+    metrics, missing_groups, strict, backend, n_threads
         As for :class:`egtmetrics.GenerativeMetricFrame`.
     random_state
         An integer, so that all processes compute the same.
@@ -48,6 +48,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
         *,
         random_state: int = 0,
         missing_groups: MissingGroups = "raise",
+        strict: bool = False,
         backend: BackendName = "auto",
         n_threads: int | None = None,
         **kwargs: Any,
@@ -57,6 +58,7 @@ class GroupEvaluationModule(evaluate.Metric):  # type: ignore[misc]
             metrics=metrics,
             random_state=random_state,
             missing_groups=missing_groups,
+            strict=strict,
             backend=backend,
             n_threads=n_threads,
         )

@@ -28,7 +28,7 @@ class GroupMetric(Metric):  # type: ignore[misc]
 
     Parameters
     ----------
-    metrics, missing_groups, backend, n_threads
+    metrics, missing_groups, strict, backend, n_threads
         As for :class:`egtmetrics.GenerativeMetricFrame`.
     group_names
         Names of the groups 0, 1, ..., which the scores go by.
@@ -76,6 +76,7 @@ class GroupMetric(Metric):  # type: ignore[misc]
         group_names: Sequence[str],
         random_state: int = 0,
         missing_groups: MissingGroups = "raise",
+        strict: bool = False,
         backend: BackendName = "auto",
         n_threads: int | None = None,
         reset_real_features: bool = True,
@@ -87,6 +88,7 @@ class GroupMetric(Metric):  # type: ignore[misc]
             metrics=metrics,
             random_state=random_state,
             missing_groups=missing_groups,
+            strict=strict,
             backend=backend,
             n_threads=n_threads,
         )

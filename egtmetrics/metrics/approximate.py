@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp, stdtrit
 
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._extras import extra
 from egtmetrics._faiss import find_gpu, on_gpu
 from egtmetrics._random import RandomState, check_random_state
@@ -255,7 +256,8 @@ def _check_cells(n_cells: Any, points: Features, name: str) -> int:
         return 1 if n < _EXACT_BELOW else round(_CELLS_PER_ROOT * math.sqrt(n))
     checked = check_positive_int(n_cells, "n_cells")
     if checked > n:
-        raise ValueError(f"n_cells={checked}, but {name} has {n} rows; pass at most as many, or None")
+        message = f"n_cells={checked}, but {name} has {n} rows; pass at most as many, or None"
+        raise TooFewSamplesError(message, needed=checked)
     return checked
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.metrics.subsampling import Floats, Subsamples, mean_by_part, own_sq_radii, split_memberships
 from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
@@ -134,9 +135,10 @@ def precision_recall_cover(
     real, fake = check_real_fake(real, fake, device=kernels.device)
     for name, points in (("real", real), ("fake", fake)):
         if len(points) <= radius_neighbors:
-            raise ValueError(
+            raise TooFewSamplesError(
                 f"{name} has {len(points)} rows, but n_neighbors * cover_factor = {radius_neighbors} needs at least "
-                f"{radius_neighbors + 1}; add samples or lower n_neighbors"
+                f"{radius_neighbors + 1}; add samples or lower n_neighbors",
+                needed=radius_neighbors + 1,
             )
     counts = kernels.ball_counts(
         real,

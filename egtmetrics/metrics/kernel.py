@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.metrics.frechet import sum_over_rows
+from egtmetrics.metrics.frechet import mean_of_rows
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
-from egtmetrics.ops import Features
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, internal, score, setting
 
 _TILE_BYTES = 1 << 26
+_LARGEST_SUBSET = 1000
+"""By default."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -168,7 +170,7 @@ def kernel_distance(
     fake: Any,
     *,
     n_subsets: int = 100,
-    subset_size: int = 1000,
+    subset_size: int | None = None,
     degree: int = 3,
     gamma: float | None = None,
     coef0: float = 1.0,
@@ -192,7 +194,8 @@ def kernel_distance(
     n_subsets
         How many subsets are drawn.
     subset_size
-        s, from 2 to the smaller of n and m. The expectation does not depend on it.
+        s, from 2 to the smaller of n and m. None means 1000, or the smaller of n and m below that; the result says
+        which. The expectation does not depend on it, so groups of different sizes can be compared.
     degree, gamma, coef0
         Of the kernel; ``gamma=None`` is 1 / d.
     random_state
@@ -224,28 +227,33 @@ def kernel_distance(
     True
     """
     n_subsets = check_positive_int(n_subsets, "n_subsets")
-    size = check_positive_int(subset_size, "subset_size", minimum=2)
+    if subset_size is not None:
+        subset_size = check_positive_int(subset_size, "subset_size", minimum=2)
     degree = check_positive_int(degree, "degree")
     if gamma is not None and (not isinstance(gamma, int | float | np.number) or not 0 < gamma < math.inf):
         raise ValueError(f"gamma={gamma!r} is not a positive number; pass one, or None for 1 / n_features")
     if not isinstance(coef0, int | float | np.number) or not 0 <= coef0 < math.inf:
         raise ValueError(f"coef0={coef0!r} is not a number of at least 0; pass one, for example 1.0")
     real, fake = check_real_fake(real, fake)
+    smallest = min(len(real), len(fake))
+    size = min(_LARGEST_SUBSET, smallest) if subset_size is None else subset_size
     sides = {"real": real, "fake": fake}
     for name, points in sides.items():
         if len(points) < 2:
-            raise ValueError(f"{name} has 1 row, but the kernel distance needs pairs of rows of each set; add samples")
+            message = f"{name} has 1 row, but the kernel distance needs pairs of rows of each set; add samples"
+            raise TooFewSamplesError(message, needed=max(2, size))
     for name, points in sides.items():
         if len(points) < size:
-            raise ValueError(
+            raise TooFewSamplesError(
                 f"{name} has {len(points)} rows, but subset_size={size} rows are drawn without replacement; pass "
-                f"subset_size={min(len(real), len(fake))} or less, one size for everything you compare"
+                f"subset_size={smallest} or less, or None",
+                needed=size,
             )
     kernel = PolynomialKernel(
         degree=degree,
         gamma=1.0 / real.shape[1] if gamma is None else gamma,
         coef0=coef0,
-        origin=(_mean(real) + _mean(fake)) / 2.0,
+        origin=(mean_of_rows(real) + mean_of_rows(fake)) / 2.0,
     )
     rng = check_random_state(random_state)
     estimates = np.empty(n_subsets)
@@ -268,10 +276,6 @@ def kernel_distance(
         n_real=len(real),
         n_fake=len(fake),
     )
-
-
-def _mean(points: Features) -> NDArray[np.float64]:
-    return sum_over_rows(points, lambda block: block.sum(axis=0, dtype=np.float64)) / len(points)
 
 
 def _off_diagonal_mean(kernel: NDArray[np.float64]) -> float:

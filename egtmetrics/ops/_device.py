@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics.ops._backend import Features, LocalBackend
+from egtmetrics.ops._memo import bare
 from egtmetrics.ops._native import cuda_module
 from egtmetrics.ops._primitives import Primitive, Value, implements
 
@@ -170,6 +171,7 @@ class DeviceKernels(DeviceArrays):
 
         Besides tensors that is all with DLPack or the CUDA array interface, such as arrays of CuPy, JAX and Numba.
         """
+        values = bare(values)
         if hasattr(values, "detach"):
             return super().on_device(values)
         if _dlpack_device_type(values) == _DLPACK_CUDA:
@@ -345,6 +347,7 @@ def to_host(features: Any) -> Features:
     >>> to_host(np.zeros((1, 2)))
     array([[0., 0.]])
     """
+    features = bare(features)
     if isinstance(features, np.ndarray):
         return features
     if hasattr(features, "take_rows"):  # spread over ranks: rows are fetched as they are asked for
@@ -367,7 +370,7 @@ def take_rows(features: Any, rows: NDArray[Any]) -> Features:
     import torch
 
     numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
-    return cast("Features", features.index_select(0, torch.from_numpy(numbers).to(features.device)))
+    return cast("Features", features.index_select(0, torch.tensor(numbers, device=features.device)))
 
 
 def join_rows(x: Any, y: Any) -> Features:

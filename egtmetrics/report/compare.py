@@ -418,6 +418,7 @@ def _marks(
                 f"on, {n_permutations} times: between the two models within each group for scores of groups and δ, "
                 "regardless of groups for overall scores."
             )
+    notes += [f"{name}: {note}" for name, frame in frames.items() for note in frame._refusal_notes()]
     notes += _size_notes(frames)
     notes.append(
         "†: a δ that is more than noise at the 0.05 level, corrected for their number within the model. A perfect "

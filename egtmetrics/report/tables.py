@@ -15,12 +15,12 @@ from tabulate import tabulate
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups import Baseline, DoseResponse, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.labels import group_text
 from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
-from egtmetrics.results import UNRELIABLE, Score
+from egtmetrics.results import UNRELIABLE, MetricResult, Score
 
 Format = Literal["table", "markdown", "latex", "json"]
 
@@ -36,15 +36,17 @@ def render(
     intervals: FrameIntervals | None = None,
     baseline: Baseline | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
+    dose: DoseResponse | None = None,
     provenance: Mapping[str, Any] | None = None,
     width: int = WIDTH,
 ) -> str:
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
 
     In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
-    are as they are, in their own unit. ``nan`` is a score that could not be computed. ``?`` stands behind a score that
-    cannot be relied on (``frame.caveats``), and behind disparities that are built on it. JSON keeps fractions, and has
-    null for NaN. A disparity of groups of which one has no score is that of the others.
+    are as they are, in their own unit. ``nan`` is a score that could not be computed; notes say why
+    (``frame.refusals``). ``?`` stands behind a score that cannot be relied on (``frame.caveats``), and behind
+    disparities that are built on it. JSON keeps fractions, and has null for NaN. A disparity of groups of which one has
+    no score is that of the others.
 
     Parameters
     ----------
@@ -64,6 +66,9 @@ def render(
     verdicts
         By metric, what ``frame.certify(...)`` returned. With a baseline or verdicts, the result is also said in words
         (:func:`~egtmetrics.report.words.in_words`).
+    dose
+        What ``frame.dose_response()`` returned: a table of the damages that were tried, with the dose of every group
+        and its 95 % interval, and the disparities of the doses; under ``"dose"`` in JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
     width
@@ -85,7 +90,7 @@ def render(
     """
     if format == "card":
         parts: Any = {"intervals": intervals, "baseline": baseline, "verdicts": verdicts, "provenance": provenance}
-        body = render(frame, format="markdown", **parts)
+        body = render(frame, format="markdown", dose=dose, **parts)
         title = "## Is the model equally good for every group?"
         below = title_line("Not in these numbers", "markdown") + note_lines(
             left_out(frame, provenance or {}), "markdown"
@@ -97,6 +102,7 @@ def render(
             "egtmetrics": __version__,
             **(provenance or {}),
             **content_of(frame, intervals=intervals, baseline=baseline, verdicts=verdicts),
+            **({} if dose is None else {"dose": dose.to_dict()}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sections = {"Scores": _scores(frame, "\n" if format == "table" else " ", intervals)}
@@ -106,15 +112,22 @@ def render(
     if baseline is not None:
         of_excess = None if intervals is None else baseline.interval(intervals.level)
         sections["Disparities of the excess between groups"] = _disparities(baseline.tables(), of_excess)
+    if dose is not None:
+        sections["Doses of known damage that give the scores"] = _doses(dose)
+        if dose.explanation is not None:
+            of_dose = None if intervals is None else dose.interval(intervals.level)
+            sections["Disparities of the doses between groups"] = _disparities(dose.tables(), of_dose)
     if verdicts:
         sections["Verdicts"] = verdict_columns(verdicts.values())
     sections["Groups"] = _groups(frame)
     notes = [
         *caveat_notes(frame),
+        *frame._refusal_notes(),
         *_missing_notes(frame, intervals),
         _names_note(frame, baseline),
         *_interval_notes(intervals),
         *_baseline_notes(baseline),
+        *([] if dose is None else [f"doses: {dose.summary()}"]),
         *method_notes(frame, provenance or {}),
     ]
     texts = [section(title, table, format) for title, table in sections.items()]
@@ -279,6 +292,27 @@ def _excess(frame: GenerativeMetricFrame, baseline: Baseline, intervals: FrameIn
     return list(columns.items())
 
 
+def _doses(dose: DoseResponse) -> Columns:
+    """One row for every damage that was tried."""
+    rows = []
+    for name, damage in dose.damages.items():
+        score, found = damage.describe(), dose.agreement.loc[name]
+        known = _bounds_text(found["low"], found["high"], score)
+        rows.append(
+            [
+                f"{damage.label} ({score.printed_unit})" if score.printed_unit else damage.label,
+                name,
+                "yes" if dose.explains(name) else "no",
+                *(
+                    f"{score.text(value)} {text}" if text else ""
+                    for value, text in zip(found["dose"], known, strict=True)
+                ),
+            ]
+        )
+    groups = map(group_text, dose.agreement.loc[name].index)
+    return list(zip(["damage", "name", "explains the scores", *groups], zip(*rows, strict=True), strict=True))
+
+
 def verdict_columns(verdicts: Iterable[Verdict]) -> Columns:
     """Return a row for each verdict, which is on the largest gap of its metric."""
     names = ("metric", "largest gap", "of", "value", "at least", "at most", "tolerance", "unit", "verdict")
@@ -381,12 +415,31 @@ def _groups(frame: GenerativeMetricFrame) -> Columns:
 def method_notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) -> list[str]:
     notes = []
     for metric, description in frame.settings["metrics"].items():
-        result = frame.overall_results[metric]
-        options = [f"{key}={value!r}" for key, value in result.settings().items() if f"{key}=" not in description]
+        of_groups = {label: results[metric] for label, results in frame.results.items() if metric in results}
+        result = frame.overall_results.get(metric, next(iter(of_groups.values()), None))
+        if result is None:
+            notes.append(f"{metric}: {description}")
+            continue
+        options = [
+            f"{key}={value!r}{_elsewhere(key, value, of_groups)}"
+            for key, value in result.settings().items()
+            if f"{key}=" not in description
+        ]
         backend = [] if result.backend == "unknown" else [f"backend={result.backend!r}"]
         notes.append(f"{metric}: " + ", ".join([description, *options, *backend]))
     notes += [f"{name}: {fact(value)}" for name, value in provenance.items()]
     return [*notes, f"random_state={frame.settings['random_state']}, egtmetrics {__version__}"]
+
+
+def _elsewhere(key: str, value: Any, of_groups: Mapping[Hashable, MetricResult]) -> str:
+    """Say where a setting that follows from the number of samples differs: ``" (200 for x)"``."""
+    others: dict[Any, list[Hashable]] = {}
+    for label, result in of_groups.items():
+        other = result.settings()[key]
+        if isinstance(other, int) and other != value:
+            others.setdefault(other, []).append(label)
+    texts = [f"{other} for {names_text(labels)}" for other, labels in sorted(others.items())]
+    return f" ({'; '.join(texts)})" if texts else ""
 
 
 def fact(value: Any) -> str:

@@ -345,7 +345,7 @@ class TestMissingGroups:
                 missing_groups=missing_groups,
             )
 
-    def small(self, metrics: Any, *, missing_groups: Any = "nan", sizes: tuple[int, ...] = (4, 20, 20)) -> Any:
+    def small(self, metrics: Any, *, strict: bool = False, sizes: tuple[int, ...] = (4, 20, 20)) -> Any:
         rng = np.random.default_rng(5)
         labels = np.repeat(["a", "b", "c"], sizes)
         real, fake = rng.normal(size=(2, len(labels), 2))
@@ -355,7 +355,7 @@ class TestMissingGroups:
             fake=fake,
             real_sensitive_features=labels,
             fake_sensitive_features=labels,
-            missing_groups=missing_groups,
+            strict=strict,
             random_state=0,
         )
 
@@ -385,14 +385,16 @@ class TestMissingGroups:
         }
         again = GenerativeMetricFrame.from_json(frame.to_json())
         assert again.to_json() == frame.to_json()
+        reason = "real has 4 rows, but n_neighbors=5 needs at least 6; add samples or lower n_neighbors"
+        assert frame.refusals == again.refusals == {"prdc": {"a": reason}}
+        assert json.loads(frame.to_json())["refusals"] == {"overall": {}, "by_group": {"a": {"prdc": reason}}}
+        assert f"prdc has no score for a. a: {reason}" in repr(frame)
         with pytest.raises(ValueError, match=r"group 'a' \(4 real, 4 fake\), metric 'prdc': real has 4 rows"):
-            self.small(metrics, missing_groups="raise")
-        with pytest.raises(ValueError, match="'prdc': real has 4 rows"):
-            self.small(metrics, sizes=(4, 4, 4))
+            self.small(metrics, strict=True)
 
     @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
     def test_a_group_too_small_for_every_metric(self) -> None:
-        with pytest.warns(MissingScoreWarning, match="no score for group 'a', 'b': group 'a'"):
+        with pytest.warns(MissingScoreWarning, match="no score for group 'a', group 'b': group 'a'"):
             frame = self.small(PRDC_OF_5, sizes=(4, 4, 20))
         assert frame.by_group.notna().all(axis=1).to_dict() == {"a": False, "b": False, "c": True}
         assert frame.disparities().loc[["precision_recall_density_coverage"], "value"].isna().all()
@@ -400,6 +402,78 @@ class TestMissingGroups:
             warnings.simplefilter("error", GroupSizeWarning)  # only c has scores that could depend on the size
             warnings.simplefilter("ignore", MissingScoreWarning)
             self.small(PRDC_OF_5, sizes=(4, 4, 20))
+
+    @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+    def test_a_metric_that_refuses_every_group_leaves_the_others(self) -> None:
+        """One that declares its scores: its columns are known. Of all samples it has a score."""
+        metrics = {"kid": functools.partial(kernel_distance, gamma=1e200), "fid": frechet_distance}
+        with pytest.warns(MissingScoreWarning, match="no score for group 'a', group 'b', group 'c', all samples: "):
+            frame = self.small(metrics)
+        assert list(frame.by_group) == ["kid", "fid"]
+        assert frame.by_group["kid"].isna().all()
+        assert frame.by_group["fid"].notna().all()
+        assert math.isnan(frame.overall["kid"])
+        assert set(frame.refusals) == {"kid"}
+        assert list(frame.refusals["kid"]) == ["a", "b", "c", None]
+        assert frame.disparities().loc[("kid", "delta_kid"), "without"] == ("a", "b", "c")
+        again = GenerativeMetricFrame.from_json(frame.to_json())
+        assert again.refusals == frame.refusals
+        assert again.to_json() == frame.to_json()
+        with pytest.raises(ValueError, match=r"group 'a' .* metric 'kid': the kernel of real and fake overflows"):
+            self.small({"kid": metrics["kid"]})
+
+    @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+    def test_a_metric_may_refuse_all_samples_alone(self) -> None:
+        def of_few(real: Any, fake: Any) -> float:
+            if len(real) > 20:
+                raise ValueError("too many rows")
+            return 1.0
+
+        with pytest.warns(MissingScoreWarning, match=r"no score for all samples: all samples \(44 real, 44 fake\)"):
+            frame = self.small({"few": of_few, "fid": frechet_distance})
+        assert frame.by_group["few"].tolist() == [1.0, 1.0, 1.0]
+        assert math.isnan(frame.overall["few"])
+        assert frame.refusals == {"few": {None: "too many rows"}}
+        assert math.isnan(flat_scores(frame)["few/overall"])
+        other = frame.from_json(frame.to_json())
+        assert math.isnan(other.overall["few"])
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"n_neighbors": 0}, r"group 'b' \(20 real, 20 fake\), metric 'prdc': n_neighbors=0 is not an integer"),
+            ({"n_neighbors": 20}, "group 'b' .* metric 'prdc': real has 20 rows, but n_neighbors=20 needs at least 21"),
+        ],
+    )
+    def test_options_that_no_group_can_meet_are_refused_before_anything_runs(
+        self, options: dict[str, Any], message: str
+    ) -> None:
+        def unreached(real: Any, fake: Any) -> float:
+            raise AssertionError("a metric was called")
+
+        metrics = {"first": unreached, "prdc": functools.partial(PRDC, **options)}
+        with pytest.raises(ValueError, match=message):
+            self.small(metrics)
+
+    def test_a_fault_of_a_metric_is_no_missing_score(self) -> None:
+        def faulty(real: Any, fake: Any) -> Any:
+            return len(real) + "x" if len(real) == 4 else 0.0  # type: ignore[operator]
+
+        with pytest.raises(TypeError, match=r"group 'a' .* metric 'faulty' raised TypeError: unsupported operand"):
+            self.small({"faulty": faulty, "fid": frechet_distance})
+
+    def test_checking_options_spends_no_random_numbers(self) -> None:
+        first, second = (
+            self.small({"kid": functools.partial(kernel_distance, n_subsets=2, random_state=rng)}, sizes=(20, 20, 20))
+            for rng in (np.random.default_rng(8), np.random.default_rng(8))
+        )
+        alone = kernel_distance(
+            first.samples.group("a").real,
+            first.samples.group("a").fake,
+            n_subsets=2,
+            random_state=np.random.default_rng(8),
+        )
+        assert first.by_group["kid"]["a"] == second.by_group["kid"]["a"] == alone.kid
 
     def test_unknown_choice(self) -> None:
         with pytest.raises(ValueError, match="missing_groups='drop' is unknown; choose 'raise' or 'nan'"):
@@ -663,6 +737,7 @@ class TestToDict:
             "sensitive_features": ["group"],
             "random_state": 0,
             "missing_groups": "raise",
+            "strict": False,
             "backend": "auto",
             "n_threads": 1,
         }

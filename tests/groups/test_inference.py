@@ -287,7 +287,7 @@ def test_a_missing_group_has_no_interval_and_is_left_out_of_tests() -> None:
         pd.testing.assert_frame_equal(numbers, expected.loc[of_metrics].drop(columns="without"), rtol=0.05)
 
 
-def with_a_small_group(metrics: Any, n_small: int, missing_groups: Any = "nan") -> Any:
+def with_a_small_group(metrics: Any, n_small: int, *, strict: bool = False) -> Any:
     rng = np.random.default_rng(14)
     groups = np.repeat(["a", "b", "c"], [90, 90, n_small])
     real, fake = rng.normal(size=(2, len(groups), 2))
@@ -297,7 +297,7 @@ def with_a_small_group(metrics: Any, n_small: int, missing_groups: Any = "nan") 
         fake=fake,
         real_sensitive_features=groups,
         fake_sensitive_features=groups,
-        missing_groups=missing_groups,
+        strict=strict,
         random_state=0,
     )
 
@@ -323,7 +323,7 @@ def test_a_group_too_small_for_an_interval_leaves_those_of_the_others() -> None:
     assert np.isnan(result.difference_interval("gap", "a", "c")).all()
     assert result.test()["p_value"].notna().all()
     with pytest.raises(ValueError, match="group 'c' has 30 samples on one side"):
-        with_a_small_group(metrics, 30, "raise").interval()
+        with_a_small_group(metrics, 30, strict=True).interval()
 
 
 @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
@@ -335,8 +335,16 @@ def test_a_group_too_small_for_the_halves_of_a_metric_has_intervals_of_the_other
     assert set(disparities.loc[["prdc"], "without"]) == {("c",)}
     assert set(disparities.loc[["fid"], "without"]) == {()}
     metrics["prdc"] = functools.partial(precision_recall_density_coverage, n_neighbors=40)
+    result = with_a_small_group(metrics, 60)
+    with pytest.warns(
+        MissingScoreWarning, match=r"no interval for group 'a', group 'b', group 'c': .* real has 88 rows"
+    ):
+        disparities = result.interval().disparities
+    assert disparities.loc[["prdc"], "low"].isna().all()
+    assert disparities.loc[["fid"], "low"].notna().all()
+    assert result.test().loc[["prdc"], "p_value"].isna().all()
     with pytest.raises(ValueError, match="metric 'prdc': real has 88 rows"):
-        with_a_small_group(metrics, 60).interval()
+        with_a_small_group({"prdc": metrics["prdc"]}, 60).interval()
 
 
 @pytest.mark.parametrize("n_groups", [2, 4])

@@ -138,9 +138,18 @@ def test_bad_features_are_named(bad: Any) -> None:
 def test_a_set_smaller_than_the_subsets_names_the_remedy() -> None:
     real, fake = np.zeros((2000, 2)), np.zeros((300, 2))
     with pytest.raises(ValueError, match=r"fake has 300 rows, but subset_size=1000 .* pass subset_size=300 or less"):
-        kernel_distance(real, fake)
+        kernel_distance(real, fake, subset_size=1000)
     with pytest.raises(ValueError, match="real has 300 rows"):
-        kernel_distance(fake, real)
+        kernel_distance(fake, real, subset_size=1000)
+
+
+@pytest.mark.parametrize(("n", "m", "expected"), [(30, 20, 20), (1500, 1200, 1000)])
+def test_by_default_subsets_are_as_large_as_the_smaller_set_up_to_1000(n: int, m: int, expected: int) -> None:
+    rng = np.random.default_rng(3)
+    real, fake = rng.normal(size=(n, 2)), rng.normal(size=(m, 2))
+    result = kernel_distance(real, fake, n_subsets=2, random_state=0)
+    assert result.subset_size == result.settings()["subset_size"] == expected
+    assert result.kid == kernel_distance(real, fake, n_subsets=2, subset_size=expected, random_state=0).kid
 
 
 @pytest.mark.parametrize(
@@ -203,5 +212,5 @@ def test_one_row_is_too_few_for_any_subset() -> None:
         with pytest.raises(ValueError, match=rf"^{name} has 1 row, .* needs pairs of rows of each set; add samples$"):
             kernel_distance(real, fake)
     with pytest.raises(ValueError, match="pass subset_size=2 or less"):
-        kernel_distance(points, points[:2])
+        kernel_distance(points, points[:2], subset_size=3)
     assert kernel_distance(points, points[:2], subset_size=2).subset_size == 2
