@@ -44,8 +44,8 @@ def in_words(
     ...     real_sensitive_features=["f", "f", "m", "m"], fake_sensitive_features=["f", "f", "m", "m"])
     >>> print(*in_words(frame)["fid"], sep="\\n")  # doctest: +NORMALIZE_WHITESPACE
     FID is 1 for f and 0 for m, a gap of 1 squared feature units. Whether this is more than noise was not tested.
-    Fréchet distance: what a perfect generator would show was not measured. It may have gaps as well, since the groups
-    may differ in how hard they are to imitate.
+    Fréchet distance: without a baseline it is not known what a perfect generator would show. It may have gaps as well,
+    since groups may differ in how hard they are to imitate.
     """
     return {
         metric: [
@@ -94,14 +94,15 @@ def _score(
     if baseline is not None:
         compared = baseline.tables()[metric]
         sentences += _of_excess(baseline, metric, disparity)
+    judged = metric in (verdicts or {})  # which also says why if it cannot
     if doubt := compared.doubt(pair.without):
-        sentences.append(f"This says nothing of the model, because {doubt}")
+        sentences += [] if judged else [f"This says nothing of the model, because {doubt}"]
     elif intervals is not None:
         of = intervals if baseline is None else baseline.interval(intervals.level)
         low = float(of.disparities["low"].to_dict()[metric, disparity.name])
         known = "more than noise" if low > 0.0 else "not distinguishable from noise at this size"
         sentences.append("Whether this is more than noise is not known" if math.isnan(low) else f"This is {known}")
-    elif metric not in (verdicts or {}):
+    elif not judged:
         sentences.append("Whether this is more than noise was not tested")
     return " ".join(f"{sentence}." for sentence in sentences)
 
@@ -112,8 +113,8 @@ def _conclusion(
     found = []
     if baseline is None:
         found.append(
-            f"{frame.title(metric)}: what a perfect generator would show was not measured. It may have gaps as well, "
-            "since the groups may differ in how hard they are to imitate."
+            f"{frame.title(metric)}: without a baseline it is not known what a perfect generator would show. It may "
+            "have gaps as well, since groups may differ in how hard they are to imitate."
         )
     return found if verdict is None else [*found, verdict_sentence(frame, verdict)]
 
