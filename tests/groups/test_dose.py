@@ -92,6 +92,22 @@ def test_a_curve_that_starts_flat_has_a_long_lower_side() -> None:
     assert read.error == pytest.approx((0.2 - math.sqrt(0.04 - Z * 0.02)) / Z, rel=0.1)
 
 
+@pytest.mark.parametrize("place", [0.12, 0.25, 0.5])
+def test_intervals_hold_the_dose_where_the_score_falls_between_two_doses(place: float) -> None:
+    """Though the scores at the doses are exact, and say little of where between them the score falls."""
+    doses = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0])
+
+    def fall(dose: Any) -> Any:
+        return 1.0 / (1.0 + np.exp((dose - place) / 0.025))
+
+    for dose in np.linspace(place - 0.1, place + 0.1, 21):
+        read = curve(fall(doses), float(fall(dose)), error=0.003, doses=doses)
+        low, high = read.interval(0.95, math.inf)
+        assert low <= dose <= high
+        at_dose = np.abs(read.grid - dose).argmin()
+        assert abs(read.misfits[at_dose]) < Z
+
+
 def test_a_score_that_turns_back_reads_nothing_but_still_fits() -> None:
     doses = np.linspace(0, 1, 9)
     bump = 1.0 + doses * (1.0 - doses)
