@@ -22,14 +22,15 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which can get options when its command is chosen."""
 
-    late: Callable[[], None] | None = None
-    """Adds options that take long to find, those of the metrics; ``egtmetrics --help`` does not wait for them."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.late: list[Callable[[], None]] = []
+        """Add options, or their help, that take long to find; ``egtmetrics --help`` does not wait for them."""
 
     def complete(self) -> None:
-        """Add the options that are still missing."""
-        if self.late is not None:
-            add, self.late = self.late, None
-            add()
+        """Add what is still missing."""
+        while self.late:
+            self.late.pop(0)()
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         self.complete()

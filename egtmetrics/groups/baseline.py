@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -461,7 +461,7 @@ def _large_enough(
 
 
 def set_sizes(
-    sides: Mapping[Hashable, Sequence[Features]], samples: GroupedSamples, per_side: int, n_samples: int | None
+    sides: Mapping[Hashable, Sequence[Sized]], samples: GroupedSamples, per_side: int, n_samples: int | None
 ) -> tuple[int, dict[Hashable, int]]:
     """Return the size of all sets, and into how many times ``per_side`` sets each group's sides are cut."""
     largest = {label: min(map(len, found)) // per_side for label, found in sides.items()}
