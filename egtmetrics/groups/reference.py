@@ -115,8 +115,8 @@ class Reference(Prepared):
     ...     frame = GenerativeMetricFrame(metrics="fid,prdc", real=reference, fake=fake,
     ...                                   fake_sensitive_features=["f", "m"] * 100, random_state=0)
     ...     print(frame.by_group["fid"].round(1).tolist())
-    [1.7, 1.9]
-    [0.0, 0.0]
+    [2.2, 2.5]
+    [0.1, 0.0]
     """
 
     def __init__(
