@@ -100,8 +100,7 @@ class Reference(Prepared):
     before; those that are started anew get it by pickling, or better by ``load``, which maps the file.
 
     A metric that draws its rows from both sets, or clusters both together, has little or nothing that depends on one
-    side alone: KID, MAUVE, PRD and the frontier integral gain nothing, and cost the same whatever the number of real
-    samples.
+    side alone: KID, MAUVE, PRD and the frontier integral gain nothing.
 
     Examples
     --------
