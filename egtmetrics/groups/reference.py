@@ -222,7 +222,7 @@ class Reference(Prepared):
         Cost: little more than one evaluation with few generated samples.
         """
         if not self._metrics:
-            raise ValueError("this reference was made without metrics, so there is nothing to prepare; pass metrics=")
+            raise ValueError("this reference has no metrics to prepare for; pass metrics= when it is made")
         sets = [("all samples", self.features)]
         sets += [(f"group {name!r}", take_checked(self.features, rows)) for name, rows in self._groups]
         calls = [(where, real, one) for where, real in sets for one in self._metrics.values()]

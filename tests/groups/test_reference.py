@@ -343,7 +343,7 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, prepared: Reference, monke
         frame(prepared, FAKE.astype(np.float64))
     with pytest.raises(ValueError, match="real has 34 features and fake has 33"):
         frame(prepared, FAKE[:, 1:])
-    with pytest.raises(ValueError, match="without metrics"):
+    with pytest.raises(ValueError, match="no metrics to prepare for"):
         Reference(REAL).prepare()
     with pytest.raises(ValueError, match="n_neighbors=600 needs at least 601"):
         Reference(REAL, metrics=functools.partial(precision_recall_density_coverage, n_neighbors=600)).prepare()
