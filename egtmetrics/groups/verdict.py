@@ -19,7 +19,7 @@ from scipy.special import ndtri
 from egtmetrics._errors import listed
 from egtmetrics._validation import check_level
 from egtmetrics.groups._saved import numbers
-from egtmetrics.groups.inference import Inference, Uncertainty
+from egtmetrics.groups.inference import Inference, Largest, Uncertainty
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
@@ -234,6 +234,13 @@ def check_tolerance(tolerance: Any) -> float:
             "for five points of a share"
         )
     return float(tolerance)
+
+
+def upper_errors(largest: Largest, samples: Samples, z: float) -> Floats:
+    """Return the errors of the upper bounds of every contrast of a disparity; see :func:`certify`."""
+    to_bound, uncertainty = _skewed(largest.uncertainty, largest.families[0], samples, z)
+    errors: Floats = np.sqrt(uncertainty.parts(to_bound)["total"].to_numpy())
+    return errors
 
 
 def _skewed(uncertainty: Uncertainty, contrasts: Floats, samples: Samples, z: float) -> tuple[Floats, Uncertainty]:
