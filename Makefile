@@ -5,9 +5,10 @@ KERNELS := $(shell find csrc -type f)
 HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
 # What needs PyTorch, does not depend on versions of Python packages, or simulates for long.
-NOT_CORE := $(addprefix tests/,distributed encoders gpu integrations ops oracles paper ptx simt training \
+NOT_CORE := $(addprefix tests/,distributed divergences encoders gpu integrations ops oracles paper ptx simt training \
 	test_calibration.py test_cuda_static.py test_defects.py test_faults.py test_gpu_benchmark.py test_sanity.py \
-	test_scaling.py metrics/test_variance.py groups/test_multiplicity.py groups/test_planning.py) egtmetrics/encoders
+	test_memory_mapped.py test_scaling.py metrics/test_variance.py groups/test_comparison.py \
+	groups/test_multiplicity.py groups/test_permutation.py groups/test_planning.py) egtmetrics/encoders
 # Peers that are measured without their dependencies, which would bring torchvision.
 PEERS := top-pr torch-fidelity
 
@@ -105,9 +106,12 @@ lint: .venv/.lint
 	$(BIN)/mypy egtmetrics training examples
 	$(BIN)/lint-imports
 
+# What the wheel is built for, in the notation of setup.py.
+CUDA_ARCHITECTURES := all
+
 package: .venv/.lint
 	rm -rf dist
-	EGTMETRICS_CUDA_ARCHITECTURES=all $(BIN)/python -m build --outdir dist .
+	EGTMETRICS_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) $(BIN)/python -m build --outdir dist .
 	EGTMETRICS_CUDA=0 $(BIN)/python -m build --wheel --outdir dist/cpu .
 	$(BIN)/python .ci/check_dist.py dist
 

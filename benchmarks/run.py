@@ -358,6 +358,53 @@ def bench_intervals(scale: float) -> list[Row]:
     return rows
 
 
+def bench_reference(scale: float) -> list[Row]:
+    """A checkpoint against a prepared real side: TopP&R, PRDC and FID of two groups and of all samples."""
+    from egtmetrics import GenerativeMetricFrame, Reference
+
+    metrics = "topp,prdc,fid"
+    rows = []
+    for n, d, sizes in ((50_000, 768, {2_000: 10.0}), (10_000, 128, {400: 10.0, 2_000: None, 10_000: 1.7})):
+        n = int(n * scale)
+        rng = np.random.default_rng(0)
+        mixing = rng.normal(size=(64, d)).astype(np.float32)
+        real = rng.normal(size=(n, 64)).astype(np.float32) @ mixing
+        groups = np.repeat(["a", "b"], n // 2)
+        for m, wanted in sizes.items():
+            m = int(m * scale)
+            fake = (0.9 * rng.normal(size=(m, 64))).astype(np.float32) @ mixing
+            given = {"metrics": metrics, "fake": fake, "random_state": 0}
+            given["fake_sensitive_features"] = np.repeat(["a", "b"], m // 2)
+            reference = Reference(real, sensitive_features=groups)
+            calls = {
+                "first call": lambda r=reference, g=given: GenerativeMetricFrame(real=r, **g),
+                "later": lambda r=reference, g=given: GenerativeMetricFrame(real=r, **g),
+                "without a reference": lambda x=real, y=groups, g=given: GenerativeMetricFrame(
+                    real=x, real_sensitive_features=y, **g
+                ),
+            }
+            frames, times = {}, {}
+            for name, call in calls.items():
+                start = time.perf_counter()
+                frames[name] = call()
+                times[name] = time.perf_counter() - start
+            for name in ("first call", "later"):
+                assert frames[name].by_group.equals(frames["without a reference"].by_group)
+                assert frames[name].overall.equals(frames["without a reference"].overall)
+            ours = min(times.pop("later"), seconds(calls["later"], repeats=2))
+            what = f"{m} fake against a reference of {n} real, d = {d}: {metrics}"
+            rows.append(
+                row(
+                    f"{what} ({reference.nbytes / 1e6:.0f} MB)",
+                    ours,
+                    times,
+                    wanted={} if wanted is None else {"without a reference": wanted},
+                    ceiling=None,
+                )
+            )
+    return rows
+
+
 SECTIONS: dict[str, Callable[[float], list[Row]]] = {
     "topp": bench_topp,
     "memory": bench_memory,
@@ -366,6 +413,7 @@ SECTIONS: dict[str, Callable[[float], list[Row]]] = {
     "divergences": bench_divergences,
     "intervals": bench_intervals,
     "paper": bench_paper,
+    "reference": bench_reference,
 }
 
 

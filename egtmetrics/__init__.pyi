@@ -1,6 +1,7 @@
 from .divergences import mauve
 from .groups import (
     GenerativeMetricFrame,
+    Reference,
     at_sample_size,
     compare_frames,
     compare_models,
@@ -35,6 +36,7 @@ __all__ = [
     "GenerativeMetricStream",
     "GroupedSamples",
     "MetricResult",
+    "Reference",
     "at_sample_size",
     "compare_frames",
     "compare_models",

@@ -8,11 +8,11 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
-def write_whole(path: str | Path, data: str | bytes) -> None:
+def write_whole(path: str | Path, data: str | bytes | Iterable[bytes | memoryview]) -> None:
     """Write ``data`` to ``path`` so that a reader finds the old file or the complete new one, never a part.
 
     The data is written to a temporary file in the same folder and flushed to disk; the file then replaces ``path`` in
@@ -21,24 +21,25 @@ def write_whole(path: str | Path, data: str | bytes) -> None:
     its permissions. A device or a pipe, such as ``/dev/null``, cannot be replaced: it gets the data as it comes.
 
     Text is written as UTF-8. Names of files that are not UTF-8 hold halves of surrogate pairs, which UTF-8 lacks: they
-    become escapes such as ``\\udcff``, as JSON has them.
+    become escapes such as ``\\udcff``, as JSON has them. Parts of bytes are written as they come.
 
     Raises
     ------
     OSError
         The folder is missing or not writable, the disk is full, or ``path`` is a folder. It names ``path``.
     """
-    content = data.encode(errors="backslashreplace") if isinstance(data, str) else data
+    data = data.encode(errors="backslashreplace") if isinstance(data, str) else data
+    parts = [data] if isinstance(data, bytes) else data
     with _named(path):
         target, kind = _target(path)
         if kind is not None and not stat.S_ISREG(kind):
             with target.open("wb", buffering=0) as file:
-                _write(file.fileno(), content)
+                _write(file.fileno(), parts)
             return
         temporary = _temporary(target)
         try:
             with temporary.open("xb", buffering=0) as file:
-                _write(file.fileno(), content)
+                _write(file.fileno(), parts)
                 os.fsync(file.fileno())
             if kind is not None:
                 shutil.copymode(target, temporary)
@@ -79,10 +80,11 @@ def _temporary(target: Path) -> Path:
     return target.with_name(f".{secrets.token_hex(8)}.egtmetrics.tmp")
 
 
-def _write(file: int, content: bytes) -> None:
-    view = memoryview(content)
-    while view:
-        view = view[os.write(file, view) :]
+def _write(file: int, parts: Iterable[bytes | memoryview]) -> None:
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            view = view[os.write(file, view) :]
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops import Features, to_host
+from egtmetrics.ops import Features, of_one_set, to_host
 
 _FIRST_COLUMNS = 2
 _BLOCK_BYTES = 1 << 25
 
 
+@of_one_set
 def canonical_order(x: Any) -> NDArray[np.int64]:
     """Order the rows by their bytes; equal rows keep their order.
 

@@ -16,7 +16,17 @@ from numpy.typing import NDArray
 from egtmetrics._arrays import as_array, as_dtype, as_floats, is_real
 from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._mapped import is_mapped, rows_in_file
-from egtmetrics.ops import Features, ShardedFeatures, device_tensor, take_rows, to_host
+from egtmetrics.ops import (
+    Features,
+    ShardedFeatures,
+    bare,
+    device_tensor,
+    memo_of,
+    of_one_set,
+    subset,
+    take_rows,
+    to_host,
+)
 
 _LARGEST, _SMALLEST = 1e100, 1e-100
 """Of the largest number of a set: far beyond these, squared distances overflow float64 or lose digits in it."""
@@ -34,7 +44,7 @@ def keep_checked(features: Features) -> Features:
     own: what the caller holds is checked again, because its owner may write to it. A tensor cannot be read-only.
     """
     kept: Any = features
-    if isinstance(kept, ShardedFeatures):
+    if isinstance(kept, ShardedFeatures) or is_checked(kept):
         return features
     if isinstance(kept, np.ndarray):
         kept = kept.view()
@@ -47,21 +57,30 @@ def keep_checked(features: Features) -> Features:
 
 
 def is_checked(values: Any) -> bool:
-    """Whether ``values`` comes from :func:`keep_checked`."""
+    """Whether ``values`` comes from :func:`keep_checked`, or belongs to a prepared set."""
     known = _CHECKED.get(id(values))
-    return known is not None and known() is values
+    return (known is not None and known() is values) or memo_of(values) is not None
 
 
 def take_checked(features: Features, rows: NDArray[Any]) -> Features:
-    """Copy rows of checked features; the copy needs no check either. A large part of a mapped file becomes another."""
-    if is_mapped(features):
-        numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
-        row_bytes, width = features[:1].nbytes, features.shape[1]
-        if len(numbers) * row_bytes > _MOST_IN_MEMORY:
-            step = max(1, _ROWS_BYTES // row_bytes)
-            blocks = (features[numbers[start : start + step]] for start in range(0, len(numbers), step))
-            return keep_checked(rows_in_file(blocks, features.dtype, width))
-    return keep_checked(take_rows(features, rows))
+    """Copy rows of checked features; the copy needs no check either. A large part of a mapped file becomes another.
+
+    All rows in their order are the features themselves, and the rows of a group of a prepared set are copied once.
+    """
+    numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
+    if len(numbers) == len(features) and np.array_equal(numbers, np.arange(len(features))):
+        return features
+
+    def take() -> Features:
+        if is_mapped(features):
+            row_bytes, width = features[:1].nbytes, features.shape[1]
+            if len(numbers) * row_bytes > _MOST_IN_MEMORY:
+                step = max(1, _ROWS_BYTES // row_bytes)
+                blocks = (features[numbers[start : start + step]] for start in range(0, len(numbers), step))
+                return keep_checked(rows_in_file(blocks, features.dtype, width))
+        return keep_checked(take_rows(features, numbers))
+
+    return cast("Features", subset(features, numbers, take))
 
 
 def check_features(values: Any, name: str, *, device: str | None = None) -> Features:
@@ -71,14 +90,15 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     float64, and integers that it cannot hold are refused. Other layouts (reversed, transposed, strided) are copied.
     What is converted of a mapped file is written to a temporary one, a block at a time, and mapped in turn. With a
     ``device`` (see :class:`egtmetrics.ops.Backend`), the values must be on that device, and are returned as a tensor
-    there. Features spread over ranks were checked when they were spread.
+    there. Features spread over ranks were checked when they were spread, those of a reference when it was made.
     """
+    values = bare(values)
     if isinstance(values, ShardedFeatures):
         return cast("Features", values)
     if is_checked(values) and isinstance(values, np.ndarray) == (device is None):
         return cast("Features", values)
     if is_checked(values) and device is None:
-        return keep_checked(to_host(values))
+        return _host_copy(values)
     if device is not None:
         return _check_device_features(values, name, device)
     array = as_array(values, name)
@@ -86,6 +106,11 @@ def check_features(values: Any, name: str, *, device: str | None = None) -> Feat
     array = as_floats(array, name)
     _check_finite(array, name)
     return array
+
+
+@of_one_set
+def _host_copy(features: Any) -> Features:
+    return keep_checked(to_host(features))
 
 
 def is_empty(values: Any) -> bool:
@@ -201,6 +226,12 @@ def check_real_fake(real: Any, fake: Any, *, device: str | None = None) -> tuple
         )
     if checked_real.dtype == checked_fake.dtype:
         return checked_real, checked_fake
+    for name, one, other in (("real", checked_real, checked_fake), ("fake", checked_fake, checked_real)):
+        if memo_of(one) is not None:
+            raise TypeError(
+                f"{name} is a reference of {one.dtype} features and the other set is {other.dtype}, so nothing in the "
+                f"reference would fit; convert the other set to {one.dtype}, or make a reference of {other.dtype}"
+            )
     return _as_float64(checked_real, "real"), _as_float64(checked_fake, "fake")
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_real_fake, keep_checked, take_checked
 from egtmetrics.labels import Groups, assign_groups
-from egtmetrics.ops import Features, common_device
+from egtmetrics.ops import Features, Prepared, common_device
 
 Rows = NDArray[np.int64]
 
@@ -27,7 +27,8 @@ class GroupedSamples:
     Parameters
     ----------
     real, fake
-        Features ``(n, d)`` and ``(m, d)`` from one encoder, arrays or tensors. CUDA tensors stay on their device if the
+        Features ``(n, d)`` and ``(m, d)`` from one encoder, arrays or tensors; real features also as a
+        :class:`egtmetrics.Reference`, which has the labels of its rows, too. CUDA tensors stay on their device if the
         kernels can run there. Nothing is copied unless dtype or layout require it. The arrays are passed on read-only.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
@@ -78,7 +79,10 @@ class GroupedSamples:
     _overall: tuple[Rows | None, Rows | None]
     _seen: tuple[pd.DataFrame, dict[str, int]] | None
 
-    def __init__(self, *, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> None:
+    def __init__(
+        self, *, real: Any, fake: Any, real_sensitive_features: Any = None, fake_sensitive_features: Any
+    ) -> None:
+        real_sensitive_features = labels_of(real, real_sensitive_features)
         checked_real, checked_fake = check_real_fake(real, fake, device=common_device(real, fake))
         groups = assign_groups(
             real_sensitive_features, fake_sensitive_features, n_real=len(checked_real), n_fake=len(checked_fake)
@@ -273,6 +277,11 @@ class GroupedSamples:
             _overall=overall,
             _seen=(self.groups.table(np.array(sizes["real"]), np.array(sizes["fake"])), unassigned),
         )
+
+
+def labels_of(real: Any, sensitive_features: Any) -> Any:
+    """Return the labels that were given, else those of a reference."""
+    return real.sensitive_features if sensitive_features is None and isinstance(real, Prepared) else sensitive_features
 
 
 def _draw(ids: Rows, sizes: Rows, rng: np.random.Generator) -> Rows:

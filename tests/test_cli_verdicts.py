@@ -167,6 +167,28 @@ def test_the_page_has_the_words_and_the_status(capsys: pytest.CaptureFixture[str
     assert Path("x.html").read_text() == page
 
 
+def test_doses_are_those_of_the_library_in_every_format(capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    bad = FAKE + rng.normal(size=FAKE.shape)
+    np.savez("bad.npz", features=bad, g=GROUP)
+    response = GenerativeMetricFrame(
+        metrics="fid", real=REAL, fake=bad, real_sensitive_features=GROUP, fake_sensitive_features=GROUP, random_state=0
+    ).dose_response("noise,copies")
+    files = [word.replace("fake.npz", "bad.npz") for word in FILES]
+    outputs = [word for suffix in ("txt", "html") for word in ("--out", f"x.{suffix}")]
+    content = json_of([*files, "--metrics", "fid", "--dose", "noise, copies", *outputs], capsys)
+    assert content["dose"] == json.loads(json.dumps(response.to_dict()))
+    assert response.explanation == "noise"
+    text = Path("x.txt").read_text()
+    shown = [f"{row.dose:.4g} [{row.low:.4g}, {row.high:.4g}]" for row in response.agreement.loc["noise"].itertuples()]
+    assert re.search(
+        r"noise, in standard deviations of the data +noise +yes +" + " +".join(map(re.escape, shown)), text
+    )
+    assert f"doses: {response.summary()}" in text
+    assert f"{response.disparities().loc[('fid', 'delta_fid'), 'value']:.4g}" in text
+    assert "As how much damage?" in Path("x.html").read_text()
+
+
 @pytest.mark.parametrize("text", ["", "x", "0pp", "-5pp", "nan", "topp=", "5pp,6pp", "fid=1,fid=2", "5 points"])
 def test_gaps_are_positive_numbers_one_for_a_metric(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=r"is not a gap above 0|has two gaps for"):
@@ -191,6 +213,10 @@ REFUSED = {
     "labels without a file": (
         ["--baseline", "split", "--baseline-groups", "g"],
         "--baseline-groups is for the FILE of --baseline",
+    ),
+    "damage that is not known": (
+        ["--dose", "noise,blur"],
+        "--dose names 'blur', which is unknown; pass all, or some of off_support, missing_mass, copies, noise",
     ),
     "no file": (["--baseline", "no.npz"], "no.npz: No such file or directory"),
     "too few for a verdict": (["--baseline", "few.npz", "--tolerance", "fid=1"], "sets of 9 samples, and an interval"),

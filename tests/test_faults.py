@@ -332,6 +332,37 @@ def test_every_file_is_written_whole() -> None:
     }
 
 
+# Files that are read
+
+CUT = """
+import os, sys
+from egtmetrics.registry import metric
+from egtmetrics.cli import main
+
+@metric("cut", title="cuts its file short")
+def cut(real, fake):
+    os.truncate("real.npy", 4096)
+    return float(real.sum() + fake.sum())
+
+sys.exit(main(["evaluate", "real.npy", "fake.npy", "--real-groups", "g.npy", "--fake-groups", "g.npy", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the name of the file is found as Linux shows it")
+@pytest.mark.skipif(select_backend().name != "cpu", reason="the compiled kernels are not built")
+def test_a_mapped_file_that_is_cut_short_is_named() -> None:
+    rows = RNG.random((4000, 64), dtype=np.float32)
+    for name in ("real", "fake"):
+        np.save(f"{name}.npy", rows)
+    np.save("g.npy", np.arange(len(rows)) % 2)
+    command = [sys.executable, "-c", CUT, "--metrics", "cut", "--out", "x.json"]
+    done = subprocess.run(command, capture_output=True, env=environment())
+    assert done.returncode == 2, done.stderr.decode()
+    name = re.escape(str(Path("real.npy").resolve()))
+    assert re.fullmatch(rf"egtmetrics: error: {name}: was cut short while it was read; .*", lines(done.stderr)[-1])
+    assert not Path("x.json").exists()
+
+
 # Memory, and Ctrl-C
 
 
@@ -341,7 +372,7 @@ from pathlib import Path
 from egtmetrics.cli import main
 import egtmetrics.metrics, egtmetrics.report, egtmetrics.groups, scipy.linalg
 pages = int(Path("/proc/self/statm").read_text().split()[0])
-limit = pages * resource.getpagesize() + 100 * 2**20
+limit = pages * resource.getpagesize() + 50 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 sys.exit(main(sys.argv[1:]))
 """

@@ -20,10 +20,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed, out_of_memory
 from egtmetrics._extras import extra
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number, check_positive_int
 
 from .losses import GroupLoss

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from egtmetrics._atomic import write_whole
+from egtmetrics._progress import tqdm
 
 from .losses import GroupLoss
 

@@ -19,6 +19,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "bindings/cut_file.hpp"
 #include "cpu/parallel.hpp"
 #include "cpu/tile.hpp"
 #include "egt/ball_counts.hpp"
@@ -479,6 +480,8 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("resampled_density", &resampled_density);
   m.def("soft_ball_product", &soft_ball_product);
   m.def("divergence_bootstrap", &divergence_bootstrap);
+  m.def("end_on_cut_file", &egt::bindings::end_on_cut_file);
+  m.def("restore_bus_error", &egt::bindings::restore_bus_error);
   m.def("build_info", [] {
     py::dict info;
     info["isa"] = egt::cpu::tile().isa;

@@ -17,7 +17,8 @@
 namespace egt::cpu {
 
 // make_worker() is called once per thread and returns work(task, stop); work should return soon after stop is true.
-// The calling thread only waits and polls run.interrupted, so an interrupt is seen whatever the tasks' length.
+// The calling thread only waits and polls run.interrupted, so an interrupt is seen whatever the tasks' length. Where
+// the system gives no thread at all, it does the tasks itself and polls between them.
 template <class MakeWorker>
 void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker) {
   Stop stop;
@@ -27,10 +28,14 @@ void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker)
   std::exception_ptr failure;
   int running = static_cast<int>(std::min<std::int64_t>(std::max(run.n_threads, 1), n_tasks));
 
-  const auto body = [&] {
+  bool interrupted = false;
+  const auto body = [&](bool polls) {
     try {
       auto work = make_worker();
-      for (std::int64_t task; !stop && (task = next.fetch_add(1)) < n_tasks;) work(task, stop);
+      for (std::int64_t task; !stop && (task = next.fetch_add(1)) < n_tasks;) {
+        work(task, stop);
+        if (polls && !interrupted && (interrupted = run.interrupted())) stop.set();
+      }
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex);
       failure = std::current_exception();
@@ -47,15 +52,17 @@ void for_each_task(std::int64_t n_tasks, const Run& run, MakeWorker make_worker)
   const int wanted = running;
   for (int i = 0; i < wanted; ++i) {
     try {
-      threads.emplace_back(body);
+      threads.emplace_back(body, false);
     } catch (...) {  // the system gave no further thread: continue with those there are
       const std::lock_guard<std::mutex> lock(mutex);
       running -= wanted - i;
-      if (i == 0) throw;
       break;
     }
   }
-  bool interrupted = false;
+  if (threads.empty()) {
+    running = 1;
+    body(true);
+  }
   {
     std::unique_lock<std::mutex> lock(mutex);
     while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return running == 0; })) {

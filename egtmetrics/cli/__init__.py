@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 
 from egtmetrics import __version__
 from egtmetrics._errors import is_out_of_memory
-from egtmetrics.cli import audit, compare, evaluate, evaluate_images, evaluate_text, info, report, reproduce
+from egtmetrics.cli import audit, compare, evaluate, evaluate_images, evaluate_text, info, prepare, report, reproduce
 from egtmetrics.cli._common import Parser
-from egtmetrics.cli._messages import EXPECTED, error_text, one_line_warnings
+from egtmetrics.cli._messages import EXPECTED, error_text, naming_cut_files, one_line_warnings
 from egtmetrics.cli._streams import StdoutError, say, show, standard_streams
 
 
@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             with _flushed_stdout(), one_line_warnings(args):
                 _parser().parse_args(argv, args)
-                status = args.run(args) or 0
+                with naming_cut_files():
+                    status = args.run(args) or 0
         except StdoutError as error:
             if isinstance(error.cause, BrokenPipeError):  # the reader has enough, as in `egtmetrics info | head -1`
                 return 141
@@ -56,6 +57,6 @@ def _parser() -> Parser:
     parser = Parser(prog="egtmetrics", description="Is a generative model equally good for every sensitive group?")
     parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (evaluate, evaluate_text, evaluate_images, report, compare, audit, reproduce, info):
+    for command in (evaluate, evaluate_text, evaluate_images, report, compare, prepare, audit, reproduce, info):
         command.add_to(commands)
     return parser

@@ -15,7 +15,7 @@ from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._streams import say, show
-from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, chosen_tolerances, held_out_file, judge
+from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, check_dose, chosen_tolerances, held_out_file, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 PAGE_SUFFIXES = (".html", ".htm")
 _CARD: Literal["card"] = "card"
+_WORTH_A_NOTE = 1.0
+"""Seconds that a reference did not save."""
 
 
 class Plan(NamedTuple):
@@ -59,9 +61,9 @@ def add_file_options(parser: argparse.ArgumentParser) -> Any:
             f"--{side}-groups",
             dest=f"{side}_sensitive_features",
             metavar="LABELS",
-            required=True,
+            required=side == "fake",
             help=f"group labels: a file, FILE:KEY, or a key (column) of {side.upper()}; several keys separated by "
-            "commas give their intersections",
+            "commas give their intersections" + ("; a reference (.egt) has its own" if side == "real" else ""),
         )
     for side in ("real", "fake"):
         data.add_argument(
@@ -126,10 +128,16 @@ def add_file_verdict_options(parser: Parser) -> None:
 
 def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:
     """Check features and labels; with ``--backend cuda`` copy the features to the device."""
+    from egtmetrics.ops import memo_of
     from egtmetrics.samples import GroupedSamples
 
     if args.backend == "cuda":
         from egtmetrics.ops._device import to_device
+
+        if memo_of(real) is not None:
+            raise ValueError(
+                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
+            )
 
         real, fake = to_device(real), to_device(fake)
     return GroupedSamples(real=real, fake=fake, **sensitive_features)
@@ -140,7 +148,8 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
 
     ``pages`` says whether the results can be written as an HTML page and as a model card.
     """
-    add_registered = add_metric_options(parser, data, default=metrics)
+    add_group_options(data)
+    add_registered = add_metric_options(parser, default=metrics)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
@@ -183,11 +192,8 @@ def add_quiet(output: Any) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
 
 
-def add_metric_options(parser: Parser, data: Any, *, default: str) -> Callable[[], None]:
-    """Add the options on metrics, and those on groups to ``data``; ``default`` are the metrics to compute.
-
-    The options of the registered metrics are added by what this returns and keeps as ``parser.late``.
-    """
+def add_group_options(data: Any) -> None:
+    """Add the options on groups to an argument group."""
     data.add_argument(
         "--missing-groups",
         choices=("raise", "nan"),
@@ -210,6 +216,12 @@ def add_metric_options(parser: Parser, data: Any, *, default: str) -> Callable[[
         help="subsample all groups to the same size, too; implies --match-sizes",
     )
 
+
+def add_metric_options(parser: Parser, *, default: str) -> Callable[[], None]:
+    """Add the options on metrics; ``default`` are the metrics to compute.
+
+    The options of the registered metrics are added by what this returns and keeps as ``parser.late``.
+    """
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
         "--random-state", type=seed, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
@@ -264,6 +276,7 @@ def check_verdicts(args: argparse.Namespace) -> Mapping[str, float]:
     if not hasattr(args, "tolerance"):  # a command without verdicts
         return {}
     held_out_file(args)
+    check_dose(args)
     return chosen_tolerances(args)
 
 
@@ -279,7 +292,7 @@ def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     row = np.zeros((1, 2))
     for name, metric in metrics.items():
         bound = bind(metric, {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads})
-        refusal = refusal_of_one_row(bound, row, row)
+        refusal = refusal_of_one_row(bound, row)
         if refusal is not None and not isinstance(refusal, TooFewSamplesError):
             raise ValueError(f"metric {name!r}: {refusal}") from refusal
     if args.backend == "cuda":
@@ -312,6 +325,7 @@ def evaluate_and_write(
             intervals=intervals,
             baseline=judged.baseline,
             verdicts=judged.verdicts,
+            dose=judged.dose,
             provenance=provenance,
         ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),
@@ -385,7 +399,9 @@ def evaluate_samples(
 ) -> Evaluation:
     """Match the sizes if that was asked for, by group to ``at_most`` so many, and evaluate."""
     from egtmetrics.groups import GenerativeMetricFrame
+    from egtmetrics.ops import memo_of
 
+    memo = memo_of(samples.real)
     if args.match_sizes or args.across_groups:
         samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
@@ -402,6 +418,12 @@ def evaluate_samples(
         n_threads=args.n_threads,
         progress=show_progress(args),
     )
+    if memo is not None and memo.seconds > _WORTH_A_NOTE:
+        note(
+            args,
+            f"{memo.seconds:.0f} s went into what the reference does not hold; egtmetrics prepare with the same "
+            "--metrics, their options and --random-state saves them",
+        )
     return Evaluation(frame, provenance)
 
 

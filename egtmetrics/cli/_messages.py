@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -46,6 +47,17 @@ def one_line_warnings(args: argparse.Namespace) -> Iterator[None]:
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        yield
+
+
+@contextlib.contextmanager
+def naming_cut_files() -> Iterator[None]:
+    """Say which file was cut short if that ends the program."""
+    from egtmetrics.ops import ending_on_cut_files
+
+    start = "\n" if sys.stderr.isatty() else ""  # a progress bar may stand in the line
+    remedy = "was cut short while it was read; write a new file and rename it to replace one that is in use"
+    with ending_on_cut_files(f"{start}egtmetrics: error: ", f": {remedy}\n"):
         yield
 
 

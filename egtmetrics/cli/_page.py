@@ -27,6 +27,7 @@ def html_page(
         frame,
         baseline=judged.baseline,
         verdicts=judged.verdicts,
+        dose=judged.dose,
         title=getattr(args, "title", None) or f"Is {Path(args.fake).name} equally good for every group?",
         level=0.95 if args.level is None else args.level,
         provenance=provenance,

@@ -1,4 +1,4 @@
-"""What the commands that evaluate share on the baseline and on tolerances: options, and the verdicts."""
+"""What the commands that evaluate share on the baseline, tolerances and known damage: options, and the verdicts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from egtmetrics.cli._common import Parser
 
 if TYPE_CHECKING:
-    from egtmetrics.groups import Baseline, Disparity, GenerativeMetricFrame, Verdict
+    from egtmetrics.groups import Baseline, Disparity, DoseResponse, GenerativeMetricFrame, Verdict
 
 _SPLIT = "split"
+_ALL = "all"
 _STATUS = {"within": 0, "beyond": 3, "undecided": 4}
 
 
@@ -51,6 +52,7 @@ class Judged(NamedTuple):
 
     baseline: Baseline | None
     verdicts: Mapping[str, Verdict]
+    dose: DoseResponse | None
 
     @property
     def status(self) -> int:
@@ -62,7 +64,7 @@ class Judged(NamedTuple):
 def add_verdict_options(parser: Parser, file: str) -> Any:
     """Add the options, and return their group; ``file`` says what held-out samples are read from."""
     group = parser.add_argument_group(
-        "baseline and tolerance",
+        "baseline, tolerance and known damage",
         "With --tolerance the exit status is 0 if all gaps are within it, 3 if one is beyond it, and 4 if some are "
         "undecided.",
     )
@@ -87,6 +89,13 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
         help="say whether the largest gap between two groups, or with --baseline that of their excess, is within GAP, "
         "beyond it, or undecided, at the level of the intervals: 5pp for all metrics that give shares, in percentage "
         "points; METRIC=GAP, separated by commas, for single ones, in the unit of their score, as in topp=5pp,fid=3",
+    )
+    group.add_argument(
+        "--dose",
+        metavar=f"{_ALL}|NAMES",
+        help="damage real samples of each group at several doses, and say which dose gives the scores of the generated "
+        f"ones: {_ALL} tries every kind of damage that is known, NAMES those named, as in off_support,noise; "
+        "each costs some 30 evaluations",
     )
     return group
 
@@ -173,6 +182,17 @@ def held_out_file(args: argparse.Namespace) -> str | None:
     return str(args.held_out)
 
 
+def check_dose(args: argparse.Namespace) -> None:
+    """Refuse damage that is not known."""
+    if args.dose not in (None, _ALL):
+        from egtmetrics.groups.damage import known_damages
+
+        known = known_damages(spread=1.0)
+        for name in map(str.strip, args.dose.split(",")):
+            if name not in known:
+                raise ValueError(f"--dose names {name!r}, which is unknown; pass {_ALL}, or some of {', '.join(known)}")
+
+
 def judge(
     args: argparse.Namespace,
     frame: GenerativeMetricFrame,
@@ -181,7 +201,7 @@ def judge(
     *,
     progress: bool,
 ) -> Judged:
-    """Compare with a baseline and with tolerances, as far as was asked for."""
+    """Compare with a baseline, with tolerances and with known damage, as far as was asked for."""
     baseline = None
     if args.held_out is not None:
         samples = () if held_out is None else (held_out.features, held_out.groups)
@@ -191,4 +211,7 @@ def judge(
         metric: frame.certify(tolerance, metric=metric, level=level, baseline=baseline)
         for metric, tolerance in tolerances.items()
     }
-    return Judged(baseline, verdicts)
+    dose = None
+    if args.dose is not None:
+        dose = frame.dose_response(None if args.dose == _ALL else args.dose, progress=progress)
+    return Judged(baseline, verdicts, dose)

@@ -22,6 +22,7 @@ files:
   .csv .parquet                 columns: every column that is no label is a feature, unless --real-key names some;
                                 the fields of a .csv are separated by commas, else by semicolons or tabs
   .txt                          labels only, one per line
+  .egt                          real samples and what was computed of them, as egtmetrics prepare writes it
   An empty label means that the row is in no group. Files with Python objects in them (pickles) are refused.
 
 examples:

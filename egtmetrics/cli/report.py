@@ -12,6 +12,7 @@ from egtmetrics.cli._evaluation import (
     PAGE_SUFFIXES,
     add_file_options,
     add_file_verdict_options,
+    add_group_options,
     add_metric_options,
     add_quiet,
     add_sides,
@@ -56,7 +57,8 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(report, "file with the features of the {} samples")
-    add_metric_options(report, add_file_options(report), default="topp,clipped,fid")
+    add_group_options(add_file_options(report))
+    add_metric_options(report, default="topp,clipped,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
     page.add_argument("--title", metavar="TEXT", help="its heading")

@@ -121,6 +121,15 @@ class _Header:
             )
 
 
+def reference_entries(path: Path) -> dict[str, Entry]:
+    from egtmetrics.groups import Reference
+
+    found = Reference.load(path)
+    labels = {} if found.sensitive_features is None else found.sensitive_features.to_dict("list")
+    entries = {str(name): Entry((len(column),), functools.partial(list, column)) for name, column in labels.items()}
+    return {**entries, "features": Entry(found.features.shape, lambda: found.features)}
+
+
 def safetensors_entries(path: Path) -> dict[str, Entry]:
     from safetensors import safe_open
 

@@ -1,13 +1,15 @@
 """Features, group labels and texts from files; reading a file never runs code that it holds.
 
 A ``.npy``, ``.npz``, ``.safetensors`` or ``.pt`` file holds arrays, a ``.csv`` or ``.parquet`` file holds columns, a
-``.txt`` file holds one label per line. Group labels are in the features' file or in another one. They are read as text,
-so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Texts come in a ``.jsonl``, ``.csv`` or ``.parquet``
-file with their labels, or in a ``.txt`` file without. Text files are UTF-8, with or without a byte order mark.
+``.txt`` file holds one label per line. An ``.egt`` file is a reference (:class:`egtmetrics.Reference`), whose features
+go on as such, and whose labels it holds by name. Group labels are in the features' file or in another one. They are
+read as text, so that ``1`` in a ``.csv`` and ``1`` in a ``.npy`` are one group. Texts come in a ``.jsonl``, ``.csv`` or
+``.parquet`` file with their labels, or in a ``.txt`` file without. Text files are UTF-8, with or without a byte order
+mark.
 
 A damaged file, or one that is no file on disk, is an error that names it. So is one that would unpack to more than a
-hundred times its size. A ``.npy`` file is mapped, not read: it may not be shortened while it is in use, because the
-system then ends the process.
+hundred times its size. A ``.npy`` file is mapped, not read. If it is cut short while it is in use, the system ends the
+process; the command line then names the file.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from egtmetrics.data._arrays import (
     check_not_derived,
     npy_entries,
     npz_entries,
+    reference_entries,
     safetensors_entries,
     squeezed,
     torch_entries,
@@ -48,18 +51,19 @@ class LabelledFeatures:
     """The real or the generated samples, as they were read."""
 
     features: NDArray[Any]
-    """Shape ``(n, d)``; memory-mapped where the file is a ``.npy``. Their values are checked by what uses them."""
+    """Shape ``(n, d)``; memory-mapped in a ``.npy`` or ``.egt``. Their values are checked by what uses them."""
     groups: pd.DataFrame
     """Shape ``(n, s)``: one column of text labels per sensitive feature, None where a row has no label."""
     source: dict[str, Any]
     """Where it came from: file, key, groups, shape and dtype, ready for JSON."""
 
 
-def read_labelled_features(path: str | Path, *, groups: str, key: str | None = None) -> LabelledFeatures:
+def read_labelled_features(path: str | Path, *, groups: str | None = None, key: str | None = None) -> LabelledFeatures:
     """Read the features of one set and the group of each of its rows.
 
     ``groups`` is a file, ``FILE:KEY``, or a key (a column) of the features' own file; several keys, separated by
-    commas, give their intersections. A value that names an existing file means that file. ``key`` names the features:
+    commas, give their intersections. A value that names an existing file means that file. A reference needs none: its
+    groups are then those that it was made with. ``key`` names the features:
     an array, or columns separated by commas. Without it, the features are the array called ``features``, else the only
     two-dimensional array; in a table, all columns that are not labels.
 
@@ -89,8 +93,13 @@ def read_labelled_features(path: str | Path, *, groups: str, key: str | None = N
     ([[0.5, 1.0], [1.5, 2.0]], ['f', 'm'])
     """
     path = Path(path)
-    labels_path, label_keys = _locate_labels(groups, path)
     contents = _open(path)
+    if groups is None:
+        own = contents if isinstance(contents, Mapping) and path.suffix.lower() == ".egt" else {}
+        groups = ",".join(name for name in own if name != _FEATURES)
+        if not groups:
+            raise ValueError(f"{path}: holds no names of groups; say where the labels of its rows are (--real-groups)")
+    labels_path, label_keys = _locate_labels(groups, path)
     if os.path.realpath(labels_path) == os.path.realpath(path):
         labels = _labels(contents, label_keys, path)
         features, key = _features(contents, key, path, exclude=label_keys)
@@ -202,6 +211,7 @@ def _label_lines(path: Path) -> dict[str, Entry]:
 _READERS: dict[str, Callable[[Path], Any]] = {
     ".npy": npy_entries,
     ".npz": npz_entries,
+    ".egt": reference_entries,
     ".safetensors": safetensors_entries,
     ".pt": torch_entries,
     ".pth": torch_entries,
@@ -241,7 +251,8 @@ def _features(
     where = f"{path}[{key!r}]" if key else f"{path}"
     if shape is None or len(shape) != 2:
         raise ValueError(f"{where} has shape {contents[key]}, expected (n_samples, n_features); flatten each sample")
-    features = np.asanyarray(features).reshape(shape)
+    if features.shape != shape:
+        features = features.reshape(shape)
     if features.dtype.kind not in "biuf":
         raise ValueError(f"{where} has dtype {features.dtype}, expected real numbers; convert it")
     return features, key or None

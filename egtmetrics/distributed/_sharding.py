@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from egtmetrics._validation import check_features
 from egtmetrics.distributed._processes import DEFAULT_TIMEOUT, ProcessExchange
-from egtmetrics.ops import ShardedFeatures, common_device
+from egtmetrics.ops import BackendName, ShardedFeatures, reading_device
 
 
 def shard_features(
@@ -20,6 +20,7 @@ def shard_features(
     *,
     group: torch.distributed.ProcessGroup | None = None,
     timeout: float = DEFAULT_TIMEOUT,
+    backend: BackendName = "auto",
 ) -> ShardedFeatures:
     """Make one ``(n, d)`` set of the rows of all ranks, which metrics and frames take as ``real`` or ``fake``.
 
@@ -38,6 +39,8 @@ def shard_features(
     timeout
         Seconds after which a rank that does not respond counts as lost. It must be longer than one rank ever computes
         while another waits for it.
+    backend
+        That of the metrics. ``"cpu"`` and ``"reference"`` copy CUDA tensors to the host.
 
     Raises
     ------
@@ -64,7 +67,7 @@ def shard_features(
     error, device = None, None
     shape = tuple(getattr(local, "shape", ()))
     try:
-        device = common_device(local)
+        device = reading_device(backend, local)
         if len(shape) == 2 and shape[0] == 0 and shape[1] > 0:
             features = np.empty(shape, np.float32) if device is None else torch.empty(shape, device=device).float()
         else:

@@ -23,7 +23,7 @@ from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.divergences.generators import Values
-from egtmetrics.ops import Features, common_device
+from egtmetrics.ops import Features, device_of
 
 KMeansLibrary: TypeAlias = Literal["sklearn", "faiss"]
 Counts: TypeAlias = NDArray[np.int64]
@@ -149,7 +149,7 @@ class Histograms(NamedTuple):
 
 def distinct_union(real: Any, fake: Any) -> DistinctRows:
     """Check both sets, and merge them."""
-    device = common_device(real, fake)
+    device = device_of(real, fake)
     real, fake = check_real_fake(real, fake)
     union = np.concatenate([real, fake])
     order = canonical_order(union)

@@ -33,6 +33,7 @@ from egtmetrics.groups.permutation import (
     permutation_test_models,
 )
 from egtmetrics.groups.planning import SamplePlan, samples_needed
+from egtmetrics.groups.reference import Reference
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
 from egtmetrics.groups.verdict import Verdict
 from egtmetrics.labels import MissingLabelWarning
@@ -52,6 +53,7 @@ __all__ = [
     "ModelComparison",
     "PairDifference",
     "PermutationTest",
+    "Reference",
     "ResampledResult",
     "SampleBudget",
     "SamplePlan",

@@ -16,10 +16,10 @@ from egtmetrics._errors import TooFewSamplesError, listed
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked, take_checked
 from egtmetrics.labels import group_text
-from egtmetrics.ops import BackendName, Features, select_backend
+from egtmetrics.ops import BackendName, Features, reading_device
 from egtmetrics.registry import callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 ScoreFunction: TypeAlias = Callable[..., Any]
 """``(real, fake) -> number | mapping of names to numbers | MetricResult``; may take ``random_state``, ``backend`` and
@@ -72,22 +72,23 @@ class MetricSet:
 
     def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
         """Check and group samples, on the device where the backend reads them."""
-        if self.backend == "cuda":  # before they are grouped, so that an error names the side on the wrong device
-            device = select_backend("cuda", features=(real, fake)).device
-            real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
-        samples = GroupedSamples(
+        real_sensitive_features = labels_of(real, real_sensitive_features)
+        # Placed before they are grouped: an error names the side on the wrong device, and nothing is said of kernels
+        # that the backend does not need.
+        device = reading_device(self.backend, real, fake)
+        real, fake = (keep_checked(features) for features in check_real_fake(real, fake, device=device))
+        return GroupedSamples(
             real=real,
             fake=fake,
             real_sensitive_features=real_sensitive_features,
             fake_sensitive_features=fake_sensitive_features,
         )
-        return self.place(samples)
 
     def place(self, samples: GroupedSamples) -> GroupedSamples:
         """Return the samples on the device where the backend reads them, or on the host if it reads them there."""
-        if self.backend == "cuda":
-            return samples.on(select_backend("cuda", features=(samples.real, samples.fake)).device)
-        return samples if self.backend == "auto" else samples.on(None)
+        if self.backend == "auto":  # which reads them where they are
+            return samples
+        return samples.on(reading_device(self.backend, samples.real, samples.fake))
 
     def call(
         self,
@@ -145,10 +146,9 @@ class MetricSet:
         """
         sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_dict()
         largest = max(sizes, key=sizes.__getitem__)
-        row = np.zeros(1, dtype=np.int64)
-        real, fake = take_checked(samples.real, row), take_checked(samples.fake, row)
+        one = take_checked(samples.fake, np.zeros(1, dtype=np.int64))  # for both sides: a reference may have no rows
         for name, metric in self.bound.items():
-            refusal = refusal_of_one_row(metric, real, fake)
+            refusal = refusal_of_one_row(metric, one)
             if refusal is None or (isinstance(refusal, TooFewSamplesError) and refusal.needed <= sizes[largest]):
                 continue
             group = samples.group(largest)
@@ -234,7 +234,7 @@ def _noted(refused: Refused | None, label: Hashable | None) -> Callable[[str, Va
     return lambda name, error: refused.setdefault(name, {}).update({label: error})
 
 
-def refusal_of_one_row(metric: ScoreFunction, real: Features, fake: Features) -> ValueError | None:
+def refusal_of_one_row(metric: ScoreFunction, row: Features) -> ValueError | None:
     """Return how one of our own metrics refuses sets of one row; None if it does not, and for any other metric.
 
     Ours check their options, then the number of rows, and only then compute. So this costs nothing, and shows whether
@@ -249,7 +249,7 @@ def refusal_of_one_row(metric: ScoreFunction, real: Features, fake: Features) ->
     }
     try:
         with collecting_caveats():
-            function(real, fake, **unspent)
+            function(row, row, **unspent)
     except ValueError as error:
         return error
     return None

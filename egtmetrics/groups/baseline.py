@@ -19,10 +19,10 @@ from typing import Any, Literal, Self, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, take_checked
 from egtmetrics.groups._evaluation import MetricSet, MissingScoreWarning, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import disparity_dict, interval_dict, numbers, plain, saved_intervals

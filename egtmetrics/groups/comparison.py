@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtr
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_level, check_real_fake, keep_checked
 from egtmetrics.groups._evaluation import (
@@ -39,7 +39,7 @@ from egtmetrics.groups.inference import MIN_SAMPLES, Uncertainty, holm, normal_q
 from egtmetrics.groups.permutation import are_reliable, check_comparable, scores_and_disparities
 from egtmetrics.labels import group_text
 from egtmetrics.metrics.variance import JointScores, Moves, ScoreCovariance, ScoresOfParts, joint_scores
-from egtmetrics.ops import BackendName, Features, common_device, to_host
+from egtmetrics.ops import BackendName, Features, reading_device, to_host
 from egtmetrics.results import MetricResult
 
 Floats = NDArray[np.float64]
@@ -147,7 +147,7 @@ def compare_models(
     """
     level = check_level(level)
     metrics = MetricSet(metric, random_state=random_state, backend=backend, n_threads=n_threads)
-    device = common_device(real, fake, other_fake)
+    device = reading_device(backend, real, fake, other_fake)
     real, fake = map(keep_checked, check_real_fake(real, fake, device=device))
     real, other_fake = map(keep_checked, check_real_fake(real, other_fake, device=device))
     for name, side in (("real", real), ("fake", fake), ("other_fake", other_fake)):

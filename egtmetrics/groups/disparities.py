@@ -22,7 +22,7 @@ def egt(
     fake: Any,
     *,
     metric: str | ScoreFunction,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     score: str | None = None,
     random_state: RandomState = None,
@@ -39,7 +39,8 @@ def egt(
     metric
         A name as on the command line, or a function ``(real, fake) -> score``; ``functools.partial`` fixes its options.
     real_sensitive_features, fake_sensitive_features
-        One label per row, or several (then the groups are their intersections). Rows without a label are left out.
+        One label per row, or several (then the groups are their intersections). Rows without a label are left out. A
+        :class:`~egtmetrics.Reference` in the place of ``real`` has its own.
     score
         Which score of the metric's result to compare; not needed if there is only one.
     random_state
@@ -72,7 +73,7 @@ def delta_p(
     real: Any,
     fake: Any,
     *,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
@@ -106,7 +107,7 @@ def delta_r(
     real: Any,
     fake: Any,
     *,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
@@ -140,7 +141,7 @@ def delta_pr(
     real: Any,
     fake: Any,
     *,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
@@ -168,7 +169,7 @@ def delta_p_plus_delta_r(
     real: Any,
     fake: Any,
     *,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     metric: str | ScoreFunction = "topp",
     random_state: RandomState = None,
@@ -194,7 +195,7 @@ def delta_p_plus_delta_r(
     return _disparity(table, "delta_p_plus_delta_r")
 
 
-def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any, fake_sensitive_features: Any) -> float:
+def delta_fid(real: Any, fake: Any, *, real_sensitive_features: Any = None, fake_sensitive_features: Any) -> float:
     """Largest difference in Fréchet distance between two groups, ``max over pairs |FID_a - FID_b|``, at least 0.
 
     This is ``egt`` with the metric ``"fid"``; see there for the parameters and errors. Fréchet distances from few

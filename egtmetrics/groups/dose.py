@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, take_checked
 from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
 from egtmetrics.groups._saved import plain
@@ -182,6 +182,8 @@ class DoseResponse:
         the worst of them fits best; ``low`` and ``high``, the 95 % interval of the doses at which none misfits;
         ``misfit``, the largest distance of a score from the model's at ``dose``, in standard errors; ``p_value``, of so
         large a misfit if the damage were that of the model.
+    damages : dict
+        What was done, by name: each :class:`Damage`.
     explanation : str or None
         The damage under which the scores agree best, if they agree in every group (``p_value``, corrected for the
         number of groups, above 0.05). None if no known damage explains the scores.
@@ -195,6 +197,7 @@ class DoseResponse:
 
     doses: pd.DataFrame
     agreement: pd.DataFrame
+    damages: dict[str, Damage]
     explanation: str | None
     curves: pd.DataFrame
     model: pd.DataFrame
@@ -211,7 +214,8 @@ class DoseResponse:
         names: Mapping[Hashable, str],
         settings: dict[str, Any],
     ) -> None:
-        self._damages, self._described, self._measured = damages, described, measured
+        self.damages = dict(damages)
+        self._described, self._measured = described, measured
         self._index, self._names, self._caveats = index, names, caveats
         self.settings = settings
         self._columns = {
@@ -264,7 +268,7 @@ class DoseResponse:
         return pd.DataFrame(values, index=self._index, columns=list(self._columns), dtype=float)
 
     def _agreement_of(self, name: str) -> pd.DataFrame:
-        most = self._damages[name].describe().bounds[1]
+        most = self.damages[name].describe().bounds[1]
         rows = {label: _common_dose(list(curves.values()), most) for label, curves in self._curves[name].items()}
         values = [rows.get(label, {}) for label in self._index]
         return pd.DataFrame(values, index=self._index, columns=list(_OF_AGREEMENT), dtype=float)
@@ -273,10 +277,18 @@ class DoseResponse:
         found = {}
         for name, table in self._agreement.items():
             known = table[table["misfit"].notna()]
-            if len(known) and known["p_value"].min() * len(known) > 1.0 - _LEVEL:
+            if self.explains(name):
                 silent = bool(self._doses[name].loc[known.index].isna().all(axis=1).any())
                 found[name] = silent, float(known["misfit"].max())
         return min(found, key=found.__getitem__) if found else None
+
+    def explains(self, damage: str) -> bool:
+        """Return whether the scores agree under a damage in every group, each at a dose of its own.
+
+        Several damages may explain the same scores; ``explanation`` is the one that fits best.
+        """
+        p_values = self._agreement[self._name(damage)]["p_value"].dropna()
+        return len(p_values) > 0 and float(p_values.min()) * len(p_values) > 1.0 - _LEVEL
 
     def __repr__(self) -> str:
         tables = {"doses that the scores read": self.doses, "agreement of the scores": self.agreement}
@@ -294,14 +306,14 @@ class DoseResponse:
     def summary(self) -> str:
         """Return in a sentence which damage explains the scores, and its dose for every group."""
         if self.explanation is None:
-            return f"no known damage explains the scores ({listed(self._damages)} were tried)"
-        damage, found = self._damages[self.explanation], self._agreement[self.explanation]
+            return f"no known damage explains the scores ({listed(self.damages)} were tried)"
+        damage, found = self.damages[self.explanation], self._agreement[self.explanation]
         shown, parts = damage.describe(), []
         for label, row in found[found["dose"].notna()].iterrows():
             dose, low, high = (shown.text(row[name]) for name in ("dose", "low", "high"))
             parts.append(f"{dose} [{low}, {high}] {shown.printed_unit}".rstrip() + f" for {self._names[label]}")
         unseen = "; all groups may be undamaged" if (found["low"].dropna() == 0.0).all() else ""
-        return f"the scores are as if the {damage.label} were {', '.join(parts)}{unseen}"
+        return f"the scores are as if the {damage.label} were {'; '.join(parts)}{unseen}"
 
     def tables(self, damage: str | None = None) -> dict[str, ScoreTable]:
         """Return the doses by metric, with their descriptions and disparities: first of the scores that read a dose.
@@ -314,7 +326,7 @@ class DoseResponse:
             values = self._doses[name][[known.column(score) for score in known.described]]
             values = values.set_axis(list(known.described), axis=1)
             unread = values.isna().any()
-            scores = {score: self._damages[name].describe(one.label) for score, one in known.described.items()}
+            scores = {score: self.damages[name].describe(one.label) for score, one in known.described.items()}
             caveats = {label: found[metric] for label, found in self._caveats.items()}
             table = score_table(metric, values, scores, caveats)
             disparities = [one for one in table.disparities if one.column is not None]
@@ -343,7 +355,7 @@ class DoseResponse:
             One of those given; None takes ``explanation``.
         """
         name = self._name(damage)
-        most = self._damages[name].describe().bounds[1]
+        most = self.damages[name].describe().bounds[1]
         ends = {
             (column, *_levels(label)): curve.interval(level, most)
             for label, curves in self._curves[name].items()
@@ -402,7 +414,7 @@ class DoseResponse:
             {group: pd.Series(curve.scores, index=curve.doses) for group, curve in curves.items()},
             pd.DataFrame(rows, index=list(curves)),
             score=self._described[metric].described[of_metric],
-            dose=self._damages[name].describe(),
+            dose=self.damages[name].describe(),
             ax=ax,
         )
 
@@ -436,11 +448,11 @@ class DoseResponse:
         if damage is None:
             if self.explanation is None:
                 raise ValueError(
-                    f"{self.summary()}; see agreement, and pass damage={next(iter(self._damages))!r} to read it anyway"
+                    f"{self.summary()}; see agreement, and pass damage={next(iter(self.damages))!r} to read it anyway"
                 )
             return self.explanation
-        if damage not in self._damages:
-            raise ValueError(f"damage={damage!r} was not tried; choose one of {listed(map(repr, self._damages))}")
+        if damage not in self.damages:
+            raise ValueError(f"damage={damage!r} was not tried; choose one of {listed(map(repr, self.damages))}")
         return damage
 
     def _infer(self, name: str) -> Inference:

@@ -12,9 +12,9 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics.groups._evaluation import (
     Metrics,
@@ -56,7 +56,7 @@ from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName
 from egtmetrics.registry import metric_of
 from egtmetrics.results import MetricResult, Score
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, labels_of
 
 
 class GenerativeMetricFrame:
@@ -76,6 +76,7 @@ class GenerativeMetricFrame:
     real, fake
         Features ``(n, d)`` and ``(m, d)``, arrays or tensors. For metrics that take ``backend``, CUDA tensors stay on
         their device and are split into groups there. Other metrics get NumPy arrays. All metrics get them read-only.
+        In the place of ``real`` and its labels, a :class:`~egtmetrics.Reference` computes once what depends on them.
     real_sensitive_features, fake_sensitive_features
         One label per row, as a sequence. Or several labels per row, as a DataFrame, a mapping of names to sequences or
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
@@ -212,7 +213,7 @@ class GenerativeMetricFrame:
         given = {
             "real": real,
             "fake": fake,
-            "real_sensitive_features": real_sensitive_features,
+            "real_sensitive_features": labels_of(real, real_sensitive_features),
             "fake_sensitive_features": fake_sensitive_features,
         }
         self._metrics = MetricSet(
@@ -554,13 +555,11 @@ class GenerativeMetricFrame:
             raise TypeError(f"{missing} is missing; pass held_out and held_out_sensitive_features together, or neither")
         placebo = None
         if held_out is not None:
-            placebo = self._metrics.place(
-                GroupedSamples(
-                    real=samples.real,
-                    fake=held_out,
-                    real_sensitive_features=samples.real_sensitive_features,
-                    fake_sensitive_features=held_out_sensitive_features,
-                )
+            placebo = self._metrics.group(
+                real=samples.real,
+                fake=held_out,
+                real_sensitive_features=samples.real_sensitive_features,
+                fake_sensitive_features=held_out_sensitive_features,
             )
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(
@@ -656,8 +655,8 @@ class GenerativeMetricFrame:
 
         .. math::
 
-                ext{curve}(t) = 	frac12 [T(A, B_t) + T(B, A_t)], \quad
-                ext{model} = 	frac12 [T(A, C) + T(B, D)],
+                ext{curve}(t) = \tfrac12 [T(A, B_t) + T(B, A_t)], \quad
+                ext{model} = \tfrac12 [T(A, C) + T(B, D)],
 
         averaged over splits, with the same splits and random numbers for all doses. The dose is the t at which a
         monotone fit to the curve has the model's score. A dose is only as good as the kind of damage: several kinds

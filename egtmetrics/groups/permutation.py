@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics._errors import listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups._evaluation import (
@@ -54,7 +54,7 @@ def permutation_test(
     fake: Any,
     *,
     metric: str | ScoreFunction,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     score: str | None = None,
     n_permutations: int = 199,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups._evaluation import MetricSet, ScoreFunction, name_metrics
-from egtmetrics.ops import BackendName, common_device
+from egtmetrics.ops import BackendName, reading_device
 from egtmetrics.registry import callable_name
 from egtmetrics.results import MetricResult, Score, internal, warn_of_caveats
 
@@ -151,7 +151,7 @@ class _Resampled:
         backend: BackendName = "auto",
         n_threads: int | None = None,
     ) -> ResampledResult:
-        device = common_device(real, fake) if backend != "cpu" else None
+        device = reading_device(backend, real, fake)
         real, fake = (keep_checked(points) for points in check_real_fake(real, fake, device=device))
         rng = check_random_state(random_state)
         seed = int(rng.integers(2**32))

@@ -73,7 +73,7 @@ def pair_by_group(
     real: Any,
     fake: Any,
     *,
-    real_sensitive_features: Any,
+    real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
     random_state: RandomState = None,
 ) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from egtmetrics._validation import check_features
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups._evaluation import Metrics, MissingGroups
 from egtmetrics.groups.flat import flat_scores
-from egtmetrics.ops import BackendName, common_device
+from egtmetrics.ops import BackendName, device_of
 from egtmetrics.streaming import GenerativeMetricStream
 
 
@@ -115,7 +115,7 @@ class GroupMetric(Metric):  # type: ignore[misc]
                 raise ValueError(f"groups has {len(groups)} numbers for 0 samples; pass one integer per sample")
             self._check_width(np.shape(features))
             return
-        checked: Any = check_features(features, "features", device=common_device(features))
+        checked: Any = check_features(features, "features", device=device_of(features))
         groups = torch.as_tensor(groups)
         if groups.is_floating_point() or groups.is_complex() or tuple(groups.shape) != (len(checked),):
             raise ValueError(

@@ -15,7 +15,7 @@ import numpy as np
 from egtmetrics.metrics._topp_result import NO_F1_BELOW, TopPREvaluation, TopPRResult
 from egtmetrics.metrics.subsampling import Floats, Subsamples, split_by_part
 from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
-from egtmetrics.ops import BackendName, Features, HostBackend, select_host_backend
+from egtmetrics.ops import BackendName, Features, HostBackend, of_one_set, select_host_backend
 
 _BAND_REPLICATES = 200
 _THRESHOLD_DRAWS = 200
@@ -81,7 +81,7 @@ def topp_scores(
     c_x, c_y = evaluation.real_confidence_band, evaluation.fake_confidence_band
     x_bandwidths = _bandwidths(kernels, x, h_x, evaluation.real_n_neighbors)
     y_bandwidths = _bandwidths(kernels, y, h_y, evaluation.fake_n_neighbors)
-    own_x, own_y = _densities(kernels, x, x, x_bandwidths), _densities(kernels, y, y, y_bandwidths)
+    own_x, own_y = _own_densities(kernels, x, x_bandwidths), _own_densities(kernels, y, y_bandwidths)
     at_x, at_y = _densities(kernels, x, y, y_bandwidths), _densities(kernels, y, x, x_bandwidths)
     halves_and_quarters = []
     for n_parts, columns in x.by_size():
@@ -93,7 +93,13 @@ def topp_scores(
         bands = c_x * _band_factors(density_x), c_y * _band_factors(density_y)
         halves_and_quarters.append(_scores(density_x, fake_at_x, density_y, real_at_y, *bands))
     factors = np.exp(
-        np.stack([_band_error(kernels, p, h, result, rng) for p, h in ((x.points, h_x), (y.points, h_y))], axis=1)
+        np.stack(
+            [
+                _band_error(kernels, points, h, result.alpha, result.n_bootstrap, rng)
+                for points, h in ((x.points, h_x), (y.points, h_y))
+            ],
+            axis=1,
+        )
     )
     full_x, full_at_x, full_y, full_at_y = (
         kernels.kernel_density(at.points, of.points, bandwidth=h)[None, :, None]
@@ -128,8 +134,9 @@ def _band_factors(densities: Floats) -> Floats:
     return factors
 
 
+@of_one_set
 def _band_error(
-    kernels: HostBackend, points: Features, bandwidth: float, result: TopPRResult, rng: np.random.Generator
+    kernels: HostBackend, points: Features, bandwidth: float, alpha: float, n_bootstrap: int, rng: np.random.Generator
 ) -> Floats:
     """Logarithms of factors by which T other bootstraps would change the confidence band, ``(T,)``.
 
@@ -140,12 +147,13 @@ def _band_error(
     counts = rng.multinomial(n, np.full(n, 1.0 / n), size=_BAND_REPLICATES).T
     _, deviations = kernels.kernel_density_band(points, np.ascontiguousarray(counts, np.uint16), bandwidth=bandwidth)
     drawn = rng.choice(deviations, size=(_THRESHOLD_DRAWS, _BAND_REPLICATES))
-    quantiles = np.quantile(drawn, 1.0 - result.alpha, axis=1)
+    quantiles = np.quantile(drawn, 1.0 - alpha, axis=1)
     errors: Floats = np.log(np.maximum(quantiles, 1e-300))
-    scaled: Floats = (errors - errors.mean()) * math.sqrt(_BAND_REPLICATES / result.n_bootstrap)
+    scaled: Floats = (errors - errors.mean()) * math.sqrt(_BAND_REPLICATES / n_bootstrap)
     return scaled
 
 
+@of_one_set
 def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float, n_neighbors: int) -> Floats:
     """Bandwidth of every part ``(4, C)``; NaN for parts 2 and 3 where the parts are halves."""
     n = sample.points.shape[0]
@@ -160,6 +168,11 @@ def _bandwidths(kernels: HostBackend, sample: Subsamples, bandwidth: float, n_ne
     return bandwidths
 
 
+@of_one_set
+def _own_densities(kernels: HostBackend, x: Subsamples, bandwidths: Floats) -> Floats:
+    return _densities(kernels, x, x, bandwidths)
+
+
 def _densities(kernels: HostBackend, x: Subsamples, y: Subsamples, bandwidths: Floats) -> Floats:
     """Density at each x of those y that are in its part, with the bandwidth of that part, ``(n, C)``.
 
@@ -172,7 +185,7 @@ def _densities(kernels: HostBackend, x: Subsamples, y: Subsamples, bandwidths: F
 
     def logarithms(node: float) -> Floats:
         density, deviation = kernels.resampled_density(x.points, y.points, counts, bandwidth=node)
-        deviation *= x_signs
+        deviation = deviation * x_signs
         of_quarters = deviation.reshape(len(density), 3, -1).sum(axis=1)
         own: Floats = density[:, None] + np.concatenate([deviation, of_quarters], axis=1)
         return np.log(np.maximum(own, 1e-12))

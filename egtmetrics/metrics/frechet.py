@@ -14,7 +14,7 @@ from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
-from egtmetrics.ops import Features, ShardedFeatures
+from egtmetrics.ops import Features, ShardedFeatures, summary_of_one_set
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, score, warn_of_caveats
 
@@ -133,7 +133,7 @@ def frechet_distance(real: Any, fake: Any) -> FrechetResult:
     for name, points in (("real", real), ("fake", fake)):
         if len(points) < 2:
             raise TooFewSamplesError(f"{name} has 1 row, but a covariance needs at least 2; add samples", needed=2)
-    origin = real[0].astype(np.float64)
+    origin = mean_of_rows(real)
     real_mean, real_factor = _mean_and_factor(real, origin)
     fake_mean, fake_factor = _mean_and_factor(fake, origin)
     mean_term = float(np.sum((real_mean - fake_mean) ** 2))
@@ -157,10 +157,17 @@ def frechet_distance(real: Any, fake: Any) -> FrechetResult:
     )
 
 
+@summary_of_one_set
+def mean_of_rows(x: Features) -> NDArray[np.float64]:
+    """Mean ``(d,)``, as far as rounding allows: far from zero it has fewer digits than differences from it."""
+    return sum_over_rows(x, lambda block: block.sum(axis=0, dtype=np.float64)) / len(x)
+
+
+@summary_of_one_set
 def _mean_and_factor(x: Features, origin: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean of ``x - origin``, and A with min(n, d) rows such that A^T A is the covariance of x.
 
-    The origin is a point of the data, so that features far from zero lose no digits.
+    The origin is a point amid the data, so that features far from zero lose no digits.
     """
     n, d = x.shape
     mean = sum_over_rows(x, lambda block: (block - origin).sum(axis=0)) / n

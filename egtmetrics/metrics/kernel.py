@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.metrics.frechet import sum_over_rows
+from egtmetrics.metrics.frechet import mean_of_rows
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
-from egtmetrics.ops import Features
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, internal, score, setting
 
@@ -254,7 +253,7 @@ def kernel_distance(
         degree=degree,
         gamma=1.0 / real.shape[1] if gamma is None else gamma,
         coef0=coef0,
-        origin=(_mean(real) + _mean(fake)) / 2.0,
+        origin=(mean_of_rows(real) + mean_of_rows(fake)) / 2.0,
     )
     rng = check_random_state(random_state)
     estimates = np.empty(n_subsets)
@@ -277,10 +276,6 @@ def kernel_distance(
         n_real=len(real),
         n_fake=len(fake),
     )
-
-
-def _mean(points: Features) -> NDArray[np.float64]:
-    return sum_over_rows(points, lambda block: block.sum(axis=0, dtype=np.float64)) / len(points)
 
 
 def _off_diagonal_mean(kernel: NDArray[np.float64]) -> float:

@@ -70,20 +70,20 @@ def neighbor_variance(
 ) -> ScoreCovariance:
     """Covariance from the scores of random halves and quarters, see :mod:`egtmetrics.metrics.subsampling`."""
     kernels = select_host_backend(backend, n_threads=n_threads)
-    closed = True
+    k = result.n_neighbors
+    closed = not isinstance(result, PRDCResult) or result.ties == "include"
+    scores = shares_of_parts(kernels, *parts, k, closed=closed)
     shares, n_points = [result.precision, result.recall], [len(fake), len(real)]
     if isinstance(result, PRDCResult):
-        closed = result.ties == "include"
+        densities = density_of_parts(kernels, *parts, k, closed=closed)
+        scores = [np.insert(own, 2, density, axis=-1) for own, density in zip(scores, densities, strict=True)]
         shares, n_points = [*shares, math.nan, result.coverage], [*n_points, len(fake), len(real)]
-    scores = neighbor_scores_of_parts(kernels, *parts, result.n_neighbors, closed=closed)
     halves, quarters = (by_part[None, ..., : len(shares)] for by_part in scores)
     return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, n_points)
 
 
-def neighbor_scores_of_parts(
-    kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool
-) -> list[Floats]:
-    """Precision, recall, density and coverage of halves ``(2, 3 Q, 4)`` and quarters ``(4, Q, 4)``.
+def shares_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool) -> list[Floats]:
+    """Precision, recall and coverage of halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``.
 
     All parts are scored in two passes over the pairs of points.
     """
@@ -101,10 +101,20 @@ def neighbor_scores_of_parts(
     by_score = (
         mean_by_part(fake_memberships > 0, fake),
         mean_by_part(real_memberships > 0, real),
-        mean_by_part(fake_memberships / k, fake),
         mean_by_part(real_ball_sizes > 0, real),
     )
     return [np.stack(of_size, axis=-1) for of_size in zip(*by_score, strict=True)]
+
+
+def density_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool) -> list[Floats]:
+    """Density of halves ``(2, 3 Q)`` and quarters ``(4, Q)``, for a half and a quarter of the neighbours, rounded up.
+
+    So the balls are as large as those of all rows. With k neighbours, the balls of a part of a small cluster would
+    reach into other clusters, and the parts would vary less than the whole.
+    """
+    fewer = -(-k // real.n_parts)
+    _, memberships = split_memberships(kernels, real, fake, own_sq_radii(kernels, real, fewer), closed=closed)
+    return mean_by_part(memberships / fewer, fake)
 
 
 @metric("prdc", title="Precision, recall, density, coverage", variance=neighbor_variance)

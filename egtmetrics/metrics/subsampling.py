@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._order import canonical_order
-from egtmetrics.ops import Features, HostBackend, take_rows
+from egtmetrics.ops import Features, HostBackend, of_one_set, take_rows
 
 Floats: TypeAlias = NDArray[np.float64]
 Parts: TypeAlias = NDArray[np.uint8]
@@ -68,14 +68,18 @@ class Subsamples:
 
 def draw_subsamples(points: Features, rng: np.random.Generator, n_quarterings: int = N_QUARTERINGS) -> Subsamples:
     """Split a sample at random into quarters, ``n_quarterings`` times."""
+    return Subsamples(*_drawn(points, rng, n_quarterings))
+
+
+@of_one_set
+def _drawn(points: Features, rng: np.random.Generator, n_quarterings: int) -> tuple[Features, Parts]:
     n = len(points) // 4 * 4
     kept = np.sort(rng.permutation(len(points))[:n])
     quarters = np.repeat(np.arange(4, dtype=np.uint8), n // 4)[:, None].repeat(n_quarterings, axis=1)
     quarters = rng.permuted(quarters, axis=0)
     first, second = quarters >> 1, quarters & 1
-    return Subsamples(
-        take_rows(points, canonical_order(points)[kept]), np.concatenate([first, second, first ^ second, quarters], 1)
-    )
+    parts = np.concatenate([first, second, first ^ second, quarters], 1)
+    return take_rows(points, canonical_order(points)[kept]), parts
 
 
 def split_by_part(values: NDArray[Any], parts: Parts, n_parts: int) -> NDArray[Any]:
@@ -93,8 +97,8 @@ def mean_by_part(values: NDArray[Any], sample: Subsamples) -> list[Floats]:
     ]
 
 
-def own_sq_radii(kernels: HostBackend, sample: Subsamples, k: int) -> Floats:
-    """Squared distance of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``."""
+def own_sq_radii(kernels: HostBackend, sample: Subsamples, k: int | NDArray[np.int64]) -> Floats:
+    """Squared distance of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``; k by column or one."""
     return kernels.split_kth_neighbor(sample.points, sample.parts, n_neighbors=np.full(sample.parts.shape[1], k))
 
 

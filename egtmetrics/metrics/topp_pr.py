@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -33,6 +34,7 @@ from egtmetrics.ops import (
     BackendName,
     Features,
     ShardedFeatures,
+    of_one_set,
     select_backend,
     take_rows,
     to_host,
@@ -51,6 +53,18 @@ _REFERENCE_BOOTSTRAP_SEED = 42
 
 _IndexBlocks: TypeAlias = Iterable[NDArray[np.integer[Any]]]
 """The rows that the bootstrap draws, a few replicates at a time: blocks ``(b, n)`` whose b add up to n_bootstrap."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _SeededDraws:
+    """Bootstrap replicates that an integer gives, in blocks."""
+
+    seed: int
+    n_rows: int
+    n_bootstrap: int
+
+    def __iter__(self) -> Iterator[NDArray[np.integer[Any]]]:
+        return _draw_blocks(np.random.default_rng(self.seed).integers, self.n_rows, self.n_bootstrap)
 
 
 @metric("topp", title="TopP&R", variance=topp_variance)
@@ -314,6 +328,7 @@ def _evaluate(
     )
 
 
+@of_one_set
 def _density_and_band(
     kernels: Backend, points: Features, bandwidth: float, blocks: _IndexBlocks, n_bootstrap: int, alpha: float
 ) -> tuple[NDArray[np.float64], float]:
@@ -338,6 +353,7 @@ def _mean_and_std(values: list[float]) -> tuple[float, float | None]:
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
+@of_one_set
 def _points(
     kernels: Backend,
     features: Features,
@@ -373,6 +389,7 @@ def _check_kept_apart(features: Any, projected: Features, name: str) -> None:
         )
 
 
+@of_one_set
 def _bandwidth(kernels: Backend, points: Features, name: str, k: int, compatibility: Compatibility | None) -> float:
     n, d = points.shape
     if n <= k:
@@ -417,8 +434,7 @@ def _common_draws(
     """Endless pairs of bootstraps (real, fake), the two of a pair from one seed: equal sizes draw equal rows."""
     while True:
         seed = int(rng.integers(2**63))
-        real_rng, fake_rng = np.random.default_rng(seed), np.random.default_rng(seed)
-        yield _draw_blocks(real_rng.integers, n, n_bootstrap), _draw_blocks(fake_rng.integers, m, n_bootstrap)
+        yield _SeededDraws(seed, n, n_bootstrap), _SeededDraws(seed, m, n_bootstrap)
 
 
 def _reference_draws(seed: int, n: int, m: int, n_bootstrap: int) -> Iterator[tuple[_IndexBlocks, _IndexBlocks]]:

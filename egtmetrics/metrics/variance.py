@@ -219,7 +219,8 @@ def score_covariance(
         A function without an estimator returns the result of a metric that has one. It may have changed the samples, so
         the estimator is not used, and the function is called some 330 times.
     """
-    real, fake = (points[:] for points in check_real_fake(to_host(real), to_host(fake)))  # fetched from other ranks
+    both = check_real_fake(to_host(real), to_host(fake))
+    real, fake = (points if isinstance(points, np.ndarray) else points[:] for points in both)  # fetched from ranks
     result = as_result(result, callable_name(metric), n_real=len(real), n_fake=len(fake))
     known = metric_of(metric)
     found: ScoreCovariance | None = None

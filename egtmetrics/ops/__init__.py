@@ -18,6 +18,9 @@ returns its results on the host, O(n) numbers. After the check of the arguments,
 egtmetrics.ops.torch_ops`` registers the primitives as ``torch.ops.egtmetrics.*``, for tensors on either device and for
 ``torch.compile``.
 
+What is remembered. A set that is compared with many others can be prepared (``_memo.py``): primitives that see it alone
+are computed once, and functions on the host that are marked with :func:`of_one_set`.
+
 What is exact. Radii and memberships decide counts, so a tie (integer data, duplicated rows) must not depend on the
 rounding of a matrix product. The kernels use the product only to exclude pairs that a bound on its rounding error
 excludes, and recompute the rest from the inputs in float64. Kernel sums decide nothing by themselves: they are float32
@@ -25,9 +28,20 @@ products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the o
 """
 
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
-from egtmetrics.ops._device import common_device, device_tensor, join_rows, take_rows, to_host
-from egtmetrics.ops._dispatch import BackendName, select_backend, select_host_backend
-from egtmetrics.ops._native import available_threads
+from egtmetrics.ops._device import common_device, device_of, device_tensor, join_rows, take_rows, to_host
+from egtmetrics.ops._dispatch import BackendName, reading_device, select_backend, select_host_backend
+from egtmetrics.ops._memo import (
+    Entry,
+    Memo,
+    Prepared,
+    WithheldRows,
+    bare,
+    memo_of,
+    of_one_set,
+    subset,
+    summary_of_one_set,
+)
+from egtmetrics.ops._native import available_threads, ending_on_cut_files
 from egtmetrics.ops._sharded import Exchange, ShardedFeatures, digest
 
 __all__ = [
@@ -36,17 +50,29 @@ __all__ = [
     "BackendName",
     "BallCounts",
     "Divergences",
+    "Entry",
     "Exchange",
     "Features",
     "HostBackend",
+    "Memo",
+    "Prepared",
     "ShardedFeatures",
+    "WithheldRows",
     "available_threads",
+    "bare",
     "common_device",
+    "device_of",
     "device_tensor",
     "digest",
+    "ending_on_cut_files",
     "join_rows",
+    "memo_of",
+    "of_one_set",
+    "reading_device",
     "select_backend",
     "select_host_backend",
+    "subset",
+    "summary_of_one_set",
     "take_rows",
     "to_host",
 ]

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics.ops._backend import Features, LocalBackend
+from egtmetrics.ops._memo import bare
 from egtmetrics.ops._native import cuda_module
 from egtmetrics.ops._primitives import Primitive, Value, implements
 
@@ -170,6 +171,7 @@ class DeviceKernels(DeviceArrays):
 
         Besides tensors that is all with DLPack or the CUDA array interface, such as arrays of CuPy, JAX and Numba.
         """
+        values = bare(values)
         if hasattr(values, "detach"):
             return super().on_device(values)
         if _dlpack_device_type(values) == _DLPACK_CUDA:
@@ -269,20 +271,43 @@ def common_device(*features: Any) -> str | None:
     True
     """
     try:
-        tensors = [KERNELS.on_device(values) for values in features]
-        places = {"the host" if tensor is None else str(tensor.device) for tensor in tensors}
-        if places <= {"the host"}:
+        places = _places(*features)
+        if places <= {None}:
             return None
         if len(places) > 1:
-            where = " and ".join(sorted(places))
+            where = " and ".join(sorted("the host" if place is None else str(place) for place in places))
             _warn_fallback(f"all sets must lie on one device, and these lie on {where}; move all to one")
             return None
+        (device,) = places
         _ = KERNELS.module
-        KERNELS.require(cast("torch.Tensor", tensors[0]).device)
+        KERNELS.require(cast("torch.device", device))
     except (ImportError, NoDeviceError) as error:
         _warn_fallback(str(error))
         return None
-    return places.pop()
+    return str(device)
+
+
+def device_of(*features: Any) -> str | None:
+    """Return the one device on which all ``features`` lie, whether or not the kernels can run there, else None.
+
+    It is for what other libraries compute there.
+
+    >>> import numpy as np
+    >>> device_of(np.zeros((3, 2))) is None
+    True
+    """
+    try:
+        places = _places(*features)
+    except (ImportError, NoDeviceError):
+        return None
+    (device,) = places if len(places) == 1 else (None,)
+    return None if device is None else str(device)
+
+
+def _places(*features: Any) -> set[torch.device | None]:
+    """Return where the features lie; None stands for the host."""
+    tensors = map(KERNELS.on_device, features)
+    return {None if tensor is None else tensor.device for tensor in tensors}
 
 
 def device_tensor(values: Any, name: str, device: str) -> torch.Tensor:
@@ -322,6 +347,7 @@ def to_host(features: Any) -> Features:
     >>> to_host(np.zeros((1, 2)))
     array([[0., 0.]])
     """
+    features = bare(features)
     if isinstance(features, np.ndarray):
         return features
     if hasattr(features, "take_rows"):  # spread over ranks: rows are fetched as they are asked for
@@ -344,7 +370,7 @@ def take_rows(features: Any, rows: NDArray[Any]) -> Features:
     import torch
 
     numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
-    return cast("Features", features.index_select(0, torch.from_numpy(numbers).to(features.device)))
+    return cast("Features", features.index_select(0, torch.tensor(numbers, device=features.device)))
 
 
 def join_rows(x: Any, y: Any) -> Features:

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from egtmetrics.ops import _device
 from egtmetrics.ops._backend import Backend, HostBackend, LocalBackend
+from egtmetrics.ops._memo import RememberingBackend, bare
 from egtmetrics.ops._native import MOST_THREADS, CpuBackend, native_module
 from egtmetrics.ops._sharded import ShardedFeatures
 from egtmetrics.ops.reference import ReferenceBackend
@@ -26,7 +27,7 @@ def _warn_fallback(reason: str) -> None:
         f"the compiled CPU kernels could not be loaded ({reason}); the NumPy reference runs instead, with the same "
         "results but many times slower. Reinstall egtmetrics with a C++17 compiler, or pass backend='reference'.",
         BackendFallbackWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -58,6 +59,7 @@ def select_backend(
             f"n_threads={n_threads!r}, expected an integer from 1 to {MOST_THREADS}; pass None to use every available "
             "core"
         )
+    features = [bare(values) for values in features]
     sharded = [values for values in features if isinstance(values, ShardedFeatures)]
     if sharded:
         if len(sharded) < len(features):
@@ -67,14 +69,24 @@ def select_backend(
             )
         local = select_backend(backend, n_threads=n_threads, features=[values.local for values in sharded])
         return sharded[0].backend(cast("LocalBackend", local), select_host_backend(backend, n_threads=n_threads))
-    device = None
-    if backend == "cuda":
-        device = _device.select_device(*features)
-    elif backend == "auto":
-        device = _device.common_device(*features)
+    device = reading_device(backend, *features)
     if device is not None:
-        return cast("Backend", _device.CudaBackend(_device.KERNELS, device))
+        return cast("Backend", RememberingBackend(_device.CudaBackend(_device.KERNELS, device)))
     return select_host_backend(backend, n_threads=n_threads)
+
+
+def reading_device(backend: BackendName, *features: Any) -> str | None:
+    """Return the device on which ``backend`` reads ``features``, or None if it reads them on the host.
+
+    Warnings and errors are those of :func:`select_backend`.
+
+    >>> import numpy as np
+    >>> reading_device("auto", np.zeros((3, 2))) is None
+    True
+    """
+    if backend == "cuda":
+        return _device.select_device(*features)
+    return _device.common_device(*features) if backend == "auto" else None
 
 
 def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None = None) -> HostBackend:
@@ -83,6 +95,10 @@ def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None 
     >>> select_host_backend("reference").name
     'reference'
     """
+    return cast("HostBackend", RememberingBackend(_host_backend(backend, n_threads)))
+
+
+def _host_backend(backend: BackendName, n_threads: int | None) -> ReferenceBackend | CpuBackend:
     if backend == "reference":
         return ReferenceBackend()
     try:
@@ -92,4 +108,4 @@ def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None 
             raise
         _warn_fallback(str(error))
         return ReferenceBackend()
-    return cast("HostBackend", CpuBackend(module, n_threads))
+    return CpuBackend(module, n_threads)

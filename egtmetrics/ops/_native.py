@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import os
@@ -75,6 +76,25 @@ def cuda_module() -> ModuleType:
     return importlib.import_module("egtmetrics.ops._cuda")
 
 
+@contextlib.contextmanager
+def ending_on_cut_files(before: str, after: str) -> Iterator[None]:
+    """End the process with status 2 and one line where a mapped file is cut short while it is read.
+
+    The line is ``before``, the name of the file, and ``after``. Without this the process dies of SIGBUS and says
+    nothing. No exception can be raised there: the instruction that reads the lost page cannot be completed.
+    """
+    try:
+        module = native_module()
+    except ImportError:
+        yield
+        return
+    module.end_on_cut_file(before, after)
+    try:
+        yield
+    finally:
+        module.restore_bus_error()
+
+
 @implements(HostBackend)
 class CpuBackend:
     """The compiled CPU kernels. The module takes every argument as declared, then the number of threads."""
@@ -85,6 +105,11 @@ class CpuBackend:
     def __init__(self, module: Any, n_threads: int | None) -> None:
         self._module = module
         self._n_threads = available_threads() if n_threads is None else n_threads
+
+    @property
+    def arithmetic(self) -> str:
+        """The instruction set, in which the order of the sums differs."""
+        return str(self._module.build_info()["isa"])
 
     def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
         results = getattr(self._module, primitive.name)(*values.values(), self._n_threads)

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import out_of_memory
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.data._reading import parsed_json
 from egtmetrics.paper.prompts import ANSWER_START, messages

@@ -27,10 +27,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.kernel_approximation import Nystroem
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
+from egtmetrics._progress import tqdm
 from egtmetrics.oracles import ClassifierOracle, group_indices
 from egtmetrics.paper._stages import (
     N_PROJECTIONS,

@@ -22,10 +22,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number
 from egtmetrics.divergences import mauve
 from egtmetrics.encoders import TextEncoder

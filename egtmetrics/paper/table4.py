@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
+from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number
 from egtmetrics.paper._stages import N_PROJECTIONS, cached, check_counts, claim, compare, seed_of, table_metrics
 from egtmetrics.paper.datasets import ImageData

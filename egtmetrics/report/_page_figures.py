@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from egtmetrics.groups import GenerativeMetricFrame, ScoreTable
+from egtmetrics.groups import DoseResponse, GenerativeMetricFrame, ScoreTable
 from egtmetrics.labels import group_text
 from egtmetrics.plots import (
     COLORS,
@@ -166,6 +166,28 @@ def draw_gaps(gaps: Sequence[Gap], inference: Inference, name: str = "gaps") -> 
     if inference.tests is not None:
         caption += " Filled dots: more than noise. Hollow dots: not distinguishable from noise."
     return _drawing(figure, name, caption + doubt)
+
+
+def draw_doses(response: DoseResponse, frame: GenerativeMetricFrame) -> Drawing:
+    """Draw the curves of the damage that explains the scores, one panel for each metric: its first score with doses."""
+    tables = response.tables()
+    figure = figure_class()(figsize=(_SIZE[0], 0.5 + 2.6 * len(tables)), layout="constrained")
+    for i, table in enumerate(tables.values()):
+        axes = figure.add_subplot(len(tables), 1, i + 1)
+        response.plot(table.column(str(table.disparities[0].column)), ax=axes)
+        axes.set_title(frame.title(table.metric), loc="left", fontsize="medium", parse_math=False)
+        legend: Any = axes.get_legend()
+        legend.remove()  # one for all panels; beside the axes it takes too much of a phone's width
+    labels = [text.get_text() for text in legend.get_texts()]
+    title = legend.get_title().get_text()
+    columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
+    add_legend(figure, legend.legend_handles, labels, title=title, loc="outside lower center", ncols=columns)
+    caption = (
+        "Curves: scores of damaged real samples. Large marks: the model, at the dose at which the curve of its group "
+        "has its score. Bars: 95% intervals of the dose; an arrow says that there is no upper end, a hollow mark that "
+        "no dose is read."
+    )
+    return _drawing(figure, "dose", caption)
 
 
 def draw_proportions(names: Sequence[str], counts: pd.DataFrame) -> Drawing:

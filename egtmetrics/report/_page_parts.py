@@ -9,7 +9,15 @@ from collections.abc import Hashable, Mapping
 import pandas as pd
 
 from egtmetrics._validation import check_level
-from egtmetrics.groups import Baseline, Disparity, FrameIntervals, GenerativeMetricFrame, PairDifference, ScoreTable
+from egtmetrics.groups import (
+    Baseline,
+    Disparity,
+    DoseResponse,
+    FrameIntervals,
+    GenerativeMetricFrame,
+    PairDifference,
+    ScoreTable,
+)
 from egtmetrics.results import Score
 
 
@@ -31,7 +39,7 @@ class Inference:
 
     def bounds(self, key: tuple[str, str]) -> tuple[float, float] | None:
         """Interval of a disparity."""
-        return None if self.intervals is None else _finite(self.intervals.disparities.loc[[key]])
+        return None if self.intervals is None else _known(self.intervals.disparities.loc[[key]])
 
     def expected_if_equal(self, key: tuple[str, str]) -> float | None:
         """A disparity on average if all groups had equal expected scores."""
@@ -45,7 +53,7 @@ class Inference:
         if self.intervals is None:
             return None
         key = (column, *group) if isinstance(group, tuple) else (column, group)
-        return _finite(self.intervals.by_group.loc[[key]])
+        return _known(self.intervals.by_group.loc[[key]])
 
     def p_value(self, key: tuple[str, str]) -> float | None:
         """Of the hypothesis that a gap is 0, corrected for the number of gaps."""
@@ -62,9 +70,9 @@ class Inference:
         return detectable if math.isfinite(detectable) else None
 
 
-def _finite(row: pd.DataFrame) -> tuple[float, float] | None:
+def _known(row: pd.DataFrame) -> tuple[float, float] | None:
     low, high = row[["low", "high"]].to_numpy(dtype=float)[0].tolist()
-    return (low, high) if math.isfinite(low + high) else None
+    return None if math.isnan(low + high) else (low, high)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +107,8 @@ class Gap:
         return self.disparity.worse(self.table.values, self.pair)
 
 
-def infer(source: GenerativeMetricFrame | Baseline, level: float | None) -> Inference:
-    """Ask a frame, or a baseline, for intervals and tests, which it refuses where a group has too few samples."""
+def infer(source: GenerativeMetricFrame | Baseline | DoseResponse, level: float | None) -> Inference:
+    """Ask a frame, or what it made, for intervals and tests, which it refuses where a group has too few samples."""
     if level is None:
         return Inference(level=math.nan, reason="none were asked for")
     level = check_level(level)
@@ -145,8 +153,11 @@ def gap_text(score: Score, value: float) -> str:
 
 
 def interval_text(interval: tuple[float, float] | None, score: Score) -> str:
-    """``"1.20 to 3.40"``, or nothing."""
-    return "" if interval is None else " to ".join(map(score.text, interval))
+    """``"1.20 to 3.40"``, ``"1.20 or more"``, or nothing."""
+    if interval is None:
+        return ""
+    low, high = interval
+    return f"{score.text(low)} or more" if math.isinf(high) else f"{score.text(low)} to {score.text(high)}"
 
 
 def signed_text(score: Score, value: float) -> str:

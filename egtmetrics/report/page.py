@@ -19,11 +19,17 @@ from numpy.typing import NDArray
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, ScoreTable, Verdict
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
-from egtmetrics.report._page_figures import draw_gaps, draw_precision_recall, draw_proportions, plain_text_figures
+from egtmetrics.report._page_figures import (
+    draw_doses,
+    draw_gaps,
+    draw_precision_recall,
+    draw_proportions,
+    plain_text_figures,
+)
 from egtmetrics.report._page_parts import (
     Gap,
     Inference,
@@ -79,6 +85,7 @@ def render_page(
     *,
     baseline: Baseline | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
+    dose: DoseResponse | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
@@ -100,6 +107,9 @@ def render_page(
         it says that a gap may not be the model's.
     verdicts
         By metric, what ``certify`` returned: whether its largest gap is within a tolerance.
+    dose
+        What ``frame.dose_response()`` returned. If a damage explains the scores, the summary speaks of its doses, which
+        are equal for equal damage; a section shows the curves and all that was tried.
     title
         Heading of the page.
     level
@@ -147,11 +157,13 @@ def render_page(
     gaps = find_gaps(frame, inference)
     single = [gap for gap in gaps if gap.column is not None]
     excess = None if baseline is None else _Excess.of(baseline, level)
+    doses = None if dose is None else _Doses.of(dose, frame, level)
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
         "gaps": "Gaps",
         "excess": None if baseline is None else "Against other real samples",
+        "dose": None if dose is None else "As how much damage",
         "proportions": "Proportions",
         "divergence": None if divergence is None else "Divergence",
         "samples": None if samples is None else "Samples",
@@ -163,7 +175,7 @@ def render_page(
             title=title,
             lead=_lead(frame),
             contents=[(anchor, name) for anchor, name in sections.items() if name is not None],
-            verdict=_verdict(single, inference) if excess is None else _verdict_of_excess(excess),
+            verdict=_headline(single, inference, excess, doses),
             findings=[
                 *(_finding(gap, frame, inference, excess) for gap in single),
                 {"text": proportions["sentences"][0], "kind": "open", "tag": ""},
@@ -185,6 +197,7 @@ def render_page(
             gaps=_gap_table(gaps, inference),
             has_sums=len(single) < len(gaps),
             excess=None if excess is None else _excess_section(excess, frame),
+            dose=None if doses is None else _dose_section(doses, frame),
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
@@ -206,6 +219,15 @@ def _lead(frame: GenerativeMetricFrame) -> str:
 
 
 # Words
+
+
+def _headline(
+    gaps: Sequence[Gap], inference: Inference, excess: _Excess | None, doses: _Doses | None
+) -> dict[str, str]:
+    """Return the verdict that says most of the model: on doses, on the excess, or on the scores."""
+    if doses is not None and any(gap.beyond_noise is not None for gap in doses.gaps):
+        return _verdict_of_doses(doses, excess)
+    return _verdict(gaps, inference) if excess is None else _verdict_of_excess(excess)
 
 
 def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
@@ -272,6 +294,38 @@ def _verdict_of_excess(excess: _Excess) -> dict[str, str]:
         f"{'score' if len(judged) == 1 else 'scores'}, by more than noise, at the {alpha} level corrected for "
         f"their number.{f' Among these, {against}.' if against else ''}{_unjudged(single)}",
     }
+
+
+def _verdict_of_doses(doses: _Doses, excess: _Excess | None) -> dict[str, str]:
+    judged = [gap for gap in doses.gaps if gap.beyond_noise is not None]
+    beyond = [gap for gap in judged if gap.beyond_noise]
+    alpha = f"{1 - doses.inference.level:.2g}"
+    of_scores = f"{len(judged)} {'score' if len(judged) == 1 else 'scores'}"
+    summary = f"{_sentence(doses.response.summary())} Doses are equal for equal damage, however unlike the groups are."
+    if beyond:
+        against = _against([gap.worse for gap in beyond if gap.worse is not None])
+        return {
+            "kind": "alarm",
+            "text": f"The model is not equally good for every group. {summary} They differ by more than noise in "
+            f"{len(beyond)} of {of_scores} that read them, at the {alpha} level corrected for their number."
+            f"{f' Among these, {against}.' if against else ''}{doses.unread}",
+        }
+    text = (
+        f"No group is shown to be damaged more than another. {summary} Their differences, read by {of_scores}, are not "
+        f"distinguishable from noise with these samples, at the {alpha} level. Smaller ones may be there.{doses.unread}"
+    )
+    unequal = [] if excess is None else [gap for gap in excess.gaps if gap.column is not None and gap.beyond_noise]
+    if unequal:
+        text += (
+            " The excess over other real samples does differ by more than noise, in "
+            f"{len(unequal)} {'score' if len(unequal) == 1 else 'scores'}: equal damage can cost unlike groups "
+            "unequally."
+        )
+    return {"kind": "calm", "text": text}
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _unjudged(gaps: Sequence[Gap]) -> str:
@@ -444,6 +498,119 @@ def _excess_table(table: ScoreTable, excess: _Excess, frame: GenerativeMetricFra
     )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Doses:
+    """Doses of known damage, and what is known of their gaps; there are none where no damage explains the scores."""
+
+    response: DoseResponse
+    inference: Inference
+    gaps: Sequence[Gap]
+
+    @classmethod
+    def of(cls, response: DoseResponse, frame: GenerativeMetricFrame, level: float | None) -> _Doses:
+        inference = infer(response, level)
+        if response.explanation is None:
+            return cls(response=response, inference=inference, gaps=[])
+        gaps = [
+            dataclasses.replace(
+                gap,
+                disparity=dataclasses.replace(
+                    gap.disparity, label=frame.tables[gap.table.metric].described[str(gap.disparity.column)].label
+                ),
+            )
+            for gap in gaps_of(response.tables(), inference)  # whose labels say the damage in every row
+        ]
+        return cls(response=response, inference=inference, gaps=gaps)
+
+    @property
+    def unread(self) -> str:
+        """Say which scores cannot be judged, because a group reads no dose by them."""
+        scores = dict.fromkeys(gap.disparity.label for gap in self.gaps if gap.pair.without)
+        return f" Not judged, for want of a dose in some group: {', '.join(scores)}." if scores else ""
+
+
+def _dose_section(doses: _Doses, frame: GenerativeMetricFrame) -> dict[str, Any]:
+    response = doses.response
+    sentences = [
+        "What would known damage do? Real samples of each group were damaged, at several doses, and scored against "
+        "other real samples. The model is read against the curve of its own group. The same damage then gives the same "
+        "dose in every group, however unlike the groups are.",
+        _sentence(response.summary()),
+    ]
+    if response.explanation is None:
+        sentences.append(
+            "At no dose up to the largest that was tried are all scores those of the model. The damage may be of "
+            "another kind, of several kinds at once, or larger."
+        )
+        return {"sentences": sentences, "tables": [_damage_table(response, frame)], "figure": None}
+    others = [name for name in response.damages if name != response.explanation and response.explains(name)]
+    sentences.append(
+        "A dose shows which damage would give these scores, not that this damage was done."
+        + (f" These explain the scores too, but fit less well: {names_text(others)}." if others else "")
+    )
+    return {
+        "sentences": sentences,
+        "tables": [
+            _damage_table(response, frame),
+            _dose_table(doses, frame),
+            _gap_table(doses.gaps, doses.inference, "Largest difference δ of the doses between two groups"),
+        ],
+        "figure": draw_doses(response, frame),
+    }
+
+
+def _damage_table(response: DoseResponse, frame: GenerativeMetricFrame) -> _Table:
+    """In words: every damage that was tried, whether it explains the scores, and the dose of every group."""
+    groups = frame.by_group.index.tolist()
+    rows = []
+    for name, damage in response.damages.items():
+        shown, found = damage.describe(), response.agreement.loc[name]
+        cells = []
+        for dose, low, high in found[["dose", "low", "high"]].itertuples(index=False):
+            unit = f" {shown.printed_unit}" if shown.printed_unit else ""
+            if math.isnan(low):
+                cells.append(_Cell(text="no dose fits"))
+            elif low == 0.0 and high == shown.bounds[1]:
+                cells.append(_Cell(text="every dose fits"))
+            else:
+                cells.append(_Cell(text=shown.text(dose) + unit, interval=interval_text((low, high), shown) + unit))
+        explains = "yes, best" if name == response.explanation else "yes" if response.explains(name) else "no"
+        rows.append([_Cell(text=f"{damage.label} ({name})"), _Cell(text=explains, number=False), *cells])
+    return _Table(
+        caption="What was tried: does one dose in each group explain all scores, and which, with 95% intervals",
+        header=["damage", "explains the scores", *map(group_text, groups)],
+        rows=rows,
+    )
+
+
+def _dose_table(doses: _Doses, frame: GenerativeMetricFrame) -> _Table:
+    """The doses that every score reads."""
+    tables, inference = doses.response.tables(), doses.inference
+    columns = [(table, name, score) for table in tables.values() for name, score in table.described.items()]
+    damage = doses.response.damages[str(doses.response.explanation)].describe()
+    unit = f" ({damage.printed_unit})" if damage.printed_unit else ""
+
+    def cell(table: ScoreTable, name: str, score: Score, group: Hashable) -> _Cell:
+        value = table.values[name].to_dict()[group]
+        return _Cell(
+            text="none" if math.isnan(value) else score.text(value),
+            interval=interval_text(inference.score_bounds(table.column(name), group), score),
+            unreliable=group in table.caveats,
+        )
+
+    return _Table(
+        caption=f"Dose read by each score: {damage.label}{unit}{_with_intervals(inference)}",
+        header=[
+            groups_title(frame),
+            *(frame.tables[table.metric].described[name].label for table, name, _ in columns),
+        ],
+        rows=[
+            [_Cell(text=group_text(group)), *(cell(*column, group) for column in columns)]
+            for group in frame.by_group.index.tolist()
+        ],
+    )
+
+
 def _p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
 
@@ -566,7 +733,9 @@ def _gap_table(
         [
             _Cell(text=_gap_name(gap)),
             _Cell(
-                text=gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
+                text="none"
+                if math.isnan(gap.pair.value)
+                else gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
                 interval=interval_text(gap.interval, gap.disparity.score),
                 unreliable=not gap.reliable,
             ),

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups import Baseline, DoseResponse, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.labels import group_text
 from egtmetrics.report.card import front_matter, left_out
@@ -32,6 +32,7 @@ def render(
     intervals: FrameIntervals | None = None,
     baseline: Baseline | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
+    dose: DoseResponse | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> str:
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
@@ -60,6 +61,9 @@ def render(
     verdicts
         By metric, what ``frame.certify(...)`` returned. With a baseline or verdicts, the result is also said in words
         (:func:`~egtmetrics.report.words.in_words`).
+    dose
+        What ``frame.dose_response()`` returned: a table of the damages that were tried, with the dose of every group
+        and its 95 % interval, and the disparities of the doses; under ``"dose"`` in JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
 
@@ -79,7 +83,7 @@ def render(
     """
     if format == "card":
         parts: Any = {"intervals": intervals, "baseline": baseline, "verdicts": verdicts, "provenance": provenance}
-        body = render(frame, format="markdown", **parts)
+        body = render(frame, format="markdown", dose=dose, **parts)
         title = "## Is the model equally good for every group?"
         below = title_line("Not in these numbers", "markdown") + note_lines(
             left_out(frame, provenance or {}), "markdown"
@@ -94,6 +98,7 @@ def render(
             "egtmetrics": __version__,
             **(provenance or {}),
             **frame.to_dict(intervals, baseline=baseline, verdicts=verdicts),
+            **({} if dose is None else {"dose": dose.to_dict()}),
             **({"in_words": words} if words else {}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -104,6 +109,11 @@ def render(
     if baseline is not None:
         of_excess = None if intervals is None else baseline.interval(intervals.level)
         sections["Disparities of the excess between groups"] = _disparities(baseline.tables(), of_excess)
+    if dose is not None:
+        sections["Doses of known damage that give the scores"] = _doses(dose)
+        if dose.explanation is not None:
+            of_dose = None if intervals is None else dose.interval(intervals.level)
+            sections["Disparities of the doses between groups"] = _disparities(dose.tables(), of_dose)
     if verdicts:
         sections["Verdicts"] = _verdicts(verdicts)
     sections["Groups"] = _groups(frame)
@@ -113,6 +123,7 @@ def render(
         *_missing_notes(frame, intervals),
         *_interval_notes(intervals),
         *_baseline_notes(baseline),
+        *([] if dose is None else [f"doses: {dose.summary()}"]),
         *method_notes(frame, provenance or {}),
     ]
     texts = [section(title, table, format) for title, table in sections.items()]
@@ -245,6 +256,27 @@ def _excess(frame: GenerativeMetricFrame, baseline: Baseline, intervals: FrameIn
                 for value, text, interval in zip(tables[metric].values[name], doubt, bounds, strict=True):
                     columns[of].append(printed.text(value) + text + interval)
     return list(columns.items())
+
+
+def _doses(dose: DoseResponse) -> Columns:
+    """One row for every damage that was tried."""
+    rows = []
+    for name, damage in dose.damages.items():
+        score, found = damage.describe(), dose.agreement.loc[name]
+        known = _bounds_text(found["low"], found["high"], score)
+        rows.append(
+            [
+                f"{damage.label} ({score.printed_unit})" if score.printed_unit else damage.label,
+                name,
+                "yes" if dose.explains(name) else "no",
+                *(
+                    f"{score.text(value)} {text}" if text else ""
+                    for value, text in zip(found["dose"], known, strict=True)
+                ),
+            ]
+        )
+    groups = map(group_text, dose.agreement.loc[name].index)
+    return list(zip(["damage", "name", "explains the scores", *groups], zip(*rows, strict=True), strict=True))
 
 
 def _verdicts(verdicts: Mapping[str, Verdict]) -> Columns:

@@ -17,7 +17,7 @@ from egtmetrics._mapped import BLOCK_BYTES, rows_in_file
 from egtmetrics._order import canonical_order
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features, check_positive_int, keep_checked
-from egtmetrics.groups import GenerativeMetricFrame
+from egtmetrics.groups import GenerativeMetricFrame, Reference
 from egtmetrics.groups._evaluation import (
     Metrics,
     MissingGroups,
@@ -27,7 +27,7 @@ from egtmetrics.groups._evaluation import (
     resolve_seed,
 )
 from egtmetrics.labels import label_columns
-from egtmetrics.ops import BackendName, Features, select_backend
+from egtmetrics.ops import BackendName, Features, digest, select_backend
 from egtmetrics.samples import GroupedSamples
 from egtmetrics.streaming._file_rows import FileRows
 from egtmetrics.streaming._rows import Rows, priorities
@@ -47,11 +47,14 @@ class GenerativeMetricStream:
     metrics, random_state, missing_groups, strict, backend, n_threads
         As for :class:`GenerativeMetricFrame`. ``random_state`` is turned into one integer here, so that every
         ``compute`` uses the same. Streams that will be merged need the same integer.
+    reference
+        The real side, as a :class:`~egtmetrics.Reference` with labels. Then only fake rows are added. The frame is the
+        same, to the last bit, as if its rows had been added, too.
     max_samples
         Keep at most this many rows of every group on either side, a uniform sample drawn without replacement; None
         keeps all. Scores by group are then those of these samples. The overall scores are those of a uniform sample of
         ``max_samples`` rows of a side on which some group has more. ``group_counts``, and with them mgo and ego, count
-        every row that was seen.
+        every row that was seen. A ``reference`` is taken whole.
     spill
         A folder to keep the rows in instead of memory, in files without a name. The system deletes them after
         ``reset`` and when the process ends, even if it is killed. Not together with ``max_samples``. Merged streams may
@@ -102,6 +105,7 @@ class GenerativeMetricStream:
         strict: bool = False,
         backend: BackendName = "auto",
         n_threads: int | None = None,
+        reference: Reference | None = None,
         max_samples: int | None = None,
         spill: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -123,9 +127,13 @@ class GenerativeMetricStream:
         self._spill = None if spill is None else os.fspath(spill)
         if self._spill is not None:
             FileRows(self._spill)  # raises now if the folder cannot be written to
-        self._known: dict[str, Any] = {}
-        self._rows: dict[Side, dict[Label, Rows]] = {"real": {}, "fake": {}}
         self._warned_words: set[str] = set()
+        if reference is not None and reference.sensitive_features is None:
+            raise ValueError("reference has no labels; make it with sensitive_features")
+        self._reference = None if reference is None else reference.in_canonical_order()
+        self._reference_digest = None if self._reference is None else digest(self._reference.features)
+        self._known = self._known_before()
+        self._rows: dict[Side, dict[Label, Rows]] = {"real": {}, "fake": {}}
 
     def __repr__(self) -> str:
         seen = " and ".join(f"{sum(part.n_seen for part in self._rows[side].values())} {side}" for side in _SIDES)
@@ -135,7 +143,12 @@ class GenerativeMetricStream:
     def settings(self) -> dict[str, Any]:
         """What two streams must have in common to be merged."""
         metrics = {name: describe_metric(metric) for name, metric in self._metrics.items()}
-        return {"metrics": metrics, **self._options, "max_samples": self._max_samples}
+        return {
+            "metrics": metrics,
+            **self._options,
+            "max_samples": self._max_samples,
+            "reference": self._reference_digest,
+        }
 
     def update(self, features: Any, *, real: bool, sensitive_features: Any) -> None:
         """Add a batch.
@@ -159,6 +172,8 @@ class GenerativeMetricStream:
         """
         if not isinstance(real, bool | np.bool_):
             raise TypeError(f"real={real!r} is {type(real).__name__}, expected True for real or False for fake samples")
+        if real and self._reference is not None:
+            raise ValueError("the real samples of this stream are those of its reference; add fake ones only")
         side: Side = "real" if real else "fake"
         if is_empty(features):
             _read_labels(sensitive_features, 0, self._warned_words)
@@ -210,7 +225,7 @@ class GenerativeMetricStream:
         if not keep_real:
             self._rows["real"] = {}
         if not self._rows["real"]:
-            self._known = {}
+            self._known = self._known_before()
 
     def compute(self) -> GenerativeMetricFrame:
         """Evaluate what was seen so far; the stream is not changed.
@@ -227,20 +242,27 @@ class GenerativeMetricStream:
             If one side has no rows yet, or where :class:`GenerativeMetricFrame` does.
         """
         for side in _SIDES:
-            if not self._rows[side]:
+            if not self._rows[side] and (side == "fake" or self._reference is None):
                 raise ValueError(
                     f"no {side} samples were added, and a score compares both sides; call "
                     f"update(features, real={side == 'real'}, sensitive_features=...) first"
                 )
-        real, real_labels, overall_real = self._sorted("real")
+        overall_real = None
+        if self._reference is not None:
+            real, real_labels = self._reference.features, self._reference.sensitive_features
+        else:
+            real, real_labels, overall_real = self._sorted("real")
         fake, fake_labels, overall_fake = self._sorted("fake")
         samples = GroupedSamples(
             real=real, fake=fake, real_sensitive_features=real_labels, fake_sensitive_features=fake_labels
         )
         if self._max_samples is not None:
+            n_real = self._n_seen("real")
+            if self._reference is not None:
+                n_real = {**samples.counts()["n_real"].to_dict(), None: samples.unassigned()["real"]}
             samples = samples.sampled_from(
                 max_samples=self._max_samples,
-                n_real=self._n_seen("real"),
+                n_real=n_real,
                 n_fake=self._n_seen("fake"),
                 overall=(overall_real, overall_fake),
             )
@@ -270,6 +292,15 @@ class GenerativeMetricStream:
             for side in _SIDES:
                 for label, rows, drawn, n_seen in state["rows"][side]:
                     self._group(side, label).add(rows, drawn, n_seen=n_seen)
+
+    def _known_before(self) -> dict[str, Any]:
+        """Return what is known of features and labels before any rows were added."""
+        if self._reference is None:
+            return {}
+        features, labels = self._reference.features, self._reference.sensitive_features
+        names, types, _ = _read_labels(labels, len(features), self._warned_words)
+        known = {"n_features": features.shape[1], "sensitive_features": names, "label_types": types}
+        return {name: value for name, value in known.items() if value is not None}
 
     @contextmanager
     def _all_or_nothing(self) -> Iterator[None]:

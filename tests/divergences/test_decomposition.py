@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from egtmetrics.divergences import FGenerator, alpha_divergence, decompose, f_divergence, get_generator
 from tests.strategies import GroupedPmfs, divergence_generators, grouped_pmfs
 
-LAW = settings(max_examples=60, deadline=None)
+LAW = settings(max_examples=30, deadline=None)
 
 
 def general_identity(laws: GroupedPmfs, f: FGenerator) -> dict[str, float]:

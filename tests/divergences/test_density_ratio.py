@@ -113,14 +113,13 @@ def test_collapse_is_seen(estimator: Estimator) -> None:
     assert 0.6 * kl < estimate.value < 1.2 * kl
 
 
-@pytest.mark.parametrize("f", ["kl", "hellinger"])
-def test_interval_of_the_classifier_covers(f: str) -> None:
+def test_interval_of_the_classifier_covers() -> None:
     """At least 66 of 80 must cover: at a coverage of 0.93 fewer have a probability of 4e-4, at 0.7 as many 0.01."""
     grid = np.linspace(-8.0, 9.0, 20001)
     p, q = (np.exp(-0.5 * (grid - mean) ** 2) / math.sqrt(2.0 * math.pi) for mean in (0.0, 1.0))
-    truth = float(np.sum(q * get_generator(f).f(p / q)) * (grid[1] - grid[0]))
+    truth = float(np.sum(q * get_generator("kl").f(p / q)) * (grid[1] - grid[0]))
     rng = np.random.default_rng(8)
-    estimates = [classifier_f_divergence(*normals(rng, 300, 400, d=1), f=f, random_state=i) for i in range(80)]
+    estimates = [classifier_f_divergence(*normals(rng, 300, 400, d=1), f="kl", random_state=i) for i in range(80)]
     assert sum(e.interval[0] <= truth <= e.interval[1] for e in estimates if e.interval is not None) >= 66
     errors = [e.standard_error for e in estimates if e.standard_error is not None]
     assert 1 / 1.4 < np.mean(errors) / np.std([e.value for e in estimates], ddof=1) < 1.4
@@ -134,7 +133,7 @@ def test_interval_of_kernel_densities_covers() -> None:
     assert sum(e.interval[0] <= truth <= e.interval[1] for e in estimates if e.interval is not None) >= 64
 
 
-@pytest.mark.parametrize("f", ["kl", "js", "pearson"])
+@pytest.mark.parametrize("f", ["kl", "pearson"])
 def test_lower_bound_is_below(f: str) -> None:
     """Laws that the classifier cannot separate well.
 

@@ -13,7 +13,7 @@ from scipy.special import kl_div, rel_entr
 from egtmetrics.divergences import FGenerator, alpha_divergence, f_divergence, get_generator, user_generator
 from tests.strategies import GaussianCase, divergence_generators, gaussian_cases, pmfs
 
-LAW = settings(max_examples=60, deadline=None)
+LAW = settings(max_examples=30, deadline=None)
 
 STRICT = ["kl", "reverse_kl", "js", "jeffreys", "pearson", "neyman", "hellinger", "le_cam"]
 

@@ -23,7 +23,7 @@ from egtmetrics.divergences import (
 )
 from tests.strategies import divergence_generators, pmfs
 
-LAW = settings(max_examples=60, deadline=None)
+LAW = settings(max_examples=30, deadline=None)
 
 TEXTBOOK: dict[str, Callable[[Any], Any]] = {
     "kl": lambda t: t * np.log(t) - t + 1,

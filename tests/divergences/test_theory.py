@@ -26,7 +26,7 @@ from egtmetrics.divergences import (
 )
 from tests.strategies import GroupedPmfs, divergence_generators, grouped_pmfs, pmfs
 
-LAW = settings(max_examples=60, deadline=None)
+LAW = settings(max_examples=30, deadline=None)
 
 
 def within_range(f: FGenerator, fraction: float) -> float:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 import warnings
+from importlib import import_module
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from egtmetrics import improved_precision_recall
+from egtmetrics import GenerativeMetricFrame, improved_precision_recall
+from egtmetrics.distributed import shard_features
+from egtmetrics.divergences import quantize
+from egtmetrics.groups import at_sample_size, compare_models
 from egtmetrics.ops import Divergences, _device, common_device, select_backend
 from egtmetrics.ops._device import CudaBackend, DeviceFallbackWarning, DeviceKernels, NoDeviceError
 from tests.simt import build
@@ -365,6 +370,35 @@ def test_a_metric_on_a_device_without_the_module_is_that_of_the_host(monkeypatch
     assert result == expected
     with pytest.raises(ImportError, match="the CUDA kernels cannot be loaded"):
         improved_precision_recall(X, Y, n_neighbors=1, backend="cuda")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_host_backend_that_was_asked_for_is_no_fallback(
+    backend: Any, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Nor is what torch and faiss compute, which use no kernels."""
+    put(monkeypatch, DeviceKernels(raising(ImportError("No module named 'egtmetrics.ops._cuda'")), "cpu"))
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["f", "m"], 50)
+    real, fake, other = torch.from_numpy(rng.normal(size=(3, 100, 2)))
+    labels = {"real_sensitive_features": groups, "fake_sensitive_features": groups}
+    frame = GenerativeMetricFrame(metrics="ipr", real=real, fake=fake, **labels, backend=backend, random_state=0)
+    frame.baseline(other, groups)
+    assert isinstance(frame.samples.real, np.ndarray)  # type: ignore[union-attr]
+    compare_models(real, fake, other, metric="fid", backend=backend, random_state=0)
+    at_sample_size("fid", 60)(real, fake, backend=backend, random_state=0)
+    quantize(real, fake, n_clusters=2, random_state=0)
+    if find_spec("torchmetrics"):
+        metric = import_module("egtmetrics.integrations").GroupMetric("fid", group_names=["f", "m"], backend=backend)
+        metric.update(real.float(), real=True, groups=torch.zeros(100, dtype=torch.long))
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        assert isinstance(shard_features(real, backend=backend).local, np.ndarray)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert not [warning for warning in recwarn if warning.category is DeviceFallbackWarning]
+    with pytest.warns(DeviceFallbackWarning, match="copied to the host for the CPU kernels"):
+        GenerativeMetricFrame(metrics="ipr", real=real, fake=fake, **labels, random_state=0)
 
 
 def test_without_a_device_auto_takes_the_cpu_and_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:

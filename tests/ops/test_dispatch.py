@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -260,6 +261,32 @@ def test_ctrl_c_is_honoured_within_a_second() -> None:
         assert " interrupted " in line  # after 0.2 seconds, well into a computation of many
         # a second is promised; of processor time, which neighbours on the machine may double
         assert float(line.split()[-1]) < 2.5, line
+
+
+WITHOUT_THREADS = """
+import resource, threading
+from pathlib import Path
+import numpy as np
+from egtmetrics.ops import select_backend
+x = np.random.default_rng(0).random((500, 8), dtype=np.float32)
+expected = select_backend("cpu", n_threads=2).kth_neighbor(x, n_neighbors=5)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+room = pages * resource.getpagesize() + (1 << 28)  # less than the stack of one thread
+resource.setrlimit(resource.RLIMIT_AS, (room, room))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    found = select_backend("cpu", n_threads=2).kth_neighbor(x, n_neighbors=5)
+    print("no thread", np.array_equal(found, expected))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of memory needs Linux")
+def test_kernels_need_no_thread_of_their_own() -> None:
+    line = f"ulimit -s {1 << 20}; exec {shlex.quote(sys.executable)} -c {shlex.quote(WITHOUT_THREADS)}"
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}  # its threads would not fit into memory either
+    output = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True, env=environment).stdout
+    assert output == "no thread True\n"
 
 
 IN_A_THREAD = """

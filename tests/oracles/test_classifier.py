@@ -88,7 +88,7 @@ def test_encoder_tensors_and_several_groups_in_their_order() -> None:
 
 
 def test_samples_without_a_group_are_left_out() -> None:
-    features, groups = two_normals(6.0)
+    features, groups = two_normals(6.0, n=150)
     known = np.arange(len(groups)) % 3 > 0
     some = np.where(known, groups, None)
     clusters = np.arange(len(groups)) // 2

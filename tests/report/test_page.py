@@ -24,7 +24,7 @@ import PIL.Image
 import pytest
 
 from egtmetrics.divergences import f_divergence
-from egtmetrics.groups import GenerativeMetricFrame, MissingScoreWarning
+from egtmetrics.groups import DoseResponse, GenerativeMetricFrame, MissingScoreWarning, off_support
 from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.explanations import decompose_samples, rank_samples
 from egtmetrics.report.page import RankedSamples, render_page
@@ -60,6 +60,7 @@ class Reader(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.tables: list[list[list[str]]] = []
         self.words: list[str] = []
+        self.drawn: list[str] = []
         self._open: list[str] = []
         self.feed(page)
         self.close()
@@ -84,6 +85,7 @@ class Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if "svg" in self._open or "style" in self._open:
+            self.drawn.append(data)
             return
         self.words.append(data)
         if "td" in self._open or "th" in self._open:
@@ -174,6 +176,60 @@ def test_a_perfect_generator_is_not_said_to_be_unequal() -> None:
     assert "No gap between the groups is shown to be the model's" in text
     detectable = 100 * frame.baseline(n_splits=2).test()["detectable"]["ipr", "delta_p"]
     assert f"not distinguishable from noise at this size; {detectable:.2f} points would have been found" in text
+
+
+def damaged_page(doses: dict[str, float], damages: str = "off_support,copies") -> tuple[Reader, DoseResponse]:
+    """Of a model whose samples are off the data, by group; group m has a third of the dimensions of f."""
+    samples = make_samples(list(doses), seed=5)
+    flat = np.where(samples["real_sensitive_features"][:, None] == "m", [1.0, 0.05, 0.05, 0.05], 1.0)
+    samples["real"], samples["fake"] = samples["real"] * flat, samples["fake"] * flat
+    for seed, (group, dose) in enumerate(doses.items()):
+        rows = samples["fake_sensitive_features"] == group
+        samples["fake"][rows] = off_support(samples["fake"][rows], dose, np.random.default_rng(seed))
+    frame = make_frame(samples)
+    response = frame.dose_response(damages, n_splits=1)
+    return Reader(render_page(frame, baseline=frame.baseline(n_splits=1), dose=response)), response
+
+
+def test_the_summary_speaks_of_unequal_doses() -> None:
+    reader, response = damaged_page({"f": 0.05, "m": 0.5})
+    summary = response.summary()
+    text = reader.text
+    assert f"The model is not equally good for every group. T{summary[1:]}. Doses are equal for equal damage" in text
+    assert re.search(r"They differ by more than noise in \d of \d scores that read them", text)
+    tried = next(table for table in reader.tables if table[0][0] == "damage")
+    low, high, dose = (100 * response.agreement.loc[("off_support", "m"), key] for key in ("low", "high", "dose"))
+    assert tried[1] == [
+        "share of the samples off the data (off_support)",
+        "yes, best",
+        tried[1][2],
+        f"{dose:.2f} % {low:.2f} to {high:.2f} %",
+    ]
+    assert tried[2][1:] == ["no", "every dose fits", "no dose fits"]
+    read = next(table for table in reader.tables if table[0] == ["group", "precision", "recall", "FID"])
+    assert read[2][1].startswith(f"{100 * response.doses.loc[('off_support', 'm'), 'ipr_precision']:.2f} ")
+    gap = 100 * response.disparities().loc[("fid", "delta_fid"), "value"]
+    assert any(
+        row[0] == "fid: FID" and row[1].startswith(f"{gap:.2f} points") for table in reader.tables for row in table
+    )
+    assert "the model, for" in " ".join(reader.drawn)
+
+
+def test_equal_damage_of_unlike_groups_is_not_said_to_be_unequal_treatment() -> None:
+    """Though the scores differ: FID grows with the spread of the group that the samples lie off."""
+    reader, response = damaged_page({"f": 0.3, "m": 0.3}, "off_support")
+    assert response.explanation == "off_support"
+    assert "No group is shown to be damaged more than another." in reader.text
+    assert "equal damage can cost unlike groups unequally" in reader.text
+    assert "not equally good" not in reader.text
+
+
+def test_where_no_known_damage_explains_the_scores_the_page_states_no_dose() -> None:
+    reader, response = damaged_page({"f": 0.3, "m": 0.3}, "copies")
+    assert response.explanation is None
+    assert "No known damage explains the scores (copies were tried). At no dose" in reader.text
+    assert "How far it is from other real samples" in reader.text  # the summary
+    assert "as if" not in reader.text
 
 
 def test_without_intervals_nothing_is_said_to_exceed_noise(unequal: GenerativeMetricFrame) -> None:

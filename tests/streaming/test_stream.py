@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from egtmetrics import GenerativeMetricFrame, _mapped, frechet_distance, precision_recall_density_coverage
+from egtmetrics import GenerativeMetricFrame, Reference, _mapped, frechet_distance, precision_recall_density_coverage
 from egtmetrics.groups import permutation_test_frames
 from egtmetrics.labels import MissingLabelWarning
 from egtmetrics.streaming import GenerativeMetricStream
@@ -504,3 +504,40 @@ def test_rows_in_no_group_count_overall_only() -> None:
     sampled = whole(data, max_samples=2)
     sampled.update(np.full((3, 2), -9.0), real=True, sensitive_features=[None] * 3)
     assert sampled.compute().unassigned == {"real": 3, "fake": 0}  # seen, of which two are kept
+
+
+@pytest.mark.parametrize("max_samples", [None, 20])
+def test_a_reference_takes_the_place_of_real_rows(max_samples: int | None) -> None:
+    rng = np.random.default_rng(0)
+    real, fake, labels = rng.normal(size=(60, 3)), rng.normal(size=(80, 3)), ["f", "m"] * 40
+    metrics = {"prdc": PRDC, "fid": frechet_distance}
+    reference = Reference(real, sensitive_features=labels[:60])
+    options: dict[str, Any] = {"metrics": metrics, "random_state": 0, "max_samples": max_samples}
+    stream, parts = (GenerativeMetricStream(reference=reference, **options) for _ in range(2))
+    assert stream._reference is parts._reference  # sorted once
+    stream.update(fake[:30], real=False, sensitive_features=labels[:30])
+    parts.update(fake[30:], real=False, sensitive_features=labels[30:])
+    stream.merge(parts)
+    found = stream.compute()
+    ordered = GenerativeMetricStream(metrics=metrics, random_state=0)
+    ordered.update(real, real=True, sensitive_features=labels[:60])
+    ordered.update(fake, real=False, sensitive_features=labels)
+    expected = ordered.compute()
+    if max_samples is None:
+        pd.testing.assert_frame_equal(found.by_group, expected.by_group, check_exact=True)
+        assert found.overall.equals(expected.overall)
+    assert found.group_counts.equals(expected.group_counts)
+    assert found.unassigned == expected.unassigned
+    assert found.samples is not None
+    assert len(found.samples.real) == 60
+    stream.reset()
+    with pytest.raises(ValueError, match="no fake samples were added"):
+        stream.compute()
+    with pytest.raises(ValueError, match="those of its reference"):
+        stream.update(real, real=True, sensitive_features=labels[:60])
+    with pytest.raises(ValueError, match="this update has n_features=2 where there was 3 before"):
+        stream.update(fake[:, :2], real=False, sensitive_features=labels)
+    with pytest.raises(ValueError, match="reference is"):
+        stream.merge(ordered)
+    with pytest.raises(ValueError, match="reference has no labels"):
+        GenerativeMetricStream(metrics="fid", reference=Reference(real))

@@ -1,0 +1,87 @@
+"""``egtmetrics prepare``: compute what depends on the real samples alone, for many evaluations."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from egtmetrics.cli._common import Commands, add_command, check_outputs
+from egtmetrics.cli._evaluation import add_metric_options, add_quiet, check_metrics, note, read_side, show_progress
+
+_SUFFIX = ".egt"
+_EPILOG = """\
+`egtmetrics evaluate`, `report` and `compare` take the file in the place of REAL. The results are the same. They are
+there sooner where metrics, their options and --random-state are those that were prepared for, which costs most with
+many real and few generated samples. The file is mapped: processes that use it at the same time share its memory.
+
+examples:
+  egtmetrics prepare real.npz --real-groups gender --metrics topp,prdc,fid --out real.egt
+  egtmetrics evaluate real.egt fake.npz --fake-groups gender --metrics topp,prdc,fid
+  egtmetrics prepare real.npz --real-groups gender --metrics fid --without-samples --out published.egt
+"""
+
+
+def add_to(commands: Commands) -> None:
+    prepare = add_command(
+        commands,
+        "prepare",
+        _prepare,
+        check=_check,
+        help="compute once what depends on the real features alone, for many evaluations",
+        description="Compute once what depends on the real features alone, for all rows and every group.",
+        epilog=_EPILOG,
+    )
+    prepare.add_argument("real", metavar="REAL", help="file with the features of the real samples")
+    data = prepare.add_argument_group("data")
+    data.add_argument(
+        "--real-groups",
+        dest="real_sensitive_features",
+        metavar="LABELS",
+        required=True,
+        help="group labels: a file, FILE:KEY, or a key (column) of REAL; several keys separated by commas give their "
+        "intersections",
+    )
+    data.add_argument(
+        "--real-key",
+        metavar="KEY",
+        help="the features in REAL: an array, by default 'features' or else the only (n, d) one; or columns separated "
+        "by commas",
+    )
+    add_metric_options(prepare, default="topp,clipped,fid")
+    output = prepare.add_argument_group("output")
+    output.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"the file to write ({_SUFFIX})")
+    output.add_argument(
+        "--without-samples",
+        action="store_true",
+        help="leave out the samples and all numbers of single samples, so that the file can be published; it is good "
+        "for fid alone, whose means and covariances it has",
+    )
+    add_quiet(output)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse, before anything is read, what could not be computed or written."""
+    check_metrics(args)
+    check_outputs(args, [args.out])
+    if args.out.suffix.lower() != _SUFFIX:
+        raise ValueError(f"--out {args.out}: is not the name of a reference; choose one that ends in {_SUFFIX}")
+    if args.backend == "cuda":
+        raise ValueError("--backend cuda: a reference file is for the CPU; leave it out")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    _check(args)
+    from egtmetrics.groups import Reference
+
+    read = read_side(args, "real", args.real)
+    reference = Reference(
+        read.features,
+        sensitive_features=read.groups,
+        metrics=check_metrics(args),
+        random_state=args.random_state,
+        backend=args.backend,
+        n_threads=args.n_threads,
+    )
+    reference.prepare(progress=show_progress(args))
+    reference.save(args.out, features=not args.without_samples)
+    note(args, f"wrote {args.out} ({args.out.stat().st_size / 1e6:.0f} MB)")
