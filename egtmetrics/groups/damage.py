@@ -124,8 +124,10 @@ class Damage:
                 f"{name} has shape {found.shape}, expected at most {len(features)} rows of {features.shape[1]} "
                 "features; return features of the frame's encoder, one row per sample or fewer"
             )
-        side: Any = features  # on the device where it was
-        return keep_checked(side.new_tensor(found) if hasattr(side, "new_tensor") else found)
+        side: Any = features  # of the type, and on the device, that it was
+        return keep_checked(
+            side.new_tensor(found) if hasattr(side, "new_tensor") else found.astype(side.dtype, copy=False)
+        )
 
 
 def off_support(features: Any, share: float, rng: np.random.Generator) -> Floats:

@@ -407,6 +407,21 @@ def test_several_features_missing_groups_and_json() -> None:
     assert content["settings"]["damages"]["noise"]["doses"][0] == 0.0
 
 
+def test_single_precision_is_kept() -> None:
+    """float64 results of a damage become float32, so that the parts of both sets have one type."""
+    data = two_groups(110, 4)
+    single = data | {side: data[side].astype(np.float32) for side in ("real", "fake")}
+    seen = set()
+
+    def spread(real: Any, fake: Any) -> float:
+        seen.add((real.dtype.name, fake.dtype.name))
+        return float(fake.std())
+
+    response = frame(single, {"spread": spread, "ipr": IPR}).dose_response("off_support", n_splits=2)
+    assert seen == {("float32", "float32")}
+    assert response.interval().by_group["low"].notna().all()
+
+
 def test_refusals() -> None:
     data = two_groups(60, 10)
     evaluated = frame(data, "fid")
