@@ -10,6 +10,7 @@ samples comparable.
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
 from egtmetrics.groups.baseline import Baseline
+from egtmetrics.groups.budget import SampleBudget
 from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
 from egtmetrics.groups.damage import Damage, copies, missing_mass, noise, off_support
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
@@ -54,6 +55,7 @@ __all__ = [
     "PermutationTest",
     "Reference",
     "ResampledResult",
+    "SampleBudget",
     "SamplePlan",
     "ScoreTable",
     "Verdict",

@@ -45,6 +45,7 @@ from egtmetrics.groups._saved import (
     saved_tables,
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
+from egtmetrics.groups.budget import SampleBudget, check_goal, plan_budget
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
@@ -786,6 +787,97 @@ class GenerativeMetricFrame:
     @functools.cache  # noqa: B019  # as long as the frame lives, which has the samples
     def _parts(self, metric: str, label: Hashable) -> Parts:
         return score_parts(self._metrics, metric, self._of_samples("samples_needed"), label)
+
+    def plan(
+        self,
+        *,
+        width: float | None = None,
+        tolerance: float | None = None,
+        metric: str | None = None,
+        more_real: bool = False,
+        power: float = 0.8,
+        level: float = 0.95,
+    ) -> SampleBudget:
+        r"""Plan how many more samples of which groups shorten the interval of the largest gap, or decide a tolerance.
+
+        The gap is that of the metric's primary disparity, over all groups. With :math:`u_a` what is compared of group
+        a, and n real and m generated samples of it today,
+
+        .. math::
+
+            \operatorname{Var} u_a &= R_a (n_a / n_a')^{r_a} + F_a (m_a / m_a')^{f_a}
+                + I_a \, n_a m_a / (n_a' m_a'), \\
+            \operatorname{Var}(u_a - u_b) &= \operatorname{Var} u_a + \operatorname{Var} u_b + K_{ab}.
+
+        R is what is left without end of generated samples, F without end of real ones. They come from scores of halves
+        of one side against all of the other, and of halves of both; the exponents from quarters as well. K is due to
+        projections and bootstraps. The plan adds the fewest samples that reach the goal if the gap stays as measured,
+        one kind at a time, whichever helps most.
+
+        Parameters
+        ----------
+        width
+            How long the interval of the gap (``interval``) may be, in the unit of the score.
+        tolerance
+            The tolerance that ``certify`` is to decide, with probability ``power``.
+        metric
+            Whose gap; None if there is only one metric.
+        more_real
+            Whether there can be more real samples, too.
+        power, level
+            As above.
+
+        Returns
+        -------
+        SampleBudget
+            ``samples`` by group, ``text`` in words. If unlimited generated samples do not reach the goal, it says that
+            the real ones are the limit, and ``unlimited`` is the width that remains.
+
+        Raises
+        ------
+        ValueError
+            If not exactly one of ``width`` and ``tolerance`` is given as a positive number, or the metric refuses
+            quarters of a group, or as for ``interval``.
+
+        Notes
+        -----
+        Not more than twice the samples of today are planned, since nothing is known of how scores vary beyond; the plan
+        then says what these would reach, and one plans again. For a tolerance, ``power`` is that of a gap exactly as
+        measured: if the true gap is nearer to the tolerance, it takes more. Widths are met on average, not always.
+        ``samples_needed`` plans for a given difference of two groups.
+
+        Cost, after that of ``interval``: 360 calls of the metric for each group, on halves and quarters of one side or
+        of both, about 120 evaluations. Simulated in ``benchmarks/results/plan.md``.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> real, fake = rng.normal(size=(240, 2)), rng.normal(size=(120, 2))
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=real, fake=fake, real_sensitive_features=["f", "m"] * 120,
+        ...     fake_sensitive_features=["f", "m"] * 60)
+        >>> plan = frame.plan(width=0.3)
+        >>> plan.now > 0.3 > plan.planned > plan.unlimited
+        True
+        >>> plan.samples
+        >>> frame.plan(width=0.001).limit
+        'real samples'
+        """
+        metric = check_metric(metric, list(self.settings["metrics"]))
+        check_goal(width, tolerance, power)
+        samples, table = self._of_samples("a plan"), self.tables[metric]
+        return plan_budget(
+            self._metrics,
+            samples,
+            self._infer(),
+            metric,
+            known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            width=width,
+            tolerance=tolerance,
+            more_real=more_real,
+            power=power,
+            level=level,
+        )
 
     def plot(self, score: str | None = None, *, intervals: FrameIntervals | None = None, ax: Any = None) -> Any:
         """Draw the scores of the groups side by side, one row per group; return the axes. Needs matplotlib.

@@ -30,7 +30,7 @@ Measured for TopP&R, k-nearest neighbours and FID: docs/adr/0022-tests-of-dispar
 """
 _MOVING = 0.5
 """The standard error of how far a score lies from those of its quarters, in standard errors of the score. Measured."""
-_MOST = 2
+MOST = 2
 """A plan for more than this many times the samples that there are is refused."""
 
 
@@ -80,6 +80,13 @@ def samples_needed(
         raise ValueError(f"exponent={exponent!r} is not above 0 and at most 1; pass 0.5 for a mean, less for TopP&R")
     factor = standard_error * _errors_to_detect(delta, power, level) / delta
     return math.ceil(check_positive_int(n_samples, "n_samples") * math.pow(factor, 1.0 / exponent))
+
+
+def variance_exponent(of_halves: float, of_quarters: float) -> float:
+    """Return e, where the variance falls as n to the power of minus e, from what halves and quarters make of it."""
+    if of_halves <= 0.0 or of_quarters <= 0.0:
+        return 1.0
+    return 1.0 - _GROWTH * math.log2(of_halves / of_quarters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,10 +148,7 @@ class Pilot:
     @property
     def exponent(self) -> float:
         """Of the variance: it falls as n to the power of minus this."""
-        of_halves, of_quarters = (covariance_of_parts(x[:, :, None]).item() for x in (self.halves, self.quarters))
-        if of_halves <= 0.0 or of_quarters <= 0.0:
-            return 1.0
-        return 1.0 - _GROWTH * math.log2(of_halves / of_quarters)
+        return variance_exponent(*(covariance_of_parts(x[:, :, None]).item() for x in (self.halves, self.quarters)))
 
     @property
     def move(self) -> float:
@@ -164,8 +168,8 @@ def plan_samples(
     n_pilot = min(first.n_samples, second.n_samples)
     plan = _Curve.of(pilots, constant)
     n_needed = plan.samples(delta, errors, n_pilot)
-    if n_needed > _MOST * n_pilot:
-        most = _MOST * n_pilot
+    if n_needed > MOST * n_pilot:
+        most = MOST * n_pilot
         about = f"about {n_needed:.3g}" if math.isfinite(n_needed) else "more than 100 times as many"
         raise ValueError(
             f"{what}: a difference of {delta:.4g} takes {about} samples per group and side, and there are {n_pilot}; "

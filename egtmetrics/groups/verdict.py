@@ -248,6 +248,13 @@ def check_tolerance(tolerance: Any) -> float:
     return float(tolerance)
 
 
+def upper_errors(largest: Largest, samples: Samples, z: float) -> Floats:
+    """Return the errors of the upper bounds of every contrast of a disparity; see :func:`certify`."""
+    to_bound, uncertainty = _skewed(largest.uncertainty, largest.families[0], samples, z)
+    errors: Floats = np.sqrt(uncertainty.parts(to_bound)["total"].to_numpy())
+    return errors
+
+
 def _skewed(uncertainty: Uncertainty, contrasts: Floats, samples: Samples, z: float) -> tuple[Floats, Uncertainty]:
     """Return contrasts and an uncertainty that give the errors of upper bounds: a score's margin is z of its errors."""
     below, above = _margins(uncertainty, samples, z)

@@ -1,0 +1,356 @@
+"""How many more samples of which groups make the interval of the largest gap short enough, or decide a tolerance."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import ndtri, softmax
+
+from egtmetrics._errors import listed
+from egtmetrics.groups._evaluation import MetricSet, naming_metric
+from egtmetrics.groups.inference import Inference, Largest, normal_quantile
+from egtmetrics.groups.planning import MOST, variance_exponent
+from egtmetrics.groups.verdict import Samples, upper_errors
+from egtmetrics.labels import group_text
+from egtmetrics.metrics.subsampling import covariance_of_parts, draw_subsamples, extrapolated_covariance
+from egtmetrics.ops import Features, take_rows, to_host
+from egtmetrics.registry import callable_name
+from egtmetrics.results import Score, as_result, collecting_caveats
+from egtmetrics.samples import GroupedSamples
+
+Floats: TypeAlias = NDArray[np.float64]
+Limit = Literal["", "real samples", "samples", "projections"]
+
+_DIVISIONS = 12
+"""Of each side of a group into quarters."""
+_STEP = 1.05
+"""By which sizes grow on the way to the plan."""
+_SHARPNESS = 30.0
+"""Of the smooth maximum that says which sizes matter: over the largest of its terms."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleBudget:
+    """What :meth:`~egtmetrics.GenerativeMetricFrame.plan` returns."""
+
+    metric: str
+    disparity: str
+    goal: Literal["width", "tolerance"]
+    target: float
+    """The width or the tolerance, in the unit of the score."""
+    now: float
+    """The width of the interval today."""
+    planned: float
+    """The width to be expected with the planned samples, if the gap is as measured."""
+    unlimited: float
+    """The width to be expected with unlimited generated samples and the real ones of today."""
+    samples: pd.DataFrame
+    """By group: ``n_real``, ``n_fake``, ``more_real`` and ``more_fake``."""
+    variances: pd.DataFrame
+    """By group, for what is compared: the parts of its variance that the ``real`` samples of today cause, the ``fake``
+    ones, and ``both`` together. The first two fall as n to the power of minus ``real_exponent`` and ``fake_exponent``,
+    1 for a mean, the third with the number of either."""
+    reached: bool
+    """Whether the planned samples reach the target."""
+    limit: Limit
+    """What no number of further samples gets around: ``"real samples"`` if unlimited generated ones do not reach the
+    target, ``"projections"`` (or bootstraps) if unlimited samples of both sides do not, ``"samples"`` if the target
+    takes more than twice as many as there are, which cannot be foreseen. Empty if the plan reaches it."""
+    score: Score
+    """What is compared."""
+
+    @property
+    def text(self) -> str:
+        """The plan in words, without a full stop."""
+        width = {key: self.score.difference_text(getattr(self, key)) for key in ("now", "planned", "unlimited")}
+        target = self.score.difference_text(self.target)
+        goal = f"an interval of {target}" if self.goal == "width" else f"a verdict for a tolerance of {target}"
+        today = f"the interval of the largest gap is {width['now']} wide today"
+        more = listed(
+            f"{int(row[key])} more {side} samples of {group_text(label)}"
+            for label, row in self.samples.iterrows()
+            for key, side in (("more_fake", "generated"), ("more_real", "real"))
+            if row[key]
+        )
+        if self.reached:
+            return f"for {goal}, {f'add {more}' if more else 'the samples at hand are enough'} ({today})"
+        if self.limit == "projections":
+            return (
+                f"no number of samples is enough for {goal}: random projections and bootstraps alone make the interval "
+                f"longer; take more of these ({today})"
+            )
+        if self.limit == "real samples":
+            return (
+                f"no number of generated samples is enough for {goal}: with unlimited ones, the interval would still "
+                f"be about {width['unlimited']} wide, because of the real samples; add real samples ({today})"
+            )
+        return (
+            f"{goal} takes more than {MOST} times the samples, which cannot be foreseen from these: add {more}, which "
+            f"makes the interval about {width['planned']} wide, and plan again ({today})"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Model:
+    """The standard errors of all contrasts by the sizes of both sides of every group."""
+
+    sizes: Floats
+    """``(G, 2)``: real and generated samples today."""
+    variances: Floats
+    """``(G, 3)``: the parts of the variance of each group's sum of scores: of real ones, of generated ones, of both."""
+    exponents: Floats
+    """``(G, 2)``: of the first two. What both cause together falls with the number of either."""
+    members: NDArray[np.int64]
+    """``(C, 2)``: the two groups of each contrast."""
+    constant: Floats
+    """``(C,)``: the part of each contrast's variance that no sample changes."""
+
+    def parts(self, sizes: Floats) -> Floats:
+        ratios = self.sizes / sizes
+        falls = np.concatenate([ratios**self.exponents, ratios.prod(axis=1, keepdims=True)], axis=1)
+        parts: Floats = self.variances * falls
+        return parts
+
+    def errors(self, sizes: Floats) -> Floats:
+        errors: Floats = np.sqrt(self.parts(sizes).sum(axis=1)[self.members].sum(axis=1) + self.constant)
+        return errors
+
+    def slopes(self, sizes: Floats, of_errors: Floats) -> Floats:
+        """Return by how much a sample more of each kind changes a function with these derivatives, ``(G, 2)``."""
+        by_group = np.zeros(len(self.sizes))
+        np.add.at(by_group, self.members, (of_errors / (2.0 * self.errors(sizes).clip(1e-300)))[:, None])
+        parts = self.parts(sizes)
+        slopes: Floats = -by_group[:, None] * (self.exponents * parts[:, :2] + parts[:, 2:]) / sizes
+        return slopes
+
+
+Goal = Callable[[Floats], tuple[float, Floats]]
+"""From the errors of all contrasts: how far above the target, in its unit (0 or less: reached), and derivatives."""
+
+
+def plan_budget(
+    metrics: MetricSet,
+    samples: GroupedSamples,
+    inference: Inference,
+    metric: str,
+    *,
+    known: Samples,
+    width: float | None,
+    tolerance: float | None,
+    more_real: bool,
+    power: float,
+    level: float,
+) -> SampleBudget:
+    """Plan for the primary disparity of a metric; see ``GenerativeMetricFrame.plan``."""
+    table = inference.tables[metric]
+    disparity = table.primary
+    largest = inference.largest[metric, disparity.name]
+    if not largest.known:
+        raise ValueError(
+            f"{metric}: fewer than two groups have a score whose error is known, so nothing can be planned; add samples"
+        )
+    model = _model(metrics, samples, largest, metric, disparity.families[0].weights)
+    (estimates,), q = largest.estimates, largest.simultaneous(level)
+    limit = disparity.limit(table.described)
+
+    def width_of(errors: Floats) -> float:
+        low, high = _ends(estimates, errors, q, normal_quantile(level))
+        return min(high, limit) - max(low, 0.0)
+
+    if width is not None:
+        goal, target = _short(estimates, q, normal_quantile(level), width), width
+    else:
+        assert tolerance is not None
+        upper = upper_errors(largest, known, float(ndtri(level))) / largest.errors[0].clip(1e-300)
+        goal, target = _decided(estimates, upper, q, level, power, tolerance), tolerance
+    free = np.array([more_real, True])
+    sizes, reached = _grow(model, goal, free)
+    without_end = np.where(free, math.inf, model.sizes)
+    blocked: Limit = ""
+    if not reached:
+        blocked = "samples"
+        if goal(model.errors(np.full_like(model.sizes, math.inf)))[0] > 0.0:
+            blocked = "projections"
+        elif goal(model.errors(without_end))[0] > 0.0:
+            blocked = "real samples"
+        if blocked != "samples":
+            sizes = model.sizes
+    index = table.values.index
+    more = np.ceil(sizes - model.sizes).astype(int)
+    return SampleBudget(
+        metric=metric,
+        disparity=disparity.name,
+        goal="tolerance" if width is None else "width",
+        target=target,
+        now=width_of(largest.errors[0]),
+        planned=width_of(model.errors(sizes)),
+        unlimited=width_of(model.errors(np.where([False, True], math.inf, model.sizes))),
+        samples=pd.DataFrame(
+            {
+                "n_real": model.sizes[:, 0].astype(int),
+                "n_fake": model.sizes[:, 1].astype(int),
+                "more_real": more[:, 0],
+                "more_fake": more[:, 1],
+            },
+            index=index,
+        ),
+        variances=pd.DataFrame(
+            np.concatenate([model.variances, model.exponents], axis=1),
+            columns=["real", "fake", "both", "real_exponent", "fake_exponent"],
+            index=index,
+        ),
+        reached=reached,
+        limit=blocked,
+        score=disparity.score,
+    )
+
+
+def _model(
+    metrics: MetricSet, samples: GroupedSamples, largest: Largest, metric: str, weights: Mapping[str, float]
+) -> _Model:
+    table = largest.uncertainty.table
+    sizes = samples.groups.counts().loc[table.index, ["n_real", "n_fake"]].to_numpy(dtype=float)
+    variances, exponents = np.zeros((len(sizes), 3)), np.ones_like(sizes)
+    (contrasts,) = largest.families
+    touched = (contrasts.reshape(len(contrasts), *table.shape) != 0).any(axis=2)
+    own = np.nan_to_num(largest.uncertainty.data).reshape(*table.shape, *table.shape)
+    vector = np.array([weights.get(str(name), 0.0) for name in table.columns])
+    for g, label in enumerate(table.index):
+        if not touched[:, g].any():  # a group without a score
+            continue
+        shares, exponents[g] = _shares(metrics, metric, samples.group(label), vector, samples.groups.name(label))
+        variances[g] = shares * (vector @ own[g, :, g] @ vector)
+    parts = largest.uncertainty.parts(contrasts)
+    return _Model(
+        sizes=sizes,
+        variances=variances,
+        exponents=exponents,
+        members=np.array([np.flatnonzero(row) for row in touched]),
+        constant=(parts["total"] - parts["data"]).to_numpy().clip(0.0),
+    )
+
+
+def _shares(
+    metrics: MetricSet, metric: str, group: GroupedSamples, vector: Floats, name: str
+) -> tuple[Floats, list[float]]:
+    """Return how much of the variance real samples, generated ones and both together cause, and how it falls.
+
+    Let V be the variance over both, and V_R that over other real samples, averaged over the generated ones. What is
+    left without end of real samples is V - V_R (the law of total variance), which the generated ones cause alone.
+    """
+    rng = np.random.default_rng([metrics.seed, 2])
+    drawn = [draw_subsamples(to_host(side)[:], rng, _DIVISIONS) for side in (group.real, group.fake)]
+    where = (
+        f"a plan needs scores of halves and quarters of group {name!r} ({len(group.real)} real, {len(group.fake)} fake)"
+    )
+
+    def variances(*split: bool) -> list[Floats]:
+        """From halves and from quarters of the sides that are split, against all of the other."""
+        found = []
+        for n_parts, columns in drawn[0].by_size():
+            scores = [
+                _score(
+                    metrics,
+                    metric,
+                    *(
+                        take_rows(side.points, parts == part) if is_split else side.points
+                        for side, parts, is_split in zip(drawn, of_sides, split, strict=True)
+                    ),
+                    vector=vector,
+                )
+                for of_sides in zip(*(side.parts[:, columns].T for side in drawn), strict=True)
+                for part in range(n_parts)
+            ]
+            found.append(covariance_of_parts(np.array(scores).reshape(-1, n_parts, 1).swapaxes(0, 1)))
+        return found
+
+    with naming_metric(metric, where):
+        of_real, of_fake, of_both = variances(True, False), variances(False, True), variances(True, True)
+    v_real, v_fake, both = (extrapolated_covariance(*found).item() for found in (of_real, of_fake, of_both))
+    alone = np.array([both - v_fake, both - v_real]).clip(0.0)
+    parts = np.append(alone, max(both - alone.sum(), 0.0))
+    shares = parts / parts.sum() if parts.sum() > 0.0 else np.array([0.5, 0.5, 0.0])
+    return shares, [variance_exponent(*(one.item() for one in found)) for found in (of_real, of_fake)]
+
+
+def _score(metrics: MetricSet, metric: str, real: Features, fake: Features, *, vector: Floats) -> float:
+    with collecting_caveats():  # of a part, which say nothing about the whole
+        value = metrics.bound[metric](real, fake)
+    result = as_result(value, callable_name(metrics.bound[metric]), n_real=len(real), n_fake=len(fake))
+    return float(vector @ np.array(list(result.scores().values())))
+
+
+def _ends(estimates: Floats, errors: Floats, q: float, z: float) -> tuple[float, float]:
+    return float((estimates - q * errors).max()), float((estimates + z * errors).max())
+
+
+def _short(estimates: Floats, q: float, z: float, width: float) -> Goal:
+    """The interval of the largest gap, as ``Largest.interval`` has it, is no longer than ``width``."""
+
+    def goal(errors: Floats) -> tuple[float, Floats]:
+        low, high = _ends(estimates, errors, q, z)
+        scale = _SHARPNESS / max(high, 1e-300)
+        slopes = z * softmax(scale * (estimates + z * errors))
+        if low > 0.0:
+            slopes = slopes + q * softmax(scale * (estimates - q * errors))
+        return high - max(low, 0.0) - width, slopes
+
+    return goal
+
+
+def _decided(estimates: Floats, upper: Floats, q: float, level: float, power: float, tolerance: float) -> Goal:
+    """A verdict is given with probability ``power`` if the gap is as measured; see ``verdict.certify``."""
+    z, more = float(ndtri(level)), float(ndtri(power))
+
+    def within(errors: Floats) -> tuple[float, Floats]:
+        needed = (z * upper + more) * errors - (tolerance - estimates)
+        scale = _SHARPNESS / max(float((z * upper + more).max() * errors.max()), 1e-300)
+        return float(needed.max()), (z * upper + more) * softmax(scale * needed)
+
+    def beyond(errors: Floats) -> tuple[float, Floats]:
+        widest = np.arange(len(estimates)) == estimates.argmax()
+        return float(((q + more) * errors - (estimates - tolerance))[widest].max()), (q + more) * widest
+
+    return within if estimates.max() < tolerance else beyond
+
+
+def _grow(model: _Model, goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
+    """Return the sizes that reach the goal with few samples, or the largest ones that can be foreseen.
+
+    The kind of sample that helps most grows, step by step.
+    """
+    sizes, most = model.sizes.copy(), MOST * model.sizes
+    while True:
+        excess, of_errors = goal(model.errors(sizes))
+        if excess <= 0.0:
+            return sizes, True
+        slopes = np.where(free & (sizes < most), model.slopes(sizes, of_errors), 0.0)
+        if not (slopes < 0.0).any():
+            return sizes, False
+        best = np.unravel_index(slopes.argmin(), slopes.shape)
+        sizes[best] = min(_STEP * sizes[best], most[best])
+
+
+def check_goal(width: Any, tolerance: Any, power: Any) -> None:
+    """Raise ValueError unless exactly one goal was given, and it is a positive number."""
+    given: Mapping[str, Any] = {"width": width, "tolerance": tolerance}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise ValueError(
+            f"{'both' if named else 'neither'} of width and tolerance {'were' if named else 'was'} given; pass one: "
+            "how short the interval is to be, or the tolerance that is to be decided"
+        )
+    value = given[named[0]]
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0.0 < value < math.inf:
+        raise ValueError(
+            f"{named[0]}={value!r} is not a positive number; pass a gap in the unit of the score, for example 0.05 for "
+            "five points of a share"
+        )
+    if not isinstance(power, float | np.floating) or not 0.0 < power < 1.0:
+        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
