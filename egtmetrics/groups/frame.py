@@ -807,10 +807,10 @@ class GenerativeMetricFrame:
                 + I_a \, n_a m_a / (n_a' m_a'), \\
             \operatorname{Var}(u_a - u_b) &= \operatorname{Var} u_a + \operatorname{Var} u_b + K_{ab}.
 
-        R is what is left without end of generated samples, F without end of real ones. They come from scores of halves
-        of one side against all of the other, and of halves of both; the exponents from quarters as well. K is due to
-        projections and bootstraps. The plan adds the fewest samples that reach the goal if the gap stays as measured,
-        one kind at a time, whichever helps most.
+        R is what is left with unlimited generated samples, F with unlimited real ones, I what both cause together. They
+        come from scores of every half of one side against every half of the other, the exponents from quarters as well.
+        K is due to projections and bootstraps. The plan adds the fewest samples that reach the goal if the gap stays as
+        measured, one kind at a time, whichever helps most.
 
         Parameters
         ----------
@@ -844,8 +844,9 @@ class GenerativeMetricFrame:
         measured: if the true gap is nearer to the tolerance, it takes more. Widths are met on average, not always.
         ``samples_needed`` plans for a given difference of two groups.
 
-        Cost, after that of ``interval``: 360 calls of the metric for each group, on halves and quarters of one side or
-        of both, about 120 evaluations. Simulated in ``benchmarks/results/plan.md``.
+        Cost, after that of ``interval``: 336 calls of the metric for each group, on halves and quarters, about 50
+        evaluations if its time grows with the square of the number of samples. ``benchmarks/results/plan.md`` has
+        simulations.
 
         Examples
         --------
