@@ -22,7 +22,7 @@ import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
 
-from egtmetrics import GenerativeMetricFrame, topp_precision_recall
+from egtmetrics import GenerativeMetricFrame, kernel_distance, topp_precision_recall
 from egtmetrics._atomic import write_whole
 
 SEED = 23
@@ -44,6 +44,7 @@ class Case:
     repeats: int = 60
 
 
+KID = functools.partial(kernel_distance, n_subsets=5)
 TOPP = functools.partial(topp_precision_recall, n_bootstrap=30)
 CASES = [
     Case(name="FID, 400 real, 200 generated", metric="fid", n_real=400, n_fake=200),
@@ -52,7 +53,7 @@ CASES = [
     Case(name="FID, 1000 real, 200 generated, equal groups", metric="fid", n_real=1000, n_fake=200, shift=0.0),
     Case(name="precision + recall, 400 real, 200 generated", metric="ipr", n_real=400, n_fake=200),
     Case(name="precision + recall, 200 of both, both grow", metric="ipr", n_real=200, n_fake=200, more_real=True),
-    Case(name="KID, 400 real, 200 generated", metric="kid", n_real=400, n_fake=200, repeats=20),
+    Case(name="KID, 400 real, 200 generated", metric=KID, n_real=400, n_fake=200, repeats=20),
     Case(name="TopP&R, 250 of both, both grow", metric=TOPP, n_real=250, n_fake=250, more_real=True, repeats=12),
 ]
 

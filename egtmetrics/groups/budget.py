@@ -15,7 +15,7 @@ from scipy.special import ndtri, softmax
 from egtmetrics._errors import listed
 from egtmetrics.groups._evaluation import MetricSet, naming_metric
 from egtmetrics.groups._saved import plain
-from egtmetrics.groups.inference import Inference, Largest, normal_quantile
+from egtmetrics.groups.inference import Inference, normal_quantile
 from egtmetrics.groups.planning import MOST, check_power, variance_exponent
 from egtmetrics.groups.verdict import Samples, upper_errors
 from egtmetrics.labels import group_text
@@ -107,7 +107,7 @@ class SampleBudget:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Model:
+class VarianceModel:
     """The standard errors of all contrasts by the sizes of both sides of every group."""
 
     sizes: Floats
@@ -145,8 +145,7 @@ Goal = Callable[[Floats], tuple[float, Floats]]
 
 
 def plan_budget(
-    metrics: MetricSet,
-    samples: GroupedSamples,
+    model: VarianceModel,
     inference: Inference,
     metric: str,
     *,
@@ -161,11 +160,6 @@ def plan_budget(
     table = inference.tables[metric]
     disparity = table.primary
     largest = inference.largest[metric, disparity.name]
-    if not largest.known:
-        raise ValueError(
-            f"{metric}: fewer than two groups have a score whose error is known, so nothing can be planned; add samples"
-        )
-    model = _model(metrics, samples, largest, metric, disparity.families[0].weights)
     (estimates,), q = largest.estimates, largest.simultaneous(level)
     limit = disparity.limit(table.described)
 
@@ -221,10 +215,15 @@ def plan_budget(
     )
 
 
-def _model(
-    metrics: MetricSet, samples: GroupedSamples, largest: Largest, metric: str, weights: Mapping[str, float]
-) -> _Model:
-    table = largest.uncertainty.table
+def variance_model(metrics: MetricSet, samples: GroupedSamples, inference: Inference, metric: str) -> VarianceModel:
+    """Find out what the variances of a metric's primary disparity are due to; ValueError if it refuses quarters."""
+    disparity = inference.tables[metric].primary
+    largest = inference.largest[metric, disparity.name]
+    if not largest.known:
+        raise ValueError(
+            f"{metric}: fewer than two groups have a score whose error is known, so nothing can be planned; add samples"
+        )
+    table, weights = largest.uncertainty.table, disparity.families[0].weights
     sizes = samples.groups.counts().loc[table.index, ["n_real", "n_fake"]].to_numpy(dtype=float)
     variances, exponents = np.zeros((len(sizes), 3)), np.ones_like(sizes)
     (contrasts,) = largest.families
@@ -237,7 +236,7 @@ def _model(
         shares, exponents[g] = _shares(metrics, metric, samples.group(label), vector, samples.groups.name(label))
         variances[g] = shares * (vector @ own[g, :, g] @ vector)
     parts = largest.uncertainty.parts(contrasts)
-    return _Model(
+    return VarianceModel(
         sizes=sizes,
         variances=variances,
         exponents=exponents,
@@ -344,7 +343,7 @@ def _decided(estimates: Floats, upper: Floats, q: float, level: float, power: fl
     return within if estimates.max() < tolerance else beyond
 
 
-def _grow(model: _Model, goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
+def _grow(model: VarianceModel, goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
     """Return the sizes that reach the goal with few samples, or the largest ones that can be foreseen.
 
     The kind of sample that helps most grows, step by step.

@@ -45,7 +45,7 @@ from egtmetrics.groups._saved import (
     saved_tables,
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
-from egtmetrics.groups.budget import SampleBudget, check_goal, plan_budget
+from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_model
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
@@ -854,20 +854,20 @@ class GenerativeMetricFrame:
         >>> real, fake = rng.normal(size=(240, 2)), rng.normal(size=(120, 2))
         >>> frame = GenerativeMetricFrame(
         ...     metrics="fid", real=real, fake=fake, real_sensitive_features=["f", "m"] * 120,
-        ...     fake_sensitive_features=["f", "m"] * 60)
-        >>> plan = frame.plan(width=0.3)
-        >>> plan.now > 0.3 > plan.planned > plan.unlimited
+        ...     fake_sensitive_features=["f", "m"] * 60, random_state=0)
+        >>> plan = frame.plan(width=0.21)
+        >>> plan.now > 0.21 > plan.planned > plan.unlimited
         True
-        >>> plan.samples
+        >>> plan.samples[["n_real", "n_fake", "more_real"]].to_dict("index")
+        {'f': {'n_real': 120, 'n_fake': 60, 'more_real': 0}, 'm': {'n_real': 120, 'n_fake': 60, 'more_real': 0}}
         >>> frame.plan(width=0.001).limit
         'real samples'
         """
         metric = check_metric(metric, list(self.settings["metrics"]))
         check_goal(width, tolerance, power)
-        samples, table = self._of_samples("a plan"), self.tables[metric]
+        table = self.tables[metric]
         return plan_budget(
-            self._metrics,
-            samples,
+            self._variance_model(metric),
             self._infer(),
             metric,
             known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
@@ -877,6 +877,10 @@ class GenerativeMetricFrame:
             power=power,
             level=level,
         )
+
+    @functools.cache  # noqa: B019  # as long as the frame lives, which has the samples
+    def _variance_model(self, metric: str) -> VarianceModel:
+        return variance_model(self._metrics, self._of_samples("a plan"), self._infer(), metric)
 
     def plot(self, score: str | None = None, *, intervals: FrameIntervals | None = None, ax: Any = None) -> Any:
         """Draw the scores of the groups side by side, one row per group; return the axes. Needs matplotlib.

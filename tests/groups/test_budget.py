@@ -146,7 +146,7 @@ def test_the_plan_adds_hardly_more_samples_than_the_best_one() -> None:
     """One pair, exponents of 1: the fewest samples go by the square root of the variance of one."""
     sizes = np.array([[400.0, 100.0], [400.0, 100.0]])
     spread = np.array([[1.0, 4.0], [1.0, 2.0]])
-    model = budget._Model(
+    model = budget.VarianceModel(
         sizes=sizes,
         variances=np.concatenate([spread / sizes, np.zeros((2, 1))], axis=1),
         exponents=np.ones((2, 2)),
