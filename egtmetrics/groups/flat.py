@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals
@@ -63,12 +65,12 @@ def flat_scores(frame: GenerativeMetricFrame, intervals: FrameIntervals | None =
     for row in frame.disparities().reset_index().to_dict("records"):
         entries.append(((row["metric"], row["disparity"]), row["value"]))
     if intervals is not None:
-        bounds: list[tuple[tuple[str, ...], dict[str, float]]] = []
-        for score in map(str, frame.by_group):
-            rows = intervals.by_group.loc[score].to_dict("index")
-            bounds += [((score, groups[label]), row) for label, row in rows.items()]
-        bounds += [(key, row) for key, row in intervals.disparities.to_dict("index").items()]
-        entries += [((*parts, end), row[end]) for parts, row in bounds for end in ("low", "high")]
+        for end in ("low", "high"):
+            for score in map(str, frame.by_group):
+                of_groups: Mapping[Hashable, float] = intervals.by_group.loc[score][end].to_dict()
+                entries += [((score, groups[label], end), value) for label, value in of_groups.items()]
+            of_disparities: Mapping[Any, float] = intervals.disparities[end].to_dict()
+            entries += [((*key, end), value) for key, value in of_disparities.items()]
     entries += [((metric, "unreliable"), len(where)) for metric, where in frame.caveats().items()]
     missing = {name: int(table.values.isna().any(axis=1).sum()) for name, table in frame.tables.items()}
     entries += [((metric, "missing"), number) for metric, number in missing.items() if number]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from egtmetrics._extras import extra
 
 if TYPE_CHECKING:
-    from egtmetrics.integrations._accelerate import watch_with_accelerate
     from egtmetrics.integrations._evaluate import GroupEvaluationModule
     from egtmetrics.integrations._fairlearn import fairlearn_metric, pair_by_group
     from egtmetrics.integrations._lightning import GroupMetricsCallback, GroupWatchCallback
@@ -30,13 +29,8 @@ _MODULE = {
     "WatchedLook": "watch",
     "fairlearn_metric": "fairlearn",
     "pair_by_group": "fairlearn",
-    "watch_with_accelerate": "accelerate",
 }
-_NEEDED = {
-    "watch": ("torch", "loops"),
-    "transformers": ("transformers", "language"),
-    "accelerate": ("accelerate", "language"),
-}
+_NEEDED = {"watch": ("torch", "loops"), "transformers": ("transformers", "language")}
 """The library and the extra of a module, where they are not its name and ``loops``."""
 
 __all__ = [
@@ -49,7 +43,6 @@ __all__ = [
     "WatchedLook",
     "fairlearn_metric",
     "pair_by_group",
-    "watch_with_accelerate",
 ]
 
 

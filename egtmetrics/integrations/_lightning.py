@@ -9,7 +9,6 @@ import lightning.pytorch as pl
 
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups.flat import flat_scores
-from egtmetrics.integrations._loggers import send
 from egtmetrics.integrations._watch import GroupWatch
 from egtmetrics.streaming import GenerativeMetricStream, merge_ranks
 
@@ -117,19 +116,8 @@ class GroupWatchCallback(pl.Callback):  # type: ignore[misc]
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if not self.watch.due(step):
-            return
-        stop = False
-        if trainer.is_global_zero:
-            found = self.watch.look(pl_module, step)
-            page = self.watch._page(found.frame) if self.watch.page else None
-            for logger in trainer.loggers:
-                send(logger, found.scalars, step, page=page, frame=found.frame)
-            stop = found.stop
-        else:
-            self.watch.last_step = step
-        trainer.should_stop = trainer.should_stop or trainer.strategy.broadcast(stop)
+        stop = self.watch.step(pl_module, trainer.global_step, is_main=trainer.is_global_zero, loggers=trainer.loggers)
+        trainer.should_stop = trainer.should_stop or stop
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.rescore and trainer.is_global_zero and self.watch.selection.best is not None:

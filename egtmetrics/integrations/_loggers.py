@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -53,8 +54,7 @@ def _send_page(target: Any, page: str, frame: GenerativeMetricFrame, step: int, 
         if figure is not None:
             target.log_figure(figure, f"{name}/step_{step}.png")
     elif type(target).__module__.partition(".")[0] == "wandb":
-        import wandb
-
+        wandb = sys.modules["wandb"]
         content: dict[str, Any] = {f"{name}/page": wandb.Html(page)}
         if figure is not None:
             content[f"{name}/precision_recall"] = wandb.Image(figure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -16,7 +17,8 @@ class GroupWatchTrainerCallback(TrainerCallback):  # type: ignore[misc]
     Parameters
     ----------
     watch
-        What looks. Its steps are optimizer steps (``state.global_step``). When it says stop, the training ends.
+        What looks. Its steps are optimizer steps (``state.global_step``). When it says stop, the training ends. The
+        scalars are in ``trainer.state.log_history`` as well.
     rescore
         Whether to score the best checkpoint again on fresh samples when the training ends.
 
@@ -39,10 +41,13 @@ class GroupWatchTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        if state.is_world_process_zero and self.watch.due(state.global_step):
-            found = self.watch.look(kwargs["model"], state.global_step)
-            state.log_history.append({**found.scalars, "step": state.global_step})
-            control.should_training_stop = control.should_training_stop or found.stop
+        def remember(scalars: Mapping[str, float], step: int) -> None:
+            state.log_history.append({**scalars, "step": step})
+
+        stop = self.watch.step(
+            kwargs["model"], state.global_step, is_main=state.is_world_process_zero, loggers=[remember]
+        )
+        control.should_training_stop = control.should_training_stop or stop
         return control
 
     def on_train_end(

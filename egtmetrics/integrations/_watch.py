@@ -46,10 +46,9 @@ class WatchedLook:
 class GroupWatch:
     """Look at a model every so many steps of its training: evaluate it by group, log, keep the best checkpoint, stop.
 
-    One object for every training loop: call ``look(model, step)`` where ``due(step)``, or leave that to
-    :class:`~egtmetrics.integrations.GroupWatchCallback` (Lightning),
-    :class:`~egtmetrics.integrations.GroupWatchTrainerCallback` (transformers) or
-    :func:`~egtmetrics.integrations.watch_with_accelerate`.
+    One object for every training loop: call ``step(model, number)`` after every step, or leave that to
+    :class:`~egtmetrics.integrations.GroupWatchCallback` (Lightning) or
+    :class:`~egtmetrics.integrations.GroupWatchTrainerCallback` (transformers).
 
     Parameters
     ----------
@@ -60,8 +59,8 @@ class GroupWatch:
     selection
         What is the best checkpoint, and when to stop.
     folder
-        Where ``best.pt`` (the ``state_dict`` of the best model), ``best.html`` (its page) and ``watch.json`` (what was
-        found so far) are kept. Every one is whole, or not there.
+        Where ``best.pt`` (the ``state_dict`` of the best model) and ``watch.json`` (what was found so far) are kept.
+        Each is whole, or not there.
     every
         Look after so many steps.
     monitor
@@ -71,8 +70,8 @@ class GroupWatch:
         ``wandb.init(...)``, the module ``mlflow``, a logger of Lightning, an ``accelerate.Accelerator``, or a function
         ``(scalars, step)``.
     page
-        Whether to make a page of every look for the loggers that take one; the best one is kept in any case. Needs the
-        extra ``report``.
+        ``frame -> HTML``, such as :func:`egtmetrics.report.page.render_page`: the page of every look goes to the
+        loggers that take one, that of the best checkpoint is kept as ``best.html``. None for no pages.
     prefix
         Put before the names of the scalars.
     random_state
@@ -84,7 +83,8 @@ class GroupWatch:
     -----
     **The chosen checkpoint won**, so its score is too good: the best of 20 equal checkpoints is 1.9 standard errors
     above their mean. ``rescore`` generates fresh samples with it, from a seed that no look has, and evaluates these;
-    that is the number to report. The adapters do so at the end of the training.
+    that is the number to report. The adapters do so at the end of the training. The real samples are the same, and a
+    checkpoint may suit them by chance: with many looks, evaluate the last choice against other real samples, too.
 
     With several processes the main one generates and evaluates, and the others wait. Models that are split over
     processes cannot be watched.
@@ -101,11 +101,15 @@ class GroupWatch:
 
         watch = GroupWatch(evaluate, CheckpointSelection("prdc_recall", patience=5), folder="run/groups", every=1000,
                            monitor=DisparityMonitor("prdc", n_looks=50), loggers=[SummaryWriter()])
-        for step, batch in enumerate(batches, start=1):
+        for number, batch in enumerate(batches, start=1):
             train(model, batch)
-            if watch.due(step) and watch.look(model, step).stop:
+            if watch.step(model, number):
                 break
         frame = watch.rescore(model)  # the best checkpoint, on fresh samples
+
+    With accelerate::
+
+        watch.step(accelerator.unwrap_model(model), number, is_main=accelerator.is_main_process, loggers=[accelerator])
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class GroupWatch:
         every: int,
         monitor: DisparityMonitor | None = None,
         loggers: Sequence[Any] = (),
-        page: bool = False,
+        page: Callable[[GenerativeMetricFrame], str] | None = None,
         prefix: str = "groups/",
         random_state: int = 0,
         resume: bool = False,
@@ -141,7 +145,23 @@ class GroupWatch:
         """Return whether to look after this step, once for each."""
         return step > self.last_step and step % self.every == 0
 
-    def look(self, model: Any, step: int) -> WatchedLook:
+    def step(self, model: Any, number: int, *, is_main: bool = True, loggers: Sequence[Any] = ()) -> bool:
+        """Look at the model if that is due after step ``number``; return whether to stop, the same on all processes.
+
+        Call it on every process, with ``is_main`` on one of them: that one looks. ``loggers`` get what those of the
+        watch get.
+        """
+        if not self.due(number):
+            return False
+        stop = [False]
+        if is_main:
+            stop = [self.look(model, number, loggers=loggers).stop]
+        self.last_step = number
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.broadcast_object_list(stop, src=0)
+        return stop[0]
+
+    def look(self, model: Any, step: int, *, loggers: Sequence[Any] = ()) -> WatchedLook:
         """Evaluate the model, log what was found, and keep the model if it is the best one so far."""
         number = len(self.selection.candidates)
         with _evaluating(model):
@@ -150,7 +170,7 @@ class GroupWatch:
         look = None if self.monitor is None else self.monitor.update(frame, step=step)
         scalars = self._scalars(frame, candidate, look)
         self.last_step = step
-        page = self._page(frame) if self.page or candidate.best else None
+        page = None if self.page is None else self.page(frame)
         if candidate.best:
             buffer = io.BytesIO()
             torch.save({"step": step, "model": model.state_dict()}, buffer)
@@ -158,8 +178,8 @@ class GroupWatch:
             if page is not None:
                 write_whole(self.folder / _PAGE, page)
         self._save()
-        for logger in self.loggers:
-            send(logger, scalars, step, page=page if self.page else None, frame=frame, name=self.prefix.strip("/"))
+        for logger in [*self.loggers, *loggers]:
+            send(logger, scalars, step, page=page, frame=frame, name=self.prefix.strip("/"))
         return WatchedLook(step=step, frame=frame, candidate=candidate, look=look, scalars=scalars)
 
     def rescore(self, model: Any) -> GenerativeMetricFrame:
@@ -209,16 +229,6 @@ class GroupWatch:
         if look is not None:
             found |= {"monitor/p_value": look.p_value, "monitor/alarm": float(look.alarm)}
         return {f"{self.prefix}{name}": value for name, value in found.items()}
-
-    def _page(self, frame: GenerativeMetricFrame) -> str | None:
-        try:
-            from egtmetrics.report.page import render_page
-
-            return render_page(frame, level=self.selection.level)
-        except ImportError:
-            if self.page:
-                raise
-            return None  # the best page is kept where it can be made
 
     def _save(self, *, rescored: Candidate | None = None, text: str | None = None) -> None:
         content = {
