@@ -58,8 +58,11 @@ CASES = [
     Case(name="FID, 60 samples", metric="fid", n=60),
     Case(name="FID, 200 samples, 4 groups", metric="fid", n=200, n_groups=4, repeats=100),
     Case(name="FID, 200 samples, t with 5 degrees of freedom", metric="fid", n=200, heavy_tails=True),
-    Case(name="precision + recall, 200 samples", metric="ipr", n=200),
-    Case(name="precision, 200 samples, the same real ones", metric="ipr", n=200, disparity="delta_p", given_real=True),
+    Case(name="precision + recall, 200 samples", metric="ipr", n=200, repeats=100),
+    Case(
+        name="precision, 200 samples, the same real ones", metric="ipr", n=200, disparity="delta_p", given_real=True,
+        repeats=100,
+    ),
     Case(name="TopP&R, 200 samples", metric=TOPP, n=200, repeats=100),
     *(
         Case(

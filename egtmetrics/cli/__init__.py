@@ -14,7 +14,18 @@ from collections.abc import Iterator, Sequence
 
 from egtmetrics import __version__
 from egtmetrics._errors import is_out_of_memory
-from egtmetrics.cli import audit, compare, evaluate, evaluate_images, evaluate_text, info, prepare, report, reproduce
+from egtmetrics.cli import (
+    audit,
+    compare,
+    evaluate,
+    evaluate_images,
+    evaluate_text,
+    info,
+    plan,
+    prepare,
+    report,
+    reproduce,
+)
 from egtmetrics.cli._common import Parser
 from egtmetrics.cli._messages import EXPECTED, error_text, naming_cut_files, one_line_warnings
 from egtmetrics.cli._streams import StdoutError, say, show, standard_streams
@@ -57,6 +68,6 @@ def _parser() -> Parser:
     parser = Parser(prog="egtmetrics", description="Is a generative model equally good for every sensitive group?")
     parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (evaluate, evaluate_text, evaluate_images, report, compare, prepare, audit, reproduce, info):
+    for command in (evaluate, evaluate_text, evaluate_images, report, compare, plan, prepare, audit, reproduce, info):
         command.add_to(commands)
     return parser

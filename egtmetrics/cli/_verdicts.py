@@ -119,7 +119,7 @@ def add_verdict_options(parser: Parser, file: str, *, dose: bool = True) -> Any:
 
 
 def read_tolerances(value: str) -> Tolerances:
-    """Read the value of ``--tolerance``."""
+    """Read the value of ``--tolerance``, or of another option that gives gaps."""
     found: dict[str | None, Gap] = {}
     for part in value.split(","):
         name, _, text = part.strip().rpartition("=")
@@ -139,24 +139,28 @@ def read_tolerances(value: str) -> Tolerances:
     return Tolerances(text=value, by_metric=found)
 
 
-def chosen_tolerances(args: argparse.Namespace) -> dict[str, float]:
-    """Return the tolerance of each metric that has one, in the unit of its score; refuse one in another unit."""
-    given = {} if args.tolerance is None else args.tolerance.by_metric
-    unknown = [name for name in given if name is not None and name not in args.metrics]
+def chosen_tolerances(args: argparse.Namespace, name: str = "tolerance") -> dict[str, float]:
+    """Return the gap of each metric that has one, in the unit of its score; refuse one in another unit.
+
+    ``name`` is that of the option, whose value is one of ``read_tolerances``.
+    """
+    value, option = getattr(args, name), f"--{name}"
+    given = {} if value is None else value.by_metric
+    unknown = [metric for metric in given if metric is not None and metric not in args.metrics]
     if unknown:
         raise ValueError(
-            f"--tolerance names {unknown[0]}, and --metrics {','.join(args.metrics)} does not; leave it out, or add it"
+            f"{option} names {unknown[0]}, and --metrics {','.join(args.metrics)} does not; leave it out, or add it"
         )
     named = {metric: given[metric] for metric in args.metrics if metric in given}
     for metric, gap in named.items():
         if not _fits(metric, gap):
-            raise ValueError(f"--tolerance {metric}={gap.text}: {_unit(metric)}")
+            raise ValueError(f"{option} {metric}={gap.text}: {_unit(metric)}")
     others: dict[str, Gap] = {}
     if None in given:
         others = {metric: given[None] for metric in args.metrics if metric not in named and _fits(metric, given[None])}
         if not others:
             units = "; ".join(_unit(metric) for metric in args.metrics if metric not in named)
-            raise ValueError(f"--tolerance {given[None].text} is for no metric: {units or 'all have one of their own'}")
+            raise ValueError(f"{option} {given[None].text} is for no metric: {units or 'all have one of their own'}")
     gaps = {**named, **others}
     return {
         metric: gaps[metric].number / (100.0 if gaps[metric].in_points else 1.0)

@@ -1,9 +1,10 @@
 """Group-aware evaluation: the frame, the disparities between groups, intervals, tests, and comparisons of models.
 
-A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``disparity``
-defines disparities, ``inference`` says how certain they are, ``planning`` how many samples that takes, ``baseline``
-what a perfect generator would score, ``dose`` how much known damage (``damage``) would give the scores of the model,
-``verdict`` whether a gap is within a tolerance, and ``monitor`` whether one shows up over many looks. ``comparison``
+A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``reference``
+prepares its real side, ``disparity`` defines disparities, ``inference`` says how certain they are, ``planning`` and
+``budget`` how many samples that takes, ``baseline`` what a perfect generator would score, ``dose`` how much known
+damage (``damage``) would give the scores of the model, ``verdict`` whether a gap is within a tolerance, ``monitor``
+whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
 compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from different numbers of
 samples comparable.
 """
@@ -35,11 +36,14 @@ from egtmetrics.groups.permutation import (
 from egtmetrics.groups.planning import SamplePlan, samples_needed
 from egtmetrics.groups.reference import Reference
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
+from egtmetrics.groups.selection import Candidate, CheckpointSelection
 from egtmetrics.groups.verdict import Verdict
 from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
     "Baseline",
+    "Candidate",
+    "CheckpointSelection",
     "Damage",
     "Disparity",
     "DisparityMonitor",

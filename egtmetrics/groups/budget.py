@@ -14,11 +14,12 @@ from scipy.special import ndtri, softmax
 
 from egtmetrics._errors import listed
 from egtmetrics.groups._evaluation import MetricSet, naming_metric
-from egtmetrics.groups.inference import Inference, Largest, normal_quantile
-from egtmetrics.groups.planning import MOST, variance_exponent
+from egtmetrics.groups._saved import plain
+from egtmetrics.groups.inference import Inference, normal_quantile
+from egtmetrics.groups.planning import MOST, check_power, variance_exponent
 from egtmetrics.groups.verdict import Samples, upper_errors
 from egtmetrics.labels import group_text
-from egtmetrics.metrics.subsampling import covariance_of_parts, draw_subsamples, extrapolated_covariance
+from egtmetrics.metrics.subsampling import draw_subsamples, extrapolated_covariance
 from egtmetrics.ops import Features, take_rows, to_host
 from egtmetrics.registry import callable_name
 from egtmetrics.results import Score, as_result, collecting_caveats
@@ -29,6 +30,8 @@ Limit = Literal["", "real samples", "samples", "projections"]
 
 _DIVISIONS = 12
 """Of each side of a group into quarters."""
+_EXPONENTS = (0.5, 2.0)
+"""Least and largest: 2 is that of a squared distance between equal laws."""
 _STEP = 1.05
 """By which sizes grow on the way to the plan."""
 _SHARPNESS = 30.0
@@ -95,9 +98,16 @@ class SampleBudget:
             f"makes the interval about {width['planned']} wide, and plan again ({today})"
         )
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but the description of the score as plain values, groups under their names, and the text."""
+        content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "score"}
+        for key in ("samples", "variances"):
+            content[key] = {group_text(label): row.to_dict() for label, row in content[key].astype(object).iterrows()}
+        return {key: plain(value) for key, value in {**content, "text": self.text}.items()}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Model:
+class VarianceModel:
     """The standard errors of all contrasts by the sizes of both sides of every group."""
 
     sizes: Floats
@@ -135,8 +145,7 @@ Goal = Callable[[Floats], tuple[float, Floats]]
 
 
 def plan_budget(
-    metrics: MetricSet,
-    samples: GroupedSamples,
+    model: VarianceModel,
     inference: Inference,
     metric: str,
     *,
@@ -151,11 +160,6 @@ def plan_budget(
     table = inference.tables[metric]
     disparity = table.primary
     largest = inference.largest[metric, disparity.name]
-    if not largest.known:
-        raise ValueError(
-            f"{metric}: fewer than two groups have a score whose error is known, so nothing can be planned; add samples"
-        )
-    model = _model(metrics, samples, largest, metric, disparity.families[0].weights)
     (estimates,), q = largest.estimates, largest.simultaneous(level)
     limit = disparity.limit(table.described)
 
@@ -211,10 +215,15 @@ def plan_budget(
     )
 
 
-def _model(
-    metrics: MetricSet, samples: GroupedSamples, largest: Largest, metric: str, weights: Mapping[str, float]
-) -> _Model:
-    table = largest.uncertainty.table
+def variance_model(metrics: MetricSet, samples: GroupedSamples, inference: Inference, metric: str) -> VarianceModel:
+    """Find out what the variances of a metric's primary disparity are due to; ValueError if it refuses quarters."""
+    disparity = inference.tables[metric].primary
+    largest = inference.largest[metric, disparity.name]
+    if not largest.known:
+        raise ValueError(
+            f"{metric}: fewer than two groups have a score whose error is known, so nothing can be planned; add samples"
+        )
+    table, weights = largest.uncertainty.table, disparity.families[0].weights
     sizes = samples.groups.counts().loc[table.index, ["n_real", "n_fake"]].to_numpy(dtype=float)
     variances, exponents = np.zeros((len(sizes), 3)), np.ones_like(sizes)
     (contrasts,) = largest.families
@@ -227,7 +236,7 @@ def _model(
         shares, exponents[g] = _shares(metrics, metric, samples.group(label), vector, samples.groups.name(label))
         variances[g] = shares * (vector @ own[g, :, g] @ vector)
     parts = largest.uncertainty.parts(contrasts)
-    return _Model(
+    return VarianceModel(
         sizes=sizes,
         variances=variances,
         exponents=exponents,
@@ -241,42 +250,56 @@ def _shares(
 ) -> tuple[Floats, list[float]]:
     """Return how much of the variance real samples, generated ones and both together cause, and how it falls.
 
-    Let V be the variance over both, and V_R that over other real samples, averaged over the generated ones. What is
-    left without end of real samples is V - V_R (the law of total variance), which the generated ones cause alone.
+    Every part of the real samples is scored against every part of the generated ones. What a score owes to its row of
+    such a table, to its column and to neither are the three parts (components of variance, in a two-way layout of
+    random effects). With P parts they are P, P and P^2 times as large as of all samples, if variances fall with 1 / n.
     """
     rng = np.random.default_rng([metrics.seed, 2])
-    drawn = [draw_subsamples(to_host(side)[:], rng, _DIVISIONS) for side in (group.real, group.fake)]
-    where = (
-        f"a plan needs scores of halves and quarters of group {name!r} ({len(group.real)} real, {len(group.fake)} fake)"
-    )
-
-    def variances(*split: bool) -> list[Floats]:
-        """From halves and from quarters of the sides that are split, against all of the other."""
-        found = []
-        for n_parts, columns in drawn[0].by_size():
-            scores = [
-                _score(
-                    metrics,
-                    metric,
-                    *(
-                        take_rows(side.points, parts == part) if is_split else side.points
-                        for side, parts, is_split in zip(drawn, of_sides, split, strict=True)
-                    ),
-                    vector=vector,
-                )
-                for of_sides in zip(*(side.parts[:, columns].T for side in drawn), strict=True)
-                for part in range(n_parts)
+    real, fake = (draw_subsamples(to_host(side)[:], rng, _DIVISIONS) for side in (group.real, group.fake))
+    found = []
+    sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
+    with naming_metric(metric, f"a plan needs scores of halves and quarters of group {name!r} {sizes}"):
+        for n_parts, columns in real.by_size():
+            tables = [
+                [
+                    _score(
+                        metrics, metric, take_rows(real.points, x == i), take_rows(fake.points, y == j), vector=vector
+                    )
+                    for i in range(n_parts)
+                    for j in range(n_parts)
+                ]
+                for x, y in zip(real.parts[:, columns].T, fake.parts[:, columns].T, strict=True)
             ]
-            found.append(covariance_of_parts(np.array(scores).reshape(-1, n_parts, 1).swapaxes(0, 1)))
-        return found
-
-    with naming_metric(metric, where):
-        of_real, of_fake, of_both = variances(True, False), variances(False, True), variances(True, True)
-    v_real, v_fake, both = (extrapolated_covariance(*found).item() for found in (of_real, of_fake, of_both))
-    alone = np.array([both - v_fake, both - v_real]).clip(0.0)
-    parts = np.append(alone, max(both - alone.sum(), 0.0))
+            found.append(variance_components(np.array(tables).reshape(-1, n_parts, n_parts)))
+    halves, quarters = found
+    exponents = [float(np.clip(variance_exponent(halves[i], quarters[i]), *_EXPONENTS)) for i in range(2)]
+    parts = np.array([_extrapolated(*pair) for pair in zip(halves, quarters, strict=True)])
     shares = parts / parts.sum() if parts.sum() > 0.0 else np.array([0.5, 0.5, 0.0])
-    return shares, [variance_exponent(*(one.item() for one in found)) for found in (of_real, of_fake)]
+    return shares, exponents
+
+
+def variance_components(tables: Floats) -> Floats:
+    """Return the variances that rows, columns and both together cause at full size, from ``(T, P, P)`` scores of parts.
+
+    They are unbiased before they are cut at 0.
+
+    >>> rows, columns = np.array([[0.0], [2.0]]), np.array([[0.0, 1.0]])
+    >>> variance_components((rows + columns)[None]).tolist()
+    [1.0, 0.25, 0.0]
+    """
+    n_parts = tables.shape[1]
+    mean = tables.mean(axis=(1, 2), keepdims=True)
+    of_rows, of_columns = (tables.mean(axis=axis, keepdims=True) - mean for axis in (2, 1))
+    rest = tables - mean - of_rows - of_columns
+    own = [n_parts * float((one**2).sum(axis=(1, 2)).mean()) / (n_parts - 1) for one in (of_rows, of_columns)]
+    both = float((rest**2).sum(axis=(1, 2)).mean()) / (n_parts - 1) ** 2
+    parts = [(one - both) / n_parts**2 for one in own]
+    components: Floats = np.array([*parts, both / n_parts**2]).clip(0.0)
+    return components
+
+
+def _extrapolated(of_halves: float, of_quarters: float) -> float:
+    return float(extrapolated_covariance(np.array([[of_halves]]), np.array([[of_quarters]])).item())
 
 
 def _score(metrics: MetricSet, metric: str, real: Features, fake: Features, *, vector: Floats) -> float:
@@ -320,7 +343,7 @@ def _decided(estimates: Floats, upper: Floats, q: float, level: float, power: fl
     return within if estimates.max() < tolerance else beyond
 
 
-def _grow(model: _Model, goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
+def _grow(model: VarianceModel, goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
     """Return the sizes that reach the goal with few samples, or the largest ones that can be foreseen.
 
     The kind of sample that helps most grows, step by step.
@@ -352,5 +375,4 @@ def check_goal(width: Any, tolerance: Any, power: Any) -> None:
             f"{named[0]}={value!r} is not a positive number; pass a gap in the unit of the score, for example 0.05 for "
             "five points of a share"
         )
-    if not isinstance(power, float | np.floating) or not 0.0 < power < 1.0:
-        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
+    check_power(power)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 from egtmetrics.groups.frame import GenerativeMetricFrame
+from egtmetrics.groups.inference import FrameIntervals
 
 
-def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
+def flat_scores(frame: GenerativeMetricFrame, intervals: FrameIntervals | None = None) -> dict[str, float]:
     """Return every score and disparity of a frame under its own name.
+
+    Parameters
+    ----------
+    frame
+        What to return.
+    intervals
+        What ``frame.interval(...)`` returned: adds ``<score>/<group>/low`` and ``/high``, and the same for disparities.
 
     Returns
     -------
@@ -45,7 +55,7 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
     (1.0, 1.0, 1.0)
     """
     groups = frame._names  # labels as text
-    entries: list[tuple[tuple[str, str], float | None]] = []
+    entries: list[tuple[tuple[str, ...], float | None]] = []
     for score in map(str, frame.by_group):
         by_group = frame.by_group[score].to_dict()
         entries.append(((score, "overall"), frame.overall[score]))
@@ -54,11 +64,18 @@ def flat_scores(frame: GenerativeMetricFrame) -> dict[str, float]:
         entries.append(((score, "worst"), None if worst is None else by_group[worst]))
     for row in frame.disparities().reset_index().to_dict("records"):
         entries.append(((row["metric"], row["disparity"]), row["value"]))
+    if intervals is not None:
+        for end in ("low", "high"):
+            for score in map(str, frame.by_group):
+                of_groups: Mapping[Hashable, float] = intervals.by_group.loc[score][end].to_dict()
+                entries += [((score, groups[label], end), value) for label, value in of_groups.items()]
+            of_disparities: Mapping[Any, float] = intervals.disparities[end].to_dict()
+            entries += [((*key, end), value) for key, value in of_disparities.items()]
     entries += [((metric, "unreliable"), len(where)) for metric, where in frame.caveats().items()]
     missing = {name: int(table.values.isna().any(axis=1).sum()) for name, table in frame.tables.items()}
     entries += [((metric, "missing"), number) for metric, number in missing.items() if number]
     flat: dict[str, float] = {}
-    origins: dict[str, tuple[str, str]] = {}
+    origins: dict[str, tuple[str, ...]] = {}
     for parts, value in entries:
         name = "/".join(re.sub(r"[^\w\-. ]+", "_", part) for part in parts)
         if name in origins:

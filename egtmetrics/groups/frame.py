@@ -45,7 +45,7 @@ from egtmetrics.groups._saved import (
     saved_tables,
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
-from egtmetrics.groups.budget import SampleBudget, check_goal, plan_budget
+from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_model
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
@@ -809,10 +809,10 @@ class GenerativeMetricFrame:
                 + I_a \, n_a m_a / (n_a' m_a'), \\
             \operatorname{Var}(u_a - u_b) &= \operatorname{Var} u_a + \operatorname{Var} u_b + K_{ab}.
 
-        R is what is left without end of generated samples, F without end of real ones. They come from scores of halves
-        of one side against all of the other, and of halves of both; the exponents from quarters as well. K is due to
-        projections and bootstraps. The plan adds the fewest samples that reach the goal if the gap stays as measured,
-        one kind at a time, whichever helps most.
+        R is what is left with unlimited generated samples, F with unlimited real ones, I what both cause together. They
+        come from scores of every half of one side against every half of the other, the exponents from quarters as well.
+        K is due to projections and bootstraps. The plan adds the fewest samples that reach the goal if the gap stays as
+        measured, one kind at a time, whichever helps most.
 
         Parameters
         ----------
@@ -846,8 +846,9 @@ class GenerativeMetricFrame:
         measured: if the true gap is nearer to the tolerance, it takes more. Widths are met on average, not always.
         ``samples_needed`` plans for a given difference of two groups.
 
-        Cost, after that of ``interval``: 360 calls of the metric for each group, on halves and quarters of one side or
-        of both, about 120 evaluations. Simulated in ``benchmarks/results/plan.md``.
+        Cost, after that of ``interval``: 336 calls of the metric for each group, on halves and quarters, about 50
+        evaluations if its time grows with the square of the number of samples. ``benchmarks/results/plan.md`` has
+        simulations.
 
         Examples
         --------
@@ -855,20 +856,20 @@ class GenerativeMetricFrame:
         >>> real, fake = rng.normal(size=(240, 2)), rng.normal(size=(120, 2))
         >>> frame = GenerativeMetricFrame(
         ...     metrics="fid", real=real, fake=fake, real_sensitive_features=["f", "m"] * 120,
-        ...     fake_sensitive_features=["f", "m"] * 60)
-        >>> plan = frame.plan(width=0.3)
-        >>> plan.now > 0.3 > plan.planned > plan.unlimited
+        ...     fake_sensitive_features=["f", "m"] * 60, random_state=0)
+        >>> plan = frame.plan(width=0.21)
+        >>> plan.now > 0.21 > plan.planned > plan.unlimited
         True
-        >>> plan.samples
+        >>> plan.samples[["n_real", "n_fake", "more_real"]].to_dict("index")
+        {'f': {'n_real': 120, 'n_fake': 60, 'more_real': 0}, 'm': {'n_real': 120, 'n_fake': 60, 'more_real': 0}}
         >>> frame.plan(width=0.001).limit
         'real samples'
         """
         metric = check_metric(metric, list(self.settings["metrics"]))
         check_goal(width, tolerance, power)
-        samples, table = self._of_samples("a plan"), self.tables[metric]
+        table = self.tables[metric]
         return plan_budget(
-            self._metrics,
-            samples,
+            self._variance_model(metric),
             self._infer(),
             metric,
             known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
@@ -878,6 +879,10 @@ class GenerativeMetricFrame:
             power=power,
             level=level,
         )
+
+    @functools.cache  # noqa: B019  # as long as the frame lives, which has the samples
+    def _variance_model(self, metric: str) -> VarianceModel:
+        return variance_model(self._metrics, self._of_samples("a plan"), self._infer(), metric)
 
     def plot(self, score: str | None = None, *, intervals: FrameIntervals | None = None, ax: Any = None) -> Any:
         """Draw the scores of the groups side by side, one row per group; return the axes. Needs matplotlib.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -249,9 +250,15 @@ class _Curve:
 def _errors_to_detect(delta: float, power: float, level: float) -> float:
     """Return how many standard errors a difference must have."""
     _check_positive(delta, "delta")
-    if not 0.0 < power < 1.0:
-        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
+    check_power(power)
     return normal_quantile(level) + float(ndtri(power))
+
+
+def check_power(power: Any) -> float:
+    """Return the power of a test or verdict; ValueError unless it is a number strictly between 0 and 1."""
+    if not isinstance(power, float | np.floating) or not 0.0 < power < 1.0:
+        raise ValueError(f"power={power!r} is not a number strictly between 0 and 1; pass one, for example 0.8")
+    return float(power)
 
 
 def _check_positive(value: float, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The frame in other libraries: torchmetrics, Lightning, evaluate and fairlearn.
+"""The frame in other libraries: torchmetrics, Lightning, transformers, accelerate, evaluate and fairlearn.
 
 Names are imported on first use, each with its library: ``from egtmetrics.integrations import GroupMetric`` needs
 torchmetrics only.
@@ -14,26 +14,45 @@ from egtmetrics._extras import extra
 if TYPE_CHECKING:
     from egtmetrics.integrations._evaluate import GroupEvaluationModule
     from egtmetrics.integrations._fairlearn import fairlearn_metric, pair_by_group
-    from egtmetrics.integrations._lightning import GroupMetricsCallback
+    from egtmetrics.integrations._lightning import GroupMetricsCallback, GroupWatchCallback
     from egtmetrics.integrations._torchmetrics import GroupMetric
+    from egtmetrics.integrations._transformers import GroupWatchTrainerCallback
+    from egtmetrics.integrations._watch import GroupWatch, WatchedLook
 
-_LIBRARY = {
+_MODULE = {
     "GroupEvaluationModule": "evaluate",
     "GroupMetric": "torchmetrics",
     "GroupMetricsCallback": "lightning",
+    "GroupWatch": "watch",
+    "GroupWatchCallback": "lightning",
+    "GroupWatchTrainerCallback": "transformers",
+    "WatchedLook": "watch",
     "fairlearn_metric": "fairlearn",
     "pair_by_group": "fairlearn",
 }
+_NEEDED = {"watch": ("torch", "loops"), "transformers": ("transformers", "language")}
+"""The library and the extra of a module, where they are not its name and ``loops``."""
 
-__all__ = ["GroupEvaluationModule", "GroupMetric", "GroupMetricsCallback", "fairlearn_metric", "pair_by_group"]
+__all__ = [
+    "GroupEvaluationModule",
+    "GroupMetric",
+    "GroupMetricsCallback",
+    "GroupWatch",
+    "GroupWatchCallback",
+    "GroupWatchTrainerCallback",
+    "WatchedLook",
+    "fairlearn_metric",
+    "pair_by_group",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LIBRARY:
+    if name not in _MODULE:
         raise AttributeError(f"module 'egtmetrics.integrations' has no attribute {name!r}")
-    library = _LIBRARY[name]
-    with extra("loops", f"egtmetrics.integrations.{name} needs {library}"):
-        value = getattr(import_module(f"egtmetrics.integrations._{library}"), name)
+    module = _MODULE[name]
+    library, needed = _NEEDED.get(module, (module, "loops"))
+    with extra(needed, f"egtmetrics.integrations.{name} needs {library}"):
+        value = getattr(import_module(f"egtmetrics.integrations._{module}"), name)
     globals()[name] = value
     return value
 

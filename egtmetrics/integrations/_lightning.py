@@ -1,4 +1,4 @@
-"""Scores by group in the validation loop of Lightning."""
+"""Scores by group in the validation loop of Lightning, and a watch in its training loop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 
 from egtmetrics.groups import GenerativeMetricFrame
 from egtmetrics.groups.flat import flat_scores
+from egtmetrics.integrations._watch import GroupWatch
 from egtmetrics.streaming import GenerativeMetricStream, merge_ranks
 
 
@@ -83,3 +84,41 @@ class GroupMetricsCallback(pl.Callback):  # type: ignore[misc]
             merge_ranks(self.stream)
         self.frame = self.stream.compute()
         pl_module.log_dict({f"{self.prefix}{name}": value for name, value in flat_scores(self.frame).items()})
+
+
+class GroupWatchCallback(pl.Callback):  # type: ignore[misc]
+    """Let a :class:`~egtmetrics.integrations.GroupWatch` look at the module during training.
+
+    Parameters
+    ----------
+    watch
+        What looks. Its steps are optimizer steps (``trainer.global_step``). When it says stop, the training ends. Its
+        model is the whole module. Scalars, and with ``page`` the page, go to the loggers of the trainer as well.
+    rescore
+        Whether to score the best checkpoint again on fresh samples when the training ends.
+
+    Attributes
+    ----------
+    frame : GenerativeMetricFrame or None
+        The best checkpoint on fresh samples, after the training.
+
+    Examples
+    --------
+    ::
+
+        Trainer(callbacks=[GroupWatchCallback(watch)])
+    """
+
+    def __init__(self, watch: GroupWatch, *, rescore: bool = True) -> None:
+        self.watch, self.rescore = watch, rescore
+        self.frame: GenerativeMetricFrame | None = None
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        stop = self.watch.step(pl_module, trainer.global_step, is_main=trainer.is_global_zero, loggers=trainer.loggers)
+        trainer.should_stop = trainer.should_stop or stop
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.rescore and trainer.is_global_zero and self.watch.selection.best is not None:
+            self.frame = self.watch.rescore(pl_module)
