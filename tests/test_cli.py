@@ -209,7 +209,7 @@ def test_warnings_are_one_line_each(folder: Path) -> None:
     done = run(["evaluate", "real.npz", "fake.npz", *GROUPS, "--metrics", "fid"], folder)
     assert done.returncode == 0
     (line,) = [line for line in done.stderr.splitlines() if "kernels" not in line]
-    assert line.startswith("egtmetrics: warning: the groups differ in their number of fake samples, from 10 in")
+    assert line.startswith("egtmetrics: warning: The groups differ in their number of fake samples, from 10 in")
 
 
 EVALUATE = ["evaluate", "real.npz", "fake.npz"]

@@ -301,6 +301,10 @@ REFUSED = {
         ["--baseline", "split", "--baseline-samples", "61"],
         "--baseline-samples 61, but group 'f' has only 60 samples for each set; pass --baseline-samples 60 or less",
     ),
+    "level that certifies nothing": (
+        ["--tolerance", "fid=1", "--interval", "0.4"],
+        "--interval 0.4 certifies nothing; pass a confidence above 0.5",
+    ),
     "damage that is not known": (
         ["--dose", "noise,blur"],
         "--dose names 'blur', which is unknown; pass all, or some of off_support, missing_mass, copies, noise",

@@ -282,6 +282,10 @@ def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping
         return {}
     check_dose(args)
     tolerances = chosen_tolerances(args)
+    if tolerances and args.level is not None:
+        from egtmetrics.groups.verdict import check_confidence
+
+        check_confidence(args.level)
     check_baseline(args, with_errors=with_intervals or bool(tolerances))
     return tolerances
 

@@ -208,7 +208,8 @@ def size_notes(tables: Mapping[str, ScoreTable]) -> list[str]:
         if unequal := table.unequal_sizes():
             metrics.setdefault(unequal, []).append(metric)
     return [
-        f"{unequal}; {', '.join(names)} may depend on it, so differences between groups cannot be relied on"
+        f"{unequal[:1].upper()}{unequal[1:]}; {', '.join(names)} may depend on it, so differences between groups "
+        "cannot be relied on"
         for unequal, names in metrics.items()
     ]
 

@@ -335,10 +335,10 @@ class Baseline:
             )
         few = self.sizes["n_samples"][self.sizes["n_samples"] > 0]
         if few.min() < MIN_SAMPLES:
-            parts = "" if self.settings["held_out"] else ", half of the smaller side"
+            parts = "" if self.settings["held_out"] else ", half of what the smallest group has on one side"
             raise ValueError(
-                f"group {self._names[few.idxmin()]!r} compares sets of {few.min()} samples{parts}, and an interval "
-                f"needs sets of at least {MIN_SAMPLES}; add samples, or merge groups"
+                f"the baseline compares sets of {few.min()} samples{parts}, and an interval needs sets of at least "
+                f"{MIN_SAMPLES}; add samples, or merge groups"
             )
         if of not in self._inferences:
             uncertainties = {}

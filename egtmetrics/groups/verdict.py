@@ -176,9 +176,7 @@ def certify(
     uncertainty = inference.uncertainties[metric]
     contrasts = np.concatenate([disparity.contrasts(table.values)[0] for disparity in judged])
     largest = Largest(uncertainty=uncertainty, families=[contrasts])
-    tolerance = check_tolerance(tolerance)
-    if check_level(level) <= 0.5:
-        raise ValueError(f"level={level!r} certifies nothing; pass a confidence above 0.5, for example 0.95")
+    tolerance, level = check_tolerance(tolerance), check_confidence(level)
     z = float(ndtri(level))
     pairs = [disparity.of(table.values) for disparity in judged]
     position = int(np.nan_to_num([pair.value for pair in pairs], nan=math.inf).argmax())
@@ -232,6 +230,13 @@ def check_metric(metric: str | None, metrics: Sequence[str]) -> str:
         names = listed(map(repr, metrics))
         raise ValueError(f"metric={metric!r} is not one of the metrics; a verdict is on one of {names}")
     return metric
+
+
+def check_confidence(level: Any) -> float:
+    """Return the level of a verdict; ValueError unless it is between 0.5 and 1."""
+    if check_level(level) <= 0.5:
+        raise ValueError(f"level={level!r} certifies nothing; pass a confidence above 0.5, for example 0.95")
+    return float(level)
 
 
 def check_tolerance(tolerance: Any) -> float:

@@ -400,8 +400,8 @@ def _measured(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> d
     if math.isnan(pair.value):
         return {"text": f"{what} has no gap, because fewer than two groups have a score.", "kind": "open", "tag": ""}
     if not gap.reliable:
-        doubt = gap.table.doubt(gap.pair.without)
-        text = f"{what} says nothing about a gap, because {doubt}."
+        why = "the scores of a group cannot be relied on" if gap.table.caveats else "the groups differ too much in size"
+        text = f"{what} says nothing about a gap, because {why}."
         return {"text": text, "kind": "open", "tag": "unreliable"}
     if pair.larger is None:
         others = f" with a score, without {names_text(pair.without)}" if pair.without else ""

@@ -45,8 +45,8 @@ def render(
     In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
     are as they are, in their own unit. ``nan`` is a score that could not be computed; notes say why
     (``frame.refusals``). ``?`` stands behind a score that cannot be relied on (``frame.caveats``), and behind
-    disparities that are built on it. JSON keeps fractions, and has null for NaN. A disparity of groups of which one has
-    no score is that of the others.
+    disparities that are built on it or compare groups of very unequal sizes. JSON keeps fractions, and has null for
+    NaN. A disparity of groups of which one has no score is that of the others.
 
     Parameters
     ----------
