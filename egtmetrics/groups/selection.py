@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self, get_args
 
+import numpy as np
+
 from egtmetrics._errors import listed
 from egtmetrics._validation import check_level, check_positive_int
 from egtmetrics.groups.frame import GenerativeMetricFrame
@@ -140,6 +142,8 @@ class CheckpointSelection:
         if self.by == "gap":
             disparity = next(one for one in frame.tables[metric].disparities if one.column == name)
             gap = intervals.disparities.loc[[(metric, disparity.name)]].iloc[0]
+            if gap["without"]:
+                return dataclasses.replace(unknown, reason="a group has no interval, and it may be the worst one")
             found = dataclasses.replace(unknown, value=float(gap["value"]), bound=float(gap["high"]))
             overall, limit = float(frame.overall[self.score]), float(self.overall or 0.0)
             if not score.loss(overall) <= score.loss(limit):
@@ -147,12 +151,12 @@ class CheckpointSelection:
                 return dataclasses.replace(found, reason=text)
         else:
             rows = intervals.by_group.loc[self.score]
+            if np.isnan(rows[["low", "high"]].to_numpy()).any():
+                return dataclasses.replace(unknown, reason="a group has no interval, and it may be the worst one")
             ends = {label: max(row["low"], row["high"], key=score.loss) for label, row in rows.iterrows()}
             worst = max(ends, key=lambda label: score.loss(ends[label]))
             value = float(rows["value"].to_dict()[worst])
             found = dataclasses.replace(unknown, value=value, bound=float(ends[worst]), group=group_text(worst))
-        if math.isnan(found.bound):
-            return dataclasses.replace(found, reason="a group has no interval, and it may be the worst one")
         return found
 
     def update(self, frame: GenerativeMetricFrame, *, step: int) -> Candidate:

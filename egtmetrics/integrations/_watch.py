@@ -79,6 +79,11 @@ class GroupWatch:
     resume
         Continue from what is in ``folder``. Without it, a folder that has looks of another run is refused.
 
+    Attributes
+    ----------
+    rescored : Candidate or None
+        How the best checkpoint does on fresh samples, after ``rescore``.
+
     Notes
     -----
     **The chosen checkpoint won**, so its score is too good: the best of 20 equal checkpoints is 1.9 standard errors
@@ -131,6 +136,7 @@ class GroupWatch:
         self.loggers, self.page, self.prefix = list(loggers), page, prefix
         self.random_state = check_positive_int(random_state, "random_state", minimum=0)
         self.last_step = 0
+        self.rescored: Candidate | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         state = self.folder / _STATE
         if state.exists():
@@ -169,7 +175,7 @@ class GroupWatch:
         candidate = self.selection.update(frame, step=step)
         look = None if self.monitor is None else self.monitor.update(frame, step=step)
         scalars = self._scalars(frame, candidate, look)
-        self.last_step = step
+        self.last_step, self.rescored = step, None
         page = None if self.page is None else self.page(frame)
         if candidate.best:
             buffer = io.BytesIO()
@@ -208,7 +214,8 @@ class GroupWatch:
         scalars |= {f"{self.prefix}rescored/value": fresh.value, f"{self.prefix}rescored/bound": fresh.bound}
         for logger in self.loggers:
             send(logger, scalars, self.last_step)
-        self._save(rescored=fresh, text=self.selection.text(fresh))
+        self.rescored = fresh
+        self._save()
         return frame
 
     def best_weights(self) -> dict[str, Any]:
@@ -230,13 +237,12 @@ class GroupWatch:
             found |= {"monitor/p_value": look.p_value, "monitor/alarm": float(look.alarm)}
         return {f"{self.prefix}{name}": value for name, value in found.items()}
 
-    def _save(self, *, rescored: Candidate | None = None, text: str | None = None) -> None:
+    def _save(self) -> None:
         content = {
             "last_step": self.last_step,
-            "text": text or self.selection.text(),
+            "text": self.selection.text(self.rescored),
             "selection": self.selection.state_dict(),
             "monitor": None if self.monitor is None else self.monitor.state_dict(),
-            "rescored": None if rescored is None else dataclasses.asdict(rescored),
         }
         write_whole(self.folder / _STATE, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
