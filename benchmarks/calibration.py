@@ -324,14 +324,16 @@ def markdown(content: Mapping[str, Sequence[Record]]) -> str:
         "# How often intervals hold and tests reject",
         "Written by `python -m benchmarks.calibration`. Every repeat draws new samples, projections and bootstraps. "
         f'± and "error" are Monte-Carlo standard errors where the promise is kept: {_error(most)} points at {most} '
-        f"repeats, {_error(least)} at {least}. TopP&R, which is slow, has fewer repeats.",
+        f"repeats, {_error(least)} at {least}. TopP&R, which is slow, has fewer: its number comes first.",
         "## What falls short",
         f"Intervals that held less than {LEVEL - TOLERANCE:.0%} of the time, and tests of equal groups that rejected "
         f"more than {SIZE + TOLERANCE:.0%}, each if it is more than two Monte-Carlo errors from what is promised. "
         "Tests of the excess and of the ratio are those of baselines, from the [study of placebos](placebo.md).",
         shortfalls(judged),
         "Scores depend on the number of samples. So groups of 100 and 2000 have unequal expected scores, and tests of "
-        "the scores find that; a frame warns of it. Its baseline compares groups at equal sizes.",
+        "the scores find that; a frame warns of it. Its baseline compares groups at equal sizes. For Student's t with "
+        "three degrees of freedom the kernel distance has no expected value and the Fréchet distance no variance, so "
+        "no interval of theirs holds in general.",
         "## Coverage of 95 % intervals, in per cent",
         "Of the difference between the first two groups / of the scores of single groups. Both groups have one law, "
         "and the generator is perfect, or a share of its samples is moved off the data by three standard deviations. "

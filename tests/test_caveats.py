@@ -249,7 +249,7 @@ def test_tables_mark_scores_and_disparities_and_say_why(format: Any) -> None:
     assert f"{frame.overall['doubtful']:.4g}?" in text
     assert f"{abs(gaps['A'] - gaps['b']):.4g}?" in text
     assert "?: a score or a disparity that cannot be relied on" in text
-    assert NOTE in text.replace("\\<", "<")  # Markdown escapes it
+    assert NOTE in " ".join(text.replace("\\<", "<").split())  # Markdown escapes it, a terminal breaks the line
 
 
 @unreliable
@@ -260,7 +260,7 @@ def test_the_page_greys_out_and_claims_nothing() -> None:
     assert page.count('<span class="tag">unreliable</span>') == 5
     assert '<span class="tag open">unreliable</span>' in page
     assert html.escape(NOTE) in page
-    assert "no metric here can be relied on for all groups" in page
+    assert "no gap here can be relied on" in page
     assert "Grey dots cannot be relied on." in page
     for claim in ("more than noise</span>", "may be chance</span>", ">worse</span>", "score unequally"):
         assert claim not in page
@@ -289,7 +289,7 @@ def test_a_comparison_marks_what_cannot_be_relied_on() -> None:
     assert rows["A"] == [f"{a:.4g}?", f"{a:.4g}"]
     assert rows["b"] == [f"{b:.4g}", f"{b:.4g}"]
     assert rows["gap"] == [f"{abs(a - b):.4g}?", f"{abs(a - b):.4g}†"]  # noise would not explain it
-    assert f"one: {NOTE}" in text
+    assert f"one: {NOTE}" in " ".join(text.split())
     assert "two: doubtful" not in text
 
 

@@ -209,13 +209,17 @@ def test_warnings_are_one_line_each(folder: Path) -> None:
     done = run(["evaluate", "real.npz", "fake.npz", *GROUPS, "--metrics", "fid"], folder)
     assert done.returncode == 0
     (line,) = [line for line in done.stderr.splitlines() if "kernels" not in line]
-    assert line.startswith("egtmetrics: warning: the groups differ in their number of fake samples, from 10 in")
+    assert line.startswith("egtmetrics: warning: The groups differ in their number of fake samples, from 10 in")
 
 
 EVALUATE = ["evaluate", "real.npz", "fake.npz"]
 REFUSED = {
     "no command": ([], "the following arguments are required: COMMAND"),
-    "no labels": (EVALUATE, "required: --real-groups, --fake-groups"),
+    "no labels": (EVALUATE, "required: --fake-groups"),
+    "no real labels": (
+        [*EVALUATE, "--fake-groups", "gender"],
+        "real.npz: holds no names of groups; say .*--real-groups",
+    ),
     "missing file": (["evaluate", "no.npz", "fake.npz", *GROUPS], "no.npz: No such file or directory"),
     "folder": (["evaluate", ".", "fake.npz", *GROUPS], r"\.: unknown kind of file"),
     "unknown key": ([*EVALUATE, *GROUPS, "--real-key", "x"], r"real.npz: no array 'x' in it; .* 'features' \(120, 3\)"),
@@ -333,7 +337,7 @@ def test_a_metric_or_an_interval_that_cannot_be_had_leaves_the_rest(
     out, err = capsys.readouterr()
     reason = "real has 3 rows, but {} needs at least 6; add samples or lower {}"
     python = reason.format("n_neighbors=5", "n_neighbors")
-    assert f"\nprdc has no score for few. few: {python}\n" in out
+    assert f"prdc has no score for few. few: {python} " in " ".join(out.split())
     (line,) = [line for line in out.splitlines() if line.startswith("kid: ")]
     assert "subset_size=120 (3 for few; 58 for female; 59 for male)" in line
     assert f"prdc': {reason.format('--n-neighbors 5', '--n-neighbors')}" in err

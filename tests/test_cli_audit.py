@@ -46,6 +46,8 @@ def test_a_plan_is_its_command(capsys: pytest.CaptureFixture[str]) -> None:
         match-sizes = false
         random-state = 7
         baseline = "split"
+        baseline-splits = 2
+        baseline-samples = 50
         tolerance = {prdc = "0.1pp", fid = 3}
         interval = 0.9
         format = "json"
@@ -53,6 +55,7 @@ def test_a_plan_is_its_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert audit(PLAN + more) == 4
     by_plan = json.loads(capsys.readouterr().out)
     options = ["--n-neighbors", "4", "--match-groups", "--random-state", "7", "--baseline", "split"]
+    options += ["--baseline-splits", "2", "--baseline-samples", "50"]
     options += ["--tolerance", "prdc=0.1pp,fid=3", "--interval", "0.9", "--format", "json"]
     assert main([*WORDS, *options]) == 4
     by_hand = json.loads(capsys.readouterr().out)

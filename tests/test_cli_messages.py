@@ -118,7 +118,7 @@ def test_errors_on_groups_of_texts_name_the_option_that_was_given(
 
 def test_warnings_name_options(capsys: pytest.CaptureFixture[str]) -> None:
     line = message("evaluate", "real.npz", "unequal.npz", *LABELS, "--metrics", "fid", capsys=capsys, status=0)
-    assert line.endswith("--match-groups makes the sizes equal.")
+    assert line.endswith("--match-groups makes the sizes equal, and a baseline compares equal ones.")
 
 
 @pytest.mark.parametrize("option", [["--device", "nonesuch"], ["--batch-size", "0"]])

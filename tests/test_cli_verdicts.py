@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import html
 import json
+import os
+import pty
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +88,7 @@ def test_held_out_samples_are_read_like_the_real_ones(capsys: pytest.CaptureFixt
         ("bad.npz", "fid=5", ["beyond"], 3),
         ("fake.npz", "30pp", ["within"], 0),
         ("fake.npz", "prdc=1pp,fid=5", ["undecided", "within"], 4),
-        ("bad.npz", "prdc=190pp,fid=30", ["undecided", "beyond"], 3),
+        ("bad.npz", "prdc=98pp,fid=30", ["undecided", "beyond"], 3),
     ],
 )
 def test_the_exit_status_is_the_verdict(
@@ -105,7 +110,9 @@ def test_without_a_baseline_the_scores_are_judged_and_the_words_say_so(capsys: p
     content = json_of([*FILES, "--metrics", "fid", "--tolerance", "fid=30", "--interval", "0.8"], capsys)
     assert content["verdicts"]["fid"]["of"] == "scores"
     assert content["verdicts"]["fid"]["level"] == 0.8
-    assert "What a perfect generator would show was not measured" in content["in_words"]["fid"]
+    assert "without a baseline it is not known what a perfect generator would show" in " ".join(
+        content["in_words"]["fid"]
+    )
 
 
 def test_every_format_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,13 +125,15 @@ def test_every_format_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     verdict = evaluated.certify(0.3, metric="prdc", baseline=baseline)
     for name in outputs[:3]:
         text = re.sub(r"\\_|\\([%\[])", lambda match: match[1] or "_", Path(name).read_text())
-        row = next(line for line in text.splitlines() if "delta_pr " in line and "excess" in line)
+        row = next(line for line in text.splitlines() if f"{verdict.disparity} " in line and "excess" in line)
         numbers = [f"{100 * number:.2f}" for number in (verdict.value, verdict.low, verdict.high, 0.3)]
         assert re.findall(r"\d+\.\d+", row) == numbers
         assert "within" in row
         excess = f"{baseline.excess.loc['m', 'fid']:.4g}"
         assert any("fid" not in line and excess in line for line in text.splitlines() if re.search(r"\bm\b", line))
-        assert f"and {verdict.text}." in text or f"but {verdict.text}." in text
+        words = " ".join(text.split())
+        assert f"and {verdict.text}." in words or f"but {verdict.text}." in words
+        assert "the largest gap in the excess of precision, recall or coverage, " in words
     saved = GenerativeMetricFrame.from_json(Path("x.json").read_text())
     again = render(saved, intervals=saved.interval(0.95), baseline=saved.baseline(), verdicts=saved.verdicts)
     provenance = ("real: ", "fake: ")
@@ -139,18 +148,74 @@ def test_words_follow_in_three_steps(capsys: pytest.CaptureFixture[str]) -> None
     """What was measured, what a perfect generator would show, what follows; with numbers a reader can check."""
     baseline = frame(BAD).baseline()
     files = [word.replace("fake.npz", "bad.npz") for word in FILES]
-    words = json_of([*files, "--metrics", "fid", "--baseline", "split"], capsys)["in_words"]["fid"]
+    (words,) = json_of([*files, "--metrics", "fid", "--baseline", "split"], capsys)["in_words"]["fid"]
     model, placebo, excess = (table["fid"].to_dict() for table in (baseline.model, baseline.placebo, baseline.excess))
     first, second, third, fourth = re.split(r"(?<=[a-z])\. ", words)
     assert first.startswith("FID is ")
     assert first.endswith("squared feature units")
     assert second == (
-        f"In sets of 60 samples, it is {model['f']:.4g} for f and {model['m']:.4g} for m; a perfect generator would "
-        f"show about {placebo['f']:.4g} for f and {placebo['m']:.4g} for m, as other real samples do in the place of "
-        "the generated ones"
+        f"In sets of 60 samples, the model scores {model['f']:.4g} for f and {model['m']:.4g} for m; other real "
+        f"samples in the place of the generated ones score {placebo['f']:.4g} for f and {placebo['m']:.4g} for m, "
+        "about what a perfect generator would"
     )
-    assert third.startswith(f"The excess is +{excess['f']:.4g} for f and ")
+    assert third.startswith(f"So the excess is +{excess['f']:.4g} squared feature units for f and ")
     assert fourth == "Whether this is more than noise was not tested."
+
+
+@pytest.mark.parametrize(
+    ("other", "tolerance", "status"),
+    [("bad.npz", "prdc=30pp,fid=5", 3), ("held.npz", "prdc=30pp,fid=5", 0), ("held.npz", "prdc=1pp,fid=5", 4)],
+)
+def test_every_model_of_a_comparison_gets_its_verdict_and_the_worst_is_the_status(
+    other: str, tolerance: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*METRICS, "--real-groups", "g", "--fake-groups", "g", "--baseline", "split", "--tolerance", tolerance]
+    command = ["compare", "--reference", "real.npz", "fake.npz", other, *options, "--permutations", "0"]
+    assert main([*command, "--format", "json", "--out", "x.txt"]) == status
+    models = json.loads(capsys.readouterr().out)["models"]
+    for name in ("fake.npz", other):
+        main(["evaluate", "real.npz", name, *options, "--format", "json"])
+        alone = json.loads(capsys.readouterr().out)
+        assert {key: models[Path(name).stem][key] for key in ("verdicts", "baseline", "in_words")} == {
+            key: alone[key] for key in ("verdicts", "baseline", "in_words")
+        }
+    rows = [line.split() for line in Path("x.txt").read_text().splitlines()]
+    found = {(row[0], row[1]): row[-1] for row in rows if len(row) > 3 and row[3] == "excess"}
+    assert found == {
+        (name, metric): verdict["outcome"]
+        for name, one in models.items()
+        for metric, verdict in one["verdicts"].items()
+    }
+    excess = next(row for row in rows if row[:2] == ["precision", "(%)"] and row[2] == "f")
+    assert excess[3:] == [f"{100 * one['baseline']['excess']['f']['prdc_precision']:.2f}" for one in models.values()]
+
+
+def test_the_number_and_the_size_of_splits_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [*FILES, "--metrics", "fid", "--baseline", "split", "--baseline-splits", "2", "--baseline-samples", "55"]
+    content = json_of(command, capsys)
+    expected = frame().baseline(n_splits=2, n_samples=55)
+    assert content["baseline"]["excess"]["f"]["fid"] == expected.excess.loc["f", "fid"]
+    assert content["baseline"]["sizes"]["f"] == {"n_samples": 55, "n_splits": 2}
+
+
+def test_sentences_are_as_wide_as_the_terminal_and_tables_as_they_need_to_be() -> None:
+    """In a file they have 100 columns."""
+    command = [*FILES, "--metrics", "fid", "--tolerance", "fid=5", "--out", "x.txt"]
+    terminal, side = pty.openpty()
+    arguments = [sys.executable, "-m", "egtmetrics", "evaluate", *command]
+    text = b""
+    with subprocess.Popen(arguments, stdout=side, env={**os.environ, "COLUMNS": "60"}) as running:
+        os.close(side)
+        with contextlib.suppress(OSError):  # at its end
+            while part := os.read(terminal, 65536):
+                text += part
+    os.close(terminal)
+    assert running.returncode == 0
+    for lines, width in ((text.decode().splitlines(), 60), (Path("x.txt").read_text().splitlines(), 100)):
+        sentences = lines[lines.index("In words") :]
+        assert width - 15 < max(map(len, sentences)) <= width
+        assert max(map(len, lines)) > width
+    assert text.decode().split() == Path("x.txt").read_text().split()
 
 
 def test_the_page_has_the_words_and_the_status(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +249,7 @@ def test_doses_are_those_of_the_library_in_every_format(capsys: pytest.CaptureFi
     assert re.search(
         r"noise, in standard deviations of the data +noise +yes +" + " +".join(map(re.escape, shown)), text
     )
-    assert f"doses: {response.summary()}" in text
+    assert f"doses: {response.summary()}" in " ".join(text.split())
     assert f"{response.disparities().loc[('fid', 'delta_fid'), 'value']:.4g}" in text
     assert "As how much damage?" in Path("x.html").read_text()
 
@@ -213,6 +278,32 @@ REFUSED = {
     "labels without a file": (
         ["--baseline", "split", "--baseline-groups", "g"],
         "--baseline-groups is for the FILE of --baseline",
+    ),
+    "splits without a baseline": (["--baseline-splits", "3"], "--baseline-splits is for --baseline split; pass that"),
+    "splits of a file": (
+        ["--baseline", "held.npz", "--baseline-splits", "3"],
+        "--baseline-splits is for --baseline split; pass that, or leave it out",
+    ),
+    "no split": (
+        ["--baseline", "split", "--baseline-splits", "0"],
+        "--baseline-splits 0 is not an integer of at least 1",
+    ),
+    "sets without a baseline": (["--baseline-samples", "60"], "--baseline-samples is for --baseline; pass that"),
+    "sets too small for a verdict": (
+        ["--baseline", "split", "--baseline-samples", "49", "--tolerance", "fid=1"],
+        "--baseline-samples 49: intervals and verdicts need sets of at least 50; pass more",
+    ),
+    "sets too small for intervals": (
+        ["--baseline", "split", "--baseline-samples", "49", "--interval", "0.9"],
+        "--baseline-samples 49: intervals and verdicts need",
+    ),
+    "sets larger than half a group": (
+        ["--baseline", "split", "--baseline-samples", "61"],
+        "--baseline-samples 61, but group 'f' has only 60 samples for each set; pass --baseline-samples 60 or less",
+    ),
+    "level that certifies nothing": (
+        ["--tolerance", "fid=1", "--interval", "0.4"],
+        "--interval 0.4 certifies nothing; pass a confidence above 0.5",
     ),
     "damage that is not known": (
         ["--dose", "noise,blur"],

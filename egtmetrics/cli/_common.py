@@ -22,14 +22,15 @@ Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, and which can get options when its command is chosen."""
 
-    late: Callable[[], None] | None = None
-    """Adds options that take long to find, those of the metrics; ``egtmetrics --help`` does not wait for them."""
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.late: list[Callable[[], None]] = []
+        """Add options, or their help, that take long to find; ``egtmetrics --help`` does not wait for them."""
 
     def complete(self) -> None:
-        """Add the options that are still missing."""
-        if self.late is not None:
-            add, self.late = self.late, None
-            add()
+        """Add what is still missing."""
+        while self.late:
+            self.late.pop(0)()
 
     def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
         self.complete()
@@ -58,6 +59,14 @@ class DataArgument(argparse.Action):
         setattr(namespace, self.dest, (name, Path(paths[0]) if paths else None))
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a text that has several, and fills others to the width of the terminal."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text if "\n" in text else super(argparse.RawDescriptionHelpFormatter, self)._fill_text
+        return fill(text, width, indent)
+
+
 def add_command(
     commands: Commands,
     name: str,
@@ -68,13 +77,12 @@ def add_command(
     description: str,
     epilog: str,
 ) -> Parser:
-    """Add the parser of a command; the lines of its epilog are printed as they are.
+    """Add the parser of a command; an epilog of several lines is printed as it is.
 
     ``run`` may return the exit status; None stands for 0. ``check`` refuses what ``run`` would refuse before it reads
     anything; a command that has it can be run by a plan.
     """
-    kind = argparse.RawDescriptionHelpFormatter
-    parser = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=kind)
+    parser = commands.add_parser(name, help=help, description=description, epilog=epilog, formatter_class=_Help)
     parser.set_defaults(run=run, check=check, parser=parser, plan_file=None)
     return parser
 

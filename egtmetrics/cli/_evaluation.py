@@ -14,8 +14,18 @@ from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
-from egtmetrics.cli._streams import say, show
-from egtmetrics.cli._verdicts import HeldOut, add_verdict_options, check_dose, chosen_tolerances, held_out_file, judge
+from egtmetrics.cli._streams import say, show, width
+from egtmetrics.cli._verdicts import (
+    HeldOut,
+    add_verdict_options,
+    check_baseline,
+    check_dose,
+    check_set_size,
+    chosen_tolerances,
+    exit_status,
+    held_out_file,
+    judge,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,9 +125,9 @@ def read_held_out(args: argparse.Namespace) -> HeldOut | None:
     return HeldOut(read.features, read.groups, read.source)
 
 
-def add_file_verdict_options(parser: Parser) -> None:
-    """Add the options of baseline and tolerance to a command that reads features."""
-    group = add_verdict_options(parser, "a file like REAL")
+def add_file_verdict_options(parser: Parser, *, dose: bool = True) -> None:
+    """Add the options of baseline and tolerance, and those of a dose, to a command that reads features."""
+    group = add_verdict_options(parser, "a file like REAL", dose=dose)
     group.add_argument(
         "--baseline-key",
         dest="held_out_key",
@@ -149,7 +159,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
     ``pages`` says whether the results can be written as an HTML page and as a model card.
     """
     add_group_options(data)
-    add_registered = add_metric_options(parser, default=metrics)
+    add_metric_options(parser, default=metrics)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
@@ -175,7 +185,6 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
     def late() -> None:
         from egtmetrics.cli._metric_options import with_own_variance, with_precision_and_recall
 
-        add_registered()
         interval.help = (
             "add confidence intervals of this level, for example 0.95; costs one to three more evaluations for "
             f"{', '.join(with_own_variance())}, some 330 on parts of the samples for any other metric"
@@ -185,7 +194,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
             f"{', '.join(with_precision_and_recall())} (.png, .pdf, .svg)"
         )
 
-    parser.late = late
+    parser.late.append(late)
 
 
 def add_quiet(output: Any) -> None:
@@ -217,11 +226,8 @@ def add_group_options(data: Any) -> None:
     )
 
 
-def add_metric_options(parser: Parser, *, default: str) -> Callable[[], None]:
-    """Add the options on metrics; ``default`` are the metrics to compute.
-
-    The options of the registered metrics are added by what this returns and keeps as ``parser.late``.
-    """
+def add_metric_options(parser: Parser, *, default: str) -> None:
+    """Add the options on metrics; ``default`` are the metrics to compute."""
     metrics = parser.add_argument_group("metrics")
     metrics.add_argument(
         "--random-state", type=seed, default=0, metavar="SEED", help="seed of everything random (default: %(default)s)"
@@ -239,8 +245,7 @@ def add_metric_options(parser: Parser, *, default: str) -> Callable[[], None]:
 
         add_registered(parser, metrics, default=default)
 
-    parser.late = late
-    return late
+    parser.late.append(late)
 
 
 def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, content: str) -> Any:
@@ -268,16 +273,21 @@ def check_options(args: argparse.Namespace) -> Plan:
         from egtmetrics._validation import check_level
 
         check_level(args.level)
-    return Plan(check_metrics(args), _check_outputs(args), check_verdicts(args))
+    return Plan(check_metrics(args), _check_outputs(args), check_verdicts(args, with_intervals=args.level is not None))
 
 
-def check_verdicts(args: argparse.Namespace) -> Mapping[str, float]:
+def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping[str, float]:
     """Return the tolerances by metric; refuse what could not be judged."""
     if not hasattr(args, "tolerance"):  # a command without verdicts
         return {}
-    held_out_file(args)
     check_dose(args)
-    return chosen_tolerances(args)
+    tolerances = chosen_tolerances(args)
+    if tolerances and args.level is not None:
+        from egtmetrics.groups.verdict import check_confidence
+
+        check_confidence(args.level)
+    check_baseline(args, with_errors=with_intervals or bool(tolerances))
+    return tolerances
 
 
 def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
@@ -316,12 +326,12 @@ def evaluate_and_write(
     judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}
-
     write_outputs(
         args,
-        lambda format: render(
+        lambda format, width: render(
             frame,
             format=format,
+            width=width,
             intervals=intervals,
             baseline=judged.baseline,
             verdicts=judged.verdicts,
@@ -331,7 +341,7 @@ def evaluate_and_write(
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),
         lambda: html_page(args, frame, judged, provenance),
     )
-    return judged.status
+    return exit_status([judged])
 
 
 def intervals_of(
@@ -352,15 +362,17 @@ def intervals_of(
 
 def write_outputs(
     args: argparse.Namespace,
-    text: Callable[[Format], str],
+    text: Callable[[Format, int], str],
     figure: Callable[[], Axes],
     page: Callable[[], str] | None = None,
 ) -> None:
     """Write the files of --out, with the ``text`` of their formats or the ``page``, and the ``figure``; then print.
 
-    The results are printed even if a file could not be written; the status is 2 then.
+    ``text`` gets the width of sentences, too. The results are printed even if a file could not be written; the status
+    is 2 then.
     """
     from egtmetrics.report import save_figure
+    from egtmetrics.report.tables import WIDTH
 
     def write_text(path: Path) -> None:
         suffix = path.suffix.lower()
@@ -368,7 +380,7 @@ def write_outputs(
             write_whole(path, page())
         else:
             in_card = args.format == _CARD and suffix == ".md"
-            write_whole(path, text(args.format if in_card else _OUT_FORMATS.get(suffix, args.format)))
+            write_whole(path, text(args.format if in_card else _OUT_FORMATS.get(suffix, args.format), WIDTH))
 
     files = [*((path, write_text) for path in args.out)]
     if args.figure is not None:
@@ -384,7 +396,7 @@ def write_outputs(
             else:
                 note(args, f"wrote {path}")
     finally:
-        show(text(args.format))
+        show(text(args.format, width()))
     if failed:
         raise SystemExit(2)
 
@@ -406,6 +418,7 @@ def evaluate_samples(
         samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
         provenance = {**provenance, "matching": {"across_groups": args.across_groups, **kept}}
+    check_set_size(args, samples)
     if args.plan_file is not None:
         provenance = {**provenance, "plan": {"file": args.plan_file, "sha256": args.plan_sha256}}
     frame = GenerativeMetricFrame(

@@ -154,22 +154,26 @@ def _parameter_texts(docstring: str) -> dict[str, str]:
 
 def _help(users: Mapping[str, Parameter]) -> str:
     texts = [sentence for parameter in users.values() if (sentence := _sentences(parameter.text)[0])]
-    defaults = {name: _default(parameter) for name, parameter in users.items()}
+    texts.sort(key=lambda sentence: sentence.startswith(("as in ", "as for ")))  # which say nothing here
+    meaning = next((meaning for parameter in users.values() if (meaning := _meaning_of_none(parameter))), "none")
+    defaults = {
+        name: (_meaning_of_none(parameter) or meaning) if parameter.default is None else str(parameter.default)
+        for name, parameter in users.items()
+    }
     stated = next(iter(defaults.values()))
     if len(set(defaults.values())) > 1:
-        stated = ", ".join(f"{default} for {name}" for name, default in defaults.items())
+        users_of = {default: [name for name in defaults if defaults[name] == default] for default in defaults.values()}
+        stated = "; ".join(f"{default} for {', '.join(names)}" for default, names in users_of.items())
     return f"{', '.join(users)}: {texts[0] if texts else 'see its documentation'} (default: {stated})"
 
 
-def _default(parameter: Parameter) -> str:
-    """The default, and of None what the docstring says that it means."""
-    if parameter.default is not None:
-        return str(parameter.default)
+def _meaning_of_none(parameter: Parameter) -> str:
+    """Return what the docstring says that None means; empty if nothing."""
     for sentence in _sentences(parameter.text):
         meaning = re.search(r"\bNone(?: means| is|:) (.*)", sentence)
         if meaning is not None:
             return meaning[1]
-    return "none"
+    return ""
 
 
 def _sentences(text: str) -> list[str]:

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import TextIO
@@ -48,6 +49,13 @@ def show(text: str) -> None:
     except OSError as error:
         _give_up(sys.stdout)
         raise StdoutError(error) from error
+
+
+def width() -> int:
+    """Return the columns of the terminal that stdout is, or those of a text that goes elsewhere."""
+    from egtmetrics.report.tables import WIDTH
+
+    return shutil.get_terminal_size((WIDTH, 0)).columns if sys.stdout.isatty() else WIDTH
 
 
 def say(text: str) -> None:

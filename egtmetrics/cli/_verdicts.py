@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics.cli._common import Parser
 
 if TYPE_CHECKING:
-    from egtmetrics.groups import Baseline, Disparity, DoseResponse, GenerativeMetricFrame, Verdict
+    from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, Verdict
+    from egtmetrics.results import Score
+    from egtmetrics.samples import GroupedSamples
 
 _SPLIT = "split"
 _ALL = "all"
-_STATUS = {"within": 0, "beyond": 3, "undecided": 4}
+_STATUS = {"beyond": 3, "undecided": 4}
+"""The worst first; 0 if all are within."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,17 +57,11 @@ class Judged(NamedTuple):
     verdicts: Mapping[str, Verdict]
     dose: DoseResponse | None
 
-    @property
-    def status(self) -> int:
-        """The exit status: 3 if any gap is beyond its tolerance, else 4 if any is undecided, else 0."""
-        outcomes = {verdict.outcome for verdict in self.verdicts.values()}
-        return next((_STATUS[outcome] for outcome in ("beyond", "undecided") if outcome in outcomes), 0)
 
-
-def add_verdict_options(parser: Parser, file: str) -> Any:
+def add_verdict_options(parser: Parser, file: str, *, dose: bool = True) -> Any:
     """Add the options, and return their group; ``file`` says what held-out samples are read from."""
     group = parser.add_argument_group(
-        "baseline, tolerance and known damage",
+        "baseline, tolerance and known damage" if dose else "baseline and tolerance",
         "With --tolerance the exit status is 0 if all gaps are within it, 3 if one is beyond it, and 4 if some are "
         "undecided.",
     )
@@ -82,21 +79,42 @@ def add_verdict_options(parser: Parser, file: str) -> Any:
         metavar="GROUPS",
         help="the groups of the baseline's FILE (default: as --real-groups)",
     )
+    splits = group.add_argument("--baseline-splits", dest="n_splits", type=int, metavar="N")
+    samples = group.add_argument("--baseline-samples", dest="n_samples", type=int, metavar="N")
     group.add_argument(
         "--tolerance",
         type=read_tolerances,
         metavar="GAP",
-        help="say whether the largest gap between two groups, or with --baseline that of their excess, is within GAP, "
-        "beyond it, or undecided, at the level of the intervals: 5pp for all metrics that give shares, in percentage "
-        "points; METRIC=GAP, separated by commas, for single ones, in the unit of their score, as in topp=5pp,fid=3",
+        help="say whether the largest gap between two groups in any score, or with --baseline in its excess, is within "
+        "GAP, beyond it, or undecided, at the level of the intervals (default 0.95): 5pp for all scores that are "
+        "shares, in percentage points; METRIC=GAP, separated by commas, for single metrics, in the unit of their "
+        "scores, as in topp=5pp,fid=3",
     )
-    group.add_argument(
-        "--dose",
-        metavar=f"{_ALL}|NAMES",
-        help="damage real samples of each group at several doses, and say which dose gives the scores of the generated "
-        f"ones: {_ALL} tries every kind of damage that is known, NAMES those named, as in off_support,noise; "
-        "each costs some 30 evaluations",
-    )
+    if not dose:
+        parser.set_defaults(dose=None)
+    else:
+        group.add_argument(
+            "--dose",
+            metavar=f"{_ALL}|NAMES",
+            help="damage real samples of each group at several doses, and say which dose gives the scores of the "
+            f"generated ones: {_ALL} tries every kind of damage that is known, NAMES those named, as in "
+            "off_support,noise; each costs some 30 evaluations",
+        )
+
+    def late() -> None:
+        from egtmetrics.groups.baseline import N_SPLITS
+        from egtmetrics.groups.inference import MIN_SAMPLES
+
+        splits.help = (
+            f"with --baseline {_SPLIT}: how often every group is split at random (default: {N_SPLITS}); more splits "
+            "leave less to chance, and each takes about as long as the evaluation itself"
+        )
+        samples.help = (
+            "samples in each set that is scored for the baseline, the same number in all groups, since scores depend "
+            f"on it; intervals and verdicts need {MIN_SAMPLES} (default: as many as the smallest group allows)"
+        )
+
+    parser.late.append(late)
     return group
 
 
@@ -153,28 +171,56 @@ def chosen_tolerances(args: argparse.Namespace, name: str = "tolerance") -> dict
 
 def _fits(metric: str, gap: Gap) -> bool:
     """Return whether a gap is in the unit of a metric."""
-    primary = _primary(metric)
-    return primary is None or primary.score.percent == gap.in_points
+    score = _first_score(metric)
+    return score is None or score.percent == gap.in_points
 
 
 def _unit(metric: str) -> str:
     """Say in which unit the gap of a metric is."""
-    primary = _primary(metric)
-    if primary is not None and primary.score.percent:
+    score = _first_score(metric)
+    if score is not None and score.percent:
         return f"{metric} gives shares, so its gap is in points, as in {metric}=5pp"
-    unit = f" ({primary.score.unit})" if primary is not None and primary.score.unit else ""
+    unit = f" ({score.unit})" if score is not None and score.unit else ""
     return f"{metric} gives no share, so its gap is a number in its unit{unit}, as in {metric}=3"
 
 
-def _primary(metric: str) -> Disparity | None:
-    """Return what a verdict on a metric compares; None for one that does not say what it returns."""
+def _first_score(metric: str) -> Score | None:
+    """Return the score whose unit is that of a verdict on a metric; None for one that does not say what it returns."""
     import pandas as pd
 
     from egtmetrics.groups.disparity import score_table
     from egtmetrics.registry import registered_metrics
 
     described = registered_metrics()[metric].scores()
-    return score_table(metric, pd.DataFrame(columns=list(described)), described).primary if described else None
+    return score_table(metric, pd.DataFrame(columns=list(described)), described).judged[0].score if described else None
+
+
+def check_baseline(args: argparse.Namespace, *, with_errors: bool) -> None:
+    """Refuse, before anything is read, what no baseline can be, or none ``with_errors``, for intervals and verdicts."""
+    from egtmetrics._validation import check_positive_int
+    from egtmetrics.groups.inference import MIN_SAMPLES
+
+    held_out_file(args)
+    if args.n_splits is not None:
+        if args.held_out != _SPLIT:
+            raise ValueError(f"--baseline-splits is for --baseline {_SPLIT}; pass that, or leave it out")
+        check_positive_int(args.n_splits, "n_splits")
+    if args.n_samples is None:
+        return
+    if args.held_out is None:
+        raise ValueError("--baseline-samples is for --baseline; pass that, or leave it out")
+    check_positive_int(args.n_samples, "n_samples")
+    if args.n_samples < MIN_SAMPLES and with_errors:
+        raise ValueError(
+            f"--baseline-samples {args.n_samples}: intervals and verdicts need sets of at least {MIN_SAMPLES}; pass "
+            "more, or leave out --interval and --tolerance"
+        )
+
+
+def exit_status(judged: Iterable[Judged]) -> int:
+    """Return 3 if any gap is beyond its tolerance, else 4 if any is undecided, else 0."""
+    outcomes = {verdict.outcome for one in judged for verdict in one.verdicts.values()}
+    return next((status for outcome, status in _STATUS.items() if outcome in outcomes), 0)
 
 
 def held_out_file(args: argparse.Namespace) -> str | None:
@@ -184,6 +230,18 @@ def held_out_file(args: argparse.Namespace) -> str | None:
             raise ValueError("--baseline-groups is for the FILE of --baseline; pass --baseline FILE, or leave it out")
         return None
     return str(args.held_out)
+
+
+def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
+    """Refuse, before anything is computed, sets of a baseline that are larger than a group allows."""
+    if getattr(args, "n_samples", None) is None:
+        return
+    from egtmetrics.groups.baseline import set_sizes
+
+    labels = samples.groups.on_both_sides()
+    counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
+    sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
+    set_sizes(sides, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
 
 
 def check_dose(args: argparse.Namespace) -> None:
@@ -209,7 +267,8 @@ def judge(
     baseline = None
     if args.held_out is not None:
         samples = () if held_out is None else (held_out.features, held_out.groups)
-        baseline = frame.baseline(*samples, progress=progress)
+        given = {name: value for name in ("n_splits", "n_samples") if (value := getattr(args, name)) is not None}
+        baseline = frame.baseline(*samples, **given, progress=progress)
     level = 0.95 if args.level is None else args.level
     verdicts = {
         metric: frame.certify(tolerance, metric=metric, level=level, baseline=baseline)

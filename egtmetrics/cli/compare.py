@@ -12,14 +12,17 @@ from egtmetrics._text import shown
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
     add_file_options,
+    add_file_verdict_options,
     add_options,
     check_options,
     evaluate_samples,
     group_samples,
+    read_held_out,
     read_side,
     show_progress,
     write_outputs,
 )
+from egtmetrics.cli._verdicts import exit_status, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,12 +34,15 @@ _EPILOG = """\
 Every model is tested against the first one. A star marks a score, overall or of a group, or a disparity that differs
 by more than chance. The test is for equal scores and costs about as much as --interval for every model. --match-sizes
 and --match-groups make the samples equally many for all models. --fake-groups and --fake-key hold for the files of all
-models.
+models. With --tolerance every model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model
+is beyond the tolerance, else 4 if any is undecided, 0 if all are within it.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
   egtmetrics compare --reference real.npz a.npz b.npz c.npz --real-groups y --fake-groups y --metrics topp,fid \\
       --match-sizes --permutations 0 --out models.md --figure models.pdf
+  egtmetrics compare --reference real.npz a.npz b.npz --real-groups y --fake-groups y --metrics ipr \\
+      --baseline split --tolerance 5pp
 """
 
 
@@ -53,6 +59,7 @@ def add_to(commands: Commands) -> None:
     data = add_file_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
     add_options(compare, data, metrics="ipr,fid", pages=False)
+    add_file_verdict_options(compare, dose=False)
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",
@@ -65,12 +72,13 @@ def add_to(commands: Commands) -> None:
     )
 
 
-def _compare(args: argparse.Namespace) -> None:
+def _compare(args: argparse.Namespace) -> int:
     plan = check_options(args)
     names = _model_names(args.models)
     from egtmetrics.report import plot_precision_recall
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
+    held_out = read_held_out(args)
     real = read_side(args, "real", args.reference)
     samples, sources = {}, {}
     for name, path in zip(names, args.models, strict=True):
@@ -85,11 +93,17 @@ def _compare(args: argparse.Namespace) -> None:
         )
     frames = {}
     provenance: dict[str, Any] = {"real": real.source}
+    if held_out is not None:
+        provenance["held_out"] = held_out.source
     at_most = _smallest(samples.values())
     for name, one in samples.items():
         frames[name], provenance[f"model {name}"] = evaluate_samples(
             args, plan.metrics, one, {"fake": sources[name]}, at_most=at_most
         )
+    judged = {
+        name: judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
+        for name, frame in frames.items()
+    }
     intervals = None
     if args.level is not None:
         intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
@@ -107,9 +121,17 @@ def _compare(args: argparse.Namespace) -> None:
                 raise
             untested = str(error)
 
-    def text(format: Format) -> str:
+    def text(format: Format, width: int) -> str:
         return render_comparison(
-            frames, tests=tests, untested=untested, intervals=intervals, format=format, provenance=provenance
+            frames,
+            tests=tests,
+            untested=untested,
+            intervals=intervals,
+            baselines={name: one.baseline for name, one in judged.items() if one.baseline is not None},
+            verdicts={name: one.verdicts for name, one in judged.items()},
+            format=format,
+            provenance=provenance,
+            width=width,
         )
 
     def figure() -> Axes:
@@ -117,6 +139,7 @@ def _compare(args: argparse.Namespace) -> None:
         return plot_precision_recall(frames, metric=plan.figure_metric, hollow=hollow)
 
     write_outputs(args, text, figure)
+    return exit_status(judged.values())
 
 
 def _smallest(of_models: Iterable[GroupedSamples]) -> dict[Hashable, int]:

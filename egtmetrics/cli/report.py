@@ -25,7 +25,7 @@ from egtmetrics.cli._evaluation import (
     show_progress,
 )
 from egtmetrics.cli._page import html_page
-from egtmetrics.cli._verdicts import judge
+from egtmetrics.cli._verdicts import exit_status, judge
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +89,7 @@ class _Plan(NamedTuple):
 
 def _check(args: argparse.Namespace) -> _Plan:
     """Refuse, before anything is read, what could not be computed or written."""
-    plan = _Plan(check_metrics(args), check_verdicts(args))
+    plan = _Plan(check_metrics(args), check_verdicts(args, with_intervals=False))  # the page also goes without
     check_outputs(args, [args.out])
     if args.out.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
@@ -121,7 +121,7 @@ def _report(args: argparse.Namespace) -> int:
     )
     write_whole(args.out, page)
     note(args, f"wrote {args.out}")
-    return judged.status
+    return exit_status([judged])
 
 
 def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[np.uint8]] | None:

@@ -98,7 +98,10 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
         own = contents if isinstance(contents, Mapping) and path.suffix.lower() == ".egt" else {}
         groups = ",".join(name for name in own if name != _FEATURES)
         if not groups:
-            raise ValueError(f"{path}: holds no names of groups; say where the labels of its rows are (--real-groups)")
+            raise ValueError(
+                f"{path}: holds no names of groups; say where the labels of its rows are (--real-groups, or of a "
+                "baseline --baseline-groups)"
+            )
     labels_path, label_keys = _locate_labels(groups, path)
     if os.path.realpath(labels_path) == os.path.realpath(path):
         labels = _labels(contents, label_keys, path)

@@ -148,14 +148,15 @@ def mauve(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_clusters
-        None means a tenth of the smaller of n and m, rounded, and at least 2, as in Pillutla et al. Scores depend on
-        it, and so on n and m: compare groups at equal sizes.
+        Clusters of both sets together. None means a tenth of the smaller of n and m, and at least 2 (Pillutla et al.).
+        Scores depend on it, and so on n and m: compare groups at equal sizes.
     n_clusterings
         How many seeds of k-means to average over.
     scaling
-        c > 0. It only spreads the scores over (0, 1).
+        c > 0, which spreads the scores over (0, 1) and changes nothing else.
     kmeans
-        As for :func:`quantize`.
+        ``"sklearn"``, or ``"faiss"``, which must be installed and is much faster for many clusters. See
+        :func:`quantize`.
     random_state
         Seeds k-means.
 

@@ -15,6 +15,7 @@ import numpy as np
 from egtmetrics._errors import TooFewSamplesError, listed
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked, take_checked
+from egtmetrics.groups.disparity import ScoreTable
 from egtmetrics.labels import group_text
 from egtmetrics.ops import BackendName, Features, reading_device
 from egtmetrics.registry import callable_name, metric_of, registered_metrics
@@ -32,7 +33,6 @@ Results: TypeAlias = dict[Hashable, dict[str, MetricResult]]
 Refused: TypeAlias = dict[str, dict[Hashable | None, ValueError]]
 """By metric and group, None for all samples: why the metric cannot be had of them."""
 
-_SIZE_FACTOR = 2
 _KEPT_ERRORS: tuple[type[Exception], ...] = (TypeError, MemoryError, ImportError, OSError)
 _KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -190,33 +190,27 @@ def check_missing_groups(missing_groups: MissingGroups) -> None:
         raise ValueError(f"missing_groups={missing_groups!r} is unknown; choose 'raise' or 'nan'")
 
 
-def warn_of_sizes(samples: GroupedSamples, results: Results, *, stacklevel: int) -> None:
+def warn_of_sizes(tables: Mapping[str, ScoreTable], *, stacklevel: int) -> None:
     """Warn if the groups have very different sizes and a score depends on the size."""
-    dependent = [
-        repr(name)
-        for name, result in one_result_each(results).items()
-        if any(score.depends_on_size for score in result.describe().values())
-    ]
-    if not dependent:
-        return
-    for difference in unequal_sizes(samples, [label for label, by_metric in results.items() if by_metric]):
+    for note in size_notes(tables):
         warnings.warn(
-            f"{difference}; {', '.join(dependent)} may depend on it, so part of a difference between groups may come "
-            "from their sizes. GroupedSamples.matched(across_groups=True) makes the sizes equal.",
+            f"{note}. GroupedSamples.matched(across_groups=True) makes the sizes equal, and a baseline compares equal "
+            "ones.",
             GroupSizeWarning,
             stacklevel=stacklevel + 1,
         )
 
 
-def unequal_sizes(samples: GroupedSamples, labels: Sequence[Hashable]) -> list[str]:
-    """Return a sentence for each side on which these groups differ in size by more than a factor of two."""
-    sizes = samples.groups.counts().loc[list(labels)]
+def size_notes(tables: Mapping[str, ScoreTable]) -> list[str]:
+    """Return a sentence without a full stop for each way in which groups cannot be compared, with the metrics."""
+    metrics: dict[str, list[str]] = {}
+    for metric, table in tables.items():
+        if unequal := table.unequal_sizes():
+            metrics.setdefault(unequal, []).append(metric)
     return [
-        f"the groups differ in their number of {side} samples, from {column.min()} in group "
-        f"{samples.groups.name(column.idxmin())!r} to {column.max()} in {samples.groups.name(column.idxmax())!r}"
-        for side in ("real", "fake")
-        for column in [sizes[f"n_{side}"]]
-        if column.max() > _SIZE_FACTOR * column.min()
+        f"{unequal[:1].upper()}{unequal[1:]}; {', '.join(names)} may depend on it, so differences between groups "
+        "cannot be relied on"
+        for unequal, names in metrics.items()
     ]
 
 

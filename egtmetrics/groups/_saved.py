@@ -111,8 +111,14 @@ def saved_tables(content: Mapping[str, Any], registered: Registered) -> dict[str
             low, high = map(float, score["bounds"])
             described[name] = Score(**{**score, "bounds": (low, high)})
         results = content["results"]["by_group"]
-        caveats = {group: tuple(by_metric.get(metric, {}).get("caveats", ())) for group, by_metric in results.items()}
-        tables[metric] = score_table(metric, by_group[columns].set_axis(scores, axis=1), described, caveats)
+        scored = {group: by_metric[metric] for group, by_metric in results.items() if metric in by_metric}
+        tables[metric] = score_table(
+            metric,
+            by_group[columns].set_axis(scores, axis=1),
+            described,
+            caveats={group: tuple(result.get("caveats", ())) for group, result in scored.items()},
+            sizes={group: (result["n_real"], result["n_fake"]) for group, result in scored.items()},
+        )
     return tables
 
 
@@ -155,7 +161,8 @@ def saved_intervals(saved: Mapping[str, Any], tables: Mapping[str, ScoreTable]) 
                 rows[column, group] = {"value": value, **bounds, "reliable": group not in table.caveats}
         for name, known in saved["disparities"].get(metric, {}).items():
             known_numbers = numbers(known, _OF_DISPARITIES)
-            gaps[metric, name] = {**known_numbers, "without": tuple(known["without"]), "reliable": table.reliable}
+            without = tuple(known["without"])
+            gaps[metric, name] = {**known_numbers, "without": without, "reliable": table.reliable(without)}
     index = next(iter(tables.values())).values.index
     return FrameIntervals(
         level=float(saved["level"]),

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, get_args
 
@@ -335,10 +335,10 @@ class Baseline:
             )
         few = self.sizes["n_samples"][self.sizes["n_samples"] > 0]
         if few.min() < MIN_SAMPLES:
-            parts = "" if self.settings["held_out"] else ", half of the smaller side"
+            parts = "" if self.settings["held_out"] else ", half of what the smallest group has on one side"
             raise ValueError(
-                f"group {self._names[few.idxmin()]!r} compares sets of {few.min()} samples{parts}, and an interval "
-                f"needs sets of at least {MIN_SAMPLES}; add samples, or merge groups"
+                f"the baseline compares sets of {few.min()} samples{parts}, and an interval needs sets of at least "
+                f"{MIN_SAMPLES}; add samples, or merge groups"
             )
         if of not in self._inferences:
             uncertainties = {}
@@ -461,7 +461,7 @@ def _large_enough(
 
 
 def set_sizes(
-    sides: Mapping[Hashable, Sequence[Features]], samples: GroupedSamples, per_side: int, n_samples: int | None
+    sides: Mapping[Hashable, Sequence[Sized]], samples: GroupedSamples, per_side: int, n_samples: int | None
 ) -> tuple[int, dict[Hashable, int]]:
     """Return the size of all sets, and into how many times ``per_side`` sets each group's sides are cut."""
     largest = {label: min(map(len, found)) // per_side for label, found in sides.items()}

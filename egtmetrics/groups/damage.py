@@ -39,7 +39,8 @@ class Damage:
         called with doses above 0 only, for every dose with a generator in the same state, so that larger doses can do
         the same and more.
     doses
-        0 and at least two more, increasing. Scores between them are interpolated.
+        0 and at least two more, increasing. Scores between them are interpolated, so let them be near to each other
+        where the scores change.
     label
         What a dose is, for readers: ``"share of the samples off the data"``.
     share
@@ -123,8 +124,10 @@ class Damage:
                 f"{name} has shape {found.shape}, expected at most {len(features)} rows of {features.shape[1]} "
                 "features; return features of the frame's encoder, one row per sample or fewer"
             )
-        side: Any = features  # on the device where it was
-        return keep_checked(side.new_tensor(found) if hasattr(side, "new_tensor") else found)
+        side: Any = features  # of the type, and on the device, that it was
+        return keep_checked(
+            side.new_tensor(found) if hasattr(side, "new_tensor") else found.astype(side.dtype, copy=False)
+        )
 
 
 def off_support(features: Any, share: float, rng: np.random.Generator) -> Floats:
@@ -260,7 +263,7 @@ def _ranks(n: int, share: float, rng: np.random.Generator) -> tuple[NDArray[np.i
 
 _SHARES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 _DOSES_OF_MASS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
-_DOSES_OF_NOISE = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0)
+_DOSES_OF_NOISE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.45, 0.7, 1.0)  # near to 0, since a group may be narrow
 
 Damages: TypeAlias = str | Damage | Sequence[str | Damage] | Mapping[str, Damage]
 """``"noise"``, ``"noise,copies"``, a :class:`Damage`, several of them, or a mapping of names to them."""

@@ -303,9 +303,10 @@ def _scores(
     )
     check_groups(samples, "raise")
     results = MetricSet(metric, random_state=random_state).by_group(samples)
-    warn_of_sizes(samples, results, stacklevel=3)
+    tables = tables_of_results(results, samples.groups.index)
+    warn_of_sizes(tables, stacklevel=3)
     warn_of_caveats(results, stacklevel=3)
-    (table,) = tables_of_results(results, samples.groups.index).values()
+    (table,) = tables.values()
     return table
 
 

@@ -13,10 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
+from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
 Floats = NDArray[np.float64]
 
+_SIZE_FACTOR = 2
 _PREFIX = "delta_"
 _BOTH = ("precision", "recall")
 _DELTAS_OF_BOTH = ("delta_p", "delta_r", "delta_pr", "delta_p_plus_delta_r")
@@ -149,17 +151,52 @@ class ScoreTable:
     disparities: tuple[Disparity, ...]
     caveats: Mapping[Hashable, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     """Why the scores of a group cannot be relied on, by group; groups without caveats have no entry."""
+    sizes: Mapping[Hashable, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    """The numbers of real and fake samples by group, if a score depends on them."""
+
+    @property
+    def judged(self) -> tuple[Disparity, ...]:
+        """Those that a tolerance bounds: of every single score in the unit of the first one, such as points."""
+
+        def unit(disparity: Disparity) -> tuple[bool, str]:
+            return disparity.score.percent, disparity.score.unit
+
+        return tuple(
+            one for one in self.disparities if one.column is not None and unit(one) == unit(self.disparities[0])
+        )
 
     @property
     def primary(self) -> Disparity:
-        """The one for a single verdict: Definition 4.1 for the sum of the scores if there is one, else the first."""
+        """The one for a single test: Definition 4.1 for the sum of the scores if there is one, else the first."""
         sums = (one for one in self.disparities if one.column is None and len(one.families) == 1)
         return next(sums, self.disparities[0])
 
-    @property
-    def reliable(self) -> bool:
-        """Whether disparities can be relied on. With one doubtful group they cannot: it may attain any of them."""
-        return not self.caveats
+    def reliable(self, without: Collection[Hashable] = ()) -> bool:
+        """Return whether disparities can be relied on that leave out some groups."""
+        return not self.doubt(without)
+
+    def doubt(self, without: Collection[Hashable] = ()) -> str:
+        """Say why disparities cannot be relied on; empty if they can.
+
+        With one doubtful group they cannot: it may attain any of them.
+        """
+        if self.caveats:
+            return f"the scores of {listed(map(group_text, self.caveats))} cannot be relied on"
+        return self.unequal_sizes(without)
+
+    def unequal_sizes(self, without: Collection[Hashable] = ()) -> str:
+        """Say where one group has more than twice the samples of another, if scores depend on that; else nothing."""
+        sizes = {label: both for label, both in self.sizes.items() if label not in without}
+        found = []
+        for side, numbers in zip(("real", "fake"), zip(*sizes.values(), strict=True), strict=bool(sizes)):
+            of_side = dict(zip(sizes, numbers, strict=True))
+            fewest, most = min(of_side, key=of_side.__getitem__), max(of_side, key=of_side.__getitem__)
+            if of_side[most] > _SIZE_FACTOR * of_side[fewest]:
+                found.append(
+                    f"in their number of {side} samples, from {of_side[fewest]} in group {group_text(fewest)!r} to "
+                    f"{of_side[most]} in {group_text(most)!r}"
+                )
+        return f"the groups differ {' and '.join(found)}" if found else ""
 
     def gap(self, disparity: Disparity, without: Collection[Hashable] = ()) -> PairDifference:
         """Return a disparity of the groups that have the scores it compares, and name the others; NaN for one group.
@@ -188,8 +225,12 @@ def score_table(
     values: pd.DataFrame,
     described: Mapping[str, Score],
     caveats: Mapping[Hashable, tuple[str, ...]] | None = None,
+    sizes: Mapping[Hashable, tuple[int, int]] | None = None,
 ) -> ScoreTable:
-    """Return scores with every disparity that follows from them; see :func:`disparities_from_scores`."""
+    """Return scores with every disparity that follows from them; see :func:`disparities_from_scores`.
+
+    ``sizes`` are the numbers of real and fake samples by group.
+    """
 
     def between(name: str, members: Sequence[str], label: str | None = None, *, apart: bool = False) -> Disparity:
         scores = [described[member] for member in members]
@@ -219,7 +260,14 @@ def score_table(
         ]
     disparities += [between(f"{_PREFIX}{name}", [name]) for name in others]
     found = {group: texts for group, texts in (caveats or {}).items() if texts}
-    return ScoreTable(metric=metric, values=values, described=described, disparities=tuple(disparities), caveats=found)
+    return ScoreTable(
+        metric=metric,
+        values=values,
+        described=described,
+        disparities=tuple(disparities),
+        caveats=found,
+        sizes=(sizes or {}) if any(score.depends_on_size for score in described.values()) else {},
+    )
 
 
 def disparity_table(tables: Mapping[str, ScoreTable]) -> pd.DataFrame:
@@ -229,7 +277,7 @@ def disparity_table(tables: Mapping[str, ScoreTable]) -> pd.DataFrame:
         for metric, table in tables.items()
         for disparity in table.disparities
     }
-    reliable = [table.reliable for table in tables.values() for _ in table.disparities]
+    reliable = [tables[metric].reliable(pair.without) for (metric, _), pair in rows.items()]
     index = pd.MultiIndex.from_tuples(rows, names=["metric", "disparity"])
     columns = {
         "value": pd.Series([pair.value for pair in rows.values()], index=index, dtype=float),

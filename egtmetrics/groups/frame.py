@@ -26,7 +26,7 @@ from egtmetrics.groups._evaluation import (
     check_groups,
     one_result_each,
     refusal_note,
-    unequal_sizes,
+    size_notes,
     warn_of_caveats,
     warn_of_refusals,
     warn_of_sizes,
@@ -237,7 +237,8 @@ class GenerativeMetricFrame:
             metric: {label: str(error.__cause__ or error) for label, error in errors.items()}
             for metric, errors in (refused or {}).items()
         }
-        warn_of_sizes(samples, self.results, stacklevel=2)
+        tables = tables_of_results(self.results, samples.groups.index, described)
+        warn_of_sizes(tables, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
         self._inference: Inference | None = None
         self._registered: Registered = {name: metric_of(metric) for name, metric in self._metrics.given.items()}
@@ -253,7 +254,6 @@ class GenerativeMetricFrame:
         }
         if samples.max_samples is not None:
             self.settings["max_samples"] = samples.max_samples
-        tables = tables_of_results(self.results, samples.groups.index, described)
         self._set_tables(tables, self._overall_scores(), samples.counts(), samples.unassigned())
 
     def _described(self, refused: Refused) -> dict[str, Mapping[str, Score]]:
@@ -308,12 +308,15 @@ class GenerativeMetricFrame:
         )
 
     def _caveat_notes(self) -> list[str]:
-        """Return a sentence for every metric with caveats, which names the groups."""
+        """Say which scores cannot be relied on, and which differences between groups, and why."""
         return [
-            caveat_note(
-                metric, {"overall" if label is None else group_text(label): texts for label, texts in found.items()}
-            )
-            for metric, found in self.caveats().items()
+            *(
+                caveat_note(
+                    metric, {"overall" if label is None else group_text(label): texts for label, texts in found.items()}
+                )
+                for metric, found in self.caveats().items()
+            ),
+            *size_notes(self.tables),
         ]
 
     def _refusal_notes(self) -> list[str]:
@@ -372,7 +375,7 @@ class GenerativeMetricFrame:
         """
         metric, name = self._column(score)
         table = self.tables[metric]
-        if not table.reliable:
+        if table.caveats:
             return None
         losses = {label: table.described[name].loss(value) for label, value in table.values[name].items()}
         if any(math.isnan(loss) for loss in losses.values()) or len(set(losses.values())) == 1:
@@ -409,8 +412,10 @@ class GenerativeMetricFrame:
             group proportions: ``mgo = max_a |pi_a^Q - pi_a^P|`` and ``ego = max over pairs |pi_a^Q - pi_b^Q|``
             (Definition 2.2). One group attains ``mgo``. It is named under ``larger`` if the fake samples hold too much
             of it, and under ``smaller`` if they hold too little. ``reliable`` is False where the scores of a group have
-            caveats. ``without`` holds the labels of the groups that have no score: everything else in the row is about
-            the others, and one of these may be the worst. NaN if fewer than two groups are left.
+            caveats, and where one group has more than twice the samples of another and a score depends on their
+            number: such groups may differ for that reason alone. ``without`` holds the labels of the groups that have
+            no score: everything else in the row is about the others, and one of these may be the worst. NaN if fewer
+            than two groups are left.
         """
         return disparity_table(self.tables)
 
@@ -464,7 +469,7 @@ class GenerativeMetricFrame:
             accounts for the number of groups); ``adjusted_p_value``, corrected over all rows of all metrics: with 0.05
             as the limit, any row is found by chance at most 5 % of the time; ``detectable``, the true difference of two
             groups that a test at 0.05, divided by the number of metrics, finds with a probability of 80 %; ``primary``,
-            True for one disparity of each metric, for those who want one verdict a metric. That is ``delta_pr`` for
+            True for one disparity of each metric, for those who want one test a metric. That is ``delta_pr`` for
             precision and recall, else the first; ``without``, the groups that have no score or no variance and are left
             out; ``reliable`` as in ``disparities``.
 
@@ -576,15 +581,16 @@ class GenerativeMetricFrame:
     ) -> Verdict:
         """Say whether the largest gap between two groups is within a tolerance, beyond it, or undecided.
 
-        The model satisfies delta-EGT of Definition 4.1 for every delta that is not below its gap. The gap of a metric
-        is that of its primary disparity: ``delta_pr`` for precision and recall, else the first.
+        The model satisfies delta-EGT of Definition 4.1 for every delta that is not below its gap. The tolerance is for
+        every score of the metric that has the unit of the first one: for the gap in precision and the gap in recall,
+        each by itself, so that opposite gaps do not cancel.
 
         Parameters
         ----------
         tolerance
             In the unit of the score; shares are fractions: 0.05 for five points.
         metric
-            Whose primary disparity; None if there is only one metric.
+            Whose scores; None if there is only one metric.
         level
             The claims "within" and "beyond" are each false at most ``1 - level`` of the time.
         baseline
@@ -625,10 +631,7 @@ class GenerativeMetricFrame:
         metric = check_metric(metric, list(self.settings["metrics"]))
         if baseline is not None:
             return baseline.certify(tolerance, metric=metric, level=level)
-        samples, table = self._of_samples("a verdict"), self.tables[metric]
-        reason = ""
-        if any(score.depends_on_size for score in table.described.values()):
-            reason = " and ".join(unequal_sizes(samples, table.values.dropna(how="all").index.tolist()))
+        table = self.tables[metric]
         return certify(
             self._infer(),
             metric,
@@ -636,7 +639,6 @@ class GenerativeMetricFrame:
             of="scores",
             samples=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
             level=level,
-            reason=reason,
         )
 
     def dose_response(
@@ -1045,8 +1047,7 @@ class GenerativeMetricFrame:
         if "baseline" in content:
             frame._saved_baseline = Baseline.restored(content["baseline"], tables)
         frame.verdicts = {
-            metric: Verdict.restored(saved, tables[metric].primary.score)
-            for metric, saved in content.get("verdicts", {}).items()
+            metric: Verdict.restored(saved, tables[metric]) for metric, saved in content.get("verdicts", {}).items()
         }
         return frame
 
@@ -1074,8 +1075,13 @@ def tables_of_results(
                 )
         missing = dict.fromkeys(scores, np.nan)
         values = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
-        caveats = {label: result.caveats for label, result in of_metric.items()}
-        tables[metric] = score_table(metric, values[list(scores)], scores, caveats)
+        tables[metric] = score_table(
+            metric,
+            values[list(scores)],
+            scores,
+            caveats={label: result.caveats for label, result in of_metric.items()},
+            sizes={label: (result.n_real, result.n_fake) for label, result in of_metric.items()},
+        )
     return tables
 
 

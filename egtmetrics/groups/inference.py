@@ -445,7 +445,7 @@ class Inference:
                 "high": high,
                 "expected_if_equal": largest.expected_if_equal,
                 "without": largest.without,
-                "reliable": self.tables[key[0]].reliable,
+                "reliable": self.tables[key[0]].reliable(largest.without),
             }
         variance = [largest.attained() for largest in self.largest.values()]
         by_group = []
@@ -507,7 +507,7 @@ class Inference:
                     "detectable": [one.detectable(level) for one in found],
                     "primary": [disparity is table.primary for disparity in table.disparities],
                     "without": [one.without for one in found],
-                    "reliable": table.reliable,
+                    "reliable": [table.reliable(one.without) for one in found],
                 },
                 index=[disparity.name for disparity in table.disparities],
             )

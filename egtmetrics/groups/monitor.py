@@ -191,8 +191,8 @@ class DisparityMonitor:
         if isinstance(source, GenerativeMetricFrame) and self.given_real:
             hits = _hits(source, metric, str(disparity.column))
             p_value, limit = self._evidence([*self._hits, hits], groups), self.alpha
-        elif not table.reliable:
-            reason = f"the scores of {listed(map(group_text, table.caveats))} cannot be relied on"
+        elif doubt := table.doubt():
+            reason = doubt
         else:
             inference, sizes = source._infer(), source._sizes()
             p_value = _p_value(inference.largest[metric, disparity.name], table, sizes, self.tolerance)

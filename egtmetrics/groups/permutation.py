@@ -122,7 +122,7 @@ def permutation_test(
         return max_pairwise_difference(table.values[name].to_dict()).value
 
     observed = metrics.by_group(samples)
-    warn_of_sizes(samples, observed, stacklevel=2)
+    warn_of_sizes(tables_of_results(observed, samples.groups.index), stacklevel=2)
     warn_of_caveats(observed, stacklevel=2)
     return _test(
         statistic(observed), lambda: statistic(metrics.by_group(samples.permuted(rng))), n_permutations, progress
@@ -319,7 +319,7 @@ def are_reliable(frames: Iterable[GenerativeMetricFrame], metric: str, name: str
     return not any(
         group in frame.caveats().get(metric, {})
         if name in frame.tables[metric].described
-        else not frame.tables[metric].reliable
+        else not frame.tables[metric].reliable()
         for frame in frames
     )
 

@@ -100,8 +100,7 @@ class Reference(Prepared):
     before; those that are started anew get it by pickling, or better by ``load``, which maps the file.
 
     A metric that draws its rows from both sets, or clusters both together, has little or nothing that depends on one
-    side alone: KID, MAUVE, PRD and the frontier integral gain nothing, and cost the same whatever the number of real
-    samples.
+    side alone: KID, MAUVE, PRD and the frontier integral gain nothing.
 
     Examples
     --------
@@ -115,8 +114,8 @@ class Reference(Prepared):
     ...     frame = GenerativeMetricFrame(metrics="fid,prdc", real=reference, fake=fake,
     ...                                   fake_sensitive_features=["f", "m"] * 100, random_state=0)
     ...     print(frame.by_group["fid"].round(1).tolist())
-    [1.7, 1.9]
-    [0.0, 0.0]
+    [2.2, 2.5]
+    [0.1, 0.0]
     """
 
     def __init__(
@@ -223,7 +222,7 @@ class Reference(Prepared):
         Cost: little more than one evaluation with few generated samples.
         """
         if not self._metrics:
-            raise ValueError("this reference was made without metrics, so there is nothing to prepare; pass metrics=")
+            raise ValueError("this reference has no metrics to prepare for; pass metrics= when it is made")
         sets = [("all samples", self.features)]
         sets += [(f"group {name!r}", take_checked(self.features, rows)) for name, rows in self._groups]
         calls = [(where, real, one) for where, real in sets for one in self._metrics.values()]

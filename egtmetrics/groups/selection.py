@@ -133,9 +133,8 @@ class CheckpointSelection:
         without = [group_text(label) for label, value in frame.by_group[self.score].items() if math.isnan(value)]
         if without:
             return dataclasses.replace(unknown, reason=f"no score for {listed(without)}, which may be the worst group")
-        if not frame.tables[metric].reliable:
-            doubtful = listed(map(group_text, frame.tables[metric].caveats))
-            return dataclasses.replace(unknown, reason=f"the scores of {doubtful} cannot be relied on")
+        if doubt := frame.tables[metric].doubt():
+            return dataclasses.replace(unknown, reason=doubt)
         try:
             intervals = frame.interval(self.level)
         except ValueError as error:

@@ -14,12 +14,14 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri, stdtrit
 
 from egtmetrics._errors import listed
 from egtmetrics._validation import check_level
 from egtmetrics.groups._saved import numbers
+from egtmetrics.groups.disparity import ScoreTable
 from egtmetrics.groups.inference import Inference, Largest, Uncertainty
+from egtmetrics.groups.planning import VARIANCE_OF_VARIANCE
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
@@ -33,14 +35,16 @@ _MOST_TIMES = 10
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Whether the largest gap of a metric's primary disparity is within a tolerance.
+    """Whether the largest gap in the scores of a metric is within a tolerance.
 
     ``GenerativeMetricFrame.certify`` and ``Baseline.certify`` make it.
     """
 
     metric: str
+    disparities: tuple[str, ...]
+    """All that are compared with the tolerance, such as ``("delta_p", "delta_r")`` for precision and recall."""
     disparity: str
-    """The metric's primary one, such as ``"delta_fid"``; ``"delta_pr"`` for precision and recall."""
+    """The largest of them."""
     of: Literal["scores", "excess"]
     """Whether the groups' scores are compared, or their excess over other real samples."""
     outcome: Outcome
@@ -60,32 +64,34 @@ class Verdict:
     reason: str = ""
     """If undecided for another reason than noise, that reason."""
     score: Score
-    """What is compared, which says how the numbers are printed."""
+    """The score of the largest gap, which says how the numbers are printed."""
 
     @property
     def text(self) -> str:
-        """What is known of the largest gap, in a sentence without a full stop."""
+        """What is known of the largest gap, as a sentence of which it is the subject, without a full stop."""
         level, tolerance = (
             f"at {100.0 * self.level:g} % confidence",
             f"the tolerance of {self.score.difference_text(self.tolerance)}",
         )
         if self.outcome == "within":
-            return f"within {tolerance}: {level}, the gap is at most {self.score.difference_text(self.high)}"
+            return f"within {tolerance}: {level}, it is at most {self.score.difference_text(self.high)}"
         if self.outcome == "beyond":
-            return f"beyond {tolerance}: {level}, the gap is at least {self.score.difference_text(self.low)}"
+            return f"beyond {tolerance}: {level}, it is at least {self.score.difference_text(self.low)}"
         undecided = f"undecided for {tolerance}"
         if self.reason:
             return f"{undecided}: {self.reason}"
         low, high = map(self.score.difference_text, (self.low, self.high))
-        undecided += f": {level} each, the gap is at least {low} and at most {high}. "
+        bounds = f" each, it is at least {low} and at most {high}" if self.low > 0.0 else f", it is at most {high}"
+        undecided += f": {level}{bounds}. "
         if self.more_samples is None:
             return f"{undecided}It is too near the tolerance to say how many more samples would decide"
-        more = listed(f"{number} more of {group_text(group)}" for group, number in self.more_samples.items())
-        return f"{undecided}If it is as measured, some {more} would decide, both real and generated"
+        more = " and ".join(f"{number} more of {group_text(group)}" for group, number in self.more_samples.items())
+        return f"{undecided}If it is as measured, about {more} would decide, both real and generated ones"
 
     def to_dict(self, names: Mapping[Hashable, str]) -> dict[str, Any]:
         """Return all but the description of the score, and the groups under their names."""
         content = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "score"}
+        content["disparities"] = list(self.disparities)
         for key in ("larger", "smaller"):
             content[key] = None if content[key] is None else names[content[key]]
         if self.more_samples is not None:
@@ -93,10 +99,12 @@ class Verdict:
         return {**content, "text": self.text}
 
     @classmethod
-    def restored(cls, content: Mapping[str, Any], score: Score) -> Self:
-        """Return a verdict from what ``to_dict`` returned."""
+    def restored(cls, content: Mapping[str, Any], table: ScoreTable) -> Self:
+        """Return a verdict from what ``to_dict`` returned and the scores that it is on."""
         fields = {name: value for name, value in content.items() if name != "text"}
-        return cls(**{**fields, **numbers(fields, ("tolerance", "value", "low", "high", "level"))}, score=score)
+        fields["disparities"] = tuple(fields["disparities"])
+        fields |= numbers(fields, ("tolerance", "value", "low", "high", "level"))
+        return cls(**fields, score=next(one.score for one in table.judged if one.name == fields["disparity"]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -119,11 +127,11 @@ def certify(
     of: Literal["scores", "excess"],
     samples: Samples,
     level: float = 0.95,
-    reason: str = "",
 ) -> Verdict:
-    r"""Compare the largest gap of a metric's primary disparity with a tolerance.
+    r"""Compare the largest gap in the scores of a metric with a tolerance.
 
-    With contrasts c, scores s and their standard errors, the bounds are
+    Every score in the unit of the first one counts: precision and recall, each by itself. With contrasts c between two
+    groups in one of them, scores s and their standard errors, the bounds are
 
     .. math::
 
@@ -137,8 +145,9 @@ def certify(
     near 1 by chance comes with a small standard error, and a distance that came out small as well. The upper bound
     takes its errors :math:`e_c^+` from intervals of the scores that allow for it. Of shares, Wilson's interval, for the
     number of samples that gives the estimated variance. Of distances, an interval for a variance proportional to the
-    expectation, as far as the variance is of the first order. The errors of several scores join with the estimated
-    correlations (the method of variance estimates recovery).
+    expectation, as far as the variance is of the first order. An excess of distances tells less of its variance, so it
+    gets the quantile of Student's t, for as many samples as there are. The errors of several scores join with the
+    estimated correlations (the method of variance estimates recovery).
 
     Parameters
     ----------
@@ -154,8 +163,6 @@ def certify(
         What they were computed from.
     level
         The confidence of each bound.
-    reason
-        Why no verdict can be given whatever the bounds are; empty if none.
 
     Notes
     -----
@@ -165,37 +172,40 @@ def certify(
     Source: intersection-union test, Berger 1982; Wilson 1927; Zou and Donner 2008; ``docs/adr/0025-verdicts.md``.
     """
     table = inference.tables[metric]
-    disparity = table.primary
-    largest = inference.largest[metric, disparity.name]
-    tolerance = check_tolerance(tolerance)
-    if check_level(level) <= 0.5:
-        raise ValueError(f"level={level!r} certifies nothing; pass a confidence above 0.5, for example 0.95")
-    z, pair = float(ndtri(level)), disparity.of(table.values)
-    if not table.reliable:
-        reason = reason or f"the scores of {listed(map(group_text, table.caveats))} cannot be relied on"
-    variances = pd.DataFrame(_variances(largest.uncertainty).reshape(table.values.shape), columns=table.values.columns)
-    compared = list(disparity.families[0].weights)
+    judged = table.judged
+    uncertainty = inference.uncertainties[metric]
+    contrasts = np.concatenate([disparity.contrasts(table.values)[0] for disparity in judged])
+    largest = Largest(uncertainty=uncertainty, families=[contrasts])
+    tolerance, level = check_tolerance(tolerance), check_confidence(level)
+    z = float(ndtri(level))
+    pairs = [disparity.of(table.values) for disparity in judged]
+    position = int(np.nan_to_num([pair.value for pair in pairs], nan=math.inf).argmax())
+    disparity, pair = judged[position], pairs[position]
+    reason = table.doubt()
+    variances = pd.DataFrame(_variances(uncertainty).reshape(table.values.shape), columns=table.values.columns)
+    compared = [one.column for one in judged]
     known = largest.known and bool(np.isfinite([table.values[compared], variances[compared]]).all())
     if not known:
         reason = "a group has no score, or its error is not known"
     low, high, more = math.nan, math.nan, None
     outcome: Outcome = "undecided"
     if known:
-        (contrasts,), (estimates,) = largest.families, largest.estimates
-        to_bound, uncertainty = _skewed(largest.uncertainty, contrasts, samples, z)
+        (estimates,) = largest.estimates
+        to_bound, skewed = _skewed(uncertainty, contrasts, samples, z)
         low, _ = largest.interval(level)
-        high = float((estimates + z * np.sqrt(uncertainty.parts(to_bound)["total"].to_numpy())).max())
+        high = float((estimates + z * np.sqrt(skewed.parts(to_bound)["total"].to_numpy())).max())
         outcome = "within" if high < tolerance else "beyond" if low > tolerance else "undecided"
         if outcome == "undecided" and estimates.max() < tolerance:  # every contrast has to be below it
-            more = _more_samples(to_bound, uncertainty, tolerance - estimates, z, samples.sizes)
+            more = _more_samples(to_bound, skewed, tolerance - estimates, z, samples.sizes)
         elif outcome == "undecided":
             widest = [estimates.argmax()]
             distance, quantile = estimates[widest] - tolerance, largest.simultaneous(level)
-            more = _more_samples(contrasts[widest], largest.uncertainty, distance, quantile, samples.sizes)
+            more = _more_samples(contrasts[widest], uncertainty, distance, quantile, samples.sizes)
     if reason:
         outcome, more = "undecided", None
     return Verdict(
         metric=metric,
+        disparities=tuple(one.name for one in judged),
         disparity=disparity.name,
         of=of,
         outcome=outcome,
@@ -220,6 +230,13 @@ def check_metric(metric: str | None, metrics: Sequence[str]) -> str:
         names = listed(map(repr, metrics))
         raise ValueError(f"metric={metric!r} is not one of the metrics; a verdict is on one of {names}")
     return metric
+
+
+def check_confidence(level: Any) -> float:
+    """Return the level of a verdict; ValueError unless it is between 0.5 and 1."""
+    if check_level(level) <= 0.5:
+        raise ValueError(f"level={level!r} certifies nothing; pass a confidence above 0.5, for example 0.95")
+    return float(level)
 
 
 def check_tolerance(tolerance: Any) -> float:
@@ -262,15 +279,19 @@ def _variances(uncertainty: Uncertainty) -> Floats:
 def _margins(uncertainty: Uncertainty, samples: Samples, z: float) -> tuple[Floats, Floats]:
     """Return how far the expectation of every score may lie below and above it, each at z standard errors."""
     variances = np.nan_to_num(_variances(uncertainty))
+    sizes = np.repeat([samples.sizes[label] for label in uncertainty.table.index], len(samples.described)).astype(float)
     # Distances: the variance of a single score is known apart, and it is twice as large where it is of second order.
     ratio = np.divide(uncertainty.alone, variances, out=np.full(len(variances), 2.0), where=uncertainty.alone > 0)
     first_order = (2.0 - ratio).clip(0.0, 1.0) * variances
+    of_excess = len(samples.scores) > 1
+    quantile = np.full(len(variances), z)
+    if of_excess:
+        quantile = np.where(uncertainty.alone > 0, stdtrit(2.0 * sizes / VARIANCE_OF_VARIANCE, ndtr(z)), z)
     values = np.maximum(np.nan_to_num(uncertainty.values), np.sqrt(variances))
-    shift = z**2 / 2.0 * np.divide(first_order, values, out=np.zeros(len(variances)), where=variances > 0)
-    half = np.sqrt(z**2 * variances + shift**2)
+    shift = quantile**2 / 2.0 * np.divide(first_order, values, out=np.zeros(len(variances)), where=variances > 0)
+    half = np.sqrt(quantile**2 * variances + shift**2)
 
     is_share = np.array([score.bounds == (0.0, 1.0) for score in samples.described.values()])
-    sizes = np.repeat([samples.sizes[label] for label in uncertainty.table.index], len(is_share)).astype(float)
     shares = [np.where(is_share, table[list(samples.described)], math.nan).ravel() for table in samples.scores]
     # One sample more or less keeps the ratio finite where nothing varies.
     effective = (sum(share * (1.0 - share) for share in shares) + 1.0 / sizes) / (variances + 1.0 / sizes**2)

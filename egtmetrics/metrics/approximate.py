@@ -127,8 +127,8 @@ def approximate_precision_recall_density_coverage(
         Cells searched for each row. With at least ``n_cells`` of them for both sets the scores are the exact ones,
         every error is 0, and nothing is checked.
     n_checked
-        c, 2 or more; a smaller set is checked in full. The errors fall with its root, and are 0 where all rows are
-        checked.
+        How many rows are also scored exactly (c), 2 or more; a smaller set is checked in full. The errors fall with its
+        root, and are 0 where all rows are checked.
     level
         Confidence of each error bound separately, over the draw of the checked rows.
     random_state

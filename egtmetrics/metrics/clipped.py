@@ -116,7 +116,7 @@ def clipped_density_coverage(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder. Only ``real`` needs ``n_neighbors`` neighbours.
     n_neighbors
-        k, less than n. Salvy et al. take 5.
+        k: the ball around a point reaches to its k-th nearest neighbour; less than n. Salvy et al. take 5.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 

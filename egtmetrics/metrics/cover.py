@@ -97,9 +97,10 @@ def precision_recall_cover(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_neighbors
-        k. Cheema and Urner take 3.
+        k, the points of the other set that a ball must hold. Cheema and Urner take 3.
     cover_factor
-        C, with C k less than n and m. Cheema and Urner take 3.
+        C: the ball around a point reaches to the neighbour number C k; that is less than n and m. Cheema and Urner
+        take 3.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 

@@ -194,10 +194,11 @@ def kernel_distance(
     n_subsets
         How many subsets are drawn.
     subset_size
-        s, from 2 to the smaller of n and m. None means 1000, or the smaller of n and m below that; the result says
-        which. The expectation does not depend on it, so groups of different sizes can be compared.
+        Rows in each subset (s), from 2 to the smaller of n and m. None means 1000, or the smaller of n and m below
+        that; the result says which. The expectation does not depend on it, so groups of different sizes can be
+        compared.
     degree, gamma, coef0
-        Of the kernel; ``gamma=None`` is 1 / d.
+        Of the kernel, (gamma x.y + coef0) to the power of degree. ``gamma=None`` is 1 / d.
     random_state
         Seed or Generator of the draws; an integer makes the result repeatable.
 

@@ -57,9 +57,9 @@ def p_precision_recall(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_neighbors
-        k, less than n and m. Park and Kim take 4.
+        k, of the nearest neighbour whose mean distance the balls depend on; less than n and m. Park and Kim take 4.
     radius_factor
-        Positive. Park and Kim take 1.2.
+        The radius of the balls, in mean distances to the k-th nearest neighbour. Park and Kim take 1.2.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 

@@ -147,11 +147,11 @@ def precision_recall_density_coverage(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_neighbors
-        k, less than n and m. Naeem et al. take 5.
+        k: the ball around a point reaches to its k-th nearest neighbour; less than n and m. Naeem et al. take 5.
     ties
-        Whether a point exactly on the sphere lies in the ball: ``"exclude"`` is the ``<`` of Naeem et al.,
-        ``"include"`` the ``<=`` of Kynkäänniemi et al. It matters for integer-valued or duplicated data: where all
-        points are equal, every score is 0 under the one and precision, recall and coverage are 1 under the other.
+        Whether a point exactly on the sphere lies in the ball: ``"exclude"`` is ``<`` (Naeem et al.), ``"include"`` is
+        ``<=`` (Kynkäänniemi et al.). It matters for integer-valued or duplicated data: where all points are equal,
+        every score is 0 under the one and precision, recall and coverage are 1 under the other.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 
@@ -223,7 +223,7 @@ def improved_precision_recall(
     real, fake
         Features ``(n, d)`` and ``(m, d)`` from one encoder.
     n_neighbors
-        k, less than n and m. Kynkäänniemi et al. take 3.
+        k: the ball around a point reaches to its k-th nearest neighbour; less than n and m. Kynkäänniemi et al. take 3.
     backend, n_threads
         See :func:`egtmetrics.ops.select_backend`.
 

@@ -140,10 +140,9 @@ class ScoresOfParts:
 class Moves:
     """How much every row moves each of S scores: their derivative with respect to the law of its set.
 
-    The variance V that this gives for all rows is right between different laws. Between equal laws, a distance varies
-    in the second order, its variance falls with 1 / n^2, and V is twice too large. V_2, the mean variance of halves,
-    tells which: V^2 / (V_2 / 2), within [V / 2, V], is right for both. It extrapolates from V_2 to V and one step
-    further.
+    The variance of a distance is L + D, with L of the first order, which falls with 1 / n, and D of the second, which
+    falls with 1 / n^2 and is all there is between equal laws. V, the variance of the moves of all rows, is L + 2 D, and
+    V_2, its mean for the halves, is 2 (L + 4 D). So L + D = 3 V / 2 - V_2 / 4, and it lies within [V / 2, V].
     """
 
     whole: tuple[Floats, Floats]
@@ -407,8 +406,8 @@ def _covariance_of_moves(
     of_whole = covariance(whole)
     of_halves = np.mean([np.diag(covariance(sides)) for sides in halves], axis=0)
     variances = np.diag(of_whole)
-    ratio = np.divide(variances, of_halves / 2.0, out=np.ones(len(variances)), where=of_halves > 0)
-    growth = np.sqrt(ratio.clip(0.5, 1.0))
+    ratio = np.divide(of_halves / 2.0, variances, out=np.ones(len(variances)), where=variances > 0)
+    growth = np.sqrt(1.5 - 0.5 * ratio.clip(1.0, 2.0))
     return ScoreCovariance(
         data=growth[:, None] * of_whole * growth + drawn, alone=variances + np.diag(drawn), source=source
     )

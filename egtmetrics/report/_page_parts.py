@@ -94,7 +94,7 @@ class Gap:
 
     @property
     def reliable(self) -> bool:
-        return self.table.reliable
+        return self.table.reliable(self.pair.without)
 
     @property
     def column(self) -> str | None:
@@ -132,15 +132,20 @@ def gaps_of(tables: Mapping[str, ScoreTable], inference: Inference) -> list[Gap]
         for disparity in table.disparities:
             key = metric, disparity.name
             p_value = inference.p_value(key)
+            pair = table.gap(disparity, inference.without(key))
             gaps.append(
                 Gap(
                     table=table,
                     disparity=disparity,
-                    pair=table.gap(disparity, inference.without(key)),
+                    pair=pair,
                     interval=inference.bounds(key),
                     expected_if_equal=inference.expected_if_equal(key),
                     p_value=p_value,
-                    beyond_noise=p_value <= 1.0 - inference.level if p_value is not None and table.reliable else None,
+                    beyond_noise=(
+                        p_value <= 1.0 - inference.level
+                        if p_value is not None and table.reliable(pair.without)
+                        else None
+                    ),
                     detectable=inference.detectable(key),
                 )
             )

@@ -86,17 +86,17 @@ def _gaps(title: str, table: ScoreTable, intervals: FrameIntervals | None, of: s
         if intervals is not None:
             args |= _bounds(intervals, intervals.disparities.loc[table.metric], disparity.name)
         name = f"{title}: largest gap between groups in {disparity.label}"
-        yield from _entry(disparity.name, name, disparity.of(table.values).value, args, table.reliable)
+        yield from _entry(disparity.name, name, disparity.of(table.values).value, args, table.reliable())
 
 
 def _verdicts(frame: GenerativeMetricFrame, verdicts: Mapping[str, Verdict]) -> Iterator[dict[str, Any]]:
     for metric, verdict in verdicts.items():
         args = {
             "metric": metric,
-            **{name: getattr(verdict, name) for name in ("of", "tolerance", "low", "high", "level")},
+            **{name: getattr(verdict, name) for name in ("disparity", "of", "tolerance", "low", "high", "level")},
         }
         name = f"{frame.title(metric)}: is the largest gap between groups within the tolerance?"
-        yield {"type": f"{verdict.disparity}_verdict", "value": verdict.outcome, "name": name, "args": args}
+        yield {"type": f"{metric}_verdict", "value": verdict.outcome, "name": name, "args": args}
 
 
 def _bounds(intervals: FrameIntervals, rows: Any, key: Hashable) -> dict[str, float]:

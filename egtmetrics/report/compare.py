@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 import math
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,29 +18,39 @@ from egtmetrics._errors import listed
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_positive_int
 from egtmetrics.groups import (
+    Baseline,
     FrameIntervals,
     GenerativeMetricFrame,
     GroupSizeWarning,
+    ScoreTable,
+    Verdict,
     compare_frames,
     permutation_test_frames,
 )
 from egtmetrics.groups.inference import holm
 from egtmetrics.labels import group_text
-from egtmetrics.report._page_parts import Gap, Inference, find_gaps, infer
+from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gaps_of, infer
 from egtmetrics.report.tables import (
+    WIDTH,
     Columns,
     Format,
+    baseline_source,
     check_format,
+    content_of,
     fact,
     groups_title,
-    mark,
     method_notes,
     note_lines,
     section,
+    title_line,
+    verdict_columns,
 )
+from egtmetrics.report.words import in_words
 from egtmetrics.results import UNRELIABLE, Score
 
 _LEVEL = 0.95
+_Key: TypeAlias = tuple[str, str, str, Hashable | None]
+"""Model, metric, score (or disparity) and group (None for all samples and for disparities)."""
 
 
 def compare_with_first(
@@ -147,8 +159,11 @@ def render_comparison(
     tests: pd.DataFrame | None = None,
     untested: str = "",
     intervals: Mapping[str, FrameIntervals] | None = None,
+    baselines: Mapping[str, Baseline] | None = None,
+    verdicts: Mapping[str, Mapping[str, Verdict]] | None = None,
     format: Format = "table",
     provenance: Mapping[str, Any] | None = None,
+    width: int = WIDTH,
 ) -> str:
     """Return a table for each metric: every model's scores, overall and by group, and its disparities.
 
@@ -167,7 +182,12 @@ def render_comparison(
         Why there are no ``tests``.
     intervals
         What ``frame.interval(...)`` returned for every model: printed beside the scores of groups and the disparities.
-    format, provenance
+    baselines
+        What ``frame.baseline()`` returned for every model: a table of the excess for each metric.
+    verdicts
+        By model and metric, what ``frame.certify(...)`` returned. With baselines or verdicts, the result of every model
+        is also said in words.
+    format, provenance, width
         As for :func:`~egtmetrics.report.render`.
 
     Raises
@@ -194,8 +214,13 @@ def render_comparison(
     """
     check_format(format)
     _check_frames(frames)
+
+    def about_model(name: str) -> dict[str, Any]:
+        known = {"intervals": intervals, "baseline": baselines, "verdicts": verdicts}
+        return {what: (by_model or {}).get(name) for what, by_model in known.items()}
+
     if format == "json":
-        models = {name: frame.to_dict((intervals or {}).get(name)) for name, frame in frames.items()}
+        models = {name: content_of(frame, **about_model(name)) for name, frame in frames.items()}
         about: dict[str, Any] = {"untested": untested, "tests": []}
         if tests is not None:
             about = {str(key): value for key, value in tests.attrs.items()}
@@ -205,21 +230,69 @@ def render_comparison(
     first = next(iter(frames.values()))
     inferences = {name: infer(frame, _LEVEL) for name, frame in frames.items()}
     gaps = {name: find_gaps(frame, inferences[name]) for name, frame in frames.items()}
+    of_excess = {name: infer(baseline, _LEVEL) for name, baseline in (baselines or {}).items()}
     differing = set() if tests is None else _differing(tests)
-    shown = {name: Inference(level=found.level, intervals=found) for name, found in (intervals or {}).items()}
-    parts = [
-        section(first.title(metric), _columns(frames, gaps, metric, differing, shown), format)
-        for metric in first.settings["metrics"]
-    ]
-    reasons = {name: inference.reason for name, inference in inferences.items() if inference.reason}
-    notes = [*_marks(frames, tests, untested, reasons), *method_notes(first, {})]
+    parts = []
+    for metric in first.settings["metrics"]:
+        scored = {
+            name: _Model(
+                table=frame.tables[metric],
+                gaps=[gap for gap in gaps[name] if gap.table.metric == metric],
+                known=_printed((intervals or {}).get(name)),
+                overall={str(column): value for column, value in frame.overall.items()},
+                doubtful=frame.caveats().get(metric, {}),
+            )
+            for name, frame in frames.items()
+        }
+        parts.append(section(first.title(metric), _columns(scored, groups_title(first), differing), format))
+        excess = {
+            name: _Model(
+                table=baseline.tables()[metric],
+                gaps=gaps_of({metric: baseline.tables()[metric]}, of_excess[name]),
+                known=_printed(baseline.interval(intervals[name].level) if intervals else None),
+                doubtful=baseline.tables()[metric].caveats,
+            )
+            for name, baseline in (baselines or {}).items()
+        }
+        if excess:
+            title = f"{first.title(metric)}: excess over other real samples"
+            parts.append(section(title, _columns(excess, groups_title(first), set()), format))
+    if any((verdicts or {}).values()):
+        parts.append(section("Verdicts", _verdicts(verdicts or {}), format))
+    if baselines or any((verdicts or {}).values()):
+        for name, frame in frames.items():
+            words = in_words(frame, **about_model(name))
+            parts.append(title_line(f"{name}, in words", format))
+            parts[-1] += note_lines(itertools.chain(*words.values()), format, width)
+    reasons = {name: found.reason for name, found in inferences.items() if found.reason}
+    reasons |= {f"the excess of {name}": found.reason for name, found in of_excess.items() if found.reason}
+    notes = [*_marks(frames, tests, untested, reasons), *_baseline_notes(baselines or {}), *method_notes(first, {})]
     if intervals:
         level = next(iter(intervals.values())).level
         notes.insert(
             0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as in egtmetrics evaluate."
         )
     notes += [f"{name}: {fact(value)}" for name, value in (provenance or {}).items()]
-    return "\n\n".join([*parts, note_lines(notes, format)]) + "\n"
+    return "\n\n".join([*parts, note_lines(notes, format, width)]) + "\n"
+
+
+def _printed(intervals: FrameIntervals | None) -> Inference | None:
+    return None if intervals is None else Inference(level=intervals.level, intervals=intervals)
+
+
+def _verdicts(verdicts: Mapping[str, Mapping[str, Verdict]]) -> Columns:
+    """Return a row for each model and metric."""
+    rows = [(model, verdict) for model, by_metric in verdicts.items() for verdict in by_metric.values()]
+    return [("model", [model for model, _ in rows]), *verdict_columns(verdict for _, verdict in rows)]
+
+
+def _baseline_notes(baselines: Mapping[str, Baseline]) -> list[str]:
+    sources = dict.fromkeys(map(baseline_source, baselines.values()))
+    return [
+        f"excess: the score of a model less that of other real samples in its place ({source}). A perfect generator "
+        "has an excess of about 0 in every group."
+        for source in sources
+    ]
 
 
 def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
@@ -236,7 +309,7 @@ def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:
     ]
 
 
-def _differing(tests: pd.DataFrame) -> set[tuple[str, str, str, Hashable | None]]:
+def _differing(tests: pd.DataFrame) -> set[_Key]:
     """Return model, metric, score and group of every test that rejects at the 0.05 level and can be relied on."""
     found = tests[(tests["adjusted_p_value"] <= 1.0 - _LEVEL) & tests["reliable"]]
     return set(found[["model", "metric", "score", "group"]].itertuples(index=False, name=None))
@@ -256,39 +329,46 @@ def _check_frames(frames: Mapping[str, GenerativeMetricFrame]) -> None:
                 )
 
 
-def _columns(
-    frames: Mapping[str, GenerativeMetricFrame],
-    gaps: Mapping[str, Sequence[Gap]],
-    metric: str,
-    differing: set[tuple[str, str, str, Hashable | None]],
-    shown: Mapping[str, Inference],
-) -> Columns:
-    """A row for every score overall and of every group, and for every disparity; a column for every model."""
-    first = next(iter(frames.values()))
-    groups = first.by_group.index.tolist()
-    table = first.tables[metric]
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Model:
+    """What a table shows of one metric of a model."""
+
+    table: ScoreTable
+    gaps: Sequence[Gap]
+    known: Inference | None
+    """The intervals to print."""
+    overall: Mapping[str, float] | None = None
+    """Scores of all samples, by column; None where there are none."""
+    doubtful: Collection[Hashable | None] = ()
+    """Groups whose scores cannot be relied on; None stands for all samples."""
+
+
+def _columns(models: Mapping[str, _Model], title: str, differing: set[_Key]) -> Columns:
+    """A row for every score of every group, and overall, and for every disparity; a column for every model."""
+    first = next(iter(models.values()))
+    groups: list[Hashable | None] = [*([] if first.overall is None else [None]), *first.table.values.index]
     names: list[str] = []
     labels: list[str] = []
-    for name, score in table.described.items():
-        names += [f"{name} ({score.printed_unit})" if score.printed_unit else name, *([""] * len(groups))]
-        labels += ["overall", *map(group_text, groups)]
-    names += [f"δ {disparity.column or disparity.label}" for disparity in table.disparities]
-    columns = [("score", names), (groups_title(first), labels + [""] * (len(names) - len(labels)))]
-    for model, frame in frames.items():
-        known = shown.get(model)
-        cells = []
-        for name, score in table.described.items():
-            column = table.column(name)
-            values = [frame.overall[column], *frame.by_group[column]]
-            for value, group in zip(values, [None, *groups], strict=True):
+    for name, score in first.table.described.items():
+        names += [f"{name} ({score.printed_unit})" if score.printed_unit else name, *([""] * (len(groups) - 1))]
+        labels += ["overall" if group is None else group_text(group) for group in groups]
+    names += [f"δ {gap.disparity.column or gap.disparity.label}" for gap in first.gaps]
+    columns = [("score", names), (title, labels + [""] * (len(names) - len(labels)))]
+    for model, one in models.items():
+        metric, cells = one.table.metric, []
+        for name, score in one.table.described.items():
+            column, by_group = one.table.column(name), one.table.values[name].to_dict()
+            for group in groups:
+                value = (one.overall or {})[column] if group is None else by_group[group]
                 star = "*" if (model, metric, name, group) in differing else ""
-                bounds = None if known is None or group is None else known.score_bounds(column, group)
-                cells.append(score.text(value) + mark(frame, metric, group) + star + _beside(bounds, score))
-        for gap in (gap for gap in gaps[model] if gap.table.metric == metric):
+                doubt = UNRELIABLE if group in one.doubtful else ""
+                bounds = None if one.known is None or group is None else one.known.score_bounds(column, group)
+                cells.append(score.text(value) + doubt + star + _beside(bounds, score))
+        for gap in one.gaps:
             key, score = (metric, gap.disparity.name), gap.disparity.score
             star = "*" if (model, *key, None) in differing else ""
             dagger = "†" if gap.beyond_noise else ""
-            bounds = None if known is None else known.bounds(key)
+            bounds = None if one.known is None else one.known.bounds(key)
             doubt = "" if gap.reliable else UNRELIABLE
             cells.append(score.text(gap.pair.value) + doubt + star + dagger + _beside(bounds, score))
         columns.append((model, cells))
@@ -340,7 +420,11 @@ def _marks(
             )
     notes += [f"{name}: {note}" for name, frame in frames.items() for note in frame._refusal_notes()]
     notes += _size_notes(frames)
-    notes.append("†: a δ that is more than noise at the 0.05 level, corrected for their number within the model.")
+    notes.append(
+        "†: a δ that is more than noise at the 0.05 level, corrected for their number within the model. A perfect "
+        "generator may have one, too, since groups differ in how hard they are to imitate: a baseline shows how much, "
+        "and the excess leaves it out."
+    )
     caveats = [f"{name}: {note}" for name, frame in frames.items() for note in frame._caveat_notes()]
     if caveats:
         notes.append(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from egtmetrics import __version__
 from egtmetrics._text import shown
 from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups._evaluation import size_notes
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
@@ -42,6 +43,7 @@ from egtmetrics.report._page_parts import (
 )
 from egtmetrics.report.explanations import DecomposedSamples
 from egtmetrics.report.tables import groups_title, mark, method_notes, names_text
+from egtmetrics.report.words import verdict_sentence
 from egtmetrics.results import Score
 
 _THUMBNAIL = 192
@@ -182,15 +184,17 @@ def render_page(
             ],
             verdicts=[
                 {
-                    "text": f"{frame.title(metric)}: the largest gap in {'excess ' if one.of == 'excess' else ''}"
-                    f"{frame.tables[metric].primary.label} is {one.text}.",
+                    "text": verdict_sentence(frame, one),
                     "kind": {"within": "calm", "beyond": "alarm", "undecided": "open"}[one.outcome],
                     "tag": one.outcome,
                 }
-                for metric, one in (verdicts or {}).items()
+                for one in (verdicts or {}).values()
             ],
             cautions=_cautions(frame, inference),
-            scores=[_score_table(frame.tables[metric], gaps, frame, inference) for metric in frame.settings["metrics"]],
+            scores=[
+                _score_table(frame.tables[metric], gaps if excess is None else excess.gaps, frame, inference)
+                for metric in frame.settings["metrics"]
+            ],
             glossary=_glossary(frame),
             precision_recall=draw_precision_recall(frame, inference),
             forest=draw_gaps([gap for gap in gaps if len(gap.disparity.families) == 1], inference),
@@ -235,8 +239,8 @@ def _verdict(gaps: Sequence[Gap], inference: Inference) -> dict[str, str]:
     if gaps and not any(gap.reliable for gap in gaps):
         return {
             "kind": "open",
-            "text": "Whether the groups are treated equally is not known, because no metric here can be relied on for "
-            "all groups; see below for the reasons.",
+            "text": "Whether the groups are treated equally is not known, because no gap here can be relied on; see "
+            "below for the reasons.",
         }
     alpha = f"{1 - inference.level:.2g}"
     if not judged:
@@ -343,11 +347,11 @@ def _against(worse: Sequence[Hashable]) -> str:
 def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference, excess: _Excess | None) -> dict[str, str]:
     """Say what was measured, what other real samples show, and whether the excess is more than noise."""
     measured: dict[str, Any] = _measured(gap, frame, inference)
-    if excess is None or not gap.reliable or math.isnan(gap.pair.value):
+    if excess is None:
         return measured
     of_excess = excess.gap(gap)
     pair = of_excess.pair
-    if pair.larger is None or pair.smaller is None:
+    if not of_excess.reliable or pair.larger is None or pair.smaller is None:
         return measured
     first = pair.larger if of_excess.worse is None else of_excess.worse
     second = pair.smaller if first == pair.larger else pair.larger
@@ -384,6 +388,8 @@ def _finding(gap: Gap, frame: GenerativeMetricFrame, inference: Inference, exces
         text += ". That is not distinguishable from noise at this size"
         if of_excess.detectable is not None:
             text += f"; {gap_text(score, of_excess.detectable)} would have been found with 80 % probability"
+    # What noise alone may do to the scores themselves is no matter here, and stands in the tables.
+    measured |= _measured(dataclasses.replace(gap, interval=None, p_value=None), frame, inference)
     return {**measured, "kind": kind, "tag": tag, "more": [*more, f"{text}."]}
 
 
@@ -394,7 +400,8 @@ def _measured(gap: Gap, frame: GenerativeMetricFrame, inference: Inference) -> d
     if math.isnan(pair.value):
         return {"text": f"{what} has no gap, because fewer than two groups have a score.", "kind": "open", "tag": ""}
     if not gap.reliable:
-        text = f"{what} says nothing about a gap, because the scores of a group cannot be relied on."
+        why = "the scores of a group cannot be relied on" if gap.table.caveats else "the groups differ too much in size"
+        text = f"{what} says nothing about a gap, because {why}."
         return {"text": text, "kind": "open", "tag": "unreliable"}
     if pair.larger is None:
         others = f" with a score, without {names_text(pair.without)}" if pair.without else ""
@@ -636,7 +643,7 @@ def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
         cautions.append(
             "There are no intervals here. Other samples of the same model would give other scores and gaps."
         )
-    if any(score.depends_on_size for score in frame.describe().values()):
+    if any(table.sizes for table in frame.tables.values()) and not size_notes(frame.tables):
         for side, words in (("n_real", "real"), ("n_fake", "generated")):
             sizes = frame.scored_counts[side]
             sizes = sizes[sizes > 0]
@@ -686,7 +693,7 @@ def _score_table(table: ScoreTable, gaps: Sequence[Gap], frame: GenerativeMetric
     worse = {
         gap.disparity.column: gap.worse
         for gap in gaps
-        if gap.table is table and gap.disparity.column is not None and gap.beyond_noise
+        if gap.table.metric == table.metric and gap.disparity.column is not None and gap.beyond_noise
     }
     overall = frame.overall.to_dict()
 

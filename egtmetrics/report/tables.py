@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
+import textwrap
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -22,6 +24,8 @@ from egtmetrics.results import UNRELIABLE, MetricResult, Score
 
 Format = Literal["table", "markdown", "latex", "json"]
 
+WIDTH = 100
+"""Of sentences where no terminal says another."""
 _TABLE_STYLES = {"table": "simple", "markdown": "pipe", "latex": "latex_booktabs"}
 
 
@@ -34,14 +38,15 @@ def render(
     verdicts: Mapping[str, Verdict] | None = None,
     dose: DoseResponse | None = None,
     provenance: Mapping[str, Any] | None = None,
+    width: int = WIDTH,
 ) -> str:
     """Return scores, disparities and group sizes of a frame as text, with the settings that gave them.
 
     In tables, scores that declare to be shares are in percent and their differences in percentage points; all others
     are as they are, in their own unit. ``nan`` is a score that could not be computed; notes say why
     (``frame.refusals``). ``?`` stands behind a score that cannot be relied on (``frame.caveats``), and behind
-    disparities that are built on it. JSON keeps fractions, and has null for NaN. A disparity of groups of which one has
-    no score is that of the others.
+    disparities that are built on it or compare groups of very unequal sizes. JSON keeps fractions, and has null for
+    NaN. A disparity of groups of which one has no score is that of the others.
 
     Parameters
     ----------
@@ -66,6 +71,8 @@ def render(
         and its 95 % interval, and the disparities of the doses; under ``"dose"`` in JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
+    width
+        Of sentences, for a terminal.
 
     Examples
     --------
@@ -90,16 +97,12 @@ def render(
         )
         return f"{front_matter(frame, **parts)}\n\n{title}\n\n{body}\n{below}\n"
     check_format(format)
-    words = {}
-    if baseline is not None or verdicts:
-        words = in_words(frame, baseline=baseline, intervals=intervals, verdicts=verdicts)
     if format == "json":
         content = {
             "egtmetrics": __version__,
             **(provenance or {}),
-            **frame.to_dict(intervals, baseline=baseline, verdicts=verdicts),
+            **content_of(frame, intervals=intervals, baseline=baseline, verdicts=verdicts),
             **({} if dose is None else {"dose": dose.to_dict()}),
-            **({"in_words": words} if words else {}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sections = {"Scores": _scores(frame, "\n" if format == "table" else " ", intervals)}
@@ -115,21 +118,37 @@ def render(
             of_dose = None if intervals is None else dose.interval(intervals.level)
             sections["Disparities of the doses between groups"] = _disparities(dose.tables(), of_dose)
     if verdicts:
-        sections["Verdicts"] = _verdicts(verdicts)
+        sections["Verdicts"] = verdict_columns(verdicts.values())
     sections["Groups"] = _groups(frame)
     notes = [
         *caveat_notes(frame),
         *frame._refusal_notes(),
         *_missing_notes(frame, intervals),
+        _names_note(frame, baseline),
         *_interval_notes(intervals),
         *_baseline_notes(baseline),
         *([] if dose is None else [f"doses: {dose.summary()}"]),
         *method_notes(frame, provenance or {}),
     ]
     texts = [section(title, table, format) for title, table in sections.items()]
-    if words:
-        texts.append(title_line("In words", format) + note_lines(words.values(), format))
-    return "\n\n".join([*texts, note_lines(notes, format)]) + "\n"
+    if baseline is not None or verdicts:
+        words = in_words(frame, baseline=baseline, intervals=intervals, verdicts=verdicts)
+        texts.append(title_line("In words", format) + note_lines(itertools.chain(*words.values()), format, width))
+    return "\n\n".join([*texts, note_lines(notes, format, width)]) + "\n"
+
+
+def content_of(
+    frame: GenerativeMetricFrame,
+    *,
+    intervals: FrameIntervals | None,
+    baseline: Baseline | None,
+    verdicts: Mapping[str, Verdict] | None,
+) -> dict[str, Any]:
+    """Return what JSON says of a frame; with a baseline or verdicts also in words."""
+    content = frame.to_dict(intervals, baseline=baseline, verdicts=verdicts)
+    if baseline is not None or verdicts:
+        content["in_words"] = in_words(frame, baseline=baseline, intervals=intervals, verdicts=verdicts)
+    return content
 
 
 def check_format(format: Format) -> None:
@@ -167,10 +186,14 @@ def title_line(title: str, format: Format) -> str:
     return f"### {_markdown(title)}\n\n" if format == "markdown" else f"{shown(title)}\n\n"
 
 
-def note_lines(notes: Iterable[str], format: Format) -> str:
-    """Return one line for each note."""
+def note_lines(notes: Iterable[str], format: Format, width: int = WIDTH) -> str:
+    """Return one line for each note, or for a terminal several of this width; the first stands out."""
     mark, escape = {"table": ("", shown), "markdown": ("- ", _markdown), "latex": ("% ", shown)}[format]
-    return "\n".join(f"{mark}{escape(note)}" for note in notes)
+    lines = [f"{mark}{escape(note)}" for note in notes]
+    if format == "table":
+        wrapper = textwrap.TextWrapper(width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        lines = [wrapper.fill(line) for line in lines]
+    return "\n".join(lines)
 
 
 def _markdown(text: str) -> str:
@@ -220,6 +243,17 @@ def _missing_notes(frame: GenerativeMetricFrame, intervals: FrameIntervals | Non
         return []
     few = "" if intervals is None else ", or too few samples for an interval"
     return [f"without: groups that have no score{few}; the disparity is that of the others, and these may be worse"]
+
+
+def _names_note(frame: GenerativeMetricFrame, baseline: Baseline | None) -> str:
+    """Say what the names of disparities mean."""
+    labels = {one.name: one.label for table in frame.tables.values() for one in table.disparities}
+    seen = "a baseline shows how much" if baseline is None else "that is left out of the excess"
+    return (
+        "disparity: the largest difference between two groups in "
+        f"{'; '.join(f'{label} ({name})' for name, label in labels.items())}. A perfect generator may have some, too, "
+        f"since groups differ in how hard they are to imitate: {seen}"
+    )
 
 
 def _unit(score: Score) -> str:
@@ -279,14 +313,14 @@ def _doses(dose: DoseResponse) -> Columns:
     return list(zip(["damage", "name", "explains the scores", *groups], zip(*rows, strict=True), strict=True))
 
 
-def _verdicts(verdicts: Mapping[str, Verdict]) -> Columns:
-    columns: dict[str, list[str]] = {
-        name: [] for name in ("metric", "gap", "of", "value", "at least", "at most", "tolerance", "unit", "verdict")
-    }
-    for metric, verdict in verdicts.items():
+def verdict_columns(verdicts: Iterable[Verdict]) -> Columns:
+    """Return a row for each verdict, which is on the largest gap of its metric."""
+    names = ("metric", "largest gap", "of", "value", "at least", "at most", "tolerance", "unit", "verdict")
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for verdict in verdicts:
         numbers = (verdict.value, verdict.low, verdict.high, verdict.tolerance)
         texts = [*map(verdict.score.text, numbers), verdict.score.difference_unit, verdict.outcome]
-        for column, cell in zip(columns.values(), [metric, verdict.disparity, verdict.of, *texts], strict=True):
+        for column, cell in zip(columns.values(), [verdict.metric, verdict.disparity, verdict.of, *texts], strict=True):
             column.append(cell)
     return list(columns.items())
 
@@ -305,7 +339,7 @@ def _disparities(tables: Mapping[str, ScoreTable], intervals: FrameIntervals | N
             cells = [
                 table.metric,
                 disparity.name,
-                score.text(pair.value) + ("" if table.reliable else UNRELIABLE),
+                score.text(pair.value) + ("" if table.reliable(pair.without) else UNRELIABLE),
                 *([] if known is None else _beside(known, score)),
                 score.difference_unit,
                 *("" if group is None else group_text(group) for group in (pair.larger, pair.smaller)),
@@ -347,14 +381,19 @@ def _interval_notes(intervals: FrameIntervals | None) -> list[str]:
 def _baseline_notes(baseline: Baseline | None) -> list[str]:
     if baseline is None:
         return []
-    sizes = baseline.sizes["n_samples"]
-    which = "held-out real samples" if baseline.settings["held_out"] else "the real samples, split at random,"
     ratio = "; ratio: of the two, for shares" if len(baseline.ratio.columns) else ""
     return [
-        f"other real: what {which} score in the place of the generated ones, {sizes[sizes > 0].min()} samples in each "
-        "set; a perfect generator would score the same",
+        f"other real: what other real samples score in the place of the generated ones ({baseline_source(baseline)}); "
+        "a perfect generator would score about the same",
         f"excess: the model's score less that of other real samples{ratio}",
     ]
+
+
+def baseline_source(baseline: Baseline) -> str:
+    """Say what the other real samples are, and how many."""
+    sizes = baseline.sizes["n_samples"]
+    which = "held-out ones" if baseline.settings["held_out"] else "halves of REAL at random"
+    return f"{which}, {sizes[sizes > 0].min()} samples in each set"
 
 
 def _groups(frame: GenerativeMetricFrame) -> Columns:

@@ -49,7 +49,8 @@ class GenerativeMetricStream:
         ``compute`` uses the same. Streams that will be merged need the same integer.
     reference
         The real side, as a :class:`~egtmetrics.Reference` with labels. Then only fake rows are added. The frame is the
-        same, to the last bit, as if its rows had been added, too.
+        same, to the last bit, as if its rows had been added, too. What is prepared should be its
+        ``in_canonical_order()``, since a stream sorts rows.
     max_samples
         Keep at most this many rows of every group on either side, a uniform sample drawn without replacement; None
         keeps all. Scores by group are then those of these samples. The overall scores are those of a uniform sample of

@@ -92,6 +92,22 @@ def test_a_curve_that_starts_flat_has_a_long_lower_side() -> None:
     assert read.error == pytest.approx((0.2 - math.sqrt(0.04 - Z * 0.02)) / Z, rel=0.1)
 
 
+@pytest.mark.parametrize("place", [0.12, 0.25, 0.5])
+def test_intervals_hold_the_dose_where_the_score_falls_between_two_doses(place: float) -> None:
+    """Though the scores at the doses are exact, and say little of where between them the score falls."""
+    doses = np.array([0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0])
+
+    def fall(dose: Any) -> Any:
+        return 1.0 / (1.0 + np.exp((dose - place) / 0.025))
+
+    for dose in np.linspace(place - 0.1, place + 0.1, 21):
+        read = curve(fall(doses), float(fall(dose)), error=0.003, doses=doses)
+        low, high = read.interval(0.95, math.inf)
+        assert low <= dose <= high
+        at_dose = np.abs(read.grid - dose).argmin()
+        assert abs(read.misfits[at_dose]) < Z
+
+
 def test_a_score_that_turns_back_reads_nothing_but_still_fits() -> None:
     doses = np.linspace(0, 1, 9)
     bump = 1.0 + doses * (1.0 - doses)
@@ -389,6 +405,21 @@ def test_several_features_missing_groups_and_json() -> None:
     assert content["doses"]["noise"]["sex=m, age=other"] == {"fid": None}
     assert len(content["curves"]["noise"]["sex=f, age=old"]["fid"]) == 8
     assert content["settings"]["damages"]["noise"]["doses"][0] == 0.0
+
+
+def test_single_precision_is_kept() -> None:
+    """float64 results of a damage become float32, so that the parts of both sets have one type."""
+    data = two_groups(110, 4)
+    single = data | {side: data[side].astype(np.float32) for side in ("real", "fake")}
+    seen = set()
+
+    def spread(real: Any, fake: Any) -> float:
+        seen.add((real.dtype.name, fake.dtype.name))
+        return float(fake.std())
+
+    response = frame(single, {"spread": spread, "ipr": IPR}).dose_response("off_support", n_splits=2)
+    assert seen == {("float32", "float32")}
+    assert response.interval().by_group["low"].notna().all()
 
 
 def test_refusals() -> None:

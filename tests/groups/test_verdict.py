@@ -21,6 +21,10 @@ from egtmetrics.groups.disparity import score_table
 from egtmetrics.groups.inference import Inference, score_uncertainty
 from egtmetrics.groups.verdict import Samples, certify
 from egtmetrics.metrics import ScoreCovariance
+from egtmetrics.report import render
+from egtmetrics.report.compare import compare_with_first, render_comparison
+from egtmetrics.report.page import render_page
+from egtmetrics.report.words import in_words
 from egtmetrics.results import MetricResult, Score, share
 
 KID = functools.partial(kernel_distance, subset_size=50)
@@ -92,14 +96,36 @@ def test_without_bounds_of_the_score_the_upper_bound_is_that_of_the_worst_contra
         [[a, -0.5 * math.sqrt(a * b)], [-0.5 * math.sqrt(a * b), b]] for a, b in rng.uniform(0.01, 0.1, (4, 2))
     ]
     found = verdict_on(scores, covariances, 0.1, level=0.9)
-    assert found.disparity == "delta_pr"
-    sums, variances = np.add(scores["precision"], scores["recall"]), np.sum(covariances, axis=(1, 2))
     bounds = [
-        sums[a] - sums[b] + norm.ppf(0.9) * math.sqrt(variances[a] + variances[b])
+        values[a] - values[b] + norm.ppf(0.9) * math.sqrt(covariances[a][i][i] + covariances[b][i][i])
+        for i, values in enumerate(scores.values())
         for a, b in itertools.permutations(range(4), 2)
     ]
     assert found.high == pytest.approx(max(bounds))
-    assert found.value == pytest.approx(np.ptp(sums))
+    spreads = {name: float(np.ptp(values)) for name, values in scores.items()}
+    assert found.value == pytest.approx(max(spreads.values()))
+    assert found.disparity == {"precision": "delta_p", "recall": "delta_r"}[max(spreads, key=spreads.__getitem__)]
+
+
+def test_opposite_gaps_do_not_cancel() -> None:
+    """One group gets few good samples, the other many bad ones: precision + recall is equal, and nothing else is."""
+    scores = {"precision": [0.9, 0.6], "recall": [0.5, 0.8]}
+    covariances = [np.diag([1e-4, 1e-4])] * 2
+    found = verdict_on(scores, covariances, 0.1, kind=SHARE)
+    assert (found.outcome, found.disparities) == ("beyond", ("delta_p", "delta_r"))
+    assert found.value == pytest.approx(0.3)
+    # "Within" asks each score by itself, "beyond" both together.
+    alone = [verdict_on({name: values}, [1e-4, 1e-4], 0.1, kind=SHARE) for name, values in scores.items()]
+    assert found.high == pytest.approx(max(one.high for one in alone))
+    assert alone[0].low - 0.01 < found.low < alone[0].low
+
+
+def test_a_tolerance_is_for_all_scores_in_its_unit() -> None:
+    """Coverage is judged with precision and recall, all in points; density, which is no share, is not."""
+    values = pd.DataFrame({name: [0.5, 0.5] for name in ("precision", "recall", "density", "coverage")})
+    described = {name: ANY if name == "density" else SHARE for name in values}
+    table = score_table("prdc", values, described)
+    assert [one.name for one in table.judged] == ["delta_p", "delta_r", "delta_coverage"]
 
 
 def test_groups_without_any_variation_are_still_uncertain() -> None:
@@ -181,9 +207,7 @@ def test_a_perfect_generator_of_unlike_groups_is_within_by_its_excess_only() -> 
     raw, excess = evaluated.certify(50.0), evaluated.certify(50.0, baseline=baseline)
     assert raw.outcome == "beyond"
     assert (raw.of, excess.of) == ("scores", "excess")
-    assert raw.text.startswith(
-        "beyond the tolerance of 50 squared feature units: at 95 % confidence, the gap is at least "
-    )
+    assert raw.text.startswith("beyond the tolerance of 50 squared feature units: at 95 % confidence, it is at least ")
     assert excess.outcome == "within"
     assert excess == baseline.certify(50.0)
     assert excess.value == pytest.approx(baseline.disparities()["value"].iloc[0])
@@ -230,6 +254,45 @@ def test_what_cannot_be_relied_on_is_not_certified() -> None:
     assert (found.outcome, found.more_samples) == ("undecided", None)
     assert found.reason == "the scores of f, m cannot be relied on"
     assert found.text == f"undecided for the tolerance of 50.00 points: {found.reason}"
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_groups_of_one_law_and_unequal_sizes_are_nowhere_called_different() -> None:
+    """100 samples against 2000: the distance of the small group is larger, and no text says that the groups are."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["f", "m"], (100, 2000))
+    real, fake = rng.normal(size=(2, 2100, 8))
+    evaluated = GenerativeMetricFrame(
+        metrics="fid", real=real, fake=fake, real_sensitive_features=groups, fake_sensitive_features=groups
+    )
+    tests, intervals = evaluated.test(), evaluated.interval()
+    assert tests.loc[("fid", "delta_fid"), "p_value"] < 0.01  # which is true of the expected scores at these sizes
+    assert not tests.loc[("fid", "delta_fid"), "reliable"]
+    assert not evaluated.disparities().loc[("fid", "delta_fid"), "reliable"]
+    assert not intervals.disparities.loc[("fid", "delta_fid"), "reliable"]
+    why = "groups differ in their number of real samples, from 100 in group 'f' to 2000 in 'm'"
+    assert why in repr(evaluated)
+    verdict = evaluated.certify(0.01)
+    assert verdict.outcome == "undecided"
+    assert verdict.reason.startswith(f"the {why}")
+    text = render(evaluated, intervals=intervals, verdicts={"fid": verdict})
+    assert f"{intervals.disparities['value'].iloc[0]:.4g}?" in text
+    words = " ".join(in_words(evaluated, intervals=intervals)["fid"])
+    assert f"This says nothing of the model, because the {why}" in words
+    assert "more than noise" not in " ".join(in_words(evaluated, intervals=intervals, verdicts={"fid": verdict})["fid"])
+    saved = GenerativeMetricFrame.from_json(evaluated.to_json(intervals))
+    assert not saved.interval().disparities.loc[("fid", "delta_fid"), "reliable"]
+    pytest.importorskip("jinja2")
+    page = render_page(evaluated)
+    assert "no gap here can be relied on" in page
+    for claim in ("unequally", ">more than noise<", "worse"):
+        assert claim not in page
+    both = compare_with_first({"a": evaluated, "b": evaluated})
+    table = render_comparison({"a": evaluated, "b": evaluated}, tests=both)
+    assert "†" not in next(line for line in table.splitlines() if line.startswith("δ fid"))
+    baseline = evaluated.baseline()  # of equal sizes
+    assert baseline.test().loc[("fid", "delta_fid"), "p_value"] > 0.01
+    assert baseline.certify(1.0).outcome == "within"
 
 
 @pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")

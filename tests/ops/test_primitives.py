@@ -11,6 +11,7 @@ import pytest
 from egtmetrics.ops import Backend, Divergences, HostBackend, select_host_backend
 from egtmetrics.ops._backend import LocalBackend
 from egtmetrics.ops._device import CudaBackend, DeviceKernels
+from egtmetrics.ops._memo import RememberingBackend
 from egtmetrics.ops._native import CpuBackend
 from egtmetrics.ops._primitives import primitives
 from egtmetrics.ops._sharded import RingBackend
@@ -73,6 +74,7 @@ def test_every_primitive_has_a_sample() -> None:
     [
         (ReferenceBackend, HostBackend),
         (CpuBackend, HostBackend),
+        (RememberingBackend, HostBackend),
         (CudaBackend, LocalBackend),
         (DeviceKernels, LocalBackend),
         (RingBackend, Backend),

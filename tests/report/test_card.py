@@ -69,7 +69,7 @@ def test_the_hub_reads_every_number() -> None:
     for (metric, disparity), value in evaluated.disparities()["value"].items():
         if metric != "proportions":
             assert found[disparity, None].metric_value == value
-    verdict = found["delta_pr_verdict", None]
+    verdict = found["topp_verdict", None]
     assert verdict.metric_value == verdicts["topp"].outcome
     assert verdict.metric_args["high"] == verdicts["topp"].high
     excess = [
@@ -152,6 +152,6 @@ def test_the_command_line_writes_cards(tmp_path: Path, monkeypatch: pytest.Monke
     value = json.loads(Path("x.json").read_text())["by_group"]["m"]["fid"]
     entries = content["model-index"][0]["results"][0]["metrics"]
     assert value in [one["value"] for one in entries]
-    assert [one["value"] for one in entries if one["type"] == "delta_fid_verdict"] == ["within"]
+    assert [one["value"] for one in entries if one["type"] == "fid_verdict"] == ["within"]
     assert main([*arguments, "--out", "card.md"]) == 0
     assert Path("card.md").read_text().startswith("### Scores")

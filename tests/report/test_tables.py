@@ -300,7 +300,8 @@ def test_a_disparity_is_that_of_the_groups_with_an_interval() -> None:
         missing_groups="nan",
     )
     plain = next(row for row in cells(render(frame), r"\s{2,}") if row[:2] == ["gap", "delta_gap"])
-    assert plain == ["gap", "delta_gap", f"{frame.difference()['gap']:.4g}", "c, x", plain[-1]]
+    # The third group is too small to compare.
+    assert plain == ["gap", "delta_gap", f"{frame.difference()['gap']:.4g}?", "c, x", plain[-1]]
     assert "without" not in render(frame)
     intervals = frame.interval()
     row = next(row for row in cells(render(frame, intervals=intervals), r"\s{2,}") if row[:2] == ["gap", "delta_gap"])
