@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.laws import Law, clusters, digits, embedded, normal, off_support, student
+from benchmarks.laws import Law, clusters, digits, embedded, normal, off_support, spread, student
 from benchmarks.stages import Stage, run
 from egtmetrics import (
     GenerativeMetricFrame,
@@ -76,7 +76,10 @@ class Case:
         rng = np.random.default_rng([SEED, zlib.crc32(self.name.encode()), repeat])
         sides = [law(rng, n, n) for law, n in zip(self.laws, self.sizes, strict=True)]
         damage = self.damage or (0.0,) * len(sides)
-        fakes = [off_support(fake, share, rng) for (_, fake), share in zip(sides, damage, strict=True)]
+        fakes = [
+            off_support(fake, share, rng, distance=10.0 * spread(law))
+            for (_, fake), share, law in zip(sides, damage, self.laws, strict=True)
+        ]
         labels = np.repeat([f"g{i}" for i in range(len(sides))], self.sizes)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", GroupSizeWarning)

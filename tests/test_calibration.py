@@ -23,16 +23,17 @@ def record(a: float, b: float, margin: float) -> Record:
     }
 
 
+SIZES = ((60, 60), (60, 60))
 RECORDS = [record(1.0, 1.0, 0.5), record(2.0, 1.0, 0.5), record(1.0, 1.2, 0.5), record(0.8, 1.0, 0.5)]
 
 
 def test_coverage_is_measured_against_the_true_values() -> None:
-    (row,) = calibration.coverage_rows(Case("Gaussian"), RECORDS)
+    (row,) = calibration.coverage_rows(Case("Gaussian", (0.0, 0.0), SIZES), RECORDS)
     assert row["difference_coverage"] == 0.75  # one law: the difference is 0
     assert (row["score_coverage"], row["intervals"]) == (7 / 8, 8)  # the truth is the mean of all, 1.125
     assert row["deviation"] == pytest.approx(np.sqrt((1.0 + 0.04 + 0.04) / 4))
     assert row["standard_error"] == pytest.approx(0.5 / 1.959964)
-    unequal = Case("Gaussian", damage=(0.0, 0.1))
+    unequal = Case("Gaussian", (0.0, 0.1), SIZES)
     shifted = [record(one["scores"]["m"][0][0] + 10.0, one["scores"]["m"][1][0], 0.5) for one in RECORDS]
     (row,) = calibration.coverage_rows(unequal, shifted)
     assert row["difference_coverage"] == 0.75  # against the mean difference, 10.15
@@ -40,7 +41,7 @@ def test_coverage_is_measured_against_the_true_values() -> None:
 
 
 def test_a_rejection_is_false_where_the_damage_is_the_same() -> None:
-    for case, false in ((Case("Gaussian"), True), (Case("Gaussian", damage=(0.0, 0.1)), False)):
+    for case, false in ((Case("Gaussian", (0.0, 0.0), SIZES), True), (Case("Gaussian", (0.0, 0.1), SIZES), False)):
         (row,) = calibration.test_rows(case, RECORDS)
         assert (row["rejected"], row["false"]) == (0.25, false)
 
@@ -102,8 +103,8 @@ def test_the_page_says_first_what_falls_short() -> None:
 
 
 def test_unequal_sizes_are_no_equal_groups() -> None:
-    assert Case("Gaussian").equal
-    assert not Case("Gaussian", sizes=((100, 100), (2000, 2000))).equal
+    assert Case("Gaussian", (0.0, 0.0), SIZES).equal
+    assert not Case("Gaussian", (0.0, 0.0), ((100, 100), (2000, 2000))).equal
     assert len({case.name for case in calibration.CASES}) == len(calibration.CASES)
 
 
@@ -159,7 +160,7 @@ def test_slow_stages_run_their_share_of_the_repeats() -> None:
 def test_a_killed_run_resumes_and_gives_the_numbers_of_an_unbroken_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case = Case("Gaussian, d = 8", sizes=((60, 60),) * 2)
+    case = Case("Gaussian, d = 8", (0.0, 0.0), ((60, 60),) * 2, topp_share=0.0)
     monkeypatch.setattr(calibration, "CASES", (case,))
     monkeypatch.setattr(calibration, "METRICS", {"others": {"fid": calibration.frechet_distance}})
 

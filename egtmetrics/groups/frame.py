@@ -296,7 +296,9 @@ class GenerativeMetricFrame:
 
     def __repr__(self) -> str:
         notes = "".join(f"\n{note}" for note in [*self._caveat_notes(), *self._refusal_notes()])
-        return f"{type(self).__name__} ({self.unassigned} rows in no group)\n{self.by_group!r}{notes}"
+        outside = " and ".join(f"{n} {side}" for side, n in self.unassigned.items() if n)
+        left_out = f" ({outside} samples in no group)" if outside else ""
+        return f"{type(self).__name__}{left_out}\n{self.by_group!r}{notes}"
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: scores by group, and disparities."""

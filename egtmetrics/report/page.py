@@ -584,7 +584,7 @@ def _damage_table(response: DoseResponse, frame: GenerativeMetricFrame) -> _Tabl
         explains = "yes, best" if name == response.explanation else "yes" if response.explains(name) else "no"
         rows.append([_Cell(text=f"{damage.label} ({name})"), _Cell(text=explains, number=False), *cells])
     return _Table(
-        caption="What was tried: does one dose in each group explain all scores, and which, with 95% intervals",
+        caption="What was tried, and at which dose all scores of a group are those of the model, with 95% intervals",
         header=["damage", "explains the scores", *map(group_text, groups)],
         rows=rows,
     )

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
+from scipy.stats import t as student
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, kernel_distance
 from egtmetrics.groups import Verdict
@@ -39,20 +40,24 @@ def verdict_on(
     *,
     kind: Score = ANY,
     sizes: list[int] | None = None,
+    second_order: bool = False,
+    excess: bool = False,
     **options: Any,
 ) -> Verdict:
-    """Certify scores by group with known covariances."""
+    """Certify scores by group with known covariances; distances of equal laws have ones of the second order."""
     n_groups = len(next(iter(scores.values())))
     values = pd.DataFrame(scores, index=[f"g{group}" for group in range(n_groups)])
     table = score_table("m", values, dict.fromkeys(scores, kind))
     covariances = {
-        label: ScoreCovariance(data=np.atleast_2d(variance))
+        label: ScoreCovariance(
+            data=np.atleast_2d(variance), alone=2.0 * np.atleast_1d(variance) if second_order else None
+        )
         for label, variance in zip(values.index, variances, strict=True)
     }
     inference = Inference(tables={"m": table}, uncertainties={"m": score_uncertainty(values, covariances)})
     samples = Samples(
         sizes=dict(zip(values.index, sizes or [100] * n_groups, strict=True)),
-        scores=[values],
+        scores=[values, values] if excess else [values],
         described=table.described,
     )
     return certify(inference, "m", tolerance, of="scores", samples=samples, **options)
@@ -134,6 +139,15 @@ def test_groups_without_any_variation_are_still_uncertain() -> None:
     z = norm.ppf(0.95)
     assert found.high == pytest.approx(z**2 / (100 + z**2))
     assert (found.low, found.outcome) == (0.0, "within")
+
+
+@pytest.mark.parametrize("n", [50, 300])
+def test_an_excess_of_distances_knows_its_error_from_few_samples(n: int) -> None:
+    """Its variance has about the relative variance 35 / n, as if there were 2 n / 35 degrees of freedom."""
+    scores, variances, options = {"s": [0.2, 0.5]}, [0.01, 0.02], {"sizes": [n, n], "second_order": True}
+    alone, excess = (verdict_on(scores, variances, 1.0, excess=excess, **options).high for excess in (False, True))
+    assert alone == pytest.approx(0.3 + norm.ppf(0.95) * math.sqrt(0.03))
+    assert excess == pytest.approx(0.3 + student.ppf(0.95, 2 * n / 35) * math.sqrt(0.03))
 
 
 @settings(deadline=None, max_examples=40)

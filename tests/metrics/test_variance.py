@@ -44,6 +44,7 @@ from egtmetrics.metrics.subsampling import (
     split_by_part,
 )
 from egtmetrics.metrics.variance import (
+    Moves,
     PartsOfBoth,
     ScoresOfParts,
     covariance_of_shares,
@@ -409,6 +410,23 @@ def test_frechet_variance_equals_that_from_halves() -> None:
     exact = variance_on_halves(frechet_distance, real, fake, rng)
     for variance in frechet_variances(real, fake, rng):
         assert variance == pytest.approx(exact, rel=0.2)  # 4.5 standard errors of ``exact``
+
+
+@pytest.mark.parametrize(("first", "second"), [(3.0, 1.0), (1.0, 0.0), (0.0, 2.0), (1.0, 5.0)])
+def test_the_terms_of_a_distances_variance_are_told_apart(first: float, second: float) -> None:
+    """L + 2 D from all rows, and 2 (L + 4 D) from halves, give L + D."""
+
+    def moves(n: int, variance: float) -> tuple[Any, Any]:
+        return np.tile([[-1.0], [1.0]], (n // 2, 1)) * np.sqrt(n * variance), np.zeros((n, 1))
+
+    found = Moves(
+        whole=moves(8, first + 2 * second),
+        halves=(moves(4, 2 * (first + 4 * second)),) * 2,
+        drawn=np.zeros((1, 1)),
+    ).covariance()
+    assert found.data.item() == pytest.approx(first + second)
+    assert found.alone is not None
+    assert found.alone.item() == pytest.approx(first + 2 * second)
 
 
 def test_variances_of_the_frechet_distance_between_equal_laws() -> None:
