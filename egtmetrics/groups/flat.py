@@ -18,7 +18,8 @@ def flat_scores(frame: GenerativeMetricFrame, intervals: FrameIntervals | None =
     frame
         What to return.
     intervals
-        What ``frame.interval(...)`` returned: adds ``<score>/<group>/low`` and ``/high``, and the same for disparities.
+        What ``frame.interval(...)`` returned: adds ``<score>_low/<group>``, ``<score>_high/<group>``, and for
+        disparities ``<metric>_low/<disparity>`` and so on. MLflow makes folders of names, so none continues another.
 
     Returns
     -------
@@ -55,7 +56,7 @@ def flat_scores(frame: GenerativeMetricFrame, intervals: FrameIntervals | None =
     (1.0, 1.0, 1.0)
     """
     groups = frame._names  # labels as text
-    entries: list[tuple[tuple[str, ...], float | None]] = []
+    entries: list[tuple[tuple[str, str], float | None]] = []
     for score in map(str, frame.by_group):
         by_group = frame.by_group[score].to_dict()
         entries.append(((score, "overall"), frame.overall[score]))
@@ -68,14 +69,14 @@ def flat_scores(frame: GenerativeMetricFrame, intervals: FrameIntervals | None =
         for end in ("low", "high"):
             for score in map(str, frame.by_group):
                 of_groups: Mapping[Hashable, float] = intervals.by_group.loc[score][end].to_dict()
-                entries += [((score, groups[label], end), value) for label, value in of_groups.items()]
+                entries += [((f"{score}_{end}", groups[label]), value) for label, value in of_groups.items()]
             of_disparities: Mapping[Any, float] = intervals.disparities[end].to_dict()
-            entries += [((*key, end), value) for key, value in of_disparities.items()]
+            entries += [((f"{metric}_{end}", name), value) for (metric, name), value in of_disparities.items()]
     entries += [((metric, "unreliable"), len(where)) for metric, where in frame.caveats().items()]
     missing = {name: int(table.values.isna().any(axis=1).sum()) for name, table in frame.tables.items()}
     entries += [((metric, "missing"), number) for metric, number in missing.items() if number]
     flat: dict[str, float] = {}
-    origins: dict[str, tuple[str, ...]] = {}
+    origins: dict[str, tuple[str, str]] = {}
     for parts, value in entries:
         name = "/".join(re.sub(r"[^\w\-. ]+", "_", part) for part in parts)
         if name in origins:

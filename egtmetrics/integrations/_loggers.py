@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 import types
@@ -57,7 +58,11 @@ def _send_page(target: Any, page: str, frame: GenerativeMetricFrame, step: int, 
         wandb = sys.modules["wandb"]
         content: dict[str, Any] = {f"{name}/page": wandb.Html(page)}
         if figure is not None:
-            content[f"{name}/precision_recall"] = wandb.Image(figure)
+            import PIL.Image  # matplotlib needs it; of a figure, wandb asks for pyplot
+
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png")
+            content[f"{name}/precision_recall"] = wandb.Image(PIL.Image.open(buffer))
         target.log(content, step=step)
 
 
