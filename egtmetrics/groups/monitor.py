@@ -170,7 +170,7 @@ class DisparityMonitor:
         Notes
         -----
         A look whose scores cannot be relied on, or that is refused an interval, has no test (``reason``), but counts as
-        one: what is left of ``alpha`` does not depend on the samples. With ``given_real`` every look counts, for the same reason.
+        one: what is left of ``alpha`` does not depend on the samples. With ``given_real`` every look is evidence.
         """
         if not isinstance(source, GenerativeMetricFrame | Baseline):
             raise TypeError(f"source is {type(source).__name__}, expected a GenerativeMetricFrame or its baseline()")
