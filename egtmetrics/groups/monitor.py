@@ -162,15 +162,15 @@ class DisparityMonitor:
         Raises
         ------
         ValueError
-            If the metric, the disparity or the groups are not those of the looks before; with ``given_real`` if the
-            score is not one; otherwise where ``interval`` of the source raises it. Nothing is recorded.
+            If the metric, the disparity or the groups are not those of the looks before, or with ``given_real`` if the
+            score is not one. Nothing is recorded.
         TypeError
             If ``source`` is neither a frame nor a baseline.
 
         Notes
         -----
-        A look whose scores cannot be relied on has no test, but counts as one: what is left of ``alpha`` does not
-        depend on the samples. With ``given_real`` every look counts, for the same reason.
+        A look whose scores cannot be relied on, or that is refused an interval, has no test (``reason``), but counts as
+        one: what is left of ``alpha`` does not depend on the samples. With ``given_real`` every look is evidence.
         """
         if not isinstance(source, GenerativeMetricFrame | Baseline):
             raise TypeError(f"source is {type(source).__name__}, expected a GenerativeMetricFrame or its baseline()")
@@ -194,8 +194,11 @@ class DisparityMonitor:
         elif doubt := table.doubt():
             reason = doubt
         else:
-            inference, sizes = source._infer(), source._sizes()
-            p_value = _p_value(inference.largest[metric, disparity.name], table, sizes, self.tolerance)
+            try:
+                found = source._infer().largest[metric, disparity.name]
+                p_value = _p_value(found, table, source._sizes(), self.tolerance)
+            except ValueError as error:  # one look with too few samples does not end a training run
+                reason = str(error)
         if not reason and math.isnan(p_value):
             reason = "fewer than two groups have a score with a known error"
         pair = table.gap(disparity)
@@ -227,7 +230,9 @@ class DisparityMonitor:
         n, rate = len(self.looks), f"{100.0 * self.alpha:g} %"
         first = next((look for look in self.looks if look.alarm), None)
         if first is None:
-            return f"no alarm in {n} looks at {watched}, which does not show that it is small"
+            untested = [look for look in self.looks if look.reason]
+            lacking = f" ({len(untested)} without a test: {untested[-1].reason})" if untested else ""
+            return f"no alarm in {n} looks at {watched}{lacking}, which does not show that it is small"
         where = f"look {first.number}" if first.step is None else f"step {first.step}"
         beyond = "0" if self.tolerance == 0.0 else f"{self.tolerance:g}"
         if self.given_real:

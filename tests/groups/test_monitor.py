@@ -214,4 +214,9 @@ def test_a_look_without_a_test_spends_its_share() -> None:
     assert not look.alarm
     assert look.reason == "the scores of f, m cannot be relied on"
     assert monitor._limit(len(monitor.looks) + 1) == 0.05 / 6
+    assert "in 1 looks at m delta_gap (1 without a test: the scores of f, m cannot be relied on)" in monitor.text
+    few = DisparityMonitor()
+    look = few.update(frame(groups=np.repeat(["f", "m"], 20)))
+    assert "20 samples on one side, and an interval needs at least 50" in look.reason
+    assert not look.alarm
     assert json.loads(json.dumps(monitor.state_dict(), allow_nan=False))["looks"][0]["p_value"] is None
