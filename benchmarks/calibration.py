@@ -337,7 +337,7 @@ def markdown(content: Mapping[str, Sequence[Record]]) -> str:
         "Scores depend on the number of samples. So groups of 100 and 2000 have unequal expected scores, and tests of "
         "the scores find that; a frame warns of it. Its baseline compares groups at equal sizes. For Student's t with "
         "three degrees of freedom the kernel distance has no expected value and the Fréchet distance no variance, so "
-        "no interval of theirs holds in general.",
+        "no interval of theirs holds in general. The ratio of groups with equal damage is equal for precision only.",
         "## Coverage of 95 % intervals, in per cent",
         "Of the difference between the first two groups / of the scores of single groups. Both groups have one law, "
         "and the generator is perfect, or a share of its samples is moved off the data by three standard deviations. "

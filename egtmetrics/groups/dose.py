@@ -201,7 +201,8 @@ class DoseResponse:
         What was done, by name: each :class:`Damage`.
     explanation : str or None
         The damage under which the scores agree best, if they agree in every group (``p_value``, corrected for the
-        number of groups, above 0.05). None if no known damage explains the scores.
+        number of groups, above 0.05). None if no known damage explains the scores. It need not be what was done: of two
+        damages at once, the stronger one alone often explains the scores.
     curves : DataFrame
         Indexed by damage, group and dose: the scores of other real samples damaged by each dose.
     model : DataFrame
