@@ -49,14 +49,17 @@ def topp_variance(
     kernels = select_host_backend(backend, n_threads=n_threads)
     halves_and_quarters: list[list[Floats]] = []
     thresholds = []
+    n_real, n_fake = 0.0, 0.0
     for matrix, evaluation in zip(result.projections, result.per_projection, strict=True):
         x, y = (
             sample if matrix is None else Subsamples(kernels.project(sample.points, matrix), sample.parts)
             for sample in parts
         )
-        scores, under_other_thresholds = topp_scores(kernels, x, y, evaluation, result, rng)
+        scores, under_other_thresholds, blocks = topp_scores(kernels, x, y, evaluation, result, rng)
         halves_and_quarters.append(scores)
         thresholds.append(under_other_thresholds)
+        n_real += evaluation.n_real_kept / blocks[0]
+        n_fake += evaluation.n_fake_kept / blocks[1]
     halves, quarters = (np.stack(scores) for scores in zip(*halves_and_quarters, strict=True))
     source = ScoresOfParts(
         halves=halves,
@@ -64,7 +67,6 @@ def topp_variance(
         per_projection=np.array([[e.precision, e.recall, e.f1] for e in result.per_projection]),
         thresholds=np.stack(thresholds),
     )
-    n_real, n_fake = (sum(getattr(e, name) for e in result.per_projection) for name in ("n_real_kept", "n_fake_kept"))
     return covariance_of_shares(source, [result.precision, result.recall, result.f1], [n_fake, n_real, n_real + n_fake])
 
 
@@ -75,15 +77,18 @@ def topp_scores(
     evaluation: TopPREvaluation,
     result: TopPRResult,
     rng: np.random.Generator,
-) -> tuple[list[Floats], Floats]:
-    """Scores of halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``, and of all rows under T other bands ``(T, 3)``."""
+) -> tuple[list[Floats], Floats, tuple[float, float]]:
+    """Score the halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``, and all rows under T other bands ``(T, 3)``.
+
+    The last two numbers say how many real and how many fake points enter and leave a support together.
+    """
     h_x, h_y = evaluation.real_bandwidth, evaluation.fake_bandwidth
     c_x, c_y = evaluation.real_confidence_band, evaluation.fake_confidence_band
     x_bandwidths = _bandwidths(kernels, x, h_x, evaluation.real_n_neighbors)
     y_bandwidths = _bandwidths(kernels, y, h_y, evaluation.fake_n_neighbors)
     own_x, own_y = _own_densities(kernels, x, x_bandwidths), _own_densities(kernels, y, y_bandwidths)
     at_x, at_y = _densities(kernels, x, y, y_bandwidths), _densities(kernels, y, x, x_bandwidths)
-    halves_and_quarters = []
+    halves_and_quarters, bands_by_size = [], []
     for n_parts, columns in x.by_size():
         x_parts, y_parts = x.parts[:, columns], y.parts[:, columns]
         density_x, density_y, fake_at_x, real_at_y = (
@@ -92,6 +97,7 @@ def topp_scores(
         )
         bands = c_x * _band_factors(density_x), c_y * _band_factors(density_y)
         halves_and_quarters.append(_scores(density_x, fake_at_x, density_y, real_at_y, *bands))
+        bands_by_size.append(bands)
     factors = np.exp(
         np.stack(
             [
@@ -109,7 +115,26 @@ def topp_scores(
         _scores(full_x, full_at_x, full_y, full_at_y, np.array([[c_x * a]]), np.array([[c_y * b]]))[0, 0]
         for a, b in factors
     ]
-    return halves_and_quarters, np.array(others)
+    x_bands, y_bands = bands_by_size[0]  # of the halves
+    blocks = (
+        max(_block_size(x, own_x, x_bands), _block_size(x, at_x, y_bands)),
+        max(_block_size(y, own_y, y_bands), _block_size(y, at_y, x_bands)),
+    )
+    return halves_and_quarters, np.array(others), blocks
+
+
+def _block_size(points: Subsamples, densities: Floats, bands: Floats) -> float:
+    """How many points enter and leave a support together: the design effect of their number, 1 at least.
+
+    That is its variance over splits into halves, in units of that of independent points. A small cluster of points
+    falls out of a support as a whole, so it counts as one point where points are too few to show that in every split.
+    """
+    columns = points.pairs_of_halves
+    own_bands = np.take_along_axis(bands, points.parts[:, columns].astype(np.intp), axis=0)
+    inside = densities[:, columns] > own_bands
+    often = inside.mean(axis=1)
+    independent = float((often * (1.0 - often)).sum())
+    return max(1.0, float(inside.sum(axis=0).var(ddof=1)) / independent) if independent > 0.0 else 1.0
 
 
 def _scores(own_x: Floats, at_x: Floats, own_y: Floats, at_y: Floats, x_band: Floats, y_band: Floats) -> Floats:

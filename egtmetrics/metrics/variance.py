@@ -348,7 +348,7 @@ def joint_scores(
     return JointScores(pairs=pairs, n_sets=len(sets), sources=cast("Sequence[Moves]", sources))
 
 
-def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_points: Sequence[int]) -> ScoreCovariance:
+def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_points: Sequence[float]) -> ScoreCovariance:
     """Return the covariance of scores that are shares of ``n_points`` points; NaN for a score that is no share.
 
     Where all points count, or none, so they do in all parts, which then show no variance. So every variance is at least
