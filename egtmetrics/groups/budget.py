@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -15,7 +15,8 @@ from scipy.special import ndtri, softmax
 from egtmetrics._errors import listed
 from egtmetrics.groups._evaluation import MetricSet, naming_metric
 from egtmetrics.groups._saved import plain
-from egtmetrics.groups.inference import Inference, normal_quantile
+from egtmetrics.groups.disparity import Disparity
+from egtmetrics.groups.inference import Inference, Largest, normal_quantile
 from egtmetrics.groups.planning import MOST, check_power, variance_exponent
 from egtmetrics.groups.verdict import Samples, upper_errors
 from egtmetrics.labels import group_text
@@ -44,6 +45,7 @@ class SampleBudget:
 
     metric: str
     disparity: str
+    """What is planned for: the primary disparity for a width, the largest of those that a tolerance bounds."""
     goal: Literal["width", "tolerance"]
     target: float
     """The width or the tolerance, in the unit of the score."""
@@ -108,7 +110,7 @@ class SampleBudget:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VarianceModel:
-    """The standard errors of all contrasts by the sizes of both sides of every group."""
+    """The standard errors of all contrasts of a disparity by the sizes of both sides of every group."""
 
     sizes: Floats
     """``(G, 2)``: real and generated samples today."""
@@ -145,7 +147,7 @@ Goal = Callable[[Floats], tuple[float, Floats]]
 
 
 def plan_budget(
-    model: VarianceModel,
+    models: Mapping[str, VarianceModel],
     inference: Inference,
     metric: str,
     *,
@@ -156,12 +158,20 @@ def plan_budget(
     power: float,
     level: float,
 ) -> SampleBudget:
-    """Plan for the primary disparity of a metric; see ``GenerativeMetricFrame.plan``."""
+    """Plan for a metric with what :func:`variance_models` returned; see ``GenerativeMetricFrame.plan``."""
     table = inference.tables[metric]
-    disparity = table.primary
-    largest = inference.largest[metric, disparity.name]
+    planned_for = [one for one in ([table.primary] if tolerance is None else table.judged) if one.name in models]
+    disparity = max(planned_for, key=lambda one: inference.largest[metric, one.name].value)
+    chosen = [models[one.name] for one in planned_for]
+    uncertainty = inference.uncertainties[metric]
+    contrasts = np.concatenate([inference.largest[metric, one.name].families[0] for one in planned_for])
+    largest = Largest(uncertainty=uncertainty, families=[contrasts])
     (estimates,), q = largest.estimates, largest.simultaneous(level)
     limit = disparity.limit(table.described)
+    sizes_now = chosen[0].sizes
+
+    def errors_at(sizes: Floats) -> Floats:
+        return np.concatenate([model.errors(sizes) for model in chosen])
 
     def width_of(errors: Floats) -> float:
         low, high = _ends(estimates, errors, q, normal_quantile(level))
@@ -174,40 +184,40 @@ def plan_budget(
         upper = upper_errors(largest, known, float(ndtri(level))) / largest.errors[0].clip(1e-300)
         goal, target = _decided(estimates, upper, q, level, power, tolerance), tolerance
     free = np.array([more_real, True])
-    sizes, reached = _grow(model, goal, free)
-    without_end = np.where(free, math.inf, model.sizes)
+    sizes, reached = _grow(chosen, goal, free)
+    without_end = np.where(free, math.inf, sizes_now)
     blocked: Limit = ""
     if not reached:
         blocked = "samples"
-        if goal(model.errors(np.full_like(model.sizes, math.inf)))[0] > 0.0:
+        if goal(errors_at(np.full_like(sizes_now, math.inf)))[0] > 0.0:
             blocked = "projections"
-        elif goal(model.errors(without_end))[0] > 0.0:
+        elif goal(errors_at(without_end))[0] > 0.0:
             blocked = "real samples"
         if blocked != "samples":
-            sizes = model.sizes
-    index = table.values.index
-    more = np.ceil(sizes - model.sizes).astype(int)
+            sizes = sizes_now
+    model = models[disparity.name]
+    more = np.ceil(sizes - sizes_now).astype(int)
     return SampleBudget(
         metric=metric,
         disparity=disparity.name,
         goal="tolerance" if width is None else "width",
         target=target,
         now=width_of(largest.errors[0]),
-        planned=width_of(model.errors(sizes)),
-        unlimited=width_of(model.errors(np.where([False, True], math.inf, model.sizes))),
+        planned=width_of(errors_at(sizes)),
+        unlimited=width_of(errors_at(np.where([False, True], math.inf, sizes_now))),
         samples=pd.DataFrame(
             {
-                "n_real": model.sizes[:, 0].astype(int),
-                "n_fake": model.sizes[:, 1].astype(int),
+                "n_real": sizes_now[:, 0].astype(int),
+                "n_fake": sizes_now[:, 1].astype(int),
                 "more_real": more[:, 0],
                 "more_fake": more[:, 1],
             },
-            index=index,
+            index=table.values.index,
         ),
         variances=pd.DataFrame(
             np.concatenate([model.variances, model.exponents], axis=1),
             columns=["real", "fake", "both", "real_exponent", "fake_exponent"],
-            index=index,
+            index=table.values.index,
         ),
         reached=reached,
         limit=blocked,
@@ -215,16 +225,33 @@ def plan_budget(
     )
 
 
-def variance_model(metrics: MetricSet, samples: GroupedSamples, inference: Inference, metric: str) -> VarianceModel:
-    """Find out what the variances of a metric's primary disparity are due to; ValueError if it refuses quarters."""
-    disparity = inference.tables[metric].primary
-    largest = inference.largest[metric, disparity.name]
-    if not largest.known:
+def variance_models(
+    metrics: MetricSet, samples: GroupedSamples, inference: Inference, metric: str
+) -> dict[str, VarianceModel]:
+    """Find out what the variances of a metric's disparities are due to; ValueError if it refuses quarters.
+
+    The disparities are those that plans are for: the primary one and those that a tolerance bounds.
+    """
+    table = inference.tables[metric]
+    planned_for = {one.name: one for one in (table.primary, *table.judged) if inference.largest[metric, one.name].known}
+    if not planned_for:
         raise ValueError(
             f"{metric}: fewer than two groups have a score whose error is known, so nothing can be planned; add samples"
         )
+    missing = inference.uncertainties[metric].missing
+    left_out = np.all([one.lacks(missing) for one in planned_for.values()], axis=0)
+    tables = {
+        label: _scores_of_parts(metrics, metric, samples.group(label), samples.groups.name(label))
+        for label in table.values.index[~left_out]
+    }
+    sizes = samples.groups.counts().loc[table.values.index, ["n_real", "n_fake"]].to_numpy(dtype=float)
+    return {name: _model(one, inference.largest[metric, name], sizes, tables) for name, one in planned_for.items()}
+
+
+def _model(
+    disparity: Disparity, largest: Largest, sizes: Floats, tables: Mapping[Hashable, Sequence[Floats]]
+) -> VarianceModel:
     table, weights = largest.uncertainty.table, disparity.families[0].weights
-    sizes = samples.groups.counts().loc[table.index, ["n_real", "n_fake"]].to_numpy(dtype=float)
     variances, exponents = np.zeros((len(sizes), 3)), np.ones_like(sizes)
     (contrasts,) = largest.families
     touched = (contrasts.reshape(len(contrasts), *table.shape) != 0).any(axis=2)
@@ -233,7 +260,7 @@ def variance_model(metrics: MetricSet, samples: GroupedSamples, inference: Infer
     for g, label in enumerate(table.index):
         if not touched[:, g].any():  # a group without a score
             continue
-        shares, exponents[g] = _shares(metrics, metric, samples.group(label), vector, samples.groups.name(label))
+        shares, exponents[g] = _shares([scores @ vector for scores in tables[label]])
         variances[g] = shares * (vector @ own[g, :, g] @ vector)
     parts = largest.uncertainty.parts(contrasts)
     return VarianceModel(
@@ -245,15 +272,8 @@ def variance_model(metrics: MetricSet, samples: GroupedSamples, inference: Infer
     )
 
 
-def _shares(
-    metrics: MetricSet, metric: str, group: GroupedSamples, vector: Floats, name: str
-) -> tuple[Floats, list[float]]:
-    """Return how much of the variance real samples, generated ones and both together cause, and how it falls.
-
-    Every part of the real samples is scored against every part of the generated ones. What a score owes to its row of
-    such a table, to its column and to neither are the three parts (components of variance, in a two-way layout of
-    random effects). With P parts they are P, P and P^2 times as large as of all samples, if variances fall with 1 / n.
-    """
+def _scores_of_parts(metrics: MetricSet, metric: str, group: GroupedSamples, name: str) -> list[Floats]:
+    """Score every half of the real samples against every generated one, ``(T, 2, 2, S)``, and so quarters."""
     rng = np.random.default_rng([metrics.seed, 2])
     real, fake = (draw_subsamples(to_host(side)[:], rng, _DIVISIONS) for side in (group.real, group.fake))
     found = []
@@ -262,16 +282,24 @@ def _shares(
         for n_parts, columns in real.by_size():
             tables = [
                 [
-                    _score(
-                        metrics, metric, take_rows(real.points, x == i), take_rows(fake.points, y == j), vector=vector
-                    )
+                    [_scores(metrics, metric, take_rows(real.points, x == i), take_rows(fake.points, y == j))
+                     for j in range(n_parts)]
                     for i in range(n_parts)
-                    for j in range(n_parts)
                 ]
                 for x, y in zip(real.parts[:, columns].T, fake.parts[:, columns].T, strict=True)
-            ]
-            found.append(variance_components(np.array(tables).reshape(-1, n_parts, n_parts)))
-    halves, quarters = found
+            ]  # fmt: skip
+            found.append(np.array(tables))
+    return found
+
+
+def _shares(tables: Sequence[Floats]) -> tuple[Floats, list[float]]:
+    """Return how much of the variance real samples, generated ones and both together cause, and how it falls.
+
+    What a score of ``tables``, of halves and of quarters, owes to its row, to its column and to neither are the three
+    parts (components of variance, in a two-way layout of random effects). With P parts they are P, P and P^2 times as
+    large as of all samples, if variances fall with 1 / n.
+    """
+    halves, quarters = map(variance_components, tables)
     exponents = [float(np.clip(variance_exponent(halves[i], quarters[i]), *_EXPONENTS)) for i in range(2)]
     parts = np.array([_extrapolated(*pair) for pair in zip(halves, quarters, strict=True)])
     shares = parts / parts.sum() if parts.sum() > 0.0 else np.array([0.5, 0.5, 0.0])
@@ -302,11 +330,11 @@ def _extrapolated(of_halves: float, of_quarters: float) -> float:
     return float(extrapolated_covariance(np.array([[of_halves]]), np.array([[of_quarters]])).item())
 
 
-def _score(metrics: MetricSet, metric: str, real: Features, fake: Features, *, vector: Floats) -> float:
+def _scores(metrics: MetricSet, metric: str, real: Features, fake: Features) -> list[float]:
     with collecting_caveats():  # of a part, which say nothing about the whole
         value = metrics.bound[metric](real, fake)
     result = as_result(value, callable_name(metrics.bound[metric]), n_real=len(real), n_fake=len(fake))
-    return float(vector @ np.array(list(result.scores().values())))
+    return list(result.scores().values())
 
 
 def _ends(estimates: Floats, errors: Floats, q: float, z: float) -> tuple[float, float]:
@@ -343,17 +371,19 @@ def _decided(estimates: Floats, upper: Floats, q: float, level: float, power: fl
     return within if estimates.max() < tolerance else beyond
 
 
-def _grow(model: VarianceModel, goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
+def _grow(models: Sequence[VarianceModel], goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:
     """Return the sizes that reach the goal with few samples, or the largest ones that can be foreseen.
 
     The kind of sample that helps most grows, step by step.
     """
-    sizes, most = model.sizes.copy(), MOST * model.sizes
+    sizes, most = models[0].sizes.copy(), MOST * models[0].sizes
+    ends = np.cumsum([len(model.members) for model in models])[:-1]
     while True:
-        excess, of_errors = goal(model.errors(sizes))
+        excess, of_errors = goal(np.concatenate([model.errors(sizes) for model in models]))
         if excess <= 0.0:
             return sizes, True
-        slopes = np.where(free & (sizes < most), model.slopes(sizes, of_errors), 0.0)
+        slopes = sum(model.slopes(sizes, own) for model, own in zip(models, np.split(of_errors, ends), strict=True))
+        slopes = np.where(free & (sizes < most), slopes, 0.0)
         if not (slopes < 0.0).any():
             return sizes, False
         best = np.unravel_index(slopes.argmin(), slopes.shape)

@@ -45,7 +45,7 @@ from egtmetrics.groups._saved import (
     saved_tables,
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
-from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_model
+from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_models
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
@@ -802,8 +802,9 @@ class GenerativeMetricFrame:
     ) -> SampleBudget:
         r"""Plan how many more samples of which groups shorten the interval of the largest gap, or decide a tolerance.
 
-        The gap is that of the metric's primary disparity, over all groups. With :math:`u_a` what is compared of group
-        a, and n real and m generated samples of it today,
+        A width is that of the metric's primary disparity over all groups. A tolerance is for every score that
+        ``certify`` compares with it, each by itself. With :math:`u_a` what is compared of group a, and n real and m
+        generated samples of it today,
 
         .. math::
 
@@ -871,7 +872,7 @@ class GenerativeMetricFrame:
         check_goal(width, tolerance, power)
         table = self.tables[metric]
         return plan_budget(
-            self._variance_model(metric),
+            self._variance_models(metric),
             self._infer(),
             metric,
             known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
@@ -883,8 +884,8 @@ class GenerativeMetricFrame:
         )
 
     @functools.cache  # noqa: B019  # as long as the frame lives, which has the samples
-    def _variance_model(self, metric: str) -> VarianceModel:
-        return variance_model(self._metrics, self._of_samples("a plan"), self._infer(), metric)
+    def _variance_models(self, metric: str) -> dict[str, VarianceModel]:
+        return variance_models(self._metrics, self._of_samples("a plan"), self._infer(), metric)
 
     def plot(self, score: str | None = None, *, intervals: FrameIntervals | None = None, ax: Any = None) -> Any:
         """Draw the scores of the groups side by side, one row per group; return the axes. Needs matplotlib.

@@ -167,7 +167,8 @@ def certify(
     Notes
     -----
     ``more_samples`` follows from variances that fall with 1 / n. Those of scores with thresholds or neighbours may fall
-    more slowly, and the gap itself may move, so the numbers are a rough guide.
+    more slowly, and the gap itself may move, so the numbers are a rough guide. ``frame.plan(tolerance=...)`` measures
+    how they fall.
 
     Source: intersection-union test, Berger 1982; Wilson 1927; Zou and Donner 2008; ``docs/adr/0025-verdicts.md``.
     """

@@ -131,6 +131,23 @@ def test_a_tolerance_is_decided_with_the_power_that_was_asked_for(tolerance: flo
     assert pilot.plan(tolerance=3.0).samples["more_fake"].sum() == 0
 
 
+def test_a_tolerance_is_planned_for_every_score_that_it_bounds() -> None:
+    """The gap of the first score, the primary one, is small. The verdict waits for the other."""
+
+    def two(real: Array, fake: Array) -> dict[str, float]:
+        return {"small": 0.1 * difference(real, fake), "large": -difference(real, fake)}
+
+    sizes = ((300, 90), (300, 90))
+    both, alone = frame(two, sizes), frame(sizes=sizes)
+    plan = both.plan(tolerance=1.12, power=0.85)
+    assert plan.disparity == "delta_large" == both.certify(1.12).disparity
+    assert plan.now == pytest.approx(alone.plan(width=9.0).now, rel=0.02)
+    expected = alone.plan(tolerance=1.12, power=0.85).samples
+    assert expected["more_fake"].sum() > 0
+    assert plan.samples["more_fake"].to_numpy() == pytest.approx(expected["more_fake"].to_numpy(), abs=20)
+    assert both.plan(width=9.0).disparity == "delta_small"
+
+
 def test_the_gap_of_several_groups_needs_samples_of_all_that_may_attain_it() -> None:
     """Groups a and c are alike and far from b; only these pairs can be the largest gap."""
     pilot = frame(sizes=((300, 150),) * 4, shifts=(1.0, 0.0, 1.0, 0.5))
@@ -158,7 +175,7 @@ def test_the_plan_adds_hardly_more_samples_than_the_best_one() -> None:
     def goal(errors: Array) -> tuple[float, Array]:
         return float(errors[0] - target), np.ones(1)
 
-    found, reached = budget._grow(model, goal, np.array([False, True]))
+    found, reached = budget._grow([model], goal, np.array([False, True]))
     assert reached
     left = target**2 - (spread / sizes)[:, 0].sum()
     best = np.sqrt(spread[:, 1]) * np.sqrt(spread[:, 1]).sum() / left
