@@ -130,14 +130,14 @@ class MetricSet:
         for label in samples.groups.on_both_sides():
             group = samples.group(label)
             where = f"group {samples.groups.name(label)!r}"
-            results[label] = self.call(group.real, group.fake, where, advance, _noted(refused, label))
+            results[label] = self.call(group.real, group.fake, where, advance, refusing(refused, label))
         return results
 
     def overall(
         self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None, refused: Refused | None = None
     ) -> dict[str, MetricResult]:
         """Call every metric on all rows, including those in no group; ``refused`` as for ``by_group``."""
-        return self.call(*samples.overall(), "all samples", advance, _noted(refused, None))
+        return self.call(*samples.overall(), "all samples", advance, refusing(refused, None))
 
     def check_options(self, samples: GroupedSamples) -> None:
         """Refuse options of our own metrics that no group can meet, before anything is computed.
@@ -222,7 +222,8 @@ def one_result_each(results: Results) -> dict[str, MetricResult]:
     return found
 
 
-def _noted(refused: Refused | None, label: Hashable | None) -> Callable[[str, ValueError], object] | None:
+def refusing(refused: Refused | None, label: Hashable | None) -> Callable[[str, ValueError], object] | None:
+    """Return what ``MetricSet.call`` takes as ``refuse``, to note the errors of a group; None for None."""
     if refused is None:
         return None
     return lambda name, error: refused.setdefault(name, {}).update({label: error})
@@ -259,10 +260,18 @@ def warn_of_refusals(refused: Refused, what: str, *, stacklevel: int) -> None:
         warnings.warn(note, MissingScoreWarning, stacklevel=stacklevel + 1)
 
 
-def refusal_note(metric: str, reasons: Mapping[Hashable | None, str]) -> str:
-    """Return a sentence that says for which groups a metric has no score, and of the first one why."""
+def refusal_note(metric: str, reasons: Mapping[Hashable | None, str], what: str = "score") -> str:
+    """Return a sentence that says for which groups a metric has no ``what``, and of the first one why."""
     names = ["overall" if label is None else group_text(label) for label in reasons]
-    return f"{metric} has no score for {listed(names)}. {names[0]}: {next(iter(reasons.values()))}"
+    return f"{metric} has no {what} for {listed(names)}. {names[0]}: {next(iter(reasons.values()))}"
+
+
+def refusal_reasons(refused: Refused) -> dict[str, dict[Hashable | None, str]]:
+    """Return what the metrics said of the groups that they refused."""
+    return {
+        metric: {label: str(error.__cause__ or error) for label, error in errors.items()}
+        for metric, errors in refused.items()
+    }
 
 
 def one_refusal(refused: Refused) -> ValueError:

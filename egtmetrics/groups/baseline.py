@@ -24,8 +24,27 @@ from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, take_checked
-from egtmetrics.groups._evaluation import MetricSet, MissingScoreWarning, naming_metric, warn_of_caveats
-from egtmetrics.groups._saved import disparity_dict, interval_dict, numbers, plain, saved_intervals
+from egtmetrics.groups._evaluation import (
+    MetricSet,
+    MissingScoreWarning,
+    Refused,
+    naming_metric,
+    one_refusal,
+    refusal_note,
+    refusal_reasons,
+    refusing,
+    warn_of_caveats,
+    warn_of_refusals,
+)
+from egtmetrics.groups._saved import (
+    disparity_dict,
+    interval_dict,
+    numbers,
+    plain,
+    restored_refusals,
+    saved_intervals,
+    saved_refusals,
+)
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
 from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
@@ -101,6 +120,8 @@ class Baseline:
     sizes : DataFrame
         By group: ``n_samples``, the number of samples in each of the sets that are compared, and ``n_splits``, over how
         many splits of the group the scores are averaged.
+    refusals : dict
+        By metric, for every group of which it refused the sets, why; ``strict`` of the frame makes that an error.
     settings : dict
         ``held_out``: whether the placebo is held-out samples; ``n_samples`` and ``n_splits`` as they were given.
     """
@@ -110,6 +131,7 @@ class Baseline:
     excess: pd.DataFrame
     ratio: pd.DataFrame
     sizes: pd.DataFrame
+    refusals: dict[str, dict[Hashable | None, str]]
     settings: dict[str, Any]
 
     def __init__(
@@ -121,11 +143,12 @@ class Baseline:
         index: pd.Index[Any],
         names: Mapping[Hashable, str],
         design: _Design,
+        refused: Refused,
         settings: dict[str, Any],
     ) -> None:
         self._metrics, self._groups, self._names, self._design = metrics, groups, names, design
         self._inferences: dict[Comparison, Inference] = {}
-        self.settings = settings
+        self.refusals, self.settings = refusal_reasons(refused), settings
         counts = {
             label: {"n_samples": len(group.sets[0]), "n_splits": group.n_disjoint * group.n_rounds}
             for label, group in groups.items()
@@ -138,13 +161,18 @@ class Baseline:
             for metric, table in described.items():
                 nothing = np.full(len(table.described), math.nan)
                 rows = [
-                    groups[label].scores[metric][list(pairs)].mean(axis=0) if label in groups else nothing
+                    groups[label].scores[metric][list(pairs)].mean(axis=0)
+                    if label in groups and metric in groups[label].scores
+                    else nothing
                     for label in index
                 ]
                 found[metric] = pd.DataFrame(rows, index=index, columns=list(table.described), dtype=float)
             return found
 
-        caveats = {metric: {label: group.caveats[metric] for label, group in groups.items()} for metric in described}
+        caveats = {
+            metric: {label: group.caveats[metric] for label, group in groups.items() if metric in group.caveats}
+            for metric in described
+        }
         self._set_tables(described, means(design.model), means(design.placebo), caveats)
 
     def _set_tables(
@@ -183,6 +211,7 @@ class Baseline:
         index = next(iter(described.values())).values.index
         baseline._groups, baseline._inferences, baseline._names = {}, {}, {label: label for label in index}
         baseline.settings = dict(content["settings"])
+        baseline.refusals = restored_refusals(content.get("refusals", {}))
         baseline.sizes = pd.DataFrame([content["sizes"][label] for label in index], index=index)
 
         def scores(key: str) -> dict[str, pd.DataFrame]:
@@ -208,13 +237,18 @@ class Baseline:
 
     _saved_intervals: Mapping[str, FrameIntervals] = MappingProxyType({})
 
+    def _refusal_notes(self) -> list[str]:
+        """Return a sentence for every metric that refused the sets of a group, which says why."""
+        return [refusal_note(metric, reasons, "baseline") for metric, reasons in self.refusals.items()]
+
     def __repr__(self) -> str:
         tables = {"model": self.model, "other real samples (placebo)": self.placebo, "excess": self.excess}
         if len(self.ratio.columns):
             tables["ratio"] = self.ratio
         compared = "held-out real samples" if self.settings["held_out"] else "other real samples, by splitting them"
         head = f"{type(self).__name__}: scores of the model and of {compared}"
-        return "\n\n".join([head, *(f"{title}\n{table}" for title, table in tables.items()), f"sizes\n{self.sizes}"])
+        texts = [head, *(f"{title}\n{table}" for title, table in tables.items()), f"sizes\n{self.sizes}"]
+        return "\n\n".join([*texts, *self._refusal_notes()])
 
     def _repr_html_(self) -> str:
         """Return what notebooks show: scores by group, and disparities."""
@@ -315,6 +349,8 @@ class Baseline:
                 if table.caveats
             },
         }
+        if self.refusals:
+            content["refusals"] = saved_refusals(self.refusals, self._names)
         if level is not None:
             content["intervals"] = {
                 of: interval_dict(self.interval(level, of), tables[of], self._names) for of in kinds
@@ -343,15 +379,11 @@ class Baseline:
         if of not in self._inferences:
             uncertainties = {}
             for metric, table in tables.items():
-                scores = list(self._scores_of(metric))
-                kept = [scores.index(name) for name in table.described]
-                covariances = {label: self._covariance(of, metric, label, kept) for label in self._groups}
+                known = [label for label, group in self._groups.items() if metric in group.scores]
+                covariances = {label: self._covariance(of, metric, label, list(table.described)) for label in known}
                 uncertainties[metric] = score_uncertainty(table.values, covariances)
             self._inferences[of] = Inference(tables=tables, uncertainties=uncertainties)
         return self._inferences[of]
-
-    def _scores_of(self, metric: str) -> dict[str, Score]:
-        return next(iter(self._groups.values())).results[metric][0].describe()
 
     @functools.cache  # noqa: B019  # as long as the baseline lives, which has the samples
     def _joint(self, metric: str, label: Hashable) -> JointScores:
@@ -367,7 +399,7 @@ class Baseline:
                 n_threads=self._metrics.n_threads,
             )
 
-    def _covariance(self, of: Comparison, metric: str, label: Hashable, kept: list[int]) -> ScoreCovariance:
+    def _covariance(self, of: Comparison, metric: str, label: Hashable, kept: Sequence[str]) -> ScoreCovariance:
         """Return the covariance of a group's mean over its splits, for some of the scores of a metric."""
         group, joint = self._groups[label], self._joint(metric, label)
         weights = self._design.weights(1.0, -1.0)
@@ -378,7 +410,8 @@ class Baseline:
             with np.errstate(divide="ignore", invalid="ignore"):
                 weights = self._design.weights(1.0 / of_placebo, -of_model / of_placebo**2)
         found = joint.covariance_of_mean(weights, n_rounds=group.n_rounds, n_disjoint=group.n_disjoint)
-        return found.linear(np.eye(len(found.data))[kept])
+        scores = list(group.results[metric][0].scores())
+        return found.linear(np.eye(len(scores))[[scores.index(name) for name in kept]])
 
 
 def evaluate_baseline(
@@ -416,6 +449,7 @@ def evaluate_baseline(
     rounds = 1 if held_out is not None else n_splits
     n_calls = len(design.pairs) * len(metrics.bound) * rounds * sum(n_disjoint.values())
     groups = {}
+    refused: Refused = {}
     with tqdm(total=n_calls, desc="baseline", unit="call", disable=not progress) as bar:
         for label, found in sides.items():
             where = f"group {samples.groups.name(label)!r}, sets of {size} samples for the baseline"
@@ -428,7 +462,16 @@ def evaluate_baseline(
                 ]
                 for split in drawn
             )
-            groups[label] = _score(metrics, splits, design, where, bar.update, n_disjoint[label], rounds)
+            call = functools.partial(
+                metrics.call,
+                where=where,
+                advance=bar.update,
+                refuse=refusing(None if metrics.strict else refused, label),
+            )
+            groups[label] = _score(call, splits, design, n_disjoint[label], rounds)
+    if not any(group.scores for group in groups.values()):
+        raise one_refusal(refused)
+    warn_of_refusals(refused, "baseline", stacklevel=3)
     baseline = Baseline(
         metrics,
         described,
@@ -436,6 +479,7 @@ def evaluate_baseline(
         index=samples.groups.index,
         names={label: samples.groups.name(label) for label in samples.groups.index},
         design=design,
+        refused=refused,
         settings={"held_out": held_out is not None, "n_samples": n_samples, "n_splits": n_splits},
     )
     caveats = {label: {name: found[0] for name, found in group.results.items()} for label, group in groups.items()}
@@ -493,27 +537,34 @@ def draw_splits(
 
 
 def _score(
-    metrics: MetricSet,
+    call: Callable[[Features, Features], dict[str, MetricResult]],
     splits: Iterator[list[Features]],
     design: _Design,
-    where: str,
-    advance: Callable[[], object],
     n_disjoint: int,
     n_rounds: int,
 ) -> _Group:
     first_sets: list[Features] = []
     first: dict[str, list[MetricResult]] = {}
-    scores: dict[str, list[Floats]] = {name: [] for name in metrics.bound}
+    scores: list[dict[str, Floats]] = []
     for sets in splits:
-        by_pair = [metrics.call(sets[real], sets[fake], where, advance) for real, fake in design.pairs]
-        by_metric = {name: [results[name] for results in by_pair] for name in metrics.bound}
-        for name, results in by_metric.items():
-            scores[name].append(np.array([list(result.scores().values()) for result in results]))
+        by_pair = [call(sets[real], sets[fake]) for real, fake in design.pairs]
+        by_metric = {
+            name: [results[name] for results in by_pair]
+            for name in by_pair[0]
+            if all(name in results for results in by_pair)
+        }
+        scores.append(
+            {
+                name: np.array([list(result.scores().values()) for result in results])
+                for name, results in by_metric.items()
+            }
+        )
         if not first_sets:
             first_sets, first = sets, by_metric
+    scored = [name for name in first if all(name in found for found in scores)]
     return _Group(
-        scores={name: np.mean(found, axis=0) for name, found in scores.items()},
-        caveats={name: first[name][0].caveats for name in first},
+        scores={name: np.mean([found[name] for found in scores], axis=0) for name in scored},
+        caveats={name: first[name][0].caveats for name in scored},
         sets=first_sets,
         results=first,
         n_disjoint=n_disjoint,

@@ -26,6 +26,7 @@ from egtmetrics.groups._evaluation import (
     check_groups,
     one_result_each,
     refusal_note,
+    refusal_reasons,
     size_notes,
     warn_of_caveats,
     warn_of_refusals,
@@ -233,10 +234,7 @@ class GenerativeMetricFrame:
             self.overall_results = self._metrics.overall(samples, bar.update, refused)
         described = self._described(refused or {})
         warn_of_refusals(refused or {}, "score", stacklevel=2)
-        self.refusals = {
-            metric: {label: str(error.__cause__ or error) for label, error in errors.items()}
-            for metric, errors in (refused or {}).items()
-        }
+        self.refusals = refusal_reasons(refused or {})
         tables = tables_of_results(self.results, samples.groups.index, described)
         warn_of_sizes(tables, stacklevel=2)
         warn_of_caveats(self.results, self.overall_results, stacklevel=2)
@@ -532,7 +530,8 @@ class GenerativeMetricFrame:
         ------
         ValueError
             If only one of ``held_out`` and its labels is given, a group has no held-out samples or fewer samples than
-            ``n_samples``, a metric refuses sets of this size, or the frame was read from JSON without a baseline.
+            ``n_samples``, every metric refuses sets of this size (or one of them, with ``strict``), or the frame was
+            read from JSON without a baseline.
 
         Notes
         -----

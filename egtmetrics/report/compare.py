@@ -292,7 +292,7 @@ def _baseline_notes(baselines: Mapping[str, Baseline]) -> list[str]:
         f"excess: the score of a model less that of other real samples in its place ({source}). A perfect generator "
         "has an excess of about 0 in every group."
         for source in sources
-    ]
+    ] + [f"{name}: {note}" for name, baseline in baselines.items() for note in baseline._refusal_notes()]
 
 
 def undecided(tests: pd.DataFrame, metric: str) -> list[tuple[str, Hashable]]:

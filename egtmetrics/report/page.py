@@ -190,7 +190,7 @@ def render_page(
                 }
                 for one in (verdicts or {}).values()
             ],
-            cautions=_cautions(frame, inference),
+            cautions=_cautions(frame, inference, baseline),
             scores=[
                 _score_table(frame.tables[metric], gaps if excess is None else excess.gaps, frame, inference)
                 for metric in frame.settings["metrics"]
@@ -464,7 +464,11 @@ def _excess_section(excess: _Excess, frame: GenerativeMetricFrame) -> dict[str, 
         )
     return {
         "sentences": sentences,
-        "tables": [_excess_table(table, excess, frame) for table in baseline.tables().values()],
+        "tables": [
+            _excess_table(table, excess, frame)
+            for table in baseline.tables().values()
+            if table.values.notna().any(axis=None)
+        ],
         "forest": draw_gaps(
             [gap for gap in excess.gaps if len(gap.disparity.families) == 1], excess.inference, "excess"
         ),
@@ -622,7 +626,7 @@ def _p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
 
 
-def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
+def _cautions(frame: GenerativeMetricFrame, inference: Inference, baseline: Baseline | None) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
     for metric in frame.settings["metrics"]:
         table = frame.tables[metric]
@@ -639,6 +643,8 @@ def _cautions(frame: GenerativeMetricFrame, inference: Inference) -> list[str]:
                 )
         if None in refusals:
             cautions.append(f"{frame.title(metric)} has no score for all samples: {refusals[None]}.")
+    if baseline is not None:
+        cautions += [f"{note}." for note in baseline._refusal_notes()]
     if inference.intervals is None:
         cautions.append(
             "There are no intervals here. Other samples of the same model would give other scores and gaps."

@@ -385,6 +385,7 @@ def _baseline_notes(baseline: Baseline | None) -> list[str]:
     return [
         f"other real: what other real samples score in the place of the generated ones ({baseline_source(baseline)}); "
         "a perfect generator would score about the same",
+        *baseline._refusal_notes(),
         f"excess: the model's score less that of other real samples{ratio}",
     ]
 

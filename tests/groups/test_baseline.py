@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from egtmetrics import GenerativeMetricFrame, frechet_distance, precision_recall_density_coverage
 from egtmetrics.groups import Baseline, MissingScoreWarning
+from egtmetrics.report import render
 from egtmetrics.results import MetricResult, share
 
 PRDC = functools.partial(precision_recall_density_coverage, n_threads=1)
@@ -206,6 +207,34 @@ def test_a_small_group_does_not_make_the_sets_of_the_others_small() -> None:
     assert baseline.sizes["n_samples"].to_dict() == {"f": 60, "m": 60, "x": 0}
     assert baseline.disparities()["without"].tolist() == [("x",)]
     assert baseline.test()["p_value"].notna().all()
+
+
+def test_a_metric_that_refuses_the_smaller_sets_leaves_the_others() -> None:
+    def of_many(real: Any, fake: Any) -> dict[str, float]:
+        if len(real) < 60:
+            raise ValueError(f"{len(real)} rows are too few, and there have to be 60")
+        return {"gap": float(abs(real.mean() - fake.mean()))}
+
+    data, why = two_groups(110), "55 rows are too few, and there have to be 60"
+    evaluated = frame(**data, metrics={"many": of_many, "fid": frechet_distance})
+    with pytest.warns(MissingScoreWarning, match=f"no baseline for group 'f', group 'm': .*{why}"):
+        baseline = evaluated.baseline(n_splits=2)
+    assert baseline.refusals == {"many": {"f": why, "m": why}}
+    assert baseline.excess.isna().all().to_dict() == {"many": True, "fid": False}
+    bounds = baseline.interval().by_group["low"]
+    assert bounds.loc["fid"].notna().all()
+    assert bounds.loc["many"].isna().all()
+    assert baseline.test()["p_value"].notna().groupby(level="metric").all().to_dict() == {"fid": True, "many": False}
+    verdict = baseline.certify(0.1, metric="many")
+    assert (verdict.outcome, verdict.reason) == ("undecided", "a group has no score, or its error is not known")
+    text = render(evaluated, baseline=baseline, width=10_000)
+    assert f"many has no baseline for f, m. f: {why}" in text
+    again = GenerativeMetricFrame.from_json(evaluated.to_json(baseline=baseline)).baseline()
+    assert again.refusals == baseline.refusals
+    with pytest.raises(ValueError, match=why):
+        frame(**data, metrics={"many": of_many, "fid": frechet_distance}, strict=True).baseline()
+    with pytest.raises(ValueError, match=why):
+        frame(**data, metrics=of_many).baseline()
 
 
 def test_refusals() -> None:
