@@ -7,8 +7,8 @@ import copy
 import functools
 import inspect
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, get_args
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias, get_args
 
 import numpy as np
 
@@ -69,6 +69,15 @@ class MetricSet:
         self.given = name_metrics(metrics)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
         self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
+
+    def without(self, names: Container[str]) -> Self:
+        """Return the same with fewer metrics."""
+        fewer = copy.copy(self)
+        fewer.given, fewer.bound = (
+            {name: metric for name, metric in metrics.items() if name not in names}
+            for metrics in (self.given, self.bound)
+        )
+        return fewer
 
     def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
         """Check and group samples, on the device where the backend reads them."""

@@ -23,7 +23,15 @@ from sklearn.isotonic import IsotonicRegression
 from egtmetrics._errors import listed
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, take_checked
-from egtmetrics.groups._evaluation import MetricSet, naming_metric, warn_of_caveats
+from egtmetrics.groups._evaluation import (
+    MetricSet,
+    Refused,
+    naming_metric,
+    one_refusal,
+    refusing,
+    warn_of_caveats,
+    warn_of_refusals,
+)
 from egtmetrics.groups._saved import plain
 from egtmetrics.groups.baseline import N_SPLITS, draw_splits, set_sizes
 from egtmetrics.groups.damage import Damage, Damages, mean_variance, name_damages
@@ -552,6 +560,8 @@ def evaluate_dose_response(
                 "one sample for each real row, in the same order"
             )
     size, n_disjoint = set_sizes(sides, samples, 2, n_samples)
+    metrics = _able(metrics, samples, sides, size)
+    described = {metric: described[metric] for metric in metrics.bound}
     n_pairs = sum(2 + 2 * len(damage.doses) for damage in named.values())
     n_calls = n_pairs * len(metrics.bound) * n_splits * sum(n_disjoint.values())
     measured: dict[str, dict[Hashable, _Measured]] = {name: {} for name in named}
@@ -601,6 +611,21 @@ def evaluate_dose_response(
     )
     warn_of_caveats(first, stacklevel=3)
     return response
+
+
+def _able(
+    metrics: MetricSet, samples: GroupedSamples, sides: Mapping[Hashable, list[Features]], size: int
+) -> MetricSet:
+    """Leave out the metrics that refuse sets of this size, with a warning; an error if ``strict``, or if all do."""
+    refused: Refused = {}
+    for label, found in sides.items():
+        where = f"group {samples.groups.name(label)!r}, sets of {size} samples for the doses"
+        real, fake = (take_checked(side, np.arange(size)) for side in found)
+        metrics.call(real, fake, where, refuse=refusing(None if metrics.strict else refused, label))
+    if len(refused) == len(metrics.bound):
+        raise one_refusal(refused)
+    warn_of_refusals(refused, "dose", stacklevel=4)
+    return metrics.without(refused)
 
 
 def _rows(group: GroupedSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from egtmetrics import GenerativeMetricFrame, GroupedSamples, frechet_distance, improved_precision_recall
-from egtmetrics.groups import Damage, copies, missing_mass, noise, off_support
+from egtmetrics.groups import Damage, MissingScoreWarning, copies, missing_mass, noise, off_support
 from egtmetrics.groups.dose import Curve
 
 IPR = functools.partial(improved_precision_recall, n_threads=1)
@@ -420,6 +420,24 @@ def test_single_precision_is_kept() -> None:
     response = frame(single, {"spread": spread, "ipr": IPR}).dose_response("off_support", n_splits=2)
     assert seen == {("float32", "float32")}
     assert response.interval().by_group["low"].notna().all()
+
+
+def test_a_metric_that_refuses_the_smaller_sets_leaves_the_others() -> None:
+    def of_many(real: Any, fake: Any) -> float:
+        if len(real) < 60:
+            raise ValueError(f"{len(real)} rows are too few")
+        return mean_shift(real, fake)
+
+    data = two_groups(110, seed=9)
+    evaluated = frame(data, {"many": of_many, "fid": frechet_distance})
+    options: Any = {"damages": {"shift": Damage(function=shift, doses=(0.0, 0.5, 1.0))}, "n_splits": 1}
+    with pytest.warns(MissingScoreWarning, match="no dose for group 'f', group 'm': .* 55 rows are too few"):
+        response = evaluated.dose_response(**options)
+    assert list(response.doses.columns) == ["fid"]
+    with pytest.raises(ValueError, match="55 rows are too few"):
+        frame(data, {"many": of_many, "fid": frechet_distance}, strict=True).dose_response(**options)
+    with pytest.raises(ValueError, match="55 rows are too few"):
+        frame(data, of_many).dose_response(**options)
 
 
 def test_refusals() -> None:
