@@ -1,0 +1,83 @@
+"""The instructions of the innermost CPU loops, in the extension that was built.
+
+The speed of all pairwise kernels is that of one loop of multiply-adds. What once made it slow was seen in its
+instructions only: a broadcast from a register, on the port of the products, where one from memory is free.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+_cpu = pytest.importorskip("egtmetrics.ops._cpu")
+OBJDUMP = shutil.which("objdump")
+pytestmark = pytest.mark.skipif(
+    OBJDUMP is None or platform.machine() not in ("x86_64", "AMD64"), reason="needs objdump and an x86-64 machine"
+)
+
+PRODUCTS = {"ymm": 6 * 2, "zmm": 12 * 2}
+"""By register, the multiply-adds of a step: rows times vectors of columns (tile_avx2.cpp, tile_avx512.cpp)."""
+COPIES = {"ymm": 1, "zmm": 2}
+"""How many instruction sets use the register: avx2; avx512 and avx512-popcnt."""
+
+
+def innermost_loops(listing: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the function and the instructions of every loop that holds no other, from what objdump prints."""
+    for text in re.split(r"^[0-9a-f]+ <(?=.*>:$)", listing, flags=re.MULTILINE)[1:]:
+        name, _, body = text.partition(">:\n")
+        lines = re.findall(r"^\s+([0-9a-f]+):\s+([^#\n]*\S)", body, flags=re.MULTILINE)
+        position = {int(address, 16): i for i, (address, _) in enumerate(lines)}
+        jumps = ((i, re.match(r"j\w+\s+([0-9a-f]+)", text)) for i, (_, text) in enumerate(lines))
+        starts = ((position.get(int(jump[1], 16), i + 1), i) for i, jump in jumps if jump)
+        loops = [(start, end) for start, end in starts if start <= end]
+        for start, end in loops:
+            if not any(start <= s and e <= end and (s, e) != (start, end) for s, e in loops):
+                yield name, [text for _, text in lines[start : end + 1]]
+
+
+@functools.cache
+def loops_of_products() -> list[tuple[str, str, list[str]]]:
+    """Return function, register and instructions of the loops with the most multiply-adds."""
+    assert OBJDUMP is not None
+    command = [OBJDUMP, "--disassemble", "--no-show-raw-insn", "--demangle", _cpu.__file__]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = []
+    for name, body in innermost_loops(listing):
+        n_products = sum(bool(re.match(r"vfn?m\w+ps\b", text)) for text in body)
+        if n_products >= min(PRODUCTS.values()):
+            found.append((name, "zmm" if any("%zmm" in text for text in body) else "ymm", body))
+    return found
+
+
+@pytest.mark.parametrize("function", ["distances", "weighted"])
+@pytest.mark.parametrize("register", sorted(PRODUCTS))
+def test_a_step_is_products_loads_and_broadcasts_from_memory(function: str, register: str) -> None:
+    bodies = [body for name, of, body in loops_of_products() if of == register and f"::{function}(" in name]
+    assert len(bodies) == COPIES[register]
+    for body in bodies:
+        kinds = [text.split()[0] for text in body]
+        assert sum(kind.startswith(("vfm", "vfnm")) for kind in kinds) % PRODUCTS[register] == 0
+        assert not [text for text in body if re.match(r"v(add|sub|mul)", text)], "an addition beside the products"
+        assert not [text for text in body if re.match(r"v(p?broadcast|perm|shuf)\w*\s+%", text)], "a broadcast"
+        assert not [text for text in body if re.search(r"\(%rsp\)", text)], "a register is kept in memory"
+
+
+def test_loops_are_found_in_a_listing() -> None:
+    listing = """
+0000000000001000 <f(int)>:
+    1000:\tvmovups (%rdi),%zmm0
+    1004:\tvaddps %zmm1,%zmm0,%zmm0
+    1008:\tjne    1004 <f(int)+0x4>
+    100a:\tjmp    1000 <f(int)>
+
+0000000000001010 <g()>:
+    1010:\tje     1012 <g()+0x2>
+    1012:\tret
+"""
+    assert list(innermost_loops(listing)) == [("f(int)", ["vaddps %zmm1,%zmm0,%zmm0", "jne    1004 <f(int)+0x4>"])]
