@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from egtmetrics._cached import cached_method
 from egtmetrics._errors import listed
 from egtmetrics._order import canonical_order
 from egtmetrics._progress import tqdm
@@ -385,7 +386,7 @@ class Baseline:
             self._inferences[of] = Inference(tables=tables, uncertainties=uncertainties)
         return self._inferences[of]
 
-    @functools.cache  # noqa: B019  # as long as the baseline lives, which has the samples
+    @cached_method
     def _joint(self, metric: str, label: Hashable) -> JointScores:
         group = self._groups[label]
         with naming_metric(metric, f"an interval needs scores of random halves of group {self._names[label]!r}"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import json
 import math
@@ -13,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from egtmetrics._cached import cached_method
 from egtmetrics._errors import listed
 from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
@@ -785,7 +785,7 @@ class GenerativeMetricFrame:
         what = f"{score}, {' against '.join(map(group_text, labels))}"
         return plan_samples(*pilots, constant=constant, delta=delta, power=power, level=level, what=what)
 
-    @functools.cache  # noqa: B019  # as long as the frame lives, which has the samples
+    @cached_method
     def _parts(self, metric: str, label: Hashable) -> Parts:
         return score_parts(self._metrics, metric, self._of_samples("samples_needed"), label)
 
@@ -882,7 +882,7 @@ class GenerativeMetricFrame:
             level=level,
         )
 
-    @functools.cache  # noqa: B019  # as long as the frame lives, which has the samples
+    @cached_method
     def _variance_models(self, metric: str) -> dict[str, VarianceModel]:
         return variance_models(self._metrics, self._of_samples("a plan"), self._infer(), metric)
 
