@@ -234,6 +234,36 @@ def bench_prdc(scale: float) -> list[Row]:
     ]
 
 
+def bench_draws(scale: float) -> list[Row]:
+    """Bootstrap counts of 20,000 rows, B = 1000."""
+    from egtmetrics.ops import select_backend
+
+    backend = select_backend("cpu")
+    n, n_replicates, block = int(20_000 * scale), 1000, 25
+    rng = np.random.default_rng(0)
+
+    def ours() -> Any:
+        return backend.bootstrap_counts(n_rows=n, n_replicates=n_replicates, seed=0)
+
+    def in_numpy() -> Any:
+        offsets = n * np.arange(block)[:, None]
+        blocks = (rng.integers(n, size=(block, n)) + offsets for _ in range(n_replicates // block))
+        return np.concatenate([np.bincount(one.ravel(), minlength=one.size).reshape(-1, n) for one in blocks]).T
+
+    for counts in (ours(), in_numpy()):
+        assert counts.shape == (n, n_replicates)
+        assert (counts.sum(axis=0, dtype=np.int64) == n).all()
+    return [
+        row(
+            f"bootstrap counts n = {n}, B = {n_replicates}",
+            seconds(ours),
+            {"NumPy": seconds(in_numpy)},
+            wanted={},
+            ceiling=seconds(lambda: np.ones((n, n_replicates), dtype=np.uint16)),  # to write the result
+        )
+    ]
+
+
 def bench_divergences(scale: float) -> list[Row]:
     """1000 groups x 100 bins x 12 divergences x 200 bootstrap replicates, of 1000 samples a side."""
     from scipy import stats
@@ -410,6 +440,7 @@ SECTIONS: dict[str, Callable[[float], list[Row]]] = {
     "memory": bench_memory,
     "neighbors": bench_neighbors,
     "prdc": bench_prdc,
+    "draws": bench_draws,
     "divergences": bench_divergences,
     "intervals": bench_intervals,
     "paper": bench_paper,

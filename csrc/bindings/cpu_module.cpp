@@ -23,6 +23,7 @@
 #include "cpu/parallel.hpp"
 #include "cpu/tile.hpp"
 #include "egt/ball_counts.hpp"
+#include "egt/bootstrap.hpp"
 #include "egt/divergence.hpp"
 #include "egt/kernel_sums.hpp"
 #include "egt/neighbors.hpp"
@@ -37,7 +38,8 @@ using Array = py::array_t<V, py::array::c_style>;
 using Doubles = Array<double>;
 using Integers = Array<std::int64_t>;
 
-constexpr std::int64_t most_threads = 4096;  // egtmetrics/ops/_native.py has it too
+constexpr std::int64_t most_threads = 4096;                            // egtmetrics/ops/_native.py has it too
+constexpr std::int64_t most_replicates = (std::int64_t{1} << 32) - 1;  // each has a word of the random counters
 constexpr std::int64_t any_length = -1;
 
 std::string text(py::handle value) { return py::str(value).cast<std::string>(); }
@@ -415,6 +417,16 @@ Object soft_ball_product(const Object& x, const Object& y, const Object& radius,
   });
 }
 
+Object bootstrap_counts(const Object& n_rows, const Object& n_replicates, const Object& seed, const Object& n_threads) {
+  const std::int64_t n = integer(n_rows, "n_rows", 1, std::numeric_limits<std::int32_t>::max());
+  const std::int64_t wanted = integer(n_replicates, "n_replicates", 0, most_replicates);
+  const auto key = number<std::uint64_t>(seed, "seed", "an integer from 0 to 2**64 - 1");
+  Array<std::uint16_t> counts({n, wanted});
+  std::uint16_t* out = counts.mutable_data();
+  without_gil(n_threads, [&](const egt::Run& run) { egt::bootstrap_counts(n, wanted, key, out, run); });
+  return std::move(counts);
+}
+
 void require_histograms(const Integers& counts, const std::string& name, const egt::Run& run) {
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
   const std::int64_t n_bins = counts.shape(1);
@@ -451,7 +463,7 @@ py::tuple divergence_bootstrap(const Object& p_counts, const Object& q_counts, c
     }
   }
   const double added = not_negative(smoothing, "smoothing");
-  const std::int64_t wanted = integer(n_replicates, "n_replicates", 0, (std::int64_t{1} << 32) - 1);
+  const std::int64_t wanted = integer(n_replicates, "n_replicates", 0, most_replicates);
   const auto key = number<std::uint64_t>(seed, "seed", "an integer from 0 to 2**64 - 1");
   Doubles values({p.shape(0), which.size()}), replicates({p.shape(0), which.size(), wanted});
   const egt::DivergenceBootstrap in{
@@ -479,6 +491,7 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("kernel_density_band", &kernel_density_band);
   m.def("resampled_density", &resampled_density);
   m.def("soft_ball_product", &soft_ball_product);
+  m.def("bootstrap_counts", &bootstrap_counts);
   m.def("divergence_bootstrap", &divergence_bootstrap);
   m.def("end_on_cut_file", &egt::bindings::end_on_cut_file);
   m.def("restore_bus_error", &egt::bindings::restore_bus_error);

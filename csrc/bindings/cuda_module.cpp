@@ -13,6 +13,7 @@
 
 #include "cuda/device.hpp"
 #include "egt/ball_counts.hpp"
+#include "egt/bootstrap.hpp"
 #include "egt/divergence.hpp"
 #include "egt/kernel_sums.hpp"
 #include "egt/neighbors.hpp"
@@ -39,6 +40,7 @@ void require(bool condition, const char* message) {
 
 // Indices of rows and columns are 32 bits wide in the kernels, indices of pairs 64.
 constexpr std::int64_t most_rows = (std::int64_t{1} << 31) - 1024;
+constexpr std::int64_t most_replicates = (std::int64_t{1} << 32) - 1;  // each has a word of the random counters
 
 template <class T>
 egt::Points<T> points(Address data, std::int64_t n, std::int64_t d) {
@@ -197,6 +199,14 @@ void project(const std::string& dtype, Address x, std::int64_t n, std::int64_t d
   });
 }
 
+void bootstrap_counts(std::int64_t n_rows, std::int64_t n_replicates, std::uint64_t seed, Address counts, int device,
+                      Address stream) {
+  require(n_rows >= 1 && n_rows <= most_rows, "n_rows is out of range");
+  require(n_replicates >= 0 && n_replicates <= most_replicates, "n_replicates is out of range");
+  const py::gil_scoped_release release;
+  egt::bootstrap_counts(n_rows, n_replicates, seed, at<std::uint16_t>(counts), queue_of(device, stream));
+}
+
 void divergence_bootstrap(Address p_counts, std::int64_t n_groups, std::int64_t n_bins, Address q_counts,
                           const std::vector<std::int32_t>& divergences, const std::vector<double>& parameters,
                           double smoothing, std::int64_t n_replicates, std::uint64_t seed, Address values,
@@ -204,7 +214,7 @@ void divergence_bootstrap(Address p_counts, std::int64_t n_groups, std::int64_t 
   require(p_counts != 0 && q_counts != 0 && n_groups >= 1 && n_bins >= 1, "expected (n_groups, n_bins) counts");
   require(n_groups <= most_rows && n_bins <= most_rows, "there are more groups or bins than 2**31 - 1024");
   require(!divergences.empty() && divergences.size() == parameters.size(), "one parameter per divergence is needed");
-  require(n_replicates >= 0 && n_replicates < (std::int64_t{1} << 32), "n_replicates is out of range");
+  require(n_replicates >= 0 && n_replicates <= most_replicates, "n_replicates is out of range");
   for (const std::int32_t code : divergences) {
     require(code >= 0 && code <= static_cast<int>(egt::Divergence::precision_recall), "unknown divergence");
   }
@@ -284,6 +294,7 @@ PYBIND11_MODULE(EGT_MODULE, m) {
   m.def("kernel_density_band", &kernel_density_band);
   m.def("soft_ball_product", &soft_ball_product);
   m.def("project", &project);
+  m.def("bootstrap_counts", &bootstrap_counts);
   m.def("divergence_bootstrap", &divergence_bootstrap);
   m.def("device_count", &device_count);
   m.def("device_error", &device_error);

@@ -63,11 +63,16 @@ struct Tile {
 
   // Multinomial draws (include/egt/divergence.hpp) of replicates first_replicate, ... (n_lanes of them at once):
   // drawn[k * n_lanes + lane] of cumulative[n_bins] draws fall into bin k, which has weight cumulative[k + 1] -
-  // cumulative[k]. Once stop is set, it and the next function return soon, and what they wrote means nothing.
+  // cumulative[k]. Once stop is set, it and the next two functions return soon, and what they wrote means nothing.
   std::int64_t n_lanes;
   void (*multinomial)(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
                       std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn,
                       const Stop& stop);
+
+  // Bootstrap draws (include/egt/bootstrap.hpp) of replicates first_replicate, ... (n_lanes of them at once):
+  // drawn[row * n_lanes + lane] grows by the number of draws on a row.
+  void (*draw_rows)(std::int64_t n_rows, std::uint32_t first_replicate, std::uint64_t seed, std::uint16_t* drawn,
+                    const Stop& stop);
 
   // f-divergences of n_lanes pairs of histograms laid out like drawn: out[f * n_lanes + lane]. Probabilities are
   // (count + smoothing) * norm. scratch holds 5 * n_bins * n_lanes numbers.

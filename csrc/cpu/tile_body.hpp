@@ -308,6 +308,13 @@ struct Streams {
   std::uint32_t group, side;
   std::uint64_t seed;
 
+  Streams(std::uint32_t first_replicate, std::uint32_t group, std::uint32_t side, std::uint64_t seed)
+      : group(group), side(side), seed(seed) {
+    for (int i = 0; i < n_lanes; ++i) {
+      replicates[i / wide_lanes][i % wide_lanes] = first_replicate + static_cast<std::uint32_t>(i);
+    }
+  }
+
   inline __attribute__((always_inline)) Blocks operator()(std::uint32_t node, std::uint32_t kind) const {
     constexpr std::uint64_t low_word = 0xFFFFFFFFu;
     Long x0[together], x1[together], x2[together], x3[together];
@@ -416,10 +423,7 @@ inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t tota
 
 void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
                  std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn, const Stop& stop) {
-  Streams streams{{}, group, side, seed};
-  for (int i = 0; i < n_lanes; ++i) {
-    streams.replicates[i / wide_lanes][i % wide_lanes] = first_replicate + static_cast<std::uint32_t>(i);
-  }
+  const Streams streams(first_replicate, group, side, seed);
   const auto at = [drawn](std::int64_t bin, int v) -> LooseLong& {
     return reinterpret_cast<LooseLong*>(drawn + bin * n_lanes)[v];
   };
@@ -449,6 +453,23 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
       at(node.first, v) = left[v];
       at(middle, v) = n[v] - left[v];
     }
+  }
+}
+
+void draw_rows(std::int64_t n_rows, std::uint32_t first_replicate, std::uint64_t seed, std::uint16_t* drawn,
+               const Stop& stop) {
+  const Streams streams(first_replicate, 0, 0, seed);
+  const auto n = static_cast<std::uint32_t>(n_rows);
+  const auto count = [&](const Long(&words)[together]) {
+    for (int v = 0; v < together; ++v) {
+      const Long rows = (times(words[v] >> 32, n) + (times(words[v] & 0xFFFFFFFFu, n) >> 32)) >> 32;
+      for (int l = 0; l < wide_lanes; ++l) ++drawn[rows[l] * n_lanes + static_cast<std::uint64_t>(v * wide_lanes + l)];
+    }
+  };
+  for (std::uint32_t i = 0; i < n - n / 2 && !stop; ++i) {
+    const Blocks blocks = streams(i, 0);
+    count(blocks.low);
+    if (i < n / 2) count(blocks.high);
   }
 }
 
@@ -642,6 +663,7 @@ const Tile EGT_TILE = {
     weighted,
     n_lanes,
     multinomial,
+    draw_rows,
     divergences,
     sq_distance<float>,
     sq_distance<double>,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "cuda/philox.cuh"
 #include "cuda/tile.cuh"
 #include "egt/divergence.hpp"
 
@@ -241,18 +242,9 @@ struct Stream {
   unsigned replicate, group, side;
   std::uint64_t seed;
 
-  // Philox4x32-10 at node `middle`.
+  // At node `middle`.
   __device__ uint4 words(unsigned middle, unsigned kind) const {
-    uint4 x = make_uint4(middle, replicate, group, side + 2 * kind);
-    unsigned k0 = static_cast<unsigned>(seed), k1 = static_cast<unsigned>(seed >> 32);
-#pragma unroll
-    for (int round = 0; round < 10; ++round) {
-      x = make_uint4(__umulhi(x.z, 0xCD9E8D57u) ^ x.y ^ k0, x.z * 0xCD9E8D57u, __umulhi(x.x, 0xD2511F53u) ^ x.w ^ k1,
-                     x.x * 0xD2511F53u);
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-    return x;
+    return philox(make_uint4(middle, replicate, group, side + 2 * kind), seed);
   }
 };
 

@@ -168,9 +168,9 @@ def _band_error(
     The error of the quantile falls with the root of the number of replicates. So it is measured at few replicates and
     scaled to many.
     """
-    n = points.shape[0]
-    counts = rng.multinomial(n, np.full(n, 1.0 / n), size=_BAND_REPLICATES).T
-    _, deviations = kernels.kernel_density_band(points, np.ascontiguousarray(counts, np.uint16), bandwidth=bandwidth)
+    seed = int(rng.integers(2**63))
+    counts = kernels.bootstrap_counts(n_rows=points.shape[0], n_replicates=_BAND_REPLICATES, seed=seed)
+    _, deviations = kernels.kernel_density_band(points, counts, bandwidth=bandwidth)
     drawn = rng.choice(deviations, size=(_THRESHOLD_DRAWS, _BAND_REPLICATES))
     quantiles = np.quantile(drawn, 1.0 - alpha, axis=1)
     errors: Floats = np.log(np.maximum(quantiles, 1e-300))

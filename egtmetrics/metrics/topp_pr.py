@@ -57,14 +57,20 @@ _IndexBlocks: TypeAlias = Iterable[NDArray[np.integer[Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class _SeededDraws:
-    """Bootstrap replicates that an integer gives, in blocks."""
+    """Bootstrap replicates that an integer gives, drawn when they are asked for."""
 
+    kernels: Backend
     seed: int
     n_rows: int
     n_bootstrap: int
 
-    def __iter__(self) -> Iterator[NDArray[np.integer[Any]]]:
-        return _draw_blocks(np.random.default_rng(self.seed).integers, self.n_rows, self.n_bootstrap)
+    @functools.cached_property
+    def counts(self) -> NDArray[np.uint16]:
+        """How often each replicate draws each row, ``(n_rows, n_bootstrap)``."""
+        return self.kernels.bootstrap_counts(n_rows=self.n_rows, n_replicates=self.n_bootstrap, seed=self.seed)
+
+
+_Draws: TypeAlias = _SeededDraws | _IndexBlocks
 
 
 @metric("topp", title="TopP&R", variance=topp_variance)
@@ -236,23 +242,23 @@ def topp_precision_recall(
         scale = math.sqrt(2.0 / (d + _PROJECTED_DIM))
         matrices = (scale * normal((_PROJECTED_DIM, d)) for _ in range(n_projections))
 
-    draws: Iterable[tuple[_IndexBlocks, _IndexBlocks]]
+    draws: Iterator[_Draws]  # of real and of fake in turn, without end
     if given_indices is not None:
         n_bootstrap = given_indices[0].shape[0]
         real_blocks, fake_blocks = (np.array_split(i, -(-n_bootstrap // _BLOCK_REPLICATES)) for i in given_indices)
-        draws = itertools.repeat((real_blocks, fake_blocks))
+        draws = itertools.cycle((real_blocks, fake_blocks))
     elif compatibility is None:
-        draws = _common_draws(rng, n, m, n_bootstrap)
+        draws = _common_draws(kernels, rng, n, m, n_bootstrap)
     else:
         seed = _REFERENCE_BOOTSTRAP_SEED if d > _PROJECTED_DIM else _legacy_seed(random_state)
         draws = _reference_draws(seed, n, m, n_bootstrap)
 
     evaluations, used = [], []
-    for matrix, blocks in zip(matrices, draws, strict=False):  # the draws never end
+    for matrix in matrices:
         x = _points(kernels, real, matrix, real_order, "real")
         y = _points(kernels, fake, matrix, fake_order, "fake")
         used.append(matrix)
-        evaluations.append(_evaluate(kernels, x, y, blocks, n_bootstrap, alpha, k_rule, compatibility))
+        evaluations.append(_evaluate(kernels, x, y, draws, n_bootstrap, alpha, k_rule, compatibility))
 
     for score, name, n_kept in (
         ("precision", "fake", min(e.n_fake_kept for e in evaluations)),
@@ -296,7 +302,7 @@ def _evaluate(
     kernels: Backend,
     real: Features,
     fake: Features,
-    blocks: tuple[_IndexBlocks, _IndexBlocks],
+    draws: Iterator[_Draws],
     n_bootstrap: int,
     alpha: float,
     k_rule: KRule,
@@ -305,9 +311,9 @@ def _evaluate(
     real_k, fake_k = (neighbor_rank(k_rule, *points.shape) for points in (real, fake))
     real_bandwidth = _bandwidth(kernels, real, "real", real_k, compatibility)
     fake_bandwidth = _bandwidth(kernels, fake, "fake", fake_k, compatibility)
-    # real before fake: the blocks of one pair may come from one stream
-    real_density, real_band = _density_and_band(kernels, real, real_bandwidth, blocks[0], n_bootstrap, alpha)
-    fake_density, fake_band = _density_and_band(kernels, fake, fake_bandwidth, blocks[1], n_bootstrap, alpha)
+    # real before fake: the draws may come from one stream
+    real_density, real_band = _density_and_band(kernels, real, real_bandwidth, next(draws), n_bootstrap, alpha)
+    fake_density, fake_band = _density_and_band(kernels, fake, fake_bandwidth, next(draws), n_bootstrap, alpha)
     real_kept = real_density > real_band
     fake_kept = fake_density > fake_band
     real_covered = kernels.kernel_density(real, fake, bandwidth=fake_bandwidth) > fake_band
@@ -330,9 +336,9 @@ def _evaluate(
 
 @of_one_set
 def _density_and_band(
-    kernels: Backend, points: Features, bandwidth: float, blocks: _IndexBlocks, n_bootstrap: int, alpha: float
+    kernels: Backend, points: Features, bandwidth: float, draws: _Draws, n_bootstrap: int, alpha: float
 ) -> tuple[NDArray[np.float64], float]:
-    counts = _count_draws(blocks, points.shape[0], n_bootstrap)
+    counts = draws.counts if isinstance(draws, _SeededDraws) else _count_draws(draws, points.shape[0], n_bootstrap)
     density, deviations = kernels.kernel_density_band(points, counts, bandwidth=bandwidth)
     return density, float(np.quantile(deviations, 1.0 - alpha))
 
@@ -428,25 +434,26 @@ def _median_radius(kernels: Backend, points: Features, k: int) -> float:
     return float(np.sqrt(radii).mean())
 
 
-def _common_draws(
-    rng: np.random.Generator, n: int, m: int, n_bootstrap: int
-) -> Iterator[tuple[_IndexBlocks, _IndexBlocks]]:
-    """Endless pairs of bootstraps (real, fake), the two of a pair from one seed: equal sizes draw equal rows."""
+def _common_draws(kernels: Backend, rng: np.random.Generator, n: int, m: int, n_bootstrap: int) -> Iterator[_Draws]:
+    """Bootstraps of real and fake in turn, without end; sets of equal size share one."""
     while True:
-        seed = int(rng.integers(2**63))
-        yield _SeededDraws(seed, n, n_bootstrap), _SeededDraws(seed, m, n_bootstrap)
+        draws = _SeededDraws(kernels, int(rng.integers(2**63)), n, n_bootstrap)
+        yield draws
+        if m != n:
+            draws = dataclasses.replace(draws, n_rows=m)  # the counts of real are not held any longer
+        yield draws
 
 
-def _reference_draws(seed: int, n: int, m: int, n_bootstrap: int) -> Iterator[tuple[_IndexBlocks, _IndexBlocks]]:
-    """Endless pairs of bootstraps (real, fake) from one legacy stream, which must be consumed in that order."""
+def _reference_draws(seed: int, n: int, m: int, n_bootstrap: int) -> Iterator[_Draws]:
+    """Bootstraps of real and fake in turn, without end, from one legacy stream."""
     stream = np.random.RandomState(seed)
-    while True:
-        yield _draw_blocks(stream.randint, n, n_bootstrap), _draw_blocks(stream.randint, m, n_bootstrap)
+    for n_rows in itertools.cycle((n, m)):
+        yield _draw_blocks(stream, n_rows, n_bootstrap)
 
 
-def _draw_blocks(draw: Callable[..., Any], n_rows: int, n_bootstrap: int) -> Iterator[NDArray[np.integer[Any]]]:
+def _draw_blocks(stream: np.random.RandomState, n_rows: int, n_bootstrap: int) -> Iterator[NDArray[np.integer[Any]]]:
     for start in range(0, n_bootstrap, _BLOCK_REPLICATES):
-        yield draw(n_rows, size=(min(_BLOCK_REPLICATES, n_bootstrap - start), n_rows))
+        yield stream.randint(n_rows, size=(min(_BLOCK_REPLICATES, n_bootstrap - start), n_rows))
 
 
 def _count_draws(blocks: _IndexBlocks, n_rows: int, n_bootstrap: int) -> NDArray[np.uint16]:

@@ -13,10 +13,10 @@ How a backend is made. The signatures of the protocols in ``_backend.py`` declar
 CPU and CUDA kernels and the torch operators follow from them (``_primitives.py``).
 
 Features on a device. A CUDA backend reads torch tensors, or arrays that share their memory with one, in place, and
-returns its results on the host, O(n) numbers. After the check of the arguments, metrics handle features only with
-:func:`take_rows`, :func:`join_rows` and :func:`to_host`, which work for both kinds. For torch programs ``import
-egtmetrics.ops.torch_ops`` registers the primitives as ``torch.ops.egtmetrics.*``, for tensors on either device and for
-``torch.compile``.
+returns its results on the host, O(n) numbers; only bootstrap counts stay, for the band. After the check of the
+arguments, metrics handle features only with :func:`take_rows`, :func:`join_rows` and :func:`to_host`, which work for
+both kinds. For torch programs ``import egtmetrics.ops.torch_ops`` registers those that take arrays as
+``torch.ops.egtmetrics.*``, for either device and for ``torch.compile``.
 
 What is remembered. A set that is compared with many others can be prepared (``_memo.py``): primitives that see it alone
 are computed once, and functions on the host that are marked with :func:`of_one_set`.

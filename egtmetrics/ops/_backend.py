@@ -24,10 +24,14 @@ check of the arguments, metrics use its length and shape only, and ``take_rows``
 class Shape:
     """Lengths of an array: ``n``, ``m`` and ``d`` are those of x and y, others are named where they first occur."""
 
-    def __init__(self, *lengths: str, on_host: bool = False, empty_without: str | None = None) -> None:
+    def __init__(
+        self, *lengths: str, on_host: bool = False, stays: bool = False, empty_without: str | None = None
+    ) -> None:
         self.lengths = lengths
         self.on_host = on_host
         """The kernels read it on the host, even if everything else is on a device."""
+        self.stays = stays
+        """A result for another primitive: a backend with a device leaves it there, as it does features."""
         self.empty_without = empty_without
         """A result has length 0 where this argument is not given."""
 
@@ -78,7 +82,10 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str | None:
-        """Where features must lie, as torch names it (``"cuda:0"``); None for NumPy arrays. All else is NumPy."""
+        """Where features must lie, as torch names it (``"cuda:0"``); None for NumPy arrays. All else is NumPy.
+
+        Results that are declared to stay are the exception: they are for primitives of the same backend.
+        """
         ...
 
     def kth_neighbor(
@@ -137,6 +144,16 @@ class Backend(Protocol):
 
         ``counts`` is ``(n, B)``: how often replicate b drew row j; ``p_b,i = sum_j counts[j, b] K_ij / n``. The density
         has the same bits as ``kernel_density(x, x, bandwidth=h)``, or a set compared with itself would not score 1.
+        """
+        ...
+
+    def bootstrap_counts(
+        self, *, n_rows: int, n_replicates: int, seed: int
+    ) -> Annotated[NDArray[np.uint16], Shape("n_rows", "n_replicates", stays=True)]:
+        """How often each bootstrap replicate draws each of ``n_rows`` rows, ``(n_rows, n_replicates)``.
+
+        A replicate makes ``n_rows`` draws with replacement. They are the same on every backend, and replicate b is the
+        same among any number of replicates: integer arithmetic on Philox words, see csrc/include/egt/bootstrap.hpp.
         """
         ...
 

@@ -224,13 +224,27 @@ class DeviceKernels(DeviceArrays):
                 )
             self._sound.add(device.index)
 
-    def run(self, primitive: Primitive, values: dict[str, Any]) -> list[torch.Tensor]:
-        """Return the results of a primitive, one tensor each."""
+    def current_device(self) -> torch.device:
+        """Return where torch puts new tensors."""
+        import torch
+
+        return torch.device("cuda", torch.cuda.current_device()) if self.device_type == "cuda" else torch.device("cpu")
+
+    def run(
+        self, primitive: Primitive, values: dict[str, Any], device: torch.device | None = None
+    ) -> list[torch.Tensor]:
+        """Return the results of a primitive, one tensor each, on the device of its arguments.
+
+        A primitive that takes no arrays runs on ``device``, or else on the current one.
+        """
         checked = self.check(primitive, values)
-        first = checked[primitive.arguments[0].name]
-        self.require(first.device)
-        results = new_tensors(primitive, checked, first)
-        self._call(primitive.name, first.device, *_passed(primitive, checked), *(one.data_ptr() for one in results))
+        if primitive.takes_arrays:
+            device = checked[primitive.arguments[0].name].device
+        elif device is None:
+            device = self.current_device()
+        self.require(device)
+        results = new_tensors(primitive, checked, device)
+        self._call(primitive.name, device, *_passed(primitive, checked), *(one.data_ptr() for one in results))
         return results
 
     def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
@@ -331,11 +345,7 @@ def select_device(*features: Any) -> str:
         if tensor is not None:
             KERNELS.require(tensor.device)
             return str(tensor.device)
-    if KERNELS.device_type != "cuda":
-        return KERNELS.device_type
-    import torch
-
-    device = torch.device("cuda", torch.cuda.current_device())
+    device = KERNELS.current_device()
     KERNELS.require(device)
     return str(device)
 
@@ -401,29 +411,34 @@ class CudaBackend:
         self.device = device
 
     def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
+        import torch
+
         for argument in primitive.arguments:
             value = values[argument.name]
             if value is not None and argument.on_device and not argument.is_features:
                 values[argument.name] = self._upload(value)
-        results = self._kernels.run(primitive, values)
+        results = self._kernels.run(primitive, values, torch.device(self.device))
         pairs = zip(primitive.results, results, strict=True)
-        return primitive.joined([found if result.is_features else found.cpu().numpy() for result, found in pairs])
+        return primitive.joined([found if result.stays else found.cpu().numpy() for result, found in pairs])
 
-    def _upload(self, array: NDArray[Any]) -> torch.Tensor:
+    def _upload(self, array: Any) -> torch.Tensor:
         import torch
 
+        if hasattr(array, "detach"):  # a result that stayed
+            return cast("torch.Tensor", array)
         same_bits = array.view(np.int16) if array.dtype == np.uint16 else array  # old versions of torch know no uint16
         return torch.tensor(np.ascontiguousarray(same_bits), device=self.device)
 
 
-def new_tensors(primitive: Primitive, values: dict[str, Any], like: torch.Tensor) -> list[torch.Tensor]:
-    """Return empty tensors for the results, on the device of ``like``."""
+def new_tensors(primitive: Primitive, values: dict[str, Any], device: torch.device) -> list[torch.Tensor]:
+    """Return empty tensors for the results."""
     import torch
 
-    return [
-        like.new_empty(shape, dtype=torch.float64 if result.is_features else getattr(torch, result.dtype))
-        for result, shape in primitive.result_shapes(values)
-    ]
+    def dtype(result: Value) -> torch.dtype:
+        name = "float64" if result.is_features else _SAME_BITS.get(result.dtype, [result.dtype])[-1]
+        return cast("torch.dtype", getattr(torch, name))
+
+    return [torch.empty(shape, dtype=dtype(one), device=device) for one, shape in primitive.result_shapes(values)]
 
 
 def _require_torch() -> None:

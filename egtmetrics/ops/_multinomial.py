@@ -1,4 +1,4 @@
-"""Multinomial draws from Philox words in NumPy: bit for bit those that csrc/include/egt/divergence.hpp describes."""
+"""Bootstrap draws from Philox words in NumPy: the bits of csrc/include/egt/divergence.hpp and bootstrap.hpp."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
+_BLOCK_DRAWS = 1 << 18
 
 
 def philox(counter: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
@@ -20,6 +21,24 @@ def philox(counter: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
         x0, x1, x2, x3 = (b >> _SHIFT) ^ x1 ^ np.uint64(k0), b & _LOW, (a >> _SHIFT) ^ x3 ^ np.uint64(k1), a & _LOW
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return np.stack([x0, x1, x2, x3])
+
+
+def bootstrap_counts(n_rows: int, n_replicates: int, seed: int) -> NDArray[np.uint16]:
+    """How often each replicate draws each row, ``(n_rows, n_replicates)``."""
+    counts = np.empty((n_rows, n_replicates), dtype=np.uint16)
+    step = max(1, _BLOCK_DRAWS // n_rows)
+    for start in range(0, n_replicates, step):
+        replicates = np.arange(start, min(start + step, n_replicates), dtype=np.uint64)
+        pairs, of_replicate = np.meshgrid(np.arange((n_rows + 1) // 2, dtype=np.uint64), replicates)
+        nothing = np.zeros(pairs.size, dtype=np.uint64)
+        words = philox(np.stack([pairs.ravel(), of_replicate.ravel(), nothing, nothing]), seed)
+        low, high = words[0::2] * np.uint64(n_rows), words[1::2] * np.uint64(n_rows)
+        rows = (high + (low >> _SHIFT)) >> _SHIFT  # of the first draw of each pair, then of the second
+        of_draws = np.moveaxis(rows.reshape(2, *pairs.shape), 0, -1).reshape(len(replicates), -1)[:, :n_rows]
+        cells = of_draws.astype(np.int64) + n_rows * np.arange(len(replicates))[:, None]
+        times = np.bincount(cells.ravel(), minlength=n_rows * len(replicates))
+        counts[:, start : start + len(replicates)] = times.reshape(-1, n_rows).T
+    return counts
 
 
 def _ones(undecided: NDArray[np.int64], bit: int, address: Callable[[int], NDArray[np.uint64]]) -> NDArray[np.int64]:

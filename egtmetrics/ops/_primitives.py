@@ -40,6 +40,10 @@ class Value:
         return self.shape is not None and not self.shape.on_host
 
     @property
+    def stays(self) -> bool:
+        return self.is_features or (self.shape is not None and self.shape.stays)
+
+    @property
     def lengths(self) -> tuple[str, ...]:
         return () if self.shape is None else self.shape.lengths
 
@@ -60,6 +64,10 @@ class Primitive:
     @functools.cached_property
     def arguments(self) -> tuple[Value, ...]:
         return tuple(argument for parts in self.parts.values() for argument in parts)
+
+    @property
+    def takes_arrays(self) -> bool:
+        return any(argument.on_device for argument in self.arguments)
 
     def bind(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the value of every argument by name."""

@@ -158,7 +158,9 @@ class RingBackend:
     def __init__(self, kernels: LocalBackend, on_host: HostBackend, size: int) -> None:
         self._kernels = kernels
         self._on_host = on_host
-        self.divergence_bootstrap = kernels.divergence_bootstrap  # histograms are the same on all ranks
+        # What does not depend on the rows is the same on all ranks. Counts are shared out on the host.
+        self.divergence_bootstrap = kernels.divergence_bootstrap
+        self.bootstrap_counts = on_host.bootstrap_counts
         self.name = f"{kernels.name} on {size} ranks"
 
     def kth_neighbor(

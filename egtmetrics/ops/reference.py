@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Divergences, Features, SplitCounts, SqRange
-from egtmetrics.ops._multinomial import multinomial_bootstrap
+from egtmetrics.ops._multinomial import bootstrap_counts, multinomial_bootstrap
 
 _BLOCK_BYTES = 1 << 25
 
@@ -159,6 +159,9 @@ class ReferenceBackend:
             replicates = kernel @ weights / n
             np.maximum(deviation, np.abs(replicates - density[rows, None]).max(axis=0), out=deviation)
         return density, deviation
+
+    def bootstrap_counts(self, *, n_rows: int, n_replicates: int, seed: int) -> NDArray[np.uint16]:
+        return bootstrap_counts(n_rows, n_replicates, seed)
 
     def soft_ball_product(self, x: Features, y: Features, *, radius: float) -> NDArray[np.float64]:
         product = np.empty(x.shape[0])

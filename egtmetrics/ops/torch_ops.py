@@ -1,9 +1,9 @@
 """The primitives as torch operators: tensors in, tensors out, on the CPU or on a CUDA device, also in a compiled graph.
 
-Importing this file registers every primitive as ``torch.ops.egtmetrics.*`` and needs torch 2.4; the functions below
-are those that torch programs have a use for, with defaults and names for their arguments. They run where their tensors
-lie: on a device without a copy and without waiting for the result, on the CPU on the memory of the tensors, with every
-core.
+Importing this file registers every primitive that takes tensors as ``torch.ops.egtmetrics.*`` and needs torch 2.4; the
+functions below are those that torch programs have a use for, with defaults and names for their arguments. They run
+where their tensors lie: on a device without a copy and without waiting for the result, on the CPU on the memory of the
+tensors, with every core.
 
 Points are ``(n, d)`` tensors, float32 or float64, finite (checked on the CPU only, since a device would have to be
 waited for), both sets of one dtype on one device; a set that is not contiguous is copied. Distances are Euclidean,
@@ -158,7 +158,7 @@ def on_device(primitive: Primitive, *arguments: Any) -> Any:
 def shapes(primitive: Primitive, *arguments: Any) -> Any:
     """Return empty tensors for the results."""
     values = _values(primitive, arguments)
-    return _joined(_device.new_tensors(primitive, values, arguments[0]))
+    return _joined(_device.new_tensors(primitive, values, arguments[0].device))
 
 
 def _values(primitive: Primitive, arguments: Sequence[Any]) -> dict[str, Any]:
@@ -201,4 +201,5 @@ def _register(primitive: Primitive) -> None:
 
 
 for _primitive in primitives(Backend).values():
-    _register(_primitive)
+    if _primitive.takes_arrays:  # torch takes the device from a tensor among the arguments
+        _register(_primitive)

@@ -181,6 +181,13 @@ def test_divergences_against_cpu_at_real_sizes() -> None:
         np.testing.assert_allclose(part, wanted, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(("n_rows", "n_replicates"), [(1, 3), (20_000, 1000), (100_003, 17)])
+def test_bootstrap_counts_against_cpu(n_rows: int, n_replicates: int) -> None:
+    arguments = {"n_rows": n_rows, "n_replicates": n_replicates, "seed": 2**63 + 1}
+    ours: Any = select_backend("cuda").bootstrap_counts(**arguments)
+    np.testing.assert_array_equal(ours.cpu().numpy().view(np.uint16), CPU.bootstrap_counts(**arguments))
+
+
 def test_bootstrap_of_many_replicates_against_cpu() -> None:
     rng = np.random.default_rng(4)
     x = normal(rng, 5000, 32).astype(np.float32)

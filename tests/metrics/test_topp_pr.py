@@ -14,8 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from egtmetrics._order import canonical_order
 from egtmetrics.metrics import TopPREvaluation, TopPRResult, topp_precision_recall
 from egtmetrics.metrics.topp_pr import _count_draws, _torch_normal
+from egtmetrics.ops import select_backend
 from egtmetrics.results import UnreliableScoreWarning
 from tests._golden import GOLDEN_NAMES, load
 from tests.strategies import similarities, tied_points
@@ -438,12 +440,25 @@ def test_row_order_does_not_matter(d: int, dtype: Any) -> None:
     rng = np.random.default_rng(0)
     real = gaussian(1, 150, d).astype(dtype)[rng.integers(150, size=230)]
     fake = gaussian(2, 200, d, shift=0.2).astype(dtype)
-    options: dict[str, Any] = {"random_state": 0, "n_bootstrap": 50, "n_projections": 2}
+    options: dict[str, Any] = {"k_rule": "sample-size", "random_state": 0, "n_bootstrap": 50, "n_projections": 2}
     result = topp_precision_recall(real, fake, **options)
     for shuffle_real, shuffle_fake in itertools.product([False, True], repeat=2):
         shuffled_real = rng.permutation(real) if shuffle_real else real
         shuffled_fake = rng.permutation(fake) if shuffle_fake else fake
         assert topp_precision_recall(shuffled_real, shuffled_fake, **options) == result
+
+
+@pytest.mark.parametrize("m", [120, 90])
+def test_both_sets_draw_the_counts_of_one_seed(m: int) -> None:
+    sets = gaussian(0, 120, 3), gaussian(1, m, 3)
+    real, fake = (points[canonical_order(points)] for points in sets)  # the draws number the rows in this order
+    seed, indices = int(np.random.default_rng(5).integers(2**63)), []
+    for points in (real, fake):
+        counts = select_backend("reference").bootstrap_counts(n_rows=len(points), n_replicates=40, seed=seed)
+        indices.append(np.stack([np.repeat(np.arange(len(points)), times) for times in counts.T]))
+    given = topp_precision_recall(real, fake, bootstrap_indices=(indices[0], indices[1]))
+    result = topp_precision_recall(real, fake, n_bootstrap=40, random_state=5)
+    assert result.per_projection == given.per_projection
 
 
 def test_negative_zero_is_zero() -> None:

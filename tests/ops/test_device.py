@@ -77,6 +77,7 @@ CALLS: dict[str, Any] = {
     "soft_ball_product": lambda k: k.soft_ball_product(X, Y, radius=1.0),
     "project": lambda k: k.project(X, torch.ones(2, 3, dtype=torch.float64)),
     "divergence_bootstrap": lambda k: k.divergence_bootstrap(HISTOGRAM, HISTOGRAM, FAMILY, n_replicates=7),
+    "bootstrap_counts": lambda k: k.bootstrap_counts(n_rows=6, n_replicates=4, seed=1),
 }
 
 

@@ -43,7 +43,11 @@ def test_every_instruction_set_passes_the_kernel_tests(isa: str) -> None:
     if run_python("from egtmetrics.ops._cpu import build_info; build_info()", EGTMETRICS_ISA=isa).returncode != 0:
         pytest.skip(f"this processor has no {isa}")
     some = f"{data} or ties or zero or kernel_equals"
-    files = [str(TESTS / "test_kernels.py"), str(TESTS / "test_divergence_bootstrap.py")]
+    files = [
+        str(TESTS / "test_kernels.py"),
+        str(TESTS / "test_divergence_bootstrap.py"),
+        str(TESTS / "test_bootstrap_counts.py"),
+    ]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", some, *files]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, env={**os.environ, "EGTMETRICS_ISA": isa}
@@ -233,6 +237,7 @@ calls = {
     "ball_counts": lambda: backend.ball_counts(x, x_sq_radii=radii[:, 0].copy(), closed=True),
     "kernel_density": lambda: backend.kernel_density(y, y, bandwidth=3.0),
     "kernel_density_band": lambda: backend.kernel_density_band(x, draws, bandwidth=30.0),
+    "bootstrap_counts": lambda: backend.bootstrap_counts(n_rows=1_000_000, n_replicates=1000, seed=0),
     "resampled_density": lambda: backend.resampled_density(x, x, draws, bandwidth=30.0),
     "soft_ball_product": lambda: backend.soft_ball_product(x, x, radius=30.0),
     "split_kth_neighbor": lambda: backend.split_kth_neighbor(few, sides, n_neighbors=np.full(200, 500)),
@@ -256,7 +261,7 @@ for name in wanted:
 def test_ctrl_c_is_honoured_within_a_second() -> None:
     command = [sys.executable, "-c", INTERRUPTED, "1"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert len(output) == 14
+    assert len(output) == 15
     for line in output:
         assert " interrupted " in line  # after 0.2 seconds, well into a computation of many
         # a second is promised; of processor time, which neighbours on the machine may double

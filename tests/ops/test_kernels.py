@@ -385,6 +385,7 @@ def sound_arguments() -> dict[str, Arguments]:
         "kernel_density_band": {"x": x, "counts": draws, "bandwidth": 1.0, **threads},
         "resampled_density": {**pair, "counts": other_draws, "bandwidth": 1.0, **threads},
         "soft_ball_product": {**pair, "radius": 1.0, **threads},
+        "bootstrap_counts": {"n_rows": 5, "n_replicates": 3, "seed": 7, **threads},
         "divergence_bootstrap": {
             "p_counts": histograms,
             "q_counts": histograms,
@@ -436,7 +437,7 @@ def test_binding_refuses_what_would_read_out_of_bounds_and_names_the_argument(fu
     value = sound_arguments()[function][name]
     array = isinstance(value, np.ndarray)
     bad = bad_arrays(value) if array else ["text", [], np.ones(2), 1j]
-    if name in ("n_neighbors", "depth", "n_threads", "n_replicates", "seed") and not array:
+    if name in ("n_neighbors", "depth", "n_threads", "n_rows", "n_replicates", "seed") and not array:
         bad += [-1, 2**40, 2**70, -(2**70), 1.5, float("nan")] if name != "seed" else [-1, 2**64, 1.5]
         bad += [0] if name not in ("n_replicates", "seed") else []
     if isinstance(value, float):
@@ -515,6 +516,7 @@ def test_binding_says_what_does_not_fit(function: str, arguments: Arguments, mes
         ),
         ("divergence_bootstrap", {"codes": np.zeros(0, dtype=np.int32), "parameters": np.zeros(0)}),
         ("divergence_bootstrap", {"n_replicates": 0}),
+        ("bootstrap_counts", {"n_replicates": 0}),
     ],
 )
 def test_no_replicates_are_no_error(function: str, arguments: Arguments) -> None:

@@ -32,6 +32,7 @@ SAMPLES: list[tuple[str, dict[str, Any]]] = [
     ("ball_counts", {"x": X, "y": Y, "y_sq_radii": np.ones(M), "closed": False}),
     ("kernel_density", {"x": X, "y": Y, "bandwidth": 1.0}),
     ("kernel_density_band", {"x": X, "counts": np.ones((N, 5), dtype=np.uint16), "bandwidth": 1.0}),
+    ("bootstrap_counts", {"n_rows": N, "n_replicates": 4, "seed": 1}),
     ("soft_ball_product", {"x": X, "y": Y, "radius": 1.0}),
     ("project", {"x": X, "matrix": np.ones((2, D))}),
     ("divergence_bootstrap", {"p_counts": HISTOGRAM, "q_counts": HISTOGRAM, "divergences": FAMILY, "n_replicates": 4}),
@@ -92,5 +93,5 @@ def test_backends_take_the_declared_parameters(backend: type, protocol: type) ->
         assert [(one.name, one.kind, one.default) for one in taken] == [
             (one.name, one.kind, one.default) for one in declared
         ]
-    # Histograms are the same on all ranks: each of them takes the primitive of its own backend.
-    assert missing == ({"divergence_bootstrap"} if backend is RingBackend else set())
+    # What does not depend on the rows is the same on all ranks: each of them takes the primitive of its own backend.
+    assert missing == ({"divergence_bootstrap", "bootstrap_counts"} if backend is RingBackend else set())

@@ -32,6 +32,7 @@ LAUNCHED = {
     "ball_counts": [*CENTRING, "find_terms<T>", "count_members<T>"],
     "kernel_density": [*CENTRING, "find_nearness", "add_kernels<T>", "divide"],
     "soft_ball_product": [*CENTRING, "multiply_distances<T>", "combine_products"],
+    "bootstrap_counts": ["count_draws"],
     "divergence_bootstrap": ["accumulate", "evaluate_counts", "redraw"],
 }
 # Kernels whose results are rounded in another way by nvcc than by g++, and how far off they may be.
@@ -234,6 +235,14 @@ def test_divergence_bootstrap(n_bins: int, most: int, smoothing: float) -> None:
     wanted = reference.divergence_bootstrap(p, q, divergences, smoothing=smoothing, n_replicates=5, seed=7)
     np.testing.assert_allclose(values, wanted[0], rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(replicates, wanted[1], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(("n_rows", "n_replicates"), [(1, 2), (701, 3)])
+def test_bootstrap_counts(n_rows: int, n_replicates: int) -> None:
+    counts = np.full((n_rows, n_replicates), 7777, dtype=np.uint16)
+    check(run("bootstrap_counts", n_rows, n_replicates, 2**40 + 5, counts), "bootstrap_counts", "float64")
+    wanted = reference.bootstrap_counts(n_rows=n_rows, n_replicates=n_replicates, seed=2**40 + 5)
+    np.testing.assert_array_equal(counts, wanted)
 
 
 def test_no_kernel_is_left_out() -> None:

@@ -24,6 +24,7 @@
 
 #include "cpu/tile.hpp"
 #include "egt/ball_counts.hpp"
+#include "egt/bootstrap.hpp"
 #include "egt/divergence.hpp"
 #include "egt/kernel_sums.hpp"
 #include "egt/neighbors.hpp"
@@ -464,6 +465,22 @@ void divergences(Rng& rng, int n_threads) {
   }
 }
 
+void bootstraps(Rng& rng, int n_threads) {
+  const Index n_rows = between(rng, 1, 300), n_replicates = between(rng, 0, 70);
+  const std::uint64_t seed = rng();
+  Exact<std::uint16_t> counts(n_rows * n_replicates), of_one(counts.size());
+  egt::Run run;
+  run.n_threads = n_threads;
+  egt::bootstrap_counts(n_rows, n_replicates, seed, counts.get(), run);
+  egt::bootstrap_counts(n_rows, n_replicates, seed, of_one.get(), egt::Run{});
+  compare("bootstrap counts on one thread", counts.get(), of_one.get(), counts.size());
+  for (Index b = 0; b < n_replicates; ++b) {
+    Index total = 0;
+    for (Index row = 0; row < n_rows; ++row) total += counts[row * n_replicates + b];
+    if (total != n_rows) fail("draws", b, static_cast<double>(total), static_cast<double>(n_rows));
+  }
+}
+
 // Work that is stopped while threads are in it. The first question comes after 50 milliseconds.
 void interrupted(Rng& rng) {
   const Index n = 20000, d = 24;
@@ -473,6 +490,7 @@ void interrupted(Rng& rng) {
   const Exact<std::int32_t> codes(9, 0);
   const Exact<double> parameters(9, 0.0);
   Exact<double> out(n), values(9), replicates(9 * 40000);
+  Exact<std::uint16_t> draws(200000 * 2000);
   egt::Run run;
   run.n_threads = 3;
   run.interrupted = [] { return true; };
@@ -484,6 +502,7 @@ void interrupted(Rng& rng) {
                                    values.get(), replicates.get()},
                                   run);
       },
+      [&] { egt::bootstrap_counts(200000, 2000, 1, draws.get(), run); },
   };
   Index number = 0;
   for (const auto& call : calls) {
@@ -523,6 +542,7 @@ int check(std::uint64_t seed, Index n_cases) {
       Case<double>(rng, kind, n, m, d, n_threads)();
     }
     divergences(rng, n_threads);
+    bootstraps(rng, n_threads);
   }
   where = std::string(egt::cpu::tile().isa) + ", interrupted";
   interrupted(rng);

@@ -46,6 +46,11 @@ def call_divergence_bootstrap(module: Any) -> None:
     )  # fmt: skip
 
 
+def call_bootstrap_counts(module: Any) -> None:
+    counts = np.zeros((700, 2), dtype=np.uint16)
+    module.bootstrap_counts(700, 2, 1, counts.ctypes.data, 0, 0)
+
+
 def call_project(module: Any) -> None:
     x, matrix, out = np.ones((65, 20)), np.ones((3, 20)), np.zeros((65, 3))
     module.project("float64", x.ctypes.data, 65, 20, matrix.ctypes.data, 3, out.ctypes.data, 0, 0)
@@ -53,6 +58,7 @@ def call_project(module: Any) -> None:
 
 CALLS: dict[str, Callable[[Any], None]] = {
     "ball_counts.cu": call_ball_counts,
+    "bootstrap.cu": call_bootstrap_counts,
     "divergence.cu": call_divergence_bootstrap,
     "neighbors.cu": call_kth_neighbor,
     "projection.cu": call_project,
@@ -104,6 +110,16 @@ SEEDS = {
         "warp_totals[now][warp] = sum;",
         {"race", "uninitialised"},
         "divergence.cu",
+    ),
+    "barrier before draws": Seed(
+        "bootstrap.cu",
+        "drawn[row] = 0;\n    __syncthreads();",
+        "drawn[row] = 0;",
+        {"race", "uninitialised"},
+        "bootstrap.cu",
+    ),
+    "rows of another block": Seed(
+        "bootstrap.cu", "if (own < n_own) atomicAdd", "if (own <= n_own + 9000) atomicAdd", {"bounds"}, "bootstrap.cu"
     ),
     "row of sums": Seed(
         "divergence.cu", "return terms.size + 2; }", "return terms.size + 1; }", {"bounds"}, "divergence.cu"
