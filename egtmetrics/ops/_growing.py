@@ -112,7 +112,7 @@ def _look_at(features: Any) -> _Look | None:
 
 
 def growing_part(features: Features, rows: NDArray[Any], taken: Features) -> Features:
-    """Return ``taken``, which are ``rows`` of ``features``; if they are a part of a growing set, so is ``taken`` now."""
+    """Return ``taken``, which are ``rows`` of ``features``; where those are a part of a growing set, so is it now."""
     look = _look_at(features)
     part = None if look is None else look.parts.get(array_digest(rows))
     if look is not None and part is not None:
@@ -187,8 +187,14 @@ class UpdatingBackend:
             nearest[:] = self._backend.neighbors(x, n_neighbors=k)[0]
         else:
             added = take_rows(x, new)
-            offered = self._backend.neighbors(x, added, n_neighbors=min(k, len(added)))[0]
-            nearest[old] = np.sort(np.concatenate([before[0], offered[old]], axis=1), axis=1)[:, :k]
+            radii = np.full(len(x), -1.0)
+            radii[old] = before[0][:, -1]
+            n_nearer = self._backend.ball_counts(x, added, x_sq_radii=radii, closed=False).x_ball_sizes
+            nearer, n_offered = n_nearer > 0, min(k, n_nearer.max())
+            nearest[old] = before[0]
+            if n_offered:
+                offered = self._backend.neighbors(take_rows(x, nearer), added, n_neighbors=int(n_offered))[0]
+                nearest[nearer] = np.sort(np.concatenate([nearest[nearer], offered], axis=1), axis=1)[:, :k]
             # the nearest row is the row itself, or one that equals it
             nearest[new] = self._backend.neighbors(added, x, n_neighbors=k + 1)[0][:, 1:]
         look.keep(key, nearest)
