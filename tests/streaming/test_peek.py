@@ -201,7 +201,6 @@ class TestPeekingChangesNothing:
     def test_of_a_frame_that_was_returned_before(self) -> None:
         """Its samples may be evaluated again, also against other real ones."""
         metrics = {name: METRICS[name] for name in ("prdc", "ipr")}
-        options: dict[str, Any] = {"metrics": metrics, "random_state": 0, "missing_groups": "nan"}
         stream = stream_of(metrics, prepared=True)
         feed(stream, np.arange(100))
         first = stream.peek()
@@ -210,6 +209,7 @@ class TestPeekingChangesNothing:
         for frame in (first, second):
             samples = frame.samples
             assert samples is not None
+            options: dict[str, Any] = {"metrics": metrics, "random_state": 0, "missing_groups": "nan"}
             assert GenerativeMetricFrame(samples=samples, **options).to_dict() == frame.to_dict()
             labels = {
                 "real_sensitive_features": REAL_LABELS,
@@ -257,7 +257,7 @@ def wide(n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
 
 def test_a_peek_compares_the_new_rows_and_few_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """In 20 batches; how many pairs of rows the kernels see, of which the last peek must save most."""
-    pairs, run = [0], CpuBackend._run
+    pairs, run = [0.0], CpuBackend._run
 
     def counting(self: CpuBackend, primitive: Primitive, values: dict[str, Any]) -> Any:
         x, y = values["x"], values.get("y")
