@@ -94,8 +94,8 @@ class _Look(NamedTuple):
     def keep(self, key: Hashable, *by_row: NDArray[Any], total: Any = None, other: Any = None) -> None:
         """Remember what belongs to the rows of this array, and their total."""
         order = np.argsort(self.arrival)
-        reference = _nothing if other is None else weakref.ref(other)
-        self.rows_of.keep(key, _Known(len(order), reference, tuple(values[order] for values in by_row), total))
+        weak = _nothing if other is None else weakref.ref(other)
+        self.rows_of.keep(key, _Known(len(order), weak, tuple(values[order] for values in by_row), total))
 
 
 def _nothing() -> None:

@@ -104,6 +104,8 @@ class GenerativeMetricStream:
     merging, but on which stream saw which row. Equal rows of one group at one position of two streams are kept or
     dropped together.
 
+    *While the model generates*: ``peek`` returns what ``compute`` would, and makes the next peek cheap.
+
     *Memory*: the rows; with ``max_samples`` up to twice that many rows of each group and side. ``compute`` copies the
     rows twice. With ``spill``: a batch, and in ``compute`` the rows of one group at a time, a few numbers for each row
     and what the metrics need besides their features, which are memory-mapped; the frame is the same, to the last bit.

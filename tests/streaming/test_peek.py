@@ -211,13 +211,10 @@ class TestPeekingChangesNothing:
             assert samples is not None
             options: dict[str, Any] = {"metrics": metrics, "random_state": 0, "missing_groups": "nan"}
             assert GenerativeMetricFrame(samples=samples, **options).to_dict() == frame.to_dict()
-            labels = {
-                "real_sensitive_features": REAL_LABELS,
-                "fake_sensitive_features": samples.fake_sensitive_features,
-            }
-            others = REAL * 1.1
-            found = GenerativeMetricFrame(real=others, fake=samples.fake, **labels, **options)
-            expected = GenerativeMetricFrame(real=others, fake=samples.fake.copy(), **labels, **options)
+            options |= {"real": REAL * 1.1, "real_sensitive_features": REAL_LABELS}
+            options |= {"fake_sensitive_features": samples.fake_sensitive_features}
+            found = GenerativeMetricFrame(fake=samples.fake, **options)
+            expected = GenerativeMetricFrame(fake=samples.fake.copy(), **options)
             assert found.to_dict() == expected.to_dict()
 
     def test_of_intervals(self) -> None:
