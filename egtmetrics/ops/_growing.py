@@ -220,7 +220,7 @@ class UpdatingBackend:
         counted = np.zeros(len(y), dtype=np.bool_)
         y_ball_sizes, x_in_y_balls = np.zeros(len(y), dtype=np.int64), np.zeros(len(x), dtype=np.int64)
         if x_sq_radii is not None:
-            key = "balls", self.name, self.arithmetic, id(x), array_digest(x_sq_radii), closed
+            key = "balls", self.name, self.arithmetic, array_digest(x_sq_radii), closed
             known, before, x_ball_sizes = look.recall(key, x)
             y_in_x_balls = np.zeros(len(y), dtype=np.int64)
             if known.any():
@@ -238,7 +238,7 @@ class UpdatingBackend:
                 if own is not None:
                     y_ball_sizes[counted], x_in_y_balls = new.y_ball_sizes, new.x_in_y_balls
         if y_sq_radii is None:
-            return BallCounts(x_ball_sizes, y_in_x_balls, _NO_COUNTS, _NO_COUNTS)
+            return BallCounts(x_ball_sizes.copy(), y_in_x_balls, _NO_COUNTS, _NO_COUNTS)
         self._count_own_balls(look, x, y, y_sq_radii, closed, counted, y_ball_sizes, x_in_y_balls)
         return BallCounts(x_ball_sizes.copy(), y_in_x_balls, y_ball_sizes, x_in_y_balls)
 
@@ -261,7 +261,7 @@ class UpdatingBackend:
         n_listed = min(_LISTED, len(x))
         distances = np.full((len(y), n_listed), -np.inf)  # of a row without a list, none is known to be outside
         rows = np.zeros((len(y), n_listed), dtype=np.int32)
-        key = "nearest", self.name, self.arithmetic, id(x)
+        key = "nearest", self.name, self.arithmetic
         known, before, _ = look.recall(key, x)
         sizes = np.full(len(y), n_listed)
         if known.any():

@@ -110,7 +110,7 @@ class TestPeekIsCompute:
                         term: Any = found.results[label][name]
                         np.testing.assert_allclose(term.covariance_term, vars(result)["covariance_term"], rtol=1e-6)
 
-    @settings(max_examples=12, deadline=None)
+    @settings(max_examples=8, deadline=None)
     @given(st.data())
     def test_for_any_split_of_tied_rows_and_any_moments_to_peek(self, data: st.DataObject) -> None:
         n = data.draw(st.integers(20, 60))
