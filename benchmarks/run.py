@@ -435,6 +435,49 @@ def bench_reference(scale: float) -> list[Row]:
     return rows
 
 
+def bench_peek(scale: float) -> list[Row]:
+    """Processor time of 20 looks at a model that generates, in two groups: peeks, and whole evaluations."""
+    from egtmetrics import GenerativeMetricFrame, GenerativeMetricStream, Reference
+
+    n, b, d, n_batches = int(20_000 * scale), int(500 * scale), 128, 20
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(64, d)).astype(np.float32)
+    real = rng.normal(size=(n, 64)).astype(np.float32) @ mixing
+    fake = (0.95 * rng.normal(size=(n_batches * b, 64))).astype(np.float32) @ mixing
+    labels, fake_labels = np.repeat(["a", "b"], n // 2), np.tile(["a", "b"], n_batches * b // 2)
+    rows = []
+    for metric in ("prdc", "fid"):
+        options = {"metrics": metric, "random_state": 0}
+        stream = GenerativeMetricStream(reference=Reference(real, sensitive_features=labels), **options)
+        reference = Reference(real, sensitive_features=labels)
+
+        def peek(stop: int, stream: Any = stream) -> Any:
+            stream.update(fake[stop - b : stop], real=False, sensitive_features=fake_labels[stop - b : stop])
+            return stream.peek()
+
+        def evaluate(stop: int, real: Any, real_labels: Any = None, options: Any = options) -> Any:
+            given = {"fake": fake[:stop], "fake_sensitive_features": fake_labels[:stop], **options}
+            return GenerativeMetricFrame(real=real, real_sensitive_features=real_labels, **given)
+
+        calls: dict[str, Callable[[int], Any]] = {
+            "peek": peek,
+            "with a reference": functools.partial(evaluate, real=reference),
+            "without": functools.partial(evaluate, real=real, real_labels=labels),
+        }
+        frames, times = {}, {}
+        for name, call in calls.items():
+            start = time.process_time()
+            for stop in range(b, n_batches * b + 1, b):
+                frame = call(stop)
+            times[name] = time.process_time() - start
+            frames[name] = frame
+        if metric == "prdc":  # FID is the same up to rounding
+            assert frames["peek"].by_group.equals(frames["without"].by_group)
+        what = f"{n_batches} looks at {b} more fake each, {n} real, d = {d}: {metric} (processor time)"
+        rows.append(row(what, times.pop("peek"), times, wanted={}, ceiling=None))
+    return rows
+
+
 SECTIONS: dict[str, Callable[[float], list[Row]]] = {
     "topp": bench_topp,
     "memory": bench_memory,
@@ -445,6 +488,7 @@ SECTIONS: dict[str, Callable[[float], list[Row]]] = {
     "intervals": bench_intervals,
     "paper": bench_paper,
     "reference": bench_reference,
+    "peek": bench_peek,
 }
 
 

@@ -21,6 +21,7 @@ from egtmetrics.ops import (
     ShardedFeatures,
     bare,
     device_tensor,
+    growing_part,
     memo_of,
     of_one_set,
     subset,
@@ -80,7 +81,7 @@ def take_checked(features: Features, rows: NDArray[Any]) -> Features:
                 return keep_checked(rows_in_file(blocks, features.dtype, width))
         return keep_checked(take_rows(features, numbers))
 
-    return cast("Features", subset(features, numbers, take))
+    return growing_part(features, numbers, subset(features, numbers, take))
 
 
 def check_features(values: Any, name: str, *, device: str | None = None) -> Features:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
-from egtmetrics.ops import Features, ShardedFeatures, summary_of_one_set
+from egtmetrics.ops import Features, ShardedFeatures, merged_by, summary_of_one_set
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, score, warn_of_caveats
 
@@ -170,17 +170,41 @@ def _mean_and_factor(x: Features, origin: NDArray[np.float64]) -> tuple[NDArray[
     The origin is a point amid the data, so that features far from zero lose no digits.
     """
     n, d = x.shape
-    mean = sum_over_rows(x, lambda block: (block - origin).sum(axis=0)) / n
     if n <= d:
+        mean = _mean_from(x, origin)
         return mean, (x[:] - origin - mean) / np.sqrt(n - 1)
+    moments = _moments(x, origin)
+    variances, axes = np.linalg.eigh(moments.scatter / (n - 1))
+    return moments.mean, np.sqrt(variances.clip(0.0))[:, None] * axes.T
+
+
+class _Moments(NamedTuple):
+    n: int
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+    """Sum of the outer products of differences from the mean, ``(d, d)``."""
+
+    def joined(self, other: _Moments) -> _Moments:
+        """Return the moments of both sets of rows together; no digits are lost where their means are far apart."""
+        n, shift = self.n + other.n, other.mean - self.mean
+        between = np.outer(shift, shift) * (self.n * other.n / n)
+        return _Moments(n, self.mean + shift * (other.n / n), self.scatter + other.scatter + between)
+
+
+@merged_by(_Moments.joined)
+def _moments(x: Features, origin: NDArray[np.float64]) -> _Moments:
+    mean = _mean_from(x, origin)
 
     def scatter(block: NDArray[Any]) -> NDArray[np.float64]:
         difference = block - origin - mean
         product: NDArray[np.float64] = difference.T @ difference
         return product
 
-    variances, axes = np.linalg.eigh(sum_over_rows(x, scatter) / (n - 1))
-    return mean, np.sqrt(variances.clip(0.0))[:, None] * axes.T
+    return _Moments(len(x), mean, sum_over_rows(x, scatter))
+
+
+def _mean_from(x: Features, origin: NDArray[np.float64]) -> NDArray[np.float64]:
+    return sum_over_rows(x, lambda block: (block - origin).sum(axis=0)) / len(x)
 
 
 def sum_over_rows(

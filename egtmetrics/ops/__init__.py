@@ -19,7 +19,8 @@ both kinds. For torch programs ``import egtmetrics.ops.torch_ops`` registers tho
 ``torch.ops.egtmetrics.*``, for either device and for ``torch.compile``.
 
 What is remembered. A set that is compared with many others can be prepared (``_memo.py``): primitives that see it alone
-are computed once, and functions on the host that are marked with :func:`of_one_set`.
+are computed once, and functions on the host that are marked with :func:`of_one_set`. For a set to which rows are added
+(``_growing.py``), radii and memberships of the rows that were there are updated.
 
 What is exact. Radii and memberships decide counts, so a tie (integer data, duplicated rows) must not depend on the
 rounding of a matrix product. The kernels use the product only to exclude pairs that a bound on its rounding error
@@ -30,6 +31,7 @@ products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the o
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
 from egtmetrics.ops._device import common_device, device_of, device_tensor, join_rows, take_rows, to_host
 from egtmetrics.ops._dispatch import BackendName, reading_device, select_backend, select_host_backend
+from egtmetrics.ops._growing import GrowingSet, growing_part, merged_by
 from egtmetrics.ops._memo import (
     Entry,
     Memo,
@@ -53,6 +55,7 @@ __all__ = [
     "Entry",
     "Exchange",
     "Features",
+    "GrowingSet",
     "HostBackend",
     "Memo",
     "Prepared",
@@ -65,8 +68,10 @@ __all__ = [
     "device_tensor",
     "digest",
     "ending_on_cut_files",
+    "growing_part",
     "join_rows",
     "memo_of",
+    "merged_by",
     "of_one_set",
     "reading_device",
     "select_backend",

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 
 from egtmetrics.ops import _device
 from egtmetrics.ops._backend import Backend, HostBackend, LocalBackend
+from egtmetrics.ops._growing import UpdatingBackend
 from egtmetrics.ops._memo import RememberingBackend, bare
 from egtmetrics.ops._native import MOST_THREADS, CpuBackend, native_module
 from egtmetrics.ops._sharded import ShardedFeatures
@@ -95,7 +96,7 @@ def select_host_backend(backend: BackendName = "auto", *, n_threads: int | None 
     >>> select_host_backend("reference").name
     'reference'
     """
-    return cast("HostBackend", RememberingBackend(_host_backend(backend, n_threads)))
+    return cast("HostBackend", RememberingBackend(UpdatingBackend(_host_backend(backend, n_threads))))
 
 
 def _host_backend(backend: BackendName, n_threads: int | None) -> ReferenceBackend | CpuBackend:

@@ -101,11 +101,11 @@ class Memo:
 
     def declare_subset(self, rows: NDArray[np.int64], name: str) -> None:
         """Let some of the rows be a set of its own, which is remembered; it is copied when it is first taken."""
-        self._subsets[_digest(rows)] = name
+        self._subsets[array_digest(rows)] = name
 
     def subset_named(self, rows: NDArray[np.int64]) -> str | None:
         """Return the name of these rows if they were declared."""
-        return self._subsets.get(_digest(rows))
+        return self._subsets.get(array_digest(rows))
 
     @property
     def nbytes(self) -> int:
@@ -330,7 +330,7 @@ def _described(value: Any, memo: Memo, generators: list[np.random.Generator]) ->
     if value is None or isinstance(value, bool | int | float | str | np.generic):
         return f"{type(value).__name__} {value!r}"
     if isinstance(value, np.ndarray) and not value.dtype.hasobject:
-        return _digest(value)
+        return array_digest(value)
     if isinstance(value, RememberingBackend):
         return value.arithmetic
     if isinstance(value, np.random.Generator):
@@ -349,7 +349,8 @@ def _key(parts: Iterable[str]) -> str:
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _digest(array: NDArray[Any]) -> str:
+def array_digest(array: NDArray[Any]) -> str:
+    """Return a text that is the same for arrays of the same dtype, shape and content only."""
     content = np.ascontiguousarray(array)
     found = hashlib.blake2b(content.reshape(-1).view(np.uint8).data, digest_size=16)
     # The order in memory counts: matrix products round differently for another one.
