@@ -560,12 +560,11 @@ def evaluate_dose_response(
                 "one sample for each real row, in the same order"
             )
     size, n_disjoint = set_sizes(sides, samples, 2, n_samples)
-    metrics = _able(metrics, samples, sides, size)
-    described = {metric: described[metric] for metric in metrics.bound}
     n_pairs = sum(2 + 2 * len(damage.doses) for damage in named.values())
     n_calls = n_pairs * len(metrics.bound) * n_splits * sum(n_disjoint.values())
     measured: dict[str, dict[Hashable, _Measured]] = {name: {} for name in named}
     first: dict[Hashable, dict[str, MetricResult]] = {}
+    refused: Refused = {}
     with tqdm(total=n_calls, desc="doses", unit="call", disable=not progress) as bar:
         for label, group in groups.items():
             splits = draw_splits(sides[label], size, 2, n_disjoint[label], n_splits, metrics.seed)
@@ -579,23 +578,28 @@ def evaluate_dose_response(
             ]
             for name, damage in named.items():
                 where = f"group {samples.groups.name(label)!r}, damage {name!r}"
+                refuse = refusing(None if metrics.strict else refused, label)
                 scores: list[dict[str, Floats]] = []
                 for position, (real, fake, rows) in enumerate(of_splits):
                     pairs = _pairs(damage, real, fake, rows, [metrics.seed, _SEED_OF_DAMAGE, position])
-                    results = [metrics.call(*pair, where, bar.update) for pair in pairs]
-                    scores.append({metric: _means(results, metric) for metric in metrics.bound})
+                    results = [metrics.call(*pair, where, bar.update, refuse) for pair in pairs]
+                    able = metrics.without(refused)
+                    if not able.bound:
+                        raise one_refusal(refused)
+                    scores.append({metric: _means(results, metric) for metric in able.bound})
                     if position == 0:
-                        joint = _joint_scores(metrics, pairs, results, where)
+                        joint = _joint_scores(able, pairs, results, where)
                         first.setdefault(label, results[0])
                 measured[name][label] = _Measured(
-                    scores={metric: np.mean([one[metric] for one in scores], axis=0) for metric in metrics.bound},
+                    scores={metric: np.mean([one[metric] for one in scores], axis=0) for metric in able.bound},
                     joint=joint,
                     n_rounds=n_splits,
                     n_disjoint=n_disjoint[label],
                 )
+    warn_of_refusals(refused, "dose", stacklevel=3)
     response = DoseResponse(
         named,
-        described,
+        {metric: table for metric, table in described.items() if metric not in refused},
         measured,
         {label: {metric: result.caveats for metric, result in results.items()} for label, results in first.items()},
         index=samples.groups.index,
@@ -611,21 +615,6 @@ def evaluate_dose_response(
     )
     warn_of_caveats(first, stacklevel=3)
     return response
-
-
-def _able(
-    metrics: MetricSet, samples: GroupedSamples, sides: Mapping[Hashable, list[Features]], size: int
-) -> MetricSet:
-    """Leave out the metrics that refuse sets of this size, with a warning; an error if ``strict``, or if all do."""
-    refused: Refused = {}
-    for label, found in sides.items():
-        where = f"group {samples.groups.name(label)!r}, sets of {size} samples for the doses"
-        real, fake = (take_checked(side, np.arange(size)) for side in found)
-        metrics.call(real, fake, where, refuse=refusing(None if metrics.strict else refused, label))
-    if len(refused) == len(metrics.bound):
-        raise one_refusal(refused)
-    warn_of_refusals(refused, "dose", stacklevel=4)
-    return metrics.without(refused)
 
 
 def _rows(group: GroupedSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:

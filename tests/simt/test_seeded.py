@@ -47,8 +47,9 @@ def call_divergence_bootstrap(module: Any) -> None:
 
 
 def call_bootstrap_counts(module: Any) -> None:
-    counts = np.zeros((700, 2), dtype=np.uint16)
-    module.bootstrap_counts(700, 2, 1, counts.ctypes.data, 0, 0)
+    n_rows = 12_300  # more than the shared memory of a block counts
+    counts = np.zeros((n_rows, 1), dtype=np.uint16)
+    module.bootstrap_counts(n_rows, 1, 1, counts.ctypes.data, 0, 0)
 
 
 def call_project(module: Any) -> None:
