@@ -479,8 +479,9 @@ def test_out_of_memory_is_one_line_too(
 
 @pytest.mark.parametrize("command", ["evaluate-text", "evaluate-images"])
 def test_help_is_quick_and_has_examples(command: str) -> None:
-    check = f"import sys, egtmetrics.cli as c\ntry: c.main(['{command}', '--help'])\nexcept SystemExit: pass\n"
-    modules = "('torch', 'matplotlib', 'sentence_transformers')"
+    check = f"import sys, egtmetrics.groups, egtmetrics.cli as c\ntry: c.main(['{command}', '--help'])\n"
+    check += "except SystemExit: pass\n"
+    modules = "('torch', 'matplotlib', 'sentence_transformers', 'sklearn', 'scipy.stats')"
     done = subprocess.run(
         [sys.executable, "-c", f"{check}print([m for m in {modules} if m in sys.modules])"],
         capture_output=True,

@@ -16,9 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr, ndtri
-from sklearn.isotonic import IsotonicRegression
 
 from egtmetrics._errors import listed
 from egtmetrics._progress import tqdm
@@ -81,6 +79,8 @@ class Curve:
         """The monotone fit at the doses."""
         if not np.isfinite(self.scores).all():
             return np.full(len(self.doses), math.nan)
+        from sklearn.isotonic import IsotonicRegression  # longer to import than all of this package
+
         fit = IsotonicRegression(increasing=self.sign > 0).fit_transform(self.doses, self.scores)
         return np.asarray(fit, dtype=float)
 
@@ -103,7 +103,7 @@ class Curve:
     def _between(self, scores: Floats) -> Floats:
         if not np.isfinite(scores).all():
             return np.full(len(self.grid), math.nan)
-        return np.asarray(PchipInterpolator(self.doses, scores)(self.grid), dtype=float)
+        return _interpolated(self.doses, scores, self.grid)
 
     @functools.cached_property
     def _unresolved(self) -> Floats:
@@ -115,7 +115,7 @@ class Curve:
         missed = np.zeros(len(self.doses))
         for k in range(1, len(self.doses) - 1):
             others = np.delete(self.doses, k), np.delete(self._knots, k)
-            missed[k] = abs(float(PchipInterpolator(*others)(self.doses[k])) - self._knots[k])
+            missed[k] = abs(float(_interpolated(*others, self.doses[k])) - self._knots[k])
         gap = np.searchsorted(self.doses[1:-1], self.grid, side="right")
         share = (self.grid - self.doses[gap]) / np.diff(self.doses)[gap]
         return np.asarray(np.maximum(missed[:-1], missed[1:])[gap] * 2.0 * share * (1.0 - share))
@@ -168,6 +168,13 @@ class Curve:
             return math.nan, math.nan
         low, high = self.ends(normal_quantile(level))
         return 0.0 if low is None else low, most if high is None else high
+
+
+def _interpolated(doses: Floats, scores: Floats, at: Any) -> Floats:
+    """Interpolate between points by cubics that rise and fall only where the points do."""
+    from scipy.interpolate import PchipInterpolator
+
+    return np.asarray(PchipInterpolator(doses, scores)(at), dtype=float)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
