@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from egtmetrics.ops._backend import ANY_RADIUS, BallCounts, Features, HostBackend, SqRange
 from egtmetrics.ops._device import take_rows
 from egtmetrics.ops._memo import array_digest
-from egtmetrics.ops._primitives import Primitive, implements
+from egtmetrics.ops._primitives import WrappedBackend, implements
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -153,21 +153,8 @@ def merged_by(
 
 
 @implements(HostBackend)
-class UpdatingBackend:
+class UpdatingBackend(WrappedBackend):
     """A backend that computes radii and memberships of a growing set from those of the rows that were there before."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.name: str = backend.name
-        self.device: str | None = backend.device
-
-    @property
-    def arithmetic(self) -> str:
-        """What the last digits of a result depend on."""
-        return str(getattr(self._backend, "arithmetic", self.device))
-
-    def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
-        return primitive.joined(primitive.call(self._backend, values))
 
     def kth_neighbor(
         self, x: Features, y: Features | None = None, *, n_neighbors: int, sq_range: SqRange = ANY_RADIUS
@@ -177,7 +164,7 @@ class UpdatingBackend:
         if look is None or y is not None or sq_range != ANY_RADIUS or k > _LISTED:
             radii: NDArray[np.float64] = self._backend.kth_neighbor(x, y, n_neighbors=k, sq_range=sq_range)
             return radii
-        key = "neighbors", self.name, self.arithmetic, x.dtype, k
+        key = "neighbors", self.arithmetic, x.dtype, k
         old, before, _ = look.recall(key)
         new = ~old
         if old.all():
@@ -220,7 +207,7 @@ class UpdatingBackend:
         counted = np.zeros(len(y), dtype=np.bool_)
         y_ball_sizes, x_in_y_balls = np.zeros(len(y), dtype=np.int64), np.zeros(len(x), dtype=np.int64)
         if x_sq_radii is not None:
-            key = "balls", self.name, self.arithmetic, array_digest(x_sq_radii), closed
+            key = "balls", self.arithmetic, array_digest(x_sq_radii), closed
             known, before, x_ball_sizes = look.recall(key, x)
             y_in_x_balls = np.zeros(len(y), dtype=np.int64)
             if known.any():
@@ -261,7 +248,7 @@ class UpdatingBackend:
         n_listed = min(_LISTED, len(x))
         distances = np.full((len(y), n_listed), -np.inf)  # of a row without a list, none is known to be outside
         rows = np.zeros((len(y), n_listed), dtype=np.int32)
-        key = "nearest", self.name, self.arithmetic
+        key = "nearest", self.arithmetic
         known, before, _ = look.recall(key, x)
         sizes = np.full(len(y), n_listed)
         if known.any():

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from egtmetrics._mapped import is_mapped
 from egtmetrics.ops._backend import HostBackend
-from egtmetrics.ops._primitives import Primitive, implements
+from egtmetrics.ops._primitives import Primitive, WrappedBackend, implements
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -252,18 +252,8 @@ def _remembering(function: Callable[_P, _R], *, is_summary: bool) -> Callable[_P
 
 
 @implements(HostBackend)
-class RememberingBackend:
+class RememberingBackend(WrappedBackend):
     """A backend that remembers what its primitives return for a prepared set alone."""
-
-    def __init__(self, backend: Any) -> None:
-        self._backend = backend
-        self.name: str = backend.name
-        self.device: str | None = backend.device
-
-    @property
-    def arithmetic(self) -> str:
-        """What the last digits of a result depend on."""
-        return f"{self.name} {getattr(self._backend, 'arithmetic', self.device)}"
 
     def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
         sets = [values[one.name] for one in primitive.arguments if one.is_features and values[one.name] is not None]

@@ -166,6 +166,23 @@ def primitives(protocol: type = HostBackend) -> dict[str, Primitive]:
     return {one.__name__: _read(one) for one in functions if not one.__name__.startswith("_")}
 
 
+class WrappedBackend:
+    """A backend that hands to another what it does not do itself."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self.name: str = backend.name
+        self.device: str | None = backend.device
+
+    @property
+    def arithmetic(self) -> str:
+        """What the last digits of a result depend on."""
+        return f"{self.name} {getattr(self._backend, 'arithmetic', self.device)}"
+
+    def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
+        return primitive.joined(primitive.call(self._backend, values))
+
+
 def implements(protocol: type) -> Callable[[type[_B]], type[_B]]:
     """Give a class the methods of ``protocol`` that it does not define: they call ``_run(primitive, values)``."""
 
