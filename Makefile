@@ -5,9 +5,9 @@ KERNELS := $(shell find csrc -type f)
 HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
 # What needs PyTorch, does not depend on versions of Python packages, or simulates for long.
-NOT_CORE := $(addprefix tests/,distributed divergences encoders gpu integrations ops oracles paper ptx simt training \
-	test_calibration.py test_cuda_static.py test_defects.py test_faults.py test_gpu_benchmark.py test_sanity.py \
-	test_memory_mapped.py test_scaling.py metrics/test_variance.py groups/test_comparison.py \
+NOT_CORE := $(addprefix tests/,distributed divergences encoders gpu integrations ops oracles paper ptx simt streaming \
+	training test_calibration.py test_cuda_static.py test_defects.py test_faults.py test_gpu_benchmark.py \
+	test_sanity.py test_memory_mapped.py test_scaling.py metrics/test_variance.py groups/test_comparison.py \
 	groups/test_multiplicity.py groups/test_permutation.py groups/test_planning.py) egtmetrics/encoders
 # Peers that are measured without their dependencies, which would bring torchvision.
 PEERS := top-pr torch-fidelity
@@ -70,12 +70,15 @@ test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The build too: setuptools, pybind11 and cmake stand in the same file. Their old releases warn about each other.
-test-lowest: export PIP_CONSTRAINT := constraints-lowest.txt
-test-lowest: export PIP_BUILD_CONSTRAINT := constraints-lowest.txt
-test-lowest: export EGTMETRICS_CUDA = 0
-test-lowest:
+.venv-lowest/.test: export PIP_CONSTRAINT := constraints-lowest.txt
+.venv-lowest/.test: export PIP_BUILD_CONSTRAINT := constraints-lowest.txt
+.venv-lowest/.test: export EGTMETRICS_CUDA = 0
+.venv-lowest/.test: $(BUILD_INPUTS) constraints-lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --editable '.[test-core]'
+	@touch $@
+
+test-lowest: .venv-lowest/.test
 	.venv-lowest/bin/python -m pytest -n auto --dist worksteal --doctest-ignore-import-errors $(NOT_CORE:%=--ignore=%)
 
 test-latest: export PIP_CONSTRAINT =
@@ -89,15 +92,15 @@ test-latest:
 SEED := 1
 CASES := 30
 
-.venv/.sanitize: constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet cmake
+.venv-sanitize/.cmake: constraints.txt
+	$(PYTHON) -m venv .venv-sanitize
+	.venv-sanitize/bin/pip install --quiet cmake
 	@touch $@
 
-sanitize: .venv/.sanitize
+sanitize: .venv-sanitize/.cmake
 	for kind in address,undefined thread; do \
-	  $(BIN)/cmake -S . -B build/sanitize-$$kind -DEGT_SANITIZE=$$kind -DCMAKE_CXX_COMPILER=g++ && \
-	  $(BIN)/cmake --build build/sanitize-$$kind --parallel && \
+	  .venv-sanitize/bin/cmake -S . -B build/sanitize-$$kind -DEGT_SANITIZE=$$kind -DCMAKE_CXX_COMPILER=g++ && \
+	  .venv-sanitize/bin/cmake --build build/sanitize-$$kind --parallel && \
 	  TSAN_OPTIONS=halt_on_error=1 build/sanitize-$$kind/driver $(SEED) $(CASES) || exit 1; \
 	done
 

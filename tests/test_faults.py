@@ -70,8 +70,7 @@ def lines(stderr: bytes) -> list[str]:
 # Stdout and stderr
 
 
-@pytest.mark.parametrize("command", [EVALUATE, COMPARE], ids=["evaluate", "compare"])
-@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize(("encoding", "command"), [("cp1252", EVALUATE), ("ascii", COMPARE)], ids=["cp1252", "ascii"])
 def test_a_terminal_shows_what_it_can_and_files_are_whole(command: list[str], encoding: str, folder: Path) -> None:
     done = shell(f"egt {shlex.join(command)} --out x.txt --format json --out x.json", PYTHONIOENCODING=encoding)
     assert done.returncode == 0
@@ -89,30 +88,29 @@ def test_the_locale_c_is_no_obstacle() -> None:
     assert "жен 😀é" in Path("x.txt").read_text("utf-8")
 
 
-WROTE = ["egtmetrics: wrote x.json", "egtmetrics: wrote x.png"]
+WROTE = "egtmetrics: wrote x.json"
 
 
 @pytest.mark.parametrize(
     ("redirections", "status", "said"),
     [
-        (">&-", 0, WROTE),
+        (">&-", 0, [WROTE]),
         ("2>&-", 0, []),
         ("<&- >&- 2>&-", 0, []),
         ("2>/dev/full", 0, []),
-        (">/dev/full", 2, [*WROTE, "egtmetrics: error: stdout: No space left on device"]),
-        (">&3", 141, WROTE),
+        (">/dev/full", 2, [WROTE, "egtmetrics: error: stdout: No space left on device"]),
+        (">&3", 141, [WROTE]),
     ],
 )
 def test_files_are_written_whatever_becomes_of_stdout(redirections: str, status: int, said: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)  # as of a pager that has been left
-    line = f"exec 3>&{writer}; egt {shlex.join(EVALUATE)} --out x.json --figure x.png {redirections}"
+    line = f"exec 3>&{writer}; egt {shlex.join(EVALUATE)} --out x.json {redirections}"
     done = shell(line, pass_fds=[writer])
     os.close(writer)
     assert done.returncode == status
     assert lines(done.stderr) == said
     assert set(json.loads(Path("x.json").read_text(encoding="utf-8"))["by_group"]) == {"жен 😀é", "m"}
-    assert Path("x.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("redirection", "status"), [(">/dev/full", 2), (">&-", 0), ("2>/dev/full", 0), ("2>&-", 0)])
