@@ -119,12 +119,12 @@ class Panels {
         values_(round_up(max_rows, width) * d),
         sq_norms_(static_cast<std::size_t>(round_up(max_rows, width))) {}
 
+  // Rows first, ... of the points become rows `row`, ... here. `row` must start a panel, below too.
   template <class T>
   void fill(const Tile& tile, Points<T> points, std::int64_t first, std::int64_t n_rows, const double* centre,
-            double scale) {
-    pack(tile, points.row(first), n_rows, d_, centre, scale, width_, values_.get(), sq_norms_.data());
+            double scale, std::int64_t row = 0) {
+    pack(tile, points.row(first), n_rows, d_, centre, scale, width_, values_.get() + row * d_, sq_norms_.data() + row);
   }
-  // `row` must start a panel.
   const float* values(std::int64_t row) const { return values_.get() + row * d_; }
   const float* sq_norms(std::int64_t row) const { return sq_norms_.data() + row; }
   float max_sq_norm(std::int64_t row, std::int64_t n_rows) const {

@@ -45,21 +45,24 @@ struct Tile {
   std::int64_t (*select)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* row_limit,
                          const float* col_limit, std::int32_t* positions);
 
-  // In place: s -> cos(pi/2 sqrt(s)) for s in [0, 1], 0 above, 1 below; row sums are added to sums.
-  void (*cosine)(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums);
+  // Append the entries of a row of n_cols that are not above 1, and their columns, counted from first_column; returns
+  // how many there are. There must be room for n_cols.
+  std::int64_t (*within)(const float* row, std::int64_t n_cols, std::int32_t first_column, float* values,
+                         std::int32_t* columns);
+
+  // In place, s -> cos(pi/2 sqrt(s)) for s in [0, 1], 0 above, 1 below; returns their sum.
+  double (*cosine)(float* values, std::int64_t n);
 
   // products[r] *= prod_c clamp(strip[r, c], 0, 1).
   void (*product)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, double* products);
 
-  // counts - 1 of n_rows points, in panels of panel_cols replicates: out[b / w][row][b % w], the last panel filled with
-  // 0.
-  void (*pack_excess)(const std::uint16_t* counts, std::int64_t n_rows, std::int64_t n_replicates, float* out);
-
-  // sums[r, b] += sum_c strip[r, c] * excess[c, b] for a strip that `cosine` has made, with the same n_rows and n_cols;
-  // excess packed as above with n_cols rows, sums of row stride ld. Rows from n_rows to panel_rows of sums are written
-  // too, and mean nothing.
-  void (*weighted)(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* excess,
-                   std::int64_t n_replicates, double* sums, std::int64_t ld);
+  // sums[b] += sum_i values[i] * excess[rows[i] * n_replicates + b] for b < n_replicates, which must be a multiple of
+  // `lanes`; multiples of `replicates` are fast.
+  std::int64_t lanes, replicates;
+  void (*weighted_i8)(const float* values, const std::int32_t* rows, std::int64_t n, const std::int8_t* excess,
+                      std::int64_t n_replicates, double* sums);
+  void (*weighted_f32)(const float* values, const std::int32_t* rows, std::int64_t n, const float* excess,
+                       std::int64_t n_replicates, double* sums);
 
   // Multinomial draws (include/egt/divergence.hpp) of replicates first_replicate, ... (n_lanes of them at once):
   // drawn[k * n_lanes + lane] of cumulative[n_bins] draws fall into bin k, which has weight cumulative[k + 1] -

@@ -33,28 +33,6 @@ inline Wide widened(const double* p) { return *reinterpret_cast<const LooseWide*
 // is not v for -0: it would stay a scalar addition and a broadcast from a register, on a port that the products need.
 inline Vec splat(float v) { return v - Vec{}; }
 
-// acc[r][v] = sum_k a[k * rows_per_panel + r] * b[b_row(k) * cols_per_panel + v * lanes ...].
-template <class Row>
-inline __attribute__((always_inline)) void multiply(const float* __restrict__ a, const float* __restrict__ b,
-                                                    std::int64_t depth, Row b_row, Vec (&acc)[rows_per_panel][vecs]) {
-#pragma GCC unroll 16
-  for (int r = 0; r < rows_per_panel; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vecs; ++v) acc[r][v] = Vec{};
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    Vec column[vecs];
-#pragma GCC unroll 4
-    for (int v = 0; v < vecs; ++v) column[v] = load(b + b_row(k) * cols_per_panel + v * lanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < rows_per_panel; ++r) {
-      const Vec broadcast = splat(a[k * rows_per_panel + r]);
-#pragma GCC unroll 4
-      for (int v = 0; v < vecs; ++v) acc[r][v] += broadcast * column[v];
-    }
-  }
-}
-
 template <class T>
 void pack(const T* rows, std::int64_t n_rows, std::int64_t d, const double* centre, double scale, std::int64_t width,
           float* out, float* sq_norms) {
@@ -92,8 +70,19 @@ void pack(const T* rows, std::int64_t n_rows, std::int64_t d, const double* cent
 void distances(const float* a, const float* b, std::int64_t d, std::int64_t n_cols, const float* row_term,
                const float* col_term, float* strip) {
   for (std::int64_t c = 0; c < n_cols; c += cols_per_panel) {
-    Vec acc[rows_per_panel][vecs];
-    multiply(a, b + c * d, d, [](std::int64_t k) { return k; }, acc);
+    const float* columns = b + c * d;
+    Vec acc[rows_per_panel][vecs] = {};
+    for (std::int64_t k = 0; k < d; ++k) {
+      Vec column[vecs];
+#pragma GCC unroll 4
+      for (int v = 0; v < vecs; ++v) column[v] = load(columns + k * cols_per_panel + v * lanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < rows_per_panel; ++r) {
+        const Vec broadcast = splat(a[k * rows_per_panel + r]);
+#pragma GCC unroll 4
+        for (int v = 0; v < vecs; ++v) acc[r][v] += broadcast * column[v];
+      }
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < rows_per_panel; ++r) {
 #pragma GCC unroll 4
@@ -122,9 +111,6 @@ inline std::uint32_t not_above(Vec value, Vec limit) {
   return bits;
 #endif
 }
-
-// One bit per lane where value > limit; neither may be NaN.
-inline std::uint32_t above(Vec value, Vec limit) { return not_above(value, limit) ^ ((1u << lanes) - 1); }
 
 std::int64_t select(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* row_limit,
                     const float* col_limit, std::int32_t* positions) {
@@ -155,6 +141,38 @@ std::int64_t select(const float* strip, std::int64_t n_rows, std::int64_t n_cols
   return found;
 }
 
+std::int64_t within(const float* row, std::int64_t n_cols, std::int32_t first_column, float* values,
+                    std::int32_t* columns) {
+  std::int64_t found = 0, c = 0;
+#if EGT_LANES == 16 && defined(__AVX512F__)
+  // Without a branch on what is found, which no processor predicts.
+  const __m512i ramp = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (; c + lanes <= n_cols; c += lanes) {
+    const __m512 value = _mm512_loadu_ps(row + c);
+    const __mmask16 mask = _mm512_cmp_ps_mask(value, _mm512_set1_ps(1.0f), _CMP_NGT_UQ);
+    const __m512i column = _mm512_add_epi32(ramp, _mm512_set1_epi32(first_column + static_cast<std::int32_t>(c)));
+    _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(mask, value));
+    _mm512_storeu_si512(columns + found, _mm512_maskz_compress_epi32(mask, column));
+    found += __builtin_popcount(mask);
+  }
+#else
+  const Vec one = splat(1.0f);
+  for (; c + lanes <= n_cols; c += lanes) {
+    for (std::uint32_t bits = not_above(load(row + c), one); bits; bits &= bits - 1) {
+      const std::int64_t at = c + __builtin_ctz(bits);
+      values[found] = row[at];
+      columns[found++] = first_column + static_cast<std::int32_t>(at);
+    }
+  }
+#endif
+  for (; c < n_cols; ++c) {
+    if (row[c] > 1.0f) continue;
+    values[found] = row[c];
+    columns[found++] = first_column + static_cast<std::int32_t>(c);
+  }
+  return found;
+}
+
 // cos(pi/2 sqrt(s)) is entire in s. On [0, 1] it is (1 - s) q(s), and q = 1 + s r(s) with r the Chebyshev interpolant
 // of degree 3: exactly 1 at s = 0, exactly 0 at s = 1 without a comparison, and within 9e-10 of the cosine between.
 inline Vec cosine_of_square(Vec s) {
@@ -169,23 +187,24 @@ inline Vec cosine_of_square(Vec s) {
   return (one - s) * q;
 }
 
-// The values past the last column of a row are those of squared distance `outside`, where the kernel is 0.
-void cosine(float* strip, std::int64_t n_rows, std::int64_t n_cols, double* sums) {
-  constexpr float outside = 4.0f;
-  const std::int64_t whole = (n_cols + lanes - 1) / lanes * lanes;
-  for (std::int64_t r = 0; r < n_rows; ++r) {
-    float* row = strip + r * strip_width;
-    for (std::int64_t c = n_cols; c < whole; ++c) row[c] = outside;
-    Vec sum{};
-    for (std::int64_t c = 0; c < whole; c += lanes) {
-      const Vec value = cosine_of_square(load(row + c));
-      store(row + c, value);
-      sum += value;
-    }
-    double total = 0.0;
-    for (int l = 0; l < lanes; ++l) total += static_cast<double>(sum[l]);
-    sums[r] += total;
+double cosine(float* values, std::int64_t n) {
+  double total = 0.0;
+  std::int64_t i = 0;
+  Wide low{}, high{};
+  for (; i + lanes <= n; i += lanes) {
+    store(values + i, cosine_of_square(load(values + i)));
+    low += widened(values + i);
+    high += widened(values + i + wide_lanes);
   }
+  low += high;
+  for (int l = 0; l < wide_lanes; ++l) total += low[l];
+  if (i < n) {
+    float rest[lanes] = {};
+    for (std::int64_t j = i; j < n; ++j) rest[j - i] = values[j];
+    store(rest, cosine_of_square(load(rest)));
+    for (std::int64_t j = i; j < n; ++j) total += static_cast<double>(values[j] = rest[j - i]);
+  }
+  return total;
 }
 
 void product(const float* strip, std::int64_t n_rows, std::int64_t n_cols, double* products) {
@@ -209,59 +228,59 @@ void product(const float* strip, std::int64_t n_rows, std::int64_t n_cols, doubl
   }
 }
 
-void pack_excess(const std::uint16_t* counts, std::int64_t n_rows, std::int64_t n_replicates, float* out) {
-  for (std::int64_t b = 0; b < n_replicates; b += cols_per_panel) {
-    const std::int64_t n = n_replicates - b < cols_per_panel ? n_replicates - b : cols_per_panel;
-    for (std::int64_t row = 0; row < n_rows; ++row) {
-      const std::uint16_t* from = counts + row * n_replicates + b;
-      float* to = out + (b * n_rows + row * cols_per_panel);
-      for (std::int64_t i = 0; i < n; ++i) to[i] = static_cast<float>(from[i]) - 1.0f;
-      for (std::int64_t i = n; i < cols_per_panel; ++i) to[i] = 0.0f;
-    }
-  }
+inline Vec as_floats(const float* p) { return load(p); }
+inline Vec as_floats(const std::int8_t* p) {
+#if EGT_LANES == 16 && defined(__AVX512F__)
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return reinterpret_cast<Vec>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes)));
+#elif EGT_LANES == 8 && defined(__AVX2__)
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return reinterpret_cast<Vec>(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)));
+#elif EGT_LANES == 4 && defined(__SSE2__)
+  int four;
+  __builtin_memcpy(&four, p, sizeof four);
+  __m128i bytes = _mm_cvtsi32_si128(four);  // each to the top of a lane of 32 bits, and down with its sign
+  bytes = _mm_unpacklo_epi8(bytes, bytes);
+  return reinterpret_cast<Vec>(_mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(bytes, bytes), 24)));
+#else
+  Vec v;
+  for (int l = 0; l < lanes; ++l) v[l] = static_cast<float>(p[l]);
+  return v;
+#endif
 }
 
-// Columns c for which strip[r, c] > 0 for some row r, ascending; the strip holds no negative values.
-inline std::int64_t nonzero_columns(const float* strip, std::int64_t n_rows, std::int64_t n_cols,
-                                    std::int32_t* columns) {
-  std::int64_t found = 0;
-  for (std::int64_t c = 0; c < n_cols; c += lanes) {
-    Vec largest{};
-    for (std::int64_t r = 0; r < n_rows; ++r) {
-      const Vec value = load(strip + r * strip_width + c);
-      largest = value > largest ? value : largest;
-    }
-    for (std::uint32_t bits = above(largest, Vec{}); bits; bits &= bits - 1) {
-      columns[found++] = static_cast<std::int32_t>(c) + __builtin_ctz(bits);
-    }
-  }
-  return found;
-}
+// Vectors of replicates that are summed together: enough that the loop waits for no sum.
+constexpr int summed = 8;
+// Rows ahead that are fetched: they lie far apart, and no processor guesses the next one.
+constexpr std::int64_t ahead = 16;
 
-void weighted(const float* strip, std::int64_t n_rows, std::int64_t n_cols, const float* excess,
-              std::int64_t n_replicates, double* sums, std::int64_t ld) {
-  // The kernel is 0 for most pairs of a large set: columns of zeros are left out, which changes no bit of a sum.
-  std::int32_t columns[strip_width];
-  float packed[strip_width * rows_per_panel];
-  const std::int64_t depth = nonzero_columns(strip, n_rows, n_cols, columns);
-  for (std::int64_t k = 0; k < depth; ++k) {
-    for (int r = 0; r < rows_per_panel; ++r) packed[k * rows_per_panel + r] = strip[r * strip_width + columns[k]];
-  }
-  for (std::int64_t b = 0; b < n_replicates; b += cols_per_panel) {
-    Vec acc[rows_per_panel][vecs];
-    multiply(packed, excess + b * n_cols, depth, [&columns](std::int64_t k) { return columns[k]; }, acc);
-#pragma GCC unroll 16
-    for (int r = 0; r < rows_per_panel; ++r) {
-      float part[cols_per_panel];
-#pragma GCC unroll 4
-      for (int v = 0; v < vecs; ++v) store(part + v * lanes, acc[r][v]);
+template <int kVecs, class T>
+inline void weigh(const float* values, const std::int32_t* rows, std::int64_t n, const T* excess,
+                  std::int64_t n_replicates, double* sums) {
+  Vec acc[kVecs] = {};
+  for (std::int64_t i = 0; i < n; ++i) {
+    const Vec value = splat(values[i]);
+    const T* row = excess + rows[i] * n_replicates;
+    const char* later = reinterpret_cast<const char*>(excess + rows[i + ahead < n ? i + ahead : i] * n_replicates);
+    __builtin_prefetch(later);
+    __builtin_prefetch(later + 64);
 #pragma GCC unroll 8
-      for (int c = 0; c < cols_per_panel; c += wide_lanes) {
-        LooseWide* sum = reinterpret_cast<LooseWide*>(sums + r * ld + b + c);
-        *sum = *sum + widened(part + c);
-      }
-    }
+    for (int v = 0; v < kVecs; ++v) acc[v] += value * as_floats(row + v * lanes);
   }
+  float part[kVecs * lanes];
+#pragma GCC unroll 8
+  for (int v = 0; v < kVecs; ++v) store(part + v * lanes, acc[v]);
+  for (int b = 0; b < kVecs * lanes; ++b) sums[b] += static_cast<double>(part[b]);
+}
+
+template <class T>
+void weighted(const float* values, const std::int32_t* rows, std::int64_t n, const T* excess, std::int64_t n_replicates,
+              double* sums) {
+  std::int64_t b = 0;
+  for (; b + summed * lanes <= n_replicates; b += summed * lanes) {
+    weigh<summed>(values, rows, n, excess + b, n_replicates, sums + b);
+  }
+  for (; b < n_replicates; b += lanes) weigh<1>(values, rows, n, excess + b, n_replicates, sums + b);
 }
 
 // 32-bit numbers in 64-bit lanes, where a product fits.
@@ -657,10 +676,13 @@ const Tile EGT_TILE = {
     pack<double>,
     distances,
     select,
+    within,
     cosine,
     product,
-    pack_excess,
-    weighted,
+    lanes,
+    summed * lanes,
+    weighted<std::int8_t>,
+    weighted<float>,
     n_lanes,
     multinomial,
     draw_rows,

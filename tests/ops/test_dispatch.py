@@ -42,7 +42,7 @@ def test_every_instruction_set_passes_the_kernel_tests(isa: str) -> None:
     )
     if run_python("from egtmetrics.ops._cpu import build_info; build_info()", EGTMETRICS_ISA=isa).returncode != 0:
         pytest.skip(f"this processor has no {isa}")
-    some = f"{data} or ties or zero or kernel_equals"
+    some = f"{data} or ties or zero or kernel_equals or dense_kernels"
     files = [
         str(TESTS / "test_kernels.py"),
         str(TESTS / "test_divergence_bootstrap.py"),

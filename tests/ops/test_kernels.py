@@ -218,6 +218,20 @@ def test_the_densities_of_a_resampling_are_those_of_the_band(dtype: Any) -> None
         np.testing.assert_allclose(np.abs(deviation).max(axis=0), largest, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("most", "n_replicates"), [(2, 17), (128, 128), (129, 300), (2000, 16)])
+def test_bands_of_dense_kernels_and_of_replicates_that_draw_a_row_often(most: int, n_replicates: int) -> None:
+    """All 1500 pairs of a row lie in the bandwidth, more than it keeps at a time; counts above 128 fit in no byte."""
+    rng = np.random.default_rng(6)
+    x = rng.normal(size=(1500, 2)).astype(np.float32)
+    counts = rng.integers(3, size=(1500, n_replicates)).astype(np.uint16)
+    counts[7, n_replicates - 1] = most
+    density, deviation = CPU.kernel_density_band(x, counts, bandwidth=20.0)
+    expected, expected_deviation = REFERENCE.kernel_density_band(x, counts, bandwidth=20.0)
+    np.testing.assert_allclose(density, expected, rtol=3e-6)
+    np.testing.assert_allclose(deviation, expected_deviation, rtol=1e-5, atol=2e-7)
+    np.testing.assert_array_equal(density, CPU.kernel_density(x, x, bandwidth=20.0))
+
+
 @pytest.mark.parametrize("n_parts", [1, 4])
 def test_split_kth_neighbor(pair: tuple[NDArray[Any], NDArray[Any]], n_parts: int) -> None:
     x, _ = pair

@@ -8,10 +8,11 @@ namespace egt {
 // density[i] = mean_j K(|x_i - y_j| / bandwidth), K(u) = cos(pi u / 2) for u <= 1, else 0; at bandwidth 0 K is [u = 0].
 //
 // With counts (y.n, n_replicates), x and y the same points: deviation[b] = max_i |density[i] - p_b[i]|, where p_b[i] =
-// sum_j counts[j, b] K_ij / y.n. One kernel tile serves all replicates; no n x n matrix exists. counts may be null.
+// sum_j counts[j, b] K_ij / y.n. One pass over the pairs serves all replicates; no n x n matrix exists. Without
+// replicates counts may be null.
 //
-// float32 products, float64 sums: relative error of about 1e-5, absolute of 2e-7 (of a density). Memory: O(tile *
-// n_replicates) per thread.
+// float32 products, float64 sums of some hundred of them: relative error of about 1e-5, absolute of 2e-7 (of a
+// density). Memory: the points in float32, a byte for each count, some MB per thread.
 template <class T>
 void kernel_density(Points<T> x, Points<T> y, double bandwidth, const std::uint16_t* counts, std::int64_t n_replicates,
                     double* density, double* deviation, const Run& run);
