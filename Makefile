@@ -120,6 +120,15 @@ package: .venv/.lint
 	EGTMETRICS_CUDA=0 $(BIN)/python -m build --wheel --outdir dist/cpu .
 	$(BIN)/python .ci/check_dist.py dist
 
+# Other machines by hand: make bench ISA=avx2 holds this library and its peers to AVX2.
+ISA :=
+ifneq ($(ISA),)
+bench: export EGTMETRICS_ISA := $(ISA)
+bench: export OPENBLAS_CORETYPE := Haswell
+bench: export FAISS_OPT_LEVEL := $(ISA)
+bench: export ATEN_CPU_CAPABILITY := $(ISA)
+bench: export MKL_ENABLE_INSTRUCTIONS := AVX2
+endif
 bench: .venv-bench/.bench
 	.venv-bench/bin/python -m benchmarks.run --out benchmarks/results
 

@@ -4,6 +4,8 @@
     python -m benchmarks.run --only neighbors,prdc               some sections
     python -m benchmarks.run --scale 0.1                         a tenth of the rows, to try the script itself
 
+`make bench ISA=avx2` holds this library and the peers to AVX2. Results go by kind of machine: cpu-amd-avx512.md, ...
+
 Seconds depend on the machine; read the ratios. Each row also has a ceiling from the same run: the time of a bare matrix
 product of the same shape, or for the divergences of the random bits that they need.
 """
@@ -97,9 +99,9 @@ def bench_topp(scale: float) -> list[Row]:
             f"TopP&R n = {n}, d = {d}, B = 10",
             ours,
             {"top-pr": reference_seconds, "vectorised NumPy": numpy_seconds},
-            wanted={"top-pr": 60, "vectorised NumPy": 12},
+            wanted={"top-pr": 60, "vectorised NumPy": 15},
             # Distances within a set twice for the bandwidths and twice for the bands, cross distances twice, and the
-            # products with the replicates.
+            # dense products with the replicates.
             ceiling=6 * distances + 2 * gemm_seconds(n, 10, n),
         )
     ]
@@ -109,7 +111,7 @@ def bench_topp(scale: float) -> list[Row]:
             f"TopP&R n = {n}, d = {d}, B = 1000",
             thousand,
             {"B = 10 of the same": ours},
-            wanted={"B = 10 of the same": 1 / 6},
+            wanted={"B = 10 of the same": 1 / 2},
             ceiling=6 * distances + 2 * gemm_seconds(n, 1000, n),
         )
     )
@@ -132,13 +134,19 @@ with open("/proc/self/status") as status:  # ru_maxrss would be inherited from t
 
 def bench_memory(scale: float) -> list[Row]:
     n = int(50_000 * scale)
-    rows = []
+    rows: list[Row] = []
     for n_bootstrap in (10, 1000):
         command = [sys.executable, "-c", PEAK, str(n), str(n_bootstrap)]
         start = time.perf_counter()
         peak = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        taken = time.perf_counter() - start
+        fewer = {"B = 10 of the same": rows[0]["seconds"]} if rows else {}
         entry = row(
-            f"TopP&R n = {n}, d = 32, B = {n_bootstrap}", time.perf_counter() - start, {}, wanted={}, ceiling=None
+            f"TopP&R n = {n}, d = 32, B = {n_bootstrap}",
+            taken,
+            fewer,
+            wanted=dict.fromkeys(fewer, 1 / 1.5),
+            ceiling=None,
         )
         rows.append({**entry, "peak_megabytes": peak, "wanted_peak_megabytes": 500})
     return rows
@@ -173,7 +181,7 @@ def bench_neighbors(scale: float) -> list[Row]:
                     "bare n x n x d product": product,
                 },
                 wanted={"faiss-cpu exact": wanted, "scikit-learn brute": wanted}
-                | ({"bare n x n x d product": 1.0} if d == 768 else {}),
+                | ({"bare n x n x d product": 1.3} if d == 768 else {}),
                 ceiling=product,
             )
         )
@@ -381,7 +389,7 @@ def bench_intervals(scale: float) -> list[Row]:
                     f"the metric on those 330 parts (timed on {10 * few})": called,
                     "one evaluation": seconds(lambda g=metric, x=real, y=fake: g(x, y), repeats=2),
                 },
-                wanted={},
+                wanted={"one evaluation": 1.0},
                 ceiling=n_projections * 4 * gemm_seconds(n, n, min(d, 32 if n_projections > 1 else d) + 100),
             )
         )
@@ -509,13 +517,28 @@ def table(rows: list[Row]) -> str:
     return tabulate(lines, headers=["what", "ours", "ceiling (share reached)", "against"], tablefmt="github")
 
 
+MAKERS = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
+"""By the name that a processor gives of its vendor."""
+
+
+def maker() -> str:
+    """Return who made the processor, as a part of a file name."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text().splitlines() if described.exists() else []
+    vendor = next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    return MAKERS.get(vendor, "other")
+
+
 def machine() -> dict[str, Any]:
+    """Describe the machine in words, with the rate of a bare matrix product on it."""
     from egtmetrics.ops._native import native_module
 
     packages = {"egtmetrics", "numpy", "torch", "faiss-cpu", "scikit-learn", "prdc", "top-pr", "torch-fidelity"}
     found = sorted(packages & {str(found.name) for found in importlib.metadata.distributions()})
+    n_cores, n = len(os.sched_getaffinity(0)), 4096
     return {
-        "processor": f"{len(os.sched_getaffinity(0))} cores of a shared {platform.machine()} server, no GPU",
+        "processor": f"{n_cores} cores of a shared {platform.machine()} server ({maker()}), no GPU",
+        "product_gflops": round(2e-9 * n**3 / gemm_seconds(n, n, n), 1),
         "kernels": native_module().build_info(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in found},
@@ -524,7 +547,7 @@ def machine() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="folder for cpu.json and cpu.md; default: only print the table")
+    parser.add_argument("--out", type=Path, help="folder for the table and its JSON; default: only print the table")
     parser.add_argument("--only", default=",".join(SECTIONS), help=f"sections, of {', '.join(SECTIONS)}")
     parser.add_argument("--scale", type=float, default=1.0, help="multiply the numbers of rows")
     arguments = parser.parse_args()
@@ -541,20 +564,21 @@ def write(folder: Path, rows: list[Row]) -> None:
     from egtmetrics._atomic import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "cpu.json"
+    description = machine()
+    kernels = description["kernels"]
+    path = folder / f"cpu-{maker()}-{kernels['isa'].removesuffix('-popcnt')}.json"
     before = json.loads(path.read_text())["rows"] if path.exists() else []
     new = {entry["section"] for entry in rows}
     rows = sorted(
         [*(r for r in before if r["section"] not in new), *rows], key=lambda r: [*SECTIONS].index(r["section"])
     )
-    description = machine()
-    kernels = description["kernels"]
     write_whole(path, json.dumps({"machine": description, "command": "make bench", "rows": rows}, indent=1) + "\n")
     note = (
-        f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `make bench`; the "
-        "times in one row are from one run.\n"
+        f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. torch multiplies float32 "
+        f"matrices at {description['product_gflops']:.0f} GFLOP/s. Written by `make bench`; the times in one row are "
+        "from one run.\n"
     )
-    write_whole(folder / "cpu.md", f"{table(rows)}\n\n{note}")
+    write_whole(path.with_suffix(".md"), f"{table(rows)}\n\n{note}")
 
 
 if __name__ == "__main__":
