@@ -21,6 +21,7 @@ from egtmetrics.metrics.prdc import (
     improved_precision_recall,
     precision_recall_density_coverage,
 )
+from egtmetrics.metrics.sample_scores import SampleScores, sample_scores
 from egtmetrics.metrics.topp_pr import topp_precision_recall
 from egtmetrics.metrics.variance import ScoreCovariance
 
@@ -33,6 +34,7 @@ __all__ = [
     "PPrecisionRecallResult",
     "PRDCResult",
     "PrecisionRecallCoverResult",
+    "SampleScores",
     "ScoreCovariance",
     "TopPREvaluation",
     "TopPRResult",
@@ -44,5 +46,6 @@ __all__ = [
     "p_precision_recall",
     "precision_recall_cover",
     "precision_recall_density_coverage",
+    "sample_scores",
     "topp_precision_recall",
 ]
