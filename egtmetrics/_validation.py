@@ -215,25 +215,28 @@ def _check_device_features(values: Any, name: str, device: str) -> Features:
     return cast("Features", tensor)
 
 
-def check_real_fake(real: Any, fake: Any, *, device: str | None = None) -> tuple[Features, Features]:
+def check_real_fake(
+    real: Any, fake: Any, *, device: str | None = None, names: tuple[str, str] = ("real", "fake")
+) -> tuple[Features, Features]:
     """Check both sets, and that they have the same features; return both with the same dtype."""
     checked_real, checked_fake = (
-        check_features(x, name, device=device) for x, name in ((real, "real"), (fake, "fake"))
+        check_features(x, name, device=device) for x, name in zip((real, fake), names, strict=True)
     )
     if checked_real.shape[1] != checked_fake.shape[1]:
         raise ValueError(
-            f"real has {checked_real.shape[1]} features and fake has {checked_fake.shape[1]}; both must come from the "
-            "same encoder"
+            f"{names[0]} has {checked_real.shape[1]} features and {names[1]} has {checked_fake.shape[1]}; both must "
+            "come from the same encoder"
         )
     if checked_real.dtype == checked_fake.dtype:
         return checked_real, checked_fake
-    for name, one, other in (("real", checked_real, checked_fake), ("fake", checked_fake, checked_real)):
+    pairs = (checked_real, checked_fake), (checked_fake, checked_real)
+    for name, (one, other) in zip(names, pairs, strict=True):
         if memo_of(one) is not None:
             raise TypeError(
                 f"{name} is a reference of {one.dtype} features and the other set is {other.dtype}, so nothing in the "
                 f"reference would fit; convert the other set to {one.dtype}, or make a reference of {other.dtype}"
             )
-    return _as_float64(checked_real, "real"), _as_float64(checked_fake, "fake")
+    return _as_float64(checked_real, names[0]), _as_float64(checked_fake, names[1])
 
 
 def _as_float64(features: Any, name: str) -> Features:

@@ -10,6 +10,7 @@ from egtmetrics.metrics.approximate import (
     ApproximatePRDCResult,
     approximate_precision_recall_density_coverage,
 )
+from egtmetrics.metrics.authenticity import AuthenticityResult, authenticity
 from egtmetrics.metrics.clipped import ClippedDensityCoverageResult, clipped_density_coverage
 from egtmetrics.metrics.cover import PrecisionRecallCoverResult, precision_recall_cover
 from egtmetrics.metrics.frechet import FrechetResult, frechet_distance
@@ -27,6 +28,7 @@ from egtmetrics.metrics.variance import ScoreCovariance
 
 __all__ = [
     "ApproximatePRDCResult",
+    "AuthenticityResult",
     "ClippedDensityCoverageResult",
     "FrechetResult",
     "ImprovedPrecisionRecallResult",
@@ -39,6 +41,7 @@ __all__ = [
     "TopPREvaluation",
     "TopPRResult",
     "approximate_precision_recall_density_coverage",
+    "authenticity",
     "clipped_density_coverage",
     "frechet_distance",
     "improved_precision_recall",

@@ -7,19 +7,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
+from egtmetrics.metrics._pairs import sq_distance_blocks, sq_distances
 from egtmetrics.metrics.frechet import row_influences
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.ops import BackendName, select_backend, to_host
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_BLOCK_BYTES = 1 << 26
-_ROUNDING = 1e-10
-"""Of a squared distance from a float64 product, relative to the squared norms: generous for a million features."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -136,38 +132,17 @@ def sample_scores(
 
 
 def _realism_and_rarity(x: Floats, y: Floats, sq_radii: Floats) -> tuple[Floats, Floats]:
-    """Return the largest ratio of a radius to the distance, of small balls, and the radius of the smallest ball.
-
-    A product finds the balls; distances that decide or are returned are computed from differences.
-    """
-    centre, radii = x.mean(axis=0), np.sqrt(sq_radii)
-    near_x, near_y = x - centre, y - centre
-    x_norms, y_norms = (np.einsum("nd,nd->n", points, points) for points in (near_x, near_y))
+    """Return the largest ratio of a radius to the distance, of small balls, and the radius of the smallest ball."""
+    radii = np.sqrt(sq_radii)
     small = np.flatnonzero(radii <= np.median(radii))
     realism, rarity = np.empty(len(y)), np.full(len(y), math.inf)
-    step = max(1, _BLOCK_BYTES // (8 * len(x)))
-    for first in range(0, len(y), step):
-        rows = np.arange(first, min(first + step, len(y)))
-        norms = y_norms[rows, None] + x_norms
-        sq_distances = norms - 2.0 * (near_y[rows] @ near_x.T)
-        equal = np.nonzero(sq_distances <= _ROUNDING * norms)
-        sq_distances[equal] = _sq_distances(x, y, equal[1], rows[equal[0]])
+    for rows, distances, errors in sq_distance_blocks(y, x):
         with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 where a real sample has k copies
-            ratios = radii[small] / np.sqrt(sq_distances[:, small])
+            ratios = radii[small] / np.sqrt(distances[:, small])
         best = small[np.argmax(np.where(np.isnan(ratios), math.inf, ratios), axis=1)]
-        nearest = np.sqrt(_sq_distances(x, y, best, rows))
+        nearest = np.sqrt(sq_distances(y, rows, x, best))
         realism[rows] = np.divide(radii[best], nearest, out=np.full(len(rows), math.inf), where=nearest > 0.0)
-        in_block, balls = np.nonzero(sq_distances <= sq_radii + _ROUNDING * norms)
-        inside = _sq_distances(x, y, balls, rows[in_block]) < sq_radii[balls]
+        in_block, balls = np.nonzero(distances <= sq_radii + errors)
+        inside = sq_distances(y, rows[in_block], x, balls) < sq_radii[balls]
         np.minimum.at(rarity, rows[in_block[inside]], radii[balls[inside]])
     return realism, rarity
-
-
-def _sq_distances(x: Floats, y: Floats, i: NDArray[np.int64], j: NDArray[np.int64]) -> Floats:
-    found = np.empty(len(i))
-    step = max(1, _BLOCK_BYTES // (8 * x.shape[1]))
-    for start in range(0, len(i), step):
-        pairs = slice(start, start + step)
-        difference = x[i[pairs]] - y[j[pairs]]
-        found[pairs] = np.einsum("nd,nd->n", difference, difference)
-    return found

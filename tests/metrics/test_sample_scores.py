@@ -13,8 +13,6 @@ from egtmetrics import frechet_distance, precision_recall_density_coverage
 from egtmetrics.metrics import sample_scores
 from tests.strategies import tied_points
 
-pytest.importorskip("pandas")
-
 
 def by_definition(real: NDArray[Any], fake: NDArray[Any], k: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Realism and rarity from all distances."""

@@ -1,0 +1,62 @@
+"""Authenticity and the copying test: by definition, on ties, and their rates of false and true alarms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from numpy.typing import NDArray
+
+from egtmetrics.groups import copying_test
+from egtmetrics.metrics import authenticity
+from tests.strategies import tied_points
+
+
+@given(tied_points(dimension=2), tied_points(dimension=2))
+def test_authenticity_is_its_definition_and_ties_are_copies(training: NDArray[Any], fake: NDArray[Any]) -> None:
+    own = ((training[:, None] - training) ** 2).sum(axis=2)
+    np.fill_diagonal(own, np.inf)
+    distances = ((fake[:, None] - training) ** 2).sum(axis=2)
+    nearest = distances.argmin(axis=1)
+    expected = np.mean(distances.min(axis=1) > own.min(axis=1)[nearest])
+    assert authenticity(training, fake, n_threads=1).authenticity == expected
+
+
+def test_rates_of_alarms() -> None:
+    """200 models that do not copy, 50 that copy a fifth for one of two groups; four features, unequal groups.
+
+    At 5 % the adjusted p-values of a model reject at most 5 % of the time, so at most 19 of 200 with probability
+    0.997.
+    """
+    rng = np.random.default_rng(0)
+    groups = np.repeat(["f", "m"], [100, 300])
+    wide = np.where(groups == "f", 1.0, 3.0)[:, None]
+
+    def rejected(copied: int) -> list[str]:
+        training, fake, held_out = (rng.standard_t(3, size=(400, 4)) * wide for _ in range(3))
+        fake[100 : 100 + copied] = training[100 : 100 + copied]
+        found = copying_test(
+            training, fake, held_out, fake_sensitive_features=groups, held_out_sensitive_features=groups, n_threads=1
+        )
+        return found.index[found["adjusted_p_value"] <= 0.05].tolist()
+
+    assert sum(bool(rejected(0)) for _ in range(200)) <= 19
+    found = [rejected(60) for _ in range(50)]
+    assert sum("m" in labels for labels in found) >= 40
+    assert sum("f" in labels for labels in found) <= 8
+
+
+def test_other_dtypes_other_groups_and_other_encoders() -> None:
+    rng = np.random.default_rng(1)
+    training = rng.normal(size=(30, 3))
+    fake, held_out = rng.normal(size=(2, 20, 3)).astype(np.float32)
+    found = copying_test(
+        training, fake, held_out, fake_sensitive_features=["a", "b"] * 10, held_out_sensitive_features=["a", "c"] * 10
+    )
+    assert found[["n_fake", "n_held_out"]].to_dict("index") == {"a": {"n_fake": 10, "n_held_out": 10}}
+    with pytest.raises(ValueError, match="training has 2 features and fake has 3"):
+        copying_test(
+            training[:, :2], fake, held_out, fake_sensitive_features=["a"] * 20, held_out_sensitive_features=["a"] * 20
+        )
