@@ -68,9 +68,9 @@ def find_network(model: str | Path, size: int | None) -> Network:
         return FileNetwork(path, size, name=str(model))
     if not path.is_dir() and (is_path(name) or "/" not in str(name)):
         raise FileNotFoundError(
-            f"model={model} is not a file or folder here, and not one of {', '.join(IMAGE_PRESETS)}; pass one of these, "
-            "the file of a network (torch.export or TorchScript), the folder of a model of transformers, or its name on "
-            "the Hugging Face hub as in facebook/dinov2-large"
+            f"model={model} is not a file or folder here, and not one of {', '.join(IMAGE_PRESETS)}; pass one of "
+            "these, the file of a network (torch.export or TorchScript), the folder of a model of transformers, or its "
+            "name on the Hugging Face hub as in facebook/dinov2-large"
         )
     _refuse_size(size, str(model), "its image processor does")
     return TransformersNetwork(name)
