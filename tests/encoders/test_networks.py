@@ -91,9 +91,7 @@ def test_what_cannot_be_loaded_is_said_with_what_to_do(tmp_path: Path) -> None:
     for name, fetched in (("nobody/nothing", "nobody/nothing"), ("dinov2", "facebook/dinov2-base")):
         with pytest.raises(ValueError, match=rf"not in the local cache .*; fetch it with `hf download {fetched}`"):
             ImageEncoder(name, device="cpu")
-    with pytest.raises(
-        FileNotFoundError, match="model=dino is not a file or folder here, and not one of eff"
-    ):
+    with pytest.raises(FileNotFoundError, match="model=dino is not a file or folder here, and not one of eff"):
         ImageEncoder("dino", device="cpu")
     with pytest.raises(ValueError, match="is a folder without a model that loads"):
         ImageEncoder(tmp_path, device="cpu")
