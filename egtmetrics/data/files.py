@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _TABLE_SUFFIXES = (".csv", ".parquet", ".txt")
-_FEATURES, _PROVENANCE, _NAMES = "features", "provenance", "file_name"
+_FEATURES, _PROVENANCE, _NAMES = "features", "egtmetrics_provenance", "file_name"
 """Names of arrays in what :func:`write_labelled_features` writes; the first also in other files."""
 
 
@@ -161,7 +161,8 @@ def write_labelled_features(
         Shape ``(n, s)``: one column of text labels per sensitive feature, None where a row has no label; each is stored
         under its name. None if there are none.
     provenance
-        ``encoder``, as an encoder's ``identity``, and ``samples``, of what the features were made; stored as JSON.
+        ``encoder``, as an encoder's ``identity``, and ``samples``, of what the features were made; stored as JSON,
+        under ``egtmetrics_provenance``.
     names
         Of the rows, such as those of image files; stored as ``file_name``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -257,10 +258,11 @@ class TransformersNetwork(Network):
             self.pooling = _EMBEDDING
         else:
             self.pooling = _CLASS_TOKEN if family in _WITHOUT_POOLER else _POOLER
+        settings = json.loads(self.processor.to_json_string())
         self.identity = {
             "model": str(model),
             "sha256": weights_hash(self.module, repr(self.module)),
-            "preprocessing": {key: value for key, value in self.processor.to_dict().items() if value is not None},
+            "preprocessing": {key: value for key, value in settings.items() if value is not None},
             "pooling": self.pooling.text,
         }
 
