@@ -244,7 +244,7 @@ TEXT = ["evaluate-text", "real.jsonl", "fake.jsonl"]
 ORACLE = ["--groups", "oracle:pronouns"]
 NO_MODEL = [*ORACLE, "--encoder", "./none"]  # groups are refused before it is missed
 REFUSED_TEXTS = {
-    "no groups": (TEXT, "no groups are given for REAL; pass --groups, or --real-groups"),
+    "no groups": (TEXT, "no groups are given for real.jsonl; pass --groups, or --real-groups"),
     "unknown oracle": ([*TEXT, "--groups", "oracle:age"], "groups 'oracle:age' are unknown; choose oracle:pronouns"),
     "unknown key": ([*TEXT, "--groups", "sex"], "real.jsonl: no key 'sex' in it; it holds 'text', 'age'"),
     "unknown text key": ([*TEXT, *ORACLE, "--text-key", "bio"], "real.jsonl: no key 'bio' in it"),

@@ -224,7 +224,7 @@ class Texts(Side):
 
     def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
         if spec is None and role != "samples":
-            raise ValueError(f"no groups are given for {role.upper()}; pass --groups, or --{role}-groups")
+            raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
         self.groups, self.contents = _text_labels(path, spec, args.text_key)
         self.source = {"file": str(Path(path)), "groups": spec, "texts": len(self.contents)}
 
@@ -284,9 +284,8 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     """
     spec = _spec(args, role)
     if spec == _ORACLE and role != "fake":
-        raise ValueError(
-            f"{_option(args, role)} oracle: the oracle is fitted on the groups of REAL; give them in another way"
-        )
+        option = "--groups" if args.groups == _ORACLE else _option(role)
+        raise ValueError(f"{option} oracle: the oracle is fitted on the groups of REAL; give them in another way")
     place = Path(path)
     if args.kind is not None:
         kind = next(kind for kind in _KINDS if kind.kind == args.kind)
@@ -399,9 +398,9 @@ def _spec(args: argparse.Namespace, role: str) -> str | None:
     return found
 
 
-def _option(args: argparse.Namespace, role: str) -> str:
-    given = getattr(args, f"{role}_sensitive_features", None)
-    return "--groups" if given is None else f"--{'baseline' if role == 'held_out' else role}-groups"
+def _option(role: str) -> str:
+    """Return the option that says how the groups of one side are found."""
+    return f"--{'baseline' if role == 'held_out' else role}-groups"
 
 
 def _key(args: argparse.Namespace, role: str) -> str | None:

@@ -208,9 +208,28 @@ def write_labelled_features(
 
 
 def column_names(path: str | Path) -> list[str]:
-    """Return the names of the columns of a ``.csv`` or ``.parquet`` file; errors as of :func:`read_text_columns`."""
-    contents = _open(Path(path))
-    return [] if isinstance(contents, Mapping) else list(contents.names)
+    """Return the names of the columns of a ``.csv`` or ``.parquet`` file, whose rows are not read.
+
+    Raises
+    ------
+    OSError
+        The file is missing or cannot be opened.
+    ValueError
+        It is of another kind or damaged, or two columns have one name.
+    ImportError
+        A ``.parquet`` file needs pyarrow.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        check_regular(path)
+        with extra("files", f"{path}: reading it needs another package"):
+            import pyarrow.parquet
+        with reading(path):
+            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+    contents = _open(path)
+    if isinstance(contents, Mapping):
+        raise ValueError(f"{path}: holds arrays, expected the columns of a .csv or .parquet file")
+    return list(contents.names)
 
 
 def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence[str] = ()) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics.data import read_labelled_features, read_text_columns, write_labelled_features
+from egtmetrics.data import column_names, read_labelled_features, read_text_columns, write_labelled_features
 
 FEATURES = np.array([[0.5, -1.25, 3.0], [2.0, 4.5, 0.125], [-8.0, 0.0, 1.0], [7.0, 6.0, 5.0]], dtype=np.float32)
 GENDER = ["f", "m", "f", None]
@@ -434,6 +434,21 @@ def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path)
         read_text_columns(tmp_path / "none.jsonl", ["text"])
     with pytest.raises(ValueError, match=r"real\.doc: unknown kind of file '\.doc'; expected one of \.jsonl"):
         read_text_columns(tmp_path / "real.doc", ["text"])
+
+
+def test_columns_are_named_without_reading_them(tmp_path: Path) -> None:
+    table = pd.DataFrame({"text": ["a", "b"], "age": [1, 2]})
+    table.to_csv(tmp_path / "x.csv", index=False)
+    assert column_names(tmp_path / "x.csv") == ["text", "age"]
+    np.save(tmp_path / "x.npy", np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"x\.npy: holds arrays, expected the columns"):
+        column_names(tmp_path / "x.npy")
+    pytest.importorskip("pyarrow")
+    table.to_parquet(tmp_path / "x.parquet")
+    assert column_names(tmp_path / "x.parquet") == ["text", "age"]
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"x\.parquet: cannot be read as \.parquet"):
+        column_names(tmp_path / "x.parquet")
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
