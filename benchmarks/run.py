@@ -188,8 +188,8 @@ def bench_neighbors(scale: float) -> list[Row]:
     return rows
 
 
-def torch_fidelity_prc() -> Callable[..., dict[str, Any]]:
-    """Import the peer's PRC on features. Its package imports torchvision for encoders that are not used here."""
+def without_torchvision() -> None:
+    """Let torch-fidelity be imported, which imports torchvision for parts that are not used here."""
     for name in ("torchvision", "torchvision.datasets", "torchvision.transforms", "torchvision.transforms.functional"):
         module = types.ModuleType(name)
         module.CIFAR10 = module.CIFAR100 = module.STL10 = object  # type: ignore[attr-defined]
@@ -197,6 +197,11 @@ def torch_fidelity_prc() -> Callable[..., dict[str, Any]]:
         parent, _, child = name.rpartition(".")
         if parent:
             setattr(sys.modules[parent], child, module)
+
+
+def torch_fidelity_prc() -> Callable[..., dict[str, Any]]:
+    """Import the peer's PRC on features."""
+    without_torchvision()
     from torch_fidelity.metric_prc import prc_features_to_metric
 
     return prc_features_to_metric  # type: ignore[no-any-return]

@@ -215,13 +215,13 @@ def test_warnings_are_one_line_each(folder: Path) -> None:
 EVALUATE = ["evaluate", "real.npz", "fake.npz"]
 REFUSED = {
     "no command": ([], "the following arguments are required: COMMAND"),
-    "no labels": (EVALUATE, "required: --fake-groups"),
+    "no labels": (EVALUATE, "real.npz: holds no names of groups; say .*--groups"),
     "no real labels": (
         [*EVALUATE, "--fake-groups", "gender"],
         "real.npz: holds no names of groups; say .*--real-groups",
     ),
     "missing file": (["evaluate", "no.npz", "fake.npz", *GROUPS], "no.npz: No such file or directory"),
-    "folder": (["evaluate", ".", "fake.npz", *GROUPS], r"\.: unknown kind of file"),
+    "folder": (["evaluate", ".", "fake.npz", *GROUPS], r"\. holds no images that Pillow reads, but fake.npz"),
     "unknown key": ([*EVALUATE, *GROUPS, "--real-key", "x"], r"real.npz: no array 'x' in it; .* 'features' \(120, 3\)"),
     "unknown label": ([*EVALUATE, "--real-groups", "sex", "--fake-groups", "age"], "real.npz: no array 'sex' in it"),
     "unknown metric": (

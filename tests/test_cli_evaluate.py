@@ -113,7 +113,7 @@ def by_group(frame: GenerativeMetricFrame) -> dict[str, Any]:
 
 
 def text_arguments(bert: Path, *more: str) -> list[str]:
-    return ["evaluate-text", "real.jsonl", "fake.jsonl", "--model", str(bert), "--device", "cpu", *more]
+    return ["evaluate-text", "real.jsonl", "fake.jsonl", "--encoder", str(bert), "--device", "cpu", *more]
 
 
 def test_texts_give_the_numbers_of_the_library(texts: Path, bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,9 +242,9 @@ def test_the_default_text_model(texts: Path, capsys: pytest.CaptureFixture[str])
 
 TEXT = ["evaluate-text", "real.jsonl", "fake.jsonl"]
 ORACLE = ["--groups", "oracle:pronouns"]
-NO_MODEL = [*ORACLE, "--model", "./none"]  # groups are refused before it is missed
+NO_MODEL = [*ORACLE, "--encoder", "./none"]  # groups are refused before it is missed
 REFUSED_TEXTS = {
-    "no groups": (TEXT, "no groups are given for REAL; pass --groups, or --real-groups"),
+    "no groups": (TEXT, "no groups are given for real.jsonl; pass --groups, or --real-groups"),
     "unknown oracle": ([*TEXT, "--groups", "oracle:age"], "groups 'oracle:age' are unknown; choose oracle:pronouns"),
     "unknown key": ([*TEXT, "--groups", "sex"], "real.jsonl: no key 'sex' in it; it holds 'text', 'age'"),
     "unknown text key": ([*TEXT, *ORACLE, "--text-key", "bio"], "real.jsonl: no key 'bio' in it"),
@@ -265,7 +265,7 @@ REFUSED_TEXTS = {
         "holds no sample of group 'female'",
     ),
     "one group": (["evaluate-text", "men.txt", "men.txt", *NO_MODEL], "hold only one group, 'male'"),
-    "no model": ([*TEXT, *NO_MODEL], "--model ./none is not a folder"),
+    "no model": ([*TEXT, *NO_MODEL], "--encoder ./none is not a folder"),
     "unwritable": ([*TEXT, *ORACLE, "--out", "no/x.json"], "no/x.json: cannot be written"),
     "unknown metric": ([*TEXT, *ORACLE, "--metrics", "bleu"], "unknown metric 'bleu'"),
 }
@@ -299,7 +299,7 @@ def refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[st
 
 
 def image_arguments(network: Path, *more: str) -> list[str]:
-    return ["evaluate-images", "real", "fake", "--model", str(network), "--device", "cpu", *more]
+    return ["evaluate-images", "real", "fake", "--encoder", str(network), "--device", "cpu", *more]
 
 
 def test_images_give_the_numbers_of_the_library(
@@ -379,7 +379,7 @@ def test_the_oracle_labels_what_has_no_label_and_says_its_error(
     assert main([*arguments, "--fake-groups", "oracle", "--format", "json"]) == 0
     out, err = capsys.readouterr()
     content = json.loads(out)
-    assert content["oracle"] == {
+    assert content["fake"]["oracle"] == {
         "error_by_group": {"day": 0.0, "night": 0.0},  # bright and dark are told apart by their mean
         "abstention_by_group": {"day": 0.0, "night": 0.0},
         "min_confidence": 0.0,
@@ -427,7 +427,7 @@ def test_the_default_image_model(images: Path, capsys: pytest.CaptureFixture[str
     assert set(content["by_group"]) == {"day", "night"}
 
 
-IMAGES = ["evaluate-images", "real", "fake", "--model", "corner.pt", "--device", "cpu"]
+IMAGES = ["evaluate-images", "real", "fake", "--encoder", "corner.pt", "--device", "cpu"]
 REFUSED_IMAGES = {
     "missing folder": (["evaluate-images", "no", "fake"], "no is neither a folder nor a file"),
     "no images": (["evaluate-images", "empty", "fake"], "empty holds no images that Pillow reads"),
@@ -438,8 +438,8 @@ REFUSED_IMAGES = {
     "table without a column": ([*IMAGES, "--real-groups", "t.csv:age"], "t.csv: no column 'age' in it; it holds 'file"),
     "table without an image": ([*IMAGES, "--real-groups", "t.csv:time"], "t.csv: has no row for 23 of the 24 images"),
     "two rows": ([*IMAGES, "--real-groups", "two.csv:time"], "two.csv: has two rows for day/01.png"),
-    "no model": ([*IMAGES[:3], "--model", "none.pt"], "--model none.pt is not a file"),
-    "missing group": ([*IMAGES[:2], "day", "--model", "none.pt"], "holds no sample of group 'night'"),
+    "no model": ([*IMAGES[:3], "--encoder", "none.pt"], "--encoder none.pt is not a file"),
+    "missing group": ([*IMAGES[:2], "day", "--encoder", "none.pt"], "holds no sample of group 'night'"),
     "device": ([*IMAGES[:5], "--device", "gpu"], "--device gpu cannot be used"),
     "size": ([*IMAGES, "--size", "0"], "--size 0 is not an integer"),
     "confidence": (

@@ -111,7 +111,7 @@ def test_errors_on_groups_of_texts_name_the_option_that_was_given(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before anything is encoded: the model is missing."""
-    line = message(*TEXTS, *arguments, "--model", "nonesuch", "--metrics", "fid", capsys=capsys)
+    line = message(*TEXTS, *arguments, "--encoder", "nonesuch", "--metrics", "fid", capsys=capsys)
     assert line.startswith("egtmetrics: error: ")
     assert expected in line
 
@@ -124,7 +124,7 @@ def test_warnings_name_options(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("option", [["--device", "nonesuch"], ["--batch-size", "0"]])
 def test_errors_of_encoders_name_options(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sentence_transformers")
-    command = ["evaluate-text", "texts.jsonl", "texts.jsonl", "--groups", "k", "--model", ".", "--metrics", "fid"]
+    command = ["evaluate-text", "texts.jsonl", "texts.jsonl", "--groups", "k", "--encoder", ".", "--metrics", "fid"]
     capsys.readouterr()
     assert main([*command, *option]) == 2
     assert f"error: {' '.join(option)} " in capsys.readouterr().err

@@ -139,6 +139,7 @@ READ_NOTHING = {
     "evaluate-images": ["evaluate-images", *NOWHERE],
     "evaluate-text": ["evaluate-text", *NOWHERE, "--groups", "g"],
     "report": ["report", *NOWHERE, *LABELS],
+    "encode": ["encode", "nowhere"],
     "figure1": ["reproduce", "figure1"],
 }
 """Commands that have nothing to read: an error about the file to write comes before one about those."""
@@ -159,9 +160,11 @@ READ_NOTHING = {
 def test_a_file_that_cannot_be_written_is_found_out_first(
     command: str, file: str, reason: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for option, suffix in {"report": [("--out", ".html")], "figure1": [("--figure", ".png")]}.get(
-        command, [("--out", ".json"), ("--figure", ".png")]
-    ):
+    for option, suffix in {
+        "report": [("--out", ".html")],
+        "encode": [("--out", ".npz")],
+        "figure1": [("--figure", ".png")],
+    }.get(command, [("--out", ".json"), ("--figure", ".png")]):
         (folder / f"folder{suffix}").mkdir(exist_ok=True)
         (folder / f"loop{suffix}").unlink(missing_ok=True)
         (folder / f"loop{suffix}").symlink_to(f"loop{suffix}")
@@ -179,6 +182,8 @@ def test_a_folder_that_cannot_be_written_is_found_out_first(
     for command in (
         ["evaluate-text", *NOWHERE, "--groups", "g", "--cache"],
         ["evaluate-images", *NOWHERE, "--cache"],
+        ["report", *NOWHERE, "--out", "page.html", "--cache"],
+        ["encode", "nowhere", "--out", "x.npz", "--cache"],
         ["reproduce", "table2", "--data", "nowhere", "--out"],
         ["reproduce", "table4", "--data", "emoji", "nowhere", "--out"],
     ):

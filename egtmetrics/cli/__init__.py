@@ -17,9 +17,8 @@ from egtmetrics._errors import is_out_of_memory
 from egtmetrics.cli import (
     audit,
     compare,
+    encode,
     evaluate,
-    evaluate_images,
-    evaluate_text,
     info,
     plan,
     prepare,
@@ -68,6 +67,6 @@ def _parser() -> Parser:
     parser = Parser(prog="egtmetrics", description="Is a generative model equally good for every sensitive group?")
     parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (evaluate, evaluate_text, evaluate_images, report, compare, plan, prepare, audit, reproduce, info):
+    for command in (evaluate, encode, report, compare, plan, prepare, audit, reproduce, info):
         command.add_to(commands)
     return parser

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
-from egtmetrics.cli._common import Parser, check_folder, check_outputs, seed
+from egtmetrics.cli._common import Parser, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
+from egtmetrics.cli._sides import Side, check_sample_options, encode_sides, label_by_oracle, open_side
 from egtmetrics.cli._streams import say, show, width
 from egtmetrics.cli._verdicts import (
     HeldOut,
@@ -30,7 +30,6 @@ from egtmetrics.cli._verdicts import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from egtmetrics.data import LabelledFeatures
     from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
     from egtmetrics.report.tables import Format
     from egtmetrics.samples import GroupedSamples
@@ -63,94 +62,92 @@ def add_sides(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument("fake", metavar="FAKE", help=file.format("generated"))
 
 
-def add_file_options(parser: argparse.ArgumentParser) -> Any:
-    """Add the options that say where groups and features are in files; return their group for the others."""
-    data = parser.add_argument_group("data")
-    for side in ("real", "fake"):
-        data.add_argument(
-            f"--{side}-groups",
-            dest=f"{side}_sensitive_features",
-            metavar="LABELS",
-            required=side == "fake",
-            help=f"group labels: a file, FILE:KEY, or a key (column) of {side.upper()}; several keys separated by "
-            "commas give their intersections" + ("; a reference (.egt) has its own" if side == "real" else ""),
-        )
-    for side in ("real", "fake"):
-        data.add_argument(
-            f"--{side}-key",
-            metavar="KEY",
-            help=f"the features in {side.upper()}: an array, by default 'features' or else the only (n, d) one; or "
-            "columns separated by commas",
-        )
-    return data
+class Samples(NamedTuple):
+    """What was read of the paths of an evaluation."""
+
+    grouped: GroupedSamples
+    provenance: dict[str, Any]
+    held_out: HeldOut | None
+    fake: Side
 
 
-def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tuple[GroupedSamples, dict[str, Any]]:
-    """Read two files as ``add_file_options`` says; return the samples and where they came from."""
-    sides = {side: read_side(args, side, path) for side, path in (("real", real_path), ("fake", fake_path))}
-    samples = group_samples(
-        args,
-        real=sides["real"].features,
-        fake=sides["fake"].features,
-        real_sensitive_features=sides["real"].groups,
-        fake_sensitive_features=sides["fake"].groups,
-    )
-    return samples, {side: found.source for side, found in sides.items()}
+def read_samples(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]]) -> Samples:
+    """Read REAL, FAKE and the held-out samples of ``--baseline``, and encode what are no features yet."""
+    paths = {"real": ("real", args.real), "fake": ("fake", args.fake)}
+    held_out_path = held_out_file(args) if hasattr(args, "held_out") else None
+    if held_out_path is not None:
+        paths["held_out"] = ("held_out", held_out_path)
+    sides, provenance = read_sides(args, metrics, paths)
+    real, fake = sides["real"], sides["fake"]
+    held_out = None
+    if held_out_path is not None:
+        side = sides["held_out"]
+        held_out = HeldOut(side.features, side.groups, side.source)
+    provenance = {**{name: side.source for name, side in sides.items()}, **provenance}
+    return Samples(group_sides(args, real, fake), provenance, held_out, fake)
 
 
-def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeatures:
-    """Read the features and groups of one side, ``"real"``, ``"fake"`` or ``"held_out"``.
+def read_sides(
+    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], paths: Mapping[str, tuple[str, str]]
+) -> tuple[dict[str, Side], dict[str, Any]]:
+    """Read samples; ``paths`` has, for each name, its role and its path, and ``"real"`` is among the names.
 
-    The features are checked here, so that an error names the file.
+    Groups that could not be compared, and metrics that could not be had of groups of their sizes, are refused before
+    the first sample is encoded.
     """
-    from egtmetrics._validation import check_features, keep_checked
-    from egtmetrics.data import read_labelled_features
+    if args.groups is not None:  # in messages
+        roles = {role for role, _ in paths.values() if getattr(args, f"{role}_sensitive_features", None) is None}
+        args.other_options = {f"{role}_sensitive_features": f"--groups of {role.upper()}" for role in roles}
+    sides = {name: open_side(args, role, path) for name, (role, path) in paths.items()}
+    fakes = {name: side for name, side in sides.items() if paths[name][0] == "fake"}
+    if any(side.contents is not None for side in sides.values()):
+        for side in sides.values():
+            if side.contents is not None:
+                note(args, side.count_groups())
+        for fake in fakes.values():
+            if fake.groups is not None:
+                check_groups(args, metrics, sides["real"].groups, fake.groups)
+    provenance = encode_sides(args, sides, progress=show_progress(args))
+    by_oracle = [fake for fake in fakes.values() if fake.groups is None]
+    for told in label_by_oracle(args, sides["real"], by_oracle):
+        note(args, told)
+    for fake in by_oracle:
+        check_groups(args, metrics, sides["real"].groups, fake.groups)
+    return sides, provenance
 
-    read = read_labelled_features(
-        path, groups=getattr(args, f"{side}_sensitive_features"), key=getattr(args, f"{side}_key")
+
+def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamples:
+    """Check features and labels; with ``--backend cuda`` copy the features to the device."""
+    from egtmetrics.ops import memo_of
+    from egtmetrics.samples import GroupedSamples
+
+    features = real.features, fake.features
+    if args.backend == "cuda":
+        from egtmetrics.ops._device import to_device
+
+        if memo_of(real.features) is not None:
+            raise ValueError(
+                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
+            )
+
+        features = to_device(real.features), to_device(fake.features)
+    return GroupedSamples(
+        real=features[0],
+        fake=features[1],
+        real_sensitive_features=real.groups,
+        fake_sensitive_features=fake.groups,
     )
-    features: Any = keep_checked(check_features(read.features, str(path)))
-    return dataclasses.replace(read, features=features)
 
 
-def read_held_out(args: argparse.Namespace) -> HeldOut | None:
-    """Read the held-out real samples of ``--baseline``, in the same way as REAL where nothing else is said."""
-    path = held_out_file(args)
-    if path is None:
-        return None
-    for name in ("sensitive_features", "key"):
-        if getattr(args, f"held_out_{name}") is None:
-            setattr(args, f"held_out_{name}", getattr(args, f"real_{name}"))
-    read = read_side(args, "held_out", path)
-    return HeldOut(read.features, read.groups, read.source)
-
-
-def add_file_verdict_options(parser: Parser, *, dose: bool = True) -> None:
-    """Add the options of baseline and tolerance, and those of a dose, to a command that reads features."""
-    group = add_verdict_options(parser, "a file like REAL", dose=dose)
+def add_sample_verdict_options(parser: Parser, *, dose: bool = True) -> None:
+    """Add the options of baseline and tolerance, and those of a dose, to a command that reads samples."""
+    group = add_verdict_options(parser, "a file or folder like REAL", dose=dose)
     group.add_argument(
         "--baseline-key",
         dest="held_out_key",
         metavar="KEY",
         help="the features in the baseline's FILE (default: as --real-key)",
     )
-
-
-def group_samples(args: argparse.Namespace, *, real: Any, fake: Any, **sensitive_features: Any) -> GroupedSamples:
-    """Check features and labels; with ``--backend cuda`` copy the features to the device."""
-    from egtmetrics.ops import memo_of
-    from egtmetrics.samples import GroupedSamples
-
-    if args.backend == "cuda":
-        from egtmetrics.ops._device import to_device
-
-        if memo_of(real) is not None:
-            raise ValueError(
-                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
-            )
-
-        real, fake = to_device(real), to_device(fake)
-    return GroupedSamples(real=real, fake=fake, **sensitive_features)
 
 
 def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid", pages: bool = True) -> None:
@@ -248,31 +245,13 @@ def add_metric_options(parser: Parser, *, default: str) -> None:
     parser.late.append(late)
 
 
-def add_encoder_options(parser: argparse.ArgumentParser, *, batch_size: int, content: str) -> Any:
-    """Add the options that the encoders share, and return their group for the others."""
-    encoder = parser.add_argument_group("encoder")
-    encoder.add_argument(
-        "--cache",
-        metavar="FOLDER",
-        help=f"keep features here by the {content}' content, and reuse those that are there",
-    )
-    encoder.add_argument(
-        "--batch-size",
-        type=int,
-        default=batch_size,
-        metavar="N",
-        help=f"{content} at a time, halved when memory runs out (default: %(default)s)",
-    )
-    encoder.add_argument("--device", metavar="DEVICE", help="of the encoder: cpu, cuda ... (default: cuda if there)")
-    return encoder
-
-
 def check_options(args: argparse.Namespace) -> Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     if args.level is not None:
         from egtmetrics._validation import check_level
 
         check_level(args.level)
+    check_sample_options(args)
     return Plan(check_metrics(args), _check_outputs(args), check_verdicts(args, with_intervals=args.level is not None))
 
 
@@ -292,17 +271,11 @@ def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping
 
 def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     """Return the metrics that were asked for; refuse options and a backend that could not be used."""
-    import numpy as np
-
     from egtmetrics._errors import TooFewSamplesError
     from egtmetrics.cli._metric_options import chosen_metrics
-    from egtmetrics.groups._evaluation import bind, refusal_of_one_row
 
     metrics = chosen_metrics(args)
-    row = np.zeros((1, 2))
-    for name, metric in metrics.items():
-        bound = bind(metric, {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads})
-        refusal = refusal_of_one_row(bound, row)
+    for name, (_, refusal) in _refusals(args, metrics).items():
         if refusal is not None and not isinstance(refusal, TooFewSamplesError):
             raise ValueError(f"metric {name!r}: {refusal}") from refusal
     if args.backend == "cuda":
@@ -310,20 +283,12 @@ def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     return metrics
 
 
-def evaluate_and_write(
-    args: argparse.Namespace,
-    plan: Plan,
-    samples: GroupedSamples,
-    provenance: Mapping[str, Any],
-    held_out: HeldOut | None = None,
-) -> int:
+def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -> int:
     """Evaluate the samples, print the results and write the files; return the exit status."""
     from egtmetrics.report import plot_precision_recall, render
 
-    if held_out is not None:
-        provenance = {**provenance, "held_out": held_out.source}
-    frame, provenance = evaluate_samples(args, plan.metrics, samples, provenance)
-    judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
+    frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
+    judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}
     write_outputs(
@@ -449,20 +414,67 @@ def note(args: argparse.Namespace, text: str) -> None:
         say(shown(text))
 
 
-def check_groups(args: argparse.Namespace, real_groups: Any, fake_groups: Any) -> None:
-    """Refuse, before anything is encoded, groups that could not be compared."""
+def check_groups(
+    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], real_groups: Any, fake_groups: Any
+) -> None:
+    """Refuse groups that could not be compared, and metrics that could not be had of groups of these sizes."""
+    import numpy as np
+
     from egtmetrics.labels import assign_groups
+    from egtmetrics.samples import GroupedSamples
 
     groups = assign_groups(real_groups, fake_groups)
     groups.check_two()
     if args.missing_groups == "raise" or not groups.on_both_sides():
         groups.check_present("pass --missing-groups nan")
+    samples = GroupedSamples(
+        real=np.zeros((len(real_groups), 1)),
+        fake=np.zeros((len(fake_groups), 1)),
+        real_sensitive_features=real_groups,
+        fake_sensitive_features=fake_groups,
+    )
+    if args.match_sizes or args.across_groups:
+        samples = samples.matched(across_groups=args.across_groups, random_state=args.random_state)
+    check_set_size(args, samples)
+    _check_sizes(args, metrics, samples)
+
+
+def _check_sizes(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], samples: GroupedSamples) -> None:
+    """Refuse metrics that need more samples than all have together, or, with ``--strict``, than any group has."""
+    import numpy as np
+
+    from egtmetrics._errors import TooFewSamplesError
+    from egtmetrics.groups._evaluation import naming_metric
+
+    groups = samples.groups
+    counts = groups.counts().loc[groups.on_both_sides(), ["n_real", "n_fake"]]
+    sizes = {"all samples": (len(samples.real), len(samples.fake))}
+    if args.strict:
+        by_group = zip(counts.index.tolist(), counts.to_numpy().tolist(), strict=True)
+        sizes |= {f"group {groups.name(label)!r}": (n, m) for label, (n, m) in by_group}
+    for name, (metric, refusal) in _refusals(args, metrics).items():
+        needed = refusal.needed if isinstance(refusal, TooFewSamplesError) else 0
+        for where, (n, m) in sizes.items():
+            if min(n, m) < needed:
+                with naming_metric(name, f"{where} ({n} real, {m} fake)"):
+                    metric(np.zeros((n, 2)), np.zeros((m, 2)))
+
+
+def _refusals(
+    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]]
+) -> dict[str, tuple[Callable[..., Any], ValueError | None]]:
+    """Return each metric, ready to be called, and how it refuses sets of one row."""
+    import numpy as np
+
+    from egtmetrics.groups._evaluation import bind, refusal_of_one_row
+
+    options = {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads}
+    bound = {name: bind(metric, options) for name, metric in metrics.items()}
+    return {name: (metric, refusal_of_one_row(metric, np.zeros((1, 2)))) for name, metric in bound.items()}
 
 
 def _check_outputs(args: argparse.Namespace) -> str | None:
     """Refuse, before anything is computed, what could not be written; return the metric to draw."""
-    if getattr(args, "cache", None) is not None:  # of the commands with an encoder
-        check_folder(Path(args.cache))
     check_outputs(args, [*args.out, *([] if args.figure is None else [args.figure])])
     if args.figure is None:
         return None

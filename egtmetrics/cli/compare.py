@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
-    add_file_options,
-    add_file_verdict_options,
     add_options,
+    add_sample_verdict_options,
     check_options,
     evaluate_samples,
-    group_samples,
-    read_held_out,
-    read_side,
+    group_sides,
+    read_sides,
     show_progress,
     write_outputs,
 )
-from egtmetrics.cli._verdicts import exit_status, judge
+from egtmetrics.cli._sides import add_sample_options
+from egtmetrics.cli._verdicts import HeldOut, exit_status, held_out_file, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,15 +50,15 @@ def add_to(commands: Commands) -> None:
         commands,
         "compare",
         _compare,
-        help="compare several models on the same real features",
-        description="Compare several models with one set of real features, group by group, and with each other.",
+        help="compare several models on the same real samples",
+        description="Compare several models with one set of real samples, group by group, and with each other.",
         epilog=_EPILOG,
     )
-    compare.add_argument("models", metavar="FAKE", nargs="+", help="file with the features of a model's samples")
-    data = add_file_options(compare)
-    data.add_argument("--reference", metavar="REAL", required=True, help="file with the features of the real samples")
+    compare.add_argument("models", metavar="FAKE", nargs="+", help="the samples of a model")
+    data = add_sample_options(compare)
+    data.add_argument("--reference", metavar="REAL", required=True, help="the real samples")
     add_options(compare, data, metrics="ipr,fid", pages=False)
-    add_file_verdict_options(compare, dose=False)
+    add_sample_verdict_options(compare, dose=False)
     tests = compare.add_argument_group("tests")
     tests.add_argument(
         "--permutations",
@@ -78,27 +77,24 @@ def _compare(args: argparse.Namespace) -> int:
     from egtmetrics.report import plot_precision_recall
     from egtmetrics.report.compare import compare_with_first, render_comparison, undecided
 
-    held_out = read_held_out(args)
-    real = read_side(args, "real", args.reference)
-    samples, sources = {}, {}
-    for name, path in zip(names, args.models, strict=True):
-        fake = read_side(args, "fake", path)
-        sources[name] = fake.source
-        samples[name] = group_samples(
-            args,
-            real=real.features,
-            fake=fake.features,
-            real_sensitive_features=real.groups,
-            fake_sensitive_features=fake.groups,
-        )
+    paths = {"real": ("real", args.reference)}
+    if (held_out_path := held_out_file(args)) is not None:
+        paths["held_out"] = ("held_out", held_out_path)
+    of_model = {name: f"model {name}" for name in names}
+    paths |= {of_model[name]: ("fake", path) for name, path in zip(names, args.models, strict=True)}
+    sides, encoded = read_sides(args, plan.metrics, paths)
+    samples = {name: group_sides(args, sides["real"], sides[of_model[name]]) for name in names}
     frames = {}
-    provenance: dict[str, Any] = {"real": real.source}
-    if held_out is not None:
-        provenance["held_out"] = held_out.source
+    provenance: dict[str, Any] = {"real": sides["real"].source, **encoded}
+    held_out = None
+    if held_out_path is not None:
+        side = sides["held_out"]
+        held_out = HeldOut(side.features, side.groups, side.source)
+        provenance["held_out"] = side.source
     at_most = _smallest(samples.values())
     for name, one in samples.items():
-        frames[name], provenance[f"model {name}"] = evaluate_samples(
-            args, plan.metrics, one, {"fake": sources[name]}, at_most=at_most
+        frames[name], provenance[of_model[name]] = evaluate_samples(
+            args, plan.metrics, one, {"fake": sides[of_model[name]].source}, at_most=at_most
         )
     judged = {
         name: judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))

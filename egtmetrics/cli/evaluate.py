@@ -1,4 +1,4 @@
-"""``egtmetrics evaluate``: features and labels in files."""
+"""``egtmetrics evaluate``, and ``evaluate-text`` and ``evaluate-images``, which take one kind of samples."""
 
 from __future__ import annotations
 
@@ -6,51 +6,58 @@ import argparse
 
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
-    add_file_options,
-    add_file_verdict_options,
     add_options,
+    add_sample_verdict_options,
     add_sides,
     check_options,
     evaluate_and_write,
-    read_held_out,
     read_samples,
 )
+from egtmetrics.cli._sides import add_sample_options
 
-_EPILOG = """\
-files:
-  .npy .npz .safetensors .pt    arrays: features are (n, d), labels (n,)
-  .csv .parquet                 columns: every column that is no label is a feature, unless --real-key names some;
-                                the fields of a .csv are separated by commas, else by semicolons or tabs
-  .txt                          labels only, one per line
-  .egt                          real samples and what was computed of them, as egtmetrics prepare writes it
-  An empty label means that the row is in no group. Files with Python objects in them (pickles) are refused.
-
+_EXAMPLES = """\
 examples:
-  egtmetrics evaluate real.npz fake.npz --real-groups gender --fake-groups gender
+  egtmetrics evaluate real.npz fake.npz --groups gender
+  egtmetrics evaluate real/ fake/ --encoder dinov2 --metrics topp,fid --cache features
   egtmetrics evaluate real.npy fake.npy --real-groups real.csv:gender,age --fake-groups fake.csv:gender,age \\
       --metrics topp,fid --match-sizes --out result.json --out result.md --figure result.png
-  egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --format json | jq .disparities
-  egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --metrics topp,fid \\
-      --baseline split --tolerance topp=5pp,fid=3
+  egtmetrics evaluate real.npz fake.npz --groups y --format json | jq .disparities
+  egtmetrics evaluate real.npz fake.npz --groups y --metrics topp,fid --baseline split --tolerance topp=5pp,fid=3
+"""
+_EXAMPLES_OF_TEXTS = """\
+examples:
+  egtmetrics evaluate-text real.jsonl fake.jsonl --groups oracle:pronouns --metrics topp,mauve --cache embeddings
+  egtmetrics evaluate-text real.csv fake.txt --real-groups gender --fake-groups oracle:pronouns --match-sizes \\
+      --encoder qwen3 --out result.json --figure result.png
+"""
+_EXAMPLES_OF_IMAGES = """\
+examples:
+  egtmetrics evaluate-images real/ fake/ --metrics topp,fid --cache features
+  egtmetrics evaluate-images ffhq.zip samples/ --real-groups ffhq.csv:gender --fake-groups oracle --match-groups \\
+      --encoder dinov2.pt2 --size 224 --out result.json --figure result.png
 """
 
 
 def add_to(commands: Commands) -> None:
-    evaluate = add_command(
-        commands,
-        "evaluate",
-        _evaluate,
-        check=check_options,
-        help="compare real and generated features, group by group",
-        description="Compare real and generated features, overall and group by group, and print every disparity.",
-        epilog=_EPILOG,
-    )
-    add_sides(evaluate, "file with the features of the {} samples")
-    add_options(evaluate, add_file_options(evaluate))
-    add_file_verdict_options(evaluate)
+    for name, kind, samples, examples in (
+        ("evaluate", None, "samples", _EXAMPLES),
+        ("evaluate-text", "texts", "texts", _EXAMPLES_OF_TEXTS),
+        ("evaluate-images", "images", "images", _EXAMPLES_OF_IMAGES),
+    ):
+        parser = add_command(
+            commands,
+            name,
+            _evaluate,
+            check=check_options,
+            help=f"compare real and generated {samples}, group by group",
+            description=f"Compare real and generated {samples}, overall and group by group, and print every disparity.",
+            epilog=examples,
+        )
+        add_sides(parser, f"the {{}} {samples}")
+        add_options(parser, add_sample_options(parser, kind=kind))
+        add_sample_verdict_options(parser)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     plan = check_options(args)
-    held_out = read_held_out(args)
-    return evaluate_and_write(args, plan, *read_samples(args, args.real, args.fake), held_out)
+    return evaluate_and_write(args, plan, read_samples(args, plan.metrics))

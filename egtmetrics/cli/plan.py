@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
-    add_file_options,
     add_group_options,
     add_metric_options,
     add_quiet,
@@ -17,6 +16,7 @@ from egtmetrics.cli._evaluation import (
     evaluate_samples,
     read_samples,
 )
+from egtmetrics.cli._sides import add_sample_options, check_sample_options
 from egtmetrics.cli._streams import show
 from egtmetrics.cli._verdicts import chosen_tolerances, read_tolerances
 
@@ -53,7 +53,7 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(plan, "file with the features of the {} samples of today")
-    add_group_options(add_file_options(plan))
+    add_group_options(add_sample_options(plan))
     add_metric_options(plan, default="topp")
     goal = plan.add_argument_group("goal", "One of --width and --tolerance.")
     goal.add_argument(
@@ -96,6 +96,7 @@ def _check(args: argparse.Namespace) -> _Goal:
     given = [name for name in _GOALS if getattr(args, name) is not None]
     if len(given) != 1:
         raise ValueError(f"{'both' if given else 'neither'} of --width and --tolerance given; pass one of them")
+    check_sample_options(args)
     check_level(args.level)
     check_power(args.power)
     return _Goal(check_metrics(args), given[0], chosen_tolerances(args, given[0]))
@@ -103,9 +104,9 @@ def _check(args: argparse.Namespace) -> _Goal:
 
 def _plan(args: argparse.Namespace) -> None:
     goal = _check(args)
-    samples, sources = read_samples(args, args.real, args.fake)
     metrics = {name: goal.metrics[name] for name in goal.by_metric}
-    frame, provenance = evaluate_samples(args, metrics, samples, sources)
+    samples = read_samples(args, metrics)
+    frame, provenance = evaluate_samples(args, metrics, samples.grouped, samples.provenance)
     plans = {}
     for metric, number in goal.by_metric.items():
         wanted: dict[str, Any] = {goal.name: number}

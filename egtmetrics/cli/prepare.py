@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from egtmetrics.cli._common import Commands, add_command, check_outputs
-from egtmetrics.cli._evaluation import add_metric_options, add_quiet, check_metrics, note, read_side, show_progress
+from egtmetrics.cli._evaluation import add_metric_options, add_quiet, check_metrics, note, read_sides, show_progress
+from egtmetrics.cli._sides import add_sample_options, check_sample_options
 
 _SUFFIX = ".egt"
 _EPILOG = """\
@@ -31,22 +34,8 @@ def add_to(commands: Commands) -> None:
         description="Compute once what depends on the real features alone, for all rows and every group.",
         epilog=_EPILOG,
     )
-    prepare.add_argument("real", metavar="REAL", help="file with the features of the real samples")
-    data = prepare.add_argument_group("data")
-    data.add_argument(
-        "--real-groups",
-        dest="real_sensitive_features",
-        metavar="LABELS",
-        required=True,
-        help="group labels: a file, FILE:KEY, or a key (column) of REAL; several keys separated by commas give their "
-        "intersections",
-    )
-    data.add_argument(
-        "--real-key",
-        metavar="KEY",
-        help="the features in REAL: an array, by default 'features' or else the only (n, d) one; or columns separated "
-        "by commas",
-    )
+    prepare.add_argument("real", metavar="REAL", help="the real samples")
+    add_sample_options(prepare, roles=("real",))
     add_metric_options(prepare, default="topp,clipped,fid")
     output = prepare.add_argument_group("output")
     output.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"the file to write ({_SUFFIX})")
@@ -59,25 +48,28 @@ def add_to(commands: Commands) -> None:
     add_quiet(output)
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     """Refuse, before anything is read, what could not be computed or written."""
-    check_metrics(args)
+    metrics = check_metrics(args)
+    check_sample_options(args)
     check_outputs(args, [args.out])
     if args.out.suffix.lower() != _SUFFIX:
         raise ValueError(f"--out {args.out}: is not the name of a reference; choose one that ends in {_SUFFIX}")
     if args.backend == "cuda":
         raise ValueError("--backend cuda: a reference file is for the CPU; leave it out")
+    return metrics
 
 
 def _prepare(args: argparse.Namespace) -> None:
-    _check(args)
+    metrics = _check(args)
     from egtmetrics.groups import Reference
 
-    read = read_side(args, "real", args.real)
+    sides, _ = read_sides(args, metrics, {"real": ("real", args.real)})
+    real = sides["real"]
     reference = Reference(
-        read.features,
-        sensitive_features=read.groups,
-        metrics=check_metrics(args),
+        real.features,
+        sensitive_features=real.groups,
+        metrics=metrics,
         random_state=args.random_state,
         backend=args.backend,
         n_threads=args.n_threads,

@@ -10,39 +10,38 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from egtmetrics.cli._common import Commands, add_command, check_outputs
 from egtmetrics.cli._evaluation import (
     PAGE_SUFFIXES,
-    add_file_options,
-    add_file_verdict_options,
     add_group_options,
     add_metric_options,
     add_quiet,
+    add_sample_verdict_options,
     add_sides,
     check_metrics,
     check_verdicts,
     evaluate_samples,
     note,
-    read_held_out,
     read_samples,
     show_progress,
 )
 from egtmetrics.cli._page import html_page
+from egtmetrics.cli._sides import add_sample_options, check_sample_options
 from egtmetrics.cli._verdicts import exit_status, judge
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from egtmetrics.cli._sides import Side
     from egtmetrics.report.explanations import DecomposedSamples
     from egtmetrics.report.page import RankedSamples
     from egtmetrics.samples import GroupedSamples
 
 _EPILOG = """\
-The page is one file that needs no network: read it, print it, send it. Give features and labels as for
-`egtmetrics evaluate`, whose help lists the kinds of files.
+The page is one file that needs no network: read it, print it, send it. Where FAKE is images or texts, it shows some.
 
 examples:
-  egtmetrics report real.npz fake.npz --real-groups gender --fake-groups gender --out page.html
-  egtmetrics report real.npz fake.npz --real-groups y --fake-groups y --match-groups --images samples/ --out page.html
-  egtmetrics report real.npz fake.npz --real-groups y --fake-groups y --texts fake.jsonl:text --out page.html
+  egtmetrics report real/ fake/ --encoder dinov2 --out page.html
+  egtmetrics report real.npz fake.npz --groups y --match-groups --images samples/ --out page.html
+  egtmetrics report real.npz fake.npz --groups y --texts fake.jsonl:text --out page.html
 """
 
 
@@ -52,12 +51,12 @@ def add_to(commands: Commands) -> None:
         "report",
         _report,
         check=_check,
-        help="compare real and generated features, and write one HTML page",
-        description="Compare real and generated features, group by group, and write one self-contained HTML page.",
+        help="compare real and generated samples, and write one HTML page",
+        description="Compare real and generated samples, group by group, and write one self-contained HTML page.",
         epilog=_EPILOG,
     )
-    add_sides(report, "file with the features of the {} samples")
-    add_group_options(add_file_options(report))
+    add_sides(report, "the {} samples")
+    add_group_options(add_sample_options(report))
     add_metric_options(report, default="topp,clipped,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
@@ -69,8 +68,9 @@ def add_to(commands: Commands) -> None:
     content.add_argument(
         "--images",
         metavar="PATH",
-        help="folder or zip file of the generated images, one for each row of FAKE in the order of their names: the "
-        "page shows those farthest from and nearest to the real samples of their group",
+        help="folder or zip file of the generated images, one for each row of FAKE in the order of their names, where "
+        "FAKE has features: the page shows those farthest from and nearest to the real samples of their group, as it "
+        "does where FAKE is images or texts",
     )
     content.add_argument(
         "--texts",
@@ -79,7 +79,7 @@ def add_to(commands: Commands) -> None:
         "way (default key: text)",
     )
     add_quiet(page)
-    add_file_verdict_options(report)
+    add_sample_verdict_options(report)
 
 
 class _Plan(NamedTuple):
@@ -90,6 +90,7 @@ class _Plan(NamedTuple):
 def _check(args: argparse.Namespace) -> _Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     plan = _Plan(check_metrics(args), check_verdicts(args, with_intervals=False))  # the page also goes without
+    check_sample_options(args)
     check_outputs(args, [args.out])
     if args.out.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
@@ -101,16 +102,14 @@ def _check(args: argparse.Namespace) -> _Plan:
 
 def _report(args: argparse.Namespace) -> int:
     plan = _check(args)
-    held_out = read_held_out(args)
-    samples, sources = read_samples(args, args.real, args.fake)
-    if held_out is not None:
-        sources["held_out"] = held_out.source
-    contents = _contents(args, len(samples.fake))
+    found = read_samples(args, plan.metrics)
+    samples = found.grouped
+    contents = _contents(args, found.fake)
 
     from egtmetrics.report import write_whole
 
-    frame, provenance = evaluate_samples(args, plan.metrics, samples, sources)
-    judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
+    frame, provenance = evaluate_samples(args, plan.metrics, samples, found.provenance)
+    judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     page = html_page(
         args,
         frame,
@@ -124,9 +123,10 @@ def _report(args: argparse.Namespace) -> int:
     return exit_status([judged])
 
 
-def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[np.uint8]] | None:
+def _contents(args: argparse.Namespace, fake: Side) -> Sequence[str | NDArray[np.uint8]] | None:
     """Return the images or texts by row of FAKE, or None."""
     contents: Any
+    n_fake = len(fake.features)
     if args.images is not None:
         from egtmetrics.data import ImageFiles
 
@@ -139,13 +139,13 @@ def _contents(args: argparse.Namespace, n_fake: int) -> Sequence[str | NDArray[n
         contents = [text or "" for text in read_text_columns(path, [key])[key]]
         option = "--texts"
     else:
-        return None
-    if len(contents) != n_fake:
+        contents, option, path = fake.contents, "FAKE", args.fake
+    if contents is not None and len(contents) != n_fake:
         raise ValueError(
             f"{option} {path}: holds {len(contents)} of them for the {n_fake} rows of {args.fake}; give one for each "
             "row, in the same order"
         )
-    found: Sequence[str | NDArray[np.uint8]] = contents
+    found: Sequence[str | NDArray[np.uint8]] | None = contents
     return found
 
 

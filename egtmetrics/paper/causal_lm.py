@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.encoders._quiet import loading_quietly
+from egtmetrics.encoders._hub import loading_quietly
 from egtmetrics.training.language import device_of, import_extra
 from egtmetrics.training.resumable import seeded
 

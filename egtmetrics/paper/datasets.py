@@ -102,8 +102,8 @@ def load_image_data(
     size
         Height and width to shrink to by averaging squares of pixels; must divide both. Not for digits.
     encoder
-        TorchScript file to encode with, see :class:`egtmetrics.encoders.ImageEncoder`. By default EfficientNet-Lite0 on
-        images enlarged to 128 x 128; the features of digits are always their 64 pixels.
+        The ``model`` of :class:`egtmetrics.encoders.ImageEncoder`. By default EfficientNet-Lite0 on images enlarged to
+        128 x 128; the features of digits are always their 64 pixels.
     cache
         Folder that keeps features by content, see :class:`egtmetrics.encoders.ImageEncoder`.
 

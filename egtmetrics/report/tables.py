@@ -443,9 +443,10 @@ def _elsewhere(key: str, value: Any, of_groups: Mapping[Hashable, MetricResult])
     return f" ({'; '.join(texts)})" if texts else ""
 
 
-def fact(value: Any) -> str:
+def fact(value: Any, *, inside: bool = False) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{name}={fact(item)}" for name, item in value.items() if item is not None)
+        parts = ", ".join(f"{name}={fact(item, inside=True)}" for name, item in value.items() if item is not None)
+        return f"({parts})" if inside else parts
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

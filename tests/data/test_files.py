@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from egtmetrics.data import read_labelled_features, read_text_columns
+from egtmetrics.data import column_names, read_labelled_features, read_text_columns, write_labelled_features
 
 FEATURES = np.array([[0.5, -1.25, 3.0], [2.0, 4.5, 0.125], [-8.0, 0.0, 1.0], [7.0, 6.0, 5.0]], dtype=np.float32)
 GENDER = ["f", "m", "f", None]
@@ -434,3 +434,53 @@ def test_json_lines_may_lack_keys_and_nest_what_is_not_asked_for(tmp_path: Path)
         read_text_columns(tmp_path / "none.jsonl", ["text"])
     with pytest.raises(ValueError, match=r"real\.doc: unknown kind of file '\.doc'; expected one of \.jsonl"):
         read_text_columns(tmp_path / "real.doc", ["text"])
+
+
+def test_columns_are_named_without_reading_them(tmp_path: Path) -> None:
+    table = pd.DataFrame({"text": ["a", "b"], "age": [1, 2]})
+    table.to_csv(tmp_path / "x.csv", index=False)
+    assert column_names(tmp_path / "x.csv") == ["text", "age"]
+    np.save(tmp_path / "x.npy", np.ones((2, 2)))
+    with pytest.raises(ValueError, match=r"x\.npy: holds arrays, expected the columns"):
+        column_names(tmp_path / "x.npy")
+    pytest.importorskip("pyarrow")
+    table.to_parquet(tmp_path / "x.parquet")
+    assert column_names(tmp_path / "x.parquet") == ["text", "age"]
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"x\.parquet: cannot be read as \.parquet"):
+        column_names(tmp_path / "x.parquet")
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    features = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    groups = pd.DataFrame({"gender": ["f", None, "m"], "age": ["1", "é\n", "1"]}, dtype=object)
+    path = tmp_path / "real.npz"
+    provenance = {"encoder": {"model": "m", "size": None}, "samples": {"file": "x"}}
+    write_labelled_features(path, features, groups, provenance=provenance, names=["a", "b", "c"])
+    read = read_labelled_features(path)
+    np.testing.assert_array_equal(read.features, features)
+    pd.testing.assert_frame_equal(read.groups, groups)
+    assert {name: read.source[name] for name in provenance} == provenance
+    assert read_labelled_features(path, groups="age").groups.columns.tolist() == ["age"]
+    assert read_labelled_features(path, groups="").groups.shape == (3, 0)
+    write_labelled_features(path, features, None, provenance={})
+    with pytest.raises(ValueError, match=r"real\.npz: holds no names of groups; say where"):
+        read_labelled_features(path)
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    features, path = np.zeros((2, 3)), tmp_path / "x.npz"
+    for name, columns, message in (
+        ("x.csv", {"g": ["a", "b"]}, "features are written as .npz"),
+        ("x.npz", {"features": ["a", "b"]}, "a sensitive feature cannot be called 'features'"),
+        ("x.npz", {"a,b": ["a", "b"]}, "a sensitive feature cannot be called 'a,b'"),
+        ("x.npz", {"g": ["a"]}, "1 of g for 2 rows, expected one each"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_labelled_features(tmp_path / name, features, pd.DataFrame(columns), provenance={})
+    assert not path.exists()
+    np.savez(path, features=features, g=np.array(["a", "b"]), egtmetrics_provenance=np.array("[1]"))
+    with pytest.raises(
+        ValueError, match=r"x\.npz: cannot be read as \.npz \(its egtmetrics_provenance is no object of JSON\)"
+    ):
+        read_labelled_features(path, groups="g")

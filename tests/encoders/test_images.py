@@ -56,21 +56,21 @@ def test_grey_images_have_three_equal_channels(network: Path) -> None:
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
 def test_resizing_keeps_a_flat_image_flat(h: int, w: int, size: int) -> None:
-    from egtmetrics.encoders.images import _resize
+    from egtmetrics.encoders._networks import resize
 
-    flat = _resize(torch.full((3, h, w), 0.25), size)
+    flat = resize(torch.full((3, h, w), 0.25), size)
     assert flat.shape == (1, 3, size, size)
     torch.testing.assert_close(flat, torch.full_like(flat, 0.25))
 
 
 def test_resizing_stays_in_the_range() -> None:
     """Bicubic overshoots beside an edge; by how much is what is cut off."""
-    from egtmetrics.encoders.images import _resize
+    from egtmetrics.encoders._networks import resize
 
     edge = torch.tensor([[[0.0, 0.0, 1.0, 1.0]] * 4] * 3)
     overshot = torch.nn.functional.interpolate(edge[None], [16, 16], mode="bicubic", antialias=True)
     assert float(overshot.max()) > 1.01
-    torch.testing.assert_close(_resize(edge, 16), overshot.clip(0.0, 1.0))
+    torch.testing.assert_close(resize(edge, 16), overshot.clip(0.0, 1.0))
 
 
 def test_images_of_any_shape_are_resized(network: Path) -> None:
@@ -159,11 +159,11 @@ def test_out_of_memory_halves_the_batch_and_then_says_so(network: Path) -> None:
             return self.inner(images)
 
     encoder = ImageEncoder(network, batch_size=5, device="cpu")
-    inner = encoder._network
-    encoder._network = Small(inner, 2)
+    inner = encoder._network.module
+    encoder._network.module = Small(inner, 2)
     np.testing.assert_allclose(encoder(LEVELS), corner(LEVELS.astype(np.float32) / 255), atol=1e-6)
     assert encoder._batches.size == 2
-    encoder._network = Small(inner, 0)
+    encoder._network.module = Small(inner, 0)
     with pytest.raises(MemoryError, match=r"one at a time \(CUDA out of memory"):
         encoder(LEVELS)
 
@@ -198,8 +198,12 @@ def test_size_and_batches_of_the_default_network(tmp_path: Path) -> None:
     assert features.shape == (5, 1280)
     one_by_one = ImageEncoder(size=32, batch_size=1, device="cpu")(images)
     np.testing.assert_allclose(features, one_by_one, atol=1e-4)
-    assert small.identity["size"] == 32
-    assert ImageEncoder(device="cpu").identity == {**small.identity, "size": 224}
+    resized = {"size": 32, "resize": "bicubic, antialiased"}
+    assert small.identity["preprocessing"] == resized
+    assert ImageEncoder("efficientnet", device="cpu").identity == {
+        **small.identity,
+        "preprocessing": {**resized, "size": 224},
+    }
 
 
 def test_the_progress_bar_counts_images(network: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -284,18 +284,16 @@ def test_bad_texts(
         encoder()(texts)
 
 
-def test_what_is_no_model(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
-
+def test_what_is_no_model(tmp_path: Path, model: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"model=.*missing is not a folder; pass the folder of a sentence-tr"):
         TextEncoder(tmp_path / "missing")
     with pytest.raises(FileNotFoundError, match=r"model=\./missing is not a folder"):
         TextEncoder("./missing")
-    with pytest.raises(ValueError, match=r"model=.* is a folder without a model \("):
+    with pytest.raises(ValueError, match=r"model=.* is a folder without a model that loads \("):
         TextEncoder(str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"model=nobody/nothing is not a folder and was not fetched from the hub \("):
-        TextEncoder("nobody/nothing")
+    for name, fetched in (("nobody/nothing", "nobody/nothing"), ("mpnet", "sentence-transformers/all-mpnet-base-v2")):
+        with pytest.raises(ValueError, match=rf"is not in the local cache .* fetch it with `hf download {fetched}`"):
+            TextEncoder(name)
     with pytest.raises(ValueError, match="batch_size=0"):
         TextEncoder(model, batch_size=0)
     for device in ("gpu", "cuda:77"):

@@ -1,0 +1,484 @@
+"""The samples of one side, real or generated: a path becomes features, groups, and where both came from.
+
+A side is opened first, which finds its groups, and encoded afterwards. So all that can be refused for its groups, their
+sizes and the encoder is refused before the first sample is encoded.
+"""
+
+from __future__ import annotations
+
+import abc
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from egtmetrics._errors import listed
+from egtmetrics.cli._common import Parser, check_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ORACLE = "oracle"
+_FILE_COLUMN = "file_name"
+_BAD_SAMPLES = "a folder or .zip of images, texts ({}), or features ({})"
+
+_HELP = """\
+samples:
+  folder or .zip                images that Pillow reads, also in subfolders. Transparency is put over white. Files that
+                                are left out but may be images are named in a warning
+  .jsonl .txt                   texts: under the key "text", see --text-key; one per line
+  .npy .npz .safetensors .pt    features (n, d), and labels (n,); egtmetrics encode writes a .npz with its groups
+  .csv .parquet                 texts, if there is a column "text", see --text-key, and no --real-key or --fake-key;
+                                else features: every column that is no label; the fields of a .csv are separated by
+                                commas, else by semicolons or tabs
+  .egt                          real samples and what was computed of them, as egtmetrics prepare writes it
+  Files with Python objects in them (pickles) are refused.
+
+groups:
+  KEY               of features and texts: an array, key or column of the file; several keys, separated by commas, give
+                    their intersections
+  FILE, FILE:KEY    of features: a file of labels (.txt: one per line), or a key in one. Of images: a .csv, .parquet or
+                    .jsonl file with the columns file_name and KEY (as metadata.csv of image folders)
+  json, folder      of images: dataset.json, {{"labels": [["00000/img0.png", 1], ...]}}; the name of the subfolder. The
+                    default is json where there is such a file, else folder
+  oracle:pronouns   of texts: male if he, him, his, himself are more than she, her, hers, herself; female if fewer;
+                    else no group
+  oracle:names      of texts: by pronouns, else by the first name that the text begins with ("Ada Lovelace was ...");
+                    oracle:names:KEY by the first name under KEY
+  oracle            of FAKE: a classifier of the features, fitted on REAL and its groups; its cross-validated error is
+                    printed and stored
+  A file that egtmetrics encode wrote, and a reference (.egt), have groups of their own. Samples with an empty label are
+  in no group, and count only in the overall scores.
+
+encoders:
+{encoders}
+  Besides: the folder of a model of transformers, or its name on the Hugging Face hub, from its local cache (nothing is
+  fetched; `hf download NAME` fetches); inception:FILE and inception-clean:FILE, the Inception-v3 of the FID papers with
+  the weights in FILE; a .pt2 or TorchScript file. For texts, a model of sentence-transformers. See docs/encoders.md.
+"""
+
+
+def add_sample_options(parser: Parser, *, kind: str | None = None, roles: Sequence[str] = ("real", "fake")) -> Any:
+    """Add the options that say where groups are and how samples are encoded, with their help; return those on data.
+
+    ``kind`` is the only one that the command takes, ``"images"`` or ``"texts"``; None to find it out.
+    """
+    data = parser.add_argument_group("data")
+    data.add_argument("--groups", metavar="GROUPS", help="how the groups of all samples are found: see below")
+    for role in roles:
+        data.add_argument(
+            f"--{role}-groups",
+            dest=f"{role}_sensitive_features",
+            metavar="GROUPS",
+            help=f"the same, for {role.upper()} alone",
+        )
+    for role in roles:
+        data.add_argument(
+            f"--{role}-key",
+            metavar="KEY",
+            help=f"the features in {role.upper()}: an array, by default 'features' or else the only (n, d) one; or "
+            "columns separated by commas",
+        )
+    data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
+    if "fake" in roles:
+        data.add_argument(
+            "--min-confidence",
+            type=float,
+            default=0.0,
+            metavar="P",
+            help="oracle: a sample whose calibrated probability is below P is in no group (default: %(default)s)",
+        )
+    encoder = parser.add_argument_group("encoder, for images and texts")
+    encoder.add_argument(
+        "--encoder",
+        dest="model",
+        metavar="NAME|PATH",
+        help="see below; load only files that you trust (default: EfficientNet-Lite0 for images, all-MiniLM-L6-v2 for "
+        "texts, both from packages)",
+    )
+    encoder.add_argument(
+        "--size",
+        type=int,
+        metavar="N",
+        help="height and width that images are resized to, for EfficientNet-Lite0 (default: 224) and networks in files "
+        "(default: as they are)",
+    )
+    encoder.add_argument("--prompt", metavar="TEXT", help="put before every text (default: the model's own prompt)")
+    encoder.add_argument(
+        "--cache",
+        metavar="FOLDER",
+        help="keep features here by the samples' content, and reuse those that are there, also after a run was killed",
+    )
+    encoder.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="samples at a time, halved when memory runs out (default: 32 images, 64 texts)",
+    )
+    encoder.add_argument("--device", metavar="DEVICE", help="of the encoder: cpu, cuda ... (default: cuda if there)")
+    parser.set_defaults(kind=kind)
+    parser.late.append(lambda: _add_help(parser))
+    return data
+
+
+def _add_help(parser: Parser) -> None:
+    """Put what there is to know of samples, groups and encoders before the examples of a command."""
+    from egtmetrics.encoders._presets import IMAGE_PRESETS, TEXT_PRESETS, preset_help
+
+    encoders = f"  images\n{preset_help(IMAGE_PRESETS)}\n  texts\n{preset_help(TEXT_PRESETS)}"
+    parser.epilog = f"{_HELP.format(encoders=encoders)}\n{parser.epilog}"
+
+
+def check_sample_options(args: argparse.Namespace) -> None:
+    """Refuse, before anything is read, a cache that cannot be written."""
+    if args.cache is not None:
+        check_folder(Path(args.cache))
+
+
+class Side(abc.ABC):
+    """The samples of a path, which belong to REAL, FAKE or held-out ones."""
+
+    kind: ClassVar[str]
+    groups: pd.DataFrame | None
+    """One column of labels per sensitive feature; None until an oracle has found them."""
+    source: dict[str, Any]
+    """Where samples and groups came from, ready for JSON."""
+    contents: Any = None
+    """Images or texts, by row, a sequence; None where only features are known."""
+    names: Sequence[str] | None = None
+    """Of the rows, such as those of files."""
+    features: Any = None
+    """Shape ``(n, d)``, once encoded."""
+
+    @classmethod
+    @abc.abstractmethod
+    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
+        """Return whether a path holds samples of this kind."""
+
+    @abc.abstractmethod
+    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
+        """Open the samples of a path, with their groups where ``spec`` says how."""
+
+    @staticmethod
+    def make_encoder(args: argparse.Namespace, options: Mapping[str, Any]) -> Any:
+        """Return the encoder of this kind of samples; None if they are features already."""
+        return None
+
+    @property
+    def identity(self) -> Mapping[str, Any] | None:
+        """What is known of the encoder before anything is encoded."""
+        return None
+
+    def encode(self, encoder: Any) -> None:
+        """Find the features."""
+        self.features = encoder(self.contents)
+
+    def count_groups(self) -> str:
+        """Say how many samples are in which group."""
+        if self.groups is None:
+            return f"{self.source['file']}: {self.source[self.kind]} {self.kind}, whose groups are not known yet"
+        groups = self.groups.dropna().agg(", ".join, axis=1).value_counts(sort=False).sort_index()
+        counts = listed(f"{n} {name}" for name, n in groups.items())
+        n, missing = self.source[self.kind], self.source["in_no_group"]
+        return f"{self.source['file']}: of {n} {self.kind} {counts}, {missing} in no group"
+
+
+class Images(Side):
+    kind = "images"
+
+    @classmethod
+    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
+        return path.is_dir() or path.suffix.lower() == ".zip"
+
+    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
+        from egtmetrics.data import ImageFiles
+
+        files = ImageFiles(path)
+        self.contents, self.names = files, files.names
+        loose = any("/" not in name for name in files.names)
+        needless = role == "samples" and spec is None and loose and files.json_labels() is None
+        self.groups, by = (None, spec) if needless or spec == _ORACLE else _image_labels(files, spec)
+        self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
+
+    @staticmethod
+    def make_encoder(args: argparse.Namespace, options: Mapping[str, Any]) -> Any:
+        from egtmetrics.encoders import ImageEncoder
+
+        if args.prompt is not None:
+            raise ValueError("--prompt is for texts, and these are images; leave it out")
+        return ImageEncoder(args.model, size=args.size, **options)
+
+
+class Texts(Side):
+    kind = "texts"
+
+    @classmethod
+    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
+        from egtmetrics.data import column_names
+
+        suffix = path.suffix.lower()
+        if suffix in (".csv", ".parquet") and _key(args, role) is None:
+            return args.text_key in column_names(path)
+        return suffix in (".jsonl", ".txt")
+
+    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
+        if spec is None and role != "samples":
+            raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
+        self.groups, self.contents = _text_labels(path, spec, args.text_key)
+        self.source = {"file": str(Path(path)), "groups": spec, "texts": len(self.contents)}
+
+    @staticmethod
+    def make_encoder(args: argparse.Namespace, options: Mapping[str, Any]) -> Any:
+        from egtmetrics.encoders import TextEncoder
+
+        if args.size is not None:
+            raise ValueError("--size is for images, and these are texts; leave it out")
+        return TextEncoder(args.model, prompt=args.prompt, **options)
+
+    def encode(self, encoder: Any) -> None:
+        super().encode(encoder)
+        self.source["truncated"] = encoder.truncated
+
+
+class Features(Side):
+    kind = "features"
+
+    @classmethod
+    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
+        from egtmetrics.data.files import SUFFIXES
+
+        return path.suffix.lower() in SUFFIXES
+
+    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
+        from egtmetrics._validation import check_features, keep_checked
+        from egtmetrics.data import read_labelled_features
+
+        by_oracle = spec == _ORACLE
+        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role))
+        self.features = keep_checked(check_features(read.features, str(path)))  # here, so that an error names the file
+        self.groups = None if by_oracle else read.groups
+        self._identity: Mapping[str, Any] | None = read.source.pop("encoder", None)
+        self.source = read.source
+
+    @property
+    def identity(self) -> Mapping[str, Any] | None:
+        return self._identity
+
+    def encode(self, encoder: Any) -> None:
+        """Do nothing: these are features."""
+
+
+_KINDS: tuple[type[Side], ...] = (Images, Texts, Features)
+
+
+def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
+    """Open the samples of one side; ``role`` is ``"real"``, ``"fake"``, ``"held_out"``, or ``"samples"`` of neither.
+
+    Raises
+    ------
+    ValueError
+        They are of no kind that is known, or not of the one that the command takes; groups cannot be found.
+    OSError
+        There is no such file.
+    """
+    spec = _spec(args, role)
+    if spec == _ORACLE and role != "fake":
+        option = "--groups" if args.groups == _ORACLE else _option(role)
+        raise ValueError(f"{option} oracle: the oracle is fitted on the groups of REAL; give them in another way")
+    place = Path(path)
+    if args.kind is not None:
+        kind = next(kind for kind in _KINDS if kind.kind == args.kind)
+    else:
+        if not place.exists():
+            place.stat()  # the error of the system
+        found = next((kind for kind in _KINDS if kind.claims(place, args, role)), None)
+        if found is None:
+            from egtmetrics.data.files import SUFFIXES, TEXT_SUFFIXES
+
+            expected = _BAD_SAMPLES.format(" ".join(TEXT_SUFFIXES), " ".join(SUFFIXES))
+            raise ValueError(f"{path}: unknown kind of file {place.suffix!r}; expected {expected}")
+        kind = found
+    side = kind(args, role, path, spec)
+    if side.groups is not None:
+        _count_missing(side, path, spec)
+    return side
+
+
+def encode_sides(args: argparse.Namespace, sides: Mapping[str, Side], *, progress: bool) -> dict[str, Any]:
+    """Encode all sides with one encoder; return what identifies it, if that is known.
+
+    Raises
+    ------
+    ValueError
+        The sides hold different kinds of samples, or were encoded by different encoders; the encoder cannot be used.
+    """
+    encoder = _encoder(args, sides, progress=progress)
+    known = {name: side.identity for name, side in sides.items() if side.identity is not None}
+    known |= {name: encoder.identity for name, side in sides.items() if side.contents is not None}
+    _check_same(known, sides)
+    for side in sides.values():
+        side.encode(encoder)
+    return {"encoder": dict(next(iter(known.values())))} if known else {}
+
+
+def label_by_oracle(args: argparse.Namespace, real: Side, waiting: Sequence[Side]) -> list[str]:
+    """Find the groups of generated samples by an oracle fitted on the real ones; return what to tell of it."""
+    if not waiting or real.groups is None:
+        return []
+    import pandas as pd
+
+    from egtmetrics.oracles import ClassifierOracle
+
+    columns = real.groups.columns
+    rows = list(real.groups.itertuples(index=False, name=None))
+    name_of = {row: ", ".join(row) for row in sorted({row for row in rows if None not in row})}
+    oracle = ClassifierOracle(
+        real.features,
+        [name_of.get(row) for row in rows],
+        group_names=list(name_of.values()),
+        min_confidence=args.min_confidence,
+        random_state=args.random_state,
+    )
+    errors = oracle.error_by_group
+    facts = {
+        "error_by_group": {name: None if math.isnan(error) else error for name, error in errors.items()},
+        "abstention_by_group": oracle.abstention_by_group,
+        "min_confidence": oracle.min_confidence,
+    }
+    row_of = {name: row for row, name in name_of.items()}
+    for fake in waiting:
+        found = [row_of.get(name, (None,) * len(columns)) for name in oracle(fake.features)]
+        fake.groups = pd.DataFrame(found, columns=columns, dtype=object)
+        fake.source |= {"in_no_group": int(fake.groups.isna().any(axis=1).sum()), "oracle": facts}
+    if oracle.warning is not None:  # which says the same
+        return []
+    shown = listed(f"{error:.1%} in {name}" for name, error in errors.items())
+    return [f"the oracle's cross-validated error is {shown}"]
+
+
+def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], *, progress: bool) -> Any:
+    encoded = {name: side for name, side in sides.items() if side.contents is not None}
+    kinds = sorted({side.kind for side in encoded.values()})
+    if len(kinds) > 1:
+        held = listed(f"{side.source['file']} holds {side.kind}" for side in encoded.values())
+        raise ValueError(f"{held}; pass images or texts alone, or encode them first (egtmetrics encode)")
+    if not encoded:
+        options = {"--encoder": args.model, "--size": args.size, "--prompt": args.prompt}
+        given = [option for option, value in options.items() if value is not None]
+        if given:
+            raise ValueError(f"{given[0]} is for images and texts, and all samples are features already; leave it out")
+        return None
+    options = {"cache": args.cache, "device": args.device, "progress": progress}
+    if args.batch_size is not None:
+        options["batch_size"] = args.batch_size
+    return next(iter(encoded.values())).make_encoder(args, options)
+
+
+def _check_same(known: Mapping[str, Mapping[str, Any]], sides: Mapping[str, Side]) -> None:
+    """Refuse features of different encoders; the same one may have been found under another name."""
+    settings = {
+        name: {key: value for key, value in identity.items() if key != "model"} for name, identity in known.items()
+    }
+    first = next(iter(known), None)
+    other = next((name for name in known if first is not None and settings[name] != settings[first]), None)
+    if first is not None and other is not None:
+        models = [f"{sides[name].source['file']} by {known[name].get('model')}" for name in (first, other)]
+        raise ValueError(
+            f"the samples are encoded by different encoders or settings: {' and '.join(models)}; features of one "
+            "encoder mean nothing beside those of another, so encode all samples by the same"
+        )
+
+
+def _spec(args: argparse.Namespace, role: str) -> str | None:
+    """Return how the groups of one side are found; held-out samples have them as REAL where nothing else is said."""
+    roles = [role, "real"] if role == "held_out" else [role]
+    given = (getattr(args, f"{name}_sensitive_features", None) for name in roles)
+    found: str | None = next((spec for spec in given if spec is not None), args.groups)
+    return found
+
+
+def _option(role: str) -> str:
+    """Return the option that says how the groups of one side are found."""
+    return f"--{'baseline' if role == 'held_out' else role}-groups"
+
+
+def _key(args: argparse.Namespace, role: str) -> str | None:
+    roles = [role, "real"] if role == "held_out" else [role]
+    return next((key for name in roles if (key := getattr(args, f"{name}_key", None)) is not None), None)
+
+
+def _count_missing(side: Side, path: str, spec: str | None) -> None:
+    """Note how many images or texts are in no group; refuse if all are."""
+    if side.contents is None or side.groups is None:
+        return
+    missing = int(side.groups.isna().any(axis=1).sum())
+    if missing == len(side.groups):
+        one = side.kind.removesuffix("s")
+        raise ValueError(f"{path}: no {one} of {missing} is in a group by {spec}; use another oracle, or a column")
+    side.source["in_no_group"] = missing
+
+
+def _image_labels(files: Any, spec: str | None) -> tuple[pd.DataFrame, str]:
+    """Return one column of labels per sensitive feature, and where they come from."""
+    import pandas as pd
+
+    json_labels = files.json_labels() if spec in (None, "json") else None
+    if json_labels is not None:
+        return pd.DataFrame({"group": [str(label) for label in json_labels]}, dtype=object), "json"
+    if spec == "json":
+        raise ValueError(f"{files.path}: has no dataset.json with labels; give the groups in another way")
+    if spec in (None, "folder"):
+        return pd.DataFrame({"group": files.subfolders()}, dtype=object), "folder"
+    return _table_labels(files, str(spec)), str(spec)
+
+
+def _table_labels(files: Any, spec: str) -> pd.DataFrame:
+    from egtmetrics.data import read_text_columns
+
+    path, _, keys = spec.rpartition(":")
+    if not path or not keys:
+        raise ValueError(
+            f"{files.path}: groups {spec!r} are unknown; choose json, folder, FILE:KEY, or oracle for FAKE"
+        )
+    table = read_text_columns(path, [_FILE_COLUMN], labels=keys.split(",")).set_index(_FILE_COLUMN)
+    twice = table.index[table.index.duplicated()]
+    if len(twice):
+        raise ValueError(f"{path}: has two rows for {twice[0]}; remove one")
+    missing = [name for name in files.names if name not in table.index]
+    if missing:
+        raise ValueError(
+            f"{path}: has no row for {len(missing)} of the {len(files)} images of {files.path}, such as {missing[0]}; "
+            f"its column {_FILE_COLUMN} must hold names relative to the folder"
+        )
+    labels: pd.DataFrame = table.loc[files.names].reset_index(drop=True)
+    return labels
+
+
+def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFrame | None, list[str]]:
+    """Return the labels of texts, None if they are to be found later, and the texts."""
+    import pandas as pd
+
+    from egtmetrics.data import read_text_columns
+    from egtmetrics.oracles import NameOracle, PronounOracle
+
+    spec = None if spec == _ORACLE else spec
+    oracle, _, name_key = (spec or "").removeprefix("oracle:").partition(":")
+    by_oracle = spec is not None and spec.startswith("oracle:")
+    if by_oracle and (oracle not in ("pronouns", "names") or (oracle == "pronouns" and name_key)):
+        raise ValueError(
+            f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:names, oracle:names:KEY or a KEY"
+        )
+    label_keys = [key for key in [name_key] if key] if by_oracle or spec is None else spec.split(",")
+    columns = read_text_columns(path, [text_key], labels=label_keys)
+    texts = columns[text_key].tolist()
+    for number, text in enumerate(texts, start=1):
+        if text is None or not text.strip():
+            raise ValueError(f"{path}: text {number} is empty or has no {text_key!r}; remove it, or fill it in")
+    if spec is None:
+        return None, texts
+    if not by_oracle:
+        return columns[label_keys], texts
+    names = columns[name_key].tolist() if name_key else None
+    found = PronounOracle()(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
+    return pd.DataFrame({"gender": found}, dtype=object), texts
