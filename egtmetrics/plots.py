@@ -256,6 +256,55 @@ def plot_disparities(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     return axes
 
 
+def plot_views(gaps: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw gaps of the same samples under several encoders or options, in their standard errors, one row each.
+
+    The colour is that of the group that the gap is against. A hollow point is within noise.
+
+    Parameters
+    ----------
+    gaps
+        Indexed by ``(metric, view)``, with the columns ``in_errors``, ``against``, ``beyond_noise`` and ``reliable``:
+        ``gaps`` of what :func:`~egtmetrics.groups.compare_views` returned. A gap of NaN has a row without a point.
+    ax
+        Axes to draw on, instead of new ones.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+
+    Examples
+    --------
+    >>> index = pd.MultiIndex.from_product([["fid"], ["dinov2", "clip"]], names=["metric", "encoder"])
+    >>> gaps = pd.DataFrame({"in_errors": [6.1, 0.4], "against": ["f", "m"], "beyond_noise": [True, False],
+    ...                      "reliable": [True, True]}, index=index)
+    >>> ax = plot_views(gaps)
+    >>> [label.get_text() for label in ax.get_yticklabels()]
+    ['fid: dinov2', 'fid: clip']
+    """
+    axes = new_axes((6.4, 1.1 + 0.35 * len(gaps))) if ax is None else ax
+    groups = list(dict.fromkeys(group for group in gaps["against"] if group is not None))
+    color_of = {group: COLORS[rank % len(COLORS)] for rank, group in enumerate(groups)}
+    colors = [
+        color_of.get(group, UNRELIABLE_COLOR) if reliable else UNRELIABLE_COLOR
+        for group, reliable in zip(gaps["against"], gaps["reliable"], strict=True)
+    ]
+    names = [f"{metric}: {view}" for metric, view in gaps.index]
+    hollow = (~gaps["beyond_noise"].astype(bool)).tolist()
+    draw_rows(axes, names, gaps["in_errors"].to_numpy(dtype=float), colors=colors, hollow=hollow)
+    axes.axvline(0, color="0.35", linewidth=1, zorder=1)
+    axes.set_xlabel("largest gap between two groups, in its standard errors")
+    entries = [(_legend_point("o", color_of[group], "white"), group_text(group)) for group in groups]
+    if any(hollow):
+        entries.append((_legend_point("o", "white", "0.35"), "within noise"))
+    if not gaps["reliable"].all():
+        entries.append((_legend_point("o", UNRELIABLE_COLOR, "white"), _UNRELIABLE_NOTE))
+    labels = [short(label, _LONGEST_IN_LEGEND) for _, label in entries]
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.02, 1.0), "borderaxespad": 0.0}
+    add_legend(axes, [handle for handle, _ in entries], labels, title="against", **place)
+    return axes
+
+
 def plot_dose_response(
     curves: Mapping[Hashable, pd.Series[float]],
     scores: Mapping[Hashable, pd.Series[float]],

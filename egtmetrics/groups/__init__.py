@@ -5,8 +5,9 @@ prepares its real side, ``disparity`` defines disparities, ``inference`` says ho
 ``budget`` how many samples that takes, ``baseline`` what a perfect generator would score, ``dose`` how much known
 damage (``damage``) would give the scores of the model, ``verdict`` whether a gap is within a tolerance, ``monitor``
 whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
-compares models, ``permutation`` tests for equal laws, ``copying`` tests whether the training set is copied, and
-``sample_size`` makes scores from different numbers of samples comparable.
+compares models, ``views`` the same samples under several encoders or options. ``permutation`` tests for equal laws,
+``copying`` tests whether the training set is copied, and ``sample_size`` makes scores from different numbers of samples
+comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
@@ -39,6 +40,7 @@ from egtmetrics.groups.reference import Reference
 from egtmetrics.groups.sample_size import ResampledResult, at_sample_size, extrapolate
 from egtmetrics.groups.selection import Candidate, CheckpointSelection
 from egtmetrics.groups.verdict import Verdict
+from egtmetrics.groups.views import ViewComparison, compare_views
 from egtmetrics.labels import MissingLabelWarning
 
 __all__ = [
@@ -64,9 +66,11 @@ __all__ = [
     "SamplePlan",
     "ScoreTable",
     "Verdict",
+    "ViewComparison",
     "at_sample_size",
     "compare_frames",
     "compare_models",
+    "compare_views",
     "copies",
     "copying_test",
     "delta_fid",

@@ -219,6 +219,17 @@ class Largest:
         observed = _largest_ratio([estimates[None] for estimates in self.estimates], self.errors)
         return float(self._p_values(observed)[0])
 
+    def p_value_of_attained(self) -> float:
+        """Return the p-value of the difference that attains the value, corrected for all that might have attained it.
+
+        It is above ``p_value`` where another difference is smaller and more certain. NaN for a sum over families.
+        """
+        if not self.known or len(self.families) > 1:
+            return math.nan
+        widest = [int(self.estimates[0].argmax())]
+        studentised = _largest_ratio([self.estimates[0][None, widest]], [self.errors[0][widest]])
+        return float(self._p_values(studentised)[0])
+
     def detectable(self, level: float, power: float = 0.8) -> float:
         """Return the true difference of two groups that a test at 1 - ``level`` finds with probability ``power``.
 
