@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_outputs, seed
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
-from egtmetrics.cli._sides import Side, check_sample_options, encode_sides, label_by_oracle, open_side
+from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
 from egtmetrics.cli._streams import say, show, width
 from egtmetrics.cli._verdicts import (
+    SPLIT,
     HeldOut,
+    Judged,
     add_verdict_options,
+    baseline_of,
     check_baseline,
     check_dose,
     check_set_size,
@@ -30,13 +33,14 @@ from egtmetrics.cli._verdicts import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame
+    from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame, ViewComparison
     from egtmetrics.report.tables import Format
     from egtmetrics.samples import GroupedSamples
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
 PAGE_SUFFIXES = (".html", ".htm")
 _CARD: Literal["card"] = "card"
+_NO_COMPARISON = "no comparison of encoders"
 _WORTH_A_NOTE = 1.0
 """Seconds that a reference did not save."""
 
@@ -73,27 +77,50 @@ class Samples(NamedTuple):
 
 def read_samples(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]]) -> Samples:
     """Read REAL, FAKE and the held-out samples of ``--baseline``, and encode what are no features yet."""
+    return _read_samples(args, metrics, [args.model])[0]
+
+
+def read_views(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]]) -> dict[str | None, Samples]:
+    """Read as ``read_samples`` does, and encode with each of several encoders; return the samples by their names."""
+    models = args.model or [None]
+    return dict(zip(models, _read_samples(args, metrics, models), strict=True))
+
+
+def _read_samples(
+    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], models: Sequence[str | None]
+) -> list[Samples]:
     paths = {"real": ("real", args.real), "fake": ("fake", args.fake)}
     held_out_path = held_out_file(args) if hasattr(args, "held_out") else None
     if held_out_path is not None:
         paths["held_out"] = ("held_out", held_out_path)
-    sides, provenance = read_sides(args, metrics, paths)
-    real, fake = sides["real"], sides["fake"]
-    held_out = None
-    if held_out_path is not None:
-        side = sides["held_out"]
-        held_out = HeldOut(side.features, side.groups, side.source)
-    provenance = {**{name: side.source for name, side in sides.items()}, **provenance}
-    return Samples(group_sides(args, real, fake), provenance, held_out, fake)
+    found = []
+    for sides, encoded in _read_sides(args, metrics, paths, models):
+        held_out = None
+        if held_out_path is not None:
+            side = sides["held_out"]
+            held_out = HeldOut(side.features, side.groups, side.source)
+        provenance = {**{name: side.source for name, side in sides.items()}, **encoded}
+        found.append(Samples(group_sides(args, sides["real"], sides["fake"]), provenance, held_out, sides["fake"]))
+    return found
 
 
 def read_sides(
     args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], paths: Mapping[str, tuple[str, str]]
 ) -> tuple[dict[str, Side], dict[str, Any]]:
-    """Read samples; ``paths`` has, for each name, its role and its path, and ``"real"`` is among the names.
+    """Read samples; ``paths`` has, for each name, its role and its path, and ``"real"`` is among the names."""
+    return _read_sides(args, metrics, paths, [args.model])[0]
 
-    Groups that could not be compared, and metrics that could not be had of groups of their sizes, are refused before
-    the first sample is encoded.
+
+def _read_sides(
+    args: argparse.Namespace,
+    metrics: Mapping[str, Callable[..., Any]],
+    paths: Mapping[str, tuple[str, str]],
+    models: Sequence[str | None],
+) -> list[tuple[dict[str, Side], dict[str, Any]]]:
+    """Read samples, and encode them with each of the models.
+
+    Groups that could not be compared, metrics that could not be had of groups of their sizes, and encoders that cannot
+    be used are refused before the first sample is encoded.
     """
     if args.groups is not None:  # in messages
         roles = {role for role, _ in paths.values() if getattr(args, f"{role}_sensitive_features", None) is None}
@@ -107,13 +134,22 @@ def read_sides(
         for fake in fakes.values():
             if fake.groups is not None:
                 check_groups(args, metrics, sides["real"].groups, fake.groups)
-    provenance = encode_sides(args, sides, progress=show_progress(args))
-    by_oracle = [fake for fake in fakes.values() if fake.groups is None]
-    for told in label_by_oracle(args, sides["real"], by_oracle):
+    by_model = {model: load_encoding(args, sides, model, progress=show_progress(args)) for model in models}
+    check_encodings(by_model)
+    encodings = list(by_model.values())
+    views = [{name: side.copy() for name, side in sides.items()} for _ in encodings]
+    for encoding, view in zip(encodings, views, strict=True):
+        encoding.encode(view)
+    first, *others = views
+    by_oracle = [name for name, fake in fakes.items() if fake.groups is None]
+    for told in label_by_oracle(args, first["real"], [first[name] for name in by_oracle]):
         note(args, told)
-    for fake in by_oracle:
-        check_groups(args, metrics, sides["real"].groups, fake.groups)
-    return sides, provenance
+    for name in by_oracle:
+        check_groups(args, metrics, first["real"].groups, first[name].groups)
+        for view in others:  # the groups are the same, whoever sees the samples
+            view[name].groups = first[name].groups
+            view[name].source |= {key: first[name].source[key] for key in ("in_no_group", "oracle")}
+    return [(view, encoding.provenance) for view, encoding in zip(views, encodings, strict=True)]
 
 
 def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamples:
@@ -188,7 +224,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
         )
         figure.help = (
             "draw precision against recall by group, of the first metric that has both: "
-            f"{', '.join(with_precision_and_recall())} (.png, .pdf, .svg)"
+            f"{', '.join(with_precision_and_recall())}; with several --encoder the gaps under each (.png, .pdf, .svg)"
         )
 
     parser.late.append(late)
@@ -260,12 +296,15 @@ def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping
     if not hasattr(args, "tolerance"):  # a command without verdicts
         return {}
     check_dose(args)
+    several = has_several_encoders(args)
+    if several and args.held_out is None:  # gaps under several encoders are compared by the excess
+        args.held_out = SPLIT
     tolerances = chosen_tolerances(args)
     if tolerances and args.level is not None:
         from egtmetrics.groups.verdict import check_confidence
 
         check_confidence(args.level)
-    check_baseline(args, with_errors=with_intervals or bool(tolerances))
+    check_baseline(args, with_errors=with_intervals or bool(tolerances) or several)
     return tolerances
 
 
@@ -283,14 +322,24 @@ def check_metrics(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     return metrics
 
 
-def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -> int:
+def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping[str | None, Samples]) -> int:
     """Evaluate the samples, print the results and write the files; return the exit status."""
     from egtmetrics.report import plot_precision_recall, render
 
+    samples = next(iter(by_encoder.values()))
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
-    provenance = {**provenance, **why_not}
+    views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
+    provenance = {**provenance, **why_not, **of_views}
+
+    def figure() -> Axes:
+        if plan.figure_metric is not None:
+            return plot_precision_recall(frame, metric=plan.figure_metric)
+        if views is None:
+            raise ValueError(f"no figure of the encoders: {of_views[_NO_COMPARISON]}")
+        return cast("Axes", views.plot())
+
     write_outputs(
         args,
         lambda format, width: render(
@@ -301,12 +350,46 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -
             baseline=judged.baseline,
             verdicts=judged.verdicts,
             dose=judged.dose,
+            views=views,
             provenance=provenance,
         ),
-        lambda: plot_precision_recall(frame, metric=plan.figure_metric),
-        lambda: html_page(args, frame, judged, provenance),
+        figure,
+        lambda: html_page(args, frame, judged, provenance, views=views),
     )
     return exit_status([judged])
+
+
+def compare_encoders(
+    args: argparse.Namespace,
+    metrics: Mapping[str, Callable[..., Any]],
+    by_encoder: Mapping[str | None, Samples],
+    judged: Judged,
+) -> tuple[ViewComparison | None, Mapping[str, Any]]:
+    """Compare the gaps under the first encoder, which were judged, with those under the others.
+
+    Return also what is known of the others, or why there is no comparison.
+    """
+    (first, _), *others = by_encoder.items()
+    if not others:
+        return None, {}
+    from egtmetrics.groups import compare_views
+
+    assert judged.baseline is not None  # check_verdicts chose one
+    baselines = {str(first): judged.baseline}
+    found: dict[str, Any] = {}
+    try:
+        for model, samples in others:
+            frame, _ = evaluate_samples(args, metrics, samples.grouped, {})
+            baselines[str(model)] = baseline_of(args, frame, samples.held_out, progress=show_progress(args))
+            found[f"encoder {model}"] = samples.provenance["encoder"]
+        level = 0.95 if args.level is None else args.level
+        return compare_views(baselines, of="encoder", level=level), found
+    except ValueError as error:
+        if args.strict:
+            raise
+        reason = error_text(error, args)
+        say(f"warning: {_NO_COMPARISON}: {reason}")
+        return None, {**found, _NO_COMPARISON: reason}
 
 
 def intervals_of(
@@ -405,6 +488,11 @@ def evaluate_samples(
     return Evaluation(frame, provenance)
 
 
+def has_several_encoders(args: argparse.Namespace) -> bool:
+    """Return whether ``--encoder`` was repeated."""
+    return isinstance(getattr(args, "model", None), list) and len(args.model) > 1
+
+
 def show_progress(args: argparse.Namespace) -> bool:
     return sys.stderr.isatty() and not args.quiet
 
@@ -483,6 +571,8 @@ def _check_outputs(args: argparse.Namespace) -> str | None:
 
     check_figure_suffix(args.figure)
     figure_class()
+    if has_several_encoders(args):
+        return None
     drawable = with_precision_and_recall()
     drawn: str | None = next((name for name in args.metrics if name in drawable), None)
     if drawn is None:

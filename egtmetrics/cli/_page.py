@@ -48,8 +48,8 @@ def command_line(args: argparse.Namespace) -> str:
         option = action.option_strings[0]
         if isinstance(value, bool):
             words += [option if value else action.option_strings[-1]] if value or len(action.option_strings) > 1 else []
-        elif action.dest == "out" and isinstance(value, list):
-            words += [word for path in value for word in (option, str(path))]
+        elif isinstance(action, argparse._AppendAction):
+            words += [word for one in value for word in (option, str(one))]
         else:
             words += [option, ",".join(value) if isinstance(value, list) else str(value)]
     return shlex.join(words)

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import abc
 import argparse
+import copy
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from egtmetrics._errors import listed
 from egtmetrics.cli._common import Parser, check_folder
@@ -59,10 +61,17 @@ encoders:
 """
 
 
-def add_sample_options(parser: Parser, *, kind: str | None = None, roles: Sequence[str] = ("real", "fake")) -> Any:
+def add_sample_options(
+    parser: Parser,
+    *,
+    kind: str | None = None,
+    roles: Sequence[str] = ("real", "fake"),
+    several_encoders: bool = False,
+) -> Any:
     """Add the options that say where groups are and how samples are encoded, with their help; return those on data.
 
-    ``kind`` is the only one that the command takes, ``"images"`` or ``"texts"``; None to find it out.
+    ``kind`` is the only one that the command takes, ``"images"`` or ``"texts"``; None to find it out. With
+    ``several_encoders``, ``args.model`` is a list of names, or None.
     """
     data = parser.add_argument_group("data")
     data.add_argument("--groups", metavar="GROUPS", help="how the groups of all samples are found: see below")
@@ -93,9 +102,11 @@ def add_sample_options(parser: Parser, *, kind: str | None = None, roles: Sequen
     encoder.add_argument(
         "--encoder",
         dest="model",
+        action="append" if several_encoders else _Once,
         metavar="NAME|PATH",
         help="see below; load only files that you trust (default: EfficientNet-Lite0 for images, all-MiniLM-L6-v2 for "
-        "texts, both from packages)",
+        "texts, both from packages)"
+        + ("; may be repeated: do the gaps of the first survive the others?" if several_encoders else ""),
     )
     encoder.add_argument(
         "--size",
@@ -120,6 +131,21 @@ def add_sample_options(parser: Parser, *, kind: str | None = None, roles: Sequen
     parser.set_defaults(kind=kind)
     parser.late.append(lambda: _add_help(parser))
     return data
+
+
+class _Once(argparse.Action):
+    """Store a value; refuse a second one, of which other commands make use."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "this command takes one; evaluate and report compare several")
+        setattr(namespace, self.dest, values)
 
 
 def _add_help(parser: Parser) -> None:
@@ -161,7 +187,7 @@ class Side(abc.ABC):
         """Open the samples of a path, with their groups where ``spec`` says how."""
 
     @staticmethod
-    def make_encoder(args: argparse.Namespace, options: Mapping[str, Any]) -> Any:
+    def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
         """Return the encoder of this kind of samples; None if they are features already."""
         return None
 
@@ -173,6 +199,12 @@ class Side(abc.ABC):
     def encode(self, encoder: Any) -> None:
         """Find the features."""
         self.features = encoder(self.contents)
+
+    def copy(self) -> Self:
+        """Return this side for another encoder: of the same samples, with features and a source of its own."""
+        other = copy.copy(self)
+        other.source = dict(self.source)
+        return other
 
     def count_groups(self) -> str:
         """Say how many samples are in which group."""
@@ -202,12 +234,12 @@ class Images(Side):
         self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
 
     @staticmethod
-    def make_encoder(args: argparse.Namespace, options: Mapping[str, Any]) -> Any:
+    def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
         from egtmetrics.encoders import ImageEncoder
 
         if args.prompt is not None:
             raise ValueError("--prompt is for texts, and these are images; leave it out")
-        return ImageEncoder(args.model, size=args.size, **options)
+        return ImageEncoder(model, size=args.size, **options)
 
 
 class Texts(Side):
@@ -229,12 +261,12 @@ class Texts(Side):
         self.source = {"file": str(Path(path)), "groups": spec, "texts": len(self.contents)}
 
     @staticmethod
-    def make_encoder(args: argparse.Namespace, options: Mapping[str, Any]) -> Any:
+    def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
         from egtmetrics.encoders import TextEncoder
 
         if args.size is not None:
             raise ValueError("--size is for images, and these are texts; leave it out")
-        return TextEncoder(args.model, prompt=args.prompt, **options)
+        return TextEncoder(model, prompt=args.prompt, **options)
 
     def encode(self, encoder: Any) -> None:
         super().encode(encoder)
@@ -305,21 +337,32 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     return side
 
 
-def encode_sides(args: argparse.Namespace, sides: Mapping[str, Side], *, progress: bool) -> dict[str, Any]:
-    """Encode all sides with one encoder; return what identifies it, if that is known.
+class Encoding(NamedTuple):
+    """What makes features of all sides, and what identifies it, if that is known."""
+
+    encoder: Any
+    provenance: dict[str, Any]
+
+    def encode(self, sides: Mapping[str, Side]) -> None:
+        for side in sides.values():
+            side.encode(self.encoder)
+
+
+def load_encoding(
+    args: argparse.Namespace, sides: Mapping[str, Side], model: str | None, *, progress: bool
+) -> Encoding:
+    """Load an encoder for all sides.
 
     Raises
     ------
     ValueError
         The sides hold different kinds of samples, or were encoded by different encoders; the encoder cannot be used.
     """
-    encoder = _encoder(args, sides, progress=progress)
+    encoder = _encoder(args, sides, model, progress=progress)
     known = {name: side.identity for name, side in sides.items() if side.identity is not None}
     known |= {name: encoder.identity for name, side in sides.items() if side.contents is not None}
     _check_same(known, sides)
-    for side in sides.values():
-        side.encode(encoder)
-    return {"encoder": dict(next(iter(known.values())))} if known else {}
+    return Encoding(encoder, {"encoder": dict(next(iter(known.values())))} if known else {})
 
 
 def label_by_oracle(args: argparse.Namespace, real: Side, waiting: Sequence[Side]) -> list[str]:
@@ -357,14 +400,14 @@ def label_by_oracle(args: argparse.Namespace, real: Side, waiting: Sequence[Side
     return [f"the oracle's cross-validated error is {shown}"]
 
 
-def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], *, progress: bool) -> Any:
+def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], model: str | None, *, progress: bool) -> Any:
     encoded = {name: side for name, side in sides.items() if side.contents is not None}
     kinds = sorted({side.kind for side in encoded.values()})
     if len(kinds) > 1:
         held = listed(f"{side.source['file']} holds {side.kind}" for side in encoded.values())
         raise ValueError(f"{held}; pass images or texts alone, or encode them first (egtmetrics encode)")
     if not encoded:
-        options = {"--encoder": args.model, "--size": args.size, "--prompt": args.prompt}
+        options = {"--encoder": model, "--size": args.size, "--prompt": args.prompt}
         given = [option for option, value in options.items() if value is not None]
         if given:
             raise ValueError(f"{given[0]} is for images and texts, and all samples are features already; leave it out")
@@ -372,14 +415,24 @@ def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], *, progress: b
     options = {"cache": args.cache, "device": args.device, "progress": progress}
     if args.batch_size is not None:
         options["batch_size"] = args.batch_size
-    return next(iter(encoded.values())).make_encoder(args, options)
+    return next(iter(encoded.values())).make_encoder(args, model, options)
+
+
+def check_encodings(encodings: Mapping[str | None, Encoding]) -> None:
+    """Refuse one encoder under two names: its features would count twice."""
+    for (name, one), (other_name, other) in itertools.combinations(encodings.items(), 2):
+        if _settings(one.provenance.get("encoder", {})) == _settings(other.provenance.get("encoder", {})):
+            raise ValueError(f"--encoder {name} and --encoder {other_name} are one encoder; leave one of them out")
+
+
+def _settings(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells an encoder from others, whatever its name."""
+    return {key: value for key, value in identity.items() if key != "model"}
 
 
 def _check_same(known: Mapping[str, Mapping[str, Any]], sides: Mapping[str, Side]) -> None:
     """Refuse features of different encoders; the same one may have been found under another name."""
-    settings = {
-        name: {key: value for key, value in identity.items() if key != "model"} for name, identity in known.items()
-    }
+    settings = {name: _settings(identity) for name, identity in known.items()}
     first = next(iter(known), None)
     other = next((name for name in known if first is not None and settings[name] != settings[first]), None)
     if first is not None and other is not None:

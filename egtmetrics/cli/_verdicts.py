@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from egtmetrics.results import Score
     from egtmetrics.samples import GroupedSamples
 
-_SPLIT = "split"
+SPLIT = "split"
 _ALL = "all"
 _STATUS = {"beyond": 3, "undecided": 4}
 """The worst first; 0 if all are within."""
@@ -68,9 +68,9 @@ def add_verdict_options(parser: Parser, file: str, *, dose: bool = True) -> Any:
     group.add_argument(
         "--baseline",
         dest="held_out",
-        metavar=f"{_SPLIT}|FILE",
+        metavar=f"{SPLIT}|FILE",
         help="score other real samples in the place of the generated ones, as a perfect generator would make them, and "
-        f"compare the groups by the excess over these: {_SPLIT} takes them from REAL, half against half; FILE is "
+        f"compare the groups by the excess over these: {SPLIT} takes them from REAL, half against half; FILE is "
         f"{file} with held-out real samples",
     )
     group.add_argument(
@@ -106,7 +106,7 @@ def add_verdict_options(parser: Parser, file: str, *, dose: bool = True) -> Any:
         from egtmetrics.groups.inference import MIN_SAMPLES
 
         splits.help = (
-            f"with --baseline {_SPLIT}: how often every group is split at random (default: {N_SPLITS}); more splits "
+            f"with --baseline {SPLIT}: how often every group is split at random (default: {N_SPLITS}); more splits "
             "leave less to chance, and each takes about as long as the evaluation itself"
         )
         samples.help = (
@@ -202,8 +202,8 @@ def check_baseline(args: argparse.Namespace, *, with_errors: bool) -> None:
 
     held_out_file(args)
     if args.n_splits is not None:
-        if args.held_out != _SPLIT:
-            raise ValueError(f"--baseline-splits is for --baseline {_SPLIT}; pass that, or leave it out")
+        if args.held_out != SPLIT:
+            raise ValueError(f"--baseline-splits is for --baseline {SPLIT}; pass that, or leave it out")
         check_positive_int(args.n_splits, "n_splits")
     if args.n_samples is None:
         return
@@ -225,7 +225,7 @@ def exit_status(judged: Iterable[Judged]) -> int:
 
 def held_out_file(args: argparse.Namespace) -> str | None:
     """Return the file of held-out real samples; None if there is none."""
-    if args.held_out in (None, _SPLIT):
+    if args.held_out in (None, SPLIT):
         if args.held_out_sensitive_features is not None:
             raise ValueError("--baseline-groups is for the FILE of --baseline; pass --baseline FILE, or leave it out")
         return None
@@ -241,7 +241,7 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     labels = samples.groups.on_both_sides()
     counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
     sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
-    set_sizes(sides, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
+    set_sizes(sides, samples, 2 if args.held_out == SPLIT else 1, args.n_samples)
 
 
 def check_dose(args: argparse.Namespace) -> None:
@@ -255,6 +255,15 @@ def check_dose(args: argparse.Namespace) -> None:
                 raise ValueError(f"--dose names {name!r}, which is unknown; pass {_ALL}, or some of {', '.join(known)}")
 
 
+def baseline_of(
+    args: argparse.Namespace, frame: GenerativeMetricFrame, held_out: HeldOut | None, *, progress: bool
+) -> Baseline:
+    """Compare with other real samples, as ``--baseline`` says."""
+    samples = () if held_out is None else (held_out.features, held_out.groups)
+    given = {name: value for name in ("n_splits", "n_samples") if (value := getattr(args, name)) is not None}
+    return frame.baseline(*samples, **given, progress=progress)
+
+
 def judge(
     args: argparse.Namespace,
     frame: GenerativeMetricFrame,
@@ -264,11 +273,7 @@ def judge(
     progress: bool,
 ) -> Judged:
     """Compare with a baseline, with tolerances and with known damage, as far as was asked for."""
-    baseline = None
-    if args.held_out is not None:
-        samples = () if held_out is None else (held_out.features, held_out.groups)
-        given = {name: value for name in ("n_splits", "n_samples") if (value := getattr(args, name)) is not None}
-        baseline = frame.baseline(*samples, **given, progress=progress)
+    baseline = None if args.held_out is None else baseline_of(args, frame, held_out, progress=progress)
     level = 0.95 if args.level is None else args.level
     verdicts = {
         metric: frame.certify(tolerance, metric=metric, level=level, baseline=baseline)

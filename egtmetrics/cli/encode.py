@@ -8,7 +8,7 @@ from pathlib import Path
 
 from egtmetrics.cli._common import Commands, add_command, check_folder, check_outputs
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
-from egtmetrics.cli._sides import add_sample_options, check_sample_options, encode_sides, open_side
+from egtmetrics.cli._sides import add_sample_options, check_sample_options, load_encoding, open_side
 
 _SUFFIX = ".npz"
 _EPILOG = """\
@@ -52,11 +52,12 @@ def _encode(args: argparse.Namespace) -> None:
     if unfinished is not None:
         check_folder(unfinished)
         args.cache = str(unfinished)
-    encoded = encode_sides(args, {"samples": side}, progress=show_progress(args))
+    encoding = load_encoding(args, {"samples": side}, args.model, progress=show_progress(args))
+    encoding.encode({"samples": side})
 
     from egtmetrics.data import write_labelled_features
 
-    provenance = {**encoded, "samples": side.source}
+    provenance = {**encoding.provenance, "samples": side.source}
     write_labelled_features(args.out, side.features, side.groups, provenance=provenance, names=side.names)
     if unfinished is not None:
         shutil.rmtree(unfinished)

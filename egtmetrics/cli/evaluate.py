@@ -11,7 +11,7 @@ from egtmetrics.cli._evaluation import (
     add_sides,
     check_options,
     evaluate_and_write,
-    read_samples,
+    read_views,
 )
 from egtmetrics.cli._sides import add_sample_options
 
@@ -19,6 +19,7 @@ _EXAMPLES = """\
 examples:
   egtmetrics evaluate real.npz fake.npz --groups gender
   egtmetrics evaluate real/ fake/ --encoder dinov2 --metrics topp,fid --cache features
+  egtmetrics evaluate real/ fake/ --encoder dinov2 --encoder clip --encoder siglip --metrics fid --figure encoders.png
   egtmetrics evaluate real.npy fake.npy --real-groups real.csv:gender,age --fake-groups fake.csv:gender,age \\
       --metrics topp,fid --match-sizes --out result.json --out result.md --figure result.png
   egtmetrics evaluate real.npz fake.npz --groups y --format json | jq .disparities
@@ -54,10 +55,10 @@ def add_to(commands: Commands) -> None:
             epilog=examples,
         )
         add_sides(parser, f"the {{}} {samples}")
-        add_options(parser, add_sample_options(parser, kind=kind))
+        add_options(parser, add_sample_options(parser, kind=kind, several_encoders=True))
         add_sample_verdict_options(parser)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     plan = check_options(args)
-    return evaluate_and_write(args, plan, read_samples(args, plan.metrics))
+    return evaluate_and_write(args, plan, read_views(args, plan.metrics))

@@ -17,9 +17,10 @@ from egtmetrics.cli._evaluation import (
     add_sides,
     check_metrics,
     check_verdicts,
+    compare_encoders,
     evaluate_samples,
     note,
-    read_samples,
+    read_views,
     show_progress,
 )
 from egtmetrics.cli._page import html_page
@@ -40,6 +41,7 @@ The page is one file that needs no network: read it, print it, send it. Where FA
 
 examples:
   egtmetrics report real/ fake/ --encoder dinov2 --out page.html
+  egtmetrics report real/ fake/ --encoder dinov2 --encoder clip --encoder siglip --out page.html
   egtmetrics report real.npz fake.npz --groups y --match-groups --images samples/ --out page.html
   egtmetrics report real.npz fake.npz --groups y --texts fake.jsonl:text --out page.html
 """
@@ -56,7 +58,7 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(report, "the {} samples")
-    add_group_options(add_sample_options(report))
+    add_group_options(add_sample_options(report, several_encoders=True))
     add_metric_options(report, default="topp,clipped,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
@@ -102,7 +104,8 @@ def _check(args: argparse.Namespace) -> _Plan:
 
 def _report(args: argparse.Namespace) -> int:
     plan = _check(args)
-    found = read_samples(args, plan.metrics)
+    by_encoder = read_views(args, plan.metrics)
+    found = next(iter(by_encoder.values()))
     samples = found.grouped
     contents = _contents(args, found.fake)
 
@@ -110,11 +113,13 @@ def _report(args: argparse.Namespace) -> int:
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, found.provenance)
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
+    views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
     page = html_page(
         args,
         frame,
         judged,
-        provenance,
+        {**provenance, **of_views},
+        views=views,
         divergence=_divergence(args, samples),
         samples=None if contents is None else _samples(args, samples, contents),
     )

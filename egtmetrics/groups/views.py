@@ -19,10 +19,13 @@ from egtmetrics._errors import listed
 from egtmetrics._validation import check_level
 from egtmetrics.groups._saved import plain
 from egtmetrics.groups.baseline import Baseline
+from egtmetrics.groups.disparity import PairDifference
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import Inference, holm
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
+
+_ROUNDING = 1e-9
 
 View: TypeAlias = GenerativeMetricFrame | Baseline
 
@@ -278,6 +281,8 @@ def _gap(inference: Inference, metric: str) -> dict[str, Any]:
     largest = inference.largest[metric, disparity.name]
     pair = table.gap(disparity, largest.without)
     error = math.sqrt(float(largest.attained()["total"]))
+    if pair.value <= _ROUNDING * error:  # an excess of 0 - 0 comes out as 1e-17 for some group
+        pair = PairDifference(value=0.0, larger=None, smaller=None)
     directed = isinstance(disparity.score.better, str)
     return {
         "disparity": disparity.name,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from egtmetrics.groups import DoseResponse, GenerativeMetricFrame, ScoreTable
+from egtmetrics.groups import DoseResponse, GenerativeMetricFrame, ScoreTable, ViewComparison
 from egtmetrics.labels import group_text
 from egtmetrics.plots import (
     COLORS,
@@ -178,16 +178,35 @@ def draw_doses(response: DoseResponse, frame: GenerativeMetricFrame) -> Drawing:
         axes.set_title(frame.title(table.metric), loc="left", fontsize="medium", parse_math=False)
         legend: Any = axes.get_legend()
         legend.remove()  # one for all panels; beside the axes it takes too much of a phone's width
-    labels = [text.get_text() for text in legend.get_texts()]
-    title = legend.get_title().get_text()
-    columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
-    add_legend(figure, legend.legend_handles, labels, title=title, loc="outside lower center", ncols=columns)
+    _add_below(figure, legend)
     caption = (
         "Curves: scores of damaged real samples. Large marks: the model, at the dose at which the curve of its group "
         "has its score. Bars: 95% intervals of the dose; an arrow says that there is no upper end, a hollow mark that "
         "no dose is read."
     )
     return _drawing(figure, "dose", caption)
+
+
+def _add_below(figure: Figure, legend: Any) -> None:
+    """Add what a legend says below all axes."""
+    labels = [text.get_text() for text in legend.get_texts()]
+    title = legend.get_title().get_text()
+    columns = max(1, min(len(labels), 48 // (4 + max(map(len, labels)))))
+    add_legend(figure, legend.legend_handles, labels, title=title, loc="outside lower center", ncols=columns)
+
+
+def draw_views(views: ViewComparison) -> Drawing:
+    """Draw the gaps under several encoders."""
+    axes = views.plot(ax=new_axes((_SIZE[0], 1.4 + 0.3 * len(views.gaps))))
+    axes.set_xlabel("largest gap, in its standard errors")
+    legend: Any = axes.get_legend()
+    legend.remove()
+    _add_below(root_figure(axes), legend)
+    caption = (
+        f"The largest gap between two groups under each {views.of}, in its standard errors, in the colour of the group "
+        "that it is against. Hollow: within noise."
+    )
+    return _drawing(root_figure(axes), "views", caption)
 
 
 def draw_proportions(names: Sequence[str], counts: pd.DataFrame) -> Drawing:

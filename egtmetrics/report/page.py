@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, ScoreTable, Verdict, ViewComparison
 from egtmetrics.groups._evaluation import size_notes
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
@@ -29,6 +29,7 @@ from egtmetrics.report._page_figures import (
     draw_gaps,
     draw_precision_recall,
     draw_proportions,
+    draw_views,
     plain_text_figures,
 )
 from egtmetrics.report._page_parts import (
@@ -42,7 +43,7 @@ from egtmetrics.report._page_parts import (
     signed_text,
 )
 from egtmetrics.report.explanations import DecomposedSamples
-from egtmetrics.report.tables import groups_title, mark, method_notes, names_text
+from egtmetrics.report.tables import groups_title, mark, method_notes, names_text, view_columns, views_note, views_title
 from egtmetrics.report.words import verdict_sentence
 from egtmetrics.results import Score
 
@@ -88,6 +89,7 @@ def render_page(
     baseline: Baseline | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
     dose: DoseResponse | None = None,
+    views: ViewComparison | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
@@ -112,6 +114,9 @@ def render_page(
     dose
         What ``frame.dose_response()`` returned. If a damage explains the scores, the summary speaks of its doses, which
         are equal for equal damage; a section shows the curves and all that was tried.
+    views
+        What ``compare_views(...)`` returned, for the same samples under several encoders or options: a section says
+        which gaps survive.
     title
         Heading of the page.
     level
@@ -166,6 +171,7 @@ def render_page(
         "gaps": "Gaps",
         "excess": None if baseline is None else "Against other real samples",
         "dose": None if dose is None else "As how much damage",
+        "views": None if views is None else views_title(views),
         "proportions": "Proportions",
         "divergence": None if divergence is None else "Divergence",
         "samples": None if samples is None else "Samples",
@@ -202,6 +208,7 @@ def render_page(
             has_sums=len(single) < len(gaps),
             excess=None if excess is None else _excess_section(excess, frame),
             dose=None if doses is None else _dose_section(doses, frame),
+            views=None if views is None else _views_section(views),
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
@@ -507,6 +514,31 @@ def _excess_table(table: ScoreTable, excess: _Excess, frame: GenerativeMetricFra
             for i, group in enumerate(table.values.index.tolist())
         ],
     )
+
+
+def _views_section(views: ViewComparison) -> dict[str, Any]:
+    columns = view_columns(views)
+    header = [name for name, _ in columns]
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    of_numbers = ("value", "in its errors", "p")
+    return {
+        "title": views_title(views),
+        "sentences": [
+            f"Is it the {views.of}? The same samples were seen under {len(views.gaps.index.unique(views.of))} "
+            f"{views.of}s. All else on this page is of the first.",
+            *views.sentences,
+        ],
+        "note": _sentence(views_note(views)),
+        "figure": draw_views(views),
+        "table": _Table(
+            caption=f"The largest gap between two groups, under each {views.of}",
+            header=header,
+            rows=[
+                [_Cell(text=cell, number=name in of_numbers) for name, cell in zip(header, row, strict=True)]
+                for row in rows
+            ],
+        ),
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

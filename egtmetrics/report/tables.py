@@ -15,7 +15,15 @@ from tabulate import tabulate
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, DoseResponse, FrameIntervals, GenerativeMetricFrame, ScoreTable, Verdict
+from egtmetrics.groups import (
+    Baseline,
+    DoseResponse,
+    FrameIntervals,
+    GenerativeMetricFrame,
+    ScoreTable,
+    Verdict,
+    ViewComparison,
+)
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.labels import group_text
 from egtmetrics.report.card import front_matter, left_out
@@ -37,6 +45,7 @@ def render(
     baseline: Baseline | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
     dose: DoseResponse | None = None,
+    views: ViewComparison | None = None,
     provenance: Mapping[str, Any] | None = None,
     width: int = WIDTH,
 ) -> str:
@@ -69,6 +78,9 @@ def render(
     dose
         What ``frame.dose_response()`` returned: a table of the damages that were tried, with the dose of every group
         and its 95 % interval, and the disparities of the doses; under ``"dose"`` in JSON.
+    views
+        What ``compare_views(...)`` returned, for the same samples under several encoders or options: a table of the
+        gaps under each, and what follows in words; under ``"views"`` in JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
     width
@@ -90,7 +102,7 @@ def render(
     """
     if format == "card":
         parts: Any = {"intervals": intervals, "baseline": baseline, "verdicts": verdicts, "provenance": provenance}
-        body = render(frame, format="markdown", dose=dose, **parts)
+        body = render(frame, format="markdown", dose=dose, views=views, **parts)
         title = "## Is the model equally good for every group?"
         below = title_line("Not in these numbers", "markdown") + note_lines(
             left_out(frame, provenance or {}), "markdown"
@@ -103,6 +115,7 @@ def render(
             **(provenance or {}),
             **content_of(frame, intervals=intervals, baseline=baseline, verdicts=verdicts),
             **({} if dose is None else {"dose": dose.to_dict()}),
+            **({} if views is None else {"views": views.to_dict()}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sections = {"Scores": _scores(frame, "\n" if format == "table" else " ", intervals)}
@@ -117,6 +130,8 @@ def render(
         if dose.explanation is not None:
             of_dose = None if intervals is None else dose.interval(intervals.level)
             sections["Disparities of the doses between groups"] = _disparities(dose.tables(), of_dose)
+    if views is not None:
+        sections[views_title(views)] = view_columns(views)
     if verdicts:
         sections["Verdicts"] = verdict_columns(verdicts.values())
     sections["Groups"] = _groups(frame)
@@ -128,12 +143,15 @@ def render(
         *_interval_notes(intervals),
         *_baseline_notes(baseline),
         *([] if dose is None else [f"doses: {dose.summary()}"]),
+        *([] if views is None else [views_note(views)]),
         *method_notes(frame, provenance or {}),
     ]
     texts = [section(title, table, format) for title, table in sections.items()]
     if baseline is not None or verdicts:
         words = in_words(frame, baseline=baseline, intervals=intervals, verdicts=verdicts)
         texts.append(title_line("In words", format) + note_lines(itertools.chain(*words.values()), format, width))
+    if views is not None:
+        texts.append(title_line(f"{views_title(views)}, in words", format) + note_lines(views.sentences, format, width))
     return "\n\n".join([*texts, note_lines(notes, format, width)]) + "\n"
 
 
@@ -321,6 +339,41 @@ def verdict_columns(verdicts: Iterable[Verdict]) -> Columns:
         numbers = (verdict.value, verdict.low, verdict.high, verdict.tolerance)
         texts = [*map(verdict.score.text, numbers), verdict.score.difference_unit, verdict.outcome]
         for column, cell in zip(columns.values(), [verdict.metric, verdict.disparity, verdict.of, *texts], strict=True):
+            column.append(cell)
+    return list(columns.items())
+
+
+def views_title(views: ViewComparison) -> str:
+    return f"Gaps under several {views.of}s"
+
+
+def views_note(views: ViewComparison) -> str:
+    """Say what the columns of ``view_columns`` are."""
+    return (
+        f"in its errors: the gap over its standard error, since the scores of different {views.of}s have no scale in "
+        f"common; it says how sure the gap is, not how large. p: that of no gap, corrected over all {views.of}s and "
+        "metrics by Holm's method, which holds though all see the same samples. against: the group that is worse off, "
+        "or whose score is larger if none is better"
+    )
+
+
+def view_columns(views: ViewComparison) -> Columns:
+    """Return a row for the largest gap of every metric under every encoder."""
+    names = ("metric", views.of, "largest gap", "value", "unit", "in its errors", "p", "against")
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for (metric, view), (_, row) in zip(views.gaps.index, views.gaps.iterrows(), strict=True):
+        score = views.labels[metric]
+        cells = [
+            metric,
+            view,
+            row["disparity"],
+            score.text(row["value"]) + ("" if row["reliable"] else UNRELIABLE),
+            score.difference_unit,
+            f"{row['in_errors']:.1f}",
+            f"{row['adjusted_p_value']:.2g}",
+            "" if row["against"] is None else group_text(row["against"]),
+        ]
+        for column, cell in zip(columns.values(), cells, strict=True):
             column.append(cell)
     return list(columns.items())
 

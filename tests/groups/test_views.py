@@ -158,3 +158,17 @@ def test_what_cannot_be_compared_is_refused(views: dict[str, Any]) -> None:
     read = GenerativeMetricFrame.from_json(views["a"].to_json())
     with pytest.raises(ValueError, match="view 'b': "):
         compare_views({"a": views["a"], "b": read})
+
+
+def test_rounding_is_no_gap() -> None:
+    """As with 0.3 and 0.1 + 0.2."""
+    scores = iter([0.3, 0.1 + 0.2])
+
+    def metric(real: Any, fake: Any) -> float:
+        return next(scores) if len(fake) == 120 else float(fake.mean())  # of groups; of all, and of parts of groups
+
+    one = frame(0.0, metrics=metric)
+    assert one.disparities()["larger"].iloc[0] == "m"
+    found = compare_views({"a": one, "b": one})
+    assert found.gaps["against"].tolist() == [None, None]
+    assert found.agreement["n_against"].tolist() == [0, 0]
