@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _ORACLE = "oracle"
 _FILE_COLUMN = "file_name"
+_SEVERAL = (
+    "; may be repeated: do the gaps of the first survive the others? --baseline is then split where it is not given"
+)
 _BAD_SAMPLES = "a folder or .zip of images, texts ({}), or features ({})"
 
 _HELP = """\
@@ -105,8 +108,7 @@ def add_sample_options(
         action="append" if several_encoders else _Once,
         metavar="NAME|PATH",
         help="see below; load only files that you trust (default: EfficientNet-Lite0 for images, all-MiniLM-L6-v2 for "
-        "texts, both from packages)"
-        + ("; may be repeated: do the gaps of the first survive the others?" if several_encoders else ""),
+        "texts, both from packages)" + (_SEVERAL if several_encoders else ""),
     )
     encoder.add_argument(
         "--size",

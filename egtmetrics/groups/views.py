@@ -44,9 +44,10 @@ class ViewComparison:
     ``without`` and ``reliable`` as in ``frame.test()``; ``adjusted_p_value``, by Holm's method over all rows; and
     ``beyond_noise``, whether that is at most ``1 - level``."""
     joint: pd.DataFrame
-    """Indexed by ``metric``: ``n_views``, under how many views the gap has a test; ``p_any``, the smallest adjusted
-    p-value: of no gap under any view; ``against``, the group that the gap is against under every view, or None;
-    ``p_every``, by Holm's method over the metrics: of a view without a gap against that group, 1 if views disagree."""
+    """Indexed by ``metric``: ``n_views``, under how many views the gap has a test that can be relied on; ``p_any``, the
+    smallest adjusted p-value among these: of no gap under any view; ``against``, the group that the gap is against
+    under every view, or None; ``p_every``, by Holm's method over the metrics: of a view without a gap against that
+    group. It is 1 if views disagree, and NaN if a view has no such test."""
     agreement: pd.DataFrame
     """Indexed by ``(metric, group)``: under how many views the gap is against the group as measured, ``n_against``, and
     by more than noise, ``n_beyond_noise``."""
@@ -304,13 +305,13 @@ def _joint(gaps: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
         of_metric = gaps.loc[metric]
         against = list(dict.fromkeys(of_metric["against"]))
         agree = len(against) == 1 and against[0] is not None
-        unknown = of_metric["p_value"].isna().any()
+        p_values = of_metric["p_value"].where(of_metric["reliable"])
         rows.append(
             {
-                "n_views": int(of_metric["p_value"].notna().sum()),
-                "p_any": float(of_metric["adjusted_p_value"].min()),
+                "n_views": int(p_values.notna().sum()),
+                "p_any": float(of_metric["adjusted_p_value"].where(of_metric["reliable"]).min()),
                 "against": against[0] if agree else None,
-                "p_every": math.nan if unknown else float(of_metric["p_value"].max()) if agree else 1.0,
+                "p_every": math.nan if p_values.isna().any() else float(p_values.max()) if agree else 1.0,
             }
         )
     joint = pd.DataFrame(rows, index=pd.Index(metrics, name="metric")).astype({"against": object})

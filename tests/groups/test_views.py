@@ -172,3 +172,30 @@ def test_rounding_is_no_gap() -> None:
     found = compare_views({"a": one, "b": one})
     assert found.gaps["against"].tolist() == [None, None]
     assert found.agreement["n_against"].tolist() == [0, 0]
+
+
+@pytest.mark.filterwarnings(
+    "ignore::egtmetrics.groups.MissingScoreWarning", "ignore::egtmetrics.results.UnreliableScoreWarning"
+)
+def test_views_without_a_gap_or_with_one_that_cannot_be_relied_on_are_named() -> None:
+    def refuses(real: Any, fake: Any) -> Result:
+        if fake.mean() < -0.5:
+            raise ValueError("too low")
+        return mean(real, fake)
+
+    def doubtful(real: Any, fake: Any) -> Result:
+        return dataclasses.replace(mean(real, fake), caveats=("of few rows",))
+
+    views = {
+        name: frame(-1.0, metrics={"s": metric}) for name, metric in (("a", mean), ("b", refuses), ("c", doubtful))
+    }
+    found = compare_views(views, of="encoder")
+    assert found.sentences == (
+        "s (mean): under 1 of 3 encoders (a) group f is worse off by more than noise; under c the gap cannot be relied "
+        "on; under b there is no gap to test. As measured, the gap is against f under 2 of 3.",
+    )
+    assert found.joint.loc["s", "n_views"] == 1
+    assert math.isnan(found.joint.loc["s", "p_every"])
+    assert found.agreement.loc[("s", "f")].tolist() == [2, 1]
+    assert found.to_dict()["gaps"][1]["value"] is None
+    found.plot()
