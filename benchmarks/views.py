@@ -1,6 +1,6 @@
 """Simulate how often a gap is found under several encoders of the same samples: where there is none, and where one is.
 
-    python -m benchmarks.views --out benchmarks/results     five minutes on one core
+    python -m benchmarks.views --out benchmarks/results     ten minutes on one core
     python -m benchmarks.views --repeats 20                 print only
 
 Encoders are fixed random layers with one nonlinearity, of which one does not see the direction that is damaged. The
