@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from egtmetrics._validation import check_positive_int
@@ -228,6 +227,7 @@ class _Curve:
 
     def samples(self, delta: float, errors: float, n_pilot: int) -> float:
         """Return where the difference is so many standard errors, from a quarter of the pilot on; else infinity."""
+        from scipy.optimize import brentq  # takes long to import
 
         def beyond(log_n: float) -> float:
             n = math.exp(log_n)
