@@ -146,6 +146,42 @@ def assign_groups(
     return Groups(index=index, real_ids=relocate(real_ids, real_index), fake_ids=relocate(fake_ids, fake_index))
 
 
+def number_clusters(
+    sets: Mapping[str, tuple[Any, int]],
+) -> tuple[list[NDArray[np.int64] | None], tuple[Hashable, ...]]:
+    """Return the cluster of every row of every set, as positions in the labels, which are returned too.
+
+    ``sets`` have labels and a number of rows by the name of the argument; None for labels gives None. A label is the
+    same cluster in all sets.
+    """
+    columns = [None if labels is None else _cluster_labels(labels, n, name) for name, (labels, n) in sets.items()]
+    found = {label for column in columns if column is not None for label in column}
+    order = sorted(found, key=lambda label: (type(label).__name__, label))
+    position = {label: i for i, label in enumerate(order)}
+    numbered = [
+        None if column is None else np.array([position[label] for label in column], dtype=np.int64)
+        for column in columns
+    ]
+    return numbered, tuple(order)
+
+
+def _cluster_labels(labels: Any, n: int, name: str) -> list[Any]:
+    _, columns = label_columns(labels, name)
+    if len(columns) > 1 or columns[0].ndim != 1 or len(columns[0]) != n:
+        shape = f"{len(columns)} columns" if len(columns) > 1 else f"shape {columns[0].shape}"
+        raise ValueError(f"{name} has {shape} for {n} samples; pass one label per sample, alike in one cluster")
+    column: list[Any] = columns[0].tolist()
+    missing = sum(label is None for label in column)
+    if missing:
+        raise ValueError(f"{name} has no label for {missing} of {n} samples; give each that is alone one of its own")
+    if len(set(column)) < 2:
+        raise ValueError(
+            f"{name} has one label for all {n} samples, so that nothing says how much clusters vary; pass the label of "
+            "what some of them share, such as their prompt, or None if they are independent"
+        )
+    return column
+
+
 def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[np.int64], pd.Index[Any]]:
     """Return ``group_ids (n,)``, -1 for unassigned rows, and the sorted index of group labels that they point into.
 

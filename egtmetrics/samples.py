@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_real_fake, keep_checked, take_checked
-from egtmetrics.labels import Groups, assign_groups
+from egtmetrics.labels import Groups, assign_groups, number_clusters
 from egtmetrics.ops import Features, Prepared, common_device
 
 Rows = NDArray[np.int64]
+
+ENOUGH_CLUSTERS = 20
+"""With fewer in a group, errors are not known well: a caveat says so."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, init=False, repr=False)
@@ -35,6 +38,10 @@ class GroupedSamples:
         an ``(n, s)`` array; the groups are then their intersections. A row whose label is missing is in no group:
         None, NaN, NA, a masked value or an empty text, and the words that software writes for them, such as ``"NA"``
         or ``"nan"`` (with a :class:`egtmetrics.groups.MissingLabelWarning`). A number such as -1 is a group.
+    real_clusters, fake_clusters
+        One label per row that is the same for rows that vary together: images of one prompt, photos of one person. A
+        label on both sides, or in several groups, is the same cluster. None if the rows are independent. Intervals and
+        tests then divide and permute whole clusters.
 
     Attributes
     ----------
@@ -46,12 +53,16 @@ class GroupedSamples:
         Which rows of the original samples these are, in ascending order; None for all of them.
     max_samples : int or None
         The largest number of rows per group and side that a stream kept; None if it kept all.
+    clusters : tuple
+        By side, the cluster of every row as a position in ``cluster_labels``; None for a side without clusters.
+    cluster_labels : tuple
+        The labels of the clusters of both sides.
 
     Raises
     ------
     ValueError
         If the features are not finite ``(n, d)`` arrays, differ in d, or do not match their labels in number, or if a
-        side has no labels.
+        side has no labels. If clusters are not one label per row, or only one cluster.
     TypeError
         If the features are not numbers, or labels have mixed types.
 
@@ -76,16 +87,28 @@ class GroupedSamples:
     real_rows: Rows | None
     fake_rows: Rows | None
     max_samples: int | None
+    clusters: tuple[Rows | None, Rows | None]
+    cluster_labels: tuple[Hashable, ...]
     _overall: tuple[Rows | None, Rows | None]
-    _seen: tuple[pd.DataFrame, dict[str, int]] | None
+    _seen: tuple[pd.DataFrame, dict[str, int], list[NDArray[np.float64]] | None] | None
 
     def __init__(
-        self, *, real: Any, fake: Any, real_sensitive_features: Any = None, fake_sensitive_features: Any
+        self,
+        *,
+        real: Any,
+        fake: Any,
+        real_sensitive_features: Any = None,
+        fake_sensitive_features: Any,
+        real_clusters: Any = None,
+        fake_clusters: Any = None,
     ) -> None:
         real_sensitive_features = labels_of(real, real_sensitive_features)
         checked_real, checked_fake = check_real_fake(real, fake, device=common_device(real, fake))
         groups = assign_groups(
             real_sensitive_features, fake_sensitive_features, n_real=len(checked_real), n_fake=len(checked_fake)
+        )
+        clusters, cluster_labels = number_clusters(
+            {"real_clusters": (real_clusters, len(checked_real)), "fake_clusters": (fake_clusters, len(checked_fake))}
         )
         self._set(
             real=keep_checked(checked_real),
@@ -94,6 +117,8 @@ class GroupedSamples:
             real_rows=None,
             fake_rows=None,
             max_samples=None,
+            clusters=tuple(clusters),
+            cluster_labels=cluster_labels,
             _overall=(None, None),
             _seen=None,
         )
@@ -117,8 +142,36 @@ class GroupedSamples:
         shown = parts if len(parts) <= 10 else [*parts[:9], f"and {len(parts) - 9} more"]
         return (
             f"{type(self).__name__}: {len(self.real)} real and {len(self.fake)} fake samples, {d} "
-            f"feature{'s' if d > 1 else ''}; groups: {', '.join(shown)}"
+            f"feature{'s' if d > 1 else ''}; groups: {', '.join(shown)}{self._shown_clusters()}"
         )
+
+    def _shown_clusters(self) -> str:
+        shown = [f"{n} {side}" for side, n in self.n_clusters().items()]
+        return f"; clusters: {', '.join(shown)}" if shown else ""
+
+    def n_clusters(self) -> dict[str, int]:
+        """Count the clusters of each side that has any."""
+        sides = zip(("real", "fake"), self.clusters, strict=True)
+        return {side: len(np.unique(ids)) for side, ids in sides if ids is not None}
+
+    def cluster_caveats(self) -> tuple[str, ...]:
+        """Say for which sides there are too few clusters for errors that can be relied on."""
+        return tuple(
+            f"the {side} samples are in {n} clusters, and the errors of scores are known from {ENOUGH_CLUSTERS} on; "
+            "add clusters"
+            for side, n in self.n_clusters().items()
+            if n < ENOUGH_CLUSTERS
+        )
+
+    @property
+    def groups_share_clusters(self) -> bool:
+        """Whether rows of several groups are in one cluster, so that the scores of groups vary together."""
+        pairs = [
+            np.stack([ids[groups >= 0], groups[groups >= 0]], axis=1)
+            for ids, groups in zip(self.clusters, (self.groups.real_ids, self.groups.fake_ids), strict=True)
+            if ids is not None
+        ]
+        return bool(pairs) and _in_several(np.concatenate(pairs))
 
     @property
     def real_sensitive_features(self) -> pd.DataFrame:
@@ -141,6 +194,27 @@ class GroupedSamples:
     def unassigned(self) -> dict[str, int]:
         """Count the rows of each side that are in no group, before any were left out."""
         return dict(self.groups.unassigned() if self._seen is None else self._seen[1])
+
+    def proportion_covariances(self) -> list[NDArray[np.float64]]:
+        """Return the covariances of the proportions of the groups, ``(G, G)`` of each side, as ``counts`` has them.
+
+        Multinomial; where samples come in clusters, from what each cluster adds to the proportions.
+        """
+        if self._seen is not None and self._seen[2] is not None:
+            return self._seen[2]
+        counts, found = self.counts(), []
+        group_ids = (self.groups.real_ids, self.groups.fake_ids)
+        for side, ids, clusters in zip(("real", "fake"), group_ids, self.clusters, strict=True):
+            p, n = counts[f"{side}_proportion"].to_numpy(), counts[f"n_{side}"].sum()
+            if clusters is None:
+                found.append((np.diag(p) - np.outer(p, p)) / n)
+                continue
+            assigned = ids >= 0
+            _, inverse, sizes = np.unique(clusters[assigned], return_inverse=True, return_counts=True)
+            moves = -np.outer(sizes, p)
+            np.add.at(moves, (inverse, ids[assigned]), 1.0)
+            found.append(moves.T @ moves / n**2 * (len(sizes) / max(len(sizes) - 1, 1)))
+        return found
 
     def group(self, label: Hashable) -> Self:
         """Return the samples of one group."""
@@ -170,6 +244,10 @@ class GroupedSamples:
             groups=groups,
             real_rows=real_rows if self.real_rows is None else self.real_rows[real_rows],
             fake_rows=fake_rows if self.fake_rows is None else self.fake_rows[fake_rows],
+            clusters=tuple(
+                None if ids is None else ids[rows]
+                for ids, rows in zip(self.clusters, (real_rows, fake_rows), strict=True)
+            ),
             _overall=(None, None),
             _seen=None,
         )
@@ -231,21 +309,34 @@ class GroupedSamples:
             sizes = np.full_like(sizes, sizes.min())
         rng = check_random_state(random_state)
         kept = self.take(*(_draw(ids, sizes, rng) for ids in (self.groups.real_ids, self.groups.fake_ids)))
-        return kept._with(_seen=(self.counts(), self.unassigned()))
+        return kept._with(_seen=(self.counts(), self.unassigned(), self.proportion_covariances()))
 
     def permuted(self, rng: np.random.Generator) -> Self:
-        """Permute the labels among the assigned rows of each side; every group keeps its numbers of rows."""
+        """Permute the labels among the assigned rows of each side; every group keeps its numbers of rows.
 
-        def permuted(ids: Rows) -> Rows:
-            assigned = ids >= 0
-            moved = ids.copy()
-            moved[assigned] = rng.permutation(ids[assigned])
-            return moved
+        Clusters that are each in one group exchange their labels whole; groups keep their numbers of clusters then, and
+        those of rows only if clusters are of one size. Otherwise clusters with equally many rows exchange the labels of
+        their rows, in random order. Clusters on both sides do so on both at once.
+        """
+        moved = [self.groups.real_ids.copy(), self.groups.fake_ids.copy()]
+        clustered: list[tuple[Rows, ...]] = []
+        for side, (ids, clusters) in enumerate(zip(moved, self.clusters, strict=True)):
+            rows = np.flatnonzero(ids >= 0)
+            if clusters is None:
+                ids[rows] = rng.permutation(ids[rows])
+            else:
+                clustered.append((ids[rows], clusters[rows], np.full(len(rows), side)))
+        if clustered:
+            ids, clusters, sides = map(np.concatenate, zip(*clustered, strict=True))
+            moved_ids = exchanged(ids, clusters, sides, rng)
+            for side in np.unique(sides):
+                moved[side][moved[side] >= 0] = moved_ids[sides == side]
+        return self._with(groups=dataclasses.replace(self.groups, real_ids=moved[0], fake_ids=moved[1]))
 
-        groups = self.groups
-        return self._with(
-            groups=dataclasses.replace(groups, real_ids=permuted(groups.real_ids), fake_ids=permuted(groups.fake_ids))
-        )
+    def renumbered(self, numbers: Sequence[int]) -> Self:
+        """Return the samples with other numbers for the clusters, by position in ``cluster_labels``."""
+        table = np.array(numbers, dtype=np.int64)
+        return self._with(clusters=tuple(None if ids is None else table[ids] for ids in self.clusters))
 
     def with_fake(self, fake: Features) -> Self:
         """Replace the fake features by other checked ones, whose rows have the same groups."""
@@ -275,13 +366,46 @@ class GroupedSamples:
         return self._with(
             max_samples=max_samples,
             _overall=overall,
-            _seen=(self.groups.table(np.array(sizes["real"]), np.array(sizes["fake"])), unassigned),
+            _seen=(self.groups.table(np.array(sizes["real"]), np.array(sizes["fake"])), unassigned, None),
         )
+
+
+def _in_several(pairs: Rows) -> bool:
+    """Return whether a cluster is in several groups, given pairs ``(k, 2)`` of a cluster and a group."""
+    distinct = np.unique(pairs, axis=0)
+    return len(np.unique(distinct[:, 0])) < len(distinct)
 
 
 def labels_of(real: Any, sensitive_features: Any) -> Any:
     """Return the labels that were given, else those of a reference."""
     return real.sensitive_features if sensitive_features is None and isinstance(real, Prepared) else sensitive_features
+
+
+def exchanged(ids: Rows, clusters: Rows, sides: Rows, rng: np.random.Generator) -> Rows:
+    """Return the groups of rows when clusters of one kind, on the same sides, have exchanged them.
+
+    Where each cluster has one group, clusters exchange it. Otherwise those with equally many rows on each side exchange
+    the groups of all their rows, in random order.
+    """
+    _, inverse = np.unique(clusters, return_inverse=True)
+    sizes = np.stack([np.bincount(inverse[sides == side], minlength=inverse.max() + 1) for side in range(2)], axis=1)
+    order = np.lexsort((rng.permutation(len(ids)), sides, inverse))  # by cluster, in random order within each side
+    starts = np.cumsum(sizes.sum(axis=1)) - sizes.sum(axis=1)
+    moved = np.empty_like(ids)
+    presence = sizes > 0
+    for present in np.unique(presence, axis=0):
+        of_kind = (presence == present).all(axis=1)
+        rows = np.flatnonzero(of_kind[inverse])
+        if not _in_several(np.stack([inverse[rows], ids[rows]], axis=1)):
+            own = ids[order[starts]]
+            own[of_kind] = rng.permutation(own[of_kind])
+            moved[rows] = own[inverse[rows]]
+            continue
+        for size in np.unique(sizes[of_kind], axis=0):
+            alike = starts[(sizes == size).all(axis=1)]
+            lines = order[alike[:, None] + np.arange(size.sum())]  # the rows of one cluster in each
+            moved[lines] = ids[lines[rng.permutation(len(lines))]]
+    return moved
 
 
 def _draw(ids: Rows, sizes: Rows, rng: np.random.Generator) -> Rows:

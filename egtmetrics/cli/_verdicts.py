@@ -241,7 +241,8 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     labels = samples.groups.on_both_sides()
     counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
     sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
-    set_sizes(sides, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
+    clusters = {label: samples.group(label).clusters for label in labels}
+    set_sizes(sides, clusters, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
 
 
 def check_dose(args: argparse.Namespace) -> None:

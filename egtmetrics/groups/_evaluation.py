@@ -79,8 +79,13 @@ class MetricSet:
         )
         return fewer
 
-    def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
-        """Check and group samples, on the device where the backend reads them."""
+    def group(
+        self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any, **others: Any
+    ) -> GroupedSamples:
+        """Check and group samples, on the device where the backend reads them.
+
+        ``others`` are further arguments of :class:`~egtmetrics.samples.GroupedSamples`.
+        """
         real_sensitive_features = labels_of(real, real_sensitive_features)
         # Placed before they are grouped: an error names the side on the wrong device, and nothing is said of kernels
         # that the backend does not need.
@@ -91,6 +96,7 @@ class MetricSet:
             fake=fake,
             real_sensitive_features=real_sensitive_features,
             fake_sensitive_features=fake_sensitive_features,
+            **others,
         )
 
     def place(self, samples: GroupedSamples) -> GroupedSamples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import math
@@ -83,8 +84,11 @@ class GenerativeMetricFrame:
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
         text, and the words that software writes for them, such as ``"NA"`` or ``"nan"`` (with a warning). A number such
         as -1 is a group: replace it by None where it means "unknown".
+    real_clusters, fake_clusters
+        One label per row that rows share which vary together (images of one prompt, photos of one person); see
+        :class:`~egtmetrics.samples.GroupedSamples`. None if the rows are independent.
     samples : GroupedSamples
-        Instead of the last four, for example ``GroupedSamples(...).matched()``.
+        Instead of the last six, for example ``GroupedSamples(...).matched()``.
     random_state
         Turned into one integer seed for *every* call of every metric (``settings["random_state"]``). With these common
         random numbers all groups see the same projections, so the noise that they share cancels from the differences.
@@ -203,6 +207,8 @@ class GenerativeMetricFrame:
         fake: Any = None,
         real_sensitive_features: Any = None,
         fake_sensitive_features: Any = None,
+        real_clusters: Any = None,
+        fake_clusters: Any = None,
         samples: GroupedSamples | None = None,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
@@ -220,17 +226,18 @@ class GenerativeMetricFrame:
         self._metrics = MetricSet(
             metrics, random_state=random_state, backend=backend, n_threads=n_threads, strict=strict
         )
-        if _samples_given(samples, given):
+        clusters = {"real_clusters": real_clusters, "fake_clusters": fake_clusters}
+        if _samples_given(samples, given, clusters):
             assert samples is not None
             self.samples = samples = self._metrics.place(samples)
         else:
-            self.samples = samples = self._metrics.group(**given)
+            self.samples = samples = self._metrics.group(**given, **clusters)
         check_groups(samples, missing_groups)
         self._metrics.check_options(samples)
         n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             refused: Refused | None = None if strict else {}
-            self.results = self._metrics.by_group(samples, bar.update, refused)
+            self.results = _with_cluster_caveats(self._metrics.by_group(samples, bar.update, refused), samples)
             self.overall_results = self._metrics.overall(samples, bar.update, refused)
         described = self._described(refused or {})
         warn_of_refusals(refused or {}, "score", stacklevel=2)
@@ -252,6 +259,8 @@ class GenerativeMetricFrame:
         }
         if samples.max_samples is not None:
             self.settings["max_samples"] = samples.max_samples
+        if n_clusters := samples.n_clusters():
+            self.settings["clusters"] = n_clusters
         self._set_tables(tables, self._overall_scores(), samples.counts(), samples.unassigned())
 
     def _described(self, refused: Refused) -> dict[str, Mapping[str, Score]]:
@@ -488,6 +497,7 @@ class GenerativeMetricFrame:
         held_out: Any = None,
         held_out_sensitive_features: Any = None,
         *,
+        held_out_clusters: Any = None,
         n_splits: int = N_SPLITS,
         n_samples: int | None = None,
         progress: bool = False,
@@ -510,7 +520,11 @@ class GenerativeMetricFrame:
         Parameters
         ----------
         held_out, held_out_sensitive_features
-            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones.
+            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones:
+            into halves of whole clusters, where they come in clusters, since a cluster in both would flatter a perfect
+            generator.
+        held_out_clusters
+            Those of the held-out samples, as for the constructor.
         n_splits
             How often the samples are split, in each group. More splits make the result depend less on chance.
         n_samples
@@ -566,7 +580,11 @@ class GenerativeMetricFrame:
                 fake=held_out,
                 real_sensitive_features=samples.real_sensitive_features,
                 fake_sensitive_features=held_out_sensitive_features,
+                fake_clusters=held_out_clusters,
             )
+            labels = dict.fromkeys((*samples.cluster_labels, *placebo.cluster_labels))
+            numbers = {label: number for number, label in enumerate(labels)}
+            placebo = placebo.renumbered([numbers[label] for label in placebo.cluster_labels])
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(
             self._metrics, samples, tables, placebo, n_splits=n_splits, n_samples=n_samples, progress=progress
@@ -1087,11 +1105,24 @@ def tables_of_results(
     return tables
 
 
-def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> bool:
-    """Return whether ``samples`` was given instead of the four arguments; TypeError unless exactly one of both was."""
-    named = [name for name, value in given.items() if value is not None]
-    if samples is None and len(named) < len(given):
-        missing = [name for name in given if name not in named]
+def _with_cluster_caveats(results: Results, samples: GroupedSamples) -> Results:
+    """Return the results with a caveat for groups that are in too few clusters for errors to be known."""
+    if not samples.n_clusters():
+        return results
+    return {
+        label: {
+            name: dataclasses.replace(result, caveats=(*result.caveats, *samples.group(label).cluster_caveats()))
+            for name, result in by_metric.items()
+        }
+        for label, by_metric in results.items()
+    }
+
+
+def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any], optional: Mapping[str, Any]) -> bool:
+    """Return whether ``samples`` was given instead of the arguments; TypeError unless exactly one of both was."""
+    missing = [name for name, value in given.items() if value is None]
+    named = [name for name, value in {**given, **optional}.items() if value is not None]
+    if samples is None and missing:
         raise TypeError(f"{', '.join(missing)} missing; pass {', '.join(given)}, or samples=GroupedSamples(...)")
     if samples is not None and named:
         raise TypeError(f"samples and {', '.join(named)} were both given; pass one or the other")
