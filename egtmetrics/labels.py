@@ -105,24 +105,29 @@ class Groups:
 
 
 def assign_groups(
-    real_sensitive_features: Any, fake_sensitive_features: Any, *, n_real: int | None = None, n_fake: int | None = None
+    real_sensitive_features: Any,
+    fake_sensitive_features: Any,
+    *,
+    n_real: int | None = None,
+    n_fake: int | None = None,
+    what: str = "sensitive_features",
 ) -> Groups:
     """Check the labels of both sides and give them a common index.
 
-    ``n_real`` and ``n_fake`` say how many labels there must be; None if no samples do.
+    ``n_real`` and ``n_fake`` say how many labels there must be; None if no samples do. ``what`` they are, for errors.
     """
-    real_ids, real_index = check_group_labels(real_sensitive_features, n_real, "real_sensitive_features")
-    fake_ids, fake_index = check_group_labels(fake_sensitive_features, n_fake, "fake_sensitive_features")
+    real_ids, real_index = check_group_labels(real_sensitive_features, n_real, f"real_{what}")
+    fake_ids, fake_index = check_group_labels(fake_sensitive_features, n_fake, f"fake_{what}")
     if isinstance(real_index, pd.MultiIndex) and isinstance(fake_index, pd.MultiIndex):
         if set(real_index.names) != set(fake_index.names):
             raise ValueError(
-                f"real_sensitive_features has the features {listed(real_index.names)}, but fake_sensitive_features has "
+                f"real_{what} has the features {listed(real_index.names)}, but fake_{what} has "
                 f"{listed(fake_index.names)}; pass the same features, under the same names, on both sides"
             )
         fake_index = fake_index.reorder_levels(real_index.names)
     elif real_index.nlevels != fake_index.nlevels:
         raise ValueError(
-            f"real_sensitive_features has {real_index.nlevels} features, but fake_sensitive_features has "
+            f"real_{what} has {real_index.nlevels} features, but fake_{what} has "
             f"{fake_index.nlevels}; pass the same features on both sides"
         )
     try:
@@ -131,7 +136,7 @@ def assign_groups(
         sides = [f"{listed(map(repr, index.tolist()), most=3)}" for index in (real_index, fake_index)]
         alike = _written_otherwise(real_index.tolist(), fake_index.tolist())
         raise TypeError(
-            f"real_sensitive_features has the labels {sides[0]} and fake_sensitive_features {sides[1]}, which are of "
+            f"real_{what} has the labels {sides[0]} and fake_{what} {sides[1]}, which are of "
             f"different types; convert those of one side{f', so that {alike} are written alike' if alike else ''}"
         ) from error
     if isinstance(real_index, pd.MultiIndex):

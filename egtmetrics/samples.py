@@ -42,6 +42,10 @@ class GroupedSamples:
         One label per row that is the same for rows that vary together: images of one prompt, photos of one person. A
         label on both sides, or in several groups, is the same cluster. None if the rows are independent. Intervals and
         tests then divide and permute whole clusters.
+    real_control_features, fake_control_features
+        What groups may be made of in other shares, such as the object that an image shows: one label per row, or
+        several, as for the sensitive features. Their combinations are the strata within which
+        ``GenerativeMetricFrame.controlled`` compares groups. Pass both or neither.
 
     Attributes
     ----------
@@ -57,6 +61,8 @@ class GroupedSamples:
         By side, the cluster of every row as a position in ``cluster_labels``; None for a side without clusters.
     cluster_labels : tuple
         The labels of the clusters of both sides.
+    strata : Groups or None
+        The combinations of control features, and that of every row.
 
     Raises
     ------
@@ -89,6 +95,7 @@ class GroupedSamples:
     max_samples: int | None
     clusters: tuple[Rows | None, Rows | None]
     cluster_labels: tuple[Hashable, ...]
+    strata: Groups | None
     _overall: tuple[Rows | None, Rows | None]
     _seen: tuple[pd.DataFrame, dict[str, int], list[NDArray[np.float64]] | None] | None
 
@@ -101,6 +108,8 @@ class GroupedSamples:
         fake_sensitive_features: Any,
         real_clusters: Any = None,
         fake_clusters: Any = None,
+        real_control_features: Any = None,
+        fake_control_features: Any = None,
     ) -> None:
         real_sensitive_features = labels_of(real, real_sensitive_features)
         checked_real, checked_fake = check_real_fake(real, fake, device=common_device(real, fake))
@@ -110,6 +119,20 @@ class GroupedSamples:
         clusters, cluster_labels = number_clusters(
             {"real_clusters": (real_clusters, len(checked_real)), "fake_clusters": (fake_clusters, len(checked_fake))}
         )
+        strata = None
+        if (real_control_features is None) != (fake_control_features is None):
+            missing = "real_control_features" if real_control_features is None else "fake_control_features"
+            raise TypeError(f"{missing} is missing; pass the control features of both sides, or of neither")
+        if real_control_features is not None:
+            strata = assign_groups(
+                real_control_features,
+                fake_control_features,
+                n_real=len(checked_real),
+                n_fake=len(checked_fake),
+                what="control_features",
+            )
+            if list(strata.index.names) == ["group"]:  # an array, which has no name
+                strata = dataclasses.replace(strata, index=strata.index.rename("stratum"))
         self._set(
             real=keep_checked(checked_real),
             fake=keep_checked(checked_fake),
@@ -119,6 +142,7 @@ class GroupedSamples:
             max_samples=None,
             clusters=tuple(clusters),
             cluster_labels=cluster_labels,
+            strata=strata,
             _overall=(None, None),
             _seen=None,
         )
@@ -163,12 +187,25 @@ class GroupedSamples:
             if n < ENOUGH_CLUSTERS
         )
 
-    @property
-    def groups_share_clusters(self) -> bool:
-        """Whether rows of several groups are in one cluster, so that the scores of groups vary together."""
+    def _cells(self) -> list[Rows]:
+        """Return the number of every row's stratum and group together, by side; -1 for a row that has not both."""
+        cells = [self.groups.real_ids, self.groups.fake_ids]
+        if self.strata is None:
+            return cells
+        return [
+            np.where((of_strata < 0) | (of_groups < 0), -1, of_strata * len(self.groups.index) + of_groups)
+            for of_strata, of_groups in zip((self.strata.real_ids, self.strata.fake_ids), cells, strict=True)
+        ]
+
+    def share_clusters(self, *, strata: bool = False) -> bool:
+        """Return whether rows of several groups are in one cluster, so that the scores of groups vary together.
+
+        With ``strata``, rows of one group in several strata count, too.
+        """
+        members = self._cells() if strata else [self.groups.real_ids, self.groups.fake_ids]
         pairs = [
-            np.stack([ids[groups >= 0], groups[groups >= 0]], axis=1)
-            for ids, groups in zip(self.clusters, (self.groups.real_ids, self.groups.fake_ids), strict=True)
+            np.stack([ids[cells >= 0], cells[cells >= 0]], axis=1)
+            for ids, cells in zip(self.clusters, members, strict=True)
             if ids is not None
         ]
         return bool(pairs) and _in_several(np.concatenate(pairs))
@@ -222,6 +259,15 @@ class GroupedSamples:
         real_rows, fake_rows = (np.flatnonzero(ids == position) for ids in (self.groups.real_ids, self.groups.fake_ids))
         return self.take(real_rows, fake_rows)
 
+    def stratum(self, label: Hashable) -> Self:
+        """Return the samples of one stratum: of one combination of control features."""
+        if self.strata is None:
+            raise ValueError(
+                "the samples have no strata; pass real_control_features and fake_control_features with them"
+            )
+        position = self.strata.position(label)
+        return self.take(*(np.flatnonzero(ids == position) for ids in (self.strata.real_ids, self.strata.fake_ids)))
+
     def overall(self) -> tuple[Features, Features]:
         """Return the features for overall scores: every row, including those in no group.
 
@@ -238,7 +284,12 @@ class GroupedSamples:
         groups = dataclasses.replace(
             self.groups, real_ids=self.groups.real_ids[real_rows], fake_ids=self.groups.fake_ids[fake_rows]
         )
+        strata = self.strata
+        if strata is not None:
+            of_real, of_fake = strata.real_ids[real_rows], strata.fake_ids[fake_rows]
+            strata = dataclasses.replace(strata, real_ids=of_real, fake_ids=of_fake)
         return self._with(
+            strata=strata,
             real=take_checked(self.real, real_rows),
             fake=take_checked(self.fake, fake_rows),
             groups=groups,
@@ -262,7 +313,8 @@ class GroupedSamples:
         """In every group, subsample the side with more samples to the size of the other side.
 
         Group a keeps ``min(n_a, m_a)`` of its real and of its fake samples, drawn without replacement. Metrics depend
-        on the numbers of samples they see, so the paper evaluates every group with as many real as fake samples.
+        on the numbers of samples they see, so the paper evaluates every group with as many real as fake samples. With
+        control features, all of this happens within every stratum; rows in no stratum are dropped.
 
         Parameters
         ----------
@@ -270,7 +322,8 @@ class GroupedSamples:
             Keep the same number in all groups, that of the smallest, so that the scores of different groups are also
             comparable.
         at_most
-            Keep no more than so many of a group, by label. Models with the same real samples, matched with the same
+            Keep no more than so many of a group, by label, where there are no control features. Models with the same
+            real samples, matched with the same
             ``at_most`` and ``random_state`` to what the smallest of them has, keep the same real samples.
         random_state
             Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
@@ -301,14 +354,19 @@ class GroupedSamples:
         (['f', 'm'], ['f', 'm'])
         """
         self.groups.check_present("make its labels empty (None) to leave it out")
-        sizes = self.groups.counts()[["n_real", "n_fake"]].min(axis=1).to_numpy()
+        n_groups, n_strata = len(self.groups.index), 1 if self.strata is None else len(self.strata.index)
+        cells = self._cells()
+        counts = [np.bincount(ids[ids >= 0], minlength=n_strata * n_groups) for ids in cells]
+        sizes = np.minimum(*counts)
         if at_most is not None:
+            if self.strata is not None:
+                raise ValueError("at_most is for samples without control features; leave out one of the two")
             limits = [at_most.get(label, size) for label, size in zip(self.groups.index, sizes, strict=True)]
             sizes = np.minimum(sizes, np.array(limits, dtype=sizes.dtype))
         if across_groups:
-            sizes = np.full_like(sizes, sizes.min())
+            sizes = sizes.reshape(n_strata, n_groups).min(axis=1).repeat(n_groups)
         rng = check_random_state(random_state)
-        kept = self.take(*(_draw(ids, sizes, rng) for ids in (self.groups.real_ids, self.groups.fake_ids)))
+        kept = self.take(*(_draw(ids, sizes, rng) for ids in cells))
         return kept._with(_seen=(self.counts(), self.unassigned(), self.proportion_covariances()))
 
     def permuted(self, rng: np.random.Generator) -> Self:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
 import warnings
@@ -235,6 +236,19 @@ def one_result_each(results: Results) -> dict[str, MetricResult]:
     for by_metric in results.values():
         found = by_metric | found
     return found
+
+
+def with_cluster_caveats(results: Results, samples: GroupedSamples) -> Results:
+    """Return the results with a caveat for groups that are in too few clusters for errors to be known."""
+    if not samples.n_clusters():
+        return results
+    return {
+        label: {
+            name: dataclasses.replace(result, caveats=(*result.caveats, *samples.group(label).cluster_caveats()))
+            for name, result in by_metric.items()
+        }
+        for label, by_metric in results.items()
+    }
 
 
 def refusing(refused: Refused | None, label: Hashable | None) -> Callable[[str, ValueError], object] | None:

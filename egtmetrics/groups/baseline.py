@@ -501,7 +501,7 @@ def evaluate_baseline(
         design=design,
         refused=refused,
         settings={"held_out": held_out is not None, "n_samples": n_samples, "n_splits": n_splits},
-        share_clusters=samples.groups_share_clusters,
+        share_clusters=samples.share_clusters(),
     )
     caveats = {label: {name: found[0] for name, found in group.results.items()} for label, group in groups.items()}
     warn_of_caveats(caveats, stacklevel=3)

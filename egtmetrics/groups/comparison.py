@@ -343,7 +343,7 @@ def _sets_in_common(
             groups[label] = Sets((mine.real, mine.fake, theirs.fake), (*mine.clusters, theirs.clusters[1]))
             _check_size(min(map(len, groups[label].features)), _where(label))
     whole = Sets((*wholes[0], wholes[1][1]), (*both[0].clusters, both[1].clusters[1]))
-    return groups, whole, any(one.groups_share_clusters for one in both)
+    return groups, whole, any(one.share_clusters() for one in both)
 
 
 def _numbered_together(first: GroupedSamples, second: GroupedSamples) -> list[GroupedSamples]:

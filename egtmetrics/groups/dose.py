@@ -642,7 +642,7 @@ def evaluate_dose_response(
             "n_samples": n_samples,
             "n_splits": n_splits,
         },
-        share_clusters=samples.groups_share_clusters,
+        share_clusters=samples.share_clusters(),
     )
     warn_of_caveats(first, stacklevel=3)
     return response

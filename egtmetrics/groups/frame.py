@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import html
 import json
 import math
@@ -32,6 +31,7 @@ from egtmetrics.groups._evaluation import (
     warn_of_caveats,
     warn_of_refusals,
     warn_of_sizes,
+    with_cluster_caveats,
 )
 from egtmetrics.groups._saved import (
     Registered,
@@ -48,6 +48,7 @@ from egtmetrics.groups._saved import (
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
 from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_models
+from egtmetrics.groups.controlled import ControlledScores, evaluate_controlled
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
@@ -87,8 +88,11 @@ class GenerativeMetricFrame:
     real_clusters, fake_clusters
         One label per row that rows share which vary together (images of one prompt, photos of one person); see
         :class:`~egtmetrics.samples.GroupedSamples`. None if the rows are independent.
+    real_control_features, fake_control_features
+        What groups may be made of in other shares, such as the object that an image shows; ``controlled`` compares
+        groups within the strata that these make.
     samples : GroupedSamples
-        Instead of the last six, for example ``GroupedSamples(...).matched()``.
+        Instead of the last eight, for example ``GroupedSamples(...).matched()``.
     random_state
         Turned into one integer seed for *every* call of every metric (``settings["random_state"]``). With these common
         random numbers all groups see the same projections, so the noise that they share cancels from the differences.
@@ -209,6 +213,8 @@ class GenerativeMetricFrame:
         fake_sensitive_features: Any = None,
         real_clusters: Any = None,
         fake_clusters: Any = None,
+        real_control_features: Any = None,
+        fake_control_features: Any = None,
         samples: GroupedSamples | None = None,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
@@ -226,18 +232,23 @@ class GenerativeMetricFrame:
         self._metrics = MetricSet(
             metrics, random_state=random_state, backend=backend, n_threads=n_threads, strict=strict
         )
-        clusters = {"real_clusters": real_clusters, "fake_clusters": fake_clusters}
-        if _samples_given(samples, given, clusters):
+        others = {
+            "real_clusters": real_clusters,
+            "fake_clusters": fake_clusters,
+            "real_control_features": real_control_features,
+            "fake_control_features": fake_control_features,
+        }
+        if _samples_given(samples, given, others):
             assert samples is not None
             self.samples = samples = self._metrics.place(samples)
         else:
-            self.samples = samples = self._metrics.group(**given, **clusters)
+            self.samples = samples = self._metrics.group(**given, **others)
         check_groups(samples, missing_groups)
         self._metrics.check_options(samples)
         n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             refused: Refused | None = None if strict else {}
-            self.results = _with_cluster_caveats(self._metrics.by_group(samples, bar.update, refused), samples)
+            self.results = with_cluster_caveats(self._metrics.by_group(samples, bar.update, refused), samples)
             self.overall_results = self._metrics.overall(samples, bar.update, refused)
         described = self._described(refused or {})
         warn_of_refusals(refused or {}, "score", stacklevel=2)
@@ -741,6 +752,79 @@ class GenerativeMetricFrame:
             self._metrics, samples, tables, damages, n_splits=n_splits, n_samples=n_samples, progress=progress
         )
 
+    def controlled(
+        self, weights: Mapping[Hashable, float] | None = None, *, progress: bool = False
+    ) -> ControlledScores:
+        r"""Compare groups within the strata of the control features, and average the gaps over the strata.
+
+        Two groups may differ because they are made of other things: of portraits and street scenes in other shares.
+        With T the metric, and :math:`T_{as}` that of the samples of group a in stratum s,
+
+        .. math::
+
+            T_a = \sum_s w_s T_{as}, \qquad T_a - T_b = \sum_s w_s (T_{as} - T_{bs}),
+
+        with the same weights for all groups. This is direct standardisation, as of death rates of unlike populations.
+
+        Parameters
+        ----------
+        weights
+            By stratum, at least 0; they are divided by their sum. None weighs a stratum by its share of the real
+            samples that are in a group.
+        progress
+            Show a progress bar that counts calls of metrics.
+
+        Returns
+        -------
+        ControlledScores
+            ``by_stratum``, ``by_group`` (the averages), ``strata`` (the weights, and why a stratum was left out),
+            with ``disparities()``, ``interval()``, ``test()`` and ``certify()``.
+
+        Raises
+        ------
+        ValueError
+            If the samples have no control features, weights are not those of strata, no stratum has scores of all
+            groups, or with ``strict`` one has not.
+
+        Warns
+        -----
+        MissingScoreWarning
+            If a stratum is left out, because a group is missing there or too small for a metric.
+
+        Notes
+        -----
+        Strata have to be large: every group needs as many samples in each as a metric needs, and 50 on each side for an
+        interval. A prompt with eight images is a cluster, not a stratum. Scores depend on the number of samples, so
+        where groups differ in it by more than a factor of two within a stratum, the average has a caveat;
+        ``GroupedSamples.matched(across_groups=True)`` makes sizes equal within every stratum.
+
+        Cost: that of the frame without its overall scores, or less.
+
+        Source: the name is that of fairlearn's ``MetricFrame``, which gives the strata one by one; Fleiss, Statistical
+        Methods for Rates and Proportions, 1981, chapter 14 (standardisation).
+
+        Examples
+        --------
+        Both groups are treated alike. Street scenes, which the model draws badly, are more of the one than the other.
+
+        >>> rng = np.random.default_rng(0)
+        >>> groups, scene = np.repeat(["f", "m"], 400), np.array((["face"] * 250 + ["street"] * 150
+        ...                                                       + ["face"] * 150 + ["street"] * 250))
+        >>> real = rng.normal(size=(800, 2))
+        >>> fake = rng.normal(size=(800, 2)) + 2.0 * (scene == "street")[:, None]
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=real, fake=fake, real_sensitive_features=groups, fake_sensitive_features=groups,
+        ...     real_control_features=scene, fake_control_features=scene, random_state=0)
+        >>> bool(frame.test().loc[("fid", "delta_fid"), "p_value"] < 0.001)
+        True
+        >>> bool(frame.controlled().test().loc[("fid", "delta_fid"), "p_value"] > 0.05)
+        True
+        """
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        return evaluate_controlled(
+            self._metrics, self._of_samples("a comparison within strata"), tables, weights, progress=progress
+        )
+
     def samples_needed(
         self, score: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95
     ) -> SamplePlan:
@@ -1103,19 +1187,6 @@ def tables_of_results(
             sizes={label: (result.n_real, result.n_fake) for label, result in of_metric.items()},
         )
     return tables
-
-
-def _with_cluster_caveats(results: Results, samples: GroupedSamples) -> Results:
-    """Return the results with a caveat for groups that are in too few clusters for errors to be known."""
-    if not samples.n_clusters():
-        return results
-    return {
-        label: {
-            name: dataclasses.replace(result, caveats=(*result.caveats, *samples.group(label).cluster_caveats()))
-            for name, result in by_metric.items()
-        }
-        for label, by_metric in results.items()
-    }
 
 
 def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any], optional: Mapping[str, Any]) -> bool:

@@ -120,6 +120,28 @@ class Uncertainty:
         touched: NDArray[np.bool_] = (contrasts[:, self.missing.to_numpy().ravel()] != 0).any(axis=1)
         return touched
 
+    def linear(self, weights: Floats, table: pd.DataFrame) -> Uncertainty:
+        """Return the uncertainty of ``weights @ values``, which are those of ``table``.
+
+        Missing if a missing score takes part, or none. No weight is negative, and a score takes part in one sum only.
+        """
+
+        def both(part: Floats) -> Floats:
+            found: Floats = weights @ np.nan_to_num(part) @ weights.T
+            return found
+
+        data = both(self.data)
+        lost = self._touched(weights) | ~weights.any(axis=1)
+        data[lost, :] = data[:, lost] = math.nan
+        alone = np.maximum(self.alone, np.diag(np.nan_to_num(self.data)))
+        return Uncertainty(
+            table=table,
+            data=data,
+            projections=both(self.projections),
+            threshold=both(self.threshold),
+            alone=weights**2 @ alone,
+        )
+
     @functools.cached_property
     def root(self) -> Floats:
         """``(n, n)``: times standard normal draws, it gives errors with this covariance, 0 where that is missing."""
@@ -357,7 +379,7 @@ def frame_inference(
 
     A group that is too small has no covariance, with a warning; if ``metrics.strict`` it is an error.
     """
-    small = _small_groups(metrics, samples, results)
+    small = small_groups(metrics, samples, results)
     refused: Refused = {}
     uncertainties, n_known = {}, 0
     for name in metrics.bound:
@@ -366,15 +388,13 @@ def frame_inference(
             try:
                 if label in small:
                     raise small[label]
-                covariances[label] = _covariance(metrics, samples, label, name, results[label][name])
+                covariances[label] = group_covariance(metrics, samples, label, name, results[label][name])
             except ValueError as error:
                 if metrics.strict:
                     raise
                 refused.setdefault(name, {})[label] = error
         n_known += len(covariances)
-        uncertainties[name] = score_uncertainty(
-            tables[name].values, covariances, in_common=samples.groups_share_clusters
-        )
+        uncertainties[name] = score_uncertainty(tables[name].values, covariances, in_common=samples.share_clusters())
     if not n_known:
         raise one_refusal(refused)
     warn_of_refusals(refused, "interval", stacklevel=4)
@@ -384,7 +404,7 @@ def frame_inference(
     )
 
 
-def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results) -> dict[Hashable, ValueError]:
+def small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results) -> dict[Hashable, ValueError]:
     """Return why groups are too small for an interval; raise if that is an error, before anything is computed."""
     counts = samples.groups.counts()[["n_real", "n_fake"]]  # of the rows that are held; a stream may have seen more
     sizes = counts.loc[list(results)].min(axis=1).sort_values(kind="stable")
@@ -408,9 +428,10 @@ def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results)
     return small
 
 
-def _covariance(
+def group_covariance(
     metrics: MetricSet, samples: GroupedSamples, label: Hashable, name: str, result: MetricResult
 ) -> ScoreCovariance:
+    """Return the covariance of a metric's scores of one group."""
     group = samples.group(label)
     sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
     where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
