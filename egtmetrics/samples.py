@@ -181,8 +181,8 @@ class GroupedSamples:
     def cluster_caveats(self) -> tuple[str, ...]:
         """Say for which sides there are too few clusters for errors that can be relied on."""
         return tuple(
-            f"the {side} samples are in {n} clusters, and the errors of scores are known from {ENOUGH_CLUSTERS} on; "
-            "add clusters"
+            f"the {side} samples are in {n} cluster{'s' if n > 1 else ''}, and errors are known from {ENOUGH_CLUSTERS} "
+            "on; add clusters"
             for side, n in self.n_clusters().items()
             if n < ENOUGH_CLUSTERS
         )

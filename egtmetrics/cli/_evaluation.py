@@ -82,7 +82,24 @@ def add_file_options(parser: argparse.ArgumentParser) -> Any:
             help=f"the features in {side.upper()}: an array, by default 'features' or else the only (n, d) one; or "
             "columns separated by commas",
         )
+    for side in ("real", "fake"):
+        data.add_argument(
+            f"--{side}-clusters",
+            metavar="LABELS",
+            help=f"where rows of {side.upper()} vary together (images of one prompt, photos of one person): a label "
+            f"that they share, in the form of --{side}-groups; intervals and tests then divide whole clusters",
+        )
     return data
+
+
+def add_control(data: Any) -> None:
+    """Add the option on control features to the group of the options on data."""
+    data.add_argument(
+        "--control",
+        metavar="KEY",
+        help="compare the groups also within strata, such as the object that an image shows: a key (column) of both "
+        "REAL and FAKE, or several separated by commas; gaps are averaged by the strata's shares of the real samples",
+    )
 
 
 def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tuple[GroupedSamples, dict[str, Any]]:
@@ -92,10 +109,15 @@ def read_samples(args: argparse.Namespace, real_path: str, fake_path: str) -> tu
         args,
         real=sides["real"].features,
         fake=sides["fake"].features,
-        real_sensitive_features=sides["real"].groups,
-        fake_sensitive_features=sides["fake"].groups,
+        **labels_of("real", sides["real"]),
+        **labels_of("fake", sides["fake"]),
     )
     return samples, {side: found.source for side, found in sides.items()}
+
+
+def labels_of(side: str, read: LabelledFeatures) -> dict[str, Any]:
+    """Return the labels of a side, as arguments of ``GroupedSamples``."""
+    return {f"{side}_{name}": labels for name, labels in {"sensitive_features": read.groups, **read.others}.items()}
 
 
 def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeatures:
@@ -106,8 +128,14 @@ def read_side(args: argparse.Namespace, side: str, path: str) -> LabelledFeature
     from egtmetrics._validation import check_features, keep_checked
     from egtmetrics.data import read_labelled_features
 
+    others = {"clusters": getattr(args, f"{side}_clusters", None)}
+    if side in ("real", "fake"):
+        others["control_features"] = getattr(args, "control", None)
     read = read_labelled_features(
-        path, groups=getattr(args, f"{side}_sensitive_features"), key=getattr(args, f"{side}_key")
+        path,
+        groups=getattr(args, f"{side}_sensitive_features"),
+        key=getattr(args, f"{side}_key"),
+        others={name: where for name, where in others.items() if where is not None},
     )
     features: Any = keep_checked(check_features(read.features, str(path)))
     return dataclasses.replace(read, features=features)
@@ -121,8 +149,9 @@ def read_held_out(args: argparse.Namespace) -> HeldOut | None:
     for name in ("sensitive_features", "key"):
         if getattr(args, f"held_out_{name}") is None:
             setattr(args, f"held_out_{name}", getattr(args, f"real_{name}"))
+    args.held_out_clusters = getattr(args, "real_clusters", None)
     read = read_side(args, "held_out", path)
-    return HeldOut(read.features, read.groups, read.source)
+    return HeldOut(read.features, read.groups, read.source, read.others.get("clusters"))
 
 
 def add_file_verdict_options(parser: Parser, *, dose: bool = True) -> None:
@@ -326,6 +355,7 @@ def evaluate_and_write(
     judged = judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}
+    controlled = frame.controlled(progress=show_progress(args)) if getattr(args, "control", None) else None
     write_outputs(
         args,
         lambda format, width: render(
@@ -336,6 +366,7 @@ def evaluate_and_write(
             baseline=judged.baseline,
             verdicts=judged.verdicts,
             dose=judged.dose,
+            controlled=controlled,
             provenance=provenance,
         ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),

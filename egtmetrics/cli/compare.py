@@ -17,6 +17,7 @@ from egtmetrics.cli._evaluation import (
     check_options,
     evaluate_samples,
     group_samples,
+    labels_of,
     read_held_out,
     read_side,
     show_progress,
@@ -34,8 +35,9 @@ _EPILOG = """\
 Every model is tested against the first one. A star marks a score, overall or of a group, or a disparity that differs
 by more than chance. The test is for equal scores and costs about as much as --interval for every model. --match-sizes
 and --match-groups make the samples equally many for all models. --fake-groups and --fake-key hold for the files of all
-models. With --tolerance every model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model
-is beyond the tolerance, else 4 if any is undecided, 0 if all are within it.
+models. Models whose samples have --fake-clusters in common, such as prompts, are paired by them. With --tolerance every
+model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model is beyond the tolerance, else
+4 if any is undecided, 0 if all are within it.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -88,8 +90,8 @@ def _compare(args: argparse.Namespace) -> int:
             args,
             real=real.features,
             fake=fake.features,
-            real_sensitive_features=real.groups,
-            fake_sensitive_features=fake.groups,
+            **labels_of("real", real),
+            **labels_of("fake", fake),
         )
     frames = {}
     provenance: dict[str, Any] = {"real": real.source}

@@ -6,6 +6,7 @@ import argparse
 
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
+    add_control,
     add_file_options,
     add_file_verdict_options,
     add_options,
@@ -32,6 +33,8 @@ examples:
   egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --format json | jq .disparities
   egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --metrics topp,fid \\
       --baseline split --tolerance topp=5pp,fid=3
+  egtmetrics evaluate real.npz fake.npz --real-groups y --fake-groups y --fake-clusters prompt --control object \\
+      --interval 0.95
 """
 
 
@@ -46,7 +49,9 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(evaluate, "file with the features of the {} samples")
-    add_options(evaluate, add_file_options(evaluate))
+    data = add_file_options(evaluate)
+    add_control(data)
+    add_options(evaluate, data)
     add_file_verdict_options(evaluate)
 
 
