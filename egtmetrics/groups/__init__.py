@@ -3,10 +3,10 @@
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``reference``
 prepares its real side, ``disparity`` defines disparities, ``inference`` says how certain they are, ``planning`` and
 ``budget`` how many samples that takes, ``baseline`` what a perfect generator would score, ``dose`` how much known
-damage (``damage``) would give the scores of the model, ``controlled`` compares within strata, ``verdict`` whether a gap is within a tolerance, ``monitor``
-whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
-compares models, ``permutation`` tests for equal laws, and ``sample_size`` makes scores from different numbers of
-samples comparable.
+damage (``damage``) would give the scores of the model, ``controlled`` what gaps there are between like and like,
+``verdict`` whether a gap is within a tolerance, ``monitor`` whether one shows up over many looks, and ``selection``
+which checkpoint is best for its worst group. ``comparison`` compares models, ``permutation`` tests for equal laws, and
+``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
