@@ -178,6 +178,19 @@ class GroupedSamples:
         sides = zip(("real", "fake"), self.clusters, strict=True)
         return {side: len(np.unique(ids)) for side, ids in sides if ids is not None}
 
+    def units(self) -> dict[Hashable, int] | None:
+        """Count the samples, or the clusters, of each group on the side that has fewer; None without clusters."""
+        if not self.n_clusters():
+            return None
+        sides = list(zip((self.groups.real_ids, self.groups.fake_ids), self.clusters, strict=True))
+        return {
+            label: min(
+                int(np.sum(ids == position)) if clusters is None else len(np.unique(clusters[ids == position]))
+                for ids, clusters in sides
+            )
+            for position, label in enumerate(self.groups.index)
+        }
+
     def cluster_caveats(self) -> tuple[str, ...]:
         """Say for which sides there are too few clusters for errors that can be relied on."""
         return tuple(

@@ -329,6 +329,7 @@ class Baseline:
                 sizes=self._sizes(),
                 scores=self.scored(metric),
                 described=self._scored["model"][metric].described,
+                units=self._units(),
             ),
             level=level,
         )
@@ -367,6 +368,18 @@ class Baseline:
         """Return how many samples of each group take part, on the side that has fewer."""
         per_side = len(self._design.model)
         return {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
+
+    def _units(self) -> dict[Hashable, int] | None:
+        """Return how many of them are independent; None for all."""
+        if all(ids is None for group in self._groups.values() for ids in group.clusters):
+            return None
+        per_side = len(self._design.model)
+        return {
+            label: group.n_disjoint
+            * per_side
+            * min(n_units(len(side), ids) for side, ids in zip(group.sets, group.clusters, strict=True))
+            for label, group in self._groups.items()
+        }
 
     def _infer(self, of: Comparison = "excess") -> Inference:
         tables = self.tables(of)

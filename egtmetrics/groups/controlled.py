@@ -172,7 +172,10 @@ class ControlledScores:
             tolerance,
             of="scores",
             samples=Samples(
-                sizes=dict.fromkeys(table.values.index, 0) | sizes, scores=[table.values], described=table.described
+                sizes=dict.fromkeys(table.values.index, 0) | sizes,
+                scores=[table.values],
+                described=table.described,
+                units=self._samples.units(),
             ),
             level=level,
         )

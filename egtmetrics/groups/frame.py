@@ -667,7 +667,7 @@ class GenerativeMetricFrame:
             metric,
             tolerance,
             of="scores",
-            samples=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            samples=self._known(table),
             level=level,
         )
 
@@ -976,7 +976,7 @@ class GenerativeMetricFrame:
             self._variance_models(metric),
             self._infer(),
             metric,
-            known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            known=self._known(table),
             width=width,
             tolerance=tolerance,
             more_real=more_real,
@@ -1018,6 +1018,15 @@ class GenerativeMetricFrame:
             tables = {name: table for name, table in self.tables.items() if name != "proportions"}
             self._inference = frame_inference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
+
+    def _known(self, table: ScoreTable) -> Samples:
+        """Return what the scores of a metric were computed from."""
+        return Samples(
+            sizes=self._sizes(),
+            scores=[table.values],
+            described=table.described,
+            units=None if self.samples is None else self.samples.units(),
+        )
 
     def _sizes(self) -> dict[Hashable, int]:
         """Return how many samples of each group were scored, on the side that has fewer."""

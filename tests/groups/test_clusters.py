@@ -5,6 +5,7 @@ Statistical tests have fixed seeds, and say how likely a correct program is to f
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +36,17 @@ from egtmetrics.metrics import (
 )
 from egtmetrics.metrics.subsampling import draw_all, n_units, share_variance
 from egtmetrics.metrics.variance import ScoresOfParts, covariance_of_shares, score_covariance
-from egtmetrics.results import UnreliableScoreWarning
+from egtmetrics.results import MetricResult, UnreliableScoreWarning, share
 from egtmetrics.samples import GroupedSamples
 
 pytestmark = pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
 
 Array = NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Perfect(MetricResult):
+    precision: float = share(label="precision")
 
 
 def clustered(rng: np.random.Generator, n_clusters: int, size: int, rho: float, d: int = 2) -> Array:
@@ -211,6 +217,22 @@ def test_few_clusters_are_a_caveat_and_very_few_have_no_interval() -> None:
         frame = GenerativeMetricFrame(metrics="fid", **data)
     with pytest.warns(MissingScoreWarning, match="'a' are in 5 clusters, and an interval needs at least 8"):
         assert np.isnan(frame.interval().by_group.loc[("fid", "a"), "low"])
+
+
+def test_a_verdict_on_perfect_shares_is_one_on_clusters() -> None:
+    """All 400 samples of both groups count, in 25 clusters each: of 25, 3 may have been missed, and of 400 as well."""
+
+    def all_count(real: Array, fake: Array) -> MetricResult:
+        return Perfect(precision=1.0, backend="numpy", n_real=len(real), n_fake=len(fake))
+
+    data = spanning(np.random.default_rng(15), 0.0)
+    frames = {
+        name: GenerativeMetricFrame(metrics=all_count, random_state=0, **{**data, "fake_clusters": clusters})
+        for name, clusters in (("clusters", np.arange(400) // 16), ("rows", None))
+    }
+    for tolerance, expected in ((0.05, "undecided"), (0.3, "within")):
+        assert frames["clusters"].certify(tolerance).outcome == expected
+        assert frames["rows"].certify(tolerance).outcome == "within"
 
 
 def test_clusters_that_are_no_labels_of_rows_are_refused() -> None:
