@@ -369,10 +369,8 @@ class Baseline:
         per_side = len(self._design.model)
         return {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
 
-    def _units(self) -> dict[Hashable, int] | None:
-        """Return how many of them are independent; None for all."""
-        if all(ids is None for group in self._groups.values() for ids in group.clusters):
-            return None
+    def _units(self) -> dict[Hashable, int]:
+        """Return how many of them are independent: the clusters, where samples come in any."""
         per_side = len(self._design.model)
         return {
             label: group.n_disjoint

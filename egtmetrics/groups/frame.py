@@ -1025,12 +1025,17 @@ class GenerativeMetricFrame:
             sizes=self._sizes(),
             scores=[table.values],
             described=table.described,
-            units=None if self.samples is None else self.samples.units(),
+            units=self._units(),
         )
 
     def _sizes(self) -> dict[Hashable, int]:
         """Return how many samples of each group were scored, on the side that has fewer."""
         return self.scored_counts[["n_real", "n_fake"]].min(axis=1).to_dict()
+
+    def _units(self) -> dict[Hashable, int]:
+        """Return how many of them are independent: the clusters, where samples come in any."""
+        found = None if self.samples is None else self.samples.units()
+        return self._sizes() if found is None else found
 
     def _of_samples(self, what: str) -> GroupedSamples:
         if self.samples is None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from egtmetrics import GenerativeMetricFrame, registry
 from egtmetrics.groups import (
+    DisparityMonitor,
     MissingScoreWarning,
     compare_frames,
     compare_models,
@@ -477,3 +478,10 @@ def test_frames_are_compared_prompt_by_prompt() -> None:
         compare_frames(frame, other)
     with pytest.raises(ValueError, match="come in clusters, and permutations of two frames move single rows"):
         permutation_test_frames(frame, frame)
+
+
+def test_a_monitor_of_single_samples_refuses_clusters() -> None:
+    frame = GenerativeMetricFrame(metrics="ipr", random_state=0, **spanning(np.random.default_rng(16), 0.0))
+    with pytest.raises(ValueError, match="every sample is evidence of its own"):
+        DisparityMonitor(metric="ipr", tolerance=0.1, given_real=True).update(frame)
+    assert DisparityMonitor(metric="ipr", tolerance=0.1).update(frame).p_value > 0.05
