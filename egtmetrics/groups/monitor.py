@@ -191,8 +191,8 @@ class DisparityMonitor:
         if isinstance(source, GenerativeMetricFrame) and self.given_real:
             if "clusters" in source.settings:
                 raise ValueError(
-                    "with given_real every sample is evidence of its own, and those of this frame come in clusters; pass "
-                    "single samples, or monitor without given_real"
+                    "with given_real every sample is evidence of its own, and those of this frame come in clusters; "
+                    "pass single samples, or monitor without given_real"
                 )
             hits = _hits(source, metric, str(disparity.column))
             p_value, limit = self._evidence([*self._hits, hits], groups), self.alpha
