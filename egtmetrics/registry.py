@@ -68,10 +68,12 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
     title
         The title of tables and figures, for readers.
     variance
-        ``variance(result, real, fake, rng)``, which also gets ``backend``, ``n_threads`` and ``parts``, random halves
-        and quarters of both sets, by keyword if its signature has them. It returns the covariance of the scores as a
-        :class:`egtmetrics.metrics.ScoreCovariance`, or None if it has no estimate. What it needs besides the samples
-        is in the result. Without an estimator, intervals call the metric on halves and quarters of the samples, some
+        ``variance(result, real, fake, rng)``, which also gets ``backend``, ``n_threads``, ``parts``, random halves and
+        quarters of both sets, and ``clusters``, the cluster of every row of both sets or None, by keyword if its
+        signature has them. It returns the covariance of the scores as a :class:`egtmetrics.metrics.ScoreCovariance`, or
+        None if it has no estimate. What it needs besides the samples is in the result. Without an estimator, and for
+        samples in clusters with one that does not take ``clusters``, intervals call the metric on halves and quarters
+        of the samples, some
         330 times.
 
     Raises

@@ -62,6 +62,16 @@ def add_sides(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument("fake", metavar="FAKE", help=file.format("generated"))
 
 
+def add_control(data: Any) -> None:
+    """Add the option on control features to the group of the options on data."""
+    data.add_argument(
+        "--control",
+        metavar="KEY",
+        help="compare the groups also within strata, such as the object that an image shows: a key (column) of both "
+        "REAL and FAKE, or several separated by commas; gaps are averaged by the strata's shares of the real samples",
+    )
+
+
 class Samples(NamedTuple):
     """What was read of the paths of an evaluation."""
 
@@ -82,7 +92,7 @@ def read_samples(args: argparse.Namespace, metrics: Mapping[str, Callable[..., A
     held_out = None
     if held_out_path is not None:
         side = sides["held_out"]
-        held_out = HeldOut(side.features, side.groups, side.source)
+        held_out = HeldOut(side.features, side.groups, side.source, side.others.get("clusters"))
     provenance = {**{name: side.source for name, side in sides.items()}, **provenance}
     return Samples(group_sides(args, real, fake), provenance, held_out, fake)
 
@@ -134,9 +144,14 @@ def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamp
     return GroupedSamples(
         real=features[0],
         fake=features[1],
-        real_sensitive_features=real.groups,
-        fake_sensitive_features=fake.groups,
+        **_labels_of("real", real),
+        **_labels_of("fake", fake),
     )
+
+
+def _labels_of(role: str, side: Side) -> dict[str, Any]:
+    """Return the labels of a side, as arguments of ``GroupedSamples``."""
+    return {f"{role}_{name}": labels for name, labels in {"sensitive_features": side.groups, **side.others}.items()}
 
 
 def add_sample_verdict_options(parser: Parser, *, dose: bool = True) -> None:
@@ -291,6 +306,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}
+    controlled = frame.controlled(progress=show_progress(args)) if getattr(args, "control", None) else None
     write_outputs(
         args,
         lambda format, width: render(
@@ -301,6 +317,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -
             baseline=judged.baseline,
             verdicts=judged.verdicts,
             dose=judged.dose,
+            controlled=controlled,
             provenance=provenance,
         ),
         lambda: plot_precision_recall(frame, metric=plan.figure_metric),

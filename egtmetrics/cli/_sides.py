@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import argparse
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,13 @@ def add_sample_options(parser: Parser, *, kind: str | None = None, roles: Sequen
             help=f"the features in {role.upper()}: an array, by default 'features' or else the only (n, d) one; or "
             "columns separated by commas",
         )
+    for role in roles:
+        data.add_argument(
+            f"--{role}-clusters",
+            metavar="LABELS",
+            help=f"where samples of {role.upper()} vary together (images of one prompt, photos of one person): a label "
+            "that they share, in the form of --groups; intervals and tests then divide whole clusters",
+        )
     data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
     if "fake" in roles:
         data.add_argument(
@@ -142,6 +150,8 @@ class Side(abc.ABC):
     kind: ClassVar[str]
     groups: pd.DataFrame | None
     """One column of labels per sensitive feature; None until an oracle has found them."""
+    others: Mapping[str, pd.DataFrame]
+    """Clusters and control features, if they were asked for, in the form of ``groups``."""
     source: dict[str, Any]
     """Where samples and groups came from, ready for JSON."""
     contents: Any = None
@@ -199,6 +209,7 @@ class Images(Side):
         loose = any("/" not in name for name in files.names)
         needless = role == "samples" and spec is None and loose and files.json_labels() is None
         self.groups, by = (None, spec) if needless or spec == _ORACLE else _image_labels(files, spec)
+        self.others = {name: _image_labels(files, where)[0] for name, where in _other_labels(args, role).items()}
         self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
 
     @staticmethod
@@ -223,9 +234,14 @@ class Texts(Side):
         return suffix in (".jsonl", ".txt")
 
     def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
+        from egtmetrics.data import read_text_columns
+
         if spec is None and role != "samples":
             raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
         self.groups, self.contents = _text_labels(path, spec, args.text_key)
+        others = {name: where.split(",") for name, where in _other_labels(args, role).items()}
+        columns = read_text_columns(path, [args.text_key], labels=list(itertools.chain(*others.values())))
+        self.others = {name: columns[keys] for name, keys in others.items()}
         self.source = {"file": str(Path(path)), "groups": spec, "texts": len(self.contents)}
 
     @staticmethod
@@ -255,9 +271,10 @@ class Features(Side):
         from egtmetrics.data import read_labelled_features
 
         by_oracle = spec == _ORACLE
-        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role))
+        others = _other_labels(args, role)
+        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role), others=others)
         self.features = keep_checked(check_features(read.features, str(path)))  # here, so that an error names the file
-        self.groups = None if by_oracle else read.groups
+        self.groups, self.others = None if by_oracle else read.groups, read.others
         self._identity: Mapping[str, Any] | None = read.source.pop("encoder", None)
         self.source = read.source
 
@@ -401,6 +418,13 @@ def _spec(args: argparse.Namespace, role: str) -> str | None:
 def _option(role: str) -> str:
     """Return the option that says how the groups of one side are found."""
     return f"--{'baseline' if role == 'held_out' else role}-groups"
+
+
+def _other_labels(args: argparse.Namespace, role: str) -> dict[str, str]:
+    """Return where clusters and control features of one side are; held-out samples have no control features."""
+    clusters = getattr(args, f"{'real' if role == 'held_out' else role}_clusters", None)
+    control = getattr(args, "control", None) if role in ("real", "fake") else None
+    return {name: where for name, where in (("clusters", clusters), ("control_features", control)) if where is not None}
 
 
 def _key(args: argparse.Namespace, role: str) -> str | None:

@@ -48,6 +48,7 @@ class HeldOut(NamedTuple):
     features: Any
     groups: Any
     source: Mapping[str, Any]
+    clusters: Any = None
 
 
 class Judged(NamedTuple):
@@ -241,7 +242,8 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     labels = samples.groups.on_both_sides()
     counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
     sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
-    set_sizes(sides, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
+    clusters = {label: samples.group(label).clusters for label in labels}
+    set_sizes(sides, clusters, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
 
 
 def check_dose(args: argparse.Namespace) -> None:
@@ -266,9 +268,12 @@ def judge(
     """Compare with a baseline, with tolerances and with known damage, as far as was asked for."""
     baseline = None
     if args.held_out is not None:
-        samples = () if held_out is None else (held_out.features, held_out.groups)
+        samples: dict[str, Any] = {}
+        if held_out is not None:
+            samples = {"held_out": held_out.features, "held_out_sensitive_features": held_out.groups}
+            samples["held_out_clusters"] = held_out.clusters
         given = {name: value for name in ("n_splits", "n_samples") if (value := getattr(args, name)) is not None}
-        baseline = frame.baseline(*samples, **given, progress=progress)
+        baseline = frame.baseline(**samples, **given, progress=progress)
     level = 0.95 if args.level is None else args.level
     verdicts = {
         metric: frame.certify(tolerance, metric=metric, level=level, baseline=baseline)

@@ -61,9 +61,13 @@ class LabelledFeatures:
     source: dict[str, Any]
     """Where it came from: file, key, groups, shape and dtype, ready for JSON; and ``encoder`` and ``samples`` where
     :func:`write_labelled_features` has stored which encoder made them of what."""
+    others: Mapping[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    """Other labels of the rows that were asked for, by name, in the form of ``groups``."""
 
 
-def read_labelled_features(path: str | Path, *, groups: str | None = None, key: str | None = None) -> LabelledFeatures:
+def read_labelled_features(
+    path: str | Path, *, groups: str | None = None, key: str | None = None, others: Mapping[str, str] | None = None
+) -> LabelledFeatures:
     """Read the features of one set and the group of each of its rows.
 
     ``groups`` is a file, ``FILE:KEY``, or a key (a column) of the features' own file; several keys, separated by
@@ -72,7 +76,8 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
     means no groups.
 
     ``key`` names the features: an array, or columns separated by commas. Without it, the features are the array called
-    ``features``, else the only two-dimensional array; in a table, all columns that are not labels.
+    ``features``, else the only two-dimensional array; in a table, all columns that are not labels. ``others`` says, by
+    name, where further labels are (clusters, control features), in the form of ``groups``.
 
     In a ``.pt`` file, a list of batches is one array, and the items of a tuple, such as ``(features, labels)``, are
     called 0, 1, ... Features of shape ``(n, d, 1, 1)`` are ``(n, d)``. In a ``.csv`` file, every line has as many
@@ -110,30 +115,32 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
                 f"{path}: holds no names of groups; say where the labels of its rows are (--groups, --real-groups, "
                 "--fake-groups, or of a baseline --baseline-groups)"
             )
-    labels_path, label_keys = _locate_labels(groups, path)
+    asked = {**({} if no_groups else {"groups": groups}), **(others or {})}
+    places = {name: _locate_labels(where, path) for name, where in asked.items()}
+    inside = {name: keys for name, (file, keys) in places.items() if os.path.realpath(file) == os.path.realpath(path)}
+    found = {name: _labels(contents, keys, path) for name, keys in inside.items()}
+    features, key = _features(contents, key, path, exclude=[label for keys in inside.values() for label in keys])
+    for name, (labels_path, label_keys) in places.items():
+        labels = found[name] if name in inside else _labels(_open(labels_path), label_keys, labels_path)
+        if labels_path.suffix.lower() == ".txt" and labels.iloc[len(features) :].isna().all(axis=None):
+            labels = labels.iloc[: len(features)]  # empty lines behind the last row
+        if len(labels) != len(features):
+            raise ValueError(
+                f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row"
+                f"{_reason(labels, labels_path)}"
+            )
+        found[name] = labels
     if no_groups:
-        features, key = _features(contents, key, path, exclude=())
-        labels = _text_frame({}, path, labels=()).reindex(range(len(features)))
-    elif os.path.realpath(labels_path) == os.path.realpath(path):
-        labels = _labels(contents, label_keys, path)
-        features, key = _features(contents, key, path, exclude=label_keys)
-    else:
-        features, key = _features(contents, key, path, exclude=())
-        labels = _labels(_open(labels_path), label_keys, labels_path)
-    if labels_path.suffix.lower() == ".txt" and labels.iloc[len(features) :].isna().all(axis=None):
-        labels = labels.iloc[: len(features)]  # empty lines behind the last row
-    if len(labels) != len(features):
-        raise ValueError(
-            f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row"
-            f"{_reason(labels, labels_path)}"
-        )
+        found["groups"] = _text_frame({}, path, labels=()).reindex(range(len(features)))
     return LabelledFeatures(
         features=features,
-        groups=labels,
+        groups=found.pop("groups"),
+        others=found,
         source={
             "file": str(path),
             "key": key,
             "groups": groups or None,
+            **(others or {}),
             "shape": list(features.shape),
             "dtype": str(features.dtype),
             **{name: provenance[name] for name in ("samples", "encoder") if name in provenance},

@@ -3,16 +3,18 @@
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``reference``
 prepares its real side, ``disparity`` defines disparities, ``inference`` says how certain they are, ``planning`` and
 ``budget`` how many samples that takes, ``baseline`` what a perfect generator would score, ``dose`` how much known
-damage (``damage``) would give the scores of the model, ``verdict`` whether a gap is within a tolerance, ``monitor``
-whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
-compares models, ``permutation`` tests for equal laws, ``copying`` tests whether the training set is copied, and
-``sample_size`` makes scores from different numbers of samples comparable.
+damage (``damage``) would give the scores of the model, ``controlled`` what gaps there are between like and like,
+``verdict`` whether a gap is within a tolerance, ``monitor`` whether one shows up over many looks, and ``selection``
+which checkpoint is best for its worst group. ``comparison`` compares models, ``permutation`` tests for equal laws,
+``copying`` tests whether the training set is copied, and ``sample_size`` makes scores from different numbers of samples
+comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
 from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.budget import SampleBudget
 from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
+from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.groups.copying import copying_test
 from egtmetrics.groups.damage import Damage, copies, missing_mass, noise, off_support
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
@@ -45,6 +47,7 @@ __all__ = [
     "Baseline",
     "Candidate",
     "CheckpointSelection",
+    "ControlledScores",
     "Damage",
     "Disparity",
     "DisparityMonitor",

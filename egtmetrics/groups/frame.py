@@ -31,6 +31,7 @@ from egtmetrics.groups._evaluation import (
     warn_of_caveats,
     warn_of_refusals,
     warn_of_sizes,
+    with_cluster_caveats,
 )
 from egtmetrics.groups._saved import (
     Registered,
@@ -47,6 +48,7 @@ from egtmetrics.groups._saved import (
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
 from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_models
+from egtmetrics.groups.controlled import ControlledScores, evaluate_controlled
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
@@ -83,8 +85,14 @@ class GenerativeMetricFrame:
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
         text, and the words that software writes for them, such as ``"NA"`` or ``"nan"`` (with a warning). A number such
         as -1 is a group: replace it by None where it means "unknown".
+    real_clusters, fake_clusters
+        One label per row that rows share which vary together (images of one prompt, photos of one person); see
+        :class:`~egtmetrics.samples.GroupedSamples`. None if the rows are independent.
+    real_control_features, fake_control_features
+        What groups may be made of in other shares, such as the object that an image shows; ``controlled`` compares
+        groups within the strata that these make.
     samples : GroupedSamples
-        Instead of the last four, for example ``GroupedSamples(...).matched()``.
+        Instead of the last eight, for example ``GroupedSamples(...).matched()``.
     random_state
         Turned into one integer seed for *every* call of every metric (``settings["random_state"]``). With these common
         random numbers all groups see the same projections, so the noise that they share cancels from the differences.
@@ -203,6 +211,10 @@ class GenerativeMetricFrame:
         fake: Any = None,
         real_sensitive_features: Any = None,
         fake_sensitive_features: Any = None,
+        real_clusters: Any = None,
+        fake_clusters: Any = None,
+        real_control_features: Any = None,
+        fake_control_features: Any = None,
         samples: GroupedSamples | None = None,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
@@ -220,17 +232,23 @@ class GenerativeMetricFrame:
         self._metrics = MetricSet(
             metrics, random_state=random_state, backend=backend, n_threads=n_threads, strict=strict
         )
-        if _samples_given(samples, given):
+        others = {
+            "real_clusters": real_clusters,
+            "fake_clusters": fake_clusters,
+            "real_control_features": real_control_features,
+            "fake_control_features": fake_control_features,
+        }
+        if _samples_given(samples, given, others):
             assert samples is not None
             self.samples = samples = self._metrics.place(samples)
         else:
-            self.samples = samples = self._metrics.group(**given)
+            self.samples = samples = self._metrics.group(**given, **others)
         check_groups(samples, missing_groups)
         self._metrics.check_options(samples)
         n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             refused: Refused | None = None if strict else {}
-            self.results = self._metrics.by_group(samples, bar.update, refused)
+            self.results = with_cluster_caveats(self._metrics.by_group(samples, bar.update, refused), samples)
             self.overall_results = self._metrics.overall(samples, bar.update, refused)
         described = self._described(refused or {})
         warn_of_refusals(refused or {}, "score", stacklevel=2)
@@ -252,6 +270,8 @@ class GenerativeMetricFrame:
         }
         if samples.max_samples is not None:
             self.settings["max_samples"] = samples.max_samples
+        if n_clusters := samples.n_clusters():
+            self.settings["clusters"] = n_clusters
         self._set_tables(tables, self._overall_scores(), samples.counts(), samples.unassigned())
 
     def _described(self, refused: Refused) -> dict[str, Mapping[str, Score]]:
@@ -488,6 +508,7 @@ class GenerativeMetricFrame:
         held_out: Any = None,
         held_out_sensitive_features: Any = None,
         *,
+        held_out_clusters: Any = None,
         n_splits: int = N_SPLITS,
         n_samples: int | None = None,
         progress: bool = False,
@@ -510,7 +531,11 @@ class GenerativeMetricFrame:
         Parameters
         ----------
         held_out, held_out_sensitive_features
-            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones.
+            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones:
+            into halves of whole clusters, where they come in clusters, since a cluster in both would flatter a perfect
+            generator.
+        held_out_clusters
+            Those of the held-out samples, as for the constructor.
         n_splits
             How often the samples are split, in each group. More splits make the result depend less on chance.
         n_samples
@@ -566,7 +591,11 @@ class GenerativeMetricFrame:
                 fake=held_out,
                 real_sensitive_features=samples.real_sensitive_features,
                 fake_sensitive_features=held_out_sensitive_features,
+                fake_clusters=held_out_clusters,
             )
+            labels = dict.fromkeys((*samples.cluster_labels, *placebo.cluster_labels))
+            numbers = {label: number for number, label in enumerate(labels)}
+            placebo = placebo.renumbered([numbers[label] for label in placebo.cluster_labels])
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(
             self._metrics, samples, tables, placebo, n_splits=n_splits, n_samples=n_samples, progress=progress
@@ -638,7 +667,7 @@ class GenerativeMetricFrame:
             metric,
             tolerance,
             of="scores",
-            samples=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            samples=self._known(table),
             level=level,
         )
 
@@ -721,6 +750,79 @@ class GenerativeMetricFrame:
         samples = self._of_samples("a dose")
         return evaluate_dose_response(
             self._metrics, samples, tables, damages, n_splits=n_splits, n_samples=n_samples, progress=progress
+        )
+
+    def controlled(
+        self, weights: Mapping[Hashable, float] | None = None, *, progress: bool = False
+    ) -> ControlledScores:
+        r"""Compare groups within the strata of the control features, and average the gaps over the strata.
+
+        Two groups may differ because they are made of other things: of portraits and street scenes in other shares.
+        With T the metric, and :math:`T_{as}` that of the samples of group a in stratum s,
+
+        .. math::
+
+            T_a = \sum_s w_s T_{as}, \qquad T_a - T_b = \sum_s w_s (T_{as} - T_{bs}),
+
+        with the same weights for all groups. This is direct standardisation, as of death rates of unlike populations.
+
+        Parameters
+        ----------
+        weights
+            By stratum, at least 0; they are divided by their sum. None weighs a stratum by its share of the real
+            samples that are in a group.
+        progress
+            Show a progress bar that counts calls of metrics.
+
+        Returns
+        -------
+        ControlledScores
+            ``by_stratum``, ``by_group`` (the averages), ``strata`` (the weights, and why a stratum was left out),
+            with ``disparities()``, ``interval()``, ``test()`` and ``certify()``.
+
+        Raises
+        ------
+        ValueError
+            If the samples have no control features, weights are not those of strata, no stratum has scores of all
+            groups, or with ``strict`` one has not.
+
+        Warns
+        -----
+        MissingScoreWarning
+            If a stratum is left out, because a group is missing there or too small for a metric.
+
+        Notes
+        -----
+        Strata have to be large: every group needs as many samples in each as a metric needs, and 50 on each side for an
+        interval. A prompt with eight images is a cluster, not a stratum. Scores depend on the number of samples, so
+        where groups differ in it by more than a factor of two within a stratum, the average has a caveat;
+        ``GroupedSamples.matched(across_groups=True)`` makes sizes equal within every stratum.
+
+        Cost: that of the frame without its overall scores, or less.
+
+        Source: the name is that of fairlearn's ``MetricFrame``, which gives the strata one by one; Fleiss, Statistical
+        Methods for Rates and Proportions, 1981, chapter 14 (standardisation).
+
+        Examples
+        --------
+        Both groups are treated alike. Street scenes, which the model draws badly, are more of the one than the other.
+
+        >>> rng = np.random.default_rng(0)
+        >>> groups, scene = np.repeat(["f", "m"], 400), np.array((["face"] * 250 + ["street"] * 150
+        ...                                                       + ["face"] * 150 + ["street"] * 250))
+        >>> real = rng.normal(size=(800, 2))
+        >>> fake = rng.normal(size=(800, 2)) + 2.0 * (scene == "street")[:, None]
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=real, fake=fake, real_sensitive_features=groups, fake_sensitive_features=groups,
+        ...     real_control_features=scene, fake_control_features=scene, random_state=0)
+        >>> bool(frame.test().loc[("fid", "delta_fid"), "p_value"] < 0.001)
+        True
+        >>> bool(frame.controlled().test().loc[("fid", "delta_fid"), "p_value"] > 0.05)
+        True
+        """
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        return evaluate_controlled(
+            self._metrics, self._of_samples("a comparison within strata"), tables, weights, progress=progress
         )
 
     def samples_needed(
@@ -874,7 +976,7 @@ class GenerativeMetricFrame:
             self._variance_models(metric),
             self._infer(),
             metric,
-            known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            known=self._known(table),
             width=width,
             tolerance=tolerance,
             more_real=more_real,
@@ -917,9 +1019,23 @@ class GenerativeMetricFrame:
             self._inference = frame_inference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
 
+    def _known(self, table: ScoreTable) -> Samples:
+        """Return what the scores of a metric were computed from."""
+        return Samples(
+            sizes=self._sizes(),
+            scores=[table.values],
+            described=table.described,
+            units=self._units(),
+        )
+
     def _sizes(self) -> dict[Hashable, int]:
         """Return how many samples of each group were scored, on the side that has fewer."""
         return self.scored_counts[["n_real", "n_fake"]].min(axis=1).to_dict()
+
+    def _units(self) -> dict[Hashable, int]:
+        """Return how many of them are independent: the clusters, where samples come in any."""
+        found = None if self.samples is None else self.samples.units()
+        return self._sizes() if found is None else found
 
     def _of_samples(self, what: str) -> GroupedSamples:
         if self.samples is None:
@@ -1087,11 +1203,11 @@ def tables_of_results(
     return tables
 
 
-def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> bool:
-    """Return whether ``samples`` was given instead of the four arguments; TypeError unless exactly one of both was."""
-    named = [name for name, value in given.items() if value is not None]
-    if samples is None and len(named) < len(given):
-        missing = [name for name in given if name not in named]
+def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any], optional: Mapping[str, Any]) -> bool:
+    """Return whether ``samples`` was given instead of the arguments; TypeError unless exactly one of both was."""
+    missing = [name for name, value in given.items() if value is None]
+    named = [name for name, value in {**given, **optional}.items() if value is not None]
+    if samples is None and missing:
         raise TypeError(f"{', '.join(missing)} missing; pass {', '.join(given)}, or samples=GroupedSamples(...)")
     if samples is not None and named:
         raise TypeError(f"samples and {', '.join(named)} were both given; pass one or the other")

@@ -13,7 +13,7 @@ from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.metrics.frechet import mean_of_rows
-from egtmetrics.metrics.subsampling import Floats
+from egtmetrics.metrics.subsampling import ClustersOfBoth, Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, internal, score, setting
@@ -80,7 +80,13 @@ class KernelDistanceResult(MetricResult):
 
 
 def kernel_variance(
-    result: KernelDistanceResult, real: Any, fake: Any, rng: np.random.Generator, *, parts: PartsOfBoth
+    result: KernelDistanceResult,
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
 ) -> ScoreCovariance | None:
     """Variances of the kernel distance as a U-statistic.
 
@@ -96,6 +102,8 @@ def kernel_variance(
     the Fréchet distance, gives ``(L + 2 D)^2 / (L + 4 D)``, which is D if L is 0, and L if D is 0.
 
     The mean of B subsets of s rows adds (Var(s, s) - Var(n, m)) / B to that of all rows.
+
+    Where rows come in clusters, the variances are those of the moves of clusters (:class:`Moves`) instead.
     """
     if result.kernel is None:
         return None
@@ -123,12 +131,18 @@ def kernel_variance(
 
     whole, subset = variances(n, m), variances(result.subset_size, result.subset_size)
     in_differences, alone = whole + (subset - whole) / result.n_subsets
-    halves = [(side.points[side.parts[:, 0] == part] for side in parts) for part in range(2)]
-    moves = Moves(
-        whole=sums.moves(),
-        halves=tuple(_KernelSums.of(kernel, *half).moves() for half in halves),
+    moves = Moves.of(
+        lambda x, y: _KernelSums.of(kernel, x, y).moves(),
+        x,
+        y,
+        clusters,
+        parts,
+        n_splits=1,
         drawn=np.array([[(subset - whole)[0] / result.n_subsets]]),
+        whole=sums.moves(),
     )
+    if any(moves.clustered):
+        return moves.covariance()
     return ScoreCovariance(data=np.array([[in_differences]]), alone=np.array([alone]), source=moves)
 
 
