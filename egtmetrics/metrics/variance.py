@@ -154,7 +154,7 @@ class Moves:
 
     def covariance(self) -> ScoreCovariance:
         """Return the covariance at full size, and the variances V for single scores."""
-        return _covariance_of_moves(self.whole, self.halves, self.drawn, source=self)
+        return covariance_of_moves(self.whole, self.halves, self.drawn, source=self)
 
     @staticmethod
     def of_sum(
@@ -171,7 +171,7 @@ class Moves:
 
         drawn = sum(np.outer(w, w) * term.drawn for w, term in zip(map(np.atleast_1d, weights), terms, strict=True))
         halves = [total(sides) for sides in zip(*(term.halves for term in terms), strict=True)]
-        return _covariance_of_moves(total([term.whole for term in terms]), halves, np.asarray(drawn))
+        return covariance_of_moves(total([term.whole for term in terms]), halves, np.asarray(drawn))
 
 
 def score_covariance(
@@ -267,6 +267,32 @@ class JointScores:
         if isinstance(self.sources[0], Moves):
             return Moves.of_sum(factors, cast("Sequence[Moves]", self.sources), self.pairs, self.n_sets)
         return ScoresOfParts.of_sum(factors, cast("Sequence[ScoresOfParts]", self.sources)).covariance()
+
+    def covariance_of_sums(self, weights: Floats) -> ScoreCovariance:
+        """Return the covariance of K such sums together, ``(K * S, K * S)``; ``weights`` are ``(K, T)``."""
+        if isinstance(self.sources[0], Moves):
+            moves = cast("Sequence[Moves]", self.sources)
+
+            def by_set(sides: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+                found: list[Any] = [0.0] * self.n_sets
+                for of_term, pair, both in zip(weights.T, self.pairs, sides, strict=True):
+                    for position, own in zip(pair, both, strict=True):
+                        found[position] = found[position] + np.kron(of_term, own)
+                return found
+
+            halves = [by_set(sides) for sides in zip(*(one.halves for one in moves), strict=True)]
+            drawn = sum(
+                np.kron(np.outer(of_term, of_term), one.drawn) for of_term, one in zip(weights.T, moves, strict=True)
+            )
+            return covariance_of_moves(by_set([one.whole for one in moves]), halves, np.asarray(drawn))
+        sums = [ScoresOfParts.of_sum(list(row), cast("Sequence[ScoresOfParts]", self.sources)) for row in weights]
+
+        def beside(name: str) -> Floats | None:
+            values = [getattr(one, name) for one in sums]
+            return None if any(value is None for value in values) else np.concatenate(values, axis=-1)
+
+        names = [field.name for field in dataclasses.fields(ScoresOfParts)]
+        return ScoresOfParts(**{name: beside(name) for name in names}).covariance()  # type: ignore[arg-type]
 
     def covariance_of_mean(
         self, weights: Sequence[float | Floats], *, n_rounds: int, n_disjoint: int
@@ -397,9 +423,11 @@ def _at_full_size(covariances: Sequence[Floats]) -> Floats:
     return covariances[0] if len(covariances) == 1 else extrapolated_covariance(*covariances)
 
 
-def _covariance_of_moves(
+def covariance_of_moves(
     whole: Sequence[Floats], halves: Sequence[Sequence[Floats]], drawn: Floats, source: Moves | None = None
 ) -> ScoreCovariance:
+    """Return what :meth:`Moves.covariance` does, for any number of sets: from the moves of their rows and of halves."""
+
     def covariance(sides: Sequence[Floats]) -> Floats:
         return functools.reduce(np.add, (np.atleast_2d(np.cov(moves.T, ddof=0)) / len(moves) for moves in sides))
 
