@@ -120,9 +120,9 @@ def simulate(law: str, setting: Setting, repeat: int) -> dict[str, Any]:
             column: inference.difference(column.split("_")[0], column.split("_")[-1], *GROUPS)[1] for column in SCORES
         }
     true_share = float(np.mean(truth[1] == GROUPS[0]))
-    low, high = corrected.proportions.loc[GROUPS[0], ["low", "high"]]
+    low, high = corrected.proportions.loc[GROUPS[0], ["low", "high"]].tolist()
     shared = float(np.mean(truth[1][fake_called == GROUPS[0]] != GROUPS[0]))
-    lowest, highest = corrected.contamination.loc[GROUPS[0], ["low", "high"]]
+    lowest, highest = corrected.contamination.loc[GROUPS[0], ["low", "high"]].tolist()
     return {
         "gaps": found,
         "errors": errors,
@@ -169,17 +169,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         for score in SCORES:
             own = row[score]
             gaps = [number(row["gaps"][kind][score]) for kind in ("true", "one side", "both", "corrected")]
-            corrected.append(
-                [*first, score, *gaps, f"{own['bias'] / own['bias_error']:+.1f}", number(own["mean_error"] / own["sd"])]
-                + [f"{own['coverage']:.1%}"]
-            )
-        for score in OTHERS:
-            others.append([*first, score, *(number(row["gaps"][kind][score]) for kind in ("true", "one side", "both"))])
-    held = [
-        [row["law"], row["setting"], f"{row['contamination']:.1%}", f"{row['contamination_held']:.1%}"]
-        + [f"{row['proportion_held']:.1%}"]
-        for row in rows
-    ]
+            bias, scale = f"{own['bias'] / own['bias_error']:+.1f}", number(own["mean_error"] / own["sd"])
+            corrected.append([*first, score, *gaps, bias, scale, f"{own['coverage']:.1%}"])
+        others += [
+            [*first, score, *(number(row["gaps"][kind][score]) for kind in ("true", "one side", "both"))]
+            for score in OTHERS
+        ]
+    shares = ("contamination", "contamination_held", "proportion_held")
+    held = [[row["law"], row["setting"], *(f"{row[share]:.1%}" for share in shares)] for row in rows]
     names = ["law", "setting", "score", "true gap", "one side", "both", "corrected"]
     worst = min((row[score]["coverage"], row["law"], row["setting"], score) for row in rows for score in SCORES)
     parts = [

@@ -84,9 +84,8 @@ def metric(
     mixtures
         ``mixtures(results, real, fake, rng)``, for a metric with scores that are no means over generated samples
         (``Score.per_sample``) but can be had of a mixture of laws from samples of each. It gets lists of results and of
-        real sets by group, and of generated sets, and returns a function of weights ``(G, C)`` that returns a
-        :class:`egtmetrics.metrics.mixtures.MixtureScores`: the scores of real set g against the generated sets with the
-        weights of row g. These sum to 1 and may be negative.
+        real sets by group, and of generated sets, and returns :class:`egtmetrics.metrics.mixtures.Mixtures`: the scores
+        of every real set against the generated sets with weights that sum to 1 and may be negative.
 
     Raises
     ------

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from egtmetrics._cached import cached_method
 from egtmetrics._errors import listed
 from egtmetrics.confusion import Confusion
 from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric
@@ -30,14 +30,15 @@ from egtmetrics.groups.inference import (
 )
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.labels import group_text
-from egtmetrics.metrics.mixtures import MixtureScores
-from egtmetrics.metrics.variance import joint_scores
+from egtmetrics.metrics.mixtures import Mixtures
+from egtmetrics.metrics.variance import JointScores, joint_scores
 from egtmetrics.ops import to_host
 from egtmetrics.registry import metric_of
 from egtmetrics.results import Score
 from egtmetrics.samples import GroupedSamples
 
 _SEED_OF_PARTS = 4
+_DRAWS = 1000
 _STEP = 0.01
 _PRECISION = 1e-4
 _NOISE = {True: "more than noise", False: "not distinguishable from noise"}
@@ -49,8 +50,8 @@ class Unmixable:
 
     names: Sequence[str] = ()
     """The scores that can."""
-    scores: Callable[[Floats], MixtureScores] | None = None
-    """All scores of the metric, for weights ``(G, G)`` of the generated groups, a row for every real group."""
+    mixtures: Mixtures | None = None
+    """All scores of the metric; those of real group a have row a of the weights ``(G, G)`` of the generated groups."""
     reason: str = ""
     """Why none can, if something went wrong."""
 
@@ -77,7 +78,8 @@ def unmixable(
     where = "a correction needs scores of the generated samples of every group against the real ones of every group"
     with naming_metric(metric, where):
         if by_mixtures is not None:
-            return Unmixable(names=names, scores=by_mixtures([results[label][metric] for label in labels], *sides, rng))
+            found = by_mixtures([results[label][metric] for label in labels], *sides, rng)
+            return Unmixable(names=names, mixtures=found)
         only = metrics.without([name for name in metrics.bound if name != metric])
         pairs = list(itertools.product(range(size), range(size)))
         scored = [
@@ -86,17 +88,22 @@ def unmixable(
             else only.call(groups[a].real, groups[c].fake, f"real {labels[a]!r}, generated {labels[c]!r}")[metric]
             for a, c in pairs
         ]
-        joint = joint_scores(
-            metrics.bound[metric],
-            [*sides[0], *sides[1]],
-            [(a, size + c) for a, c in pairs],
-            scored,
-            rng=rng,
-            backend=metrics.backend,
-            n_threads=metrics.n_threads,
-        )
+
+    @functools.cache
+    def joint() -> JointScores:
+        with naming_metric(metric, f"an interval of {where.removeprefix('a correction needs ')}"):
+            return joint_scores(
+                metrics.bound[metric],
+                [*sides[0], *sides[1]],
+                [(a, size + c) for a, c in pairs],
+                scored,
+                rng=rng,
+                backend=metrics.backend,
+                n_threads=metrics.n_threads,
+            )
+
     cross = np.array([list(result.scores().values()) for result in scored]).reshape(size, size, -1)
-    return Unmixable(names=names, scores=functools.partial(MixtureScores.of_means, cross, joint=joint))
+    return Unmixable(names=names, mixtures=Mixtures.of_means(cross, joint))
 
 
 class LabelCorrection:
@@ -129,82 +136,49 @@ class LabelCorrection:
     ) -> None:
         index = counts.index
         self.confusion = confusion = confusion.among(index.tolist())
-        self._counts, self._sizes = counts, sizes
-        q = counts["fake_proportion"].to_numpy(dtype=float)
-        unmixing = confusion.unmixing()
-        true = unmixing @ q
-        _check_possible(true / true.sum(), index.tolist())
-        weights = unmixing * q / true[:, None]
+        self._counts, self._sizes, self._found = counts, sizes, found
+        self._described = {metric: table.described for metric, table in described.items()}
+        self._rates = confusion.rates.to_numpy()[:, :-1]
+        self._q = counts["fake_proportion"].to_numpy(dtype=float)
+        confusion.unmixing()  # or say that there is none
+        true, weights = _unmixed(self._rates, self._q)
+        _check_possible(true, index.tolist())
         self.weights = pd.DataFrame(weights, index=index.rename("true"), columns=index.rename("called"))
         self.refusals: dict[str, str] = {}
         self.tables: dict[str, ScoreTable] = {}
-        self._uncertainties: dict[str, Uncertainty] = {}
         columns = []
         for metric, table in described.items():
             names = list(found[metric].names)
             for name in (name for name in table.described if name not in names):
                 self.refusals[table.column(name)] = found[metric].reason or _cannot(table.described[name])
-            scores = found[metric].scores
-            if scores is None:
-                columns.append(pd.DataFrame(math.nan, index=index, columns=list(table.frame())))
-                continue
-            places = [list(table.described).index(name) for name in names]
-            mixed = scores(weights)
-            values = pd.DataFrame(mixed.values[:, places], index=index, columns=names)
+            values = pd.DataFrame(index=index)
+            mixtures = found[metric].mixtures
+            if mixtures is not None:
+                drawn = mixtures.values(_unmixed(self._drawn[0], self._q)[1])
+                corrected = 2.0 * mixtures.values(weights) - drawn.mean(axis=0)
+                values = pd.DataFrame(corrected, index=index, columns=list(table.described))[names]
+                self.tables[metric] = dataclasses.replace(
+                    table,
+                    values=values,
+                    described={name: table.described[name] for name in names},
+                    disparities=tuple(one for one in table.disparities if one.scores <= set(names)),
+                )
             columns.append(values.reindex(columns=list(table.described)).set_axis(list(table.frame()), axis=1))
-            self.tables[metric] = dataclasses.replace(
-                table,
-                values=values,
-                described={name: table.described[name] for name in names},
-                disparities=tuple(
-                    one
-                    for one in table.disparities
-                    if all(set(family.weights) <= set(names) for family in one.families)
-                ),
-            )
-            kept = (np.arange(len(index))[:, None] * len(table.described) + places).ravel()
-            data = mixed.covariance.data[np.ix_(kept, kept)]
-            of_labels = self._of_labels(mixed.gradient[..., places], unmixing, q, true)
-            nothing = np.zeros_like(data)
-            self._uncertainties[metric] = Uncertainty(
-                table=values, data=data + of_labels, projections=nothing, threshold=nothing, alone=np.zeros(len(data))
-            )
         if not self.tables:
             raise ValueError(f"no score of {listed(described)} can be corrected: {next(iter(self.refusals.values()))}")
         self.by_group = pd.concat(columns, axis=1)
-        corrected = counts.assign(fake_proportion=true / true.sum())
-        self.tables["proportions"] = proportion_table(corrected)
-        self._uncertainties["proportions"] = self._of_proportions(unmixing, q, true, corrected)
+        self._corrected_counts = counts.assign(fake_proportion=true)
+        self.tables["proportions"] = proportion_table(self._corrected_counts)
 
-    def _of_labels(self, gradient: Floats, unmixing: Floats, q: Floats, true: Floats) -> Floats:
-        """Return the covariance of the scores that the errors of the confusion and of the called proportions cause.
-
-        With B = ``unmixing``, T_a the true proportions and g_c the derivative of a score u of group a by the weight of
-        called group c, X_b = sum_c w_bc g_c is that score of the generated samples of true group b, and
-
-            du = 1 / T_a [ sum_c B_ac (g_c - X_a) dq_c - sum_bc B_ac T_b (X_b - X_a) dC_bc ].
-        """
-        n_groups, _, n_scores = gradient.shape
-        by_true = np.einsum("bc,acs->abs", self.weights.to_numpy(), gradient)
-        own = np.einsum("aas->as", by_true)
-        scaled = unmixing / true[:, None]
-        by_rate = -np.einsum("ac,b,abs->asbc", scaled, true, by_true - own[:, None])
-        by_called = np.einsum("ac,acs->asc", scaled, gradient - own[:, None])
-        of_called = (np.diag(q) - np.outer(q, q)) / self._counts["n_fake"].sum()
-        covariance = np.einsum("asbc,bcd,etbd->aset", by_rate, self.confusion.covariance(), by_rate)
-        covariance += np.einsum("asc,cd,etd->aset", by_called, of_called, by_called)
-        return np.asarray(covariance.reshape(n_groups * n_scores, -1), dtype=np.float64)
-
-    def _of_proportions(self, unmixing: Floats, q: Floats, true: Floats, corrected: pd.DataFrame) -> Uncertainty:
-        plain = proportion_uncertainty(corrected)
-        size, total = len(q), true.sum()
-        share = true / total
-        project = (np.eye(size) - share[:, None]) / total @ unmixing  # of dq - dC' true
-        of_called = (np.diag(q) - np.outer(q, q)) / self._counts["n_fake"].sum()
-        inner = of_called + np.einsum("b,bcd->cd", true**2, self.confusion.covariance())
-        data = plain.data.reshape(size, 2, size, 2).copy()
-        data[:, 1, :, 1] = project @ inner @ project.T
-        return dataclasses.replace(plain, data=data.reshape(plain.data.shape))
+    @functools.cached_property
+    def _drawn(self) -> tuple[Floats, Floats]:
+        """Draw rates ``(B, G, G)`` and called proportions ``(B, G)`` around those at hand; with each its opposite."""
+        rng = np.random.default_rng(0)
+        of_called = (np.diag(self._q) - np.outer(self._q, self._q)) / self._counts["n_fake"].sum()
+        by_row = [*self.confusion.covariance(), of_called]
+        steps = np.stack([rng.standard_normal((_DRAWS, len(self._q))) @ _root(one).T for one in by_row], axis=1)
+        steps = np.concatenate([steps, -steps])
+        return self._rates + steps[:, :-1], self._q + steps[:, -1]
 
     @functools.cached_property
     def proportions(self) -> pd.DataFrame:
@@ -262,6 +236,7 @@ class LabelCorrection:
         samples = Samples(sizes=self._sizes, scores=[clipped], described=table.described)
         return certify(self._infer(), metric, tolerance, of="scores", samples=samples, level=level)
 
+    @cached_method
     def _infer(self) -> Inference:
         smallest = min(self._sizes, key=self._sizes.__getitem__)
         if self._sizes[smallest] < MIN_SAMPLES:
@@ -269,7 +244,26 @@ class LabelCorrection:
                 f"group {group_text(smallest)!r} has {self._sizes[smallest]} samples on one side, and an interval "
                 f"needs at least {MIN_SAMPLES}; add samples, or merge groups"
             )
-        return Inference(tables=self.tables, uncertainties=self._uncertainties)
+        plain = proportion_uncertainty(self._corrected_counts)
+        data = plain.data.reshape(len(self._q), 2, len(self._q), 2).copy()
+        true, weights = _unmixed(*self._drawn)
+        data[:, 1, :, 1] = np.cov(true.T)
+        uncertainties = {"proportions": dataclasses.replace(plain, data=data.reshape(plain.data.shape))}
+        for metric, found in self._found.items():
+            if found.mixtures is None:
+                continue
+            covariance = found.mixtures.covariance(self.weights.to_numpy()).data
+            drawn = found.mixtures.values(weights)
+            covariance = covariance + np.cov(drawn.reshape(len(drawn), -1).T)
+            table, names = self.tables[metric].values, list(self._described[metric])
+            places = [names.index(name) for name in found.names]
+            kept = (np.arange(len(table))[:, None] * len(names) + places).ravel()
+            covariance = covariance[np.ix_(kept, kept)]
+            nothing = np.zeros_like(covariance)
+            uncertainties[metric] = Uncertainty(
+                table=table, data=covariance, projections=nothing, threshold=nothing, alone=np.zeros(len(covariance))
+            )
+        return Inference(tables=self.tables, uncertainties=uncertainties)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -322,8 +316,7 @@ def label_sensitivity(
         if tolerance is not None:
             return corrected.certify(tolerance, metric=metric, level=level).outcome, corrected
         primary = corrected.tables[metric].primary.name
-        low = corrected.interval(level).disparities["low"].to_dict()[metric, primary]
-        return _NOISE[low > 0.0], corrected
+        return _NOISE[corrected._infer().largest[metric, primary].interval(level)[0] > 0.0], corrected
 
     first = finding(0.0)
     assert first is not None
@@ -352,6 +345,20 @@ def label_sensitivity(
         error_rate=most if changed else least,
         contamination=float(known[1].contamination["value"].max()),
     )
+
+
+def _unmixed(rates: Floats, q: Floats) -> tuple[Floats, Floats]:
+    """Return the proportions of the true groups, and what the called groups count for them, ``(..., G, G)``."""
+    unmixing = np.linalg.inv(rates.swapaxes(-1, -2))
+    true = (unmixing @ q[..., None])[..., 0]
+    return true / true.sum(axis=-1, keepdims=True), unmixing * q[..., None, :] / true[..., None]
+
+
+def _root(covariance: Floats) -> Floats:
+    """Return a matrix that makes errors with this covariance of independent ones."""
+    values, vectors = np.linalg.eigh(covariance)
+    root: Floats = vectors * np.sqrt(values.clip(0.0))
+    return root
 
 
 def _check_possible(proportions: Floats, groups: Sequence[Hashable]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.metrics.frechet import mean_of_rows
-from egtmetrics.metrics.mixtures import MixtureScores
+from egtmetrics.metrics.mixtures import Mixtures
 from egtmetrics.metrics.subsampling import Floats, draw_subsamples
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance, covariance_of_moves
 from egtmetrics.registry import metric
@@ -194,15 +195,20 @@ class _SumsOfSets:
                 of_real[g][:, 1 + c], of_fake[c][:, n_fake + g] = by_row / len(y), by_column / len(x)
         return cls(real=of_real, fake=of_fake)
 
-    def scores(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Return the distances ``(G,)`` and their derivatives by the weights ``(G, C)``."""
-        n_fake = len(self.fake)
-        within = np.array([own[:, :n_fake].mean(axis=0) for own in self.fake])
-        own, across = (
-            np.array([part.mean(axis=0) for part in self.real])[:, columns] for columns in (0, slice(1, None))
-        )
-        distances = own - 2.0 * (weights * across).sum(axis=1) + np.einsum("gc,cd,gd->g", weights, within, weights)
-        return distances, 2.0 * (weights @ within - across)
+    def distances(self, weights: Floats) -> Floats:
+        """Return the distances ``(..., G)``, from weights ``(..., G, C)``."""
+        own, across = self._of_real
+        found: Floats = own + (weights * (weights @ self._of_fake - 2.0 * across)).sum(axis=-1)
+        return found
+
+    @functools.cached_property
+    def _of_real(self) -> tuple[Floats, Floats]:
+        means = np.array([of_row.mean(axis=0) for of_row in self.real])
+        return means[:, 0], means[:, 1:]
+
+    @functools.cached_property
+    def _of_fake(self) -> Floats:
+        return np.array([of_row[:, : len(self.fake)].mean(axis=0) for of_row in self.fake])
 
     def moves(self, weights: Floats) -> list[Floats]:
         """Return how much every row of every real set, then of every fake one, moves the distances: ``(rows, G)``."""
@@ -218,7 +224,7 @@ class _SumsOfSets:
 
 def kernel_mixtures(
     results: Sequence[KernelDistanceResult], real: Sequence[Any], fake: Sequence[Any], rng: np.random.Generator
-) -> Callable[[Floats], MixtureScores]:
+) -> Mixtures:
     """Return the kernel distances between real sets and mixtures of fake sets; see :func:`egtmetrics.registry.metric`.
 
     The kernel mean of a mixture is that of its parts, weighted. So with weights w, ``<., .>`` the mean kernel of two
@@ -233,20 +239,17 @@ def kernel_mixtures(
     kernel = dataclasses.replace(first, origin=np.mean([mean_of_rows(points) for points in (*real, *fake)], axis=0))
     parts = [draw_subsamples(points, rng, 1) for points in (*real, *fake)]
     whole = _SumsOfSets.of(kernel, real, fake)
-    halves = [
-        _SumsOfSets.of(kernel, of_half[: len(real)], of_half[len(real) :])
-        for half in range(2)
-        for of_half in [[side.points[side.parts[:, 0] == half] for side in parts]]
-    ]
 
-    def scores(weights: Floats) -> MixtureScores:
-        distances, gradient = whole.scores(weights)
-        covariance = covariance_of_moves(
-            whole.moves(weights), [half.moves(weights) for half in halves], np.zeros((len(weights), len(weights)))
-        )
-        return MixtureScores(values=distances[:, None], gradient=gradient[..., None], covariance=covariance)
+    @functools.cache
+    def halves() -> list[_SumsOfSets]:
+        cut = [[side.points[side.parts[:, 0] == half] for side in parts] for half in range(2)]
+        return [_SumsOfSets.of(kernel, sides[: len(real)], sides[len(real) :]) for sides in cut]
 
-    return scores
+    def covariance(weights: Floats) -> ScoreCovariance:
+        drawn = np.zeros((len(weights), len(weights)))
+        return covariance_of_moves(whole.moves(weights), [half.moves(weights) for half in halves()], drawn)
+
+    return Mixtures(values=lambda weights: whole.distances(weights)[..., None], covariance=covariance)
 
 
 @metric("kid", title="Kernel distance", variance=kernel_variance, mixtures=kernel_mixtures)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -11,26 +12,24 @@ from egtmetrics.metrics.variance import JointScores, ScoreCovariance
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MixtureScores:
-    """S scores of G real sets, each against C generated sets with weights of its own."""
+class Mixtures:
+    """S scores of each of G real sets against mixtures of C generated sets, as functions of the weights of these."""
 
-    values: Floats
-    """``(G, S)``"""
-    gradient: Floats
-    """``(G, C, S)``: derivatives of the scores of real set g by its weights."""
-    covariance: ScoreCovariance
-    """Of all values together, ``(G * S, G * S)``, for given weights."""
+    values: Callable[[Floats], Floats]
+    """From weights ``(..., G, C)``, whose rows sum to 1, to scores ``(..., G, S)``."""
+    covariance: Callable[[Floats], ScoreCovariance]
+    """From weights ``(G, C)`` to the covariance of all these scores together, ``(G * S, G * S)``."""
 
     @classmethod
-    def of_means(cls, cross: Floats, weights: Floats, joint: JointScores) -> MixtureScores:
-        """Return those of scores that are means over generated samples: the weighted means of the scores.
+    def of_means(cls, cross: Floats, joint: Callable[[], JointScores]) -> Mixtures:
+        """Return those of scores that are means over generated samples: weighted means of the scores of pairs of sets.
 
-        ``cross`` ``(G, C, S)`` has the scores of every pair of sets, and ``joint`` those pairs in the same order.
+        ``cross`` ``(G, C, S)`` has these, and ``joint`` computes what their covariance follows from, in the same order.
         """
         n_real, n_fake, _ = cross.shape
-        of_pairs = (weights[:, None, :] * np.eye(n_real)[:, :, None]).reshape(n_real, n_real * n_fake)
-        return cls(
-            values=(weights[..., None] * cross).sum(axis=1),
-            gradient=cross,
-            covariance=joint.covariance_of_sums(of_pairs),
-        )
+
+        def covariance(weights: Floats) -> ScoreCovariance:
+            of_pairs = np.eye(n_real)[:, :, None] * weights
+            return joint().covariance_of_sums(of_pairs.reshape(n_real, n_real * n_fake))
+
+        return cls(values=lambda weights: np.einsum("...gc,gcs->...gs", weights, cross), covariance=covariance)
