@@ -172,11 +172,16 @@ class LabelCorrection:
 
     @functools.cached_property
     def _drawn(self) -> tuple[Floats, Floats]:
-        """Draw rates ``(B, G, G)`` and called proportions ``(B, G)`` around those at hand; with each its opposite."""
+        """Draw rates ``(B, G, G)`` and called proportions ``(B, G)`` around those at hand; with each its opposite.
+
+        The steps are uniform along the axes of their covariance. Normal ones would now and then come near rates without
+        an inverse, or a group without samples, and a few such draws would make up the whole variance.
+        """
         rng = np.random.default_rng(0)
         of_called = (np.diag(self._q) - np.outer(self._q, self._q)) / self._counts["n_fake"].sum()
+        reach = np.sqrt(3.0)  # with a variance of 1
         by_row = [*self.confusion.covariance(), of_called]
-        steps = np.stack([rng.standard_normal((_DRAWS, len(self._q))) @ _root(one).T for one in by_row], axis=1)
+        steps = np.stack([rng.uniform(-reach, reach, (_DRAWS, len(self._q))) @ _root(one).T for one in by_row], axis=1)
         steps = np.concatenate([steps, -steps])
         return self._rates + steps[:, :-1], self._q + steps[:, -1]
 
