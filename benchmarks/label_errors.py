@@ -18,6 +18,7 @@ import itertools
 import json
 import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ from egtmetrics._atomic import write_whole
 from egtmetrics.confusion import Confusion
 
 LAWS: dict[str, Law] = {"normal": normal(), "t with 3 degrees of freedom": student(), "clusters": clusters()}
-METRICS = {
+METRICS: dict[str, Callable[..., Any]] = {
     "prdc": precision_recall_density_coverage,
     "kid": functools.partial(kernel_distance, n_subsets=1),  # which has all rows, since the sets are of equal size
     "fid": frechet_distance,
@@ -153,7 +154,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
             "bias": float(difference.mean()),
             "bias_error": float(difference.std(ddof=1) / np.sqrt(len(runs))),
             "sd": float(corrected.std(ddof=1)),
-            "mean_error": float(np.sqrt(np.mean(errors**2))),
+            "median_error": float(np.median(errors)),
             "coverage": float(np.mean(np.abs(corrected - target.mean()) <= 1.96 * errors)),
         }
     return found
@@ -169,7 +170,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         for score in SCORES:
             own = row[score]
             gaps = [number(row["gaps"][kind][score]) for kind in ("true", "one side", "both", "corrected")]
-            bias, scale = f"{own['bias'] / own['bias_error']:+.1f}", number(own["mean_error"] / own["sd"])
+            bias, scale = f"{own['bias'] / own['bias_error']:+.1f}", number(own["median_error"] / own["sd"])
             corrected.append([*first, score, *gaps, bias, scale, f"{own['coverage']:.1%}"])
         others += [
             [*first, score, *(number(row["gaps"][kind][score]) for kind in ("true", "one side", "both"))]
@@ -182,7 +183,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     parts = [
         f"Lowest coverage: {worst[0]:.1%} ({', '.join(worst[1:])}). With {rows[0]['repeats']} repeats, a coverage of "
         f"95 % is measured with a standard error of {np.sqrt(0.05 * 0.95 / rows[0]['repeats']):.1%}.",
-        "Bias is in its own standard errors over the repeats; error / sd is the stated standard error by the true one.",
+        "Bias is in its own standard errors over the repeats; error / sd is the median of the stated standard errors by the true one.",
         tabulate(corrected, [*names, "bias", "error / sd", "95 % holds"], tablefmt="github", disable_numparse=True),
         "What cannot be corrected:",
         tabulate(others, names[:-1], tablefmt="github", disable_numparse=True),

@@ -107,7 +107,8 @@ class ProbabilityOracle(Oracle):
     group_names
         Names of the groups.
     min_confidence
-        Abstain where the largest probability is below this, and where two groups have it.
+        Abstain where the largest probability is below this, where two groups have it, and where it is more probable
+        that the sample is in no group.
     max_contamination
         See :class:`Oracle`.
     """
@@ -121,7 +122,7 @@ class ProbabilityOracle(Oracle):
 
     @abstractmethod
     def probabilities(self, samples: Any, /) -> NDArray[np.float64]:
-        """Return the probability of every group, ``(n, G)``; rows sum to 1, or to 0 where nothing is known."""
+        """Return the probability of every group, ``(n, G)``; what a row lacks of 1 is that of no group."""
 
     def __call__(self, samples: Any, /) -> NDArray[np.object_]:
         return names_of(self._decide(self.probabilities(samples)), self.group_names)
@@ -129,7 +130,8 @@ class ProbabilityOracle(Oracle):
     def _decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
         """Return the index of the most probable group, or -1 where it is not probable enough, or not the only one."""
         ordered = np.sort(probabilities, axis=1)
-        sure = (ordered[:, -1] >= self.min_confidence) & (ordered[:, -1] > ordered[:, -2])
+        others = np.maximum(ordered[:, -2], 1.0 - probabilities.sum(axis=1) - 1e-9)
+        sure = (ordered[:, -1] >= self.min_confidence) & (ordered[:, -1] > others)
         return np.where(sure, probabilities.argmax(axis=1), -1)
 
 
