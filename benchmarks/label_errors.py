@@ -183,7 +183,8 @@ def table(rows: list[dict[str, Any]]) -> str:
     parts = [
         f"Lowest coverage: {worst[0]:.1%} ({', '.join(worst[1:])}). With {rows[0]['repeats']} repeats, a coverage of "
         f"95 % is measured with a standard error of {np.sqrt(0.05 * 0.95 / rows[0]['repeats']):.1%}.",
-        "Bias is in its own standard errors over the repeats; error / sd is the median of the stated standard errors by the true one.",
+        "Bias is in its own standard errors over the repeats; error / sd is the median stated standard error by the "
+        "true one.",
         tabulate(corrected, [*names, "bias", "error / sd", "95 % holds"], tablefmt="github", disable_numparse=True),
         "What cannot be corrected:",
         tabulate(others, names[:-1], tablefmt="github", disable_numparse=True),

@@ -90,7 +90,7 @@ class Confusion:
                 "or rates with rows that sum to 1"
             )
         self.group_names = names
-        self._counts = None if is_rates else values.astype(np.int64)
+        self._counts: NDArray[np.int64] | None = None if is_rates else values.astype(np.int64)
         self._rates: Floats = values / sums[:, None]
 
     @classmethod
@@ -134,7 +134,9 @@ class Confusion:
             (position[a], position[c]) for a, c in zip(truth.tolist(), found.tolist(), strict=True) if a is not None
         ]
         np.add.at(table, tuple(np.array(kept, dtype=np.int64).reshape(-1, 2).T), 1)
-        return cls(table, group_names=names)
+        confusion = cls(table, group_names=names)
+        confusion._counts = table  # also where there is one sample of each group, which would pass for rates
+        return confusion
 
     @classmethod
     def symmetric(cls, group_names: Sequence[Hashable], error: float) -> Self:

@@ -89,6 +89,7 @@ def test_every_form_of_a_table_is_the_same() -> None:
     assert swapped.counts is not None
     assert swapped.counts.to_numpy().tolist() == [[7, 2, 1], [1, 8, 1]]
     assert Confusion(plain.rates).counts is None
+    assert Confusion.of_labels(["f", "m"], ["f", "m"]).interval().loc[("f", "m"), "high"] > 0.5
 
 
 def test_a_difference_is_found_and_chance_is_not() -> None:
