@@ -217,9 +217,13 @@ def _loaded(model: str | Path, of_model: Any, of_processor: Any, device: Any) ->
 
 
 def _read(model: str | Path, kind: Any) -> Any:
+    from huggingface_hub import snapshot_download
+
     source = Path(model).expanduser()
     try:
-        return kind.from_pretrained(str(source) if source.is_dir() else str(model), local_files_only=True)
+        # From a folder: given a name, transformers looks for adapters on the network, also with local_files_only.
+        folder = source if source.is_dir() else snapshot_download(str(model), local_files_only=True)
+        return kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # transformers, the hub and each format of weights have errors of their own
         raise ValueError(
             f"model={model} cannot be loaded ({first_line(error)}); pass the folder of a model of transformers, or a "

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from egtmetrics import GenerativeMetricFrame, GroupedSamples, frechet_distance, kernel_distance
+from egtmetrics import (
+    GenerativeMetricFrame,
+    GroupedSamples,
+    frechet_distance,
+    improved_precision_recall,
+    kernel_distance,
+)
 from egtmetrics.confusion import Confusion
+from egtmetrics.metrics.variance import joint_scores
 from egtmetrics.results import Score
 
 NAMES = ["f", "m"]
@@ -82,6 +89,24 @@ def test_kernel_distance_is_that_of_weighted_samples() -> None:
         expected = (within.sum() - within.trace()) / (len(x) * (len(x) - 1))
         expected += pairs.sum() - 2.0 * (kernel(x, fake) @ weight).mean()
         assert corrected.by_group.loc[group, "kid"] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", [frechet_distance, improved_precision_recall])
+def test_sums_of_scores_together_vary_as_each_does(metric: Any) -> None:
+    """From moves, and from scores of parts: the blocks on the diagonal are the covariances of the single sums."""
+    rng = np.random.default_rng(0)
+    sets = [rng.normal(size=(80, 2)) + shift for shift in (0.0, 0.1, 0.0, 0.3)]
+    pairs = [(0, 2), (0, 3), (1, 2), (1, 3)]
+    results = [metric(sets[real], sets[fake]) for real, fake in pairs]
+    joint = joint_scores(metric, sets, pairs, results, rng=np.random.default_rng(1))
+    weights = np.array([[1.2, -0.2, 0.0, 0.0], [0.0, 0.0, -0.3, 1.3]])
+    together = joint.covariance_of_sums(weights).data
+    size = len(results[0].scores())
+    for place, row in enumerate(weights):
+        block = slice(place * size, (place + 1) * size)
+        assert_allclose(together[block, block], joint.covariance(row.tolist()).data, rtol=1e-9)
+    assert np.linalg.eigvalsh(together).min() > -1e-12
+    assert abs(together[0, size]) > 0.0  # they share the generated samples
 
 
 def test_true_labels_change_nothing() -> None:
