@@ -736,7 +736,7 @@ class GenerativeMetricFrame:
         some of which are negative. If :math:`S_{ca}` is the score of the generated samples called c against the real
         ones of group a, the corrected score of group a is :math:`\sum_c w_{ac} S_{ca}`, where it is a mean over
         generated samples for given real ones (``Score.per_sample``: k-NN precision, density, P-precision). For the
-        kernel distance the kernel means are weighted so. Both are unbiased, up to the error of C. Other scores, such as
+        kernel distance the kernel means are weighted so. The bias that the error of C makes is taken off. Other scores, as
         FID, recall and coverage, cannot be corrected; they are NaN, with the reason.
 
         Parameters
@@ -786,7 +786,7 @@ class GenerativeMetricFrame:
         [0.82, 0.92]
         >>> corrected = frame.correct_labels(Confusion([[0.9, 0.1], [0.1, 0.9]], group_names=["f", "m"]))
         >>> corrected.by_group["ipr_precision"].round(2).tolist()
-        [0.96, 0.98]
+        [0.97, 0.98]
         >>> corrected.contamination["value"].round(2).tolist()
         [0.15, 0.06]
         """
