@@ -736,7 +736,7 @@ class GenerativeMetricFrame:
         some of which are negative. If :math:`S_{ca}` is the score of the generated samples called c against the real
         ones of group a, the corrected score of group a is :math:`\sum_c w_{ac} S_{ca}`, where it is a mean over
         generated samples for given real ones (``Score.per_sample``: k-NN precision, density, P-precision). For the
-        kernel distance the kernel means are weighted so. The bias that the error of C makes is taken off. Other scores, as
+        kernel distance the kernel means are weighted so. The bias that the error of C makes is taken off. Others, as
         FID, recall and coverage, cannot be corrected; they are NaN, with the reason.
 
         Parameters
