@@ -257,7 +257,7 @@ class GroupedSamples:
         for side, ids, clusters in zip(("real", "fake"), group_ids, self.clusters, strict=True):
             p, n = counts[f"{side}_proportion"].to_numpy(), counts[f"n_{side}"].sum()
             if clusters is None:
-                found.append((np.diag(p) - np.outer(p, p)) / n)
+                found.append(multinomial_covariance(p, n))
                 continue
             assigned = ids >= 0
             _, inverse, sizes = np.unique(clusters[assigned], return_inverse=True, return_counts=True)
@@ -485,3 +485,9 @@ def _draw(ids: Rows, sizes: Rows, rng: np.random.Generator) -> Rows:
     order = order[ids[order] >= 0]
     rank = pd.Series(ids[order]).groupby(ids[order]).cumcount().to_numpy()
     return np.sort(order[rank < sizes[ids[order]]])
+
+
+def multinomial_covariance(p: NDArray[np.float64], n: float) -> NDArray[np.float64]:
+    """Return the covariance ``(G, G)`` of the proportions of n independent draws."""
+    found: NDArray[np.float64] = (np.diag(p) - np.outer(p, p)) / n
+    return found

@@ -401,11 +401,11 @@ def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path, capsys: p
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "oracle" in line]
     assert re.match(
-        r"egtmetrics: warning: the oracle's cross-validated error is \d+\.\d% in heads, \d+\.\d% in tails \(", line
+        r"egtmetrics: warning: labels err: \d+\.\d% \(.*\) of what is called 'heads' is not, \d+\.\d% .*tails", line
     )
     assert main([*arguments, "--min-confidence", "0.99"]) == 2
     unsure = capsys.readouterr().err
-    assert "is unknown in heads, where nothing was labelled, unknown in tails" in unsure
+    assert "the group 'heads' is never called, the group 'tails' is never called" in unsure
     assert "--fake-groups assigns none of 24 samples to a group" in unsure
 
 

@@ -224,7 +224,7 @@ def test_clusters_of_texts_and_images_are_read() -> None:
     assert side.others["clusters"]["prompt"].tolist() == ["a", "b"]
     assert Texts(args, "real", "fake.jsonl", "oracle:pronouns").others == {}
     Path("fake.txt").write_text("She wrote.\nHe wrote.\n")
-    with pytest.raises(ValueError, match="a .txt file holds one text per line and no 'prompt'"):
+    with pytest.raises(ValueError, match="txt file holds one text per line and no 'prompt'"):
         Texts(args, "fake", "fake.txt", "oracle:pronouns")
     names = ImageFiles("fake").names
     Path("meta.csv").write_text("\n".join(["file_name,prompt", *(f"{name},{i}" for i, name in enumerate(names))]))

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import listed
 from egtmetrics._extras import extra
+from egtmetrics.confusion import Confusion
 from egtmetrics.data._arrays import (
     ONLY,
     Entry,
@@ -288,6 +289,37 @@ def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence
     else:
         columns = _columns(_open(path), keys, path)
     return _text_frame(columns, path, labels=labels)
+
+
+def read_confusion(path: str | Path, *, true: str = "true", called: str = "called") -> Confusion:
+    """Read the confusion of an oracle from a table with one labelled sample in each row.
+
+    Parameters
+    ----------
+    path
+        A ``.csv``, ``.parquet`` or ``.jsonl`` file. Its samples are a random part of those that the oracle is for.
+    true, called
+        The columns with the group by hand, and with what the oracle calls it: empty where it abstains.
+
+    Raises
+    ------
+    OSError, ValueError, ImportError
+        As for :func:`read_text_columns`; or ``called`` holds a group that ``true`` does not.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "hand.csv").write_text("true,called\\nf,f\\nf,m\\nm,m\\nm,\\n")
+    ...     confusion = read_confusion(Path(folder, "hand.csv"))
+    >>> confusion.error_by_group, confusion.abstention_by_group
+    ({'f': 0.5, 'm': 0.0}, {'f': 0.0, 'm': 0.5})
+    """
+    labels = read_text_columns(path, [], labels=[true, called])
+    try:
+        return Confusion.of_labels(labels[true], labels[called])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _provenance(contents: Mapping[str, Entry] | Table, path: Path) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``reference``
 prepares its real side, ``disparity`` defines disparities, ``inference`` says how certain they are, ``planning`` and
-``budget`` how many samples that takes, ``baseline`` what a perfect generator would score, ``dose`` how much known
-damage (``damage``) would give the scores of the model, ``controlled`` what gaps there are between like and like,
-``verdict`` whether a gap is within a tolerance, ``monitor`` whether one shows up over many looks, and ``selection``
-which checkpoint is best for its worst group. ``comparison`` compares models, ``permutation`` tests for equal laws,
-``copying`` tests whether the training set is copied, and ``sample_size`` makes scores from different numbers of samples
-comparable.
+``budget`` how many samples that takes, ``label_errors`` what scores would be if the labels did not err, ``baseline``
+what a perfect generator would score, ``dose`` how much known damage (``damage``) would give the scores of the model,
+``controlled`` what gaps there are between like and like, ``verdict`` whether a gap is within a tolerance, ``monitor``
+whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
+compares models, ``permutation`` tests for equal laws, ``copying`` tests whether the training set is copied, and
+``sample_size`` makes scores from different numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
@@ -29,6 +29,7 @@ from egtmetrics.groups.dose import DoseResponse
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals
+from egtmetrics.groups.label_errors import LabelCorrection, LabelSensitivity
 from egtmetrics.groups.monitor import DisparityMonitor, Look
 from egtmetrics.groups.permutation import (
     PermutationTest,
@@ -55,6 +56,8 @@ __all__ = [
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
+    "LabelCorrection",
+    "LabelSensitivity",
     "Look",
     "MissingLabelWarning",
     "MissingScoreWarning",

@@ -16,6 +16,7 @@ from egtmetrics._cached import cached_method
 from egtmetrics._errors import listed
 from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
+from egtmetrics.confusion import Confusion
 from egtmetrics.groups._evaluation import (
     Metrics,
     MetricSet,
@@ -53,6 +54,7 @@ from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
 from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inference, normal_quantile
+from egtmetrics.groups.label_errors import LabelCorrection, LabelSensitivity, Unmixable, label_sensitivity, unmixable
 from egtmetrics.groups.planning import Parts, Pilot, SamplePlan, plan_samples, score_parts
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.labels import group_text
@@ -824,6 +826,131 @@ class GenerativeMetricFrame:
         return evaluate_controlled(
             self._metrics, self._of_samples("a comparison within strata"), tables, weights, progress=progress
         )
+
+    def correct_labels(self, confusion: Confusion) -> LabelCorrection:
+        r"""Return the scores of the true groups, where an oracle that errs has called those of the generated samples.
+
+        With C the oracle's confusion, :math:`C_{ac} = P(\text{called } c \mid \text{true } a)`, and q the proportions
+        of the called groups, a generated sample that is called c counts for true group a with the weight
+
+        .. math:: w_{ac} = (C^{-\top})_{ac} \, q_c / \pi_a, \qquad \pi = C^{-\top} q, \qquad \sum_c w_{ac} = 1,
+
+        some of which are negative. If :math:`S_{ca}` is the score of the generated samples called c against the real
+        ones of group a, the corrected score of group a is :math:`\sum_c w_{ac} S_{ca}`, where it is a mean over
+        generated samples for given real ones (``Score.per_sample``: k-NN precision, density, P-precision). For the
+        kernel distance the kernel means are weighted so. The bias that the error of C makes is taken off. Others, as
+        FID, recall and coverage, cannot be corrected; they are NaN, with the reason.
+
+        Parameters
+        ----------
+        confusion
+            Of the oracle on samples like the generated ones: ``oracle.confusion``, or better one from generated samples
+            of which a random part is labelled by hand (``Confusion.of_labels``, ``egtmetrics.data.read_confusion``).
+
+        Returns
+        -------
+        LabelCorrection
+            ``by_group``, ``disparities()``, ``interval()``, ``test()`` and ``certify()`` as a frame has them; the
+            ``contamination`` of the called groups and their corrected ``proportions``.
+
+        Raises
+        ------
+        ValueError
+            The confusion is of other groups or has no inverse, a group would have no samples by it, no score can be
+            corrected, or the frame was read from JSON.
+
+        Notes
+        -----
+        It assumes that the labels of the real samples are true; that an error depends on the true group of a sample,
+        and not otherwise on where it lies; and that the called groups have the proportions in which they were generated
+        (``group_counts``; matching sizes keeps these). If bad samples are called wrongly more often, the correction is
+        too small. :meth:`egtmetrics.confusion.Confusion.compare` tests whether the oracle errs on generated samples as
+        on real ones. Intervals carry the error of the scores, of q, and of C. If labels are true, nothing changes.
+
+        Cost, paid once per frame: with G groups, G times that of the metric and of its interval; for KID all pairs of
+        samples. Simulations: ``benchmarks/results/label_errors.md``.
+
+        Source: inverse of a misclassification matrix, as in Buonaccorsi, Measurement Error, 2010, chapter 2 (for
+        proportions); ``docs/adr/0033-labels-that-err.md``.
+
+        Examples
+        --------
+        No gap in truth. A tenth of the labels is wrong, and the small group seems to be worse.
+
+        >>> from egtmetrics.confusion import Confusion
+        >>> rng = np.random.default_rng(0)
+        >>> groups = np.repeat(["f", "m"], [250, 450])
+        >>> real, fake = rng.normal(size=(2, 700, 2)) + 4.0 * (groups == "m")[:, None]
+        >>> called = np.where(rng.random(700) < 0.1, np.where(groups == "m", "f", "m"), groups)
+        >>> frame = GenerativeMetricFrame(metrics="ipr", real=real, fake=fake, real_sensitive_features=groups,
+        ...                               fake_sensitive_features=called, random_state=0)
+        >>> frame.by_group["ipr_precision"].round(2).tolist()
+        [0.82, 0.92]
+        >>> corrected = frame.correct_labels(Confusion([[0.9, 0.1], [0.1, 0.9]], group_names=["f", "m"]))
+        >>> corrected.by_group["ipr_precision"].round(2).tolist()
+        [0.97, 0.98]
+        >>> corrected.contamination["value"].round(2).tolist()
+        [0.15, 0.06]
+        """
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        return self._corrected(confusion, tables)
+
+    def label_sensitivity(
+        self, metric: str | None = None, *, tolerance: float | None = None, level: float = 0.95
+    ) -> LabelSensitivity:
+        """Return the rate of wrong labels of generated samples, the same in every group, at which a finding changes.
+
+        The finding is the outcome of ``certify`` for a tolerance, else whether the metric's primary disparity is more
+        than noise. It is that of ``correct_labels`` for every rate, up to the one at which a group would be empty.
+
+        Raises
+        ------
+        ValueError
+            No score of the metric can be corrected, or as for ``interval``.
+
+        Notes
+        -----
+        Cost: that of ``correct_labels``, paid once, and some 30 verdicts.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> groups = np.repeat(["f", "m"], [200, 400])
+        >>> real, fake = rng.normal(size=(2, 600, 2)) + 4.0 * (groups == "m")[:, None]
+        >>> fake[:40] += 9.0
+        >>> frame = GenerativeMetricFrame(metrics="ipr", real=real, fake=fake, real_sensitive_features=groups,
+        ...                               fake_sensitive_features=groups, random_state=0)
+        >>> round(frame.label_sensitivity().error_rate, 2)
+        0.06
+        """
+        metric = check_metric(metric, list(self.settings["metrics"]))
+        table = {metric: self.tables[metric]}
+        return label_sensitivity(
+            lambda confusion: self._corrected(confusion, table),
+            metric,
+            self.by_group.index.tolist(),
+            tolerance=tolerance,
+            level=level,
+        )
+
+    def _corrected(self, confusion: Confusion, tables: Mapping[str, ScoreTable]) -> LabelCorrection:
+        return LabelCorrection(
+            confusion,
+            {metric: self._unmixable(metric) for metric in tables},
+            tables,
+            counts=self.group_counts,
+            sizes=self._sizes(),
+        )
+
+    @cached_method
+    def _unmixable(self, metric: str) -> Unmixable:
+        samples = self._of_samples("a correction")
+        if samples.n_clusters():
+            raise ValueError(
+                "the samples come in clusters, which corrections of labels do not count; leave the clusters out, and "
+                "take the intervals for too short"
+            )
+        return unmixable(self._metrics, samples, self.results, self.tables[metric].described, metric)
 
     def samples_needed(
         self, score: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95

@@ -351,12 +351,12 @@ def score_uncertainty(
     return Uncertainty(table=scores, data=data, projections=projections, threshold=threshold, alone=alone)
 
 
-def proportion_uncertainty(samples: GroupedSamples) -> Uncertainty:
-    """Return the proportions of the groups with their covariance: multinomial, or robust to clusters."""
-    table = proportion_table(samples.counts()).values
+def proportion_uncertainty(counts: pd.DataFrame, covariances: Sequence[Floats]) -> Uncertainty:
+    """Return the proportions of the groups with their covariance, from that of each side."""
+    table = proportion_table(counts).values
     n_groups = len(table)
     data = np.zeros((n_groups, 2, n_groups, 2))
-    for side, covariance in enumerate(samples.proportion_covariances()):
+    for side, covariance in enumerate(covariances):
         data[:, side, :, side] = covariance
     nothing = np.zeros((2 * n_groups, 2 * n_groups))
     return Uncertainty(
@@ -400,7 +400,10 @@ def frame_inference(
     warn_of_refusals(refused, "interval", stacklevel=4)
     return Inference(
         tables={**tables, "proportions": proportion_table(counts)},
-        uncertainties={**uncertainties, "proportions": proportion_uncertainty(samples)},
+        uncertainties={
+            **uncertainties,
+            "proportions": proportion_uncertainty(samples.counts(), samples.proportion_covariances()),
+        },
     )
 
 

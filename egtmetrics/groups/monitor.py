@@ -302,7 +302,9 @@ class DisparityMonitor:
             allowed = {
                 name: disparity
                 for name, disparity in named.items()
-                if not excess and disparity.column is not None and table.described[disparity.column].per_sample
+                if not excess
+                and disparity.column is not None
+                and table.described[disparity.column].per_sample == "indicator"
             }
             why = "the mean of a 0 or 1 for each generated sample; precision of 'ipr' and 'prdc' is"
         else:

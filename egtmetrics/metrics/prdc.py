@@ -49,7 +49,7 @@ coverage_share = functools.partial(
 class ImprovedPrecisionRecallResult(MetricResult):
     """What :func:`improved_precision_recall` returns."""
 
-    precision: float = precision_share(per_sample=True)
+    precision: float = precision_share(per_sample="indicator")
     recall: float = recall_share()
     n_neighbors: int = setting()
 
@@ -58,9 +58,9 @@ class ImprovedPrecisionRecallResult(MetricResult):
 class PRDCResult(MetricResult):
     """What :func:`precision_recall_density_coverage` returns."""
 
-    precision: float = precision_share(per_sample=True)
+    precision: float = precision_share(per_sample="indicator")
     recall: float = recall_share()
-    density: float = density_score()
+    density: float = density_score(per_sample="number")
     coverage: float = coverage_share()
     n_neighbors: int = setting()
     ties: Ties = setting()

@@ -420,6 +420,25 @@ class JointScores:
             return moves.covariance()
         return ScoresOfParts.of_sum(factors, cast("Sequence[ScoresOfParts]", self.sources)).covariance()
 
+    def covariance_of_sums(self, weights: Floats) -> ScoreCovariance:
+        """Return the covariance of K such sums together, ``(K * S, K * S)``; ``weights`` are ``(K, T)``."""
+        if isinstance(self.sources[0], Moves):
+            moves = cast("Sequence[Moves]", self.sources)
+            each = [
+                np.kron(of_term[:, None], np.eye(len(one.drawn))) for of_term, one in zip(weights.T, moves, strict=True)
+            ]
+            terms = [one.linear(factors) for factors, one in zip(each, moves, strict=True)]
+            ones: list[Floats] = [np.ones(len(factors)) for factors in each]
+            return Moves.of_sum(ones, terms, self.pairs, self.n_sets).covariance()
+        sums = [ScoresOfParts.of_sum(list(row), cast("Sequence[ScoresOfParts]", self.sources)) for row in weights]
+
+        def beside(name: str) -> Floats | None:
+            values = [getattr(one, name) for one in sums]
+            return None if any(value is None for value in values) else np.concatenate(values, axis=-1)
+
+        names = [field.name for field in dataclasses.fields(ScoresOfParts)]
+        return ScoresOfParts(**{name: beside(name) for name in names}).covariance()  # type: ignore[arg-type]
+
     def covariance_of_mean(
         self, weights: Sequence[float | Floats], *, n_rounds: int, n_disjoint: int
     ) -> ScoreCovariance:
