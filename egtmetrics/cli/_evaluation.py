@@ -117,13 +117,26 @@ def read_sides(
         for fake in fakes.values():
             if fake.groups is not None:
                 check_groups(args, metrics, sides["real"].groups, fake.groups)
+    note_one_sided_oracle(args, sides)
     provenance = encode_sides(args, sides, progress=show_progress(args))
     by_oracle = [fake for fake in fakes.values() if fake.groups is None]
-    for told in label_by_oracle(args, sides["real"], by_oracle):
+    held_out = [side for name, side in sides.items() if paths[name][0] == "held_out"]
+    for told in label_by_oracle(args, sides["real"], by_oracle, held_out):
         note(args, told)
     for fake in by_oracle:
         check_groups(args, metrics, sides["real"].groups, fake.groups)
     return sides, provenance
+
+
+def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
+    """Say where an oracle calls the groups of some texts, and others have labels."""
+    by_oracle = {name for name, side in sides.items() if str(side.source["groups"]).startswith("oracle:")}
+    if by_oracle and len(by_oracle) < len(sides):
+        note(
+            args,
+            "an oracle calls the groups of one side alone, so that its errors make gaps by themselves; call all "
+            "samples by it (--groups oracle:...), or measure its errors and correct the scores (docs/labels.md)",
+        )
 
 
 def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamples:

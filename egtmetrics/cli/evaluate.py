@@ -29,8 +29,8 @@ examples:
 _EXAMPLES_OF_TEXTS = """\
 examples:
   egtmetrics evaluate-text real.jsonl fake.jsonl --groups oracle:pronouns --metrics topp,mauve --cache embeddings
-  egtmetrics evaluate-text real.csv fake.txt --real-groups gender --fake-groups oracle:pronouns --match-sizes \\
-      --encoder qwen3 --out result.json --figure result.png
+  egtmetrics evaluate-text real.csv fake.txt --groups oracle:pronouns --match-sizes --encoder qwen3 \\
+      --out result.json --figure result.png
 """
 _EXAMPLES_OF_IMAGES = """\
 examples:
