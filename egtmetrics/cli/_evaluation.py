@@ -487,7 +487,7 @@ def _check_sizes(args: argparse.Namespace, metrics: Mapping[str, Callable[..., A
         for where, (n, m) in sizes.items():
             if min(n, m) < needed:
                 with naming_metric(name, f"{where} ({n} real, {m} fake)"):
-                    metric(np.zeros((n, 2)), np.zeros((m, 2)))
+                    metric(np.zeros((n, 1)), np.zeros((m, 1)))
 
 
 def _refusals(
@@ -500,7 +500,7 @@ def _refusals(
 
     options = {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads}
     bound = {name: bind(metric, options) for name, metric in metrics.items()}
-    return {name: (metric, refusal_of_one_row(metric, np.zeros((1, 2)))) for name, metric in bound.items()}
+    return {name: (metric, refusal_of_one_row(metric, np.zeros((1, 1)))) for name, metric in bound.items()}
 
 
 def _check_outputs(args: argparse.Namespace) -> str | None:
