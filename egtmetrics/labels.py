@@ -105,24 +105,29 @@ class Groups:
 
 
 def assign_groups(
-    real_sensitive_features: Any, fake_sensitive_features: Any, *, n_real: int | None = None, n_fake: int | None = None
+    real_sensitive_features: Any,
+    fake_sensitive_features: Any,
+    *,
+    n_real: int | None = None,
+    n_fake: int | None = None,
+    what: str = "sensitive_features",
 ) -> Groups:
     """Check the labels of both sides and give them a common index.
 
-    ``n_real`` and ``n_fake`` say how many labels there must be; None if no samples do.
+    ``n_real`` and ``n_fake`` say how many labels there must be; None if no samples do. ``what`` they are, for errors.
     """
-    real_ids, real_index = check_group_labels(real_sensitive_features, n_real, "real_sensitive_features")
-    fake_ids, fake_index = check_group_labels(fake_sensitive_features, n_fake, "fake_sensitive_features")
+    real_ids, real_index = check_group_labels(real_sensitive_features, n_real, f"real_{what}")
+    fake_ids, fake_index = check_group_labels(fake_sensitive_features, n_fake, f"fake_{what}")
     if isinstance(real_index, pd.MultiIndex) and isinstance(fake_index, pd.MultiIndex):
         if set(real_index.names) != set(fake_index.names):
             raise ValueError(
-                f"real_sensitive_features has the features {listed(real_index.names)}, but fake_sensitive_features has "
+                f"real_{what} has the features {listed(real_index.names)}, but fake_{what} has "
                 f"{listed(fake_index.names)}; pass the same features, under the same names, on both sides"
             )
         fake_index = fake_index.reorder_levels(real_index.names)
     elif real_index.nlevels != fake_index.nlevels:
         raise ValueError(
-            f"real_sensitive_features has {real_index.nlevels} features, but fake_sensitive_features has "
+            f"real_{what} has {real_index.nlevels} features, but fake_{what} has "
             f"{fake_index.nlevels}; pass the same features on both sides"
         )
     try:
@@ -131,7 +136,7 @@ def assign_groups(
         sides = [f"{listed(map(repr, index.tolist()), most=3)}" for index in (real_index, fake_index)]
         alike = _written_otherwise(real_index.tolist(), fake_index.tolist())
         raise TypeError(
-            f"real_sensitive_features has the labels {sides[0]} and fake_sensitive_features {sides[1]}, which are of "
+            f"real_{what} has the labels {sides[0]} and fake_{what} {sides[1]}, which are of "
             f"different types; convert those of one side{f', so that {alike} are written alike' if alike else ''}"
         ) from error
     if isinstance(real_index, pd.MultiIndex):
@@ -144,6 +149,42 @@ def assign_groups(
         return np.array([*(position[label] for label in own), -1], dtype=np.int64)[ids]  # index -1 takes the last: -1
 
     return Groups(index=index, real_ids=relocate(real_ids, real_index), fake_ids=relocate(fake_ids, fake_index))
+
+
+def number_clusters(
+    sets: Mapping[str, tuple[Any, int]],
+) -> tuple[list[NDArray[np.int64] | None], tuple[Hashable, ...]]:
+    """Return the cluster of every row of every set, as positions in the labels, which are returned too.
+
+    ``sets`` have labels and a number of rows by the name of the argument; None for labels gives None. A label is the
+    same cluster in all sets.
+    """
+    columns = [None if labels is None else _cluster_labels(labels, n, name) for name, (labels, n) in sets.items()]
+    found = {label for column in columns if column is not None for label in column}
+    order = sorted(found, key=lambda label: (type(label).__name__, label))
+    position = {label: i for i, label in enumerate(order)}
+    numbered = [
+        None if column is None else np.array([position[label] for label in column], dtype=np.int64)
+        for column in columns
+    ]
+    return numbered, tuple(order)
+
+
+def _cluster_labels(labels: Any, n: int, name: str) -> list[Any]:
+    _, columns = label_columns(labels, name)
+    if len(columns) > 1 or columns[0].ndim != 1 or len(columns[0]) != n:
+        shape = f"{len(columns)} columns" if len(columns) > 1 else f"shape {columns[0].shape}"
+        raise ValueError(f"{name} has {shape} for {n} samples; pass one label per sample, alike in one cluster")
+    column: list[Any] = columns[0].tolist()
+    missing = sum(label is None for label in column)
+    if missing:
+        raise ValueError(f"{name} has no label for {missing} of {n} samples; give each that is alone one of its own")
+    if len(set(column)) < 2:
+        raise ValueError(
+            f"{name} has one label for all {n} samples, so that nothing says how much clusters vary; pass the label of "
+            "what some of them share, such as their prompt, or None if they are independent"
+        )
+    return column
 
 
 def check_group_labels(labels: Any, n: int | None, name: str) -> tuple[NDArray[np.int64], pd.Index[Any]]:

@@ -38,6 +38,8 @@ class Metric:
     function: Callable[..., Any]
     variance: Callable[..., Any] | None = None
     """Its variance estimator; see :func:`metric`."""
+    mixtures: Callable[..., Any] | None = None
+    """Its scores of mixtures of generated sets; see :func:`metric`."""
 
     def result_class(self) -> type[MetricResult] | None:
         """Return the class of its result, from the annotation of the function; None if there is no such annotation."""
@@ -58,7 +60,13 @@ class Metric:
         return () if found is None else setting_fields(found)
 
 
-def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None) -> Callable[[Function], Function]:
+def metric(
+    name: str,
+    *,
+    title: str,
+    variance: Callable[..., Any] | None = None,
+    mixtures: Callable[..., Any] | None = None,
+) -> Callable[[Function], Function]:
     """Register a function ``(real, fake, *, ...) -> MetricResult`` as a metric.
 
     Parameters
@@ -68,11 +76,18 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
     title
         The title of tables and figures, for readers.
     variance
-        ``variance(result, real, fake, rng)``, which also gets ``backend``, ``n_threads`` and ``parts``, random halves
-        and quarters of both sets, by keyword if its signature has them. It returns the covariance of the scores as a
-        :class:`egtmetrics.metrics.ScoreCovariance`, or None if it has no estimate. What it needs besides the samples
-        is in the result. Without an estimator, intervals call the metric on halves and quarters of the samples, some
+        ``variance(result, real, fake, rng)``, which also gets ``backend``, ``n_threads``, ``parts``, random halves and
+        quarters of both sets, and ``clusters``, the cluster of every row of both sets or None, by keyword if its
+        signature has them. It returns the covariance of the scores as a :class:`egtmetrics.metrics.ScoreCovariance`, or
+        None if it has no estimate. What it needs besides the samples is in the result. Without an estimator, and for
+        samples in clusters with one that does not take ``clusters``, intervals call the metric on halves and quarters
+        of the samples, some
         330 times.
+    mixtures
+        ``mixtures(results, real, fake, rng)``, for a metric with scores that are no means over generated samples
+        (``Score.per_sample``) but can be had of a mixture of laws from samples of each. It gets lists of results and of
+        real sets by group, and of generated sets, and returns :class:`egtmetrics.metrics.mixtures.Mixtures`: the scores
+        of every real set against the generated sets with weights that sum to 1 and may be negative.
 
     Raises
     ------
@@ -94,7 +109,7 @@ def metric(name: str, *, title: str, variance: Callable[..., Any] | None = None)
             raise ValueError(
                 f"name={name!r} already belongs to the metric {'.'.join(_origin(known.function))}; choose another name"
             )
-        found = Metric(name=name, title=title, function=function, variance=variance)
+        found = Metric(name=name, title=title, function=function, variance=variance, mixtures=mixtures)
         _REGISTERED[name] = found
         setattr(function, _ATTRIBUTE, found)
         return function

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 Direction: TypeAlias = Literal["higher", "lower"] | float | None
+PerSample: TypeAlias = Literal["indicator", "number"] | None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +40,9 @@ class Score:
     """The unit of a score that is not a share, such as "nats"."""
     depends_on_size: bool = True
     """Whether the expected score may change with the number of samples, which makes unequal groups hard to compare."""
-    per_sample: bool = False
-    """Whether, for given real samples, it is the mean of a 0 or 1 for each generated sample that depends on no other
-    generated one."""
+    per_sample: PerSample = None
+    """What, for given real samples, it is the mean of, if of something for each generated sample that depends on no
+    other generated one: an ``"indicator"``, which is 0 or 1, or another ``"number"``. Else None."""
 
     def text(self, value: float) -> str:
         """Return the value as it is printed, without its unit."""
@@ -88,7 +89,7 @@ def score(
     percent: bool = False,
     unit: str = "",
     depends_on_size: bool = True,
-    per_sample: bool = False,
+    per_sample: PerSample = None,
 ) -> Any:
     """Declare a field of a :class:`MetricResult` as a score; the arguments are those of :class:`Score`.
 
@@ -118,7 +119,7 @@ def share(
     help: str = "",
     better: Direction = "higher",
     depends_on_size: bool = True,
-    per_sample: bool = False,
+    per_sample: PerSample = None,
 ) -> Any:
     """Declare a score in [0, 1] that is printed in percent."""
     return score(

@@ -383,6 +383,7 @@ def test_the_oracle_labels_what_has_no_label_and_says_its_error(
         "error_by_group": {"day": 0.0, "night": 0.0},  # bright and dark are told apart by their mean
         "abstention_by_group": {"day": 0.0, "night": 0.0},
         "min_confidence": 0.0,
+        "true_labels_of_real": False,
     }
     assert "egtmetrics: the oracle's cross-validated error is 0.0% in day, 0.0% in night\n" in err
     labelled = json_of(["evaluate-images", "real", "fake", *arguments[3:]], capsys)
@@ -390,6 +391,7 @@ def test_the_oracle_labels_what_has_no_label_and_says_its_error(
 
 
 @pytest.mark.filterwarnings("default::egtmetrics.oracles.OracleErrorWarning")
+@pytest.mark.filterwarnings("default::egtmetrics.groups.GroupSizeWarning")
 def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ImageFiles("real").names
     rows = ["file_name,luck", *(f"{name},{('heads', 'tails')[i % 2]}" for i, name in enumerate(names))]
@@ -399,14 +401,21 @@ def test_an_oracle_that_errs_is_a_warning(images: Path, network: Path, capsys: p
     )
     done = run([*arguments, "--missing-groups", "nan"], images)
     assert done.returncode == 0, done.stderr
-    (line,) = [line for line in done.stderr.splitlines() if "oracle" in line]
+    warning, note = [line for line in done.stderr.splitlines() if "oracle" in line]
     assert re.match(
-        r"egtmetrics: warning: the oracle's cross-validated error is \d+\.\d% in heads, \d+\.\d% in tails \(", line
+        r"egtmetrics: warning: labels err: \d+\.\d% \(.*\) of what is called 'heads' is not, \d+\.\d% .*tails", warning
     )
+    assert note.startswith("egtmetrics: the oracle calls REAL, too")
+    arguments += ["--missing-groups", "nan", "--format", "json"]
+    true_labels = json_of([*arguments, "--true-labels"], capsys)["group_counts"]
+    assert [counts["n_real"] for counts in true_labels.values()] == [12, 12]
+    called = json_of(arguments, capsys)["group_counts"]
+    assert [counts["n_real"] for counts in called.values()] != [12, 12]
+    assert [counts["n_fake"] for counts in called.values()] == [counts["n_fake"] for counts in true_labels.values()]
     assert main([*arguments, "--min-confidence", "0.99"]) == 2
     unsure = capsys.readouterr().err
-    assert "is unknown in heads, where nothing was labelled, unknown in tails" in unsure
-    assert "--fake-groups assigns none of 24 samples to a group" in unsure
+    assert "the group 'heads' is never called, the group 'tails' is never called" in unsure
+    assert "fake: the oracle is sure of the group of none of 24 samples; lower --min-confidence 0.99" in unsure
 
 
 def test_files_left_out_are_a_warning_and_a_count(images: Path, network: Path) -> None:

@@ -33,7 +33,7 @@ class RejectionSamples:
     n_abstained: int
     """How many draws it put into no group; they were rejected."""
     oracle_warning: str | None
-    """The oracle's warning about its error, if it has one."""
+    """What the oracle says of the contamination of groups called as often as in these draws, if anything."""
 
     @property
     def n_draws(self) -> int:
@@ -119,7 +119,7 @@ def rejection_sample(
     Warns
     -----
     OracleErrorWarning
-        If the oracle has a warning to pass on.
+        If too much of what the oracle calls a group is of another one, given how often it was called in the draws.
 
     Notes
     -----
@@ -155,8 +155,6 @@ def rejection_sample(
     if exact:
         places = rng.permutation(np.repeat(np.arange(len(names)), _round(n * proportions)))
     places_of = [np.flatnonzero(places == group) for group in range(len(names))]
-    if oracle.warning is not None:
-        warnings.warn(oracle.warning, OracleErrorWarning, stacklevel=2)
 
     quota = np.bincount(places, minlength=len(names))
     drawn = np.zeros(len(names), dtype=np.int64)
@@ -188,13 +186,16 @@ def rejection_sample(
             drawn[group] += len(rows)
         n_abstained += int(np.sum(groups < 0))
     order = np.argsort(np.concatenate(filled))
+    warning = oracle.warning_of(dict(zip(names, drawn.tolist(), strict=True)))
+    if warning is not None:
+        warnings.warn(warning, OracleErrorWarning, stacklevel=2)
     return RejectionSamples(
         samples=_take(_join(batches), order),
         groups=np.array(names, dtype=object)[places],
         target=proportions,
         draws_by_group=drawn,
         n_abstained=n_abstained,
-        oracle_warning=oracle.warning,
+        oracle_warning=warning,
     )
 
 

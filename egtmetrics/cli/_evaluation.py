@@ -66,6 +66,16 @@ def add_sides(parser: argparse.ArgumentParser, file: str) -> None:
     parser.add_argument("fake", metavar="FAKE", help=file.format("generated"))
 
 
+def add_control(data: Any) -> None:
+    """Add the option on control features to the group of the options on data."""
+    data.add_argument(
+        "--control",
+        metavar="KEY",
+        help="compare the groups also within strata, such as the object that an image shows: a key (column) of both "
+        "REAL and FAKE, or several separated by commas; gaps are averaged by the strata's shares of the real samples",
+    )
+
+
 class Samples(NamedTuple):
     """What was read of the paths of an evaluation."""
 
@@ -98,7 +108,7 @@ def _read_samples(
         held_out = None
         if held_out_path is not None:
             side = sides["held_out"]
-            held_out = HeldOut(side.features, side.groups, side.source)
+            held_out = HeldOut(side.features, side.groups, side.source, side.others.get("clusters"))
         provenance = {**{name: side.source for name, side in sides.items()}, **encoded}
         found.append(Samples(group_sides(args, sides["real"], sides["fake"]), provenance, held_out, sides["fake"]))
     return found
@@ -134,6 +144,7 @@ def _read_sides(
         for fake in fakes.values():
             if fake.groups is not None:
                 check_groups(args, metrics, sides["real"].groups, fake.groups)
+    note_one_sided_oracle(args, sides)
     by_model = {model: load_encoding(args, sides, model, progress=show_progress(args)) for model in models}
     check_encodings(by_model)
     encodings = list(by_model.values())
@@ -142,14 +153,29 @@ def _read_sides(
         encoding.encode(view)
     first, *others = views
     by_oracle = [name for name, fake in fakes.items() if fake.groups is None]
-    for told in label_by_oracle(args, first["real"], [first[name] for name in by_oracle]):
+    held_out = [side for name, side in first.items() if paths[name][0] == "held_out"]
+    for told in label_by_oracle(args, first["real"], [first[name] for name in by_oracle], held_out):
         note(args, told)
     for name in by_oracle:
         check_groups(args, metrics, first["real"].groups, first[name].groups)
-        for view in others:  # the groups are the same, whoever sees the samples
-            view[name].groups = first[name].groups
-            view[name].source |= {key: first[name].source[key] for key in ("in_no_group", "oracle")}
+    for view in others if by_oracle else []:  # the groups are the same, whoever sees the samples
+        for name, side in view.items():
+            side.groups = first[name].groups
+            side.source |= {
+                key: first[name].source[key] for key in ("in_no_group", "oracle") if key in first[name].source
+            }
     return [(view, encoding.provenance) for view, encoding in zip(views, encodings, strict=True)]
+
+
+def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
+    """Say where an oracle calls the groups of some texts, and others have labels."""
+    by_oracle = {name for name, side in sides.items() if str(side.source["groups"]).startswith("oracle:")}
+    if by_oracle and len(by_oracle) < len(sides):
+        note(
+            args,
+            "an oracle calls the groups of one side alone, so that its errors make gaps by themselves; call all "
+            "samples by it (--groups oracle:...), or measure its errors and correct the scores (docs/labels.md)",
+        )
 
 
 def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamples:
@@ -170,9 +196,14 @@ def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamp
     return GroupedSamples(
         real=features[0],
         fake=features[1],
-        real_sensitive_features=real.groups,
-        fake_sensitive_features=fake.groups,
+        **_labels_of("real", real),
+        **_labels_of("fake", fake),
     )
+
+
+def _labels_of(role: str, side: Side) -> dict[str, Any]:
+    """Return the labels of a side, as arguments of ``GroupedSamples``."""
+    return {f"{role}_{name}": labels for name, labels in {"sensitive_features": side.groups, **side.others}.items()}
 
 
 def add_sample_verdict_options(parser: Parser, *, dose: bool = True) -> None:
@@ -332,6 +363,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
     intervals, why_not = intervals_of(args, frame)
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
     provenance = {**provenance, **why_not, **of_views}
+    controlled = frame.controlled(progress=show_progress(args)) if getattr(args, "control", None) else None
 
     def figure() -> Axes:
         if plan.figure_metric is not None:
@@ -351,6 +383,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
             verdicts=judged.verdicts,
             dose=judged.dose,
             views=views,
+            controlled=controlled,
             provenance=provenance,
         ),
         figure,
@@ -545,7 +578,7 @@ def _check_sizes(args: argparse.Namespace, metrics: Mapping[str, Callable[..., A
         for where, (n, m) in sizes.items():
             if min(n, m) < needed:
                 with naming_metric(name, f"{where} ({n} real, {m} fake)"):
-                    metric(np.zeros((n, 2)), np.zeros((m, 2)))
+                    metric(np.zeros((n, 1)), np.zeros((m, 1)))
 
 
 def _refusals(
@@ -558,7 +591,7 @@ def _refusals(
 
     options = {"random_state": args.random_state, "backend": "reference", "n_threads": args.n_threads}
     bound = {name: bind(metric, options) for name, metric in metrics.items()}
-    return {name: (metric, refusal_of_one_row(metric, np.zeros((1, 2)))) for name, metric in bound.items()}
+    return {name: (metric, refusal_of_one_row(metric, np.zeros((1, 1)))) for name, metric in bound.items()}
 
 
 def _check_outputs(args: argparse.Namespace) -> str | None:

@@ -48,11 +48,12 @@ groups:
   json, folder      of images: dataset.json, {{"labels": [["00000/img0.png", 1], ...]}}; the name of the subfolder. The
                     default is json where there is such a file, else folder
   oracle:pronouns   of texts: male if he, him, his, himself are more than she, her, hers, herself; female if fewer;
-                    else no group
+                    else no group; oracle:pronouns:FILE by the words of every group in a JSON file,
+                    {{"female": ["elle", ...], "male": ["il", ...]}}
   oracle:names      of texts: by pronouns, else by the first name that the text begins with ("Ada Lovelace was ...");
                     oracle:names:KEY by the first name under KEY
   oracle            of FAKE: a classifier of the features, fitted on REAL and its groups; its cross-validated error is
-                    printed and stored
+                    printed and stored, and it calls REAL, too, see --true-labels
   A file that egtmetrics encode wrote, and a reference (.egt), have groups of their own. Samples with an empty label are
   in no group, and count only in the overall scores.
 
@@ -92,6 +93,13 @@ def add_sample_options(
             help=f"the features in {role.upper()}: an array, by default 'features' or else the only (n, d) one; or "
             "columns separated by commas",
         )
+    for role in roles:
+        data.add_argument(
+            f"--{role}-clusters",
+            metavar="LABELS",
+            help=f"where samples of {role.upper()} vary together (images of one prompt, photos of one person): a label "
+            "that they share, in the form of --groups; intervals and tests then divide whole clusters",
+        )
     data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
     if "fake" in roles:
         data.add_argument(
@@ -100,6 +108,12 @@ def add_sample_options(
             default=0.0,
             metavar="P",
             help="oracle: a sample whose calibrated probability is below P is in no group (default: %(default)s)",
+        )
+        data.add_argument(
+            "--true-labels",
+            action="store_true",
+            help="oracle: keep the labels of REAL. By default the oracle calls REAL, too (by folds that it was not "
+            "fitted on), since labels that err on one side alone make gaps",
         )
     encoder = parser.add_argument_group("encoder, for images and texts")
     encoder.add_argument(
@@ -170,6 +184,8 @@ class Side(abc.ABC):
     kind: ClassVar[str]
     groups: pd.DataFrame | None
     """One column of labels per sensitive feature; None until an oracle has found them."""
+    others: Mapping[str, pd.DataFrame]
+    """Clusters and control features, if they were asked for, in the form of ``groups``."""
     source: dict[str, Any]
     """Where samples and groups came from, ready for JSON."""
     contents: Any = None
@@ -233,6 +249,7 @@ class Images(Side):
         loose = any("/" not in name for name in files.names)
         needless = role == "samples" and spec is None and loose and files.json_labels() is None
         self.groups, by = (None, spec) if needless or spec == _ORACLE else _image_labels(files, spec)
+        self.others = {name: _image_labels(files, where)[0] for name, where in _other_labels(args, role).items()}
         self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
 
     @staticmethod
@@ -257,9 +274,14 @@ class Texts(Side):
         return suffix in (".jsonl", ".txt")
 
     def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
+        from egtmetrics.data import read_text_columns
+
         if spec is None and role != "samples":
             raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
         self.groups, self.contents = _text_labels(path, spec, args.text_key)
+        others = {name: where.split(",") for name, where in _other_labels(args, role).items()}
+        columns = read_text_columns(path, [args.text_key], labels=list(itertools.chain(*others.values())))
+        self.others = {name: columns[keys] for name, keys in others.items()}
         self.source = {"file": str(Path(path)), "groups": spec, "texts": len(self.contents)}
 
     @staticmethod
@@ -289,9 +311,10 @@ class Features(Side):
         from egtmetrics.data import read_labelled_features
 
         by_oracle = spec == _ORACLE
-        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role))
+        others = _other_labels(args, role)
+        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role), others=others)
         self.features = keep_checked(check_features(read.features, str(path)))  # here, so that an error names the file
-        self.groups = None if by_oracle else read.groups
+        self.groups, self.others = None if by_oracle else read.groups, read.others
         self._identity: Mapping[str, Any] | None = read.source.pop("encoder", None)
         self.source = read.source
 
@@ -367,13 +390,19 @@ def load_encoding(
     return Encoding(encoder, {"encoder": dict(next(iter(known.values())))} if known else {})
 
 
-def label_by_oracle(args: argparse.Namespace, real: Side, waiting: Sequence[Side]) -> list[str]:
-    """Find the groups of generated samples by an oracle fitted on the real ones; return what to tell of it."""
-    if not waiting or real.groups is None:
+def label_by_oracle(args: argparse.Namespace, real: Side, fakes: Sequence[Side], others: Sequence[Side]) -> list[str]:
+    """Find the groups of generated samples by an oracle fitted on the real ones; return what to tell of it.
+
+    Unless ``--true-labels`` was given it calls the real ones and ``others`` (held out), too: where only one side is
+    called, wrong labels make gaps of their own.
+    """
+    if not fakes or real.groups is None:
         return []
+    import warnings
+
     import pandas as pd
 
-    from egtmetrics.oracles import ClassifierOracle
+    from egtmetrics.oracles import ClassifierOracle, OracleErrorWarning
 
     columns = real.groups.columns
     rows = list(real.groups.itertuples(index=False, name=None))
@@ -390,16 +419,39 @@ def label_by_oracle(args: argparse.Namespace, real: Side, waiting: Sequence[Side
         "error_by_group": {name: None if math.isnan(error) else error for name, error in errors.items()},
         "abstention_by_group": oracle.abstention_by_group,
         "min_confidence": oracle.min_confidence,
+        "true_labels_of_real": args.true_labels,
     }
     row_of = {name: row for row, name in name_of.items()}
-    for fake in waiting:
-        found = [row_of.get(name, (None,) * len(columns)) for name in oracle(fake.features)]
-        fake.groups = pd.DataFrame(found, columns=columns, dtype=object)
-        fake.source |= {"in_no_group": int(fake.groups.isna().any(axis=1).sum()), "oracle": facts}
-    if oracle.warning is not None:  # which says the same
-        return []
-    shown = listed(f"{error:.1%} in {name}" for name, error in errors.items())
-    return [f"the oracle's cross-validated error is {shown}"]
+
+    def set_groups(side: Side, called: Any) -> None:
+        found = [row_of.get(name, (None,) * len(columns)) for name in called]
+        side.groups = pd.DataFrame(found, columns=columns, dtype=object)
+        side.source["in_no_group"] = int(side.groups.isna().any(axis=1).sum())
+
+    for fake in fakes:
+        called = oracle(fake.features)
+        set_groups(fake, called)
+        if fake.source["in_no_group"] == len(called):
+            raise ValueError(
+                f"{fake.source['file']}: the oracle is sure of the group of none of {len(called)} samples; lower "
+                f"--min-confidence {args.min_confidence:g}, or take features that tell the groups apart"
+            )
+        fake.source["oracle"] = facts
+        if oracle.warning is None and (message := oracle.warning_of(called)) is not None:
+            warnings.warn(message, OracleErrorWarning, stacklevel=2)
+    told = []
+    if oracle.warning is None:  # which says the same
+        shown = listed(f"{error:.1%} in {name}" for name, error in errors.items())
+        told.append(f"the oracle's cross-validated error is {shown}")
+    if args.true_labels:
+        return [*told, "REAL keeps its labels, so the oracle's errors on FAKE make gaps by themselves (docs/labels.md)"]
+    set_groups(real, oracle.held_out_labels)
+    for side in others:
+        set_groups(side, oracle(side.features))
+    return [
+        *told,
+        "the oracle calls REAL, too, so that its errors make no gap; they make gaps smaller (docs/labels.md)",
+    ]
 
 
 def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], model: str | None, *, progress: bool) -> Any:
@@ -456,6 +508,13 @@ def _spec(args: argparse.Namespace, role: str) -> str | None:
 def _option(role: str) -> str:
     """Return the option that says how the groups of one side are found."""
     return f"--{'baseline' if role == 'held_out' else role}-groups"
+
+
+def _other_labels(args: argparse.Namespace, role: str) -> dict[str, str]:
+    """Return where clusters and control features of one side are; held-out samples have no control features."""
+    clusters = getattr(args, f"{'real' if role == 'held_out' else role}_clusters", None)
+    control = getattr(args, "control", None) if role in ("real", "fake") else None
+    return {name: where for name, where in (("clusters", clusters), ("control_features", control)) if where is not None}
 
 
 def _key(args: argparse.Namespace, role: str) -> str | None:
@@ -520,11 +579,14 @@ def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFra
     spec = None if spec == _ORACLE else spec
     oracle, _, name_key = (spec or "").removeprefix("oracle:").partition(":")
     by_oracle = spec is not None and spec.startswith("oracle:")
-    if by_oracle and (oracle not in ("pronouns", "names") or (oracle == "pronouns" and name_key)):
+    if by_oracle and oracle not in ("pronouns", "names"):
         raise ValueError(
-            f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:names, oracle:names:KEY or a KEY"
+            f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:pronouns:FILE, oracle:names, "
+            "oracle:names:KEY or a KEY"
         )
-    label_keys = [key for key in [name_key] if key] if by_oracle or spec is None else spec.split(",")
+    words = name_key or None if oracle == "pronouns" else None
+    of_names = [name_key] if name_key and not words else []
+    label_keys = of_names if by_oracle or spec is None else spec.split(",")
     columns = read_text_columns(path, [text_key], labels=label_keys)
     texts = columns[text_key].tolist()
     for number, text in enumerate(texts, start=1):
@@ -534,6 +596,6 @@ def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFra
         return None, texts
     if not by_oracle:
         return columns[label_keys], texts
-    names = columns[name_key].tolist() if name_key else None
-    found = PronounOracle()(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
+    names = columns[name_key].tolist() if label_keys else None
+    found = PronounOracle(words)(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
     return pd.DataFrame({"gender": found}, dtype=object), texts

@@ -48,6 +48,7 @@ class HeldOut(NamedTuple):
     features: Any
     groups: Any
     source: Mapping[str, Any]
+    clusters: Any = None
 
 
 class Judged(NamedTuple):
@@ -241,7 +242,8 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     labels = samples.groups.on_both_sides()
     counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
     sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
-    set_sizes(sides, samples, 2 if args.held_out == SPLIT else 1, args.n_samples)
+    clusters = {label: samples.group(label).clusters for label in labels}
+    set_sizes(sides, clusters, samples, 2 if args.held_out == SPLIT else 1, args.n_samples)
 
 
 def check_dose(args: argparse.Namespace) -> None:
@@ -259,9 +261,12 @@ def baseline_of(
     args: argparse.Namespace, frame: GenerativeMetricFrame, held_out: HeldOut | None, *, progress: bool
 ) -> Baseline:
     """Compare with other real samples, as ``--baseline`` says."""
-    samples = () if held_out is None else (held_out.features, held_out.groups)
+    samples: dict[str, Any] = {}
+    if held_out is not None:
+        samples = {"held_out": held_out.features, "held_out_sensitive_features": held_out.groups}
+        samples["held_out_clusters"] = held_out.clusters
     given = {name: value for name in ("n_splits", "n_samples") if (value := getattr(args, name)) is not None}
-    return frame.baseline(*samples, **given, progress=progress)
+    return frame.baseline(**samples, **given, progress=progress)
 
 
 def judge(

@@ -33,8 +33,9 @@ _EPILOG = """\
 Every model is tested against the first one. A star marks a score, overall or of a group, or a disparity that differs
 by more than chance. The test is for equal scores and costs about as much as --interval for every model. --match-sizes
 and --match-groups make the samples equally many for all models. --fake-groups and --fake-key hold for the files of all
-models. With --tolerance every model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model
-is beyond the tolerance, else 4 if any is undecided, 0 if all are within it.
+models. Models whose samples have --fake-clusters in common, such as prompts, are paired by them. With --tolerance every
+model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model is beyond the tolerance, else
+4 if any is undecided, 0 if all are within it.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -89,7 +90,7 @@ def _compare(args: argparse.Namespace) -> int:
     held_out = None
     if held_out_path is not None:
         side = sides["held_out"]
-        held_out = HeldOut(side.features, side.groups, side.source)
+        held_out = HeldOut(side.features, side.groups, side.source, side.others.get("clusters"))
         provenance["held_out"] = side.source
     at_most = _smallest(samples.values())
     for name, one in samples.items():

@@ -6,6 +6,7 @@ import argparse
 
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
+    add_control,
     add_options,
     add_sample_verdict_options,
     add_sides,
@@ -24,12 +25,13 @@ examples:
       --metrics topp,fid --match-sizes --out result.json --out result.md --figure result.png
   egtmetrics evaluate real.npz fake.npz --groups y --format json | jq .disparities
   egtmetrics evaluate real.npz fake.npz --groups y --metrics topp,fid --baseline split --tolerance topp=5pp,fid=3
+  egtmetrics evaluate real.npz fake.npz --groups y --fake-clusters prompt --control object --interval 0.95
 """
 _EXAMPLES_OF_TEXTS = """\
 examples:
   egtmetrics evaluate-text real.jsonl fake.jsonl --groups oracle:pronouns --metrics topp,mauve --cache embeddings
-  egtmetrics evaluate-text real.csv fake.txt --real-groups gender --fake-groups oracle:pronouns --match-sizes \\
-      --encoder qwen3 --out result.json --figure result.png
+  egtmetrics evaluate-text real.csv fake.txt --groups oracle:pronouns --match-sizes --encoder qwen3 \\
+      --out result.json --figure result.png
 """
 _EXAMPLES_OF_IMAGES = """\
 examples:
@@ -55,7 +57,9 @@ def add_to(commands: Commands) -> None:
             epilog=examples,
         )
         add_sides(parser, f"the {{}} {samples}")
-        add_options(parser, add_sample_options(parser, kind=kind, several_encoders=True))
+        data = add_sample_options(parser, kind=kind, several_encoders=True)
+        add_control(data)
+        add_options(parser, data)
         add_sample_verdict_options(parser)
 
 

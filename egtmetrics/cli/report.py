@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from egtmetrics.cli._sides import Side
+    from egtmetrics.groups import GenerativeMetricFrame
+    from egtmetrics.groups.label_errors import LabelSensitivity
     from egtmetrics.report.explanations import DecomposedSamples
     from egtmetrics.report.page import RankedSamples
     from egtmetrics.samples import GroupedSamples
@@ -121,6 +124,7 @@ def _report(args: argparse.Namespace) -> int:
         {**provenance, **of_views},
         views=views,
         divergence=_divergence(args, samples),
+        sensitivity=_sensitivity(frame, plan.tolerances),
         samples=None if contents is None else _samples(args, samples, contents),
     )
     write_whole(args.out, page)
@@ -151,6 +155,16 @@ def _contents(args: argparse.Namespace, fake: Side) -> Sequence[str | NDArray[np
             "row, in the same order"
         )
     found: Sequence[str | NDArray[np.uint8]] | None = contents
+    return found
+
+
+def _sensitivity(frame: GenerativeMetricFrame, tolerances: Mapping[str, float]) -> dict[str, LabelSensitivity]:
+    """Return, by metric, which rate of wrong labels would change the finding, where scores can be corrected at all."""
+    found = {}
+    for metric in frame.settings["metrics"]:
+        # A group is too small, clusters are not counted, or no score is a mean over samples: the rest is still good.
+        with contextlib.suppress(ValueError):
+            found[metric] = frame.label_sensitivity(metric, tolerance=tolerances.get(metric))
     return found
 
 

@@ -6,6 +6,7 @@ Importing this package loads no framework and no pandas: each reader imports wha
 from egtmetrics.data.files import (
     LabelledFeatures,
     column_names,
+    read_confusion,
     read_labelled_features,
     read_text_columns,
     write_labelled_features,
@@ -17,6 +18,7 @@ __all__ = [
     "LabelledFeatures",
     "LeftOutWarning",
     "column_names",
+    "read_confusion",
     "read_labelled_features",
     "read_text_columns",
     "write_labelled_features",

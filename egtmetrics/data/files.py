@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import listed
 from egtmetrics._extras import extra
+from egtmetrics.confusion import Confusion
 from egtmetrics.data._arrays import (
     ONLY,
     Entry,
@@ -61,9 +62,13 @@ class LabelledFeatures:
     source: dict[str, Any]
     """Where it came from: file, key, groups, shape and dtype, ready for JSON; and ``encoder`` and ``samples`` where
     :func:`write_labelled_features` has stored which encoder made them of what."""
+    others: Mapping[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    """Other labels of the rows that were asked for, by name, in the form of ``groups``."""
 
 
-def read_labelled_features(path: str | Path, *, groups: str | None = None, key: str | None = None) -> LabelledFeatures:
+def read_labelled_features(
+    path: str | Path, *, groups: str | None = None, key: str | None = None, others: Mapping[str, str] | None = None
+) -> LabelledFeatures:
     """Read the features of one set and the group of each of its rows.
 
     ``groups`` is a file, ``FILE:KEY``, or a key (a column) of the features' own file; several keys, separated by
@@ -72,7 +77,8 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
     means no groups.
 
     ``key`` names the features: an array, or columns separated by commas. Without it, the features are the array called
-    ``features``, else the only two-dimensional array; in a table, all columns that are not labels.
+    ``features``, else the only two-dimensional array; in a table, all columns that are not labels. ``others`` says, by
+    name, where further labels are (clusters, control features), in the form of ``groups``.
 
     In a ``.pt`` file, a list of batches is one array, and the items of a tuple, such as ``(features, labels)``, are
     called 0, 1, ... Features of shape ``(n, d, 1, 1)`` are ``(n, d)``. In a ``.csv`` file, every line has as many
@@ -110,30 +116,32 @@ def read_labelled_features(path: str | Path, *, groups: str | None = None, key: 
                 f"{path}: holds no names of groups; say where the labels of its rows are (--groups, --real-groups, "
                 "--fake-groups, or of a baseline --baseline-groups)"
             )
-    labels_path, label_keys = _locate_labels(groups, path)
+    asked = {**({} if no_groups else {"groups": groups}), **(others or {})}
+    places = {name: _locate_labels(where, path) for name, where in asked.items()}
+    inside = {name: keys for name, (file, keys) in places.items() if os.path.realpath(file) == os.path.realpath(path)}
+    found = {name: _labels(contents, keys, path) for name, keys in inside.items()}
+    features, key = _features(contents, key, path, exclude=[label for keys in inside.values() for label in keys])
+    for name, (labels_path, label_keys) in places.items():
+        labels = found[name] if name in inside else _labels(_open(labels_path), label_keys, labels_path)
+        if labels_path.suffix.lower() == ".txt" and labels.iloc[len(features) :].isna().all(axis=None):
+            labels = labels.iloc[: len(features)]  # empty lines behind the last row
+        if len(labels) != len(features):
+            raise ValueError(
+                f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row"
+                f"{_reason(labels, labels_path)}"
+            )
+        found[name] = labels
     if no_groups:
-        features, key = _features(contents, key, path, exclude=())
-        labels = _text_frame({}, path, labels=()).reindex(range(len(features)))
-    elif os.path.realpath(labels_path) == os.path.realpath(path):
-        labels = _labels(contents, label_keys, path)
-        features, key = _features(contents, key, path, exclude=label_keys)
-    else:
-        features, key = _features(contents, key, path, exclude=())
-        labels = _labels(_open(labels_path), label_keys, labels_path)
-    if labels_path.suffix.lower() == ".txt" and labels.iloc[len(features) :].isna().all(axis=None):
-        labels = labels.iloc[: len(features)]  # empty lines behind the last row
-    if len(labels) != len(features):
-        raise ValueError(
-            f"{labels_path}: {len(labels)} labels for the {len(features)} rows of {path}, expected one per row"
-            f"{_reason(labels, labels_path)}"
-        )
+        found["groups"] = _text_frame({}, path, labels=()).reindex(range(len(features)))
     return LabelledFeatures(
         features=features,
-        groups=labels,
+        groups=found.pop("groups"),
+        others=found,
         source={
             "file": str(path),
             "key": key,
             "groups": groups or None,
+            **(others or {}),
             "shape": list(features.shape),
             "dtype": str(features.dtype),
             **{name: provenance[name] for name in ("samples", "encoder") if name in provenance},
@@ -281,6 +289,37 @@ def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence
     else:
         columns = _columns(_open(path), keys, path)
     return _text_frame(columns, path, labels=labels)
+
+
+def read_confusion(path: str | Path, *, true: str = "true", called: str = "called") -> Confusion:
+    """Read the confusion of an oracle from a table with one labelled sample in each row.
+
+    Parameters
+    ----------
+    path
+        A ``.csv``, ``.parquet`` or ``.jsonl`` file. Its samples are a random part of those that the oracle is for.
+    true, called
+        The columns with the group by hand, and with what the oracle calls it: empty where it abstains.
+
+    Raises
+    ------
+    OSError, ValueError, ImportError
+        As for :func:`read_text_columns`; or ``called`` holds a group that ``true`` does not.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "hand.csv").write_text("true,called\\nf,f\\nf,m\\nm,m\\nm,\\n")
+    ...     confusion = read_confusion(Path(folder, "hand.csv"))
+    >>> confusion.error_by_group, confusion.abstention_by_group
+    ({'f': 0.5, 'm': 0.0}, {'f': 0.0, 'm': 0.5})
+    """
+    labels = read_text_columns(path, [], labels=[true, called])
+    try:
+        return Confusion.of_labels(labels[true], labels[called])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _provenance(contents: Mapping[str, Entry] | Table, path: Path) -> dict[str, Any]:

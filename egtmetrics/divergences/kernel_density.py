@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import LinAlgError, cholesky, solve_triangular
-from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 from threadpoolctl import ThreadpoolController
 
@@ -149,6 +148,8 @@ def _kernel_log_ratios(real: Values, fake: Values, real_factor: Values, fake_fac
 
 def _log_kernel_means(x: Values, y: Values, *, itself: bool) -> Values:
     """log mean_j exp(-|x_i - y_j|^2 / 2). With ``itself``, x is y, and the mean is over j != i."""
+    from scipy.spatial.distance import cdist  # takes long to import
+
     means = np.empty(len(x))
     step = max(1, _BLOCK_BYTES // (8 * len(y)))
     for start in range(0, len(x), step):

@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 
 from egtmetrics.divergences.decomposition import check_grouped, check_mass, conditional_divergences, group_sums
 from egtmetrics.divergences.exact import check_distribution, divergence_terms
@@ -308,6 +307,8 @@ def _phi(generator: FGenerator, alpha: float, beta: float) -> float:
 
 
 def _solve(generator: FGenerator, value: float) -> tuple[float, float]:
+    from scipy.optimize import brentq  # takes long to import, and few need it
+
     for k in range(1, 53):
         fixed = 1.0 - 2.0**-k
         for pair in (_fixed_alpha, _fixed_beta):

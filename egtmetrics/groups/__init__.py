@@ -2,8 +2,9 @@
 
 A metric knows nothing of groups; this package calls it once per group. ``frame`` runs the evaluation, ``reference``
 prepares its real side, ``disparity`` defines disparities, ``inference`` says how certain they are, ``planning`` and
-``budget`` how many samples that takes, ``baseline`` what a perfect generator would score, ``dose`` how much known
-damage (``damage``) would give the scores of the model, ``verdict`` whether a gap is within a tolerance, ``monitor``
+``budget`` how many samples that takes, ``label_errors`` what scores would be if the labels did not err, ``baseline``
+what a perfect generator would score, ``dose`` how much known damage (``damage``) would give the scores of the model,
+``controlled`` what gaps there are between like and like, ``verdict`` whether a gap is within a tolerance, ``monitor``
 whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
 compares models, ``views`` the same samples under several encoders or options. ``permutation`` tests for equal laws,
 ``copying`` tests whether the training set is copied, and ``sample_size`` makes scores from different numbers of samples
@@ -14,6 +15,7 @@ from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
 from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.budget import SampleBudget
 from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
+from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.groups.copying import copying_test
 from egtmetrics.groups.damage import Damage, copies, missing_mass, noise, off_support
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
@@ -28,6 +30,7 @@ from egtmetrics.groups.dose import DoseResponse
 from egtmetrics.groups.flat import flat_scores
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import FrameIntervals
+from egtmetrics.groups.label_errors import LabelCorrection, LabelSensitivity
 from egtmetrics.groups.monitor import DisparityMonitor, Look
 from egtmetrics.groups.permutation import (
     PermutationTest,
@@ -47,6 +50,7 @@ __all__ = [
     "Baseline",
     "Candidate",
     "CheckpointSelection",
+    "ControlledScores",
     "Damage",
     "Disparity",
     "DisparityMonitor",
@@ -54,6 +58,8 @@ __all__ = [
     "FrameIntervals",
     "GenerativeMetricFrame",
     "GroupSizeWarning",
+    "LabelCorrection",
+    "LabelSensitivity",
     "Look",
     "MissingLabelWarning",
     "MissingScoreWarning",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import inspect
 import warnings
@@ -79,8 +80,13 @@ class MetricSet:
         )
         return fewer
 
-    def group(self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any) -> GroupedSamples:
-        """Check and group samples, on the device where the backend reads them."""
+    def group(
+        self, real: Any, fake: Any, real_sensitive_features: Any, fake_sensitive_features: Any, **others: Any
+    ) -> GroupedSamples:
+        """Check and group samples, on the device where the backend reads them.
+
+        ``others`` are further arguments of :class:`~egtmetrics.samples.GroupedSamples`.
+        """
         real_sensitive_features = labels_of(real, real_sensitive_features)
         # Placed before they are grouped: an error names the side on the wrong device, and nothing is said of kernels
         # that the backend does not need.
@@ -91,6 +97,7 @@ class MetricSet:
             fake=fake,
             real_sensitive_features=real_sensitive_features,
             fake_sensitive_features=fake_sensitive_features,
+            **others,
         )
 
     def place(self, samples: GroupedSamples) -> GroupedSamples:
@@ -229,6 +236,19 @@ def one_result_each(results: Results) -> dict[str, MetricResult]:
     for by_metric in results.values():
         found = by_metric | found
     return found
+
+
+def with_cluster_caveats(results: Results, samples: GroupedSamples) -> Results:
+    """Return the results with a caveat for groups that are in too few clusters for errors to be known."""
+    if not samples.n_clusters():
+        return results
+    return {
+        label: {
+            name: dataclasses.replace(result, caveats=(*result.caveats, *samples.group(label).cluster_caveats()))
+            for name, result in by_metric.items()
+        }
+        for label, by_metric in results.items()
+    }
 
 
 def refusing(refused: Refused | None, label: Hashable | None) -> Callable[[str, ValueError], object] | None:

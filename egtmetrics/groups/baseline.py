@@ -47,8 +47,9 @@ from egtmetrics.groups._saved import (
     saved_refusals,
 )
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
-from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
+from egtmetrics.groups.inference import MIN_CLUSTERS, MIN_SAMPLES, FrameIntervals, Inference, score_uncertainty
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
+from egtmetrics.metrics.subsampling import Clusters, n_units
 from egtmetrics.metrics.variance import JointScores, ScoreCovariance, joint_scores
 from egtmetrics.ops import Features
 from egtmetrics.results import MetricResult, Score
@@ -97,6 +98,8 @@ class _Group:
     caveats: dict[str, tuple[str, ...]]
     sets: Sequence[Features]
     """Those of the first split."""
+    clusters: Sequence[Clusters]
+    """Those of the rows of ``sets``."""
     results: Mapping[str, Sequence[MetricResult]]
     """Of the first split, by metric."""
     n_disjoint: int
@@ -146,7 +149,9 @@ class Baseline:
         design: _Design,
         refused: Refused,
         settings: dict[str, Any],
+        share_clusters: bool = False,
     ) -> None:
+        self._share_clusters = share_clusters
         self._metrics, self._groups, self._names, self._design = metrics, groups, names, design
         self._inferences: dict[Comparison, Inference] = {}
         self.refusals, self.settings = refusal_reasons(refused), settings
@@ -324,6 +329,7 @@ class Baseline:
                 sizes=self._sizes(),
                 scores=self.scored(metric),
                 described=self._scored["model"][metric].described,
+                units=self._units(),
             ),
             level=level,
         )
@@ -363,6 +369,16 @@ class Baseline:
         per_side = len(self._design.model)
         return {label: len(group.sets[0]) * group.n_disjoint * per_side for label, group in self._groups.items()}
 
+    def _units(self) -> dict[Hashable, int]:
+        """Return how many of them are independent: the clusters, where samples come in any."""
+        per_side = len(self._design.model)
+        return {
+            label: group.n_disjoint
+            * per_side
+            * min(n_units(len(side), ids) for side, ids in zip(group.sets, group.clusters, strict=True))
+            for label, group in self._groups.items()
+        }
+
     def _infer(self, of: Comparison = "excess") -> Inference:
         tables = self.tables(of)
         if not self._groups:
@@ -377,12 +393,19 @@ class Baseline:
                 f"the baseline compares sets of {few.min()} samples{parts}, and an interval needs sets of at least "
                 f"{MIN_SAMPLES}; add samples, or merge groups"
             )
+        for label, group in self._groups.items():
+            fewest = min([n_units(len(ids), ids) for ids in group.clusters if ids is not None], default=MIN_CLUSTERS)
+            if fewest < MIN_CLUSTERS:
+                raise ValueError(
+                    f"the baseline compares sets of {fewest} clusters of group {self._names[label]!r}, and an interval "
+                    f"needs sets of at least {MIN_CLUSTERS}; add clusters, or merge groups"
+                )
         if of not in self._inferences:
             uncertainties = {}
             for metric, table in tables.items():
                 known = [label for label, group in self._groups.items() if metric in group.scores]
                 covariances = {label: self._covariance(of, metric, label, list(table.described)) for label in known}
-                uncertainties[metric] = score_uncertainty(table.values, covariances)
+                uncertainties[metric] = score_uncertainty(table.values, covariances, in_common=self._share_clusters)
             self._inferences[of] = Inference(tables=tables, uncertainties=uncertainties)
         return self._inferences[of]
 
@@ -398,6 +421,7 @@ class Baseline:
                 rng=np.random.default_rng([self._metrics.seed, _SEED_OF_PARTS]),
                 backend=self._metrics.backend,
                 n_threads=self._metrics.n_threads,
+                clusters=group.clusters,
             )
 
     def _covariance(self, of: Comparison, metric: str, label: Hashable, kept: Sequence[str]) -> ScoreCovariance:
@@ -433,11 +457,16 @@ def evaluate_baseline(
     design = _HALVES if held_out is None else _HELD_OUT
     labels = samples.groups.on_both_sides()
     sides: dict[Hashable, list[Features]] = {}
+    clusters: dict[Hashable, list[Clusters]] = {}
+    few: dict[Hashable, tuple[str, ...]] = {}
     for label in labels:
         group = samples.group(label)
-        sides[label] = [group.real, group.fake]
+        sides[label], clusters[label] = [group.real, group.fake], [*group.clusters]
+        few[label] = group.cluster_caveats()
         if held_out is not None:
-            sides[label].append(held_out.group(label).fake)
+            others = held_out.group(label)
+            sides[label].append(others.fake)
+            clusters[label].append(others.clusters[1])
             if not len(sides[label][-1]):
                 raise ValueError(
                     f"held_out has no samples of group {samples.groups.name(label)!r}; add some, or split the real "
@@ -446,7 +475,7 @@ def evaluate_baseline(
     sets_per_side = 2 if held_out is None else 1
     if not metrics.strict and n_samples is None:
         sides = _large_enough(sides, samples, sets_per_side)
-    size, n_disjoint = set_sizes(sides, samples, sets_per_side, n_samples)
+    size, n_disjoint = set_sizes(sides, clusters, samples, sets_per_side, n_samples)
     rounds = 1 if held_out is not None else n_splits
     n_calls = len(design.pairs) * len(metrics.bound) * rounds * sum(n_disjoint.values())
     groups = {}
@@ -454,11 +483,12 @@ def evaluate_baseline(
     with tqdm(total=n_calls, desc="baseline", unit="call", disable=not progress) as bar:
         for label, found in sides.items():
             where = f"group {samples.groups.name(label)!r}, sets of {size} samples for the baseline"
-            drawn = draw_splits(found, size, sets_per_side, n_disjoint[label], rounds, metrics.seed)
+            own = clusters[label]
+            drawn = draw_splits(found, own, size, sets_per_side, n_disjoint[label], rounds, metrics.seed)
             splits = (
                 [
-                    take_checked(side, np.sort(rows))
-                    for side, of_side in zip(found, split, strict=True)
+                    (take_checked(side, np.sort(rows)), None if ids is None else ids[np.sort(rows)])
+                    for side, ids, of_side in zip(found, own, split, strict=True)
                     for rows in of_side
                 ]
                 for split in drawn
@@ -469,7 +499,7 @@ def evaluate_baseline(
                 advance=bar.update,
                 refuse=refusing(None if metrics.strict else refused, label),
             )
-            groups[label] = _score(call, splits, design, n_disjoint[label], rounds)
+            groups[label] = _score(call, splits, design, n_disjoint[label], rounds, few[label])
     if not any(group.scores for group in groups.values()):
         raise one_refusal(refused)
     warn_of_refusals(refused, "baseline", stacklevel=3)
@@ -482,6 +512,7 @@ def evaluate_baseline(
         design=design,
         refused=refused,
         settings={"held_out": held_out is not None, "n_samples": n_samples, "n_splits": n_splits},
+        share_clusters=samples.share_clusters(),
     )
     caveats = {label: {name: found[0] for name, found in group.results.items()} for label, group in groups.items()}
     warn_of_caveats(caveats, stacklevel=3)
@@ -506,49 +537,98 @@ def _large_enough(
 
 
 def set_sizes(
-    sides: Mapping[Hashable, Sequence[Sized]], samples: GroupedSamples, per_side: int, n_samples: int | None
+    sides: Mapping[Hashable, Sequence[Sized]],
+    clusters: Mapping[Hashable, Sequence[Clusters]],
+    samples: GroupedSamples,
+    per_side: int,
+    n_samples: int | None,
 ) -> tuple[int, dict[Hashable, int]]:
-    """Return the size of all sets, and into how many times ``per_side`` sets each group's sides are cut."""
-    largest = {label: min(map(len, found)) // per_side for label, found in sides.items()}
+    """Return the size of all sets, and into how many times ``per_side`` sets each group's sides are cut.
+
+    The rest of a cluster that is cut at the end of a set is left out, so that no two sets have a cluster in common.
+    """
+    left_out = {
+        label: max([int(np.bincount(ids).max()) - 1 for ids in own if ids is not None], default=0)
+        for label, own in clusters.items()
+    }
+    largest = {
+        label: (min(map(len, found)) - (per_side - 1) * left_out[label]) // per_side for label, found in sides.items()
+    }
     smallest = min(largest, key=largest.__getitem__)
     size = largest[smallest] if n_samples is None else check_positive_int(n_samples, "n_samples")
+    if size < 1:
+        raise ValueError(
+            f"the clusters of group {samples.groups.name(smallest)!r} are too large for {per_side} sets without one in "
+            "common; add clusters, or merge groups"
+        )
     if size > largest[smallest]:
         raise ValueError(
             f"n_samples={size}, but group {samples.groups.name(smallest)!r} has only {largest[smallest]} samples for "
             f"each set; pass n_samples={largest[smallest]} or less, or None"
         )
-    return size, {label: min(map(len, found)) // (size * per_side) for label, found in sides.items()}
+    return size, {
+        label: (min(map(len, found)) + left_out[label]) // (size + left_out[label]) // per_side
+        for label, found in sides.items()
+    }
 
 
 def draw_splits(
-    sides: Sequence[Features], size: int, per_side: int, n_disjoint: int, n_rounds: int, seed: int
+    sides: Sequence[Features],
+    clusters: Sequence[Clusters],
+    size: int,
+    per_side: int,
+    n_disjoint: int,
+    n_rounds: int,
+    seed: int,
 ) -> Iterator[list[list[NDArray[np.int64]]]]:
     """Yield the rows of the ``per_side`` sets of every side, in random order, for every split.
 
-    The sets of one round have no row in common; every round draws anew. The draws are the same for every group,
-    whatever its name, and do not depend on the order in which the rows came.
+    The sets of one round have no row and no cluster in common; every round draws anew. The draws are the same for every
+    group, whatever its name, and do not depend on the order in which the rows came.
     """
     rng = np.random.default_rng([seed, _SEED_OF_SPLITS])
     canonical = [canonical_order(side) for side in sides]
-    for _ in range(n_rounds):
-        orders = [rng.permutation(order) for order in canonical]
+    keys = [
+        None if ids is None else np.random.default_rng([seed, _SEED_OF_SPLITS, side]).random((ids.max() + 1, n_rounds))
+        for side, ids in enumerate(clusters)
+    ]
+    for turn in range(n_rounds):
+        by_side = []
+        for order, ids, key in zip([rng.permutation(order) for order in canonical], clusters, keys, strict=True):
+            if ids is not None and key is not None:
+                order = order[np.argsort(key[ids[order], turn], kind="stable")]
+            by_side.append(_cut(order, ids, size, per_side * n_disjoint, rng))
         for split in range(n_disjoint):
-            starts = range(split * per_side * size, (split + 1) * per_side * size, size)
-            yield [[order[start : start + size] for start in starts] for order in orders]
+            yield [sets[split * per_side : (split + 1) * per_side] for sets in by_side]
+
+
+def _cut(
+    order: NDArray[np.int64], clusters: Clusters, size: int, n_sets: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Cut an order of rows into sets, each of which begins with a new cluster; their rows are in random order."""
+    if clusters is None:
+        return [order[start : start + size] for start in range(0, n_sets * size, size)]
+    ends = np.append(np.flatnonzero(np.diff(clusters[order])) + 1, len(order))
+    sets, start = [], 0
+    for _ in range(n_sets):
+        sets.append(rng.permutation(order[start : start + size]))
+        start = int(ends[np.searchsorted(ends, start + size)]) if start + size <= len(order) else len(order)
+    return sets
 
 
 def _score(
     call: Callable[[Features, Features], dict[str, MetricResult]],
-    splits: Iterator[list[Features]],
+    splits: Iterator[list[tuple[Features, Clusters]]],
     design: _Design,
     n_disjoint: int,
     n_rounds: int,
+    caveats: tuple[str, ...],
 ) -> _Group:
-    first_sets: list[Features] = []
+    first_sets: list[tuple[Features, Clusters]] = []
     first: dict[str, list[MetricResult]] = {}
     scores: list[dict[str, Floats]] = []
     for sets in splits:
-        by_pair = [call(sets[real], sets[fake]) for real, fake in design.pairs]
+        by_pair = [call(sets[real][0], sets[fake][0]) for real, fake in design.pairs]
         by_metric = {
             name: [results[name] for results in by_pair]
             for name in by_pair[0]
@@ -565,8 +645,9 @@ def _score(
     scored = [name for name in first if all(name in found for found in scores)]
     return _Group(
         scores={name: np.mean([found[name] for found in scores], axis=0) for name in scored},
-        caveats={name: first[name][0].caveats for name in scored},
-        sets=first_sets,
+        caveats={name: (*first[name][0].caveats, *caveats) for name in scored},
+        sets=[features for features, _ in first_sets],
+        clusters=[ids for _, ids in first_sets],
         results=first,
         n_disjoint=n_disjoint,
         n_rounds=n_rounds,

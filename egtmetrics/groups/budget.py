@@ -20,7 +20,7 @@ from egtmetrics.groups.inference import Inference, Largest, normal_quantile
 from egtmetrics.groups.planning import MOST, check_power, variance_exponent
 from egtmetrics.groups.verdict import Samples, upper_errors
 from egtmetrics.labels import group_text
-from egtmetrics.metrics.subsampling import draw_subsamples, extrapolated_covariance
+from egtmetrics.metrics.subsampling import draw_all, extrapolated_covariance
 from egtmetrics.ops import Features, take_rows, to_host
 from egtmetrics.registry import callable_name
 from egtmetrics.results import Score, as_result, collecting_caveats
@@ -275,7 +275,7 @@ def _model(
 def _scores_of_parts(metrics: MetricSet, metric: str, group: GroupedSamples, name: str) -> list[Floats]:
     """Score every half of the real samples against every generated one, ``(T, 2, 2, S)``, and so quarters."""
     rng = np.random.default_rng([metrics.seed, 2])
-    real, fake = (draw_subsamples(to_host(side)[:], rng, _DIVISIONS) for side in (group.real, group.fake))
+    real, fake = draw_all([to_host(side)[:] for side in (group.real, group.fake)], group.clusters, rng, _DIVISIONS)
     found = []
     sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
     with naming_metric(metric, f"a plan needs scores of halves and quarters of group {name!r} {sizes}"):

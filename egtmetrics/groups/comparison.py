@@ -2,7 +2,8 @@
 
 Two models that are scored on the same real samples err together: a real sample that is hard to cover is so for both. So
 the real samples are split into the same random halves and quarters for both models, the fake samples of each model into
-their own, and the two scores vary together as those of the parts do (:mod:`egtmetrics.metrics.variance`).
+their own, and the two scores vary together as those of the parts do (:mod:`egtmetrics.metrics.variance`). Where both
+models have the same clusters, such as prompts, these are split alike as well: the models are paired.
 
 The null hypothesis is equal expected scores. That of the permutation tests (:mod:`egtmetrics.groups.permutation`) is
 equal laws. They also reject two models that differ and score alike.
@@ -14,7 +15,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,16 +36,31 @@ from egtmetrics.groups._evaluation import (
 )
 from egtmetrics.groups.disparities import choose_score
 from egtmetrics.groups.frame import GenerativeMetricFrame
-from egtmetrics.groups.inference import MIN_SAMPLES, Uncertainty, holm, normal_quantile, score_uncertainty
+from egtmetrics.groups.inference import (
+    MIN_CLUSTERS,
+    MIN_SAMPLES,
+    Uncertainty,
+    holm,
+    normal_quantile,
+    score_uncertainty,
+)
 from egtmetrics.groups.permutation import are_reliable, check_comparable, scores_and_disparities
-from egtmetrics.labels import group_text
+from egtmetrics.labels import group_text, number_clusters
+from egtmetrics.metrics.subsampling import Clusters, n_units
 from egtmetrics.metrics.variance import JointScores, Moves, ScoreCovariance, ScoresOfParts, joint_scores
 from egtmetrics.ops import BackendName, Features, reading_device, to_host
-from egtmetrics.results import MetricResult
+from egtmetrics.results import MetricResult, UnreliableScoreWarning
+from egtmetrics.samples import ENOUGH_CLUSTERS, GroupedSamples
 
 Floats = NDArray[np.float64]
-Sets: TypeAlias = tuple[Features, Features, Features]
-"""Real samples, and the fake samples of two models."""
+
+
+class Sets(NamedTuple):
+    """Real samples and the fake samples of two models, and the clusters of their rows."""
+
+    features: tuple[Features, Features, Features]
+    clusters: tuple[Clusters, Clusters, Clusters]
+
 
 _NEAR = 2.0
 """A contrast between groups within this many standard errors of the largest one may be the largest in truth."""
@@ -94,6 +110,9 @@ def compare_models(
     *,
     metric: str | ScoreFunction,
     score: str | None = None,
+    real_clusters: Any = None,
+    fake_clusters: Any = None,
+    other_fake_clusters: Any = None,
     level: float = 0.95,
     random_state: RandomState = None,
     backend: BackendName = "auto",
@@ -115,6 +134,10 @@ def compare_models(
         ``functools.partial``.
     score
         Which score of the metric's result to compare; not needed if there is only one.
+    real_clusters, fake_clusters, other_fake_clusters
+        One label per row that is the same for rows that vary together, such as their prompt. A label of several sets is
+        the same cluster: models that were given the same prompts are paired, and what a prompt does to both cancels.
+        None for a set of independent rows.
     level
         Of the interval.
     random_state
@@ -125,10 +148,13 @@ def compare_models(
     Raises
     ------
     ValueError
-        If samples or options are invalid, a set has fewer than 50 rows, or the metric refuses half of them.
+        If samples or options are invalid, a set has fewer than 50 rows or 8 clusters, or the metric refuses half of
+        them.
 
     Warns
     -----
+    UnreliableScoreWarning
+        If a set has fewer than 20 clusters.
     GroupSizeWarning
         If ``fake`` and ``other_fake`` differ in size and the score depends on the number of samples.
 
@@ -152,6 +178,15 @@ def compare_models(
     real, other_fake = map(keep_checked, check_real_fake(real, other_fake, device=device))
     for name, side in (("real", real), ("fake", fake), ("other_fake", other_fake)):
         _check_size(len(side), name)
+    clusters, _ = number_clusters(
+        {
+            "real_clusters": (real_clusters, len(real)),
+            "fake_clusters": (fake_clusters, len(fake)),
+            "other_fake_clusters": (other_fake_clusters, len(other_fake)),
+        }
+    )
+    sets = Sets((real, fake, other_fake), (clusters[0], clusters[1], clusters[2]))
+    _check_clusters({None: sets}, stacklevel=2)
     (metric_name,) = metrics.bound
     results: Results = {
         name: metrics.call(real, side, "the samples of a model")
@@ -161,9 +196,8 @@ def compare_models(
     both = [by_metric[metric_name] for by_metric in results.values()]
     first, second = (one.scores() for one in both)
     chosen = choose_score(list(first), score)
-    sets: dict[Hashable, Sets] = {None: (real, fake, other_fake)}
-    _warn_of_sizes(sets, {metric_name: both[0]}, stacklevel=2)
-    uncertainty = _uncertainty(metrics, metric_name, sets, {None: both}, pd.Index([None]), len(first))
+    _warn_of_sizes({None: sets}, {metric_name: both[0]}, stacklevel=2)
+    uncertainty = _uncertainty(metrics, metric_name, {None: sets}, {None: both}, pd.Index([None]), len(first))
     spread = Spread(error=float(errors_of_scores(uncertainty)[0, list(first).index(chosen)]))
     difference = first[chosen] - second[chosen]
     return ModelComparison(
@@ -183,6 +217,9 @@ def compare_frames(
     groups. Its standard error is that of the groups that attain it. Where other differences come within two standard
     errors of the largest, the largest is probably too large, since chance chose it. So the p-value is multiplied by the
     number of differences that may be the largest, and the interval is as much wider (Bonferroni).
+
+    Where the fake samples of both frames come in clusters of the same labels, such as prompts, the models are paired:
+    what a prompt does to both cancels from the differences.
 
     Parameters
     ----------
@@ -242,7 +279,8 @@ def compare_frames(
     if frame.settings["metrics"] != other.settings["metrics"]:
         mine, theirs = (listed(one.settings["metrics"].values()) for one in frames)
         raise ValueError(f"frame was scored by {mine}, but other by {theirs}; evaluate both with the same metrics")
-    groups, whole = _sets_in_common(*frames)
+    groups, whole, share_clusters = _sets_in_common(*frames)
+    _check_clusters(groups, stacklevel=2)
     _warn_of_sizes({None: whole, **groups}, frame.overall_results, stacklevel=2)
     spreads: dict[tuple[str, str, Hashable | None], Spread] = {}
     for metric in tqdm(frame._metrics.bound, desc="comparisons", unit="metric", disable=not progress):
@@ -258,7 +296,9 @@ def compare_frames(
         scored = {label: groups[label] for label in by_group}
         n_scores = len(table.described)
         overall = _uncertainty(frame._metrics, metric, dict.fromkeys(of_all, whole), of_all, pd.Index([None]), n_scores)
-        grouped = _uncertainty(frame._metrics, metric, scored, by_group, frame.by_group.index, n_scores)
+        grouped = _uncertainty(
+            frame._metrics, metric, scored, by_group, frame.by_group.index, n_scores, in_common=share_clusters
+        )
         for uncertainty in (overall, grouped):
             for label, errors in zip(uncertainty.table.index, errors_of_scores(uncertainty), strict=True):
                 spreads |= {
@@ -279,8 +319,10 @@ def compare_frames(
     return compared
 
 
-def _sets_in_common(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) -> tuple[dict[Hashable, Sets], Sets]:
-    """Return the samples of every group that both models have, and all samples."""
+def _sets_in_common(
+    frame: GenerativeMetricFrame, other: GenerativeMetricFrame
+) -> tuple[dict[Hashable, Sets], Sets, bool]:
+    """Return the samples of every group that both models have, all samples, and whether groups share clusters."""
     both = [one._of_samples("a comparison of models") for one in (frame, other)]
     wholes = [one.overall() for one in both]
     in_common: list[list[Any]] = [
@@ -293,13 +335,27 @@ def _sets_in_common(frame: GenerativeMetricFrame, other: GenerativeMetricFrame) 
             "frame and other were scored on different real samples, so it is not known what their scores have in "
             "common; evaluate both on the same real samples, in the same order"
         )
+    both = _numbered_together(*both)
     groups: dict[Hashable, Sets] = {}
     for label in frame.results:
         if label in other.results:
             mine, theirs = (one.group(label) for one in both)
-            groups[label] = (mine.real, mine.fake, theirs.fake)
-            _check_size(min(map(len, groups[label])), _where(label))
-    return groups, (*wholes[0], wholes[1][1])
+            groups[label] = Sets((mine.real, mine.fake, theirs.fake), (*mine.clusters, theirs.clusters[1]))
+            _check_size(min(map(len, groups[label].features)), _where(label))
+    whole = Sets((*wholes[0], wholes[1][1]), (*both[0].clusters, both[1].clusters[1]))
+    return groups, whole, any(one.share_clusters() for one in both)
+
+
+def _numbered_together(first: GroupedSamples, second: GroupedSamples) -> list[GroupedSamples]:
+    """Return both samples with clusters that have one numbering; they must agree on those of the real rows."""
+    position = {label: i for i, label in enumerate(dict.fromkeys([*first.cluster_labels, *second.cluster_labels]))}
+    both = [one.renumbered([position[label] for label in one.cluster_labels]) for one in (first, second)]
+    mine, theirs = (one.clusters[0] for one in both)
+    if not np.array_equal([] if mine is None else mine, [] if theirs is None else theirs):
+        raise ValueError(
+            "frame and other have different clusters of the same real samples; pass the same real_clusters for both"
+        )
+    return both
 
 
 def _on_host(features: Features) -> Features:
@@ -318,11 +374,32 @@ def _check_size(n: int, what: str) -> None:
         )
 
 
+def _check_clusters(sets: Mapping[Hashable, Sets], *, stacklevel: int) -> None:
+    """Refuse sets of too few clusters, and warn of those with few."""
+    sizes = {
+        label: [n_units(len(ids), ids) for ids in three.clusters if ids is not None] for label, three in sets.items()
+    }
+    for label, counts in sizes.items():
+        if counts and min(counts) < MIN_CLUSTERS:
+            raise ValueError(
+                f"{_where(label)} is in {min(counts)} clusters, but a comparison of models needs at least "
+                f"{MIN_CLUSTERS} of each kind of samples; add clusters, or merge groups"
+            )
+    few = [_where(label) for label, counts in sizes.items() if counts and min(counts) < ENOUGH_CLUSTERS]
+    if few:
+        warnings.warn(
+            f"{listed(few)} is in fewer than {ENOUGH_CLUSTERS} clusters, so the errors of differences cannot be relied "
+            "on; add clusters",
+            UnreliableScoreWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
 def _warn_of_sizes(sets: Mapping[Hashable, Sets], results: Mapping[str, MetricResult], *, stacklevel: int) -> None:
     """Warn if the models have different numbers of samples and a score depends on them."""
     unequal = [
         f"{_where(label)} ({len(mine)} and {len(theirs)})"
-        for label, (_, mine, theirs) in sets.items()
+        for label, ((_, mine, theirs), _) in sets.items()
         if len(mine) != len(theirs)
     ]
     dependent = [
@@ -346,8 +423,12 @@ def _uncertainty(
     results: Mapping[Hashable, Sequence[MetricResult]],
     index: pd.Index[Any],
     n_scores: int,
+    in_common: bool = False,
 ) -> Uncertainty:
-    """Return the scores of both models side by side, one row per group, with their covariances."""
+    """Return the scores of both models side by side, one row per group, with their covariances.
+
+    ``in_common`` says whether groups have clusters in common.
+    """
     rows = {label: [*first.scores().values(), *second.scores().values()] for label, (first, second) in results.items()}
     missing = [math.nan] * (2 * n_scores)
     table = pd.DataFrame([rows.get(label, missing) for label in index], index=index, dtype=float)
@@ -356,15 +437,16 @@ def _uncertainty(
         with naming_metric(name, f"a comparison of models needs scores of random halves of {_where(label)}"):
             joint = joint_scores(
                 metrics.bound[name],
-                [_on_host(one) for one in three],
+                [_on_host(one) for one in three.features],
                 [(0, 1), (0, 2)],
                 results[label],
                 rng=np.random.default_rng([metrics.seed, 1]),
                 backend=metrics.backend,
                 n_threads=metrics.n_threads,
+                clusters=three.clusters,
             )
         covariances[label] = _of_both(joint)
-    return score_uncertainty(table, covariances)
+    return score_uncertainty(table, covariances, in_common=in_common)
 
 
 def _of_both(joint: JointScores) -> ScoreCovariance:
@@ -378,8 +460,10 @@ def _padded(source: ScoresOfParts | Moves, *, after: bool) -> ScoresOfParts | Mo
     """Return S scores with S scores that are always 0 after them, or before them."""
 
     def padded(values: Any) -> Any:
-        if values is None or isinstance(values, tuple):
-            return values and tuple(map(padded, values))
+        if isinstance(values, tuple):
+            return tuple(map(padded, values))
+        if not isinstance(values, np.ndarray):
+            return values
         nothing = np.zeros_like(values)
         return np.concatenate([values, nothing] if after else [nothing, values], axis=-1)
 

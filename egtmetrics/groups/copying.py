@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import mannwhitneyu
 
 from egtmetrics._validation import check_real_fake
 from egtmetrics.groups.inference import holm
@@ -80,6 +79,8 @@ def copying_test(
     >>> found["nearer"].round(2).to_dict(), (found["adjusted_p_value"] < 0.05).to_dict()
     ({'f': 0.62, 'm': 0.51}, {'f': True, 'm': False})
     """
+    from scipy.stats import mannwhitneyu  # takes long to import
+
     samples = GroupedSamples(
         real=held_out,
         fake=fake,

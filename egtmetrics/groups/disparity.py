@@ -125,10 +125,14 @@ class Disparity:
         """Return the largest value that the bounds of the scores allow: 1 for a difference of shares."""
         return sum(family.limit(described) for family in self.families)
 
+    @property
+    def scores(self) -> set[str]:
+        """The scores that it compares, by their names in the table."""
+        return {name for family in self.families for name in family.weights}
+
     def lacks(self, missing: pd.DataFrame) -> NDArray[np.bool_]:
         """Return for which groups a score that it compares is missing, from a table of True and False."""
-        names = list(dict.fromkeys(name for family in self.families for name in family.weights))
-        return missing[names].any(axis=1).to_numpy(dtype=bool)
+        return missing[sorted(self.scores)].any(axis=1).to_numpy(dtype=bool)
 
     def worse(self, table: pd.DataFrame, pair: PairDifference) -> Hashable | None:
         """Return which group of ``of(table)`` is worse off; None if they are equal or the score has no direction."""

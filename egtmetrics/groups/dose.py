@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -34,9 +34,18 @@ from egtmetrics.groups._saved import plain
 from egtmetrics.groups.baseline import N_SPLITS, draw_splits, set_sizes
 from egtmetrics.groups.damage import Damage, Damages, mean_variance, name_damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, score_table
-from egtmetrics.groups.inference import MIN_SAMPLES, FrameIntervals, Inference, normal_quantile, score_uncertainty
+from egtmetrics.groups.inference import (
+    MIN_CLUSTERS,
+    MIN_SAMPLES,
+    FrameIntervals,
+    Inference,
+    normal_quantile,
+    score_uncertainty,
+)
+from egtmetrics.metrics.subsampling import Clusters, n_units
 from egtmetrics.metrics.variance import JointScores, ScoreCovariance, joint_scores
 from egtmetrics.ops import Features, to_host
+from egtmetrics.registry import callable_name
 from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
@@ -197,6 +206,13 @@ class _Measured:
         return joint.covariance_of_mean(weights, n_rounds=self.n_rounds, n_disjoint=self.n_disjoint)
 
 
+class _Set(NamedTuple):
+    """Features, and the clusters of their rows."""
+
+    features: Features
+    clusters: Clusters
+
+
 class DoseResponse:
     """By group, which dose of known damage gives real samples the scores of the model.
 
@@ -244,7 +260,9 @@ class DoseResponse:
         index: pd.Index[Any],
         names: Mapping[Hashable, str],
         settings: dict[str, Any],
+        share_clusters: bool = False,
     ) -> None:
+        self._share_clusters = share_clusters
         self.damages = dict(damages)
         self._described, self._measured = described, measured
         self._index, self._names, self._caveats = index, names, caveats
@@ -494,6 +512,7 @@ class DoseResponse:
                 metric: score_uncertainty(
                     table.values,
                     {label: self._covariance(name, label, table) for label in self._measured[name]},
+                    in_common=self._share_clusters,
                 )
                 for metric, table in tables.items()
             },
@@ -559,6 +578,7 @@ def evaluate_dose_response(
     spread = math.sqrt(np.mean([mean_variance(to_host(group.real)) for group in groups.values()]))
     named = name_damages(damages, spread)
     sides = {label: [group.real, group.fake] for label, group in groups.items()}
+    clusters = {label: [*group.clusters] for label, group in groups.items()}
     rows_needed = 1 + max(_rows(group, np.arange(len(group.real))).max() for group in groups.values())
     for name, damage in named.items():
         if damage.samples is not None and len(damage.samples) < rows_needed:
@@ -566,7 +586,7 @@ def evaluate_dose_response(
                 f"damage {name!r} has {len(damage.samples)} samples, but the frame has {rows_needed} real rows; pass "
                 "one sample for each real row, in the same order"
             )
-    size, n_disjoint = set_sizes(sides, samples, 2, n_samples)
+    size, n_disjoint = set_sizes(sides, clusters, samples, 2, n_samples)
     n_pairs = sum(2 + 2 * len(damage.doses) for damage in named.values())
     n_calls = n_pairs * len(metrics.bound) * n_splits * sum(n_disjoint.values())
     measured: dict[str, dict[Hashable, _Measured]] = {name: {} for name in named}
@@ -574,11 +594,11 @@ def evaluate_dose_response(
     refused: Refused = {}
     with tqdm(total=n_calls, desc="doses", unit="call", disable=not progress) as bar:
         for label, group in groups.items():
-            splits = draw_splits(sides[label], size, 2, n_disjoint[label], n_splits, metrics.seed)
+            splits = draw_splits(sides[label], clusters[label], size, 2, n_disjoint[label], n_splits, metrics.seed)
             of_splits = [
                 (
-                    [take_checked(group.real, rows) for rows in real],
-                    [take_checked(group.fake, rows) for rows in fake],
+                    [_taken(group.real, group.clusters[0], rows) for rows in real],
+                    [_taken(group.fake, group.clusters[1], rows) for rows in fake],
                     [_rows(group, rows) for rows in real],
                 )
                 for real, fake in splits
@@ -589,7 +609,7 @@ def evaluate_dose_response(
                 scores: list[dict[str, Floats]] = []
                 for position, (real, fake, rows) in enumerate(of_splits):
                     pairs = _pairs(damage, real, fake, rows, [metrics.seed, _SEED_OF_DAMAGE, position])
-                    results = [metrics.call(*pair, where, bar.update, refuse) for pair in pairs]
+                    results = [metrics.call(x.features, y.features, where, bar.update, refuse) for x, y in pairs]
                     able = metrics.without(refused)
                     if not able.bound:
                         raise one_refusal(refused)
@@ -608,7 +628,10 @@ def evaluate_dose_response(
         named,
         {metric: table for metric, table in described.items() if metric not in refused},
         measured,
-        {label: {metric: result.caveats for metric, result in results.items()} for label, results in first.items()},
+        {
+            label: {metric: (*result.caveats, *groups[label].cluster_caveats()) for metric, result in results.items()}
+            for label, results in first.items()
+        },
         index=samples.groups.index,
         names={label: samples.groups.name(label) for label in samples.groups.index},
         settings={
@@ -619,6 +642,7 @@ def evaluate_dose_response(
             "n_samples": n_samples,
             "n_splits": n_splits,
         },
+        share_clusters=samples.share_clusters(),
     )
     warn_of_caveats(first, stacklevel=3)
     return response
@@ -629,25 +653,48 @@ def _rows(group: GroupedSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return rows if group.real_rows is None else group.real_rows[rows]
 
 
+def _taken(features: Features, clusters: Clusters, rows: NDArray[np.int64]) -> _Set:
+    return _Set(take_checked(features, rows), None if clusters is None else clusters[rows])
+
+
 def _pairs(
     damage: Damage,
-    real: Sequence[Features],
-    fake: Sequence[Features],
+    real: Sequence[_Set],
+    fake: Sequence[_Set],
     rows: Sequence[NDArray[np.int64]],
     seed: Sequence[int],
-) -> list[tuple[Features, Features]]:
+) -> list[tuple[_Set, _Set]]:
     """Return what is scored: both halves with generated ones, then at every dose with the other half, damaged.
 
     All second sets have as many rows as the damage leaves at its largest dose; the rows are in random order.
     """
     damaged = [
-        [damage.apply(real[side], rows[side], dose, np.random.default_rng([*seed, side])) for dose in damage.doses]
+        [_damaged(damage, real[side], rows[side], dose, np.random.default_rng([*seed, side])) for dose in damage.doses]
         for side in range(2)
     ]
-    size = min(len(one) for of_side in damaged for one in of_side)
+    size = min(len(one.features) for of_side in damaged for one in of_side)
     pairs = [(real[side], fake[side]) for side in range(2)]
     pairs += [(real[side], damaged[1 - side][k]) for k in range(len(damage.doses)) for side in range(2)]
-    return [(x, y if len(y) == size else take_checked(y, np.arange(size))) for x, y in pairs]
+    first = np.arange(size)
+    return [(x, y if len(y.features) == size else _taken(*y, first)) for x, y in pairs]
+
+
+def _damaged(damage: Damage, real: _Set, rows: NDArray[np.int64], dose: float, rng: np.random.Generator) -> _Set:
+    """Return a set at a dose; a damaged sample stays in its cluster."""
+    features = damage.apply(real.features, rows, dose, rng)
+    if real.clusters is None or len(features) == len(real.features):
+        return _Set(features, real.clusters)
+    where: dict[bytes, list[int]] = {}
+    for position, row in enumerate(np.ascontiguousarray(to_host(real.features)[:])):
+        where.setdefault(row.tobytes(), []).insert(0, position)
+    try:
+        kept = [where[row.tobytes()].pop() for row in np.ascontiguousarray(to_host(features)[:])]
+    except (KeyError, IndexError):
+        raise ValueError(
+            f"the damage {callable_name(damage.function)!r} leaves fewer samples and changes them, so it is not known "
+            "which clusters they are in; return as many samples, or leave out rows only"
+        ) from None
+    return _Set(features, real.clusters[kept])
 
 
 def _means(results: Sequence[Mapping[str, MetricResult]], metric: str) -> Floats:
@@ -658,19 +705,25 @@ def _means(results: Sequence[Mapping[str, MetricResult]], metric: str) -> Floats
 
 def _joint_scores(
     metrics: MetricSet,
-    pairs: Sequence[tuple[Features, Features]],
+    pairs: Sequence[tuple[_Set, _Set]],
     results: Sequence[Mapping[str, MetricResult]],
     where: str,
 ) -> dict[str, JointScores]:
-    smallest = min(len(one) for pair in pairs for one in pair)
+    smallest = min(len(one.features) for pair in pairs for one in pair)
     if smallest < MIN_SAMPLES:
         raise ValueError(
             f"{where}: sets of {smallest} samples are compared, and the error of a dose needs at least {MIN_SAMPLES}; "
             "add samples, merge groups, or leave out the damage or its largest doses"
         )
-    sets: list[Features] = []
+    fewest = min(n_units(MIN_CLUSTERS, one.clusters) for pair in pairs for one in pair)
+    if fewest < MIN_CLUSTERS:
+        raise ValueError(
+            f"{where}: sets of {fewest} clusters are compared, and the error of a dose needs at least {MIN_CLUSTERS}; "
+            "add clusters, or merge groups"
+        )
+    sets: list[_Set] = []
     for one in (one for pair in pairs for one in pair):
-        if not any(one is other for other in sets):
+        if not any(one.features is other.features for other in sets):
             sets.append(one)
     positions = [(_position(x, sets), _position(y, sets)) for x, y in pairs]
     joint = {}
@@ -678,15 +731,16 @@ def _joint_scores(
         with naming_metric(name, f"the error of a dose needs scores of random halves of {where}"):
             joint[name] = joint_scores(
                 metric,
-                sets,
+                [one.features for one in sets],
                 positions,
                 [one[name] for one in results],
                 rng=np.random.default_rng([metrics.seed, _SEED_OF_PARTS]),
                 backend=metrics.backend,
                 n_threads=metrics.n_threads,
+                clusters=[one.clusters for one in sets],
             )
     return joint
 
 
-def _position(one: Features, sets: Sequence[Features]) -> int:
-    return next(position for position, other in enumerate(sets) if other is one)
+def _position(one: _Set, sets: Sequence[_Set]) -> int:
+    return next(position for position, other in enumerate(sets) if other.features is one.features)

@@ -16,6 +16,7 @@ from egtmetrics._cached import cached_method
 from egtmetrics._errors import listed
 from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
+from egtmetrics.confusion import Confusion
 from egtmetrics.groups._evaluation import (
     Metrics,
     MetricSet,
@@ -31,6 +32,7 @@ from egtmetrics.groups._evaluation import (
     warn_of_caveats,
     warn_of_refusals,
     warn_of_sizes,
+    with_cluster_caveats,
 )
 from egtmetrics.groups._saved import (
     Registered,
@@ -47,10 +49,12 @@ from egtmetrics.groups._saved import (
 )
 from egtmetrics.groups.baseline import N_SPLITS, Baseline, evaluate_baseline
 from egtmetrics.groups.budget import SampleBudget, VarianceModel, check_goal, plan_budget, variance_models
+from egtmetrics.groups.controlled import ControlledScores, evaluate_controlled
 from egtmetrics.groups.damage import Damages
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table, score_table
 from egtmetrics.groups.dose import DoseResponse, evaluate_dose_response
 from egtmetrics.groups.inference import FrameIntervals, Inference, frame_inference, normal_quantile
+from egtmetrics.groups.label_errors import LabelCorrection, LabelSensitivity, Unmixable, label_sensitivity, unmixable
 from egtmetrics.groups.planning import Parts, Pilot, SamplePlan, plan_samples, score_parts
 from egtmetrics.groups.verdict import Samples, Verdict, certify, check_metric
 from egtmetrics.labels import group_text
@@ -83,8 +87,14 @@ class GenerativeMetricFrame:
         an ``(n, s)`` array. A row whose label is missing is in no group: None, NaN, NA, a masked value or an empty
         text, and the words that software writes for them, such as ``"NA"`` or ``"nan"`` (with a warning). A number such
         as -1 is a group: replace it by None where it means "unknown".
+    real_clusters, fake_clusters
+        One label per row that rows share which vary together (images of one prompt, photos of one person); see
+        :class:`~egtmetrics.samples.GroupedSamples`. None if the rows are independent.
+    real_control_features, fake_control_features
+        What groups may be made of in other shares, such as the object that an image shows; ``controlled`` compares
+        groups within the strata that these make.
     samples : GroupedSamples
-        Instead of the last four, for example ``GroupedSamples(...).matched()``.
+        Instead of the last eight, for example ``GroupedSamples(...).matched()``.
     random_state
         Turned into one integer seed for *every* call of every metric (``settings["random_state"]``). With these common
         random numbers all groups see the same projections, so the noise that they share cancels from the differences.
@@ -203,6 +213,10 @@ class GenerativeMetricFrame:
         fake: Any = None,
         real_sensitive_features: Any = None,
         fake_sensitive_features: Any = None,
+        real_clusters: Any = None,
+        fake_clusters: Any = None,
+        real_control_features: Any = None,
+        fake_control_features: Any = None,
         samples: GroupedSamples | None = None,
         random_state: RandomState = None,
         missing_groups: MissingGroups = "raise",
@@ -220,17 +234,23 @@ class GenerativeMetricFrame:
         self._metrics = MetricSet(
             metrics, random_state=random_state, backend=backend, n_threads=n_threads, strict=strict
         )
-        if _samples_given(samples, given):
+        others = {
+            "real_clusters": real_clusters,
+            "fake_clusters": fake_clusters,
+            "real_control_features": real_control_features,
+            "fake_control_features": fake_control_features,
+        }
+        if _samples_given(samples, given, others):
             assert samples is not None
             self.samples = samples = self._metrics.place(samples)
         else:
-            self.samples = samples = self._metrics.group(**given)
+            self.samples = samples = self._metrics.group(**given, **others)
         check_groups(samples, missing_groups)
         self._metrics.check_options(samples)
         n_calls = len(self._metrics.bound) * (len(samples.groups.on_both_sides()) + 1)
         with tqdm(total=n_calls, desc="metrics", unit="call", disable=not progress) as bar:
             refused: Refused | None = None if strict else {}
-            self.results = self._metrics.by_group(samples, bar.update, refused)
+            self.results = with_cluster_caveats(self._metrics.by_group(samples, bar.update, refused), samples)
             self.overall_results = self._metrics.overall(samples, bar.update, refused)
         described = self._described(refused or {})
         warn_of_refusals(refused or {}, "score", stacklevel=2)
@@ -252,6 +272,8 @@ class GenerativeMetricFrame:
         }
         if samples.max_samples is not None:
             self.settings["max_samples"] = samples.max_samples
+        if n_clusters := samples.n_clusters():
+            self.settings["clusters"] = n_clusters
         self._set_tables(tables, self._overall_scores(), samples.counts(), samples.unassigned())
 
     def _described(self, refused: Refused) -> dict[str, Mapping[str, Score]]:
@@ -488,6 +510,7 @@ class GenerativeMetricFrame:
         held_out: Any = None,
         held_out_sensitive_features: Any = None,
         *,
+        held_out_clusters: Any = None,
         n_splits: int = N_SPLITS,
         n_samples: int | None = None,
         progress: bool = False,
@@ -510,7 +533,11 @@ class GenerativeMetricFrame:
         Parameters
         ----------
         held_out, held_out_sensitive_features
-            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones.
+            Real samples that are not in ``real`` and their labels, as for the constructor. None splits the real ones:
+            into halves of whole clusters, where they come in clusters, since a cluster in both would flatter a perfect
+            generator.
+        held_out_clusters
+            Those of the held-out samples, as for the constructor.
         n_splits
             How often the samples are split, in each group. More splits make the result depend less on chance.
         n_samples
@@ -566,7 +593,11 @@ class GenerativeMetricFrame:
                 fake=held_out,
                 real_sensitive_features=samples.real_sensitive_features,
                 fake_sensitive_features=held_out_sensitive_features,
+                fake_clusters=held_out_clusters,
             )
+            labels = dict.fromkeys((*samples.cluster_labels, *placebo.cluster_labels))
+            numbers = {label: number for number, label in enumerate(labels)}
+            placebo = placebo.renumbered([numbers[label] for label in placebo.cluster_labels])
         tables = {name: table for name, table in self.tables.items() if name != "proportions"}
         return evaluate_baseline(
             self._metrics, samples, tables, placebo, n_splits=n_splits, n_samples=n_samples, progress=progress
@@ -638,7 +669,7 @@ class GenerativeMetricFrame:
             metric,
             tolerance,
             of="scores",
-            samples=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            samples=self._known(table),
             level=level,
         )
 
@@ -722,6 +753,204 @@ class GenerativeMetricFrame:
         return evaluate_dose_response(
             self._metrics, samples, tables, damages, n_splits=n_splits, n_samples=n_samples, progress=progress
         )
+
+    def controlled(
+        self, weights: Mapping[Hashable, float] | None = None, *, progress: bool = False
+    ) -> ControlledScores:
+        r"""Compare groups within the strata of the control features, and average the gaps over the strata.
+
+        Two groups may differ because they are made of other things: of portraits and street scenes in other shares.
+        With T the metric, and :math:`T_{as}` that of the samples of group a in stratum s,
+
+        .. math::
+
+            T_a = \sum_s w_s T_{as}, \qquad T_a - T_b = \sum_s w_s (T_{as} - T_{bs}),
+
+        with the same weights for all groups. This is direct standardisation, as of death rates of unlike populations.
+
+        Parameters
+        ----------
+        weights
+            By stratum, at least 0; they are divided by their sum. None weighs a stratum by its share of the real
+            samples that are in a group.
+        progress
+            Show a progress bar that counts calls of metrics.
+
+        Returns
+        -------
+        ControlledScores
+            ``by_stratum``, ``by_group`` (the averages), ``strata`` (the weights, and why a stratum was left out),
+            with ``disparities()``, ``interval()``, ``test()`` and ``certify()``.
+
+        Raises
+        ------
+        ValueError
+            If the samples have no control features, weights are not those of strata, no stratum has scores of all
+            groups, or with ``strict`` one has not.
+
+        Warns
+        -----
+        MissingScoreWarning
+            If a stratum is left out, because a group is missing there or too small for a metric.
+
+        Notes
+        -----
+        Strata have to be large: every group needs as many samples in each as a metric needs, and 50 on each side for an
+        interval. A prompt with eight images is a cluster, not a stratum. Scores depend on the number of samples, so
+        where groups differ in it by more than a factor of two within a stratum, the average has a caveat;
+        ``GroupedSamples.matched(across_groups=True)`` makes sizes equal within every stratum.
+
+        Cost: that of the frame without its overall scores, or less.
+
+        Source: the name is that of fairlearn's ``MetricFrame``, which gives the strata one by one; Fleiss, Statistical
+        Methods for Rates and Proportions, 1981, chapter 14 (standardisation).
+
+        Examples
+        --------
+        Both groups are treated alike. Street scenes, which the model draws badly, are more of the one than the other.
+
+        >>> rng = np.random.default_rng(0)
+        >>> groups, scene = np.repeat(["f", "m"], 400), np.array((["face"] * 250 + ["street"] * 150
+        ...                                                       + ["face"] * 150 + ["street"] * 250))
+        >>> real = rng.normal(size=(800, 2))
+        >>> fake = rng.normal(size=(800, 2)) + 2.0 * (scene == "street")[:, None]
+        >>> frame = GenerativeMetricFrame(
+        ...     metrics="fid", real=real, fake=fake, real_sensitive_features=groups, fake_sensitive_features=groups,
+        ...     real_control_features=scene, fake_control_features=scene, random_state=0)
+        >>> bool(frame.test().loc[("fid", "delta_fid"), "p_value"] < 0.001)
+        True
+        >>> bool(frame.controlled().test().loc[("fid", "delta_fid"), "p_value"] > 0.05)
+        True
+        """
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        return evaluate_controlled(
+            self._metrics, self._of_samples("a comparison within strata"), tables, weights, progress=progress
+        )
+
+    def correct_labels(self, confusion: Confusion) -> LabelCorrection:
+        r"""Return the scores of the true groups, where an oracle that errs has called those of the generated samples.
+
+        With C the oracle's confusion, :math:`C_{ac} = P(\text{called } c \mid \text{true } a)`, and q the proportions
+        of the called groups, a generated sample that is called c counts for true group a with the weight
+
+        .. math:: w_{ac} = (C^{-\top})_{ac} \, q_c / \pi_a, \qquad \pi = C^{-\top} q, \qquad \sum_c w_{ac} = 1,
+
+        some of which are negative. If :math:`S_{ca}` is the score of the generated samples called c against the real
+        ones of group a, the corrected score of group a is :math:`\sum_c w_{ac} S_{ca}`, where it is a mean over
+        generated samples for given real ones (``Score.per_sample``: k-NN precision, density, P-precision). For the
+        kernel distance the kernel means are weighted so. The bias that the error of C makes is taken off. Others, as
+        FID, recall and coverage, cannot be corrected; they are NaN, with the reason.
+
+        Parameters
+        ----------
+        confusion
+            Of the oracle on samples like the generated ones: ``oracle.confusion``, or better one from generated samples
+            of which a random part is labelled by hand (``Confusion.of_labels``, ``egtmetrics.data.read_confusion``).
+
+        Returns
+        -------
+        LabelCorrection
+            ``by_group``, ``disparities()``, ``interval()``, ``test()`` and ``certify()`` as a frame has them; the
+            ``contamination`` of the called groups and their corrected ``proportions``.
+
+        Raises
+        ------
+        ValueError
+            The confusion is of other groups or has no inverse, a group would have no samples by it, no score can be
+            corrected, or the frame was read from JSON.
+
+        Notes
+        -----
+        It assumes that the labels of the real samples are true; that an error depends on the true group of a sample,
+        and not otherwise on where it lies; and that the called groups have the proportions in which they were generated
+        (``group_counts``; matching sizes keeps these). If bad samples are called wrongly more often, the correction is
+        too small. :meth:`egtmetrics.confusion.Confusion.compare` tests whether the oracle errs on generated samples as
+        on real ones. Intervals carry the error of the scores, of q, and of C. If labels are true, nothing changes.
+
+        Cost, paid once per frame: with G groups, G times that of the metric and of its interval; for KID all pairs of
+        samples. Simulations: ``benchmarks/results/label_errors.md``.
+
+        Source: inverse of a misclassification matrix, as in Buonaccorsi, Measurement Error, 2010, chapter 2 (for
+        proportions); ``docs/adr/0033-labels-that-err.md``.
+
+        Examples
+        --------
+        No gap in truth. A tenth of the labels is wrong, and the small group seems to be worse.
+
+        >>> from egtmetrics.confusion import Confusion
+        >>> rng = np.random.default_rng(0)
+        >>> groups = np.repeat(["f", "m"], [250, 450])
+        >>> real, fake = rng.normal(size=(2, 700, 2)) + 4.0 * (groups == "m")[:, None]
+        >>> called = np.where(rng.random(700) < 0.1, np.where(groups == "m", "f", "m"), groups)
+        >>> frame = GenerativeMetricFrame(metrics="ipr", real=real, fake=fake, real_sensitive_features=groups,
+        ...                               fake_sensitive_features=called, random_state=0)
+        >>> frame.by_group["ipr_precision"].round(2).tolist()
+        [0.82, 0.92]
+        >>> corrected = frame.correct_labels(Confusion([[0.9, 0.1], [0.1, 0.9]], group_names=["f", "m"]))
+        >>> corrected.by_group["ipr_precision"].round(2).tolist()
+        [0.97, 0.98]
+        >>> corrected.contamination["value"].round(2).tolist()
+        [0.15, 0.06]
+        """
+        tables = {name: table for name, table in self.tables.items() if name != "proportions"}
+        return self._corrected(confusion, tables)
+
+    def label_sensitivity(
+        self, metric: str | None = None, *, tolerance: float | None = None, level: float = 0.95
+    ) -> LabelSensitivity:
+        """Return the rate of wrong labels of generated samples, the same in every group, at which a finding changes.
+
+        The finding is the outcome of ``certify`` for a tolerance, else whether the metric's primary disparity is more
+        than noise. It is that of ``correct_labels`` for every rate, up to the one at which a group would be empty.
+
+        Raises
+        ------
+        ValueError
+            No score of the metric can be corrected, or as for ``interval``.
+
+        Notes
+        -----
+        Cost: that of ``correct_labels``, paid once, and some 30 verdicts.
+
+        Examples
+        --------
+        >>> rng = np.random.default_rng(0)
+        >>> groups = np.repeat(["f", "m"], [200, 400])
+        >>> real, fake = rng.normal(size=(2, 600, 2)) + 4.0 * (groups == "m")[:, None]
+        >>> fake[:40] += 9.0
+        >>> frame = GenerativeMetricFrame(metrics="ipr", real=real, fake=fake, real_sensitive_features=groups,
+        ...                               fake_sensitive_features=groups, random_state=0)
+        >>> round(frame.label_sensitivity().error_rate, 2)
+        0.06
+        """
+        metric = check_metric(metric, list(self.settings["metrics"]))
+        table = {metric: self.tables[metric]}
+        return label_sensitivity(
+            lambda confusion: self._corrected(confusion, table),
+            metric,
+            self.by_group.index.tolist(),
+            tolerance=tolerance,
+            level=level,
+        )
+
+    def _corrected(self, confusion: Confusion, tables: Mapping[str, ScoreTable]) -> LabelCorrection:
+        return LabelCorrection(
+            confusion,
+            {metric: self._unmixable(metric) for metric in tables},
+            tables,
+            counts=self.group_counts,
+            sizes=self._sizes(),
+        )
+
+    @cached_method
+    def _unmixable(self, metric: str) -> Unmixable:
+        samples = self._of_samples("a correction")
+        if samples.n_clusters():
+            raise ValueError(
+                "the samples come in clusters, which corrections of labels do not count; leave the clusters out, and "
+                "take the intervals for too short"
+            )
+        return unmixable(self._metrics, samples, self.results, self.tables[metric].described, metric)
 
     def samples_needed(
         self, score: str, a: Hashable, b: Hashable, *, delta: float, power: float = 0.8, level: float = 0.95
@@ -874,7 +1103,7 @@ class GenerativeMetricFrame:
             self._variance_models(metric),
             self._infer(),
             metric,
-            known=Samples(sizes=self._sizes(), scores=[table.values], described=table.described),
+            known=self._known(table),
             width=width,
             tolerance=tolerance,
             more_real=more_real,
@@ -917,9 +1146,23 @@ class GenerativeMetricFrame:
             self._inference = frame_inference(self._metrics, samples, self.results, tables, self.group_counts)
         return self._inference
 
+    def _known(self, table: ScoreTable) -> Samples:
+        """Return what the scores of a metric were computed from."""
+        return Samples(
+            sizes=self._sizes(),
+            scores=[table.values],
+            described=table.described,
+            units=self._units(),
+        )
+
     def _sizes(self) -> dict[Hashable, int]:
         """Return how many samples of each group were scored, on the side that has fewer."""
         return self.scored_counts[["n_real", "n_fake"]].min(axis=1).to_dict()
+
+    def _units(self) -> dict[Hashable, int]:
+        """Return how many of them are independent: the clusters, where samples come in any."""
+        found = None if self.samples is None else self.samples.units()
+        return self._sizes() if found is None else found
 
     def _of_samples(self, what: str) -> GroupedSamples:
         if self.samples is None:
@@ -1087,11 +1330,11 @@ def tables_of_results(
     return tables
 
 
-def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any]) -> bool:
-    """Return whether ``samples`` was given instead of the four arguments; TypeError unless exactly one of both was."""
-    named = [name for name, value in given.items() if value is not None]
-    if samples is None and len(named) < len(given):
-        missing = [name for name in given if name not in named]
+def _samples_given(samples: GroupedSamples | None, given: Mapping[str, Any], optional: Mapping[str, Any]) -> bool:
+    """Return whether ``samples`` was given instead of the arguments; TypeError unless exactly one of both was."""
+    missing = [name for name, value in given.items() if value is None]
+    named = [name for name, value in {**given, **optional}.items() if value is not None]
+    if samples is None and missing:
         raise TypeError(f"{', '.join(missing)} missing; pass {', '.join(given)}, or samples=GroupedSamples(...)")
     if samples is not None and named:
         raise TypeError(f"samples and {', '.join(named)} were both given; pass one or the other")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from scipy.special import ndtr, ndtri
 from egtmetrics._validation import check_level
 from egtmetrics.groups._evaluation import MetricSet, Refused, Results, naming_metric, one_refusal, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
-from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
+from egtmetrics.metrics.variance import ScoreCovariance, covariance_between, score_covariance
 from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
@@ -24,6 +25,8 @@ Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
 """An interval needs this many real and fake samples of every group."""
+MIN_CLUSTERS = 8
+"""And, where samples come in clusters, this many of them."""
 _DRAWS = 20_000
 _TEST_LEVEL = 0.05
 _BLOCKS = 20
@@ -116,6 +119,28 @@ class Uncertainty:
     def _touched(self, contrasts: Floats) -> NDArray[np.bool_]:
         touched: NDArray[np.bool_] = (contrasts[:, self.missing.to_numpy().ravel()] != 0).any(axis=1)
         return touched
+
+    def linear(self, weights: Floats, table: pd.DataFrame) -> Uncertainty:
+        """Return the uncertainty of ``weights @ values``, which are those of ``table``.
+
+        Missing if a missing score takes part, or none. No weight is negative, and a score takes part in one sum only.
+        """
+
+        def both(part: Floats) -> Floats:
+            found: Floats = weights @ np.nan_to_num(part) @ weights.T
+            return found
+
+        data = both(self.data)
+        lost = self._touched(weights) | ~weights.any(axis=1)
+        data[lost, :] = data[:, lost] = math.nan
+        alone = np.maximum(self.alone, np.diag(np.nan_to_num(self.data)))
+        return Uncertainty(
+            table=table,
+            data=data,
+            projections=both(self.projections),
+            threshold=both(self.threshold),
+            alone=weights**2 @ alone,
+        )
 
     @functools.cached_property
     def root(self) -> Floats:
@@ -294,8 +319,13 @@ def _largest_ratio(values: Sequence[Floats], scales: Sequence[Floats]) -> Floats
             return largest
 
 
-def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, ScoreCovariance]) -> Uncertainty:
-    """Combine the covariances of the groups; a group without one gets NaN."""
+def score_uncertainty(
+    scores: pd.DataFrame, covariances: Mapping[Hashable, ScoreCovariance], *, in_common: bool = False
+) -> Uncertainty:
+    """Combine the covariances of the groups; a group without one gets NaN.
+
+    ``in_common`` says whether groups have clusters in common, so that their scores vary together.
+    """
     n_groups, n_scores = scores.shape
     size = n_groups * n_scores
     alone = np.zeros(size)
@@ -318,6 +348,12 @@ def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, Score
             own[block, block] = found.interaction / n_projections + threshold[block, block]
             by_projection.append(found.per_projection)
             projected.extend(range(size)[block])
+    if in_common:
+        known = [(g, covariances[label]) for g, label in enumerate(scores.index) if label in covariances]
+        for (g, first), (h, second) in itertools.combinations(known, 2):
+            rows, columns = (slice(i * n_scores, (i + 1) * n_scores) for i in (g, h))
+            data[rows, columns] = covariance_between(first, second)
+            data[columns, rows] = data[rows, columns].T
     projections = np.zeros((size, size))
     if by_projection:
         together = np.concatenate(by_projection, axis=1)  # all groups see the same projections
@@ -326,14 +362,13 @@ def score_uncertainty(scores: pd.DataFrame, covariances: Mapping[Hashable, Score
     return Uncertainty(table=scores, data=data, projections=projections, threshold=threshold, alone=alone)
 
 
-def proportion_uncertainty(counts: pd.DataFrame) -> Uncertainty:
-    """Return the proportions of the groups with their multinomial covariance."""
+def proportion_uncertainty(counts: pd.DataFrame, covariances: Sequence[Floats]) -> Uncertainty:
+    """Return the proportions of the groups with their covariance, from that of each side."""
     table = proportion_table(counts).values
-    n_groups = len(counts)
+    n_groups = len(table)
     data = np.zeros((n_groups, 2, n_groups, 2))
-    for side, name in enumerate(("real", "fake")):
-        p = counts[f"{name}_proportion"].to_numpy()
-        data[:, side, :, side] = (np.diag(p) - np.outer(p, p)) / counts[f"n_{name}"].sum()
+    for side, covariance in enumerate(covariances):
+        data[:, side, :, side] = covariance
     nothing = np.zeros((2 * n_groups, 2 * n_groups))
     return Uncertainty(
         table=table,
@@ -355,7 +390,7 @@ def frame_inference(
 
     A group that is too small has no covariance, with a warning; if ``metrics.strict`` it is an error.
     """
-    small = _small_groups(metrics, samples, results)
+    small = small_groups(metrics, samples, results)
     refused: Refused = {}
     uncertainties, n_known = {}, 0
     for name in metrics.bound:
@@ -364,23 +399,26 @@ def frame_inference(
             try:
                 if label in small:
                     raise small[label]
-                covariances[label] = _covariance(metrics, samples, label, name, results[label][name])
+                covariances[label] = group_covariance(metrics, samples, label, name, results[label][name])
             except ValueError as error:
                 if metrics.strict:
                     raise
                 refused.setdefault(name, {})[label] = error
         n_known += len(covariances)
-        uncertainties[name] = score_uncertainty(tables[name].values, covariances)
+        uncertainties[name] = score_uncertainty(tables[name].values, covariances, in_common=samples.share_clusters())
     if not n_known:
         raise one_refusal(refused)
     warn_of_refusals(refused, "interval", stacklevel=4)
     return Inference(
         tables={**tables, "proportions": proportion_table(counts)},
-        uncertainties={**uncertainties, "proportions": proportion_uncertainty(counts)},
+        uncertainties={
+            **uncertainties,
+            "proportions": proportion_uncertainty(samples.counts(), samples.proportion_covariances()),
+        },
     )
 
 
-def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results) -> dict[Hashable, ValueError]:
+def small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results) -> dict[Hashable, ValueError]:
     """Return why groups are too small for an interval; raise if that is an error, before anything is computed."""
     counts = samples.groups.counts()[["n_real", "n_fake"]]  # of the rows that are held; a stream may have seen more
     sizes = counts.loc[list(results)].min(axis=1).sort_values(kind="stable")
@@ -392,14 +430,22 @@ def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results)
         for label, size in sizes.items()
         if size < MIN_SAMPLES
     }
+    for label in (label for label in results if label not in small):
+        few = {side: n for side, n in samples.group(label).n_clusters().items() if n < MIN_CLUSTERS}
+        for side, n in few.items():
+            small[label] = ValueError(
+                f"the {side} samples of group {samples.groups.name(label)!r} are in {n} clusters, and an interval "
+                f"needs at least {MIN_CLUSTERS} in every group; add clusters, or merge groups"
+            )
     if small and (metrics.strict or len(small) == len(results)):
         raise next(iter(small.values()))
     return small
 
 
-def _covariance(
+def group_covariance(
     metrics: MetricSet, samples: GroupedSamples, label: Hashable, name: str, result: MetricResult
 ) -> ScoreCovariance:
+    """Return the covariance of a metric's scores of one group."""
     group = samples.group(label)
     sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
     where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
@@ -412,6 +458,7 @@ def _covariance(
             rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
             backend=metrics.backend,
             n_threads=metrics.n_threads,
+            clusters=group.clusters,
         )
 
 

@@ -163,7 +163,7 @@ class DisparityMonitor:
         ------
         ValueError
             If the metric, the disparity or the groups are not those of the looks before, or with ``given_real`` if the
-            score is not one. Nothing is recorded.
+            score is not one, or the samples come in clusters. Nothing is recorded.
         TypeError
             If ``source`` is neither a frame nor a baseline.
 
@@ -189,6 +189,11 @@ class DisparityMonitor:
         hits: dict[str, tuple[int, int]] = {}
         reason, p_value, limit = "", math.nan, self._limit(number)
         if isinstance(source, GenerativeMetricFrame) and self.given_real:
+            if "clusters" in source.settings:
+                raise ValueError(
+                    "with given_real every sample is evidence of its own, and those of this frame come in clusters; "
+                    "pass single samples, or monitor without given_real"
+                )
             hits = _hits(source, metric, str(disparity.column))
             p_value, limit = self._evidence([*self._hits, hits], groups), self.alpha
         elif doubt := table.doubt():
@@ -196,7 +201,7 @@ class DisparityMonitor:
         else:
             try:
                 found = source._infer().largest[metric, disparity.name]
-                p_value = _p_value(found, table, source._sizes(), self.tolerance)
+                p_value = _p_value(found, table, source._units(), self.tolerance)
             except ValueError as error:  # one look with too few samples does not end a training run
                 reason = str(error)
         if not reason and math.isnan(p_value):
@@ -297,7 +302,9 @@ class DisparityMonitor:
             allowed = {
                 name: disparity
                 for name, disparity in named.items()
-                if not excess and disparity.column is not None and table.described[disparity.column].per_sample
+                if not excess
+                and disparity.column is not None
+                and table.described[disparity.column].per_sample == "indicator"
             }
             why = "the mean of a 0 or 1 for each generated sample; precision of 'ipr' and 'prdc' is"
         else:

@@ -30,9 +30,10 @@ from egtmetrics.groups._evaluation import (
 from egtmetrics.groups.disparities import choose_score
 from egtmetrics.groups.disparity import max_pairwise_difference
 from egtmetrics.groups.frame import GenerativeMetricFrame, tables_of_results
+from egtmetrics.labels import number_clusters
 from egtmetrics.ops import BackendName, common_device, join_rows
 from egtmetrics.results import MetricResult
-from egtmetrics.samples import GroupedSamples
+from egtmetrics.samples import GroupedSamples, exchanged
 
 _Numbers: TypeAlias = dict[tuple[str, str, Hashable | None], float]
 """Values by metric, score and group; the group is None for scores of all samples and for disparities."""
@@ -56,6 +57,8 @@ def permutation_test(
     metric: str | ScoreFunction,
     real_sensitive_features: Any = None,
     fake_sensitive_features: Any,
+    real_clusters: Any = None,
+    fake_clusters: Any = None,
     score: str | None = None,
     n_permutations: int = 199,
     random_state: RandomState = None,
@@ -81,6 +84,11 @@ def permutation_test(
         permutations.
     real_sensitive_features, fake_sensitive_features
         One label per row, or several (then the groups are their intersections). Rows in no group are left out.
+    real_clusters, fake_clusters
+        One label per row that is the same for rows that vary together, such as their prompt. Clusters that are each in
+        one group exchange it whole, so groups keep their numbers of clusters. Otherwise clusters with equally many rows
+        exchange the groups of all their rows; the null hypothesis is then that which rows of a cluster are of which
+        group has nothing to do with the features.
     score
         Which score of the metric's result to compare; not needed if there is only one.
     n_permutations
@@ -113,7 +121,14 @@ def permutation_test(
     n_permutations = check_positive_int(n_permutations, "n_permutations")
     rng = check_random_state(random_state)
     metrics = MetricSet(metric, random_state=int(rng.integers(2**32)), backend=backend, n_threads=n_threads)
-    samples = metrics.group(real, fake, real_sensitive_features, fake_sensitive_features)
+    samples = metrics.group(
+        real,
+        fake,
+        real_sensitive_features,
+        fake_sensitive_features,
+        real_clusters=real_clusters,
+        fake_clusters=fake_clusters,
+    )
     check_groups(samples, "raise")
 
     def statistic(results: Results) -> float:
@@ -136,6 +151,8 @@ def permutation_test_models(
     *,
     metric: str | ScoreFunction,
     score: str | None = None,
+    fake_clusters: Any = None,
+    other_fake_clusters: Any = None,
     n_permutations: int = 199,
     random_state: RandomState = None,
     progress: bool = False,
@@ -154,6 +171,10 @@ def permutation_test_models(
     real, fake, other_fake
         Features ``(n, d)``, ``(m, d)`` and ``(l, d)``. If m and l differ and the metric depends on the number of
         samples, the scores differ for that reason too. The test stays exact, but the difference says less.
+    fake_clusters, other_fake_clusters
+        One label per row that is the same for rows that vary together, such as their prompt; pass both or neither. If
+        the models have labels in common, they are paired: rows are exchanged within a cluster, and clusters with
+        equally many rows exchange theirs. Otherwise whole clusters are exchanged.
     metric, score, n_permutations, random_state, progress
         As for :func:`permutation_test`; fix other options with ``functools.partial``.
 
@@ -183,21 +204,44 @@ def permutation_test_models(
     rng = check_random_state(random_state)
     both, m = keep_checked(join_rows(fake, other_fake)), len(fake)
     real = keep_checked(real)
+    models = np.repeat([0, 1], [m, len(both) - m])
+    clusters = _clusters_of_models(fake_clusters, other_fake_clusters, m, len(both) - m)
     metrics = MetricSet(metric, random_state=int(rng.integers(2**32)))
 
-    def by_model(order: NDArray[np.int64]) -> Results:
+    def by_model(of_rows: NDArray[np.int64]) -> Results:
         where = "the samples of a model"
-        parts = {"fake": order[:m], "other_fake": order[m:]}
-        return {name: metrics.call(real, take_checked(both, np.sort(rows)), where) for name, rows in parts.items()}
+        parts = {name: np.flatnonzero(of_rows == model) for model, name in enumerate(("fake", "other_fake"))}
+        return {name: metrics.call(real, take_checked(both, rows), where) for name, rows in parts.items()}
+
+    def permuted() -> NDArray[np.int64]:
+        if clusters is not None:
+            return exchanged(models, clusters, np.zeros_like(models), rng)
+        moved = np.ones_like(models)
+        moved[rng.permutation(len(both))[:m]] = 0
+        return moved
 
     def statistic(results: Results) -> float:
         first, second = (one.scores() for result in results.values() for one in result.values())
         name = choose_score(list(first), score)
         return first[name] - second[name]
 
-    observed = by_model(np.arange(len(both)))
+    observed = by_model(models)
     warn_of_caveats(observed, what="samples", stacklevel=2)
-    return _test(statistic(observed), lambda: statistic(by_model(rng.permutation(len(both)))), n_permutations, progress)
+    return _test(statistic(observed), lambda: statistic(by_model(permuted())), n_permutations, progress)
+
+
+def _clusters_of_models(
+    fake_clusters: Any, other_fake_clusters: Any, n_first: int, n_other: int
+) -> NDArray[np.int64] | None:
+    """Return the clusters of the rows of both models, numbered together."""
+    if (fake_clusters is None) != (other_fake_clusters is None):
+        missing = "fake_clusters" if fake_clusters is None else "other_fake_clusters"
+        raise TypeError(f"{missing} is missing; pass fake_clusters and other_fake_clusters together, or neither")
+    numbered, _ = number_clusters(
+        {"fake_clusters": (fake_clusters, n_first), "other_fake_clusters": (other_fake_clusters, n_other)}
+    )
+    known = [ids for ids in numbered if ids is not None]
+    return np.concatenate(known) if known else None
 
 
 def permutation_test_frames(
@@ -330,6 +374,11 @@ def _all_samples(frame: GenerativeMetricFrame, name: str) -> GroupedSamples:
         raise ValueError(
             f"{name} comes from a stream with max_samples={samples.max_samples}, whose overall scores and group scores "
             "are from different samples; collect with spill instead, or compare frames of all rows"
+        )
+    if samples.n_clusters():
+        raise ValueError(
+            f"the samples of {name} come in clusters, and permutations of two frames move single rows; compare_frames "
+            "tests for equal scores with clusters, permutation_test_models one score for equal laws"
         )
     return samples
 

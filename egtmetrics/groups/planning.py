@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import ndtri
 
 from egtmetrics._validation import check_positive_int
 from egtmetrics.groups._evaluation import MetricSet, naming_metric
 from egtmetrics.groups.inference import normal_quantile
-from egtmetrics.metrics.subsampling import covariance_of_parts, draw_subsamples
+from egtmetrics.metrics.subsampling import covariance_of_parts, draw_all
 from egtmetrics.metrics.variance import scores_of_parts
 from egtmetrics.ops import to_host
 from egtmetrics.samples import GroupedSamples
@@ -106,7 +105,7 @@ def score_parts(metrics: MetricSet, metric: str, samples: GroupedSamples, label:
     """Call a metric on random halves and quarters of one group; ValueError if it refuses them."""
     group = samples.group(label)
     rng = np.random.default_rng([metrics.seed, 1])  # the parts that most variances are estimated from
-    subsamples = [draw_subsamples(to_host(side)[:], rng) for side in (group.real, group.fake)]
+    subsamples = draw_all([to_host(side)[:] for side in (group.real, group.fake)], group.clusters, rng)
     sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
     where = f"a plan needs scores of random halves and quarters of group {samples.groups.name(label)!r} {sizes}"
     with naming_metric(metric, where):
@@ -228,6 +227,7 @@ class _Curve:
 
     def samples(self, delta: float, errors: float, n_pilot: int) -> float:
         """Return where the difference is so many standard errors, from a quarter of the pilot on; else infinity."""
+        from scipy.optimize import brentq  # takes long to import
 
         def beyond(log_n: float) -> float:
             n = math.exp(log_n)

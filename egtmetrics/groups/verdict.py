@@ -117,6 +117,8 @@ class Samples:
     """The scores, or those of the model and of other real samples, whose difference is compared."""
     described: Mapping[str, Score]
     """What the scores are."""
+    units: Mapping[Hashable, int] | None = None
+    """By group, how many of the samples, or clusters of them, are independent; None for all samples."""
 
 
 def certify(
@@ -280,7 +282,8 @@ def _variances(uncertainty: Uncertainty) -> Floats:
 def _margins(uncertainty: Uncertainty, samples: Samples, z: float) -> tuple[Floats, Floats]:
     """Return how far the expectation of every score may lie below and above it, each at z standard errors."""
     variances = np.nan_to_num(_variances(uncertainty))
-    sizes = np.repeat([samples.sizes[label] for label in uncertainty.table.index], len(samples.described)).astype(float)
+    units = samples.sizes if samples.units is None else samples.units
+    sizes = np.repeat([units[label] for label in uncertainty.table.index], len(samples.described)).astype(float)
     # Distances: the variance of a single score is known apart, and it is twice as large where it is of second order.
     ratio = np.divide(uncertainty.alone, variances, out=np.full(len(variances), 2.0), where=uncertainty.alone > 0)
     first_order = (2.0 - ratio).clip(0.0, 1.0) * variances

@@ -15,6 +15,7 @@ from egtmetrics.metrics.clipped import ClippedDensityCoverageResult, clipped_den
 from egtmetrics.metrics.cover import PrecisionRecallCoverResult, precision_recall_cover
 from egtmetrics.metrics.frechet import FrechetResult, frechet_distance
 from egtmetrics.metrics.kernel import KernelDistanceResult, kernel_distance
+from egtmetrics.metrics.numbers import MeanResult, mean_of_numbers
 from egtmetrics.metrics.p_precision_recall import PPrecisionRecallResult, p_precision_recall
 from egtmetrics.metrics.prdc import (
     ImprovedPrecisionRecallResult,
@@ -33,6 +34,7 @@ __all__ = [
     "FrechetResult",
     "ImprovedPrecisionRecallResult",
     "KernelDistanceResult",
+    "MeanResult",
     "PPrecisionRecallResult",
     "PRDCResult",
     "PrecisionRecallCoverResult",
@@ -46,6 +48,7 @@ __all__ = [
     "frechet_distance",
     "improved_precision_recall",
     "kernel_distance",
+    "mean_of_numbers",
     "p_precision_recall",
     "precision_recall_cover",
     "precision_recall_density_coverage",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from egtmetrics.metrics._topp_result import NO_F1_BELOW, TopPREvaluation, TopPRResult
-from egtmetrics.metrics.subsampling import Floats, Subsamples, split_by_part
+from egtmetrics.metrics.subsampling import ClustersOfBoth, Floats, Subsamples, n_units, split_by_part
 from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
 from egtmetrics.ops import BackendName, Features, HostBackend, of_one_set, select_host_backend
 
@@ -37,6 +37,7 @@ def topp_variance(
     rng: np.random.Generator,
     *,
     parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> ScoreCovariance | None:
@@ -67,7 +68,9 @@ def topp_variance(
         per_projection=np.array([[e.precision, e.recall, e.f1] for e in result.per_projection]),
         thresholds=np.stack(thresholds),
     )
-    return covariance_of_shares(source, [result.precision, result.recall, result.f1], [n_fake, n_real, n_real + n_fake])
+    shares, n_points = [result.precision, result.recall, result.f1], [n_fake, n_real, n_real + n_fake]
+    real_units, fake_units = n_units(len(real), clusters[0]), n_units(len(fake), clusters[1])
+    return covariance_of_shares(source, shares, n_points, [fake_units, real_units, real_units + fake_units])
 
 
 def topp_scores(

@@ -23,7 +23,7 @@ class AuthenticityResult(MetricResult):
         help="The share of the generated samples that are farther from the nearest training sample than that one is "
         "from the others.",
         better=None,
-        per_sample=True,
+        per_sample="indicator",
     )
 
 

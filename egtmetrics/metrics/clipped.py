@@ -11,9 +11,11 @@ from scipy.special import betaln
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.metrics.subsampling import (
+    ClustersOfBoth,
     Floats,
     Subsamples,
     mean_by_part,
+    n_units,
     own_sq_radii,
     share_variance,
     split_by_part,
@@ -45,6 +47,7 @@ def clipped_variance(
     rng: np.random.Generator,
     *,
     parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> ScoreCovariance | None:
@@ -58,7 +61,7 @@ def clipped_variance(
         return None
     kernels = select_host_backend(backend, n_threads=n_threads)
     halves, quarters = (scores[None] for scores in unclipped_scores_of_parts(kernels, *parts, k))
-    least = share_variance(np.zeros(2), np.full(2, float(len(fake))))
+    least = share_variance(np.zeros(2), np.full(2, float(n_units(len(fake), clusters[1]))))
     unclipped = ScoresOfParts(halves=halves, quarters=quarters).at_least(least).covariance()
     clipped = ScoresOfParts(halves=np.minimum(halves, 1.0), quarters=np.minimum(quarters, 1.0)).at_least(least)
     return dataclasses.replace(clipped.covariance(), alone=np.diag(unclipped.data))

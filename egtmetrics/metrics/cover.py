@@ -9,7 +9,15 @@ import numpy as np
 
 from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._validation import check_positive_int, check_real_fake
-from egtmetrics.metrics.subsampling import Floats, Subsamples, mean_by_part, own_sq_radii, split_memberships
+from egtmetrics.metrics.subsampling import (
+    ClustersOfBoth,
+    Floats,
+    Subsamples,
+    mean_by_part,
+    n_units,
+    own_sq_radii,
+    split_memberships,
+)
 from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
 from egtmetrics.ops import BackendName, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
@@ -39,6 +47,7 @@ def cover_variance(
     rng: np.random.Generator,
     *,
     parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> ScoreCovariance | None:
@@ -52,7 +61,9 @@ def cover_variance(
     scores = cover_scores_of_parts(kernels, *parts, result.n_neighbors, result.cover_factor)
     halves, quarters = (of_size[None] for of_size in scores)
     shares = [result.precision, result.recall]
-    return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, [len(fake), len(real)])
+    n_clusters = [n_units(len(fake), clusters[1]), n_units(len(real), clusters[0])]
+    source = ScoresOfParts(halves=halves, quarters=quarters)
+    return covariance_of_shares(source, shares, [len(fake), len(real)], n_clusters)
 
 
 def cover_scores_of_parts(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._validation import check_real_fake
-from egtmetrics.metrics.subsampling import Floats
+from egtmetrics.metrics.subsampling import ClustersOfBoth, Floats
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
 from egtmetrics.ops import Features, ShardedFeatures, merged_by, summary_of_one_set
 from egtmetrics.registry import metric
@@ -41,15 +41,16 @@ class FrechetResult(MetricResult):
 
 
 def frechet_variance(
-    result: FrechetResult, real: Any, fake: Any, rng: np.random.Generator, *, parts: PartsOfBoth
+    result: FrechetResult,
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
 ) -> ScoreCovariance:
     """Variance of the Fréchet distance from its derivative; see :class:`~egtmetrics.metrics.variance.Moves`."""
-    halves = tuple(
-        _moves(*(side.points[side.parts[:, column] == part] for side in parts))
-        for column in range(_N_SPLITS)
-        for part in range(2)
-    )
-    return Moves(whole=_moves(real, fake), halves=halves, drawn=np.zeros((1, 1))).covariance()
+    return Moves.of(_moves, real, fake, clusters, parts, n_splits=_N_SPLITS, drawn=np.zeros((1, 1))).covariance()
 
 
 def _moves(real: Features, fake: Features) -> tuple[Floats, Floats]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,8 @@ from egtmetrics._errors import TooFewSamplesError
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.metrics.frechet import mean_of_rows
-from egtmetrics.metrics.subsampling import Floats
+from egtmetrics.metrics.mixtures import Mixtures
+from egtmetrics.metrics.subsampling import ClustersOfBoth, Floats, draw_subsamples
 from egtmetrics.metrics.variance import Moves, PartsOfBoth, ScoreCovariance
 from egtmetrics.registry import metric
 from egtmetrics.results import MetricResult, internal, score, setting
@@ -80,7 +83,13 @@ class KernelDistanceResult(MetricResult):
 
 
 def kernel_variance(
-    result: KernelDistanceResult, real: Any, fake: Any, rng: np.random.Generator, *, parts: PartsOfBoth
+    result: KernelDistanceResult,
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
 ) -> ScoreCovariance | None:
     """Variances of the kernel distance as a U-statistic.
 
@@ -96,6 +105,8 @@ def kernel_variance(
     the Fréchet distance, gives ``(L + 2 D)^2 / (L + 4 D)``, which is D if L is 0, and L if D is 0.
 
     The mean of B subsets of s rows adds (Var(s, s) - Var(n, m)) / B to that of all rows.
+
+    Where rows come in clusters, the variances are those of the moves of clusters (:class:`Moves`) instead.
     """
     if result.kernel is None:
         return None
@@ -123,12 +134,18 @@ def kernel_variance(
 
     whole, subset = variances(n, m), variances(result.subset_size, result.subset_size)
     in_differences, alone = whole + (subset - whole) / result.n_subsets
-    halves = [(side.points[side.parts[:, 0] == part] for side in parts) for part in range(2)]
-    moves = Moves(
-        whole=sums.moves(),
-        halves=tuple(_KernelSums.of(kernel, *half).moves() for half in halves),
+    moves = Moves.of(
+        lambda x, y: _KernelSums.of(kernel, x, y).moves(),
+        x,
+        y,
+        clusters,
+        parts,
+        n_splits=1,
         drawn=np.array([[(subset - whole)[0] / result.n_subsets]]),
+        whole=sums.moves(),
     )
+    if any(moves.clustered):
+        return moves.covariance()
     return ScoreCovariance(data=np.array([[in_differences]]), alone=np.array([alone]), source=moves)
 
 
@@ -142,20 +159,8 @@ class _KernelSums:
 
     @classmethod
     def of(cls, kernel: PolynomialKernel, x: Any, y: Any) -> _KernelSums:
-        def sums(rows: Any, columns: Any) -> tuple[Floats, Floats, float]:
-            by_row, by_column, squares = np.empty(len(rows)), np.zeros(len(columns)), 0.0
-            step = max(1, _TILE_BYTES // (8 * len(columns)))
-            for start in range(0, len(rows), step):
-                tile = kernel(rows[start : start + step], columns)
-                if rows is columns:
-                    tile[np.arange(len(tile)), start + np.arange(len(tile))] = 0.0
-                by_row[start : start + step] = tile.sum(axis=1)
-                by_column += tile.sum(axis=0)
-                squares += float(np.vdot(tile, tile))
-            return by_row, by_column, squares
-
-        (in_x, _, xx), (in_y, _, yy) = sums(x, x), sums(y, y)
-        return cls(within_x=(in_x, xx), within_y=(in_y, yy), between=sums(x, y))
+        (in_x, _, xx), (in_y, _, yy) = _sums(kernel, x, x), _sums(kernel, y, y)
+        return cls(within_x=(in_x, xx), within_y=(in_y, yy), between=_sums(kernel, x, y))
 
     def moves(self) -> tuple[Floats, Floats]:
         """Return how much every row of x and of y moves the kernel distance."""
@@ -164,7 +169,108 @@ class _KernelSums:
         return 2.0 * (in_x / (n - 1) - at_x / m)[:, None], 2.0 * (in_y / (m - 1) - at_y / n)[:, None]
 
 
-@metric("kid", title="Kernel distance", variance=kernel_variance)
+def _sums(kernel: PolynomialKernel, rows: Any, columns: Any) -> tuple[Floats, Floats, float]:
+    """Return the sums of a kernel over columns and over rows, and of its squares, without a row against itself."""
+    by_row, by_column, squares = np.empty(len(rows)), np.zeros(len(columns)), 0.0
+    step = max(1, _TILE_BYTES // (8 * len(columns)))
+    for start in range(0, len(rows), step):
+        tile = kernel(rows[start : start + step], columns)
+        if rows is columns:
+            tile[np.arange(len(tile)), start + np.arange(len(tile))] = 0.0
+        by_row[start : start + step] = tile.sum(axis=1)
+        by_column += tile.sum(axis=0)
+        squares += float(np.vdot(tile, tile))
+    return by_row, by_column, squares
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _SumsOfSets:
+    """Means of a kernel at every row over the rows of other sets, itself not counted: ``(rows, sets)``."""
+
+    real: Sequence[Floats]
+    """Of real set g: over itself, then over every fake set."""
+    fake: Sequence[Floats]
+    """Of fake set c: over every fake set, then over every real one."""
+
+    @classmethod
+    def of(cls, kernel: PolynomialKernel, real: Sequence[Any], fake: Sequence[Any]) -> _SumsOfSets:
+        n_real, n_fake = len(real), len(fake)
+        of_real = [np.empty((len(x), 1 + n_fake)) for x in real]
+        of_fake = [np.empty((len(y), n_fake + n_real)) for y in fake]
+        for g, x in enumerate(real):
+            of_real[g][:, 0] = _sums(kernel, x, x)[0] / (len(x) - 1)
+        for c, y in enumerate(fake):
+            of_fake[c][:, c] = _sums(kernel, y, y)[0] / (len(y) - 1)
+            for other in range(c + 1, n_fake):
+                by_row, by_column, _ = _sums(kernel, y, fake[other])
+                of_fake[c][:, other], of_fake[other][:, c] = by_row / len(fake[other]), by_column / len(y)
+            for g, x in enumerate(real):
+                by_row, by_column, _ = _sums(kernel, x, y)
+                of_real[g][:, 1 + c], of_fake[c][:, n_fake + g] = by_row / len(y), by_column / len(x)
+        return cls(real=of_real, fake=of_fake)
+
+    def distances(self, weights: Floats) -> Floats:
+        """Return the distances ``(..., G)``, from weights ``(..., G, C)``."""
+        own, across = self._of_real
+        found: Floats = own + (weights * (weights @ self._of_fake - 2.0 * across)).sum(axis=-1)
+        return found
+
+    @functools.cached_property
+    def _of_real(self) -> tuple[Floats, Floats]:
+        means = np.array([of_row.mean(axis=0) for of_row in self.real])
+        return means[:, 0], means[:, 1:]
+
+    @functools.cached_property
+    def _of_fake(self) -> Floats:
+        return np.array([of_row[:, : len(self.fake)].mean(axis=0) for of_row in self.fake])
+
+    def moves(self, weights: Floats) -> list[Floats]:
+        """Return how much every row of every real set, then of every fake one, moves the distances: ``(rows, G)``."""
+        n_fake, found = len(self.fake), []
+        for g, of_row in enumerate(self.real):
+            moves = np.zeros((len(of_row), len(weights)))
+            moves[:, g] = 2.0 * (of_row[:, 0] - of_row[:, 1:] @ weights[g])
+            found.append(moves)
+        for c, of_row in enumerate(self.fake):
+            found.append(2.0 * weights[:, c] * (of_row[:, :n_fake] @ weights.T - of_row[:, n_fake:]))
+        return found
+
+
+def kernel_mixtures(
+    results: Sequence[KernelDistanceResult], real: Sequence[Any], fake: Sequence[Any], rng: np.random.Generator
+) -> Mixtures:
+    """Return the kernel distances between real sets and mixtures of fake sets; see :func:`egtmetrics.registry.metric`.
+
+    The kernel mean of a mixture is that of its parts, weighted. So with weights w, ``<., .>`` the mean kernel of two
+    sets, and of one set over different rows::
+
+        <x, x> - 2 sum_c w_c <x, y_c> + sum_cd w_c w_d <y_c, y_d>
+
+    which is unbiased, of all rows. Time O((n + m)^2 d).
+    """
+    first = results[0].kernel
+    assert first is not None
+    kernel = dataclasses.replace(first, origin=np.mean([mean_of_rows(points) for points in (*real, *fake)], axis=0))
+    parts = [draw_subsamples(points, rng, 1) for points in (*real, *fake)]
+    whole = _SumsOfSets.of(kernel, real, fake)
+
+    @functools.cache
+    def halves() -> list[_SumsOfSets]:
+        cut = [[side.points[side.parts[:, 0] == half] for side in parts] for half in range(2)]
+        return [_SumsOfSets.of(kernel, sides[: len(real)], sides[len(real) :]) for sides in cut]
+
+    def covariance(weights: Floats) -> ScoreCovariance:
+        return Moves(
+            whole=tuple(whole.moves(weights)),
+            halves=tuple(tuple(half.moves(weights)) for half in halves()),
+            drawn=np.zeros((len(weights), len(weights))),
+            clustered=(False,) * len(parts),
+        ).covariance()
+
+    return Mixtures(values=lambda weights: whole.distances(weights)[..., None], covariance=covariance)
+
+
+@metric("kid", title="Kernel distance", variance=kernel_variance, mixtures=kernel_mixtures)
 def kernel_distance(
     real: Any,
     fake: Any,

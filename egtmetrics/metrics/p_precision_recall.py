@@ -19,7 +19,9 @@ class PPrecisionRecallResult(MetricResult):
     """What :func:`p_precision_recall` returns."""
 
     precision: float = share(
-        label="P-precision", help="The mean probability that a generated sample lies where real ones do."
+        label="P-precision",
+        help="The mean probability that a generated sample lies where real ones do.",
+        per_sample="number",
     )
     recall: float = share(
         label="P-recall", help="The mean probability that a real sample lies where generated ones do."

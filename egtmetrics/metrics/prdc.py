@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
-from egtmetrics.metrics.subsampling import Floats, Subsamples, mean_by_part, own_sq_radii, split_memberships
+from egtmetrics.metrics.subsampling import (
+    ClustersOfBoth,
+    Floats,
+    Subsamples,
+    mean_by_part,
+    n_units,
+    own_sq_radii,
+    split_memberships,
+)
 from egtmetrics.metrics.variance import PartsOfBoth, ScoreCovariance, ScoresOfParts, covariance_of_shares
 from egtmetrics.ops import Backend, BackendName, Features, HostBackend, select_backend, select_host_backend
 from egtmetrics.registry import metric
@@ -41,7 +49,7 @@ coverage_share = functools.partial(
 class ImprovedPrecisionRecallResult(MetricResult):
     """What :func:`improved_precision_recall` returns."""
 
-    precision: float = precision_share(per_sample=True)
+    precision: float = precision_share(per_sample="indicator")
     recall: float = recall_share()
     n_neighbors: int = setting()
 
@@ -50,9 +58,9 @@ class ImprovedPrecisionRecallResult(MetricResult):
 class PRDCResult(MetricResult):
     """What :func:`precision_recall_density_coverage` returns."""
 
-    precision: float = precision_share(per_sample=True)
+    precision: float = precision_share(per_sample="indicator")
     recall: float = recall_share()
-    density: float = density_score()
+    density: float = density_score(per_sample="number")
     coverage: float = coverage_share()
     n_neighbors: int = setting()
     ties: Ties = setting()
@@ -65,6 +73,7 @@ def neighbor_variance(
     rng: np.random.Generator,
     *,
     parts: PartsOfBoth,
+    clusters: ClustersOfBoth = (None, None),
     backend: BackendName = "auto",
     n_threads: int | None = None,
 ) -> ScoreCovariance:
@@ -73,13 +82,15 @@ def neighbor_variance(
     k = result.n_neighbors
     closed = not isinstance(result, PRDCResult) or result.ties == "include"
     scores = shares_of_parts(kernels, *parts, k, closed=closed)
-    shares, n_points = [result.precision, result.recall], [len(fake), len(real)]
+    real_units, fake_units = n_units(len(real), clusters[0]), n_units(len(fake), clusters[1])
+    shares, n_points, n_clusters = [result.precision, result.recall], [len(fake), len(real)], [fake_units, real_units]
     if isinstance(result, PRDCResult):
         densities = density_of_parts(kernels, *parts, k, closed=closed)
         scores = [np.insert(own, 2, density, axis=-1) for own, density in zip(scores, densities, strict=True)]
         shares, n_points = [*shares, math.nan, result.coverage], [*n_points, len(fake), len(real)]
+        n_clusters = [*n_clusters, fake_units, real_units]
     halves, quarters = (by_part[None, ..., : len(shares)] for by_part in scores)
-    return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, n_points)
+    return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, n_points, n_clusters)
 
 
 def shares_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool) -> list[Floats]:

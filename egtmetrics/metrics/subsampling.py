@@ -9,12 +9,17 @@ If variances fell with 1 / n, both V_2 and V_4 would be the variance of T at ful
 really change with n, and is extrapolated one step further: V = V_2 (V_2 / V_4)^g. Parts score higher or lower than the
 full sample, but differences between parts do not. Unlike in a bootstrap, no row is drawn twice: duplicates would shrink
 the nearest-neighbour radii and raise the densities at the points themselves.
+
+Rows of one cluster vary together, so they go into the same part: the clusters are put in random order and their rows
+are cut into parts of equal size. At most one cluster is cut at each of the three cuts. The order of a cluster is the
+same in every set that is split together with others, so sets that have clusters in common vary together as their parts
+do.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +31,11 @@ from egtmetrics.ops import Features, HostBackend, of_one_set, take_rows
 Floats: TypeAlias = NDArray[np.float64]
 Parts: TypeAlias = NDArray[np.uint8]
 """``(n, C)``: the part of every row in each of C splits: 0 or 1 for halves, 0 to 3 for quarters."""
+
+Clusters: TypeAlias = NDArray[np.int64] | None
+"""``(n,)``: the cluster of every row, the same number for the same cluster in all sets; None for independent rows."""
+ClustersOfBoth: TypeAlias = tuple[Clusters, Clusters]
+"""Those of a real and of a fake set."""
 
 N_QUARTERINGS = 33
 """Q of :class:`Subsamples`. A metric that is called on all parts is called 10 Q times."""
@@ -49,6 +59,8 @@ class Subsamples:
     """In canonical order, so that nothing depends on the order in which rows came."""
     parts: Parts
     """``(n, 4 Q)``: the first pair of halves of all Q splits, then the second, then the third, then the quarters."""
+    clusters: Clusters = None
+    """Those of ``points``."""
 
     @property
     def pairs_of_halves(self) -> slice:
@@ -65,10 +77,56 @@ class Subsamples:
         yield 2, self.pairs_of_halves
         yield 4, slice(self.pairs_of_halves.stop, None)
 
+    def of_part(self, column: int, part: int) -> tuple[Any, Clusters]:
+        """Return the rows of one part, and their clusters."""
+        rows = self.parts[:, column] == part
+        return take_rows(self.points, rows), None if self.clusters is None else self.clusters[rows]
+
 
 def draw_subsamples(points: Features, rng: np.random.Generator, n_quarterings: int = N_QUARTERINGS) -> Subsamples:
-    """Split a sample at random into quarters, ``n_quarterings`` times."""
+    """Split a sample of independent rows at random into quarters, ``n_quarterings`` times."""
     return Subsamples(*_drawn(points, rng, n_quarterings))
+
+
+def draw_all(
+    sets: Sequence[Features],
+    clusters: Sequence[Clusters],
+    rng: np.random.Generator,
+    n_quarterings: int = N_QUARTERINGS,
+) -> list[Subsamples]:
+    """Split several sets: whole clusters where they have any, and a cluster that several sets have alike in all."""
+    # First of all, so that it does not depend on how many rows the sets have: groups draw alike then.
+    seed = int(rng.integers(2**63)) if any(ids is not None for ids in clusters) else 0
+    return [
+        draw_subsamples(points, rng, n_quarterings)
+        if ids is None
+        else _draw_clusters(points, ids, np.random.default_rng(seed), n_quarterings)
+        for points, ids in zip(sets, clusters, strict=True)
+    ]
+
+
+def _draw_clusters(
+    points: Features, clusters: NDArray[np.int64], rng: np.random.Generator, n_quarterings: int
+) -> Subsamples:
+    keys = rng.random((int(clusters.max()) + 1, n_quarterings))  # row by row: more clusters leave the first as they are
+    n = len(points) // 4 * 4
+    kept = canonical_order(points)[np.sort(rng.permutation(len(points))[:n])]
+    own = clusters[kept]
+    quarters = np.empty((n, n_quarterings), dtype=np.uint8)
+    for column in range(n_quarterings):
+        order = np.lexsort((rng.permutation(n), keys[own, column]))
+        quarters[order, column] = np.repeat(np.arange(4, dtype=np.uint8), n // 4)
+    return Subsamples(take_rows(points, kept), _with_halves(quarters), own)
+
+
+def _with_halves(quarters: Parts) -> Parts:
+    first, second = quarters >> 1, quarters & 1
+    return np.concatenate([first, second, first ^ second, quarters], 1)
+
+
+def n_units(n_rows: int, clusters: Clusters) -> int:
+    """Return how many units of a set vary independently: its rows, or its clusters."""
+    return n_rows if clusters is None else len(np.unique(clusters))
 
 
 @of_one_set
@@ -77,9 +135,7 @@ def _drawn(points: Features, rng: np.random.Generator, n_quarterings: int) -> tu
     kept = np.sort(rng.permutation(len(points))[:n])
     quarters = np.repeat(np.arange(4, dtype=np.uint8), n // 4)[:, None].repeat(n_quarterings, axis=1)
     quarters = rng.permuted(quarters, axis=0)
-    first, second = quarters >> 1, quarters & 1
-    parts = np.concatenate([first, second, first ^ second, quarters], 1)
-    return take_rows(points, canonical_order(points)[kept]), parts
+    return take_rows(points, canonical_order(points)[kept]), _with_halves(quarters)
 
 
 def split_by_part(values: NDArray[Any], parts: Parts, n_parts: int) -> NDArray[Any]:

@@ -4,6 +4,10 @@ A metric may have its own estimator: ``@metric(..., variance=...)``. The Fréche
 the kernel distance the variance of a U-statistic; TopP&R and the nearest-neighbour metrics score all halves and
 quarters of the samples in a few passes over the pairs of points. Any other metric is called on the halves and quarters
 (:mod:`egtmetrics.metrics.subsampling`), on halves only if it refuses a quarter.
+
+Rows of one cluster (images of one prompt, photos of one person) vary together. Halves and quarters are then of whole
+clusters, and what rows contribute to a variance is summed by cluster first. An estimator says that it does so by taking
+``clusters``; one that does not is not used where there are any.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias, cast
@@ -20,11 +25,14 @@ import numpy as np
 from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics.subsampling import (
     N_QUARTERINGS,
+    Clusters,
+    ClustersOfBoth,
     Floats,
     Subsamples,
     covariance_of_parts,
-    draw_subsamples,
+    draw_all,
     extrapolated_covariance,
+    n_units,
     share_variance,
 )
 from egtmetrics.ops import BackendName, take_rows, to_host
@@ -75,6 +83,7 @@ class ScoreCovariance:
             per_projection=None if self.per_projection is None else self.per_projection @ weights.T,
             interaction=both(self.interaction),
             threshold=both(self.threshold),
+            source=None if self.source is None else self.source.linear(weights),
         )
 
 
@@ -117,6 +126,12 @@ class ScoresOfParts:
             source=self,
         )
 
+    def linear(self, weights: Floats) -> Self:
+        """Return the same of ``weights @ scores``, as for :meth:`ScoreCovariance.linear`."""
+        parts = {name: getattr(self, name) for name in ("halves", "quarters", "per_projection", "thresholds")}
+        weighted: Any = {name: None if values is None else values @ weights.T for name, values in parts.items()}
+        return dataclasses.replace(self, **weighted, unseen=None if self.unseen is None else weights**2 @ self.unseen)
+
     def at_least(self, least: Floats) -> Self:
         """Return the same, with what these parts lack of the least variance ``(S,)`` of every score."""
         return dataclasses.replace(self, unseen=np.maximum(least - np.diag(self.covariance().data), 0.0))
@@ -145,33 +160,162 @@ class Moves:
     V_2, its mean for the halves, is 2 (L + 4 D). So L + D = 3 V / 2 - V_2 / 4, and it lies within [V / 2, V].
     """
 
-    whole: tuple[Floats, Floats]
-    """``(n, S)`` and ``(m, S)``: of the real and of the fake rows."""
-    halves: tuple[tuple[Floats, Floats], ...]
-    """The same in random halves of both sets."""
+    whole: tuple[Floats, ...]
+    """``(n, S)`` and ``(m, S)``: of the real and of the fake rows, or of clusters (:func:`by_cluster`); of a sum of
+    scores those of every set that takes part."""
+    halves: tuple[tuple[Floats, ...], ...]
+    """The same in random halves of the sets."""
     drawn: Floats
     """``(S, S)``: the covariance due to what the metric draws itself, such as its subsets of rows."""
+    clustered: tuple[bool, ...] = (False, False)
+    """Whether the moves of each set are those of clusters, which sets may have in common."""
+
+    @classmethod
+    def of(
+        cls,
+        function: Callable[[Any, Any], tuple[Floats, Floats]],
+        real: Any,
+        fake: Any,
+        clusters: ClustersOfBoth,
+        parts: PartsOfBoth,
+        *,
+        n_splits: int,
+        drawn: Floats,
+        whole: tuple[Floats, Floats] | None = None,
+    ) -> Self:
+        """Return the moves that ``function(real, fake)`` gives of rows, here and in the halves of some splits."""
+        x, y = parts
+        halves = []
+        for column in range(n_splits):
+            for part in range(2):
+                (of_x, x_clusters), (of_y, y_clusters) = x.of_part(column, part), y.of_part(column, part)
+                halves.append(by_cluster(function(of_x, of_y), (x_clusters, y_clusters)))
+        return cls(
+            whole=by_cluster(function(real, fake) if whole is None else whole, clusters),
+            halves=tuple(halves),
+            drawn=drawn,
+            clustered=(clusters[0] is not None, clusters[1] is not None),
+        )
 
     def covariance(self) -> ScoreCovariance:
         """Return the covariance at full size, and the variances V for single scores."""
-        return _covariance_of_moves(self.whole, self.halves, self.drawn, source=self)
 
-    @staticmethod
+        def moments(sides: Sequence[Floats]) -> Floats:
+            of_clusters = self._of_clusters(sides)
+            rows = [moves for moves, flag in zip(sides, self.clustered, strict=True) if not flag]
+            of_rows = [np.atleast_2d(np.cov(moves.T, ddof=0)) / len(moves) for moves in rows]
+            return functools.reduce(np.add, of_rows, of_clusters.T @ of_clusters)
+
+        of_whole = moments(self.whole)
+        of_halves = np.mean([np.diag(moments(sides)) for sides in self.halves], axis=0)
+        variances = np.diag(of_whole)
+        ratio = np.divide(of_halves / 2.0, variances, out=np.ones(len(variances)), where=variances > 0)
+        growth = np.sqrt(1.5 - 0.5 * ratio.clip(1.0, 2.0))
+        return ScoreCovariance(
+            data=growth[:, None] * of_whole * growth + self.drawn, alone=variances + np.diag(self.drawn), source=self
+        )
+
+    def between(self, other: Moves) -> Floats:
+        """Return the covariance ``(S, S)`` of the scores with other ones, through the clusters that both have."""
+        mine, theirs = self._of_clusters(self.whole), other._of_clusters(other.whole)
+        n_common = min(len(mine), len(theirs))
+        return np.asarray(mine[:n_common].T @ theirs[:n_common])
+
+    def _of_clusters(self, sides: Sequence[Floats]) -> Floats:
+        """Return by how much every cluster moves the scores through all sets, ``(C, S)``."""
+        chosen = [moves / len(moves) for moves, flag in zip(sides, self.clustered, strict=True) if flag]
+        total = np.zeros((max(map(len, chosen), default=0), sides[0].shape[1]))
+        for moves in chosen:
+            total[: len(moves)] += moves
+        return total
+
+    def linear(self, weights: Floats) -> Self:
+        """Return the same of ``weights @ scores``, as for :meth:`ScoreCovariance.linear`."""
+        return dataclasses.replace(
+            self,
+            whole=tuple(moves @ weights.T for moves in self.whole),
+            halves=tuple(tuple(moves @ weights.T for moves in sides) for sides in self.halves),
+            drawn=weights @ self.drawn @ weights.T,
+        )
+
+    @classmethod
     def of_sum(
-        weights: Sequence[Floats], terms: Sequence[Moves], pairs: Sequence[tuple[int, int]], n_sets: int
-    ) -> ScoreCovariance:
-        """Return the covariance of a weighted sum of scores; the moves of a row in several terms add up."""
+        cls, weights: Sequence[Floats], terms: Sequence[Moves], pairs: Sequence[tuple[int, int]], n_sets: int
+    ) -> Self:
+        """Return the moves of a weighted sum of scores; those of a row in several terms add up."""
 
-        def total(sides: Sequence[tuple[Floats, Floats]]) -> list[Floats]:
+        clustered: dict[int, bool] = {}
+        for pair, term in zip(pairs, terms, strict=True):
+            clustered |= dict(zip(pair, term.clustered, strict=True))
+
+        def total(sides: Sequence[tuple[Floats, ...]]) -> tuple[Floats, ...]:
             by_set: list[Any] = [0.0] * n_sets
             for weight, pair, moves in zip(weights, pairs, sides, strict=True):
                 for position, of_side in zip(pair, moves, strict=True):
                     by_set[position] = by_set[position] + weight * of_side
-            return [moves for moves in by_set if isinstance(moves, np.ndarray)]
+            return tuple(by_set[position] for position in sorted(clustered))
 
         drawn = sum(np.outer(w, w) * term.drawn for w, term in zip(map(np.atleast_1d, weights), terms, strict=True))
-        halves = [total(sides) for sides in zip(*(term.halves for term in terms), strict=True)]
-        return _covariance_of_moves(total([term.whole for term in terms]), halves, np.asarray(drawn))
+        halves = tuple(total(sides) for sides in zip(*(term.halves for term in terms), strict=True))
+        return cls(
+            whole=total([term.whole for term in terms]),
+            halves=halves,
+            drawn=np.asarray(drawn),
+            clustered=tuple(clustered[position] for position in sorted(clustered)),
+        )
+
+
+def by_cluster(moves: tuple[Floats, Floats], clusters: ClustersOfBoth) -> tuple[Floats, Floats]:
+    """Return the moves of clusters from those of the rows of both sides; unchanged where rows are independent.
+
+    With n rows, C clusters numbered and K of them present, that of a cluster is C / n times the sum over its rows of
+    how far they are from the mean: the C moves, 0 for absent clusters, have a mean whose variance is that of the sums.
+    The factor K / (K - 1) is the usual one of cluster-robust variances.
+    """
+
+    def summed(of_rows: Floats, ids: Clusters) -> Floats:
+        if ids is None:
+            return of_rows
+        sums = np.zeros((int(ids.max()) + 1, of_rows.shape[1]))
+        np.add.at(sums, ids, of_rows - of_rows.mean(axis=0))
+        n_present = n_units(len(ids), ids)
+        scale = len(sums) / len(ids) * math.sqrt(n_present / max(n_present - 1, 1))
+        return np.asarray(scale * sums)
+
+    real, fake = (summed(*side) for side in zip(moves, clusters, strict=True))
+    return real, fake
+
+
+def covariance_between(first: ScoreCovariance, second: ScoreCovariance) -> Floats:
+    """Return the covariance ``(S, S)`` of the scores of two groups that have clusters in common.
+
+    The correlations are those of the scores of their parts, or of their moves; the variances those of each group. 0 if
+    it is not known what the covariance of a group came from.
+    """
+    one, other = first.source, second.source
+    if isinstance(one, Moves) and isinstance(other, Moves):
+        joint = one.between(other)
+        found = [source.covariance() for source in (one, other)]
+        drawn = [np.diag(source.drawn) for source in (one, other)]
+        variances = [np.diag(own.data) - by_draw for own, by_draw in zip(found, drawn, strict=True)]
+        raw = [cast(Floats, own.alone) - by_draw for own, by_draw in zip(found, drawn, strict=True)]
+    elif isinstance(one, ScoresOfParts) and isinstance(other, ScoresOfParts):
+        halves = [source.halves.mean(axis=0) for source in (one, other)]
+        size = halves[0].shape[-1]
+        moments = covariance_of_parts(np.concatenate(halves, axis=-1))
+        joint = moments[:size, size:]
+        raw = [np.diag(moments)[:size], np.diag(moments)[size:]]
+        variances = [
+            np.diag(own.data) - (0.0 if source.unseen is None else source.unseen)
+            for own, source in zip((first, second), (one, other), strict=True)
+        ]
+    else:
+        return np.zeros((len(first.data), len(second.data)))
+    growth = [
+        np.sqrt(np.divide(full, part, out=np.zeros(len(part)), where=part > 0).clip(0.0))
+        for full, part in zip(variances, raw, strict=True)
+    ]
+    return np.asarray(growth[0][:, None] * joint * growth[1])
 
 
 def score_covariance(
@@ -184,6 +328,7 @@ def score_covariance(
     backend: BackendName = "auto",
     n_threads: int | None = None,
     parts: PartsOfBoth | None = None,
+    clusters: ClustersOfBoth = (None, None),
 ) -> ScoreCovariance:
     """Estimate how the scores vary around ``result``, which ``metric(real, fake)`` has returned.
 
@@ -204,6 +349,8 @@ def score_covariance(
         For estimators that take them; see :func:`egtmetrics.ops.select_backend`.
     parts
         The halves and quarters of both sets; None draws them.
+    clusters
+        The cluster of every real and of every fake row. An estimator that does not take ``clusters`` is not used then.
 
     Raises
     ------
@@ -226,17 +373,21 @@ def score_covariance(
 
     @functools.cache
     def drawn() -> PartsOfBoth:
-        return (draw_subsamples(real, rng), draw_subsamples(fake, rng)) if parts is None else parts
+        if parts is not None:
+            return parts
+        of_real, of_fake = draw_all((real, fake), clusters, rng)
+        return of_real, of_fake
 
     if known is None or (known.variance is not None and not _returns(known, result)):
         _warn_of_cost(metric, known, result)
     elif known.variance is not None:
         accepted = inspect.signature(known.variance).parameters
-        options: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
+        options: dict[str, Any] = {"backend": backend, "n_threads": n_threads, "clusters": clusters}
         options = {name: value for name, value in options.items() if name in accepted}
         if "parts" in accepted:
             options["parts"] = drawn()
-        found = known.variance(result, real, fake, rng, **options)
+        if "clusters" in accepted or all(ids is None for ids in clusters):
+            found = known.variance(result, real, fake, rng, **options)
     if found is None:
         return _by_calls(metric, drawn(), result).covariance()
     size = len(result.scores())
@@ -265,8 +416,28 @@ class JointScores:
         """Return the covariance of ``sum_t weights[t] * scores[t]``; a weight is a number, or one number per score."""
         factors = [np.asarray(weight, dtype=float) for weight in weights]
         if isinstance(self.sources[0], Moves):
-            return Moves.of_sum(factors, cast("Sequence[Moves]", self.sources), self.pairs, self.n_sets)
+            moves = Moves.of_sum(factors, cast("Sequence[Moves]", self.sources), self.pairs, self.n_sets)
+            return moves.covariance()
         return ScoresOfParts.of_sum(factors, cast("Sequence[ScoresOfParts]", self.sources)).covariance()
+
+    def covariance_of_sums(self, weights: Floats) -> ScoreCovariance:
+        """Return the covariance of K such sums together, ``(K * S, K * S)``; ``weights`` are ``(K, T)``."""
+        if isinstance(self.sources[0], Moves):
+            moves = cast("Sequence[Moves]", self.sources)
+            each = [
+                np.kron(of_term[:, None], np.eye(len(one.drawn))) for of_term, one in zip(weights.T, moves, strict=True)
+            ]
+            terms = [one.linear(factors) for factors, one in zip(each, moves, strict=True)]
+            ones: list[Floats] = [np.ones(len(factors)) for factors in each]
+            return Moves.of_sum(ones, terms, self.pairs, self.n_sets).covariance()
+        sums = [ScoresOfParts.of_sum(list(row), cast("Sequence[ScoresOfParts]", self.sources)) for row in weights]
+
+        def beside(name: str) -> Floats | None:
+            values = [getattr(one, name) for one in sums]
+            return None if any(value is None for value in values) else np.concatenate(values, axis=-1)
+
+        names = [field.name for field in dataclasses.fields(ScoresOfParts)]
+        return ScoresOfParts(**{name: beside(name) for name in names}).covariance()  # type: ignore[arg-type]
 
     def covariance_of_mean(
         self, weights: Sequence[float | Floats], *, n_rounds: int, n_disjoint: int
@@ -309,6 +480,7 @@ def joint_scores(
     rng: np.random.Generator,
     backend: BackendName = "auto",
     n_threads: int | None = None,
+    clusters: Sequence[Clusters] | None = None,
 ) -> JointScores:
     """Estimate how the scores of several pairs of sets vary together.
 
@@ -327,18 +499,22 @@ def joint_scores(
         What the metric returned for every pair.
     rng, backend, n_threads
         As for :func:`score_covariance`.
+    clusters
+        Of every set; sets that have clusters in common vary together for that reason, too.
 
     Notes
     -----
     Cost: that of :func:`score_covariance` for every pair. A metric whose own estimator does not say what its estimate
     came from (``ScoreCovariance.source``) is called on the parts instead.
     """
-    parts = [draw_subsamples(points, rng) for points in sets]
+    of_sets: Sequence[Clusters] = [None] * len(sets) if clusters is None else clusters
+    parts = draw_all(sets, of_sets, rng)
     sources = []
     for (real, fake), result in zip(pairs, results, strict=True):
         options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads}
+        options |= {"parts": (parts[real], parts[fake]), "clusters": (of_sets[real], of_sets[fake])}
         both = parts[real], parts[fake]
-        found = score_covariance(metric, result, sets[real], sets[fake], parts=both, **options)
+        found = score_covariance(metric, result, sets[real], sets[fake], **options)
         sources.append(_by_calls(metric, both, result) if found.source is None else found.source)
     if len({type(source) for source in sources}) > 1:  # a metric refused to estimate for some of the pairs
         sources = [
@@ -348,8 +524,15 @@ def joint_scores(
     return JointScores(pairs=pairs, n_sets=len(sets), sources=cast("Sequence[Moves]", sources))
 
 
-def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_points: Sequence[float]) -> ScoreCovariance:
+def covariance_of_shares(
+    source: ScoresOfParts,
+    shares: Sequence[float],
+    n_points: Sequence[float],
+    n_clusters: Sequence[float] | None = None,
+) -> ScoreCovariance:
     """Return the covariance of scores that are shares of ``n_points`` points; NaN for a score that is no share.
+
+    ``n_clusters`` says how many clusters these points are in; None if they are independent.
 
     Where all points count, or none, so they do in all parts, which then show no variance. So every variance is at least
     that of independent points, with two points more of either kind where it would be 0.
@@ -362,6 +545,8 @@ def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_point
     n = np.maximum(np.asarray(n_points, dtype=float), 1.0)
     is_share = ~np.isnan(shares)
     p = np.where(is_share, shares, 0.0)
+    if n_clusters is not None:
+        n = effective_sizes(source, p, n, np.asarray(n_clusters, dtype=float))
     found = source.at_least(np.maximum(p * (1.0 - p) / n, share_variance(np.zeros(len(n)), n))).covariance()
     variances = np.diag(found.data)
     alone = np.maximum(variances, np.diag(dataclasses.replace(source, quarters=None).covariance().data))
@@ -370,15 +555,33 @@ def covariance_of_shares(source: ScoresOfParts, shares: Sequence[float], n_point
     return dataclasses.replace(found, alone=alone)
 
 
+def effective_sizes(source: ScoresOfParts, shares: Floats, n_points: Floats, n_clusters: Floats) -> Floats:
+    """Return how many independent points would vary as much as these, which are in clusters.
+
+    Between the number of the clusters and that of the points. Where all points count, or none, nothing shows how alike
+    those of a cluster are, and it is the number of the clusters.
+    """
+    independent = shares * (1.0 - shares)
+    variances = np.diag(source.covariance().data)
+    found = np.divide(independent, variances, out=n_clusters.copy(), where=(independent > 0) & (variances > 0))
+    return np.asarray(found.clip(np.minimum(n_clusters, n_points), n_points))
+
+
 def variance_from_parts(
-    metric: Callable[..., Any], real: Any, fake: Any, rng: np.random.Generator, *, n_quarterings: int = N_QUARTERINGS
+    metric: Callable[..., Any],
+    real: Any,
+    fake: Any,
+    rng: np.random.Generator,
+    *,
+    n_quarterings: int = N_QUARTERINGS,
+    clusters: ClustersOfBoth = (None, None),
 ) -> ScoreCovariance:
     """Call ``metric`` on random halves and quarters of both sets, ten times for each of ``n_quarterings`` splits.
 
     If it refuses quarters with a ValueError, its variance is taken from the halves, as if it fell with 1 / n.
     """
-    parts = draw_subsamples(real, rng, n_quarterings), draw_subsamples(fake, rng, n_quarterings)
-    return _by_calls(metric, parts).covariance()
+    of_real, of_fake = draw_all((real, fake), clusters, rng, n_quarterings)
+    return _by_calls(metric, (of_real, of_fake)).covariance()
 
 
 def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None) -> ScoresOfParts:
@@ -389,28 +592,16 @@ def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None
         return source
     is_share = np.array([score.bounds == (0.0, 1.0) for score in result.describe().values()])
     n = np.full(len(is_share), float(min(result.n_real, result.n_fake)))
+    if any(part.clusters is not None for part in parts):
+        shares = np.where(is_share, list(result.scores().values()), 0.0)
+        least = float(min(n_units(len(part.points), part.clusters) for part in parts))
+        n = effective_sizes(source, shares, n, np.full(len(n), least))
     return source.at_least(np.where(is_share, share_variance(np.zeros(len(n)), n), 0.0))
 
 
 def _at_full_size(covariances: Sequence[Floats]) -> Floats:
     """Covariance at full size from those that halves and quarters give, or halves alone."""
     return covariances[0] if len(covariances) == 1 else extrapolated_covariance(*covariances)
-
-
-def _covariance_of_moves(
-    whole: Sequence[Floats], halves: Sequence[Sequence[Floats]], drawn: Floats, source: Moves | None = None
-) -> ScoreCovariance:
-    def covariance(sides: Sequence[Floats]) -> Floats:
-        return functools.reduce(np.add, (np.atleast_2d(np.cov(moves.T, ddof=0)) / len(moves) for moves in sides))
-
-    of_whole = covariance(whole)
-    of_halves = np.mean([np.diag(covariance(sides)) for sides in halves], axis=0)
-    variances = np.diag(of_whole)
-    ratio = np.divide(of_halves / 2.0, variances, out=np.ones(len(variances)), where=variances > 0)
-    growth = np.sqrt(1.5 - 0.5 * ratio.clip(1.0, 2.0))
-    return ScoreCovariance(
-        data=growth[:, None] * of_whole * growth + drawn, alone=variances + np.diag(drawn), source=source
-    )
 
 
 def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsamples) -> list[Floats]:

@@ -5,16 +5,30 @@ into ``real_sensitive_features=`` and ``fake_sensitive_features=`` as they are. 
 pandas nor scikit-learn nor torch.
 """
 
+from egtmetrics.confusion import Confusion
 from egtmetrics.oracles.classifier import ClassifierOracle
-from egtmetrics.oracles.labels import GroupOracle, LabelOracle, OracleErrorWarning, group_indices
+from egtmetrics.oracles.labels import (
+    GroupOracle,
+    LabelOracle,
+    Oracle,
+    OracleErrorWarning,
+    ProbabilityOracle,
+    group_indices,
+)
+from egtmetrics.oracles.models import ModelOracle, PromptOracle
 from egtmetrics.oracles.texts import NameOracle, PronounOracle
 
 __all__ = [
     "ClassifierOracle",
+    "Confusion",
     "GroupOracle",
     "LabelOracle",
+    "ModelOracle",
     "NameOracle",
+    "Oracle",
     "OracleErrorWarning",
+    "ProbabilityOracle",
+    "PromptOracle",
     "PronounOracle",
     "group_indices",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,18 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
-from egtmetrics._validation import check_features, check_number, check_positive_int
-from egtmetrics.oracles.labels import OracleErrorWarning, check_group_names, group_indices, names_of
+from egtmetrics._validation import check_features, check_positive_int
+from egtmetrics.confusion import Confusion
+from egtmetrics.oracles.labels import OracleErrorWarning, ProbabilityOracle, group_indices, names_of
 
 if TYPE_CHECKING:
     from sklearn.calibration import CalibratedClassifierCV
 
 
-class ClassifierOracle:
+class ClassifierOracle(ProbabilityOracle):
     r"""A calibrated logistic regression on features, with its error measured by cross-validation, group by group.
 
-    Among the held-out samples of group a, :attr:`error_by_group` is the share of wrong labels among the labelled ones,
-    :attr:`abstention_by_group` the share of samples without a label:
+    The confusion of held-out samples, :attr:`confusion`, says what a group is called. Among the held-out samples of
+    group a, :attr:`error_by_group` is the share of wrong labels among the labelled ones, :attr:`abstention_by_group`
+    the share of samples without a label:
 
     .. math:: e_a = P(\psi(x) \ne a \mid a, \psi(x) \ne \text{None}), \quad P(\psi(x) = \text{None} \mid a).
 
@@ -43,9 +44,9 @@ class ClassifierOracle:
         default every sample stands alone.
     min_confidence
         Abstain where the largest calibrated probability is below this.
-    max_error
-        If ``error_by_group`` exceeds this, :attr:`warning` is set and OracleErrorWarning issued: now, and again
-        wherever the oracle is used.
+    max_contamination
+        If more of a called group is of another one, :attr:`warning` is set and OracleErrorWarning issued: now, for
+        groups in the proportions of ``groups``, and again wherever the oracle is used, for the proportions there.
     n_folds
         Folds of the cross-validation, and of the calibration within each of its folds.
     random_state
@@ -60,7 +61,7 @@ class ClassifierOracle:
     Notes
     -----
     The error holds for samples like ``features``. On generated samples, which may be unlike any of them, it can be
-    larger.
+    larger: label some of these by hand, and pass them to ``measure_error``.
 
     References
     ----------
@@ -88,21 +89,19 @@ class ClassifierOracle:
         encode: Callable[[Any], Any] | None = None,
         clusters: Any = None,
         min_confidence: float = 0.0,
-        max_error: float = 0.05,
+        max_contamination: float = 0.05,
         n_folds: int = 5,
         random_state: int = 0,
     ) -> None:
         self.encode = encode
-        self.min_confidence = check_number(min_confidence, "min_confidence", minimum=0.0, below=1.0)
-        self.max_error = check_number(max_error, "max_error", minimum=0.0)
         n_folds = check_positive_int(n_folds, "n_folds", minimum=2)
         x = _to_features(features)
         if group_names is None:
             group_names = sorted({str(group) for group in groups if isinstance(group, str)})
         a = group_indices(groups, group_names, n=len(x), name="groups")
-        self.group_names = check_group_names(group_names)
+        super().__init__(group_names, min_confidence=min_confidence, max_contamination=max_contamination)
         c = None if clusters is None else _to_clusters(clusters, len(a))
-        known = a >= 0
+        known, every = a >= 0, x
         x, a, c = x[known], a[known], None if c is None else c[known]
         counts = np.bincount(a, minlength=len(self.group_names))
         needed = -(-n_folds * n_folds // (n_folds - 1))
@@ -117,47 +116,35 @@ class ClassifierOracle:
             head = _fit(x[train], a[train], None if c is None else c[train], n_folds, random_state)
             probabilities[test] = head.predict_proba(x[test])
         held_out = self._decide(probabilities)
-        table = np.zeros((len(counts), len(counts) + 1), dtype=np.int64)
-        np.add.at(table, (a, held_out), 1)
-        self.confusion = table
-        """Held-out samples by true group (rows) and label (columns), in the order of ``group_names``; the last column
-        counts abstentions."""
-        labelled = table[:, :-1].sum(axis=1)
-        with np.errstate(invalid="ignore"):
-            errors = (labelled - table.diagonal()) / labelled
-        self.error_by_group: dict[str, float] = dict(zip(self.group_names, errors.tolist(), strict=True))
-        """Share of wrong labels among a group's labelled samples; NaN where none was labelled."""
-        shares = (table[:, -1] / counts).tolist()
-        self.abstention_by_group: dict[str, float] = dict(zip(self.group_names, shares, strict=True))
-        """Share of a group's samples that were not labelled."""
+        labels = np.full(len(known), -1)
+        labels[known] = held_out
+        self.confusion: Confusion = Confusion.of_labels(
+            names_of(a, self.group_names), names_of(held_out, self.group_names), group_names=self.group_names
+        )
+        """Held-out samples by true group (rows) and label (columns)."""
         self._head = _fit(x, a, c, n_folds, random_state)
+        if not known.all():
+            labels[~known] = self._decide(self._head.predict_proba(every[~known]))
+        self.held_out_labels = names_of(labels, self.group_names)
+        """``(n,)``: what ``features`` are called by classifiers that were not fitted on them. Against generated samples
+        that this oracle calls, real groups by these labels make the errors of both sides alike."""
         if self.warning is not None:
             warnings.warn(self.warning, OracleErrorWarning, stacklevel=2)
 
     @property
-    def warning(self) -> str | None:
-        """Names the groups whose error exceeds ``max_error`` or is unknown; None if there are none."""
-        bad = {name: error for name, error in self.error_by_group.items() if not error <= self.max_error}
-        if not bad:
-            return None
-        errors = listed(
-            f"unknown in {name}, where nothing was labelled" if math.isnan(error) else f"{error:.1%} in {name}"
-            for name, error in bad.items()
-        )
-        return (
-            f"the oracle's cross-validated error is {errors} (max_error={self.max_error:.1%}); groups and their "
-            "proportions are uncertain by as much, and by more for samples unlike those that it was fitted on; use "
-            "better features, a larger min_confidence, or known labels"
-        )
+    def error_by_group(self) -> dict[str, float]:
+        """Share of wrong labels among a group's labelled samples; NaN where none was labelled."""
+        return dict(zip(self.group_names, self.confusion.error_by_group.values(), strict=True))
 
-    def __call__(self, samples: Any, /) -> NDArray[np.object_]:
+    @property
+    def abstention_by_group(self) -> dict[str, float]:
+        """Share of a group's samples that were not labelled."""
+        return dict(zip(self.group_names, self.confusion.abstention_by_group.values(), strict=True))
+
+    def probabilities(self, samples: Any, /) -> NDArray[np.float64]:
+        """Return the calibrated probability of every group, ``(n, G)``."""
         features = samples if self.encode is None else self.encode(samples)
-        return names_of(self._decide(self._head.predict_proba(_to_features(features))), self.group_names)
-
-    def _decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Return the index of the most probable group, or -1 where it is not probable enough."""
-        best = probabilities.argmax(axis=1)
-        return np.where(probabilities.max(axis=1) >= self.min_confidence, best, -1)
+        return np.asarray(self._head.predict_proba(_to_features(features)), dtype=np.float64)
 
 
 def _fit(

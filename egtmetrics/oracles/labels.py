@@ -1,7 +1,8 @@
-"""What an oracle is, labels that are known, and the step from names of groups to their indices."""
+"""What an oracle is and what is known of its error, labels that are known, and the step from names to indices."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -9,28 +10,132 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
+from egtmetrics._validation import check_number
+from egtmetrics.confusion import Confusion
 
 
 class OracleErrorWarning(UserWarning):
-    """An oracle is wrong about a group more often than its user allows."""
+    """More of what an oracle calls a group is not of it than its user allows."""
 
 
 class GroupOracle(Protocol):
-    """psi: samples -> names of groups ``(n,)``, each one of ``group_names``, or None where the oracle abstains."""
+    """psi: samples -> names of groups ``(n,)``, each one of ``group_names``, or None where the oracle abstains.
+
+    Every oracle of this package is an :class:`Oracle`, which has all of this.
+    """
 
     @property
     def group_names(self) -> Sequence[str]:
         """Names of the groups it tells apart."""
 
-    @property
-    def warning(self) -> str | None:
-        """What users of its labels must know about their error; None if nothing. Passed on wherever it is used."""
+    def warning_of(self, called: Any, /) -> str | None:
+        """Say what users of ``called`` labels, or of so many by group, must know about their error; None if nothing."""
 
     def __call__(self, samples: Any, /) -> Sequence[str | None] | NDArray[np.object_]:
         """Label samples."""
 
 
-class LabelOracle:
+class Oracle(ABC):
+    """Base of the oracles: what is known of their error.
+
+    Attributes
+    ----------
+    group_names
+        Names of the groups it tells apart.
+    confusion
+        What it calls samples of each true group; None if that was not measured. See :meth:`measure_error`.
+    max_contamination
+        The largest share of a called group that may be of another one without a warning.
+    """
+
+    group_names: tuple[str, ...]
+    confusion: Confusion | None = None
+    max_contamination: float = 0.05
+
+    @abstractmethod
+    def __call__(self, samples: Any, /) -> NDArray[np.object_]:
+        """Label samples: names of groups, None where the oracle abstains."""
+
+    def measure_error(self, samples: Any, labels: Any) -> Confusion:
+        """Call samples whose groups are known, and keep and return the confusion.
+
+        Parameters
+        ----------
+        samples
+            As for a call; like those that the oracle is for, best a random part of the generated ones.
+        labels
+            The true group of each, from a column or by hand; samples without one (None) are left out.
+
+        Raises
+        ------
+        ValueError
+            Labels that are no group, or of another number.
+
+        Examples
+        --------
+        >>> from egtmetrics.oracles import PronounOracle
+        >>> oracle = PronounOracle()
+        >>> confusion = oracle.measure_error(["She wrote.", "He met her.", "He wrote."], ["female", "male", "male"])
+        >>> confusion.counts.to_numpy().tolist()
+        [[1, 0, 0], [0, 1, 1]]
+        """
+        called = self(samples)
+        true = names_of(group_indices(labels, self.group_names, n=len(called), name="labels"), self.group_names)
+        self.confusion = Confusion.of_labels(true, called, group_names=self.group_names)
+        return self.confusion
+
+    @property
+    def warning(self) -> str | None:
+        """What users must know, for groups in the proportions of the samples on which the error was measured."""
+        return self.warning_of(None)
+
+    def warning_of(self, called: Any, /) -> str | None:
+        """Name the called groups of which too much is of another one, with the proportions of ``called`` labels.
+
+        None if there are none or the error was not measured.
+        """
+        if self.confusion is None:
+            return None
+        return self.confusion.warning(called, max_contamination=self.max_contamination)
+
+
+class ProbabilityOracle(Oracle):
+    """Base of the oracles that have a probability of every group; they take the most probable one.
+
+    Parameters
+    ----------
+    group_names
+        Names of the groups.
+    min_confidence
+        Abstain where the largest probability is below this, where two groups have it, and where it is more probable
+        that the sample is in no group.
+    max_contamination
+        See :class:`Oracle`.
+    """
+
+    def __init__(
+        self, group_names: Sequence[str], *, min_confidence: float = 0.0, max_contamination: float = 0.05
+    ) -> None:
+        self.group_names = check_group_names(group_names)
+        self.min_confidence = check_number(min_confidence, "min_confidence", minimum=0.0, below=1.0)
+        self.max_contamination = check_number(max_contamination, "max_contamination", minimum=0.0)
+
+    @abstractmethod
+    def probabilities(self, samples: Any, /) -> NDArray[np.float64]:
+        """Return the probability of every group, ``(n, G)``; what a row lacks of 1 is that of no group."""
+
+    def __call__(self, samples: Any, /) -> NDArray[np.object_]:
+        return names_of(self._decide(self.probabilities(samples)), self.group_names)
+
+    def _decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return the index of the most probable group, or -1 where it is not probable enough, or not the only one."""
+        ordered = np.sort(probabilities, axis=1)
+        others = np.maximum(ordered[:, -2], 1.0 - probabilities.sum(axis=1) - 1e-9)
+        sure = (ordered[:, -1] >= self.min_confidence) & (ordered[:, -1] > others)
+        return np.where(sure, probabilities.argmax(axis=1), -1)
+
+
+class LabelOracle(Oracle):
     """Groups that are known: read from the samples instead of predicted.
 
     Parameters
@@ -57,9 +162,6 @@ class LabelOracle:
     >>> oracle(["she wrote", "he wrote", "wrote"])
     array(['female', 'male', None], dtype=object)
     """
-
-    warning: str | None = None
-    """Nothing is predicted, so there is no error to know."""
 
     def __init__(self, group_names: Sequence[str], read: Callable[[Any], Any] = lambda samples: samples) -> None:
         self.group_names = check_group_names(group_names)

@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 
 from egtmetrics import __version__
 from egtmetrics._text import shown
-from egtmetrics.groups import Baseline, DoseResponse, GenerativeMetricFrame, ScoreTable, Verdict, ViewComparison
+from egtmetrics.groups import (
+    Baseline,
+    DoseResponse,
+    GenerativeMetricFrame,
+    LabelSensitivity,
+    ScoreTable,
+    Verdict,
+    ViewComparison,
+)
 from egtmetrics.groups._evaluation import size_notes
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
@@ -90,6 +98,7 @@ def render_page(
     verdicts: Mapping[str, Verdict] | None = None,
     dose: DoseResponse | None = None,
     views: ViewComparison | None = None,
+    sensitivity: Mapping[str, LabelSensitivity] | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
@@ -117,6 +126,8 @@ def render_page(
     views
         What ``compare_views(...)`` returned, for the same samples under several encoders or options: a section says
         which gaps survive.
+    sensitivity
+        By metric, what ``frame.label_sensitivity()`` returned: which rate of wrong labels would change the finding.
     title
         Heading of the page.
     level
@@ -196,7 +207,7 @@ def render_page(
                 }
                 for one in (verdicts or {}).values()
             ],
-            cautions=_cautions(frame, inference, baseline),
+            cautions=_cautions(frame, inference, baseline, sensitivity or {}),
             scores=[
                 _score_table(frame.tables[metric], gaps if excess is None else excess.gaps, frame, inference)
                 for metric in frame.settings["metrics"]
@@ -658,7 +669,12 @@ def _p_text(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.2g}"
 
 
-def _cautions(frame: GenerativeMetricFrame, inference: Inference, baseline: Baseline | None) -> list[str]:
+def _cautions(
+    frame: GenerativeMetricFrame,
+    inference: Inference,
+    baseline: Baseline | None,
+    sensitivity: Mapping[str, LabelSensitivity],
+) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
     for metric in frame.settings["metrics"]:
         table = frame.tables[metric]
@@ -692,6 +708,7 @@ def _cautions(frame: GenerativeMetricFrame, inference: Inference, baseline: Base
                     "depend on it, so part of a gap may come from the sizes alone. Intervals do not cover this; "
                     "matching the sizes removes it."
                 )
+    cautions += [f"{frame.title(metric)}: {one.text}" for metric, one in sensitivity.items()]
     if any(frame.unassigned.values()):
         cautions.append(
             f"{frame.unassigned['real']} real and {frame.unassigned['fake']} generated samples are in no group. They "

@@ -24,7 +24,9 @@ from egtmetrics.groups import (
     Verdict,
     ViewComparison,
 )
+from egtmetrics.groups._evaluation import caveat_note
 from egtmetrics.groups.baseline import Comparison
+from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.labels import group_text
 from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
@@ -46,6 +48,7 @@ def render(
     verdicts: Mapping[str, Verdict] | None = None,
     dose: DoseResponse | None = None,
     views: ViewComparison | None = None,
+    controlled: ControlledScores | None = None,
     provenance: Mapping[str, Any] | None = None,
     width: int = WIDTH,
 ) -> str:
@@ -81,6 +84,9 @@ def render(
     views
         What ``compare_views(...)`` returned, for the same samples under several encoders or options: a table of the
         gaps under each, and what follows in words; under ``"views"`` in JSON.
+    controlled
+        What ``frame.controlled()`` returned: tables of the strata with the scores of every group in them and their
+        averages, and the disparities of the averages; under ``"controlled"`` in JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
     width
@@ -102,13 +108,14 @@ def render(
     """
     if format == "card":
         parts: Any = {"intervals": intervals, "baseline": baseline, "verdicts": verdicts, "provenance": provenance}
-        body = render(frame, format="markdown", dose=dose, views=views, **parts)
+        body = render(frame, format="markdown", dose=dose, controlled=controlled, views=views, **parts)
         title = "## Is the model equally good for every group?"
         below = title_line("Not in these numbers", "markdown") + note_lines(
             left_out(frame, provenance or {}), "markdown"
         )
         return f"{front_matter(frame, **parts)}\n\n{title}\n\n{body}\n{below}\n"
     check_format(format)
+    level = None if intervals is None else intervals.level
     if format == "json":
         content = {
             "egtmetrics": __version__,
@@ -116,6 +123,7 @@ def render(
             **content_of(frame, intervals=intervals, baseline=baseline, verdicts=verdicts),
             **({} if dose is None else {"dose": dose.to_dict()}),
             **({} if views is None else {"views": views.to_dict()}),
+            **({} if controlled is None else {"controlled": controlled.to_dict(level)}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sections = {"Scores": _scores(frame, "\n" if format == "table" else " ", intervals)}
@@ -132,6 +140,10 @@ def render(
             sections["Disparities of the doses between groups"] = _disparities(dose.tables(), of_dose)
     if views is not None:
         sections[views_title(views)] = view_columns(views)
+    if controlled is not None:
+        sections["Scores within strata"] = _strata(frame, controlled)
+        of_average = None if level is None else controlled.interval(level)
+        sections["Disparities of the averages over strata"] = _disparities(controlled.tables(), of_average)
     if verdicts:
         sections["Verdicts"] = verdict_columns(verdicts.values())
     sections["Groups"] = _groups(frame)
@@ -144,6 +156,7 @@ def render(
         *_baseline_notes(baseline),
         *([] if dose is None else [f"doses: {dose.summary()}"]),
         *([] if views is None else [views_note(views)]),
+        *_controlled_notes(controlled),
         *method_notes(frame, provenance or {}),
     ]
     texts = [section(title, table, format) for title, table in sections.items()]
@@ -331,6 +344,43 @@ def _doses(dose: DoseResponse) -> Columns:
     return list(zip(["damage", "name", "explains the scores", *groups], zip(*rows, strict=True), strict=True))
 
 
+def _strata(frame: GenerativeMetricFrame, controlled: ControlledScores) -> Columns:
+    """One row for every group of every stratum, and of the averages."""
+    names = controlled.strata.index.names
+    columns: dict[str, list[str]] = {", ".join(map(str, names)): [], "weight (%)": [], groups_title(frame): []}
+    known = controlled.strata[controlled.strata["weight"] > 0.0]
+    rows = [(group_text(label), f"{100 * weight:.1f}") for label, weight in known["weight"].items()]
+    tables = [table for _, table in controlled.by_stratum.groupby(level=list(range(len(names))), sort=False)]
+    shown_scores = frame.describe()
+    for (stratum, weight), table in zip([*rows, ("average", "")], [*tables, controlled.by_group], strict=True):
+        levels = [label if isinstance(label, tuple) else (label,) for label in table.index]
+        groups = [group_text(label[-len(controlled.by_group.index.names) :]) for label in levels]
+        columns[", ".join(map(str, names))] += [stratum, *[""] * (len(groups) - 1)]
+        columns["weight (%)"] += [weight, *[""] * (len(groups) - 1)]
+        columns[groups_title(frame)] += groups
+        for column, values in table.items():
+            score = shown_scores[str(column)]
+            header = f"{column} {_unit(score)}" if score.printed_unit else str(column)
+            columns.setdefault(header, []).extend(map(score.text, values))
+    return list(columns.items())
+
+
+def _controlled_notes(controlled: ControlledScores | None) -> list[str]:
+    if controlled is None:
+        return []
+    left_out = controlled.strata[controlled.strata["left_out"] != ""]["left_out"]
+    return [
+        "averages over strata: of the scores within strata, with the same weights for all groups, the strata's shares "
+        "of the real samples unless others were given; so groups do not differ by what they are made of",
+        *(f"stratum {group_text(label)} is left out: {reason}" for label, reason in left_out.items()),
+        *(
+            caveat_note(metric, {group_text(label): texts for label, texts in table.caveats.items()})
+            for metric, table in controlled.tables().items()
+            if table.caveats
+        ),
+    ]
+
+
 def verdict_columns(verdicts: Iterable[Verdict]) -> Columns:
     """Return a row for each verdict, which is on the largest gap of its metric."""
     names = ("metric", "largest gap", "of", "value", "at least", "at most", "tolerance", "unit", "verdict")
@@ -481,6 +531,9 @@ def method_notes(frame: GenerativeMetricFrame, provenance: Mapping[str, Any]) ->
         ]
         backend = [] if result.backend == "unknown" else [f"backend={result.backend!r}"]
         notes.append(f"{metric}: " + ", ".join([description, *options, *backend]))
+    if clusters := frame.settings.get("clusters"):
+        counted = " and ".join(f"the {side} samples are in {n}" for side, n in clusters.items())
+        notes.append(f"clusters: {counted}, which intervals and tests divide whole")
     notes += [f"{name}: {fact(value)}" for name, value in provenance.items()]
     return [*notes, f"random_state={frame.settings['random_state']}, egtmetrics {__version__}"]
 

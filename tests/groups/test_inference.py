@@ -36,6 +36,7 @@ from egtmetrics.groups.inference import (
 )
 from egtmetrics.metrics import ScoreCovariance
 from egtmetrics.results import MetricResult, Score, share
+from egtmetrics.samples import GroupedSamples
 
 
 def mean_difference(real: NDArray[Any], fake: NDArray[Any]) -> float:
@@ -472,10 +473,14 @@ def test_sources_of_the_variance_of_a_mean_over_projections() -> None:
 
 
 def test_proportions_have_the_multinomial_covariance() -> None:
-    counts = pd.DataFrame({"n_real": [30, 50, 20], "n_fake": [100, 60, 40]}, index=["a", "b", "c"])
+    samples = GroupedSamples(
+        real=np.zeros((100, 1)),
+        fake=np.zeros((200, 1)),
+        real_sensitive_features=np.repeat(["a", "b", "c"], [30, 50, 20]),
+        fake_sensitive_features=np.repeat(["a", "b", "c"], [100, 60, 40]),
+    )
     p, q = ([0.3, 0.5, 0.2], [0.5, 0.3, 0.2])
-    counts["real_proportion"], counts["fake_proportion"] = p, q
-    found = proportion_uncertainty(counts)
+    found = proportion_uncertainty(samples)
     contrasts = {one.name: one.contrasts(found.table)[0] for one in (MGO, EGO)}
     excess = np.subtract(q, p)
     np.testing.assert_allclose(found.estimates(contrasts["mgo"]), [*excess, *-excess])

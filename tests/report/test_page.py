@@ -24,7 +24,7 @@ import PIL.Image
 import pytest
 
 from egtmetrics.divergences import f_divergence
-from egtmetrics.groups import DoseResponse, GenerativeMetricFrame, MissingScoreWarning, off_support
+from egtmetrics.groups import DoseResponse, GenerativeMetricFrame, LabelSensitivity, MissingScoreWarning, off_support
 from egtmetrics.metrics import frechet_distance, improved_precision_recall
 from egtmetrics.report.explanations import decompose_samples, rank_samples
 from egtmetrics.report.page import RankedSamples, render_page
@@ -306,6 +306,14 @@ def test_cautions_name_unequal_sizes_and_rows_in_no_group() -> None:
     assert "number of generated samples, from 80 in f to 120 in m" in text
     assert "number of real samples" not in text
     assert "0 real and 40 generated samples are in no group" in text
+
+
+def test_the_rate_of_wrong_labels_that_changes_a_finding_is_a_caution(unequal: GenerativeMetricFrame) -> None:
+    (metric, *_) = unequal.settings["metrics"]
+    found = LabelSensitivity(metric=metric, finding="beyond", changed="undecided", error_rate=0.031, contamination=0.2)
+    text = Reader(render_page(unequal, level=None, sensitivity={metric: found})).text
+    assert f"{unequal.title(metric)}: The gap is beyond if the labels" in text
+    assert "undecided if 3.1 % of every group had another" in text
 
 
 def test_what_users_wrote_is_text() -> None:

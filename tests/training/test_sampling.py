@@ -161,13 +161,15 @@ def test_a_group_that_appears_too_rarely() -> None:
 
 
 def test_warning_of_the_oracle_is_passed_on() -> None:
-    class Doubtful(LabelOracle):
-        warning = "wrong in one of four"
-
-    oracle = Doubtful(["a", "b"], first_column(2).read)
-    with pytest.warns(OracleErrorWarning, match="wrong in one of four"):
-        result = rejection_sample(Generator([0.5, 0.5]), oracle, "ego", 5, 100)
-    assert result.oracle_warning == "wrong in one of four"
+    """A fifth of a is called b. If a is nine times as frequent, two thirds of what is called b are a."""
+    oracle = first_column(2)
+    samples = np.repeat([[0.0], [1.0]], 50, axis=0)
+    oracle.measure_error(samples, ["a"] * 50 + ["b"] * 50)
+    assert rejection_sample(Generator([0.5, 0.5]), oracle, "ego", 5, 100).oracle_warning is None
+    oracle.measure_error(np.where(np.arange(100)[:, None] < 10, 1.0, samples), ["a"] * 50 + ["b"] * 50)
+    with pytest.warns(OracleErrorWarning, match=r"[56]\d\.\d% \(.*\) of what is called 'b' is not") as caught:
+        result = rejection_sample(Generator([0.74, 0.26]), oracle, "ego", 400, 10_000, exact=True, random_state=0)
+    assert result.oracle_warning == str(caught[0].message)
 
 
 def run(**changes: Any) -> Callable[[], RejectionSamples]:

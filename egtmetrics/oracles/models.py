@@ -1,0 +1,231 @@
+"""Groups by models of transformers: classifiers of images or texts, and prompts that CLIP or SigLIP compares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from egtmetrics._errors import first_line, listed
+from egtmetrics._extras import extra
+from egtmetrics._validation import check_positive_int
+from egtmetrics.oracles.labels import ProbabilityOracle
+
+
+class PromptOracle(ProbabilityOracle):
+    r"""The group of an image by the prompt that it is nearest to, under CLIP, SigLIP or another such model.
+
+    With v the feature of the image and t_g the mean of the features of group g's prompts, all of length 1, and s the
+    model's own scale, the probabilities are :math:`\text{softmax}_g(s\, v \cdot t_g)`.
+
+    Parameters
+    ----------
+    model
+        Folder of a model of transformers with image and text features, or its name on the hub if it was fetched before.
+        Nothing is fetched here; ``hf download NAME`` does that.
+    prompts
+        For every group a prompt, or several: ``{"female": "a photo of a woman", "male": "a photo of a man"}``. A group
+        named None takes images that are in none of the others: ``{..., None: "a photo without people"}``.
+    min_confidence
+        Abstain where the largest probability is below this. For two groups that is a margin of ``2 * min_confidence -
+        1`` between them.
+    max_contamination
+        See :class:`~egtmetrics.oracles.Oracle`.
+    batch_size, device
+        Images at a time, and where the model runs.
+
+    Raises
+    ------
+    ImportError
+        transformers or torch is missing.
+    ValueError
+        The model is not there or compares no prompts, or there are not two prompts.
+
+    Notes
+    -----
+    A call takes images as Pillow has them, or arrays ``(h, w, 3)`` of bytes. The probabilities are not calibrated, and
+    such models err more on some groups than on others: measure the error (``measure_error``).
+
+    References
+    ----------
+    Radford et al.: Learning Transferable Visual Models From Natural Language Supervision, ICML 2021, section 3.1 (with
+    the mean over prompts); Zhai et al.: Sigmoid Loss for Language Image Pre-Training, ICCV 2023.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        prompts: Mapping[str | None, str | Sequence[str]],
+        *,
+        min_confidence: float = 0.0,
+        max_contamination: float = 0.05,
+        batch_size: int = 32,
+        device: Any = None,
+    ) -> None:
+        super().__init__(
+            [name for name in prompts if name is not None],
+            min_confidence=min_confidence,
+            max_contamination=max_contamination,
+        )
+        lists = {name: [own] if isinstance(own, str) else list(own) for name, own in prompts.items()}
+        if len(lists) < 2 or not all(
+            own and all(isinstance(text, str) and text for text in own) for own in lists.values()
+        ):
+            raise ValueError(
+                f"prompts={prompts!r}, expected a prompt or more for two groups or more, such as "
+                "{'female': 'a photo of a woman', 'male': 'a photo of a man'}"
+            )
+        self._batch_size = check_positive_int(batch_size, "batch_size")
+        with extra("language", "an oracle of prompts needs transformers"):
+            import torch
+            from transformers import AutoModel, AutoProcessor
+        self._model, self._processor = _loaded(model, AutoModel, AutoProcessor, device)
+        if not hasattr(self._model, "get_image_features") or not hasattr(self._model, "get_text_features"):
+            raise ValueError(
+                f"model={model} is {type(self._model).__name__}, which has no features of images and texts to compare; "
+                "pass a CLIP, SigLIP or similar model"
+            )
+        self._scale = float(self._model.logit_scale.detach().exp())
+        order = [*self.group_names, *([None] if None in lists else [])]
+        with torch.inference_mode():
+            rows = []
+            for name in order:
+                tokens = self._processor(text=lists[name], padding="max_length", truncation=True, return_tensors="pt")
+                found = _unit(self._model.get_text_features(**tokens.to(self._model.device)))
+                rows.append(_unit(found.mean(dim=0, keepdim=True)))
+            self._texts = torch.cat(rows)
+
+    def probabilities(self, samples: Sequence[Any], /) -> NDArray[np.float64]:
+        """Return the probability of every group, ``(n, G)``; rows sum to less than 1 where there is a None prompt."""
+        import torch
+
+        rows = [np.empty((0, len(self._texts)))]
+        with torch.inference_mode():
+            for start in range(0, len(samples), self._batch_size):
+                batch = list(samples[start : start + self._batch_size])
+                pixels = self._processor(images=batch, return_tensors="pt").to(self._model.device)
+                images = _unit(self._model.get_image_features(**pixels))
+                rows.append(torch.softmax(self._scale * (images @ self._texts.T).double(), dim=1).cpu().numpy())
+        found: NDArray[np.float64] = np.concatenate(rows)[:, : len(self.group_names)]
+        return found
+
+
+class ModelOracle(ProbabilityOracle):
+    """The group of an image or a text by a classifier of transformers.
+
+    Parameters
+    ----------
+    model
+        Folder of a model for image or sequence classification, or its name on the hub if it was fetched before. Nothing
+        is fetched here; ``hf download NAME`` does that.
+    groups
+        The group of each of the model's labels; None for labels of no group. By default the labels are the groups.
+    min_confidence, max_contamination
+        As for :class:`PromptOracle`.
+    batch_size, device
+        Samples at a time, and where the model runs.
+
+    Raises
+    ------
+    ImportError
+        transformers or torch is missing.
+    ValueError
+        The model is not there, or is no classifier with these labels.
+
+    Notes
+    -----
+    A call takes images as Pillow has them or arrays ``(h, w, 3)`` of bytes, or texts, whichever the model classifies.
+    Texts are cut at the model's length. The probability of a group is the sum of those of its labels.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        groups: Mapping[str, str | None] | None = None,
+        *,
+        min_confidence: float = 0.0,
+        max_contamination: float = 0.05,
+        batch_size: int = 32,
+        device: Any = None,
+    ) -> None:
+        self._batch_size = check_positive_int(batch_size, "batch_size")
+        with extra("language", "an oracle by a model needs transformers"):
+            from transformers import (
+                AutoConfig,
+                AutoImageProcessor,
+                AutoModelForImageClassification,
+                AutoModelForSequenceClassification,
+                AutoTokenizer,
+            )
+        kinds = getattr(_read(model, AutoConfig), "architectures", None) or [""]
+        self._of_texts = kinds[0].endswith("ForSequenceClassification")
+        if not self._of_texts and not kinds[0].endswith("ForImageClassification"):
+            raise ValueError(
+                f"model={model} is {kinds[0] or 'of no kind'}, expected a classifier of images or sequences"
+            )
+        classes = (
+            (AutoModelForSequenceClassification, AutoTokenizer)
+            if self._of_texts
+            else (AutoModelForImageClassification, AutoImageProcessor)
+        )
+        self._model, self._processor = _loaded(model, *classes, device)
+        labels = [self._model.config.id2label[place] for place in range(self._model.config.num_labels)]
+        given = dict(zip(labels, labels, strict=True)) if groups is None else dict(groups)
+        unknown = [label for label in given if label not in labels]
+        if unknown:
+            raise ValueError(
+                f"groups has {listed(map(repr, unknown))}, but the labels of model={model} are "
+                f"{listed(map(repr, labels))}; name the group of each of these, or None"
+            )
+        names = list(dict.fromkeys(group for group in given.values() if group is not None))
+        super().__init__(names, min_confidence=min_confidence, max_contamination=max_contamination)
+        self._of_label = np.array([[float(given.get(label) == name) for name in names] for label in labels])
+
+    def probabilities(self, samples: Sequence[Any], /) -> NDArray[np.float64]:
+        """Return the probability of every group, ``(n, G)``; rows sum to less than 1 if some labels have no group."""
+        import torch
+
+        rows = [np.empty((0, len(self._of_label)))]
+        with torch.inference_mode():
+            for start in range(0, len(samples), self._batch_size):
+                batch = list(samples[start : start + self._batch_size])
+                if self._of_texts:
+                    inputs = self._processor(batch, padding=True, truncation=True, return_tensors="pt")
+                else:
+                    inputs = self._processor(images=batch, return_tensors="pt")
+                logits = self._model(**inputs.to(self._model.device)).logits
+                rows.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
+        found: NDArray[np.float64] = np.concatenate(rows) @ self._of_label
+        return found
+
+
+def _unit(rows: Any) -> Any:
+    """Return rows of length 1; a model may wrap them."""
+    rows = getattr(rows, "pooler_output", rows)
+    return rows / rows.norm(dim=-1, keepdim=True)
+
+
+def _loaded(model: str | Path, of_model: Any, of_processor: Any, device: Any) -> tuple[Any, Any]:
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        found = _read(model, of_model)
+    return found.to(device).eval(), _read(model, of_processor)
+
+
+def _read(model: str | Path, kind: Any) -> Any:
+    from huggingface_hub import snapshot_download
+
+    source = Path(model).expanduser()
+    try:
+        # From a folder: given a name, transformers looks for adapters on the network, also with local_files_only.
+        folder = source if source.is_dir() else snapshot_download(str(model), local_files_only=True)
+        return kind.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # transformers, the hub and each format of weights have errors of their own
+        raise ValueError(
+            f"model={model} cannot be loaded ({first_line(error)}); pass the folder of a model of transformers, or a "
+            f"name on the hub that was fetched before (hf download {model})"
+        ) from error

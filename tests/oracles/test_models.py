@@ -1,0 +1,161 @@
+"""Oracles by models of transformers: tiny ones with random weights, against the same computed by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from numpy.testing import assert_allclose
+from PIL import Image
+
+from egtmetrics.oracles import ModelOracle, PromptOracle
+
+WORDS = ["[PAD]", "[UNK]", "a", "photo", "of", "woman", "man", "dog", "she", "he", "[END]"]
+PROMPTS: dict[str | None, Any] = {"female": ["a photo of a woman", "woman"], "male": "a photo of a man"}
+
+
+def images(n: int = 5) -> list[Any]:
+    return list(np.random.default_rng(0).integers(0, 256, size=(n, 32, 32, 3), dtype=np.uint8))
+
+
+def save_tokenizer(folder: Path) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    end = WORDS.index("[END]")
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", end)])
+    found = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]", model_max_length=8
+    )
+    found.save_pretrained(folder)
+    return found
+
+
+def save(model: Any, folder: Path, *, size: int | None = 32) -> None:
+    model.save_pretrained(folder)
+    if size is not None:
+        shape = {"height": size, "width": size}
+        settings = {"image_processor_type": "ViTImageProcessor", "size": shape, "do_resize": True}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip")
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = transformers.CLIPModel(
+            transformers.CLIPConfig(
+                text_config={
+                    **small,
+                    "vocab_size": len(WORDS),
+                    "max_position_embeddings": 8,
+                    "eos_token_id": WORDS.index("[END]"),
+                    "bos_token_id": 1,
+                },
+                vision_config={**small, "image_size": 32, "patch_size": 16},
+                projection_dim=8,
+            )
+        )
+    model.save_pretrained(folder)
+    tokenizer = save_tokenizer(folder)
+    pixels = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    transformers.CLIPProcessor(pixels, tokenizer).save_pretrained(folder)
+    return folder
+
+
+def test_prompts_are_compared_as_the_model_does(clip: Path) -> None:
+    """With one prompt a group, the probabilities are those of the model's own logits."""
+    single: dict[str | None, Any] = {"female": "a photo of a woman", "male": "a photo of a man"}
+    oracle = PromptOracle(clip, single, batch_size=2)
+    model = transformers.CLIPModel.from_pretrained(clip).eval()
+    processor = transformers.AutoProcessor.from_pretrained(clip)
+    inputs = processor(text=list(single.values()), images=images(), return_tensors="pt", padding="max_length")
+    with torch.inference_mode():
+        expected = model(**inputs).logits_per_image.double().softmax(dim=1).numpy()
+    found = oracle.probabilities(images())
+    assert_allclose(found, expected, rtol=1e-4)
+    assert oracle(images()).tolist() == [["female", "male"][place] for place in expected.argmax(axis=1)]
+    limit = float(np.sort(found.max(axis=1))[2])
+    careful = PromptOracle(clip, single, min_confidence=limit)(images())
+    assert [one is not None for one in careful] == (found.max(axis=1) >= limit).tolist()
+
+
+def test_several_prompts_and_one_for_no_group(clip: Path) -> None:
+    oracle = PromptOracle(clip, {**PROMPTS, None: "a photo of a dog"})
+    found = oracle.probabilities(images())
+    assert oracle.group_names == ("female", "male")
+    assert found.shape == (5, 2)
+    rest = 1.0 - found.sum(axis=1)
+    assert (rest > 0.0).all()
+    for label, own, of_none in zip(oracle(images()), found, rest, strict=True):
+        assert (label is None) == (own.max() < of_none)
+    assert oracle([]).tolist() == []
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vit")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.ViTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32,
+            patch_size=16, num_labels=3, id2label={0: "cat", 1: "lion", 2: "dog"},
+            label2id={"cat": 0, "lion": 1, "dog": 2},
+        )  # fmt: skip
+        save(transformers.ViTForImageClassification(config), folder)
+    return folder
+
+
+def test_labels_of_an_image_classifier_add_up_to_groups(vit: Path) -> None:
+    pipeline = transformers.pipeline("image-classification", model=str(vit), top_k=None)
+    pictures = [Image.fromarray(one) for one in images()]
+    scores = [{one["label"]: one["score"] for one in found} for found in pipeline(pictures)]
+    plain = ModelOracle(vit, batch_size=2)
+    assert plain.group_names == ("cat", "lion", "dog")
+    assert_allclose(
+        plain.probabilities(images()), [[one[name] for name in plain.group_names] for one in scores], rtol=1e-4
+    )
+    grouped = ModelOracle(vit, {"cat": "feline", "lion": "feline", "dog": "canine"})
+    assert_allclose(grouped.probabilities(pictures)[:, 0], [one["cat"] + one["lion"] for one in scores], rtol=1e-4)
+    only = ModelOracle(vit, {"cat": "cat", "lion": "lion"})
+    for label, one in zip(only(pictures), scores, strict=True):
+        assert (label is None) == (one["dog"] > max(one["cat"], one["lion"]))
+
+
+def test_a_classifier_of_texts(tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = transformers.BertConfig(
+            vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+            max_position_embeddings=8, id2label={0: "female", 1: "male"}, label2id={"female": 0, "male": 1},
+        )  # fmt: skip
+        save(transformers.BertForSequenceClassification(config), tmp_path, size=None)
+    save_tokenizer(tmp_path)
+    texts = ["a woman", "he", "a photo of a dog she he she he she he"]
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path), top_k=None)
+    scores = [{one["label"]: one["score"] for one in found} for found in pipeline(texts, truncation=True)]
+    found = ModelOracle(tmp_path).probabilities(texts)
+    assert_allclose(found, [[one["female"], one["male"]] for one in scores], rtol=1e-4)
+
+
+def test_what_is_refused(vit: Path, clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model=.* cannot be loaded .*hf download"):
+        ModelOracle(tmp_path)
+    with pytest.raises(ValueError, match=r"model=nobody/nothing cannot be loaded"):
+        PromptOracle("nobody/nothing", PROMPTS)
+    with pytest.raises(ValueError, match=r"is CLIPModel, expected a classifier"):
+        ModelOracle(clip)
+    with pytest.raises(ValueError, match=r"is ViTModel, which has no features of images and texts"):
+        PromptOracle(vit, PROMPTS)
+    with pytest.raises(ValueError, match=r"groups has 'wolf', but the labels of model=.* are 'cat', 'lion', 'dog'"):
+        ModelOracle(vit, {"wolf": "canine"})
+    with pytest.raises(ValueError, match=r"expected a prompt or more for two groups or more"):
+        PromptOracle(clip, {"female": "a woman"})
