@@ -143,7 +143,8 @@ class LabelCorrection:
         confusion.unmixing()  # or say that there is none
         true, weights = _unmixed(self._rates, self._q)
         _check_possible(true, index.tolist())
-        self.weights = pd.DataFrame(weights, index=index.rename("true"), columns=index.rename("called"))
+        names_of = functools.partial(pd.Index, index.tolist(), tupleize_cols=False)  # of several features, too
+        self.weights = pd.DataFrame(weights, index=names_of(name="true"), columns=names_of(name="called"))
         self.refusals: dict[str, str] = {}
         self.tables: dict[str, ScoreTable] = {}
         columns = []

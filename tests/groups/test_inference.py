@@ -480,7 +480,7 @@ def test_proportions_have_the_multinomial_covariance() -> None:
         fake_sensitive_features=np.repeat(["a", "b", "c"], [100, 60, 40]),
     )
     p, q = ([0.3, 0.5, 0.2], [0.5, 0.3, 0.2])
-    found = proportion_uncertainty(samples)
+    found = proportion_uncertainty(samples.counts(), samples.proportion_covariances())
     contrasts = {one.name: one.contrasts(found.table)[0] for one in (MGO, EGO)}
     excess = np.subtract(q, p)
     np.testing.assert_allclose(found.estimates(contrasts["mgo"]), [*excess, *-excess])

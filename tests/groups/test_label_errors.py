@@ -249,3 +249,32 @@ def test_a_finding_that_no_rate_changes() -> None:
     assert (found.finding, found.changed) == ("not distinguishable from noise", None)
     assert 0.3 < found.error_rate < 0.5
     assert "stays not distinguishable from noise for any rate" in found.text
+
+
+def test_groups_of_several_features_are_corrected_like_others() -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(2, 400, 2))
+    sex, age = np.tile(["f", "m"], 200), np.repeat(["old", "young"], 200)
+    crossed = GenerativeMetricFrame(
+        metrics="ipr",
+        real=real,
+        fake=fake,
+        real_sensitive_features={"sex": sex, "age": age},
+        fake_sensitive_features={"sex": sex, "age": age},
+        random_state=0,
+    )
+    labels = crossed.by_group.index.tolist()
+    rates = 0.9 * np.eye(4) + 0.1 / 3 * (1 - np.eye(4))
+    corrected = crossed.correct_labels(Confusion(rates, group_names=labels))
+    joined = GenerativeMetricFrame(
+        metrics="ipr",
+        real=real,
+        fake=fake,
+        real_sensitive_features=[f"{s} {a}" for s, a in zip(sex, age, strict=True)],
+        fake_sensitive_features=[f"{s} {a}" for s, a in zip(sex, age, strict=True)],
+        random_state=0,
+    )
+    expected = joined.correct_labels(Confusion(rates, group_names=joined.by_group.index.tolist()))
+    np.testing.assert_allclose(corrected.by_group["ipr_precision"], expected.by_group["ipr_precision"])
+    assert corrected.interval().disparities["high"].tolist() == expected.interval().disparities["high"].tolist()
+    assert crossed.label_sensitivity().finding == joined.label_sensitivity().finding
