@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -195,7 +194,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
 
 
 def add_quiet(output: Any) -> None:
-    output.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
+    output.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
 
 
 def add_group_options(data: Any) -> None:
@@ -406,7 +405,7 @@ def evaluate_samples(
 
 
 def show_progress(args: argparse.Namespace) -> bool:
-    return sys.stderr.isatty() and not args.quiet
+    return not args.quiet
 
 
 def note(args: argparse.Namespace, text: str) -> None:
