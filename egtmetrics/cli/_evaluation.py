@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_outputs, seed
+from egtmetrics.cli._cost import note_costs
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import Side, check_sample_options, encode_sides, label_by_oracle, open_side
@@ -180,10 +181,11 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
 
     def late() -> None:
         from egtmetrics.cli._metric_options import with_own_variance, with_precision_and_recall
+        from egtmetrics.metrics.variance import N_CALLS
 
         interval.help = (
             "add confidence intervals of this level, for example 0.95; costs one to three more evaluations for "
-            f"{', '.join(with_own_variance())}, some 330 on parts of the samples for any other metric"
+            f"{', '.join(with_own_variance())}, some {N_CALLS} on parts of the samples for any other metric"
         )
         figure.help = (
             "draw precision against recall by group, of the first metric that has both: "
@@ -287,6 +289,8 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -
     from egtmetrics.report import plot_precision_recall, render
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
+    has_page = any(path.suffix.lower() in PAGE_SUFFIXES for path in args.out)
+    note_costs(args, [frame], samples.held_out, intervals=has_page or args.level is not None)
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}

@@ -236,12 +236,9 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     """Refuse, before anything is computed, sets of a baseline that are larger than a group allows."""
     if getattr(args, "n_samples", None) is None:
         return
-    from egtmetrics.groups.baseline import set_sizes
+    from egtmetrics.groups.baseline import counted_sides, set_sizes
 
-    labels = samples.groups.on_both_sides()
-    counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
-    sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
-    set_sizes(sides, samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
+    set_sizes(counted_sides(samples), samples, 2 if args.held_out == _SPLIT else 1, args.n_samples)
 
 
 def check_dose(args: argparse.Namespace) -> None:
@@ -253,6 +250,12 @@ def check_dose(args: argparse.Namespace) -> None:
         for name in map(str.strip, args.dose.split(",")):
             if name not in known:
                 raise ValueError(f"--dose names {name!r}, which is unknown; pass {_ALL}, or some of {', '.join(known)}")
+
+
+def chosen_damages(args: argparse.Namespace) -> str | None:
+    """Return the value of ``--dose`` as the library takes it."""
+    damages: str | None = args.dose
+    return None if damages == _ALL else damages
 
 
 def judge(
@@ -276,5 +279,5 @@ def judge(
     }
     dose = None
     if args.dose is not None:
-        dose = frame.dose_response(None if args.dose == _ALL else args.dose, progress=progress)
+        dose = frame.dose_response(chosen_damages(args), progress=progress)
     return Judged(baseline, verdicts, dose)

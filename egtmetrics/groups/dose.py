@@ -567,8 +567,7 @@ def evaluate_dose_response(
                 "one sample for each real row, in the same order"
             )
     size, n_disjoint = set_sizes(sides, samples, 2, n_samples)
-    n_pairs = sum(2 + 2 * len(damage.doses) for damage in named.values())
-    n_calls = n_pairs * len(metrics.bound) * n_splits * sum(n_disjoint.values())
+    n_calls = n_pairs(named) * len(metrics.bound) * n_splits * sum(n_disjoint.values())
     measured: dict[str, dict[Hashable, _Measured]] = {name: {} for name in named}
     first: dict[Hashable, dict[str, MetricResult]] = {}
     refused: Refused = {}
@@ -622,6 +621,11 @@ def evaluate_dose_response(
     )
     warn_of_caveats(first, stacklevel=3)
     return response
+
+
+def n_pairs(damages: Mapping[str, Damage]) -> int:
+    """Return how many pairs of sets are scored in one split of a group: two of the model, and two at every dose."""
+    return sum(2 + 2 * len(damage.doses) for damage in damages.values())
 
 
 def _rows(group: GroupedSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:

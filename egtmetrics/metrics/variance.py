@@ -13,7 +13,7 @@ import functools
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -31,6 +31,10 @@ from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UndeclaredScores, as_result, collecting_caveats
 
+N_CALLS = 10 * N_QUARTERINGS
+"""How often a metric without its own estimator is called for one group."""
+OWN_COST = 3
+"""As many evaluations take about as long as a metric's own estimator; fewer for FID, more with few features."""
 PartsOfBoth: TypeAlias = tuple[Subsamples, Subsamples]
 """The halves and quarters of a real and of a fake set."""
 
@@ -174,6 +178,21 @@ class Moves:
         return _covariance_of_moves(total([term.whole for term in terms]), halves, np.asarray(drawn))
 
 
+class Calls(NamedTuple):
+    """Calls of a metric, or as much work: how many there are, and how many rows they read in all."""
+
+    n: int
+    n_rows: int
+
+
+def calls_of_covariance(metric: Callable[..., Any], result: MetricResult, n_rows: int) -> Calls:
+    """Return what :func:`score_covariance` costs for a result of so many real and fake rows together."""
+    if _own_variance(metric, result) is not None:
+        return Calls(OWN_COST, OWN_COST * n_rows)
+    # Each quartering makes three pairs of halves and four quarters; a pair, and the four, have all rows once.
+    return Calls(N_CALLS, 4 * N_QUARTERINGS * n_rows)
+
+
 def score_covariance(
     metric: Callable[..., Any],
     result: Any,
@@ -228,15 +247,16 @@ def score_covariance(
     def drawn() -> PartsOfBoth:
         return (draw_subsamples(real, rng), draw_subsamples(fake, rng)) if parts is None else parts
 
-    if known is None or (known.variance is not None and not _returns(known, result)):
-        _warn_of_cost(metric, known, result)
-    elif known.variance is not None:
-        accepted = inspect.signature(known.variance).parameters
+    variance = _own_variance(metric, result)
+    if variance is not None:
+        accepted = inspect.signature(variance).parameters
         options: dict[str, Any] = {"backend": backend, "n_threads": n_threads}
         options = {name: value for name, value in options.items() if name in accepted}
         if "parts" in accepted:
             options["parts"] = drawn()
-        found = known.variance(result, real, fake, rng, **options)
+        found = variance(result, real, fake, rng, **options)
+    elif known is None or known.variance is not None:
+        _warn_of_cost(metric, known, result)
     if found is None:
         return _by_calls(metric, drawn(), result).covariance()
     size = len(result.scores())
@@ -442,15 +462,18 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
     return [halves, quarters]
 
 
-def _returns(metric: Metric, result: MetricResult) -> bool:
-    """Return whether a result is of the class that a metric returns; True if its annotation does not say."""
-    result_class = metric.result_class()
-    return result_class is None or isinstance(result, result_class)
+def _own_variance(metric: Callable[..., Any], result: MetricResult) -> Callable[..., Any] | None:
+    """Return the metric's own estimator if it has one, and the result is of the class that it expects."""
+    known = metric_of(metric)
+    if known is None:
+        return None
+    result_class = known.result_class()  # None if its annotation does not say
+    return known.variance if result_class is None or isinstance(result, result_class) else None
 
 
 def _warn_of_cost(metric: Callable[..., Any], known: Metric | None, result: MetricResult) -> None:
     """Warn where an estimator exists but cannot be relied on, so that the metric will be called many times."""
-    calls = f"its intervals call it some {10 * N_QUARTERINGS} times for each group"
+    calls = f"its intervals call it some {N_CALLS} times for each group"
     if known is not None:
         warnings.warn(
             f"{callable_name(metric)} returns other scores than {callable_name(known.function)}, so the variance "
