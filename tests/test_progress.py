@@ -1,13 +1,17 @@
 """What long work says of itself where stderr is no terminal."""
 
 import io
+import re
 import sys
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
+from egtmetrics import GenerativeMetricFrame, frechet_distance
 from egtmetrics._progress import Lines, tqdm
+from egtmetrics.groups import compare_frames
 
 
 class Clock:
@@ -98,6 +102,65 @@ def test_a_log_that_is_full_does_not_stop_the_work(clock: Clock, monkeypatch: py
             full.write("text")
         monkeypatch.setattr(sys, "stderr", full)
         work(clock, 10, 60.0)
+
+
+LABELS = np.repeat(["f", "m"], 128)
+REAL, FAKE, OTHER = np.random.default_rng(0).normal(size=(3, 256, 2))
+
+
+def frame_of(gap: Any, fake: Any = FAKE) -> GenerativeMetricFrame:
+    return GenerativeMetricFrame(
+        metrics={"gap": gap, "fid": frechet_distance},
+        real=REAL,
+        fake=fake,
+        real_sensitive_features=LABELS,
+        fake_sensitive_features=LABELS,
+        random_state=0,
+        progress=True,
+    )
+
+
+def completed(err: str) -> list[tuple[str, int]]:
+    """Return what was counted to its end, and the number of evaluations."""
+    found = re.findall(r"^([a-z ]+): 100% \((\d+)/\2 evaluations\)", err, flags=re.MULTILINE)
+    return [(what, int(n)) for what, n in found]
+
+
+OF_A_GROUP = 330 + 3
+"""Evaluations: by calls, and about as much work as by an estimator of its own."""
+
+
+def test_every_long_part_of_a_frame_counts_its_evaluations(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lines, "first_after", 1e-9)
+
+    def gap(real: Any, fake: Any) -> float:
+        return float(abs(real.mean() - fake.mean()))
+
+    frame = frame_of(gap)
+    frame.interval()
+    frame.baseline().interval()
+    compare_frames(frame, frame_of(gap, OTHER), progress=True)
+    assert completed(capsys.readouterr().err) == [
+        ("intervals", 2 * OF_A_GROUP),
+        *[("intervals of the baseline", 4 * n) for n in (330, 330, 3, 3)],  # of four pairs of sets
+        ("comparisons", 6 * OF_A_GROUP),  # of two models, and of all samples, too
+    ]
+
+
+def test_evaluations_that_a_metric_refuses_are_not_waited_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lines, "first_after", 1e-9)
+
+    def gap(real: Any, fake: Any) -> float:
+        if len(real) == 32:  # a quarter of a group
+            raise ValueError("too few rows")
+        return float(abs(real.mean() - fake.mean()))
+
+    frame_of(gap).interval()
+    assert completed(capsys.readouterr().err) == [("intervals", 2 * OF_A_GROUP)]
 
 
 def test_lines_need_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -390,7 +390,10 @@ class Baseline:
     @cached_method
     def _joint(self, metric: str, label: Hashable) -> JointScores:
         group = self._groups[label]
-        with naming_metric(metric, f"an interval needs scores of random halves of group {self._names[label]!r}"):
+        where = f"an interval needs scores of random halves of group {self._names[label]!r}"
+        scored = [(metric, result) for result in group.results[metric]]
+        counting = self._metrics.counting("intervals of the baseline", scored, progress=self._metrics.progress)
+        with naming_metric(metric, where), counting as bar:
             return joint_scores(
                 self._metrics.bound[metric],
                 group.sets,
@@ -399,6 +402,7 @@ class Baseline:
                 rng=np.random.default_rng([self._metrics.seed, _SEED_OF_PARTS]),
                 backend=self._metrics.backend,
                 n_threads=self._metrics.n_threads,
+                advance=bar.update,
             )
 
     def _covariance(self, of: Comparison, metric: str, label: Hashable, kept: Sequence[str]) -> ScoreCovariance:

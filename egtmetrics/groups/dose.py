@@ -679,7 +679,9 @@ def _joint_scores(
     positions = [(_position(x, sets), _position(y, sets)) for x, y in pairs]
     joint = {}
     for name, metric in metrics.bound.items():
-        with naming_metric(name, f"the error of a dose needs scores of random halves of {where}"):
+        scored = [(name, one[name]) for one in results]
+        needs = f"the error of a dose needs scores of random halves of {where}"
+        with naming_metric(name, needs), metrics.counting("errors of doses", scored, progress=metrics.progress) as bar:
             joint[name] = joint_scores(
                 metric,
                 sets,
@@ -688,6 +690,7 @@ def _joint_scores(
                 rng=np.random.default_rng([metrics.seed, _SEED_OF_PARTS]),
                 backend=metrics.backend,
                 n_threads=metrics.n_threads,
+                advance=bar.update,
             )
     return joint
 

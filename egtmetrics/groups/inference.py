@@ -16,7 +16,7 @@ from scipy.special import ndtr, ndtri
 from egtmetrics._validation import check_level
 from egtmetrics.groups._evaluation import MetricSet, Refused, Results, naming_metric, one_refusal, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
-from egtmetrics.metrics.variance import ScoreCovariance, score_covariance
+from egtmetrics.metrics.variance import Advance, ScoreCovariance, score_covariance
 from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
@@ -347,19 +347,21 @@ def frame_inference(
     small = _small_groups(metrics, samples, results)
     refused: Refused = {}
     uncertainties, n_known = {}, 0
-    for name in metrics.bound:
-        covariances = {}
-        for label in (label for label, by_metric in results.items() if name in by_metric):
-            try:
-                if label in small:
-                    raise small[label]
-                covariances[label] = _covariance(metrics, samples, label, name, results[label][name])
-            except ValueError as error:
-                if metrics.strict:
-                    raise
-                refused.setdefault(name, {})[label] = error
-        n_known += len(covariances)
-        uncertainties[name] = score_uncertainty(tables[name].values, covariances)
+    large = [result for label, by_metric in results.items() if label not in small for result in by_metric.items()]
+    with metrics.counting("intervals", large, progress=metrics.progress) as bar:
+        for name in metrics.bound:
+            covariances = {}
+            for label in (label for label, by_metric in results.items() if name in by_metric):
+                try:
+                    if label in small:
+                        raise small[label]
+                    covariances[label] = _covariance(metrics, samples, label, name, results[label][name], bar.update)
+                except ValueError as error:
+                    if metrics.strict:
+                        raise
+                    refused.setdefault(name, {})[label] = error
+            n_known += len(covariances)
+            uncertainties[name] = score_uncertainty(tables[name].values, covariances)
     if not n_known:
         raise one_refusal(refused)
     warn_of_refusals(refused, "interval", stacklevel=4)
@@ -387,7 +389,7 @@ def _small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results)
 
 
 def _covariance(
-    metrics: MetricSet, samples: GroupedSamples, label: Hashable, name: str, result: MetricResult
+    metrics: MetricSet, samples: GroupedSamples, label: Hashable, name: str, result: MetricResult, advance: Advance
 ) -> ScoreCovariance:
     group = samples.group(label)
     sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
@@ -401,6 +403,7 @@ def _covariance(
             rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
             backend=metrics.backend,
             n_threads=metrics.n_threads,
+            advance=advance,
         )
 
 

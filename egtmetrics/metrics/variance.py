@@ -31,6 +31,8 @@ from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UndeclaredScores, as_result, collecting_caveats
 
+Advance: TypeAlias = Callable[[int], object]
+"""Is told how many more calls have been made."""
 N_CALLS = 10 * N_QUARTERINGS
 """How often a metric without its own estimator is called for one group."""
 OWN_COST = 3
@@ -203,6 +205,7 @@ def score_covariance(
     backend: BackendName = "auto",
     n_threads: int | None = None,
     parts: PartsOfBoth | None = None,
+    advance: Advance = lambda _: None,
 ) -> ScoreCovariance:
     """Estimate how the scores vary around ``result``, which ``metric(real, fake)`` has returned.
 
@@ -223,6 +226,8 @@ def score_covariance(
         For estimators that take them; see :func:`egtmetrics.ops.select_backend`.
     parts
         The halves and quarters of both sets; None draws them.
+    advance
+        Is told of the calls that have been made, in all as many as :func:`calls_of_covariance` says.
 
     Raises
     ------
@@ -242,6 +247,12 @@ def score_covariance(
     result = as_result(result, callable_name(metric), n_real=len(real), n_fake=len(fake))
     known = metric_of(metric)
     found: ScoreCovariance | None = None
+    n_left = calls_of_covariance(metric, result, len(real) + len(fake)).n
+
+    def count() -> None:
+        nonlocal n_left
+        n_left -= 1
+        advance(1)
 
     @functools.cache
     def drawn() -> PartsOfBoth:
@@ -258,7 +269,10 @@ def score_covariance(
     elif known is None or known.variance is not None:
         _warn_of_cost(metric, known, result)
     if found is None:
-        return _by_calls(metric, drawn(), result).covariance()
+        by_calls = _by_calls(metric, drawn(), result, count).covariance()
+        advance(max(n_left, 0))  # quarters that it refused
+        return by_calls
+    advance(n_left)
     size = len(result.scores())
     if np.shape(found.data) != (size, size):
         raise TypeError(
@@ -329,6 +343,7 @@ def joint_scores(
     rng: np.random.Generator,
     backend: BackendName = "auto",
     n_threads: int | None = None,
+    advance: Advance = lambda _: None,
 ) -> JointScores:
     """Estimate how the scores of several pairs of sets vary together.
 
@@ -345,7 +360,7 @@ def joint_scores(
         The real and the fake set of every score, as positions in ``sets``.
     results
         What the metric returned for every pair.
-    rng, backend, n_threads
+    rng, backend, n_threads, advance
         As for :func:`score_covariance`.
 
     Notes
@@ -356,7 +371,7 @@ def joint_scores(
     parts = [draw_subsamples(points, rng) for points in sets]
     sources = []
     for (real, fake), result in zip(pairs, results, strict=True):
-        options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads}
+        options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads, "advance": advance}
         both = parts[real], parts[fake]
         found = score_covariance(metric, result, sets[real], sets[fake], parts=both, **options)
         sources.append(_by_calls(metric, both, result) if found.source is None else found.source)
@@ -401,9 +416,11 @@ def variance_from_parts(
     return _by_calls(metric, parts).covariance()
 
 
-def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None) -> ScoresOfParts:
+def _by_calls(
+    metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None, count: Callable[[], object] = lambda: None
+) -> ScoresOfParts:
     """Call the metric on all parts. Where all have the same score, one that ``result`` declares as a share may vary."""
-    halves, *quarters = scores_of_parts(metric, *parts)
+    halves, *quarters = scores_of_parts(metric, *parts, count=count)
     source = ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
     if not isinstance(result, MetricResult):
         return source
@@ -433,8 +450,13 @@ def _covariance_of_moves(
     )
 
 
-def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsamples) -> list[Floats]:
-    """Scores of halves ``(2, 3 Q, S)`` and, unless the metric refuses them, of quarters ``(4, Q, S)``, by calls."""
+def scores_of_parts(
+    metric: Callable[..., Any], real: Subsamples, fake: Subsamples, *, count: Callable[[], object] = lambda: None
+) -> list[Floats]:
+    """Scores of halves ``(2, 3 Q, S)`` and, unless the metric refuses them, of quarters ``(4, Q, S)``, by calls.
+
+    ``count`` is called after each.
+    """
 
     def scores(n_parts: int, columns: slice) -> Floats:
         by_part: list[dict[str, float]] = []
@@ -445,6 +467,7 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
                     value = metric(x, y)
                 result = as_result(value, callable_name(metric), n_real=len(x), n_fake=len(y))
                 by_part.append(result.scores())
+                count()
                 if list(by_part[-1]) != list(by_part[0]):
                     raise TypeError(
                         f"metric {callable_name(metric)!r} returned the scores {', '.join(by_part[0])} for one part of "
