@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from egtmetrics.cli import _cost, main
-from egtmetrics.cli._cost import _Part, _text
+from egtmetrics.cli._cost import Part, _text
 from egtmetrics.groups.cost import Cost
 
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
@@ -55,6 +55,11 @@ CASES = {
         ["other --metrics than fid"],
     ),
     "verdict": ([*EVALUATE, "--tolerance", "fid=9"], {"intervals": 2 * 3}, ["other --metrics than fid"]),
+    "plan": (
+        ["plan", *EVALUATE[1:], "--width", "fid=1"],
+        {"the plan": 2 * (3 + 336)},  # scores of halves and quarters, each real part with each fake one
+        ["other --metrics than fid"],
+    ),
     "tests": (COMPARE, {"tests": 2 * 2 * 3 * 3}, ["--permutations 0", "other --metrics than fid"]),
     "permutations": (
         [*COMPARE, "--permutations", "160"],
@@ -91,9 +96,9 @@ def test_nothing_is_said_of_a_short_command_and_nothing_with_quiet(
 
 def test_the_longest_part_comes_first_and_short_ones_are_left_out() -> None:
     parts = [
-        _Part("intervals", Cost({"mauve": 660, "fid": 6}, {"mauve": 2340.0, "fid": 60.0}), "no --interval"),
-        _Part("known damage", Cost({"fid": 9}, {"fid": 100.0}), "fewer kinds of --dose"),
-        _Part("tests", Cost({"mauve": 1980}, {"mauve": 12000.0}), "--permutations 0"),
+        Part("intervals", Cost({"mauve": 660, "fid": 6}, {"mauve": 2340.0, "fid": 60.0}), "no --interval"),
+        Part("known damage", Cost({"fid": 9}, {"fid": 100.0}), "fewer kinds of --dose"),
+        Part("tests", Cost({"mauve": 1980}, {"mauve": 12000.0}), "--permutations 0"),
     ]
     assert _text(parts) == (
         "what follows takes about 4.0 h (tests 3.3 h, most of it for 1980 evaluations of mauve; intervals 40 min, most "

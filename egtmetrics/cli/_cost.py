@@ -19,27 +19,32 @@ _SMALL = 0.1
 """A part that takes less than this share of the whole is not named."""
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     name: str
     cost: Cost
     cheaper: str | None
+    """What the user can do instead, in options."""
 
 
-def note_costs(
+def note_costs(args: argparse.Namespace, parts: Sequence[Part]) -> None:
+    """Say on stderr what is still to come of a command, and what would be cheaper."""
+    if not args.quiet and (text := _text(parts)) is not None:
+        say(text)
+
+
+def parts_to_come(
     args: argparse.Namespace,
     frames: Sequence[GenerativeMetricFrame],
     held_out: HeldOut | None,
     *,
     intervals: bool,
     tests: bool = False,
-) -> None:
-    """Say what is still to come of a command whose frames have been evaluated, and what would be cheaper.
+) -> list[Part]:
+    """Return what is still to come of a command whose frames have been evaluated.
 
     ``intervals`` says whether the results have intervals, and ``tests`` whether the other models are compared with the
     first one.
     """
-    if args.quiet:
-        return
     from egtmetrics.groups.baseline import N_SPLITS
     from egtmetrics.groups.cost import NOTHING, cost_of_baseline, cost_of_comparison, cost_of_doses, cost_of_intervals
 
@@ -48,7 +53,7 @@ def note_costs(
     if intervals or (decides and args.held_out is None):
         can_go = args.level != args.parser.get_default("level") and not decides
         cost = sum(map(cost_of_intervals, frames), NOTHING)
-        parts.append(_Part("intervals", cost, "no --interval" if can_go else None))
+        parts.append(Part("intervals", cost, "no --interval" if can_go else None))
     if args.held_out is not None:
         groups = None if held_out is None else held_out.groups
         n_splits = N_SPLITS if args.n_splits is None else args.n_splits
@@ -57,19 +62,18 @@ def note_costs(
             cost_of_baseline(frame, groups, n_splits=n_splits, n_samples=args.n_samples, intervals=with_intervals)
             for frame in frames
         ]
-        parts.append(_Part("the baseline", sum(costs, NOTHING), "fewer --baseline-splits" if groups is None else None))
+        parts.append(Part("the baseline", sum(costs, NOTHING), "fewer --baseline-splits" if groups is None else None))
     if args.dose is not None:
         costs = [cost_of_doses(frame, chosen_damages(args)) for frame in frames]
-        parts.append(_Part("known damage", sum(costs, NOTHING), "fewer kinds of --dose"))
+        parts.append(Part("known damage", sum(costs, NOTHING), "fewer kinds of --dose"))
     if tests:
         n = args.n_permutations
         costs = [cost_of_comparison(frame, frames[0], n) for frame in frames[1:]]
-        parts.append(_Part("tests", sum(costs, NOTHING), "--permutations 0" if n is None else "fewer --permutations"))
-    if (text := _text(parts)) is not None:
-        say(text)
+        parts.append(Part("tests", sum(costs, NOTHING), "--permutations 0" if n is None else "fewer --permutations"))
+    return parts
 
 
-def _text(parts: Sequence[_Part]) -> str | None:
+def _text(parts: Sequence[Part]) -> str | None:
     """Return the sentence; None if all parts together take less than a minute."""
     whole = sum(part.cost.total for part in parts)
     if whole < _WORTH_SAYING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_outputs, seed
-from egtmetrics.cli._cost import note_costs
+from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import Side, check_sample_options, encode_sides, label_by_oracle, open_side
@@ -290,7 +290,8 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
     has_page = any(path.suffix.lower() in PAGE_SUFFIXES for path in args.out)
-    note_costs(args, [frame], samples.held_out, intervals=has_page or args.level is not None)
+    to_come = parts_to_come(args, [frame], samples.held_out, intervals=has_page or args.level is not None)
+    note_costs(args, to_come)
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics.cli._common import Commands, add_command, check_outputs
-from egtmetrics.cli._cost import note_costs
+from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._evaluation import (
     PAGE_SUFFIXES,
     add_group_options,
@@ -110,7 +110,7 @@ def _report(args: argparse.Namespace) -> int:
     from egtmetrics.report import write_whole
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, found.provenance)
-    note_costs(args, [frame], found.held_out, intervals=True)
+    note_costs(args, parts_to_come(args, [frame], found.held_out, intervals=True))
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     page = html_page(
         args,

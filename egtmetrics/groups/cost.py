@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from egtmetrics.groups._evaluation import MissingScoreWarning
 from egtmetrics.groups.baseline import HALVES, HELD_OUT, N_SPLITS, counted_sides, large_enough, set_sizes
+from egtmetrics.groups.budget import calls_of_models
 from egtmetrics.groups.damage import Damages, name_damages
 from egtmetrics.groups.dose import n_pairs
 from egtmetrics.groups.frame import GenerativeMetricFrame
@@ -129,6 +130,18 @@ def cost_of_comparison(
             ),
         )
     return total
+
+
+def cost_of_plan(frame: GenerativeMetricFrame) -> Cost:
+    """Return what ``frame.plan`` costs for all metrics, with the intervals that it needs."""
+    rows = _rows(frame)
+    models = (
+        (metric, calls_of_models(sum(rows[label])))
+        for label, by_metric in frame.results.items()
+        if min(rows[label]) >= MIN_SAMPLES
+        for metric in by_metric
+    )
+    return cost_of_intervals(frame) + Cost.of_calls(frame, models)
 
 
 def _cost_of_sets(

@@ -12,7 +12,14 @@ import pytest
 
 from egtmetrics import GenerativeMetricFrame
 from egtmetrics.groups import compare_frames, permutation_test_frames
-from egtmetrics.groups.cost import Cost, cost_of_baseline, cost_of_comparison, cost_of_doses, cost_of_intervals
+from egtmetrics.groups.cost import (
+    Cost,
+    cost_of_baseline,
+    cost_of_comparison,
+    cost_of_doses,
+    cost_of_intervals,
+    cost_of_plan,
+)
 
 RNG = np.random.default_rng(0)
 SIZES = {"a": 128, "b": 256}  # whose halves and quarters are of one size
@@ -59,6 +66,7 @@ WORK: dict[str, tuple[Callable[..., Cost], Callable[..., object]]] = {
         lambda frame: cost_of_baseline(frame, n_splits=2, n_samples=20, intervals=True),  # too few for intervals
         lambda frame: frame.baseline(n_splits=2, n_samples=20),
     ),
+    "plan": (cost_of_plan, lambda frame: frame.plan(metric="counted", width=0.1)),
     "dose": (lambda frame: cost_of_doses(frame, "noise"), lambda frame: frame.dose_response("noise")),
 }
 
