@@ -67,6 +67,8 @@ else:
             super().__init__(*args, **{"miniters": 1} | options)
 
     def tqdm(*args: Any, **options: Any) -> std.tqdm:
-        """Return tqdm's bar where it can be redrawn, else one that writes lines."""
+        """Return tqdm's bar where it can be redrawn, else one that writes lines, or nothing where stderr is closed."""
+        if getattr(sys.stderr, "closed", sys.stderr is None):
+            return Lines(*args, **options | {"disable": True})
         in_notebook = auto.notebook_tqdm is not std.tqdm
-        return (_Bar if in_notebook or sys.stderr.isatty() else Lines)(*args, **options)
+        return (_Bar if in_notebook or getattr(sys.stderr, "isatty", bool)() else Lines)(*args, **options)

@@ -163,6 +163,17 @@ def test_evaluations_that_a_metric_refuses_are_not_waited_for(
     assert completed(capsys.readouterr().err) == [("intervals", 2 * OF_A_GROUP)]
 
 
+def test_without_stderr_there_is_no_progress_and_the_work_goes_on(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr(sys, "stderr", stream)
+        work(clock, 10, 60.0)
+    assert clock.now == 1200.0
+
+
 def test_lines_need_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: threading.Thread) -> None:
         raise AssertionError(self)
