@@ -251,8 +251,9 @@ def score_covariance(
 
     def count() -> None:
         nonlocal n_left
-        n_left -= 1
-        advance(1)
+        if n_left > 0:  # an estimator that has no estimate is followed by more calls than were told
+            n_left -= 1
+            advance(1)
 
     @functools.cache
     def drawn() -> PartsOfBoth:
@@ -270,7 +271,7 @@ def score_covariance(
         _warn_of_cost(metric, known, result)
     if found is None:
         by_calls = _by_calls(metric, drawn(), result, count).covariance()
-        advance(max(n_left, 0))  # quarters that it refused
+        advance(n_left)  # quarters that it refused
         return by_calls
     advance(n_left)
     size = len(result.scores())
