@@ -44,6 +44,11 @@ CASES = {
         {"intervals": 2 * 3},  # two groups, as much work as three evaluations each
         ["no --interval", "other --metrics than fid"],
     ),
+    "page": (
+        ["report", *EVALUATE[1:], "--level", "0.9", "--out", "page.html"],
+        {"intervals": 2 * 3},
+        ["other --metrics than fid"],
+    ),
     "baseline": (
         [*EVALUATE, "--baseline", "split", "--baseline-splits", "2"],
         {"the baseline": 2 * 2 * 4},  # groups, splits, pairs of halves

@@ -37,23 +37,23 @@ def parts_to_come(
     frames: Sequence[GenerativeMetricFrame],
     held_out: HeldOut | None,
     *,
-    intervals: bool,
+    page: bool = False,
     tests: bool = False,
 ) -> list[Part]:
     """Return what is still to come of a command whose frames have been evaluated.
 
-    ``intervals`` says whether the results have intervals, and ``tests`` whether the other models are compared with the
-    first one.
+    ``page`` says whether a page is written, which always has intervals, and ``tests`` whether the other models are
+    compared with the first one.
     """
     from egtmetrics.groups.baseline import N_SPLITS
     from egtmetrics.groups.cost import NOTHING, cost_of_baseline, cost_of_comparison, cost_of_doses, cost_of_intervals
 
     parts = []
     decides = args.tolerance is not None
+    intervals = page or args.level is not None
     if intervals or (decides and args.held_out is None):
-        can_go = args.level != args.parser.get_default("level") and not decides
         cost = sum(map(cost_of_intervals, frames), NOTHING)
-        parts.append(Part("intervals", cost, "no --interval" if can_go else None))
+        parts.append(Part("intervals", cost, None if page or decides else "no --interval"))
     if args.held_out is not None:
         groups = None if held_out is None else held_out.groups
         n_splits = N_SPLITS if args.n_splits is None else args.n_splits

@@ -290,8 +290,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, samples: Samples) -
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
     has_page = any(path.suffix.lower() in PAGE_SUFFIXES for path in args.out)
-    to_come = parts_to_come(args, [frame], samples.held_out, intervals=has_page or args.level is not None)
-    note_costs(args, to_come)
+    note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page))
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     provenance = {**provenance, **why_not}

@@ -97,9 +97,7 @@ def _compare(args: argparse.Namespace) -> int:
         frames[name], provenance[of_model[name]] = evaluate_samples(
             args, plan.metrics, one, {"fake": sides[of_model[name]].source}, at_most=at_most
         )
-    with_intervals, with_tests = args.level is not None, args.n_permutations != 0
-    to_come = parts_to_come(args, [*frames.values()], held_out, intervals=with_intervals, tests=with_tests)
-    note_costs(args, to_come)
+    note_costs(args, parts_to_come(args, [*frames.values()], held_out, tests=args.n_permutations != 0))
     judged = {
         name: judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
         for name, frame in frames.items()

@@ -110,7 +110,7 @@ def _report(args: argparse.Namespace) -> int:
     from egtmetrics.report import write_whole
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, found.provenance)
-    note_costs(args, parts_to_come(args, [frame], found.held_out, intervals=True))
+    note_costs(args, parts_to_come(args, [frame], found.held_out, page=True))
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     page = html_page(
         args,
