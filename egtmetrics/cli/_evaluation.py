@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_outputs, seed
+from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
@@ -248,10 +248,11 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
 
     def late() -> None:
         from egtmetrics.cli._metric_options import with_own_variance, with_precision_and_recall
+        from egtmetrics.metrics.variance import N_CALLS
 
         interval.help = (
             "add confidence intervals of this level, for example 0.95; costs one to three more evaluations for "
-            f"{', '.join(with_own_variance())}, some 330 on parts of the samples for any other metric"
+            f"{', '.join(with_own_variance())}, some {N_CALLS} on parts of the samples for any other metric"
         )
         figure.help = (
             "draw precision against recall by group, of the first metric that has both: "
@@ -262,7 +263,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
 
 
 def add_quiet(output: Any) -> None:
-    output.add_argument("--quiet", action="store_true", help="no progress bar and no notes on stderr")
+    output.add_argument("--quiet", action="store_true", help="no progress and no notes on stderr")
 
 
 def add_group_options(data: Any) -> None:
@@ -359,6 +360,8 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
 
     samples = next(iter(by_encoder.values()))
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
+    has_page = any(path.suffix.lower() in PAGE_SUFFIXES for path in args.out)
+    note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page))
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
@@ -527,7 +530,7 @@ def has_several_encoders(args: argparse.Namespace) -> bool:
 
 
 def show_progress(args: argparse.Namespace) -> bool:
-    return sys.stderr.isatty() and not args.quiet
+    return not args.quiet
 
 
 def note(args: argparse.Namespace, text: str) -> None:

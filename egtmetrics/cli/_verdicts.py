@@ -237,13 +237,15 @@ def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
     """Refuse, before anything is computed, sets of a baseline that are larger than a group allows."""
     if getattr(args, "n_samples", None) is None:
         return
-    from egtmetrics.groups.baseline import set_sizes
+    from egtmetrics.groups.baseline import clusters_of_groups, counted_sides, set_sizes
 
-    labels = samples.groups.on_both_sides()
-    counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
-    sides = {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
-    clusters = {label: samples.group(label).clusters for label in labels}
-    set_sizes(sides, clusters, samples, 2 if args.held_out == SPLIT else 1, args.n_samples)
+    set_sizes(
+        counted_sides(samples),
+        clusters_of_groups(samples),
+        samples,
+        2 if args.held_out == SPLIT else 1,
+        args.n_samples,
+    )
 
 
 def check_dose(args: argparse.Namespace) -> None:
@@ -269,6 +271,12 @@ def baseline_of(
     return frame.baseline(**samples, **given, progress=progress)
 
 
+def chosen_damages(args: argparse.Namespace) -> str | None:
+    """Return the value of ``--dose`` as the library takes it."""
+    damages: str | None = args.dose
+    return None if damages == _ALL else damages
+
+
 def judge(
     args: argparse.Namespace,
     frame: GenerativeMetricFrame,
@@ -286,5 +294,5 @@ def judge(
     }
     dose = None
     if args.dose is not None:
-        dose = frame.dose_response(None if args.dose == _ALL else args.dose, progress=progress)
+        dose = frame.dose_response(chosen_damages(args), progress=progress)
     return Judged(baseline, verdicts, dose)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Commands, add_command
+from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._evaluation import (
     add_options,
     add_sample_verdict_options,
@@ -97,6 +98,7 @@ def _compare(args: argparse.Namespace) -> int:
         frames[name], provenance[of_model[name]] = evaluate_samples(
             args, plan.metrics, one, {"fake": sides[of_model[name]].source}, at_most=at_most
         )
+    note_costs(args, parts_to_come(args, [*frames.values()], held_out, tests=args.n_permutations != 0))
     judged = {
         name: judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
         for name, frame in frames.items()

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics.cli._common import Commands, add_command
+from egtmetrics.cli._cost import Part, note_costs
 from egtmetrics.cli._evaluation import (
     add_group_options,
     add_metric_options,
@@ -106,7 +107,10 @@ def _plan(args: argparse.Namespace) -> None:
     goal = _check(args)
     metrics = {name: goal.metrics[name] for name in goal.by_metric}
     samples = read_samples(args, metrics)
+    from egtmetrics.groups.cost import cost_of_plan
+
     frame, provenance = evaluate_samples(args, metrics, samples.grouped, samples.provenance)
+    note_costs(args, [Part("the plan", cost_of_plan(frame), None)])
     plans = {}
     for metric, number in goal.by_metric.items():
         wanted: dict[str, Any] = {goal.name: number}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egtmetrics.cli._common import Commands, add_command, check_outputs
+from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._evaluation import (
     PAGE_SUFFIXES,
     add_group_options,
@@ -115,6 +116,7 @@ def _report(args: argparse.Namespace) -> int:
     from egtmetrics.report import write_whole
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, found.provenance)
+    note_costs(args, parts_to_come(args, [frame], found.held_out, page=True))
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
     page = html_page(

@@ -7,17 +7,20 @@ import copy
 import dataclasses
 import functools
 import inspect
+import time
 import warnings
 from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, NoReturn, Self, TypeAlias, get_args
 
 import numpy as np
 
 from egtmetrics._errors import TooFewSamplesError, listed
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups.disparity import ScoreTable
 from egtmetrics.labels import group_text
+from egtmetrics.metrics.variance import calls_of_covariance
 from egtmetrics.ops import BackendName, Features, reading_device
 from egtmetrics.registry import callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
@@ -52,6 +55,8 @@ class MissingScoreWarning(UserWarning):
 class MetricSet:
     """Named metrics with fixed options and seed, ready to be called on any samples.
 
+    ``progress`` says whether covariances of their scores show any.
+
     A ValueError of a metric means that it cannot be had of these samples; a metric of a user's has no other way to say
     so. Every other error is a fault. ``strict`` says whether the former, too, is to end the evaluation.
     """
@@ -64,12 +69,21 @@ class MetricSet:
         backend: BackendName = "auto",
         n_threads: int | None = None,
         strict: bool = True,
+        progress: bool = False,
     ) -> None:
+        self.progress = progress
         self.seed = resolve_seed(random_state)
         self.backend, self.n_threads, self.strict = backend, n_threads, strict
         self.given = name_metrics(metrics)
         options = {"random_state": self.seed, "backend": backend, "n_threads": n_threads}
         self.bound = {name: bind(metric, options) for name, metric in self.given.items()}
+        self.seconds_per_row: dict[str, float] = {}
+        """By metric, in the fastest of the calls so far: the first one also loads modules."""
+
+    def counting(self, what: str, results: Iterable[tuple[str, MetricResult]], *, progress: bool) -> tqdm[NoReturn]:
+        """Return the progress of covariances of results of metrics; its ``update`` is told of their calls."""
+        total = sum(calls_of_covariance(self.bound[name], result, 0).n for name, result in results)
+        return tqdm(total=total, desc=what, unit="evaluation", leave=False, disable=not progress)
 
     def without(self, names: Container[str]) -> Self:
         """Return the same with fewer metrics."""
@@ -131,8 +145,11 @@ class MetricSet:
 
     def _call_one(self, name: str, real: Features, fake: Features, where: str) -> MetricResult:
         metric = self.bound[name]
+        start = time.perf_counter()
         with naming_metric(name, f"{where} ({len(real)} real, {len(fake)} fake)"), collecting_caveats():
             value = metric(real, fake) if takes(metric, "backend") else metric(_on_host(real), _on_host(fake))
+        rate = (time.perf_counter() - start) / (len(real) + len(fake))
+        self.seconds_per_row[name] = min(rate, self.seconds_per_row.get(name, rate))
         return as_result(value, name, n_real=len(real), n_fake=len(fake))
 
     def by_group(

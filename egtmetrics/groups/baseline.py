@@ -14,7 +14,7 @@ import math
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence, Sized
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Literal, Self, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import pandas as pd
@@ -57,6 +57,7 @@ from egtmetrics.samples import GroupedSamples
 
 Floats: TypeAlias = NDArray[np.float64]
 Comparison = Literal["excess", "ratio"]
+_Side = TypeVar("_Side", bound=Sized)
 
 N_SPLITS = 6
 _SEED_OF_SPLITS = 2
@@ -83,9 +84,9 @@ class _Design:
         ]
 
 
-_HALVES = _Design(pairs=((0, 2), (1, 3), (0, 1), (1, 0)), model=(0, 1))
+HALVES = _Design(pairs=((0, 2), (1, 3), (0, 1), (1, 0)), model=(0, 1))
 """Sets: two halves of the real samples, two of the generated ones. In the first order, all rows count alike."""
-_HELD_OUT = _Design(pairs=((0, 1), (0, 2)), model=(0,))
+HELD_OUT = _Design(pairs=((0, 1), (0, 2)), model=(0,))
 """Sets: real samples, generated ones, held-out real ones."""
 
 
@@ -412,7 +413,10 @@ class Baseline:
     @cached_method
     def _joint(self, metric: str, label: Hashable) -> JointScores:
         group = self._groups[label]
-        with naming_metric(metric, f"an interval needs scores of random halves of group {self._names[label]!r}"):
+        where = f"an interval needs scores of random halves of group {self._names[label]!r}"
+        scored = [(metric, result) for result in group.results[metric]]
+        counting = self._metrics.counting("intervals of the baseline", scored, progress=self._metrics.progress)
+        with naming_metric(metric, where), counting as bar:
             return joint_scores(
                 self._metrics.bound[metric],
                 group.sets,
@@ -422,6 +426,7 @@ class Baseline:
                 backend=self._metrics.backend,
                 n_threads=self._metrics.n_threads,
                 clusters=group.clusters,
+                advance=bar.update,
             )
 
     def _covariance(self, of: Comparison, metric: str, label: Hashable, kept: Sequence[str]) -> ScoreCovariance:
@@ -454,7 +459,7 @@ def evaluate_baseline(
     ``held_out`` has the real samples as its real side, and the held-out ones as its fake side.
     """
     n_splits = check_positive_int(n_splits, "n_splits")
-    design = _HALVES if held_out is None else _HELD_OUT
+    design = HALVES if held_out is None else HELD_OUT
     labels = samples.groups.on_both_sides()
     sides: dict[Hashable, list[Features]] = {}
     clusters: dict[Hashable, list[Clusters]] = {}
@@ -474,7 +479,7 @@ def evaluate_baseline(
                 )
     sets_per_side = 2 if held_out is None else 1
     if not metrics.strict and n_samples is None:
-        sides = _large_enough(sides, samples, sets_per_side)
+        sides = large_enough(sides, samples, sets_per_side)
     size, n_disjoint = set_sizes(sides, clusters, samples, sets_per_side, n_samples)
     rounds = 1 if held_out is not None else n_splits
     n_calls = len(design.pairs) * len(metrics.bound) * rounds * sum(n_disjoint.values())
@@ -519,9 +524,9 @@ def evaluate_baseline(
     return baseline
 
 
-def _large_enough(
-    sides: Mapping[Hashable, list[Features]], samples: GroupedSamples, per_side: int
-) -> dict[Hashable, list[Features]]:
+def large_enough(
+    sides: Mapping[Hashable, list[_Side]], samples: GroupedSamples, per_side: int
+) -> dict[Hashable, list[_Side]]:
     """Leave out groups too small for an interval, with a warning: one would make the sets of all groups as small."""
     kept = {label: found for label, found in sides.items() if min(map(len, found)) // per_side >= MIN_SAMPLES}
     if len(kept) < 2 or len(kept) == len(sides):
@@ -534,6 +539,18 @@ def _large_enough(
         stacklevel=4,
     )
     return kept
+
+
+def counted_sides(samples: GroupedSamples) -> dict[Hashable, list[Sized]]:
+    """Return, for each group on both sides, something as long as its real samples, and as its fake ones."""
+    labels = samples.groups.on_both_sides()
+    counts = samples.groups.counts().loc[labels, ["n_real", "n_fake"]].to_numpy().tolist()
+    return {label: [range(n), range(m)] for label, (n, m) in zip(labels, counts, strict=True)}
+
+
+def clusters_of_groups(samples: GroupedSamples) -> dict[Hashable, Sequence[Clusters]]:
+    """Return, for each group on both sides, the clusters of its real and of its fake rows."""
+    return {label: samples.group(label).clusters for label in samples.groups.on_both_sides()}
 
 
 def set_sizes(

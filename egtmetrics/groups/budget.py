@@ -21,6 +21,7 @@ from egtmetrics.groups.planning import MOST, check_power, variance_exponent
 from egtmetrics.groups.verdict import Samples, upper_errors
 from egtmetrics.labels import group_text
 from egtmetrics.metrics.subsampling import draw_all, extrapolated_covariance
+from egtmetrics.metrics.variance import Calls
 from egtmetrics.ops import Features, take_rows, to_host
 from egtmetrics.registry import callable_name
 from egtmetrics.results import Score, as_result, collecting_caveats
@@ -223,6 +224,12 @@ def plan_budget(
         limit=blocked,
         score=disparity.score,
     )
+
+
+def calls_of_models(n_rows: int) -> Calls:
+    """Return what :func:`variance_models` costs for a group of so many real and fake rows together."""
+    # Each division makes three pairs of halves, 2 x 2 scores each, and quarters, 4 x 4.
+    return Calls(28 * _DIVISIONS, 10 * _DIVISIONS * n_rows)
 
 
 def variance_models(

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from egtmetrics._errors import listed
-from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_level, check_real_fake, keep_checked
 from egtmetrics.groups._evaluation import (
@@ -47,7 +46,7 @@ from egtmetrics.groups.inference import (
 from egtmetrics.groups.permutation import are_reliable, check_comparable, scores_and_disparities
 from egtmetrics.labels import group_text, number_clusters
 from egtmetrics.metrics.subsampling import Clusters, n_units
-from egtmetrics.metrics.variance import JointScores, Moves, ScoreCovariance, ScoresOfParts, joint_scores
+from egtmetrics.metrics.variance import Advance, JointScores, Moves, ScoreCovariance, ScoresOfParts, joint_scores
 from egtmetrics.ops import BackendName, Features, reading_device, to_host
 from egtmetrics.results import MetricResult, UnreliableScoreWarning
 from egtmetrics.samples import ENOUGH_CLUSTERS, GroupedSamples
@@ -283,31 +282,42 @@ def compare_frames(
     _check_clusters(groups, stacklevel=2)
     _warn_of_sizes({None: whole, **groups}, frame.overall_results, stacklevel=2)
     spreads: dict[tuple[str, str, Hashable | None], Spread] = {}
-    for metric in tqdm(frame._metrics.bound, desc="comparisons", unit="metric", disable=not progress):
-        table = frame.tables[metric]
-        of_all: dict[Hashable, list[MetricResult]] = {}
-        if all(metric in one.overall_results for one in frames):
-            of_all[None] = [one.overall_results[metric] for one in frames]
-        by_group = {
-            label: [one.results[label][metric] for one in frames]
-            for label in groups
-            if all(metric in one.results[label] for one in frames)  # it may have refused a group that is small
-        }
-        scored = {label: groups[label] for label in by_group}
-        n_scores = len(table.described)
-        overall = _uncertainty(frame._metrics, metric, dict.fromkeys(of_all, whole), of_all, pd.Index([None]), n_scores)
-        grouped = _uncertainty(
-            frame._metrics, metric, scored, by_group, frame.by_group.index, n_scores, in_common=share_clusters
-        )
-        for uncertainty in (overall, grouped):
-            for label, errors in zip(uncertainty.table.index, errors_of_scores(uncertainty), strict=True):
-                spreads |= {
-                    (metric, score, label): Spread(error=float(error))
-                    for score, error in zip(table.described, errors, strict=True)
-                }
-        for disparity in table.disparities:
-            contrasts = disparity.contrasts(table.values)
-            spreads[metric, disparity.name, None] = spread_of_largest(grouped, contrasts)
+    results = [one for each in frames for of in (each.overall_results, *each.results.values()) for one in of.items()]
+    with frame._metrics.counting("comparisons", results, progress=progress) as bar:
+        for metric in frame._metrics.bound:
+            table = frame.tables[metric]
+            of_all: dict[Hashable, list[MetricResult]] = {}
+            if all(metric in one.overall_results for one in frames):
+                of_all[None] = [one.overall_results[metric] for one in frames]
+            by_group = {
+                label: [one.results[label][metric] for one in frames]
+                for label in groups
+                if all(metric in one.results[label] for one in frames)  # it may have refused a group that is small
+            }
+            scored = {label: groups[label] for label in by_group}
+            n_scores = len(table.described)
+            overall = _uncertainty(
+                frame._metrics, metric, dict.fromkeys(of_all, whole), of_all, pd.Index([None]), n_scores, bar.update
+            )
+            grouped = _uncertainty(
+                frame._metrics,
+                metric,
+                scored,
+                by_group,
+                frame.by_group.index,
+                n_scores,
+                bar.update,
+                in_common=share_clusters,
+            )
+            for uncertainty in (overall, grouped):
+                for label, errors in zip(uncertainty.table.index, errors_of_scores(uncertainty), strict=True):
+                    spreads |= {
+                        (metric, score, label): Spread(error=float(error))
+                        for score, error in zip(table.described, errors, strict=True)
+                    }
+            for disparity in table.disparities:
+                contrasts = disparity.contrasts(table.values)
+                spreads[metric, disparity.name, None] = spread_of_largest(grouped, contrasts)
     first, second = (scores_and_disparities(one.results, one.overall_results, frame) for one in frames)
     differences = {key: first[key] - second[key] for key in first}
     compared = pd.DataFrame(list(differences), columns=["metric", "score", "group"], dtype=object)
@@ -423,6 +433,8 @@ def _uncertainty(
     results: Mapping[Hashable, Sequence[MetricResult]],
     index: pd.Index[Any],
     n_scores: int,
+    advance: Advance = lambda _: None,
+    *,
     in_common: bool = False,
 ) -> Uncertainty:
     """Return the scores of both models side by side, one row per group, with their covariances.
@@ -444,6 +456,7 @@ def _uncertainty(
                 backend=metrics.backend,
                 n_threads=metrics.n_threads,
                 clusters=three.clusters,
+                advance=advance,
             )
         covariances[label] = _of_both(joint)
     return score_uncertainty(table, covariances, in_common=in_common)

@@ -587,8 +587,7 @@ def evaluate_dose_response(
                 "one sample for each real row, in the same order"
             )
     size, n_disjoint = set_sizes(sides, clusters, samples, 2, n_samples)
-    n_pairs = sum(2 + 2 * len(damage.doses) for damage in named.values())
-    n_calls = n_pairs * len(metrics.bound) * n_splits * sum(n_disjoint.values())
+    n_calls = n_pairs(named) * len(metrics.bound) * n_splits * sum(n_disjoint.values())
     measured: dict[str, dict[Hashable, _Measured]] = {name: {} for name in named}
     first: dict[Hashable, dict[str, MetricResult]] = {}
     refused: Refused = {}
@@ -646,6 +645,11 @@ def evaluate_dose_response(
     )
     warn_of_caveats(first, stacklevel=3)
     return response
+
+
+def n_pairs(damages: Mapping[str, Damage]) -> int:
+    """Return how many pairs of sets are scored in one split of a group: two of the model, and two at every dose."""
+    return sum(2 + 2 * len(damage.doses) for damage in damages.values())
 
 
 def _rows(group: GroupedSamples, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -728,7 +732,9 @@ def _joint_scores(
     positions = [(_position(x, sets), _position(y, sets)) for x, y in pairs]
     joint = {}
     for name, metric in metrics.bound.items():
-        with naming_metric(name, f"the error of a dose needs scores of random halves of {where}"):
+        scored = [(name, one[name]) for one in results]
+        needs = f"the error of a dose needs scores of random halves of {where}"
+        with naming_metric(name, needs), metrics.counting("errors of doses", scored, progress=metrics.progress) as bar:
             joint[name] = joint_scores(
                 metric,
                 [one.features for one in sets],
@@ -738,6 +744,7 @@ def _joint_scores(
                 backend=metrics.backend,
                 n_threads=metrics.n_threads,
                 clusters=[one.clusters for one in sets],
+                advance=bar.update,
             )
     return joint
 

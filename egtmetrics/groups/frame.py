@@ -110,7 +110,8 @@ class GenerativeMetricFrame:
     backend, n_threads
         Passed to the metrics that take them.
     progress
-        Show a progress bar that counts calls of metrics.
+        Show a progress bar that counts calls of metrics, also those of intervals and tests later on. Where stderr is
+        neither a terminal nor a notebook, it is a line now and then, first after half a minute.
 
     Attributes
     ----------
@@ -232,7 +233,12 @@ class GenerativeMetricFrame:
             "fake_sensitive_features": fake_sensitive_features,
         }
         self._metrics = MetricSet(
-            metrics, random_state=random_state, backend=backend, n_threads=n_threads, strict=strict
+            metrics,
+            random_state=random_state,
+            backend=backend,
+            n_threads=n_threads,
+            strict=strict,
+            progress=progress,
         )
         others = {
             "real_clusters": real_clusters,

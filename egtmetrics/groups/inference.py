@@ -17,7 +17,7 @@ from scipy.special import ndtr, ndtri
 from egtmetrics._validation import check_level
 from egtmetrics.groups._evaluation import MetricSet, Refused, Results, naming_metric, one_refusal, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
-from egtmetrics.metrics.variance import ScoreCovariance, covariance_between, score_covariance
+from egtmetrics.metrics.variance import Advance, ScoreCovariance, covariance_between, score_covariance
 from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
@@ -393,19 +393,25 @@ def frame_inference(
     small = small_groups(metrics, samples, results)
     refused: Refused = {}
     uncertainties, n_known = {}, 0
-    for name in metrics.bound:
-        covariances = {}
-        for label in (label for label, by_metric in results.items() if name in by_metric):
-            try:
-                if label in small:
-                    raise small[label]
-                covariances[label] = group_covariance(metrics, samples, label, name, results[label][name])
-            except ValueError as error:
-                if metrics.strict:
-                    raise
-                refused.setdefault(name, {})[label] = error
-        n_known += len(covariances)
-        uncertainties[name] = score_uncertainty(tables[name].values, covariances, in_common=samples.share_clusters())
+    large = [result for label, by_metric in results.items() if label not in small for result in by_metric.items()]
+    with metrics.counting("intervals", large, progress=metrics.progress) as bar:
+        for name in metrics.bound:
+            covariances = {}
+            for label in (label for label, by_metric in results.items() if name in by_metric):
+                try:
+                    if label in small:
+                        raise small[label]
+                    covariances[label] = group_covariance(
+                        metrics, samples, label, name, results[label][name], bar.update
+                    )
+                except ValueError as error:
+                    if metrics.strict:
+                        raise
+                    refused.setdefault(name, {})[label] = error
+            n_known += len(covariances)
+            uncertainties[name] = score_uncertainty(
+                tables[name].values, covariances, in_common=samples.share_clusters()
+            )
     if not n_known:
         raise one_refusal(refused)
     warn_of_refusals(refused, "interval", stacklevel=4)
@@ -443,7 +449,12 @@ def small_groups(metrics: MetricSet, samples: GroupedSamples, results: Results) 
 
 
 def group_covariance(
-    metrics: MetricSet, samples: GroupedSamples, label: Hashable, name: str, result: MetricResult
+    metrics: MetricSet,
+    samples: GroupedSamples,
+    label: Hashable,
+    name: str,
+    result: MetricResult,
+    advance: Advance = lambda _: None,
 ) -> ScoreCovariance:
     """Return the covariance of a metric's scores of one group."""
     group = samples.group(label)
@@ -459,6 +470,7 @@ def group_covariance(
             backend=metrics.backend,
             n_threads=metrics.n_threads,
             clusters=group.clusters,
+            advance=advance,
         )
 
 

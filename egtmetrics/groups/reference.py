@@ -10,12 +10,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from egtmetrics import __version__
 from egtmetrics._errors import listed
 from egtmetrics._mapped import is_mapped
 from egtmetrics._order import canonical_order
+from egtmetrics._progress import tqdm
 from egtmetrics._random import RandomState
 from egtmetrics._validation import check_features, check_positive_int, is_checked, keep_checked, take_checked
 from egtmetrics.groups._evaluation import Metrics, MetricSet, describe_metric, name_metrics, resolve_seed

@@ -18,7 +18,7 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Self, TypeAlias, cast
+from typing import Any, NamedTuple, Self, TypeAlias, cast
 
 import numpy as np
 
@@ -39,6 +39,12 @@ from egtmetrics.ops import BackendName, take_rows, to_host
 from egtmetrics.registry import Metric, callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UndeclaredScores, as_result, collecting_caveats
 
+Advance: TypeAlias = Callable[[int], object]
+"""Is told how many more calls have been made."""
+N_CALLS = 10 * N_QUARTERINGS
+"""How often a metric without its own estimator is called for one group."""
+OWN_COST = 3
+"""As many evaluations take about as long as a metric's own estimator; fewer for FID, more with few features."""
 PartsOfBoth: TypeAlias = tuple[Subsamples, Subsamples]
 """The halves and quarters of a real and of a fake set."""
 
@@ -318,6 +324,21 @@ def covariance_between(first: ScoreCovariance, second: ScoreCovariance) -> Float
     return np.asarray(growth[0][:, None] * joint * growth[1])
 
 
+class Calls(NamedTuple):
+    """Calls of a metric, or as much work: how many there are, and how many rows they read in all."""
+
+    n: int
+    n_rows: int
+
+
+def calls_of_covariance(metric: Callable[..., Any], result: MetricResult, n_rows: int) -> Calls:
+    """Return what :func:`score_covariance` costs for a result of so many real and fake rows together."""
+    if _own_variance(metric, result) is not None:
+        return Calls(OWN_COST, OWN_COST * n_rows)
+    # Each quartering makes three pairs of halves and four quarters; a pair, and the four, have all rows once.
+    return Calls(N_CALLS, 4 * N_QUARTERINGS * n_rows)
+
+
 def score_covariance(
     metric: Callable[..., Any],
     result: Any,
@@ -329,6 +350,7 @@ def score_covariance(
     n_threads: int | None = None,
     parts: PartsOfBoth | None = None,
     clusters: ClustersOfBoth = (None, None),
+    advance: Advance = lambda _: None,
 ) -> ScoreCovariance:
     """Estimate how the scores vary around ``result``, which ``metric(real, fake)`` has returned.
 
@@ -351,6 +373,8 @@ def score_covariance(
         The halves and quarters of both sets; None draws them.
     clusters
         The cluster of every real and of every fake row. An estimator that does not take ``clusters`` is not used then.
+    advance
+        Is told of the calls that have been made, in all as many as :func:`calls_of_covariance` says.
 
     Raises
     ------
@@ -370,6 +394,13 @@ def score_covariance(
     result = as_result(result, callable_name(metric), n_real=len(real), n_fake=len(fake))
     known = metric_of(metric)
     found: ScoreCovariance | None = None
+    n_left = calls_of_covariance(metric, result, len(real) + len(fake)).n
+
+    def count() -> None:
+        nonlocal n_left
+        if n_left > 0:  # an estimator that has no estimate is followed by more calls than were told
+            n_left -= 1
+            advance(1)
 
     @functools.cache
     def drawn() -> PartsOfBoth:
@@ -378,18 +409,22 @@ def score_covariance(
         of_real, of_fake = draw_all((real, fake), clusters, rng)
         return of_real, of_fake
 
-    if known is None or (known.variance is not None and not _returns(known, result)):
-        _warn_of_cost(metric, known, result)
-    elif known.variance is not None:
-        accepted = inspect.signature(known.variance).parameters
+    variance = _own_variance(metric, result)
+    if variance is not None:
+        accepted = inspect.signature(variance).parameters
         options: dict[str, Any] = {"backend": backend, "n_threads": n_threads, "clusters": clusters}
         options = {name: value for name, value in options.items() if name in accepted}
         if "parts" in accepted:
             options["parts"] = drawn()
         if "clusters" in accepted or all(ids is None for ids in clusters):
-            found = known.variance(result, real, fake, rng, **options)
+            found = variance(result, real, fake, rng, **options)
+    elif known is None or known.variance is not None:
+        _warn_of_cost(metric, known, result)
     if found is None:
-        return _by_calls(metric, drawn(), result).covariance()
+        by_calls = _by_calls(metric, drawn(), result, count).covariance()
+        advance(n_left)  # quarters that it refused
+        return by_calls
+    advance(n_left)
     size = len(result.scores())
     if np.shape(found.data) != (size, size):
         raise TypeError(
@@ -481,6 +516,7 @@ def joint_scores(
     backend: BackendName = "auto",
     n_threads: int | None = None,
     clusters: Sequence[Clusters] | None = None,
+    advance: Advance = lambda _: None,
 ) -> JointScores:
     """Estimate how the scores of several pairs of sets vary together.
 
@@ -497,7 +533,7 @@ def joint_scores(
         The real and the fake set of every score, as positions in ``sets``.
     results
         What the metric returned for every pair.
-    rng, backend, n_threads
+    rng, backend, n_threads, advance
         As for :func:`score_covariance`.
     clusters
         Of every set; sets that have clusters in common vary together for that reason, too.
@@ -511,7 +547,7 @@ def joint_scores(
     parts = draw_all(sets, of_sets, rng)
     sources = []
     for (real, fake), result in zip(pairs, results, strict=True):
-        options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads}
+        options: dict[str, Any] = {"rng": rng, "backend": backend, "n_threads": n_threads, "advance": advance}
         options |= {"parts": (parts[real], parts[fake]), "clusters": (of_sets[real], of_sets[fake])}
         both = parts[real], parts[fake]
         found = score_covariance(metric, result, sets[real], sets[fake], **options)
@@ -584,9 +620,11 @@ def variance_from_parts(
     return _by_calls(metric, (of_real, of_fake)).covariance()
 
 
-def _by_calls(metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None) -> ScoresOfParts:
+def _by_calls(
+    metric: Callable[..., Any], parts: PartsOfBoth, result: Any = None, count: Callable[[], object] = lambda: None
+) -> ScoresOfParts:
     """Call the metric on all parts. Where all have the same score, one that ``result`` declares as a share may vary."""
-    halves, *quarters = scores_of_parts(metric, *parts)
+    halves, *quarters = scores_of_parts(metric, *parts, count=count)
     source = ScoresOfParts(halves=halves[None], quarters=quarters[0][None] if quarters else None)
     if not isinstance(result, MetricResult):
         return source
@@ -604,8 +642,13 @@ def _at_full_size(covariances: Sequence[Floats]) -> Floats:
     return covariances[0] if len(covariances) == 1 else extrapolated_covariance(*covariances)
 
 
-def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsamples) -> list[Floats]:
-    """Scores of halves ``(2, 3 Q, S)`` and, unless the metric refuses them, of quarters ``(4, Q, S)``, by calls."""
+def scores_of_parts(
+    metric: Callable[..., Any], real: Subsamples, fake: Subsamples, *, count: Callable[[], object] = lambda: None
+) -> list[Floats]:
+    """Scores of halves ``(2, 3 Q, S)`` and, unless the metric refuses them, of quarters ``(4, Q, S)``, by calls.
+
+    ``count`` is called after each.
+    """
 
     def scores(n_parts: int, columns: slice) -> Floats:
         by_part: list[dict[str, float]] = []
@@ -616,6 +659,7 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
                     value = metric(x, y)
                 result = as_result(value, callable_name(metric), n_real=len(x), n_fake=len(y))
                 by_part.append(result.scores())
+                count()
                 if list(by_part[-1]) != list(by_part[0]):
                     raise TypeError(
                         f"metric {callable_name(metric)!r} returned the scores {', '.join(by_part[0])} for one part of "
@@ -633,15 +677,18 @@ def scores_of_parts(metric: Callable[..., Any], real: Subsamples, fake: Subsampl
     return [halves, quarters]
 
 
-def _returns(metric: Metric, result: MetricResult) -> bool:
-    """Return whether a result is of the class that a metric returns; True if its annotation does not say."""
-    result_class = metric.result_class()
-    return result_class is None or isinstance(result, result_class)
+def _own_variance(metric: Callable[..., Any], result: MetricResult) -> Callable[..., Any] | None:
+    """Return the metric's own estimator if it has one, and the result is of the class that it expects."""
+    known = metric_of(metric)
+    if known is None:
+        return None
+    result_class = known.result_class()  # None if its annotation does not say
+    return known.variance if result_class is None or isinstance(result, result_class) else None
 
 
 def _warn_of_cost(metric: Callable[..., Any], known: Metric | None, result: MetricResult) -> None:
     """Warn where an estimator exists but cannot be relied on, so that the metric will be called many times."""
-    calls = f"its intervals call it some {10 * N_QUARTERINGS} times for each group"
+    calls = f"its intervals call it some {N_CALLS} times for each group"
     if known is not None:
         warnings.warn(
             f"{callable_name(metric)} returns other scores than {callable_name(known.function)}, so the variance "

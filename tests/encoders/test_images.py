@@ -15,6 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egtmetrics._progress import Lines
 from egtmetrics.data import ImageFiles
 from egtmetrics.encoders import CacheWarning, ImageEncoder
 from tests.data._images import LEVELS, encoded, rgb, store
@@ -206,7 +207,10 @@ def test_size_and_batches_of_the_default_network(tmp_path: Path) -> None:
     }
 
 
-def test_the_progress_bar_counts_images(network: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_counts_images(
+    network: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lines, "first_after", 1e-9)
     ImageEncoder(network, device="cpu")(LEVELS)
     assert capsys.readouterr().err == ""
     ImageEncoder(network, device="cpu", progress=True)(LEVELS)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from egtmetrics._progress import Lines
 from egtmetrics.encoders import CacheWarning, TextEncoder, TruncationWarning
 from tests.encoders._models import random_bert
 
@@ -255,7 +256,10 @@ def test_no_global_state_is_touched(model: Path, encoder: Callable[..., TextEnco
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_the_progress_bar_counts_texts(encoder: Callable[..., TextEncoder], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_progress_counts_texts(
+    encoder: Callable[..., TextEncoder], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lines, "first_after", 1e-9)
     quiet(encoder(), TEXTS)
     assert capsys.readouterr().err == ""
     quiet(encoder(progress=True), TEXTS)

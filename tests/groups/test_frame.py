@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import egtmetrics
+from egtmetrics._progress import Lines
 from egtmetrics.groups import (
     GenerativeMetricFrame,
     GroupSizeWarning,
@@ -788,7 +789,10 @@ class TestToDict:
         assert set(content["results"]["by_group"]) == {"gender=f, age=o", "gender=m, age=o"}
 
 
-def test_progress_counts_the_calls_of_metrics(data: GroupedSamples, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_the_calls_of_metrics(
+    data: GroupedSamples, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Lines, "first_after", 1e-9)
     frame_of(data, {"gap": mean_gap, "fid": frechet_distance}, progress=True)
     assert "8/8" in capsys.readouterr().err  # 2 metrics, 3 groups and all samples
     frame_of(data, mean_gap)
