@@ -612,9 +612,8 @@ class _OfPairs:
     def group_names(self) -> tuple[str, ...]:
         return self.oracle.group_names
 
-    @property
-    def warning(self) -> str | None:
-        return self.oracle.warning
+    def warning_of(self, called: Any, /) -> str | None:
+        return self.oracle.warning_of(called)
 
     def __call__(self, samples: Any, /) -> NDArray[np.object_]:
         return self.oracle(np.stack([features for _, features in samples]))
