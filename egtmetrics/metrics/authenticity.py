@@ -22,7 +22,6 @@ class AuthenticityResult(MetricResult):
         label="authenticity",
         help="The share of the generated samples that are farther from the nearest training sample than that one is "
         "from the others.",
-        better=None,
         per_sample="indicator",
     )
 
@@ -41,7 +40,7 @@ def authenticity(
 
     In [0, 1]; 0 if all generated samples are copies. Samples of the same law as the training set score about 0.5 in few
     dimensions and less in many, so compare a model with held-out real samples (``frame.baseline(held_out=...)``).
-    Neither direction is better: a generator of noise scores 1.
+    A generator of noise scores 1: read it beside a score of fidelity.
 
     Parameters
     ----------
