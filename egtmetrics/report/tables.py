@@ -350,7 +350,8 @@ def _strata(frame: GenerativeMetricFrame, controlled: ControlledScores) -> Colum
     columns: dict[str, list[str]] = {", ".join(map(str, names)): [], "weight (%)": [], groups_title(frame): []}
     known = controlled.strata[controlled.strata["weight"] > 0.0]
     rows = [(group_text(label), f"{100 * weight:.1f}") for label, weight in known["weight"].items()]
-    tables = [table for _, table in controlled.by_stratum.groupby(level=list(range(len(names))), sort=False)]
+    levels: Any = list(range(len(names))) if len(names) > 1 else 0
+    tables = [table for _, table in controlled.by_stratum.groupby(level=levels, sort=False)]
     shown_scores = frame.describe()
     for (stratum, weight), table in zip([*rows, ("average", "")], [*tables, controlled.by_group], strict=True):
         levels = [label if isinstance(label, tuple) else (label,) for label in table.index]
