@@ -18,7 +18,7 @@ namespace egt::cpu {
 namespace {
 
 constexpr float minus_infinity = -std::numeric_limits<float>::infinity();
-// At most this many rows a task, so that their sums and lists stay in the second-level cache.
+// At most this many rows a task, which bounds the memory of their sums and lists.
 constexpr std::int64_t task_rows = 384;
 // Entries that a row's list holds before they are summed, of which a strip may add strip_width at once.
 constexpr std::int64_t list_size = 3 * strip_width;

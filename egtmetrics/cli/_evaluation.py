@@ -105,13 +105,18 @@ def _read_samples(
         paths["held_out"] = ("held_out", held_out_path)
     found = []
     for sides, encoded in _read_sides(args, metrics, paths, models):
-        held_out = None
-        if held_out_path is not None:
-            side = sides["held_out"]
-            held_out = HeldOut(side.features, side.groups, side.source, side.others.get("clusters"))
+        held_out = held_out_of(sides)
         provenance = {**{name: side.source for name, side in sides.items()}, **encoded}
         found.append(Samples(group_sides(args, sides["real"], sides["fake"]), provenance, held_out, sides["fake"]))
     return found
+
+
+def held_out_of(sides: Mapping[str, Side]) -> HeldOut | None:
+    """Return the held-out samples among the sides that were read, if there are any."""
+    side = sides.get("held_out")
+    if side is None:
+        return None
+    return HeldOut(side.features, side.groups, side.source, side.others.get("clusters"))
 
 
 def read_sides(

@@ -150,7 +150,7 @@ def add_sample_options(
 
 
 class _Once(argparse.Action):
-    """Store a value; refuse a second one, of which other commands make use."""
+    """Store a value, and refuse a second one; other commands take several."""
 
     def __call__(
         self,
@@ -450,7 +450,8 @@ def label_by_oracle(args: argparse.Namespace, real: Side, fakes: Sequence[Side],
         set_groups(side, oracle(side.features))
     return [
         *told,
-        "the oracle calls REAL, too, so that its errors make no gap; they make gaps smaller (docs/labels.md)",
+        "the oracle calls REAL, too, since errors on one side alone make gaps; on both they make gaps smaller "
+        "(docs/labels.md)",
     ]
 
 

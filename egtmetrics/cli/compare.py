@@ -17,12 +17,13 @@ from egtmetrics.cli._evaluation import (
     check_options,
     evaluate_samples,
     group_sides,
+    held_out_of,
     read_sides,
     show_progress,
     write_outputs,
 )
 from egtmetrics.cli._sides import add_sample_options
-from egtmetrics.cli._verdicts import HeldOut, exit_status, held_out_file, judge
+from egtmetrics.cli._verdicts import exit_status, held_out_file, judge
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,11 +89,9 @@ def _compare(args: argparse.Namespace) -> int:
     samples = {name: group_sides(args, sides["real"], sides[of_model[name]]) for name in names}
     frames = {}
     provenance: dict[str, Any] = {"real": sides["real"].source, **encoded}
-    held_out = None
-    if held_out_path is not None:
-        side = sides["held_out"]
-        held_out = HeldOut(side.features, side.groups, side.source, side.others.get("clusters"))
-        provenance["held_out"] = side.source
+    held_out = held_out_of(sides)
+    if held_out is not None:
+        provenance["held_out"] = held_out.source
     at_most = _smallest(samples.values())
     for name, one in samples.items():
         frames[name], provenance[of_model[name]] = evaluate_samples(

@@ -38,9 +38,10 @@ def authenticity(
 
         \text{authenticity} = \frac1m \sum_j [\, |y_j - x^*(y_j)| > r_{x^*(y_j)} ].
 
-    In [0, 1]; 0 if all generated samples are copies. Samples of the same law as the training set score about 0.5 in few
-    dimensions and less in many, so compare a model with held-out real samples (``frame.baseline(held_out=...)``).
-    A generator of noise scores 1: read it beside a score of fidelity.
+    In [0, 1]; 0 if all generated samples are copies. What other samples of the training set's law score depends on the
+    law and its dimension: of normal ones, 2,000 on each side, .34 in one dimension and .81 in 64. So compare a model
+    with held-out real samples (``frame.baseline(held_out=...)``). A generator of noise scores 1: read it beside a score
+    of fidelity.
 
     Parameters
     ----------

@@ -74,8 +74,8 @@ def sample_scores(
     Notes
     -----
     A sample on the sphere of a ball is outside (``<``), decided on float64 sums of squared differences. These are facts
-    about single samples, not tests: of a perfect generator, too, some samples lie outside of the support, and half of
-    the influences on the FID are positive.
+    about single samples, not tests: of a perfect generator, too, some samples lie outside of the support, and some
+    influences on the FID are positive, since they sum to 0.
 
     Time O((n + m)^2 d + d^3); realism and rarity take a float64 matrix product. Memory O((n + m) d + d^2).
 

@@ -24,6 +24,12 @@ def test_authenticity_is_its_definition_and_ties_are_copies(training: NDArray[An
     assert authenticity(training, fake, n_threads=1).authenticity == expected
 
 
+@pytest.mark.parametrize(("d", "expected"), [(1, 0.34), (64, 0.81)])
+def test_samples_of_the_same_law_score_more_in_many_dimensions(d: int, expected: float) -> None:
+    training, fake = np.random.default_rng(0).normal(size=(2, 2000, d))
+    assert authenticity(training, fake).authenticity == pytest.approx(expected, abs=0.04)  # 3.5 standard errors
+
+
 def test_rates_of_alarms() -> None:
     """200 models that do not copy, 50 that copy a fifth for one of two groups; four features, unequal groups.
 
