@@ -41,7 +41,7 @@ help:
 
 # egtmetrics itself is installed by now: these add what its extras name.
 .venv/.demo: .venv/.editable constraints.txt
-	$(BIN)/pip install --quiet 'egtmetrics[figures]'
+	$(BIN)/pip install --quiet 'egtmetrics[report]'
 	@touch $@
 
 .venv/.test: .venv/.editable constraints.txt
