@@ -571,7 +571,7 @@ def write(folder: Path, rows: list[Row]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     description = machine()
     kernels = description["kernels"]
-    path = folder / f"cpu-{maker()}-{kernels['isa'].removesuffix('-popcnt')}.json"
+    path = folder / f"cpu-{maker()}-{kernels['isa'].removesuffix('-vnni')}.json"
     before = json.loads(path.read_text())["rows"] if path.exists() else []
     new = {entry["section"] for entry in rows}
     rows = sorted(

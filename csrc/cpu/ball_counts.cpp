@@ -35,13 +35,10 @@ struct Handler {
   std::int64_t *all_x_sizes, *all_y_in_x, *all_y_sizes, *all_x_in_y;
 
   std::int64_t i0 = 0, n_i = 0, j0 = 0, n_j = 0;
-  const float *x_norms = nullptr, *y_norms = nullptr;
   Counter x_sizes = Counter(block_rows), y_in_x = x_sizes, y_sizes = x_sizes, x_in_y = x_sizes;
 
-  void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols, const float* x_sq_norms,
-             const float* y_sq_norms) {
+  void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols) {
     i0 = first_i, n_i = rows, j0 = first_j, n_j = cols;
-    x_norms = x_sq_norms, y_norms = y_sq_norms;
     for (Counter* counter : {&x_sizes, &y_in_x, &y_sizes, &x_in_y}) std::fill(counter->begin(), counter->end(), 0);
   }
 
@@ -51,10 +48,9 @@ struct Handler {
   void settle(const std::vector<Hit>& hits, std::int64_t, float*) {
     for (const Hit& hit : hits) {
       const std::int64_t i = hit.i - i0, j = hit.j - j0;
-      const double upper = sieve.upper(hit, static_cast<double>(x_norms[i]) + static_cast<double>(y_norms[j]));
       double exact = -1.0;
       const auto inside = [&](double radius) {
-        if (upper < radius) return true;
+        if (hit.upper < radius) return true;
         if (exact < 0.0) exact = sieve.exact(hit);
         return closed ? exact <= radius : exact < radius;
       };
@@ -105,8 +101,7 @@ struct SplitHandler {
   std::int64_t i0 = 0, n_i = 0, j0 = 0, n_j = 0;
   Counts x_sizes = Counts(static_cast<std::size_t>(block_rows * n_replicates)), y_in_x = x_sizes;
 
-  void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols, const float*,
-             const float*) {
+  void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols) {
     i0 = first_i, n_i = rows, j0 = first_j, n_j = cols;
     std::fill(x_sizes.begin(), x_sizes.end(), 0);
     std::fill(y_in_x.begin(), y_in_x.end(), 0);

@@ -137,7 +137,7 @@ Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, SqRange r
     std::vector<std::mutex>& locks;
     std::vector<double> exact;
 
-    void begin(std::int64_t, std::int64_t, std::int64_t, std::int64_t, const float*, const float*) {}
+    void begin(std::int64_t, std::int64_t, std::int64_t, std::int64_t) {}
     void end() {}
     void row_limits(std::int64_t i, std::int64_t n, float* limits) {
       for (std::int64_t r = 0; r < n; ++r) limits[r] = sieve.limit(nearest.limit(i + r));

@@ -103,6 +103,14 @@ inline void pack(const Tile& tile, const double* rows, std::int64_t n, std::int6
                  double scale, std::int64_t width, float* out, float* sq_norms) {
   tile.pack_f64(rows, n, d, centre, scale, width, out, sq_norms);
 }
+inline void round_rows(const Tile& tile, const float* rows, std::int64_t n, std::int64_t d, const double* centre,
+                       double scale, const RoundedRows& out) {
+  tile.round_f32(rows, n, d, centre, scale, out);
+}
+inline void round_rows(const Tile& tile, const double* rows, std::int64_t n, std::int64_t d, const double* centre,
+                       double scale, const RoundedRows& out) {
+  tile.round_f64(rows, n, d, centre, scale, out);
+}
 inline double sq_distance(const Tile& tile, const float* a, const float* b, std::int64_t d) {
   return tile.sq_distance_f32(a, b, d);
 }
@@ -136,6 +144,45 @@ class Panels {
   std::int64_t width_;
   FloatBuffer values_;
   std::vector<float> sq_norms_;
+};
+
+// All rows, rounded to 8 bits.
+class RoundedPanels {
+ public:
+  template <class T>
+  RoundedPanels(const Tile& tile, Points<T> points, const std::vector<double>& centre, double scale, const Run& run)
+      : size_(round_up(points.n, tile.rounded_width)),
+        n_words_(round_up(points.d, 4) / 4),
+        bytes_(size_ * n_words_),
+        sums_(new std::int32_t[static_cast<std::size_t>(size_)]),
+        numbers_(5 * size_) {
+    const RoundedRows all = rows();
+    for_each_task((points.n + block_rows - 1) / block_rows, run, [&] {
+      return [&](std::int64_t block, const Stop&) {
+        const std::int64_t first = block * block_rows, n = std::min(block_rows, points.n - first);
+        round_rows(tile, points.row(first), n, points.d, centre.data(), scale,
+                   RoundedRows{all.bytes + first * n_words_ * 4, all.sums + first, all.sq_norms + first,
+                               all.step + first, all.error + first, all.length + first, all.rounded_length + first});
+      };
+    });
+  }
+
+  RoundedRows rows() const {
+    float* const numbers = numbers_.get();
+    return {reinterpret_cast<std::int8_t*>(bytes_.get()),
+            sums_.get(),
+            numbers,
+            numbers + size_,
+            numbers + 2 * size_,
+            numbers + 3 * size_,
+            numbers + 4 * size_};
+  }
+
+ private:
+  std::int64_t size_, n_words_;
+  FloatBuffer bytes_;  // four to a float
+  std::unique_ptr<std::int32_t[]> sums_;
+  FloatBuffer numbers_;
 };
 
 }  // namespace egt::cpu

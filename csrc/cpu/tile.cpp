@@ -10,7 +10,7 @@ namespace {
 
 constexpr const Tile* all_tiles[] = {
 #if defined(EGT_X86)
-    &tile_avx512_popcnt, &tile_avx512, &tile_avx2,
+    &tile_avx512_vnni, &tile_avx512, &tile_avx2,
 #endif
     &tile_generic};
 using Tiles = std::array<const Tile*, std::size(all_tiles) + 1>;
@@ -23,7 +23,9 @@ bool runs(const Tile* tile) {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw");
   if (tile == &tile_avx2) return avx2;
   if (tile == &tile_avx512) return avx512;
-  if (tile == &tile_avx512_popcnt) return avx512 && __builtin_cpu_supports("avx512vpopcntdq");
+  if (tile == &tile_avx512_vnni) {
+    return avx512 && __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni");
+  }
 #endif
   return tile == &tile_generic;
 }

@@ -14,6 +14,10 @@ inline constexpr std::int64_t strip_width = 256;
 // Rows and columns one task packs at a time; a multiple of strip_width and of every panel height.
 inline constexpr std::int64_t block_rows = 768;
 
+// Coordinates of a row that may be rounded to bytes: 127 * 255 times as much fits into 32 bits, and a float holds the
+// sum of a sixteenth of the squares.
+inline constexpr std::int64_t largest_rounded_d = 16384;
+
 // Set by one thread, looked at by others. Inlined wherever it is used, for the reason above.
 class Stop {
  public:
@@ -23,6 +27,19 @@ class Stop {
  private:
   bool set_ = false;
 };
+
+// Rows rounded to 8 bits: row r, centred and scaled, is step[r] * (its bytes) up to an error of length error[r]. Byte b
+// of word w stands at ((r / width * n_words + w) * width + r % width) * 4 + b, where width is Tile::rounded_width and
+// n_words the number of words of four bytes that hold the coordinates. Lengths and errors are rounded up.
+struct RoundedRows {
+  std::int8_t* bytes;
+  std::int32_t* sums;  // of the bytes, times 128
+  float* sq_norms;     // shrunk by rounded_shrink
+  float *step, *error, *length, *rounded_length;
+};
+
+// More than the roundings of a bound, relative to the sum of two squared norms.
+inline constexpr double rounded_shrink = 64.0 / (1 << 24);
 
 struct Tile {
   const char* isa;
@@ -39,6 +56,18 @@ struct Tile {
   // strip[r, c] = row_term[r] + col_term[c] - 2 <a_r, b_c>, for one panel of rows and n_cols columns.
   void (*distances)(const float* a, const float* b, std::int64_t d, std::int64_t n_cols, const float* row_term,
                     const float* col_term, float* strip);
+
+  // The same from rows rounded to 8 bits, as lower bounds of the squared distances: for rounded_rows rows from r0 on
+  // and n_cols columns from c0 on, multiples of rounded_rows and of rounded_width. Null where the processor multiplies
+  // bytes no faster than floats. The sums of products fit for at most largest_rounded_d coordinates. Rows past n_rows
+  // are zeros.
+  std::int64_t rounded_rows, rounded_width;
+  void (*round_f32)(const float* rows, std::int64_t n_rows, std::int64_t d, const double* centre, double scale,
+                    const RoundedRows& out);
+  void (*round_f64)(const double* rows, std::int64_t n_rows, std::int64_t d, const double* centre, double scale,
+                    const RoundedRows& out);
+  void (*rounded_distances)(const RoundedRows& a, std::int64_t r0, const RoundedRows& b, std::int64_t c0,
+                            std::int64_t d, std::int64_t n_cols, float* strip);
 
   // Positions r * strip_width + c, ascending, of entries that are not above max(row_limit[r], col_limit[c]); NaN is not
   // above. col_limit may be null.
@@ -99,7 +128,7 @@ extern const Tile tile_generic;
 #if defined(EGT_X86)
 extern const Tile tile_avx2;
 extern const Tile tile_avx512;
-extern const Tile tile_avx512_popcnt;
+extern const Tile tile_avx512_vnni;
 #endif
 
 }  // namespace egt::cpu

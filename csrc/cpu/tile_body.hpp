@@ -94,6 +94,142 @@ void distances(const float* a, const float* b, std::int64_t d, std::int64_t n_co
   }
 }
 
+#if EGT_LANES == 16 && defined(__AVX512VNNI__)
+constexpr int rounded_rows = 8;
+constexpr int rounded_vecs = 2;
+constexpr int rounded_width = lanes * rounded_vecs;
+
+// Not below a number that is positive.
+inline float up(double value) { return static_cast<float>(value * (1.0 + 0x1p-20)) + 0x1p-126f; }
+
+template <class T>
+void round(const T* rows, std::int64_t n_rows, std::int64_t d, const double* centre, double scale,
+           const RoundedRows& out) {
+  const std::int64_t n_words = (d + 3) / 4;
+  const std::int64_t padded = (n_rows + rounded_width - 1) / rounded_width * rounded_width;
+  for (std::int64_t r = 0; r < padded; ++r) {
+    std::int8_t* words = out.bytes + (r / rounded_width * n_words * rounded_width + r % rounded_width) * 4;
+    Vec largest{};
+    float chunk[chunk_size] = {};
+    const auto fill = [&](std::int64_t k0) {
+      const T* row = rows + r * d + k0;
+      const std::int64_t n = d - k0 < chunk_size ? d - k0 : chunk_size;
+      for (std::int64_t k = 0; k < n; ++k) {
+        chunk[k] = static_cast<float>((static_cast<double>(row[k]) - centre[k0 + k]) * scale);
+      }
+      for (std::int64_t k = n; k < chunk_size; ++k) chunk[k] = 0.0f;
+    };
+    const std::int64_t row_d = r < n_rows ? d : 0;
+    for (std::int64_t k0 = 0; k0 < row_d; k0 += chunk_size) {
+      fill(k0);
+      for (std::int64_t k = 0; k < chunk_size; k += lanes) {
+        const Vec v = load(chunk + k), size = v < Vec{} ? -v : v;
+        largest = size > largest ? size : largest;
+      }
+    }
+    float most = 0.0f;
+    for (int l = 0; l < lanes; ++l) most = largest[l] > most ? largest[l] : most;
+    // A row of next to nothing is zero up to an error; 1 / most might overflow.
+    const float step = most > 0x1p-100f ? most / 127.0f : 0.0f;
+    const Vec steps = splat(step), inverse = splat(step > 0.0f ? 127.0f / most : 0.0f);
+    const Vec nearest = splat(0x1.8p23f);  // adding it rounds to an integer
+    Wide sq_norm{}, sq_error{};
+    Vec sum{}, sq_bytes{};
+    for (std::int64_t k0 = 0; k0 < d; k0 += chunk_size) {
+      if (row_d) fill(k0);
+      std::int8_t bytes[chunk_size];
+      for (std::int64_t k = 0; k < chunk_size; k += lanes) {
+        const Vec v = load(chunk + k);
+        const Vec integer = (v * inverse + nearest) - nearest;
+        float missed[lanes];
+        store(missed, v - steps * integer);
+        for (int half = 0; half < lanes; half += wide_lanes) {
+          const Wide value = widened(chunk + k + half), error = widened(missed + half);
+          sq_norm += value * value;
+          sq_error += error * error;
+        }
+        sum += integer;
+        sq_bytes += integer * integer;
+        const __m512i whole = reinterpret_cast<__m512i>(__builtin_convertvector(integer, IntVec));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + k), _mm512_cvtepi32_epi8(whole));
+      }
+      const std::int64_t n = n_words - k0 / 4 < chunk_size / 4 ? n_words - k0 / 4 : chunk_size / 4;
+      for (std::int64_t w = 0; w < n; ++w) {
+        __builtin_memcpy(words + (k0 / 4 + w) * rounded_width * 4, bytes + 4 * w, 4);
+      }
+    }
+    double norm = 0.0, error = 0.0, squares = 0.0, total = 0.0;
+    for (int l = 0; l < wide_lanes; ++l) norm += sq_norm[l], error += sq_error[l];
+    for (int l = 0; l < lanes; ++l) total += static_cast<double>(sum[l]), squares += static_cast<double>(sq_bytes[l]);
+    out.sums[r] = 128 * static_cast<std::int32_t>(total);
+    out.sq_norms[r] = static_cast<float>(norm * (1.0 - rounded_shrink));
+    out.step[r] = step;
+    out.length[r] = up(__builtin_sqrt(norm));
+    // The coordinates were rounded to float32 before.
+    out.error[r] = up(__builtin_sqrt(error) + 0x1p-22 * __builtin_sqrt(norm));
+    out.rounded_length[r] = up(static_cast<double>(step) * __builtin_sqrt(squares));
+  }
+}
+
+// Adds four products of unsigned and signed bytes to each 32-bit lane. As GCC 12 compiles _mm512_dpbusd_epi32, every
+// sum is copied to another register and back.
+inline void add_products(__m512i& sums, __m512i unsigned_bytes, __m512i signed_bytes) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
+}
+
+// <x, y> = <x', y'> + <x - x', y> + <x', y - y'> for rounded rows x' and y'. Bytes of columns are multiplied as
+// unsigned numbers, 128 more than they are, which is taken off with the sums of the rows.
+void rounded_distances(const RoundedRows& a, std::int64_t r0, const RoundedRows& b, std::int64_t c0, std::int64_t d,
+                       std::int64_t n_cols, float* strip) {
+  const std::int64_t n_words = (d + 3) / 4;
+  const std::int8_t* row_words = a.bytes + (r0 / rounded_width * n_words * rounded_width + r0 % rounded_width) * 4;
+  const __m512i unsign = _mm512_set1_epi8(-128);
+  for (std::int64_t c = 0; c < n_cols; c += rounded_width) {
+    const std::int8_t* columns = b.bytes + (c0 + c) * n_words * 4;
+    __m512i acc[rounded_rows][rounded_vecs];
+#pragma GCC unroll 8
+    for (int r = 0; r < rounded_rows; ++r) {
+#pragma GCC unroll 4
+      for (int v = 0; v < rounded_vecs; ++v) acc[r][v] = _mm512_set1_epi32(-a.sums[r0 + r]);
+    }
+    for (std::int64_t w = 0; w < n_words; ++w) {
+      __m512i column[rounded_vecs];
+#pragma GCC unroll 4
+      for (int v = 0; v < rounded_vecs; ++v) {
+        column[v] = _mm512_xor_si512(_mm512_loadu_si512(columns + (w * rounded_width + v * lanes) * 4), unsign);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < rounded_rows; ++r) {
+        std::int32_t word;
+        __builtin_memcpy(&word, row_words + (w * rounded_width + r) * 4, 4);
+        const __m512i broadcast = _mm512_set1_epi32(word);
+#pragma GCC unroll 4
+        for (int v = 0; v < rounded_vecs; ++v) add_products(acc[r][v], column[v], broadcast);
+      }
+    }
+#pragma GCC unroll 4
+    for (int v = 0; v < rounded_vecs; ++v) {
+      const std::int64_t at = c0 + c + v * lanes;
+      const Vec sq_norm = load(b.sq_norms + at), step = load(b.step + at);
+      const Vec length = load(b.length + at), error = load(b.error + at);
+#pragma GCC unroll 8
+      for (int r = 0; r < rounded_rows; ++r) {
+        const std::int64_t own = r0 + r;
+        const Vec product = __builtin_convertvector(reinterpret_cast<IntVec>(acc[r][v]), Vec) * step;
+        const Vec taken = a.step[own] * product + (a.error[own] * length + a.rounded_length[own] * error);
+        store(strip + r * strip_width + c + v * lanes, (a.sq_norms[own] + sq_norm) - (taken + taken));
+      }
+    }
+  }
+}
+#else
+constexpr int rounded_rows = 0;
+constexpr int rounded_width = 0;
+template <class T>
+constexpr void (*round)(const T*, std::int64_t, std::int64_t, const double*, double, const RoundedRows&) = nullptr;
+constexpr decltype(Tile::rounded_distances) rounded_distances = nullptr;
+#endif
+
 // One bit per lane where value > limit does not hold.
 inline std::uint32_t not_above(Vec value, Vec limit) {
 #if EGT_LANES == 16 && defined(__AVX512F__)
@@ -669,26 +805,10 @@ double sq_distance(const T* a, const T* b, std::int64_t d) {
 
 extern const Tile EGT_TILE;
 const Tile EGT_TILE = {
-    EGT_ISA,
-    rows_per_panel,
-    cols_per_panel,
-    pack<float>,
-    pack<double>,
-    distances,
-    select,
-    within,
-    cosine,
-    product,
-    lanes,
-    summed * lanes,
-    weighted<std::int8_t>,
-    weighted<float>,
-    n_lanes,
-    multinomial,
-    draw_rows,
-    divergences,
-    sq_distance<float>,
-    sq_distance<double>,
+    EGT_ISA,       rows_per_panel, cols_per_panel,     pack<float>,           pack<double>,    distances, rounded_rows,
+    rounded_width, round<float>,   round<double>,      rounded_distances,     select,          within,    cosine,
+    product,       lanes,          summed * lanes,     weighted<std::int8_t>, weighted<float>, n_lanes,   multinomial,
+    draw_rows,     divergences,    sq_distance<float>, sq_distance<double>,
 };
 
 }  // namespace egt::cpu

@@ -1,6 +1,6 @@
 """The instructions of the innermost CPU loops, in the extension that was built.
 
-The speed of all pairwise kernels is that of one loop of multiply-adds. What once made it slow was seen in its
+The speed of all pairwise kernels is that of one loop of multiply-adds, of floats or of bytes. What once made it slow was seen in its
 instructions only: a broadcast from a register, on the port of the products, where one from memory is free.
 """
 
@@ -24,15 +24,21 @@ pytestmark = pytest.mark.skipif(
 PRODUCTS = {
     ("distances", "ymm"): 6 * 2,
     ("distances", "zmm"): 12 * 2,
+    ("rounded_distances", "zmm"): 8 * 2,
     ("weigh", "ymm"): 8,
     ("weigh", "zmm"): 8,
 }
 """The multiply-adds of a step, by function and register: rows times vectors of columns (tile_avx2.cpp,
 tile_avx512.cpp), and the vectors of replicates that are summed together (tile_body.hpp)."""
-COPIES = {"distances": 1, "weigh": 2}
-"""For an instruction set: weigh has one for bytes and one for float32."""
-SETS = {"ymm": 1, "zmm": 2}
-"""How many instruction sets use the register: avx2; avx512 and avx512-popcnt."""
+LOOPS = {
+    ("distances", "ymm"): 1,
+    ("distances", "zmm"): 2,
+    ("rounded_distances", "zmm"): 1,
+    ("weigh", "ymm"): 2,
+    ("weigh", "zmm"): 4,
+}
+"""avx2 has ymm; avx512 and avx512-vnni have zmm, of which one multiplies bytes. weigh is there for bytes and float32."""
+MULTIPLY_ADD = r"vfn?m\w+ps\b|vpdpbusd\b"
 
 
 def innermost_loops(listing: str) -> Iterator[tuple[str, list[str]]]:
@@ -57,7 +63,7 @@ def loops_of_products() -> list[tuple[str, str, list[str]]]:
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = []
     for name, body in innermost_loops(listing):
-        n_products = sum(bool(re.match(r"vfn?m\w+ps\b", text)) for text in body)
+        n_products = sum(bool(re.match(MULTIPLY_ADD, text)) for text in body)
         if n_products >= min(PRODUCTS.values()):
             found.append((name, "zmm" if any("%zmm" in text for text in body) else "ymm", body))
     return found
@@ -66,10 +72,9 @@ def loops_of_products() -> list[tuple[str, str, list[str]]]:
 @pytest.mark.parametrize(("function", "register"), sorted(PRODUCTS))
 def test_a_step_is_products_loads_and_broadcasts_from_memory(function: str, register: str) -> None:
     bodies = [body for name, of, body in loops_of_products() if of == register and f"::{function}" in name]
-    assert len(bodies) == COPIES[function] * SETS[register]
+    assert len(bodies) == LOOPS[function, register]
     for body in bodies:
-        kinds = [text.split()[0] for text in body]
-        assert sum(kind.startswith(("vfm", "vfnm")) for kind in kinds) % PRODUCTS[function, register] == 0
+        assert sum(bool(re.match(MULTIPLY_ADD, text)) for text in body) % PRODUCTS[function, register] == 0
         assert not [text for text in body if re.match(r"v(add|sub|mul)", text)], "an addition beside the products"
         assert not [text for text in body if re.match(r"v(p?broadcast|perm|shuf)\w*\s+%", text)], "a broadcast"
         assert not [text for text in body if re.search(r"\(%rsp\)", text)], "a register is kept in memory"

@@ -88,6 +88,34 @@ def test_kth_neighbor_in_a_range(pair: tuple[NDArray[Any], NDArray[Any]]) -> Non
         np.testing.assert_array_equal(np.isinf(of_reference), radii > limit)
 
 
+def rows_of_all_lengths(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float64]:
+    x: NDArray[np.float64] = rng.standard_t(2, size=(n, d)) * 10.0 ** rng.uniform(-25, 15, size=(n, 1))
+    x[::7] = 0.0
+    x[3::7] *= rng.random(d) < 0.1
+    return x
+
+
+def rows_of_all_types(rng: np.random.Generator, n: int, d: int) -> NDArray[np.float64]:
+    x: NDArray[np.float64] = np.concatenate([data(rng, n // len(DATA), d) for data in DATA])
+    return rng.permutation(x)
+
+
+@pytest.mark.parametrize("d", [24, 50, 131])
+@pytest.mark.parametrize("points", [*DATA, rows_of_all_lengths, rows_of_all_types], ids=lambda points: points.__name__)
+def test_tiles_of_bytes_leave_out_no_pair(points: Data, d: int, dtype: Any) -> None:
+    # Over several blocks, so that tiles of floats take over and hand back.
+    rng = np.random.default_rng(d)
+    x, y = points(rng, 1600, d).astype(dtype), points(rng, 290, d).astype(dtype)
+    expected = REFERENCE.kth_neighbor(x, n_neighbors=5)
+    assert_same_distances(CPU.kth_neighbor(x, n_neighbors=5), expected)
+    assert_same_distances(CPU.kth_neighbor(y, x, n_neighbors=3), REFERENCE.kth_neighbor(y, x, n_neighbors=3))
+    # Off the last bit, in which the two may differ.
+    radii = {"x_sq_radii": expected * (1 + 1e-9), "y_sq_radii": REFERENCE.kth_neighbor(y, n_neighbors=99) * (1 + 1e-9)}
+    of_reference = REFERENCE.ball_counts(x, y, closed=True, **radii)
+    for counts, wanted in zip(CPU.ball_counts(x, y, closed=True, **radii), of_reference, strict=True):
+        np.testing.assert_array_equal(counts, wanted)
+
+
 @pytest.mark.parametrize("sizes", [[40, 7, 900, 12], [30] * 25])
 def test_grouped_kth_neighbor(sizes: list[int], dtype: Any) -> None:
     rng = np.random.default_rng(8)

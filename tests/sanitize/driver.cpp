@@ -527,6 +527,8 @@ int check(std::uint64_t seed, Index n_cases) {
     Index n = some_rows(), m = some_rows(), d = widths[between(rng, 0, std::size(widths) - 1)];
     if (number % 16 == 15) {  // blocks enough for several threads
       n = between(rng, 769, 1600), m = between(rng, 769, 800), d = between(rng, 1, 5);
+    } else if (number % 16 == 7) {  // rows enough on both sides, and wide enough, for tiles of bytes
+      n = between(rng, 128, 170), m = between(rng, 128, 170), d = between(rng, 24, 130);
     } else if (n * m > 30000) {
       m = between(rng, 1, 40);
     }
