@@ -39,7 +39,7 @@ LOOPS = {
     ("weigh", "ymm"): 2,
     ("weigh", "zmm"): 4,
 }
-"""avx2 has ymm; avx512 and avx512-vnni have zmm, and the latter multiplies bytes. weigh is for bytes and for float32."""
+"""avx2 has ymm; avx512 and avx512-vnni have zmm, the latter multiplies bytes. weigh is for bytes and for float32."""
 
 
 def innermost_loops(listing: str) -> Iterator[tuple[str, list[str]]]:
