@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from egtmetrics.cli import main
-from egtmetrics.cli._sides import Images, Texts
+from egtmetrics.cli._sides import open_side
 from egtmetrics.data import ImageFiles, read_labelled_features
 from egtmetrics.encoders import ImageEncoder
 from tests.encoders._models import corner_network
@@ -219,15 +219,16 @@ def test_clusters_of_texts_and_images_are_read() -> None:
     """Of texts from another key of the same file; of images from a table, or from the names of folders."""
     rows = [{"text": "She wrote.", "prompt": "a"}, {"text": "He wrote.", "prompt": "b"}]
     Path("fake.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    args = argparse.Namespace(fake_clusters="prompt", control=None, text_key="text", real_clusters=None)
-    side = Texts(args, "fake", "fake.jsonl", "oracle:pronouns")
-    assert side.others["clusters"]["prompt"].tolist() == ["a", "b"]
-    assert Texts(args, "real", "fake.jsonl", "oracle:pronouns").others == {}
+    args = argparse.Namespace(
+        fake_clusters="prompt", real_clusters=None, groups="oracle:pronouns", kind=None, text_key=None, image_key=None
+    )
+    assert open_side(args, "fake", "fake.jsonl").others["clusters"]["prompt"].tolist() == ["a", "b"]
+    assert open_side(args, "real", "fake.jsonl").others == {}
     Path("fake.txt").write_text("She wrote.\nHe wrote.\n")
     with pytest.raises(ValueError, match="txt file holds one text per line and no 'prompt'"):
-        Texts(args, "fake", "fake.txt", "oracle:pronouns")
+        open_side(args, "fake", "fake.txt")
     names = ImageFiles("fake").names
     Path("meta.csv").write_text("\n".join(["file_name,prompt", *(f"{name},{i}" for i, name in enumerate(names))]))
-    args.fake_clusters = "meta.csv:prompt"
-    found = Images(args, "fake", "fake", "folder").others["clusters"]
+    args.fake_clusters, args.groups = "meta.csv:prompt", "folder"
+    found = open_side(args, "fake", "fake").others["clusters"]
     assert found["prompt"].tolist() == [str(i) for i in range(len(names))]
