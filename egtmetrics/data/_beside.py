@@ -133,14 +133,13 @@ def _json_labels(entries: Mapping[str, Any], keys: Sequence[str], place: Path) -
 def _attributes(place: Path, keys: Sequence[str]) -> pd.DataFrame:
     """Read a file in the form of CelebA's attributes."""
     rows = [line.split() for line in read_lines(place) if line.strip()]
-    n, names, *values = *rows[:2], *rows[2:]
-    right = len(n) == 1 and n[0] == str(len(values)) and len(rows) > 2
+    names, values = rows[1] if len(rows) > 1 else [], rows[2:]
     wrong = next((row for row in values if len(row) != len(names) + 1), None)
-    if not right or wrong is not None:
+    if rows[0] != [str(len(values))] or not values or wrong is not None:
+        reason = "" if wrong is None else f"; {wrong[0]} has {len(wrong) - 1} values for {len(names)} names"
         raise ValueError(
             f"{place}: is no table of attributes as CelebA's list_attr_celeba.txt, expected the number of images, the "
-            "names of the attributes, and a line of name and values for each image"
-            + (f"; {wrong[0]} has {len(wrong) - 1} values for {len(names)} names" if right and wrong else "")
+            f"names of the attributes, and a line of name and values for each image{reason}"
         )
     unknown = [key for key in keys if key not in names]
     if unknown:

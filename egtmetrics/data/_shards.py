@@ -53,13 +53,11 @@ class Shards:
         self.names = [key for _, key in self._samples]
         self._members = list(self._samples.values())
         self.extensions = list(dict.fromkeys(extension for files in self._members for extension in files))
+        known = formats()
+        self.of_images = {extension for extension in self.extensions if suffix_of(f"_.{extension}") in known}
 
     def __len__(self) -> int:
         return len(self.names)
-
-    @property
-    def has_images(self) -> bool:
-        return any(suffix_of(f".{extension}") in formats() for extension in self.extensions)
 
     def read(self, index: int, extension: str) -> bytes:
         shard, offset, size = self._members[index][extension]
@@ -67,7 +65,7 @@ class Shards:
             file.seek(offset)
             return file.read(size)
 
-    def image_extensions(self, wanted: str | None) -> list[str]:
+    def extensions_of_images(self, wanted: str | None) -> list[str]:
         """Return, for each sample, under which extension its image is; the only one that Pillow reads, or ``wanted``.
 
         Raises
@@ -75,10 +73,10 @@ class Shards:
         ValueError
             A sample has none, or several.
         """
-        suffixes = formats()
+        usable = self.of_images if wanted is None else {wanted}
         found = []
         for name, files in zip(self.names, self._members, strict=True):
-            images = [one for one in files if (suffix_of(f".{one}") in suffixes if wanted is None else one == wanted)]
+            images = [extension for extension in files if extension in usable]
             if len(images) != 1:
                 raise ValueError(
                     f"{self.path}: the sample {name} has {'several images' if images else 'no image'} among its files "
@@ -87,7 +85,10 @@ class Shards:
             found += images
         return found
 
-    def column(self, key: str) -> list[Any]:
+    def labels(self, keys: Sequence[str]) -> pd.DataFrame:
+        return text_frame({key: self._column(key) for key in keys}, Path(self.path), labels=keys)
+
+    def _column(self, key: str) -> list[Any]:
         """Return the text under an extension, or what ``.json`` files hold under a key; None where there is nothing.
 
         Raises
@@ -106,13 +107,10 @@ class Shards:
         if all(value is None for value in values):
             first = next((self._json(i) for i, files in enumerate(self._members) if _JSON in files), {})
             raise ValueError(
-                f"{self.path}: no {key!r} in it; its samples have the files {listed(self.extensions)}"
+                f"{self.path}: no key {key!r} in it; its samples have the files {listed(self.extensions)}"
                 + (f", and their .json the keys {listed(first)}" if first else "")
             )
         return values
-
-    def labels(self, keys: Sequence[str]) -> pd.DataFrame:
-        return text_frame({key: self.column(key) for key in keys}, Path(self.path), labels=keys)
 
     def _text(self, index: int, extension: str) -> str:
         try:
@@ -166,7 +164,7 @@ class ShardImages(ImageSource):
         self._shards = shards
         self.path = shards.path
         self.names = shards.names
-        self._extensions = shards.image_extensions(extension)
+        self._extensions = shards.extensions_of_images(extension)
 
     def __len__(self) -> int:
         return len(self._shards)

@@ -68,7 +68,7 @@ class TableImages(ImageSource):
         if names.isna().any():
             raise ValueError(f"{place}: row {int(names.isna().argmax()) + 1} has no {key!r}; remove it, or fill it in")
         self.names: list[str] = names.tolist()
-        self._folder = Path(place).parent
+        self._key, self._folder = key, Path(place).parent
         missing = [name for name in self.names if not (self._folder / name).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -80,7 +80,7 @@ class TableImages(ImageSource):
         return len(self.names)
 
     def labels(self, keys: Sequence[str]) -> pd.DataFrame:
-        return read_text_columns(self.path, [], labels=keys)
+        return _table_labels(self.path, self._key, keys)
 
     def _read(self, index: int) -> bytes:
         return (self._folder / self.names[index]).read_bytes()
@@ -208,16 +208,21 @@ def _open_table(place: str, wanted: _Wanted) -> Source:
     if wanted.choose(place, images=image_key in names, texts=text_key in names) == "images":
         return TableImages(place, image_key)
     texts = read_text_columns(place, [text_key])[text_key].tolist()
-    return TextSource(path=place, texts=texts, labels=lambda keys: read_text_columns(place, [], labels=keys))
+    return TextSource(path=place, texts=texts, labels=lambda keys: _table_labels(place, text_key, keys))
+
+
+def _table_labels(place: str, key: str, keys: Sequence[str]) -> pd.DataFrame:
+    """Read columns beside that of the samples, which a ``.txt`` file does not have."""
+    return read_text_columns(place, [key], labels=keys)[list(keys)]
 
 
 def _open_shards(place: str, wanted: _Wanted) -> Source:
     shards = Shards(place)
     texts = _TEXT_EXTENSION in shards.extensions
-    if wanted.choose(place, images=shards.has_images, texts=texts) == "images":
+    if wanted.choose(place, images=bool(shards.of_images), texts=texts) == "images":
         return ShardImages(shards, wanted.image_key)
-    found = shards.column(wanted.text_key or _TEXT_EXTENSION)
-    return TextSource(path=place, texts=found, names=shards.names, labels=shards.labels)
+    key = wanted.text_key or _TEXT_EXTENSION
+    return TextSource(path=place, texts=shards.labels([key])[key].tolist(), names=shards.names, labels=shards.labels)
 
 
 def _open_dataset(place: str, wanted: _Wanted) -> Source:
