@@ -226,8 +226,8 @@ def test_shards_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_what_is_both_images_and_texts_has_to_be_named(tmp_path: Path) -> None:
-    store(tmp_path, {"a.png": encoded(rgb(LEVELS[0]))})
-    (tmp_path / "a.csv").write_text("file_name,text\na.png,a cat\n")
+    folder = store(tmp_path / "img", {"a.png": encoded(rgb(LEVELS[0]))})
+    (tmp_path / "a.csv").write_text("file_name,text\nimg/a.png,a cat\n")
     shards = tar(
         tmp_path / "a.tar", {"1.png": encoded(rgb(LEVELS[0])), "1.txt": b"a cat", "1.json": b'{"t": {"u": 5}}'}
     )
@@ -240,7 +240,7 @@ def test_what_is_both_images_and_texts_has_to_be_named(tmp_path: Path) -> None:
             assert list(texts) == ["a cat"]
     assert list(open_source(shards, text_key="t.u")) == ["5"]
     with pytest.raises(ValueError, match="holds images, expected texts"):
-        open_source(tmp_path, kind="texts")
+        open_source(folder, kind="texts")
 
 
 def test_files_of_a_table_have_to_be_there(tmp_path: Path) -> None:
