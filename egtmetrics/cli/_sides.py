@@ -249,8 +249,12 @@ class Images(Side):
     def __init__(self, args: argparse.Namespace, role: str, source: ImageSource, spec: str | None) -> None:
         self.contents, self.names = source, source.names
         by = source.default_groups if spec is None else spec
-        loose = source.names is not None and any("/" not in name for name in source.names)
-        if spec is None and role == "samples" and by == "folder" and loose:
+        if (
+            spec is None
+            and role == "samples"
+            and by == "folder"
+            and any("/" not in name for name in source.names or ())
+        ):
             by = None
         _check_named(by, role, source)
         self.groups = None if by in (None, _ORACLE) else _labels(source, str(by), args)

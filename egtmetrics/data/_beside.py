@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ def read_labels_beside(
     names
         Of the samples. Rows of the table are called by the same names, or else by those without folders, or else by
         those without folders and suffix, or else by the numbers that these are (7 for ``00000/00007.png``). The first
-        way that has a row for every sample counts.
+        way that tells all samples apart and has a row for each counts.
     keys
         Of the columns or objects; dots between keys lead into objects, as in ``metadata.country``. On the way, a list
         of one object stands for that object; where a list has none or several, there is no label.
@@ -46,7 +47,7 @@ def read_labels_beside(
     OSError
         There is no such file or folder.
     ValueError
-        It cannot be read, lacks a key, has two rows for a sample or none.
+        It cannot be read, lacks a key, has two rows for a sample or none; two samples have one name.
     ImportError
         A ``.parquet`` file needs pyarrow.
 
@@ -60,16 +61,22 @@ def read_labels_beside(
     ['1', '-1']
     """
     place = Path(place)
+    if len(set(names)) < len(names):
+        double = Counter(names).most_common(1)[0][0]
+        raise ValueError(f"two samples are called {double}, so that {place} does not tell them apart; rename one")
     table = _read(place, keys, name_key or FILE_KEY)
     twice = table.index[table.index.duplicated()]
     if len(twice):
         raise ValueError(f"{place}: has two rows for {twice[0]}; remove one")
     known = set(table.index)
-    ways = [called for called in ([way(name) for name in names] for way in _WAYS) if _tells_apart(called, names)]
-    missing, called = min(
-        (([name for name, one in zip(names, called, strict=True) if one not in known], called) for called in ways),
-        key=lambda found: len(found[0]),  # of equals the first
-    )
+    by_way = [[way(name) for name in names] for way in _WAYS]
+    absent = {
+        way: [name for name, one in zip(names, called, strict=True) if one not in known]
+        for way, called in enumerate(by_way)
+        if len(set(called)) == len(names)
+    }
+    best = min(absent, key=lambda way: len(absent[way]))  # of equals the first
+    missing, called = absent[best], by_way[best]
     if missing:
         raise ValueError(
             f"{place}: has no row for {len(missing)} of the {len(names)} samples, such as {missing[0]}; its names, "
@@ -90,10 +97,6 @@ def _number(name: str) -> str:
 
 _WAYS: tuple[Callable[[str], str], ...] = (str, lambda name: PurePosixPath(name).name, _stem, _number)
 """How a table may call a sample."""
-
-
-def _tells_apart(called: Sequence[str], names: Sequence[str]) -> bool:
-    return len(set(called)) == len(set(names))
 
 
 def _read(place: Path, keys: Sequence[str], name_key: str) -> pd.DataFrame:

@@ -41,8 +41,6 @@ class TextSource:
     """Of the texts; None where they have none."""
     labels: Callable[[Sequence[str]], pd.DataFrame]
     """From keys to labels that are stored with the texts: one column of text for each, None where there is none."""
-    left_out: ClassVar[Sequence[str]] = ()
-    default_groups: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         for number, text in enumerate(self.texts, start=1):

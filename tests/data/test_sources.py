@@ -329,6 +329,10 @@ def test_labels_beside_are_found_by_name_or_number(tmp_path: Path) -> None:
     # Names without their folders do not tell these apart, so that they are not used.
     with pytest.raises(ValueError, match=r"has no row for 2 of the 2 samples, such as a/00000\.png"):
         read_labels_beside(tmp_path / "list_attr_celeba.txt", ["a/00000.png", "b/00000.png"], ["Male"])
+    with pytest.raises(
+        ValueError, match=r"two samples are called 00001, so that .*list_attr_celeba\.txt does not tell"
+    ):
+        read_labels_beside(tmp_path / "list_attr_celeba.txt", ["00001", "00001"], ["Male"])
     with pytest.raises(ValueError, match=r"has no row for 1 of the 4 samples, such as 9\.png; its names, such as 000"):
         read_labels_beside(tmp_path / "list_attr_celeba.txt", [*names, "9.png"], ["Male"])
 
