@@ -151,9 +151,7 @@ def _load(place: str, found: Place) -> datasets.Dataset:
     chosen = next(iter(loaded)) if split is None and len(loaded) == 1 else split
     if chosen not in loaded:
         asked = "has several splits" if split is None else f"has no split {split!r}"
-        raise ValueError(
-            f"{place}: {asked}; name one of {listed(loaded)}, as in {place.partition(':')[0]}:NAME:{next(iter(loaded))}"
-        )
+        raise ValueError(f"{place}: {asked}; name one of {listed(loaded)}, as in {PREFIX}NAME:{next(iter(loaded))}")
     return loaded[chosen]
 
 

@@ -80,7 +80,7 @@ class Shards:
             if len(images) != 1:
                 raise ValueError(
                     f"{self.path}: the sample {name} has {'several images' if images else 'no image'} among its files "
-                    f"{listed(files)}; say which it is (--image-key), or pack the samples again"
+                    f"{listed(files)}; say which it is (image_key), or pack the samples again"
                 )
             found += images
         return found

@@ -183,8 +183,8 @@ class _Wanted:
             return "images" if self.text_key is None else "texts"
         if images and texts:
             raise ValueError(
-                f"{place}: holds images and texts; say which are the samples, and name their column (--image-key or "
-                "--text-key)"
+                f"{place}: holds images and texts; say which are the samples, and name their column (image_key or "
+                "text_key)"
             )
         return "images" if images else "texts"
 
@@ -229,7 +229,7 @@ def _open_dataset(place: str, wanted: _Wanted) -> Source:
     if wanted.choose(place, images=bool(images), texts=text_key in rows.names) == "texts":
         return TextSource(path=place, texts=rows.labels([text_key])[text_key].tolist(), labels=rows.labels)
     if wanted.image_key is None and len(images) != 1:
-        raise ValueError(f"{place}: has {len(images)} columns of images, {listed(images)}; name one (--image-key)")
+        raise ValueError(f"{place}: has {len(images)} columns of images, {listed(images)}; name one (image_key)")
     return _datasets.DatasetImages(rows, wanted.image_key or images[0])
 
 
