@@ -67,29 +67,29 @@ class Rows:
         return len(self._rows)
 
     @property
-    def names(self) -> list[str]:
+    def columns(self) -> list[str]:
         return list(self._rows.features)
 
     @property
-    def image_names(self) -> list[str]:
-        """Return the names of the columns that hold images."""
+    def image_columns(self) -> list[str]:
+        """Return those that hold images."""
         import datasets
 
         return [name for name, feature in self._rows.features.items() if isinstance(feature, datasets.Image)]
 
     def labels(self, keys: Sequence[str]) -> pd.DataFrame:
-        unknown = [key for key in keys if key not in self.names]
+        unknown = [key for key in keys if key not in self.columns]
         if unknown:
-            raise ValueError(f"{self.path}: no column {unknown[0]!r} in it; it holds {listed(map(repr, self.names))}")
+            raise ValueError(f"{self.path}: no column {unknown[0]!r} in it; it holds {listed(map(repr, self.columns))}")
         return text_frame({key: self._column(key) for key in keys}, Path(self.path), labels=keys)
 
     def image_files(self, name: str) -> Any:
         """Return a sequence of ``{"bytes": ..., "path": ...}``."""
         import datasets
 
-        if name not in self.image_names:
+        if name not in self.image_columns:
             raise ValueError(
-                f"{self.path}: no column {name!r} with images in it; it holds {listed(map(repr, self.image_names))}"
+                f"{self.path}: no column {name!r} with images in it; it holds {listed(map(repr, self.image_columns))}"
             )
         return self._rows.select_columns([name]).cast_column(name, datasets.Image(decode=False))
 
@@ -137,7 +137,7 @@ def _load(place: str, found: Place) -> datasets.Dataset:
             if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():  # of save_to_disk
                 loaded = datasets.load_from_disk(str(folder))
                 if isinstance(loaded, datasets.Dataset):
-                    loaded = datasets.DatasetDict({"train" if split is None else split: loaded})
+                    loaded = datasets.DatasetDict({str(loaded.split or "train"): loaded})
                 if config is not None:
                     raise ValueError(f"it has no configurations, and {config!r} is given")
             else:

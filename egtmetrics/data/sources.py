@@ -225,8 +225,8 @@ def _open_shards(place: str, wanted: _Wanted) -> Source:
 
 def _open_dataset(place: str, wanted: _Wanted) -> Source:
     rows = _datasets.Rows(place)
-    images, text_key = rows.image_names, wanted.text_key or _TEXT_KEY
-    if wanted.choose(place, images=bool(images), texts=text_key in rows.names) == "texts":
+    images, text_key = rows.image_columns, wanted.text_key or _TEXT_KEY
+    if wanted.choose(place, images=bool(images), texts=text_key in rows.columns) == "texts":
         return TextSource(path=place, texts=rows.labels([text_key])[text_key].tolist(), labels=rows.labels)
     if wanted.image_key is None and len(images) != 1:
         raise ValueError(f"{place}: has {len(images)} columns of images, {listed(images)}; name one (image_key)")

@@ -268,6 +268,7 @@ def test_data_sets_are_found_without_a_network_and_refused_at_once(tmp_path: Pat
         "nobody/none --repo-type dataset`, or pass a folder",
         "datasets:a:b:c:d": "is no name of a data set, expected datasets:NAME, or with",
         place: r"has several splits; name one of train, test, as in datasets:NAME:train",
+        f"{images_in_dataset(tmp_path, 'saved')}:test": "has no split 'test'; name one of train",
         f"{place}:dev": "has no split 'dev'; name one of train, test",
         f"{place}:x:test": "cannot be read as a data set .it has no configurations",
         f"datasets:{tmp_path / 'cache'}": "cannot be read as a data set",
