@@ -249,12 +249,8 @@ class Images(Side):
     def __init__(self, args: argparse.Namespace, role: str, source: ImageSource, spec: str | None) -> None:
         self.contents, self.names = source, source.names
         by = source.default_groups if spec is None else spec
-        if (
-            spec is None
-            and role == "samples"
-            and by == "folder"
-            and any("/" not in name for name in source.names or ())
-        ):
+        loose = any("/" not in name for name in source.names or ())
+        if spec is None and role == "samples" and by == "folder" and loose:
             by = None
         _check_named(by, role, source)
         self.groups = None if by in (None, _ORACLE) else _labels(source, str(by), args)

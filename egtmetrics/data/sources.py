@@ -30,7 +30,22 @@ _SHARDS = ".tar"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextSource:
-    """Texts in a fixed order, with their labels."""
+    """Texts in a fixed order, with their labels; :func:`open_source` makes one of whatever holds texts.
+
+    Raises
+    ------
+    ValueError
+        A text is missing, or empty but for white space.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "bios.jsonl").write_text('{"text": "She wrote.", "age": 40}')
+    ...     source = open_source(Path(folder, "bios.jsonl"))
+    ...     source[0], source.labels(["age"])["age"].tolist()
+    ('She wrote.', ['40'])
+    """
 
     kind: ClassVar[Kind] = "texts"
     path: str
