@@ -6,8 +6,8 @@ HARNESS := $(shell find tests -name '*.[ch]pp' -o -name '*.cu' -o -name '*.h')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt $(KERNELS)
 # What needs PyTorch, does not depend on versions of Python packages, or simulates for long.
 NOT_CORE := $(addprefix tests/,distributed divergences encoders gpu integrations ops oracles paper ptx simt streaming \
-	training test_calibration.py test_cli_evaluate.py test_cli_sides.py test_cuda_static.py test_defects.py \
-	test_faults.py test_gpu_benchmark.py test_sanity.py test_memory_mapped.py test_scaling.py \
+	training test_calibration.py test_cli_evaluate.py test_cli_sides.py test_cuda_static.py test_data_page.py \
+	test_defects.py test_faults.py test_gpu_benchmark.py test_sanity.py test_memory_mapped.py test_scaling.py \
 	metrics/test_variance.py groups/test_comparison.py groups/test_multiplicity.py groups/test_permutation.py \
 	groups/test_planning.py) egtmetrics/encoders
 # Peers that are measured without their dependencies, which would bring torchvision.

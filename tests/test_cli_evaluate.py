@@ -254,7 +254,7 @@ REFUSED_TEXTS = {
         ["evaluate-text", "t.txt", "fake.jsonl", "--groups", "age"],
         "t.txt: a .txt file holds one text",
     ),
-    "empty text": (["evaluate-text", "empty.jsonl", "fake.jsonl", *ORACLE], "text 2 is empty or has no 'text'"),
+    "empty text": (["evaluate-text", "empty.jsonl", "fake.jsonl", *ORACLE], "empty.jsonl: text 2 is empty or missing"),
     "no JSON": (["evaluate-text", "t.jsonl", "fake.jsonl", *ORACLE], "t.jsonl: line 1 is not JSON"),
     "nobody in a group": (
         ["evaluate-text", "t.txt", "fake.jsonl", *ORACLE],
@@ -275,6 +275,7 @@ REFUSED_TEXTS = {
 def test_bad_texts_are_one_line_and_status_2(case: str, texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (texts / "t.txt").write_text("a text\nanother\n")
     (texts / "t.jsonl").write_text("a text\n")
+    (texts / "x.doc").touch()
     (texts / "men.txt").write_text("he wrote\nhe read\n")
     (texts / "empty.jsonl").write_text('{"text": "she"}\n{"text": " "}\n')
     arguments, message = REFUSED_TEXTS[case]
@@ -438,14 +439,14 @@ def test_the_default_image_model(images: Path, capsys: pytest.CaptureFixture[str
 
 IMAGES = ["evaluate-images", "real", "fake", "--encoder", "corner.pt", "--device", "cpu"]
 REFUSED_IMAGES = {
-    "missing folder": (["evaluate-images", "no", "fake"], "no is neither a folder nor a file"),
+    "missing folder": (["evaluate-images", "no", "fake"], "no: No such file or directory"),
     "no images": (["evaluate-images", "empty", "fake"], "empty holds no images that Pillow reads"),
     "no groups": (["evaluate-images", "real", "bare"], "bare: 24 of 24 images, such as 00.png, are in no subfolder"),
     "no json": ([*IMAGES, "--real-groups", "json"], "real: has no dataset.json with labels"),
     "unknown groups": ([*IMAGES, "--real-groups", "gender"], "groups 'gender' are unknown; choose json, folder"),
     "oracle of itself": ([*IMAGES, "--real-groups", "oracle"], "--real-groups oracle: the oracle is fitted on the gr"),
     "table without a column": ([*IMAGES, "--real-groups", "t.csv:age"], "t.csv: no column 'age' in it; it holds 'file"),
-    "table without an image": ([*IMAGES, "--real-groups", "t.csv:time"], "t.csv: has no row for 23 of the 24 images"),
+    "table without an image": ([*IMAGES, "--real-groups", "t.csv:time"], "t.csv: has no row for 23 of the 24 samples"),
     "two rows": ([*IMAGES, "--real-groups", "two.csv:time"], "two.csv: has two rows for day/01.png"),
     "no model": ([*IMAGES[:3], "--encoder", "none.pt"], "--encoder none.pt is not a file"),
     "missing group": ([*IMAGES[:2], "day", "--encoder", "none.pt"], "holds no sample of group 'night'"),

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,7 @@ import numpy as np
 import pytest
 
 from egtmetrics.cli import main
-from egtmetrics.cli._sides import Images, Texts
+from egtmetrics.cli._sides import open_side
 from egtmetrics.data import ImageFiles, read_labelled_features
 from egtmetrics.encoders import ImageEncoder
 from tests.encoders._models import corner_network
@@ -90,6 +95,85 @@ def test_an_interrupted_encode_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: 
     np.testing.assert_array_equal(
         read_labelled_features("real.npz").features, ImageEncoder("corner.pt", device="cpu")(ImageFiles("real"))
     )
+
+
+KILLED = """
+import os, signal, sys
+from egtmetrics.cli import main
+from egtmetrics.encoders._cache import FeatureCache
+put, puts = FeatureCache.put, []
+def counted(self, keys, features):
+    put(self, keys, features)
+    puts.append(len(keys))
+    if len(puts) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+FeatureCache.put = counted
+main(sys.argv[1:])
+"""
+
+
+def test_killed_amid_shards_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards()
+    command = ["encode", "real-{0..1}.tar", "--groups", "time", "--out", "x.npz", "--batch-size", "7", *CORNER]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", KILLED, *command], env=environment).returncode == -9
+    assert not Path("x.npz").exists()
+    counted = count_encoded(monkeypatch)
+    assert main(command) == 0
+    assert sum(counted) == 24 - 2 * 7
+    found = read_labelled_features("x.npz")
+    np.testing.assert_allclose(
+        found.features, ImageEncoder("corner.pt", device="cpu")(ImageFiles("real")), rtol=1e-6, atol=1e-6
+    )
+    assert found.groups["time"].tolist() == ImageFiles("real").subfolders()
+
+
+def write_shards() -> None:
+    """Write the images of the folder real into two tar files, with their groups."""
+    for shard in range(2):
+        with tarfile.open(f"real-{shard}.tar", "w") as archive:
+            for name in ImageFiles("real").names[12 * shard : 12 * (shard + 1)]:
+                described = json.dumps({"time": name.split("/")[0]}).encode()
+                member = tarfile.TarInfo(name.replace(".png", ".json"))
+                member.size = len(described)
+                archive.addfile(member, io.BytesIO(described))
+                archive.add(Path("real", name), name)
+
+
+def test_the_same_images_in_any_form_give_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    datasets = pytest.importorskip("datasets")
+    command = ["fake", *CORNER, *FID, "--fake-groups", "folder"]
+    expected = json_of(["evaluate", "real", *command], capsys)["by_group"]
+    names = ImageFiles("real").names
+    groups = [name.split("/")[0] for name in names]
+    rows = ["file_name,time", *(f"real/{name},{group}" for name, group in zip(names, groups, strict=True))]
+    Path("real.csv").write_text("\n".join(rows))
+    write_shards()
+    paths = [str(Path("real", name)) for name in names]
+    features = datasets.Features({"face": datasets.Image(), "time": datasets.Value("string")})
+    datasets.Dataset.from_dict({"face": paths, "time": groups}, features=features).save_to_disk("saved")
+    Path("faces.json").write_text(
+        json.dumps({name: {"a": {"time": group}} for name, group in zip(names, groups, strict=True)})
+    )
+    for place, spec in (
+        ("real.csv", "time"),
+        ("real-{0..1}.tar", "time"),
+        ("datasets:saved", "time"),
+        ("real", "real.csv:time"),
+        ("real", "faces.json:a.time"),
+    ):
+        if spec == "real.csv:time":
+            Path("real.csv").write_text("\n".join(rows).replace("real/", ""))
+        content = json_of(["evaluate", place, *command, "--real-groups", spec], capsys)
+        assert list(content["by_group"].values()) == list(expected.values())
+        assert content["real"]["file"] == place
+    Path("plan.toml").write_text(
+        'command = "evaluate"\nreal = "datasets:saved"\nfake = "real-{0..1}.tar"\ngroups = "time"\nmetrics = "fid"\n'
+    )
+    assert main(["audit", "plan.toml", "--check"]) == 0
+    Path("real-1.tar").unlink()
+    capsys.readouterr()
+    refused(["audit", "plan.toml", "--check"], "real-1.tar: No such file or directory", capsys)
 
 
 def test_samples_without_groups_are_encoded_and_labelled_later(capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,15 +303,16 @@ def test_clusters_of_texts_and_images_are_read() -> None:
     """Of texts from another key of the same file; of images from a table, or from the names of folders."""
     rows = [{"text": "She wrote.", "prompt": "a"}, {"text": "He wrote.", "prompt": "b"}]
     Path("fake.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    args = argparse.Namespace(fake_clusters="prompt", control=None, text_key="text", real_clusters=None)
-    side = Texts(args, "fake", "fake.jsonl", "oracle:pronouns")
-    assert side.others["clusters"]["prompt"].tolist() == ["a", "b"]
-    assert Texts(args, "real", "fake.jsonl", "oracle:pronouns").others == {}
+    args = argparse.Namespace(
+        fake_clusters="prompt", real_clusters=None, groups="oracle:pronouns", kind=None, text_key=None, image_key=None
+    )
+    assert open_side(args, "fake", "fake.jsonl").others["clusters"]["prompt"].tolist() == ["a", "b"]
+    assert open_side(args, "real", "fake.jsonl").others == {}
     Path("fake.txt").write_text("She wrote.\nHe wrote.\n")
     with pytest.raises(ValueError, match="txt file holds one text per line and no 'prompt'"):
-        Texts(args, "fake", "fake.txt", "oracle:pronouns")
+        open_side(args, "fake", "fake.txt")
     names = ImageFiles("fake").names
     Path("meta.csv").write_text("\n".join(["file_name,prompt", *(f"{name},{i}" for i, name in enumerate(names))]))
-    args.fake_clusters = "meta.csv:prompt"
-    found = Images(args, "fake", "fake", "folder").others["clusters"]
+    args.fake_clusters, args.groups = "meta.csv:prompt", "folder"
+    found = open_side(args, "fake", "fake").others["clusters"]
     assert found["prompt"].tolist() == [str(i) for i in range(len(names))]

@@ -21,32 +21,44 @@ from egtmetrics.cli._common import Parser, check_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+    from egtmetrics.data import ImageSource, TextSource
+    from egtmetrics.data.sources import Source
+
 _ORACLE = "oracle"
-_FILE_COLUMN = "file_name"
 _SEVERAL = (
     "; may be repeated: do the gaps of the first survive the others? --baseline is then split where it is not given"
 )
-_BAD_SAMPLES = "a folder or .zip of images, texts ({}), or features ({})"
+_BAD_SAMPLES = "a folder or .zip of images, a .tar or texts ({}), or features ({})"
 
 _HELP = """\
 samples:
-  folder or .zip                images that Pillow reads, also in subfolders. Transparency is put over white. Files that
-                                are left out but may be images are named in a warning
-  .jsonl .txt                   texts: under the key "text", see --text-key; one per line
-  .npy .npz .safetensors .pt    features (n, d), and labels (n,); egtmetrics encode writes a .npz with its groups
-  .csv .parquet                 texts, if there is a column "text", see --text-key, and no --real-key or --fake-key;
-                                else features: every column that is no label; the fields of a .csv are separated by
+  folder or .zip                images that Pillow reads, also in subfolders. Files that are left out but may be images
+                                are named in a warning
+  .csv .parquet .jsonl          texts, if there is a column "text", see --text-key; images, if a column "file_name" has
+                                their paths, see --image-key; else features (.csv, .parquet): every column that is no
+                                label, or those of --real-key and --fake-key. The fields of a .csv are separated by
                                 commas, else by semicolons or tabs
+  .txt                          texts, one per line
+  .tar                          images or texts of WebDataset, also 'shards-{{000..003}}.tar', in quotes. The keys of
+                                groups and texts are extensions (cls, txt) or keys of the .json
+  datasets:NAME[:SPLIT]         images or texts of the Hugging Face hub, from its local cache (nothing is fetched;
+                                `hf download NAME --repo-type dataset` fetches), or from a folder, also of save_to_disk;
+                                with configurations, datasets:NAME:CONFIG:SPLIT
+  .npy .npz .safetensors .pt    features (n, d), and labels (n,); egtmetrics encode writes a .npz with its groups
   .egt                          real samples and what was computed of them, as egtmetrics prepare writes it
-  Files with Python objects in them (pickles) are refused.
+  Files with Python objects in them (pickles) are refused. What becomes of transparency, 16 bits and other kinds of
+  pixels: docs/data.md.
 
 groups:
-  KEY               of features and texts: an array, key or column of the file; several keys, separated by commas, give
-                    their intersections
-  FILE, FILE:KEY    of features: a file of labels (.txt: one per line), or a key in one. Of images: a .csv, .parquet or
-                    .jsonl file with the columns file_name and KEY (as metadata.csv of image folders)
-  json, folder      of images: dataset.json, {{"labels": [["00000/img0.png", 1], ...]}}; the name of the subfolder. The
-                    default is json where there is such a file, else folder
+  KEY               an array, key or column of the samples' own file; several keys, separated by commas, give their
+                    intersections
+  FILE, FILE:KEY    of features: a file of labels (.txt: one per line), or a key in one. Of images and of .tar: a file
+                    with the names of the samples (.csv, .parquet, .jsonl with a column "file_name", see --image-key;
+                    CelebA's list_attr_celeba.txt), an object of JSON with an object for each name (FFHQ's
+                    ffhq-dataset-v2.json), or a folder with a .json file for each name; in JSON, KEY may be
+                    metadata.country
+  json, folder      of folders of images: dataset.json, {{"labels": [["00000/img0.png", 1], ...]}}; the name of the
+                    subfolder. The default is json where there is such a file, else folder
   oracle:pronouns   of texts: male if he, him, his, himself are more than she, her, hers, herself; female if fewer;
                     else no group; oracle:pronouns:FILE by the words of every group in a JSON file,
                     {{"female": ["elle", ...], "male": ["il", ...]}}
@@ -100,7 +112,13 @@ def add_sample_options(
             help=f"where samples of {role.upper()} vary together (images of one prompt, photos of one person): a label "
             "that they share, in the form of --groups; intervals and tests then divide whole clusters",
         )
-    data.add_argument("--text-key", default="text", metavar="KEY", help="key of the texts (default: %(default)s)")
+    data.add_argument("--text-key", metavar="KEY", help="key of the texts (default: text; of a .tar: txt)")
+    data.add_argument(
+        "--image-key",
+        metavar="KEY",
+        help="column with the paths of the images, or the names in FILE of FILE:KEY (default: file_name); column of a "
+        "data set, or extension in a .tar, with the images (default: the only one)",
+    )
     if "fake" in roles:
         data.add_argument(
             "--min-confidence",
@@ -195,15 +213,6 @@ class Side(abc.ABC):
     features: Any = None
     """Shape ``(n, d)``, once encoded."""
 
-    @classmethod
-    @abc.abstractmethod
-    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
-        """Return whether a path holds samples of this kind."""
-
-    @abc.abstractmethod
-    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
-        """Open the samples of a path, with their groups where ``spec`` says how."""
-
     @staticmethod
     def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
         """Return the encoder of this kind of samples; None if they are features already."""
@@ -237,20 +246,17 @@ class Side(abc.ABC):
 class Images(Side):
     kind = "images"
 
-    @classmethod
-    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
-        return path.is_dir() or path.suffix.lower() == ".zip"
-
-    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
-        from egtmetrics.data import ImageFiles
-
-        files = ImageFiles(path)
-        self.contents, self.names = files, files.names
-        loose = any("/" not in name for name in files.names)
-        needless = role == "samples" and spec is None and loose and files.json_labels() is None
-        self.groups, by = (None, spec) if needless or spec == _ORACLE else _image_labels(files, spec)
-        self.others = {name: _image_labels(files, where)[0] for name, where in _other_labels(args, role).items()}
-        self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
+    def __init__(self, args: argparse.Namespace, role: str, source: ImageSource, spec: str | None) -> None:
+        self.contents, self.names = source, source.names
+        by = source.default_groups if spec is None else spec
+        loose = any("/" not in name for name in source.names or ())
+        if spec is None and role == "samples" and by == "folder" and loose:
+            by = None
+        _check_named(by, role, source)
+        self.groups = None if by in (None, _ORACLE) else _labels(source, str(by), args)
+        self.others = {name: _labels(source, where, args) for name, where in _other_labels(args, role).items()}
+        left_out = len(source.left_out)
+        self.source = {"file": str(source.path), "groups": by, "images": len(source), "left_out": left_out}
 
     @staticmethod
     def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
@@ -264,25 +270,12 @@ class Images(Side):
 class Texts(Side):
     kind = "texts"
 
-    @classmethod
-    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
-        from egtmetrics.data import column_names
-
-        suffix = path.suffix.lower()
-        if suffix in (".csv", ".parquet") and _key(args, role) is None:
-            return args.text_key in column_names(path)
-        return suffix in (".jsonl", ".txt")
-
-    def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
-        from egtmetrics.data import read_text_columns
-
-        if spec is None and role != "samples":
-            raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
-        self.groups, self.contents = _text_labels(path, spec, args.text_key)
-        others = {name: where.split(",") for name, where in _other_labels(args, role).items()}
-        columns = read_text_columns(path, [args.text_key], labels=list(itertools.chain(*others.values())))
-        self.others = {name: columns[keys] for name, keys in others.items()}
-        self.source = {"file": str(Path(path)), "groups": spec, "texts": len(self.contents)}
+    def __init__(self, args: argparse.Namespace, role: str, source: TextSource, spec: str | None) -> None:
+        _check_named(spec, role, source)
+        self.contents, self.names = source.texts, source.names
+        self.groups = None if spec in (None, _ORACLE) else _text_groups(source, str(spec), args)
+        self.others = {name: _labels(source, where, args) for name, where in _other_labels(args, role).items()}
+        self.source = {"file": source.path, "groups": spec, "texts": len(source)}
 
     @staticmethod
     def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
@@ -299,12 +292,6 @@ class Texts(Side):
 
 class Features(Side):
     kind = "features"
-
-    @classmethod
-    def claims(cls, path: Path, args: argparse.Namespace, role: str) -> bool:
-        from egtmetrics.data.files import SUFFIXES
-
-        return path.suffix.lower() in SUFFIXES
 
     def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
         from egtmetrics._validation import check_features, keep_checked
@@ -326,9 +313,6 @@ class Features(Side):
         """Do nothing: these are features."""
 
 
-_KINDS: tuple[type[Side], ...] = (Images, Texts, Features)
-
-
 def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     """Open the samples of one side; ``role`` is ``"real"``, ``"fake"``, ``"held_out"``, or ``"samples"`` of neither.
 
@@ -343,23 +327,29 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     if spec == _ORACLE and role != "fake":
         option = "--groups" if args.groups == _ORACLE else _option(role)
         raise ValueError(f"{option} oracle: the oracle is fitted on the groups of REAL; give them in another way")
-    place = Path(path)
-    if args.kind is not None:
-        kind = next(kind for kind in _KINDS if kind.kind == args.kind)
-    else:
-        if not place.exists():
-            place.stat()  # the error of the system
-        found = next((kind for kind in _KINDS if kind.claims(place, args, role)), None)
-        if found is None:
-            from egtmetrics.data.files import SUFFIXES, TEXT_SUFFIXES
-
-            expected = _BAD_SAMPLES.format(" ".join(TEXT_SUFFIXES), " ".join(SUFFIXES))
-            raise ValueError(f"{path}: unknown kind of file {place.suffix!r}; expected {expected}")
-        kind = found
-    side = kind(args, role, path, spec)
+    side = _open(args, role, path, spec)
     if side.groups is not None:
         _count_missing(side, path, spec)
     return side
+
+
+def _open(args: argparse.Namespace, role: str, path: str, spec: str | None) -> Side:
+    from egtmetrics.data import TextSource, open_source
+    from egtmetrics.data.files import SUFFIXES, TEXT_SUFFIXES
+    from egtmetrics.data.sources import check_place, holds_samples
+
+    check_place(path)
+    keys = {"text_key": args.text_key, "image_key": args.image_key}
+    if args.kind is None:
+        suffix = Path(path).suffix.lower()
+        has_samples = holds_samples(path, **keys)
+        if suffix in SUFFIXES and (not has_samples or _key(args, role) is not None):
+            return Features(args, role, path, spec)
+        if not has_samples:
+            expected = _BAD_SAMPLES.format(" ".join(TEXT_SUFFIXES), " ".join(SUFFIXES))
+            raise ValueError(f"{path}: unknown kind of file {suffix!r}; expected {expected}")
+    source = open_source(path, kind=args.kind, **keys)
+    return Texts(args, role, source, spec) if isinstance(source, TextSource) else Images(args, role, source, spec)
 
 
 class Encoding(NamedTuple):
@@ -534,69 +524,38 @@ def _count_missing(side: Side, path: str, spec: str | None) -> None:
     side.source["in_no_group"] = missing
 
 
-def _image_labels(files: Any, spec: str | None) -> tuple[pd.DataFrame, str]:
-    """Return one column of labels per sensitive feature, and where they come from."""
+def _check_named(spec: str | None, role: str, source: Source) -> None:
+    """Refuse samples whose groups nothing says, unless they are only to be encoded."""
+    if spec is None and role != "samples":
+        raise ValueError(f"no groups are given for {source.path}; pass --groups, or {_option(role)}")
+
+
+def _labels(source: Source, spec: str, args: argparse.Namespace) -> pd.DataFrame:
+    """Return one column of labels per key: of the source itself, or of a file beside it."""
+    place, _, keys = spec.rpartition(":")
+    if source.names is None or not place or not keys:
+        return source.labels(spec.split(","))
+    from egtmetrics.data import read_labels_beside
+
+    return read_labels_beside(place, source.names, keys.split(","), name_key=args.image_key)
+
+
+def _text_groups(source: TextSource, spec: str, args: argparse.Namespace) -> pd.DataFrame:
+    """Return one column of labels per sensitive feature; an oracle of texts finds one."""
     import pandas as pd
 
-    json_labels = files.json_labels() if spec in (None, "json") else None
-    if json_labels is not None:
-        return pd.DataFrame({"group": [str(label) for label in json_labels]}, dtype=object), "json"
-    if spec == "json":
-        raise ValueError(f"{files.path}: has no dataset.json with labels; give the groups in another way")
-    if spec in (None, "folder"):
-        return pd.DataFrame({"group": files.subfolders()}, dtype=object), "folder"
-    return _table_labels(files, str(spec)), str(spec)
-
-
-def _table_labels(files: Any, spec: str) -> pd.DataFrame:
-    from egtmetrics.data import read_text_columns
-
-    path, _, keys = spec.rpartition(":")
-    if not path or not keys:
-        raise ValueError(
-            f"{files.path}: groups {spec!r} are unknown; choose json, folder, FILE:KEY, or oracle for FAKE"
-        )
-    table = read_text_columns(path, [_FILE_COLUMN], labels=keys.split(",")).set_index(_FILE_COLUMN)
-    twice = table.index[table.index.duplicated()]
-    if len(twice):
-        raise ValueError(f"{path}: has two rows for {twice[0]}; remove one")
-    missing = [name for name in files.names if name not in table.index]
-    if missing:
-        raise ValueError(
-            f"{path}: has no row for {len(missing)} of the {len(files)} images of {files.path}, such as {missing[0]}; "
-            f"its column {_FILE_COLUMN} must hold names relative to the folder"
-        )
-    labels: pd.DataFrame = table.loc[files.names].reset_index(drop=True)
-    return labels
-
-
-def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFrame | None, list[str]]:
-    """Return the labels of texts, None if they are to be found later, and the texts."""
-    import pandas as pd
-
-    from egtmetrics.data import read_text_columns
     from egtmetrics.oracles import NameOracle, PronounOracle
 
-    spec = None if spec == _ORACLE else spec
-    oracle, _, name_key = (spec or "").removeprefix("oracle:").partition(":")
-    by_oracle = spec is not None and spec.startswith("oracle:")
-    if by_oracle and oracle not in ("pronouns", "names"):
+    if not spec.startswith("oracle:"):
+        return _labels(source, spec, args)
+    oracle, _, rest = spec.removeprefix("oracle:").partition(":")
+    if oracle == "pronouns":
+        found = PronounOracle(rest or None)(source.texts)
+    elif oracle == "names":
+        found = NameOracle()(source.texts, names=source.labels([rest])[rest].tolist() if rest else None)
+    else:
         raise ValueError(
             f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:pronouns:FILE, oracle:names, "
             "oracle:names:KEY or a KEY"
         )
-    words = name_key or None if oracle == "pronouns" else None
-    of_names = [name_key] if name_key and not words else []
-    label_keys = of_names if by_oracle or spec is None else spec.split(",")
-    columns = read_text_columns(path, [text_key], labels=label_keys)
-    texts = columns[text_key].tolist()
-    for number, text in enumerate(texts, start=1):
-        if text is None or not text.strip():
-            raise ValueError(f"{path}: text {number} is empty or has no {text_key!r}; remove it, or fill it in")
-    if spec is None:
-        return None, texts
-    if not by_oracle:
-        return columns[label_keys], texts
-    names = columns[name_key].tolist() if label_keys else None
-    found = PronounOracle(words)(texts) if oracle == "pronouns" else NameOracle()(texts, names=names)
-    return pd.DataFrame({"gender": found}, dtype=object), texts
+    return pd.DataFrame({"gender": found}, dtype=object)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import functools
 import hashlib
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -66,10 +64,12 @@ def _audit(commands: Commands, args: argparse.Namespace) -> int | None:
     vars(args).update(vars(parser.parse_args(words)))
     args.plan_file, args.plan_sha256 = args.plan, hashlib.sha256(raw).hexdigest()
     if args.check_only:
+        from egtmetrics.data.sources import check_place
+
         args.check(args)
         for path in (args.real, args.fake, held_out_file(args)):
-            if path is not None and not os.path.exists(path):
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            if path is not None:
+                check_place(path)
         show(f"{args.plan}: can be run, SHA-256 {args.plan_sha256}\n")
         return 0
     note(args, f"{args.plan}: SHA-256 {args.plan_sha256}")

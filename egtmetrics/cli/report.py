@@ -74,9 +74,9 @@ def add_to(commands: Commands) -> None:
     content.add_argument(
         "--images",
         metavar="PATH",
-        help="folder or zip file of the generated images, one for each row of FAKE in the order of their names, where "
-        "FAKE has features: the page shows those farthest from and nearest to the real samples of their group, as it "
-        "does where FAKE is images or texts",
+        help="the generated images in any form that FAKE may have, one for each row of FAKE in the same order (that of "
+        "the names, in a folder), where FAKE has features: the page shows those farthest from and nearest to the real "
+        "samples of their group, as it does where FAKE is images or texts",
     )
     content.add_argument(
         "--texts",
@@ -139,9 +139,13 @@ def _contents(args: argparse.Namespace, fake: Side) -> Sequence[str | NDArray[np
     contents: Any
     n_fake = len(fake.features)
     if args.images is not None:
-        from egtmetrics.data import ImageFiles
+        from egtmetrics.data import open_source
 
-        contents, option, path = ImageFiles(args.images), "--images", args.images
+        contents, option, path = (
+            open_source(args.images, kind="images", image_key=args.image_key),
+            "--images",
+            args.images,
+        )
     elif args.texts is not None:
         from egtmetrics.data import read_text_columns
 

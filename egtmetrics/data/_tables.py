@@ -8,10 +8,10 @@ import math
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from egtmetrics._errors import listed
 from egtmetrics._text import MISSING_WORDS
 from egtmetrics.data._reading import check_unpacked, parsed_json, reading
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _EXACT = 2.0**53
 """Up to this, every integer is a float64."""
@@ -275,17 +278,48 @@ def read_json_lines(path: Path, keys: Sequence[str]) -> dict[str, list[Any]]:
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        try:
-            row = parsed_json(line)
-        except ValueError as error:
-            raise ValueError(f"{path}: line {number} is not JSON ({error}); expected one object per line") from error
-        if not isinstance(row, dict):
-            raise ValueError(f'{path}: line {number} is not a JSON object, expected for example {{"text": "..."}}')
+        row = _json_line(line, number, path)
         nested = [key for key in keys if isinstance(row.get(key), list | dict)]
         if nested:
             raise ValueError(f"{path}: line {number} holds a list or an object under {nested[0]!r}, expected text")
         rows.append(row)
     return {key: [row.get(key) for row in rows] for key in dict.fromkeys(key for row in rows for key in row)}
+
+
+def first_json_line(path: Path) -> dict[str, Any]:
+    """Return the first object of a ``.jsonl`` file, none where it has no lines."""
+    with open_text(path) as file:
+        found = next(((number, line) for number, line in enumerate(file, start=1) if line.strip()), None)
+    return {} if found is None else _json_line(found[1], found[0], path)
+
+
+def _json_line(line: str, number: int, path: Path) -> dict[str, Any]:
+    try:
+        row = parsed_json(line)
+    except ValueError as error:
+        raise ValueError(f"{path}: line {number} is not JSON ({error}); expected one object per line") from error
+    if not isinstance(row, dict):
+        raise ValueError(f'{path}: line {number} is not a JSON object, expected for example {{"text": "..."}}')
+    return row
+
+
+def nested_value(value: Any, key: str, where: str) -> Any:
+    """Return what an object of JSON holds under a key, or under keys with dots between them; None where it has none.
+
+    On the way, a list of one object stands for that object; in a list of none or of several there is nothing.
+
+    Raises
+    ------
+    ValueError
+        It holds a list or an object; the message begins with ``where``.
+    """
+    for name in [key] if isinstance(value, dict) and key in value else key.split("."):
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        value = value.get(name) if isinstance(value, dict) else None
+    if isinstance(value, list | dict):
+        raise ValueError(f"{where} holds a list or an object under {key!r}, expected text or a number")
+    return value
 
 
 def check_unique(names: Sequence[str], path: Path) -> None:
@@ -304,3 +338,41 @@ def _are_numbers(fields: Sequence[str]) -> bool:
     except ValueError:
         return False
     return True
+
+
+def text_frame(columns: Mapping[str, Any], path: Path, *, labels: Sequence[str]) -> pd.DataFrame:
+    """Return columns of text, None where a value is missing; the column of an array without a name is "group"."""
+    import pandas as pd
+
+    texts: dict[str, list[str | None]] = {}
+    for key, values in columns.items():
+        where = f"{path}: {repr(key) if key else 'its array'}"
+        array = np.asarray(values, dtype=object) if isinstance(values, list) else np.asarray(values)
+        if array.dtype.kind not in "biufOSU":
+            raise ValueError(f"{where} has dtype {array.dtype}, expected text or numbers; convert it")
+        missing = pd.isna(array)
+        with reading(path):  # text in an array can be no text
+            values = array.tolist()
+        found = [None if absent else _text(value, where) for value, absent in zip(values, missing, strict=True)]
+        if key in labels and path.suffix.lower() in (".csv", ".txt"):  # elsewhere, spaces are part of a label
+            found = [None if label is None else label.strip() or None for label in found]
+        texts[key or "group"] = found
+    lengths = {key: len(column) for key, column in texts.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"{path}: the labels differ in length: {lengths}")
+    return pd.DataFrame(texts, dtype=object)
+
+
+def _text(value: Any, where: str) -> str | None:
+    try:
+        if isinstance(value, bytes):
+            value = value.decode()
+        elif isinstance(value, str):
+            value.encode()
+    except UnicodeError as error:
+        raise ValueError(f"{where} holds what is not UTF-8 text ({error}); save whole characters") from error
+    if isinstance(value, list | tuple | dict | set | np.ndarray):
+        raise ValueError(f"{where} holds a {type(value).__name__}, expected text or numbers")
+    if isinstance(value, float) and value.is_integer():  # integers beside a missing value are stored as floats
+        value = int(value)
+    return str(value) or None

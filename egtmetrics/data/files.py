@@ -41,7 +41,15 @@ from egtmetrics.data._arrays import (
     torch_entries,
 )
 from egtmetrics.data._reading import check_regular, parsed_json, reading
-from egtmetrics.data._tables import CsvTable, ParquetTable, Table, read_json_lines, read_lines
+from egtmetrics.data._tables import (
+    CsvTable,
+    ParquetTable,
+    Table,
+    first_json_line,
+    read_json_lines,
+    read_lines,
+    text_frame,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -132,7 +140,7 @@ def read_labelled_features(
             )
         found[name] = labels
     if no_groups:
-        found["groups"] = _text_frame({}, path, labels=()).reindex(range(len(features)))
+        found["groups"] = text_frame({}, path, labels=()).reindex(range(len(features)))
     return LabelledFeatures(
         features=features,
         groups=found.pop("groups"),
@@ -216,7 +224,9 @@ def write_labelled_features(
 
 
 def column_names(path: str | Path) -> list[str]:
-    """Return the names of the columns of a ``.csv`` or ``.parquet`` file, whose rows are not read.
+    """Return the names of the columns of a ``.csv``, ``.parquet`` or ``.jsonl`` file, whose rows are not read.
+
+    Those of a ``.jsonl`` file are the keys of its first line.
 
     Raises
     ------
@@ -228,6 +238,9 @@ def column_names(path: str | Path) -> list[str]:
         A ``.parquet`` file needs pyarrow.
     """
     path = Path(path)
+    if path.suffix.lower() == ".jsonl":
+        check_regular(path)
+        return list(first_json_line(path))
     if path.suffix.lower() == ".parquet":
         check_regular(path)
         with extra("files", f"{path}: reading it needs another package"):
@@ -236,7 +249,7 @@ def column_names(path: str | Path) -> list[str]:
             return [str(name) for name in pyarrow.parquet.read_schema(path).names]
     contents = _open(path)
     if isinstance(contents, Mapping):
-        raise ValueError(f"{path}: holds arrays, expected the columns of a .csv or .parquet file")
+        raise ValueError(f"{path}: holds arrays, expected the columns of a .csv, .parquet or .jsonl file")
     return list(contents.names)
 
 
@@ -288,7 +301,7 @@ def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence
         columns = {keys[0]: lines_of_text}
     else:
         columns = _columns(_open(path), keys, path)
-    return _text_frame(columns, path, labels=labels)
+    return text_frame(columns, path, labels=labels)
 
 
 def read_confusion(path: str | Path, *, true: str = "true", called: str = "called") -> Confusion:
@@ -452,7 +465,7 @@ def _labels(contents: Mapping[str, Entry] | Table, keys: Sequence[str], path: Pa
     names = list(contents if isinstance(contents, Mapping) else contents.names)
     if not keys and len(names) != 1:
         raise ValueError(f"{path}: which of {_listing(contents)} holds the labels? Name it as {path}:KEY")
-    return _text_frame(_columns(contents, keys or names, path), path, labels=keys or names)
+    return text_frame(_columns(contents, keys or names, path), path, labels=keys or names)
 
 
 def _columns(contents: Mapping[str, Entry] | Table, keys: Sequence[str], path: Path) -> dict[str, Any]:
@@ -467,44 +480,6 @@ def _columns(contents: Mapping[str, Entry] | Table, keys: Sequence[str], path: P
                 "name several one-dimensional labels, separated by commas, for their intersections"
             )
     return {key: contents[key].load() for key in keys}
-
-
-def _text_frame(columns: Mapping[str, Any], path: Path, *, labels: Sequence[str]) -> pd.DataFrame:
-    """Return columns of text, None where a value is missing; the column of an array without a name is "group"."""
-    import pandas as pd
-
-    texts: dict[str, list[str | None]] = {}
-    for key, values in columns.items():
-        where = f"{path}: {repr(key) if key else 'its array'}"
-        array = np.asarray(values, dtype=object) if isinstance(values, list) else np.asarray(values)
-        if array.dtype.kind not in "biufOSU":
-            raise ValueError(f"{where} has dtype {array.dtype}, expected text or numbers; convert it")
-        missing = pd.isna(array)
-        with reading(path):  # text in an array can be no text
-            values = array.tolist()
-        found = [None if absent else _text(value, where) for value, absent in zip(values, missing, strict=True)]
-        if key in labels and path.suffix.lower() in (".csv", ".txt"):  # elsewhere, spaces are part of a label
-            found = [None if label is None else label.strip() or None for label in found]
-        texts[key or "group"] = found
-    lengths = {key: len(column) for key, column in texts.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"{path}: the labels differ in length: {lengths}")
-    return pd.DataFrame(texts, dtype=object)
-
-
-def _text(value: Any, where: str) -> str | None:
-    try:
-        if isinstance(value, bytes):
-            value = value.decode()
-        elif isinstance(value, str):
-            value.encode()
-    except UnicodeError as error:
-        raise ValueError(f"{where} holds what is not UTF-8 text ({error}); save whole characters") from error
-    if isinstance(value, list | tuple | dict | set | np.ndarray):
-        raise ValueError(f"{where} holds a {type(value).__name__}, expected text or numbers")
-    if isinstance(value, float) and value.is_integer():  # integers beside a missing value are stored as floats
-        value = int(value)
-    return str(value) or None
 
 
 def _check_keys(contents: Mapping[str, Any] | Table, keys: Sequence[str], path: Path) -> None:

@@ -1,15 +1,16 @@
-"""Images in folders and zip files, and the labels that lie beside them."""
+"""Images as levels, whatever holds them; those of folders and zip files, and the labels that lie beside them."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import io
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,17 @@ from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
 from egtmetrics.data._reading import check_unpacked, parsed_json
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 _LABELS = "dataset.json"
 _NO_IMAGES = ("thumbs.db", "desktop.ini", "license", "readme")
 _NO_IMAGE_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".md", ".html", ".yaml", ".yml", ".log")
 """What people keep beside images; other files that Pillow does not read may be images, so a warning names them."""
 _NOT_BY_PILLOW = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 """Formats that Pillow only recognises, or hands to another program."""
+_ANIMATIONS = ("GIF", "PNG", "WEBP")
+"""Formats whose frames are shown one after another. Those of others, such as TIFF, are pages or layers."""
 _CHANNELS = {"L": 1, "RGB": 3}
 """Pillow's modes whose pixels are levels as they are, and their channels."""
 _WITH_ALPHA = ("LA", "P", "PA", "RGBA")
@@ -35,7 +41,92 @@ class LeftOutWarning(UserWarning):
     """A folder or zip file holds files that are not read, but may be images."""
 
 
-class ImageFiles:
+class AnimationWarning(UserWarning):
+    """An image is animated; its first frame is read."""
+
+
+class ImageSource(abc.ABC):
+    """Images in a fixed order, with their labels; each is read when it is asked for.
+
+    ``source[i]`` is a uint8 array ``(channels, height, width)`` of levels from 0 to 255, with one channel (grey) or
+    three (RGB). docs/data.md says what becomes of other kinds of pixels. Nothing is kept in memory, and every process
+    opens files for itself. :func:`egtmetrics.data.open_source` makes one of whatever holds images.
+
+    Raises
+    ------
+    ValueError
+        From ``source[i]``: the image is damaged, too large for Pillow, or has several pages or pixels that are no
+        levels. The message names it.
+    ImportError
+        Pillow is missing.
+
+    Warns
+    -----
+    AnimationWarning
+        Once, by the first image that is animated.
+    """
+
+    kind: ClassVar[str] = "images"
+    path: str | Path
+    """What holds the images, as it was given."""
+    names: Sequence[str] | None = None
+    """Of the images, such as those of files; None where they have none."""
+    left_out: Sequence[str] = ()
+    """Names of files that are not read, but may be images."""
+    _convert = True
+    _told = False
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @property
+    def default_groups(self) -> str | None:
+        """The key of the labels that are the groups where none are asked for; None if those have to be named."""
+        return None
+
+    @abc.abstractmethod
+    def labels(self, keys: Sequence[str]) -> pd.DataFrame:
+        """Return labels that are stored with the images: one column of text for each key, None where there is none.
+
+        Raises
+        ------
+        ValueError
+            There are none of this name; the message says which there are.
+        """
+
+    @abc.abstractmethod
+    def _read(self, index: int) -> bytes:
+        """Return the file of an image."""
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        with extra("images", "reading images needs Pillow"):
+            import PIL.Image
+        name = self.names[index] if self.names is not None else f"row {range(len(self))[index] + 1}"
+        data = b""
+        try:
+            data = self._read(index)
+            with PIL.Image.open(io.BytesIO(data), formats=sorted(set(formats(self._convert).values()))) as image:
+                animated = image.format in _ANIMATIONS and getattr(image, "is_animated", False)
+                levels = _levels(image, convert=self._convert)
+        except Exception as error:  # each format has errors of its own
+            reason = first_line(error)
+            if isinstance(error, PIL.UnidentifiedImageError):
+                reason = "it is no image that Pillow reads" if data else "it is empty"
+            expected = "an image of one page" if self._convert else "a PNG of 8-bit RGB or grey levels"
+            raise ValueError(
+                f"{self.path}: {name} cannot be read ({reason}), expected {expected}; convert or remove it"
+            ) from error
+        if animated and not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.path}: {name} is animated; of it, and of others like it, the first frame is read",
+                AnimationWarning,
+                stacklevel=2,
+            )
+        return levels
+
+
+class ImageFiles(ImageSource):
     """The images of a folder or zip file, read one at a time, as levels from 0 to 255.
 
     ``files[i]`` is a uint8 array ``(channels, height, width)`` with one channel (grey) or three (RGB), turned as its
@@ -50,7 +141,8 @@ class ImageFiles:
     convert
         Turn into levels what is stored in another way. Transparent images are put over white. Of 16-bit grey the upper
         eight bits are taken, as Pillow does of 16-bit colours; CMYK becomes RGB by Pillow's arithmetic, without colour
-        profiles. False accepts only PNG files of 8-bit grey or RGB levels, which need no conversion.
+        profiles. Of an animation the first frame is read. False accepts only PNG files of 8-bit grey or RGB levels,
+        which need no conversion.
 
     Raises
     ------
@@ -58,7 +150,7 @@ class ImageFiles:
         There is no such file or folder, or a link in it leads nowhere.
     ValueError
         A zip file that cannot be read, or no images; from ``files[i]``, a file that is damaged, too large for Pillow,
-        or has several frames or pixels that are no levels.
+        or has several pages or pixels that are no levels.
     ImportError
         Pillow is missing.
 
@@ -66,6 +158,8 @@ class ImageFiles:
     -----
     LeftOutWarning
         Other files that may be images are left out.
+    AnimationWarning
+        Once, by the first image that is animated.
 
     Notes
     -----
@@ -93,13 +187,13 @@ class ImageFiles:
     """Names of the other files that may be images."""
 
     def __init__(self, path: str | Path, *, convert: bool = True) -> None:
-        self.path = Path(path)
-        self.convert = convert
-        self._formats = _formats() if convert else {".png": "PNG"}
+        self.path: Path = Path(path)
+        self._convert = convert
         self._files = _Zip(self.path) if self.path.is_file() else _Folder(self.path)
         found = sorted(name for name in self._files.names() if not _is_hidden(name))
-        self.names = [name for name in found if _suffix(name) in self._formats]
-        self.left_out = [name for name in found if _suffix(name) not in self._formats and _may_be_image(name)]
+        suffixes = formats(convert)
+        self.names = [name for name in found if suffix_of(name) in suffixes]
+        self.left_out = [name for name in found if suffix_of(name) not in suffixes and _may_be_image(name)]
         self._has_labels = _LABELS in found
         kind = "images that Pillow reads" if convert else "PNG files"
         others = listed(self.left_out)
@@ -118,23 +212,32 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        with extra("images", "reading images needs Pillow"):
-            import PIL.Image
-        name = self.names[index]
-        try:
-            data = self._files.read(name)
-            with PIL.Image.open(io.BytesIO(data), formats=sorted(set(self._formats.values()))) as image:
-                levels = _levels(image, convert=self.convert)
-        except Exception as error:  # each format has errors of its own
-            reason = first_line(error)
-            if isinstance(error, PIL.UnidentifiedImageError):
-                reason = "it is no image that Pillow reads" if data else "it is empty"
-            expected = "an image of one frame" if self.convert else "a PNG of 8-bit RGB or grey levels"
-            raise ValueError(
-                f"{self.path}: {name} cannot be read ({reason}), expected {expected}; convert or remove it"
-            ) from error
-        return levels
+    def _read(self, index: int) -> bytes:
+        return self._files.read(self.names[index])
+
+    @property
+    def default_groups(self) -> str:
+        """``json`` if ``dataset.json`` has labels, else ``folder``."""
+        return "folder" if self.json_labels() is None else "json"
+
+    def labels(self, keys: Sequence[str]) -> pd.DataFrame:
+        """Return the column ``group``, of ``folder`` (:meth:`subfolders`) or ``json`` (:meth:`json_labels`)."""
+        import pandas as pd
+
+        found: list[Any] | None
+        match list(keys):
+            case ["folder"]:
+                found = self.subfolders()
+            case ["json"]:
+                found = self.json_labels()
+            case _:
+                raise ValueError(
+                    f"{self.path}: groups {','.join(keys)!r} are unknown; choose json, folder, FILE:KEY, or oracle for "
+                    "FAKE"
+                )
+        if found is None:
+            raise ValueError(f"{self.path}: has no {_LABELS} with labels; give the groups in another way")
+        return pd.DataFrame({"group": list(map(str, found))}, dtype=object)
 
     def subfolders(self) -> list[str]:
         """Return the name of each image's folder, without the folders above it.
@@ -187,8 +290,10 @@ class ImageFiles:
         return label_of
 
 
-def _formats() -> dict[str, str]:
-    """Return the formats that Pillow reads by the suffixes of their files."""
+def formats(convert: bool = True) -> dict[str, str]:
+    """Return the formats that Pillow reads by the suffixes of their files; PNG alone if nothing is to be converted."""
+    if not convert:
+        return {".png": "PNG"}
     with extra("images", "reading images needs Pillow"):
         import PIL.Image
     PIL.Image.init()
@@ -200,8 +305,9 @@ def _levels(image: Any, *, convert: bool) -> NDArray[np.uint8]:
     """Return ``(channels, height, width)``."""
     import PIL.ImageOps
 
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # whose other pictures are previews
-        raise ValueError(f"it has {image.n_frames} frames")
+    several = getattr(image, "is_animated", False) and image.format != "MPO"  # whose other pictures are previews
+    if several and not (convert and image.format in _ANIMATIONS):
+        raise ValueError(f"it has {image.n_frames} {'frames' if image.format in _ANIMATIONS else 'pages'}")
     image.load()
     with contextlib.suppress(Exception):  # damaged metadata: viewers show the image as it is
         PIL.ImageOps.exif_transpose(image, in_place=True)
@@ -230,7 +336,7 @@ def _plain(image: Any) -> Any:
     return image.convert("RGB") if image.mode in _COLOURS else image
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower()
 
 

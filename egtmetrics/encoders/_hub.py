@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from egtmetrics._errors import first_line
+from egtmetrics._hub import cached_folder, is_path
 
 
 @contextlib.contextmanager
@@ -30,11 +31,6 @@ def loading_quietly() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def is_path(model: str | Path) -> bool:
-    """Whether a model's name means a file or a folder, even one that is missing; ``owner/name`` is one of the hub."""
-    return isinstance(model, Path) or model.startswith((".", "~", "/")) or model.count("/") > 1 or Path(model).exists()
-
-
 def find_folder(model: str | Path, kind: str) -> Path:
     """Return the folder of a model, also of one in the local cache; it takes no network, and no framework.
 
@@ -52,15 +48,7 @@ def find_folder(model: str | Path, kind: str) -> Path:
         if not folder.is_dir():
             raise FileNotFoundError(f"model={model} is not a folder; {_remedy(kind)}")
         return folder
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(str(model), local_files_only=True))
-    except (OSError, ValueError) as error:  # not there, or no name that the hub allows
-        raise ValueError(
-            f"model={model} is not in the local cache of the Hugging Face hub, and nothing is fetched unasked; fetch "
-            f"it with `hf download {model}`, or pass a folder"
-        ) from error
+    return cached_folder(str(model), f"model={model}")
 
 
 @contextlib.contextmanager

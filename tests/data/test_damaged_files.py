@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtmetrics import GenerativeMetricFrame
-from egtmetrics.data import ImageFiles, read_labelled_features, read_text_columns
+from egtmetrics.data import ImageFiles, open_source, read_labelled_features, read_text_columns
 from tests.data._images import LEVELS, encoded, rgb
 
 torch: Any = pytest.importorskip("torch")
@@ -44,6 +45,17 @@ def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -
         with zipfile.ZipFile(file, "w", compression) as archive:
             for name, data in members.items():
                 archive.writestr(name, data)
+
+    return written(write)
+
+
+def tarred(members: dict[str, bytes]) -> bytes:
+    def write(file: Any) -> None:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name, data in members.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
 
     return written(write)
 
@@ -83,6 +95,7 @@ FILES = {
     "y.txt": "\n".join(GROUPS).encode(),
     "x.jsonl": "\n".join(json.dumps(row) for row in TABLE[["text", "y"]].to_dict("records")).encode(),
     "x.zip": zipped({"f/a.png": PICTURES["png"], "m/b.jpg": PICTURES["jpg"], "dataset.json": LABELS}),
+    "x.tar": tarred({"a.png": PICTURES["png"], "a.json": b'{"y": "f"}', "b.jpg": PICTURES["jpg"], "b.json": b"{}"}),
     "frame.json": frame_json(),
     "x.checkpoint": resumable.to_bytes({"settings": {"seed": 1}, "step": 2, "model": TENSORS}),
     **{f"a.{name}": data for name, data in PICTURES.items()},
@@ -103,6 +116,11 @@ def read(path: Path) -> None:
     elif path.name == "y.txt":
         (path.parent / "x.npy").write_bytes(FILES["x.npy"])
         read_labelled_features(path.parent / "x.npy", groups=str(path))
+    elif path.suffix == ".tar":
+        shard = open_source(path, kind="images")
+        shard.labels(["y"])
+        for i in range(len(shard)):
+            shard[i]
     elif path.suffix == ".zip" or path.name.startswith("a."):
         images = ImageFiles(path if path.suffix == ".zip" else path.parent)
         images.json_labels()

@@ -14,7 +14,7 @@ import PIL.features
 import PIL.Image
 import pytest
 
-from egtmetrics.data import ImageFiles, LeftOutWarning, _reading
+from egtmetrics.data import AnimationWarning, ImageFiles, LeftOutWarning, _reading
 from tests.data._images import LEVELS, encoded, rgb, store
 
 
@@ -150,13 +150,17 @@ def test_pixels_that_are_no_levels(tmp_path: Path) -> None:
     deep = np.array([[0, 255, 256, 32767, 65535]], dtype=np.uint16)
     cmyk = PIL.Image.fromarray(np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], dtype=np.uint8), "CMYK")
     content = {
+        "cmyk.jpg": encoded(cmyk.resize((48, 16), PIL.Image.Resampling.NEAREST), "JPEG", quality=100, subsampling=0),
         "cmyk.tif": encoded(cmyk, "TIFF"),
         "deep.png": encoded(PIL.Image.fromarray(deep)),
         "deep.tif": encoded(PIL.Image.fromarray(deep), "TIFF"),
     }
     images = ImageFiles(store(tmp_path / "data", content))
-    assert images[0].transpose(1, 2, 0).tolist() == [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
-    assert images[1].tolist() == images[2].tolist() == [[[0, 0, 1, 127, 255]]]
+    colours = [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
+    photograph = images[0].transpose(1, 2, 0)[8:9, 8::16].astype(int)  # Adobe's files hold these levels inverted
+    np.testing.assert_allclose(photograph, colours, atol=4)
+    assert images[1].transpose(1, 2, 0).tolist() == colours
+    assert images[2].tolist() == images[3].tolist() == [[[0, 0, 1, 127, 255]]]
     for name, image in (
         ("float", PIL.Image.fromarray(np.ones((2, 2), np.float32))),
         ("wide", PIL.Image.fromarray(np.full((2, 2), 70_000, np.int32))),
@@ -166,12 +170,25 @@ def test_pixels_that_are_no_levels(tmp_path: Path) -> None:
             images[0]
 
 
-@pytest.mark.parametrize("format", ["GIF", "PNG", "TIFF", "WEBP"])
-def test_an_image_has_one_frame(format: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_read_which_is_said_once(format: str, tmp_path: Path) -> None:
     frames = [rgb(levels) for levels in LEVELS[:3]]
-    data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
-    images = ImageFiles(store(tmp_path, {f"a.{format.lower()}": data}))
-    with pytest.raises(ValueError, match=r"a\..* cannot be read \(it has 3 frames\), expected an image of one frame"):
+    exact = {"WEBP": {"lossless": True}}.get(format, {})
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **exact)
+    images = ImageFiles(store(tmp_path, {f"{name}.{format.lower()}": data for name in "ab"}))
+    with pytest.warns(AnimationWarning, match=r"a\..* is animated; of it, and of others like it, the first frame"):
+        first = images[0]
+    np.testing.assert_array_equal(first, LEVELS[0])
+    np.testing.assert_array_equal(images[1], LEVELS[0])  # a second warning would be an error
+    with pytest.raises(ValueError, match=r"a\.png cannot be read \(.*\), expected a PNG of 8-bit"):
+        ImageFiles(store(tmp_path / "plain", {"a.png": data}), convert=False)[0]
+
+
+def test_an_image_has_one_page(tmp_path: Path) -> None:
+    pages = [rgb(levels) for levels in LEVELS[:3]]
+    data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
+    images = ImageFiles(store(tmp_path, {"a.tiff": data}))
+    with pytest.raises(ValueError, match=r"a\.tiff cannot be read \(it has 3 pages\), expected an image of one page"):
         images[0]
 
 
