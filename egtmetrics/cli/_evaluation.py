@@ -11,6 +11,7 @@ from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_outputs, seed
 from egtmetrics.cli._cost import note_costs, parts_to_come
+from egtmetrics.cli._labels import check_confused_groups, check_confusion, correction_of
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
@@ -325,7 +326,9 @@ def check_options(args: argparse.Namespace) -> Plan:
 
         check_level(args.level)
     check_sample_options(args)
-    return Plan(check_metrics(args), _check_outputs(args), check_verdicts(args, with_intervals=args.level is not None))
+    plan = Plan(check_metrics(args), _check_outputs(args), check_verdicts(args, with_intervals=args.level is not None))
+    check_confusion(args)
+    return plan
 
 
 def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping[str, float]:
@@ -369,8 +372,9 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
     note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page))
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
+    correction, uncorrected = correction_of(args, frame)
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
-    provenance = {**provenance, **why_not, **of_views}
+    provenance = {**provenance, **why_not, **uncorrected, **of_views}
     controlled = frame.controlled(progress=show_progress(args)) if getattr(args, "control", None) else None
 
     def figure() -> Axes:
@@ -392,10 +396,11 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
             dose=judged.dose,
             views=views,
             controlled=controlled,
+            correction=correction,
             provenance=provenance,
         ),
         figure,
-        lambda: html_page(args, frame, judged, provenance, views=views),
+        lambda: html_page(args, frame, judged, provenance, views=views, correction=correction),
     )
     return exit_status([judged])
 
@@ -508,6 +513,7 @@ def evaluate_samples(
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
         provenance = {**provenance, "matching": {"across_groups": args.across_groups, **kept}}
     check_set_size(args, samples)
+    check_confused_groups(args, samples.groups.index.tolist())
     if args.plan_file is not None:
         provenance = {**provenance, "plan": {"file": args.plan_file, "sha256": args.plan_sha256}}
     frame = GenerativeMetricFrame(
@@ -556,6 +562,7 @@ def check_groups(
     groups.check_two()
     if args.missing_groups == "raise" or not groups.on_both_sides():
         groups.check_present("pass --missing-groups nan")
+    check_confused_groups(args, groups.index.tolist())
     samples = GroupedSamples(
         real=np.zeros((len(real_groups), 1)),
         fake=np.zeros((len(fake_groups), 1)),

@@ -21,7 +21,7 @@ from egtmetrics.cli._common import Parser, check_folder
 if TYPE_CHECKING:
     import pandas as pd
 
-_ORACLE = "oracle"
+ORACLE = "oracle"
 _FILE_COLUMN = "file_name"
 _SEVERAL = (
     "; may be repeated: do the gaps of the first survive the others? --baseline is then split where it is not given"
@@ -248,7 +248,7 @@ class Images(Side):
         self.contents, self.names = files, files.names
         loose = any("/" not in name for name in files.names)
         needless = role == "samples" and spec is None and loose and files.json_labels() is None
-        self.groups, by = (None, spec) if needless or spec == _ORACLE else _image_labels(files, spec)
+        self.groups, by = (None, spec) if needless or spec == ORACLE else _image_labels(files, spec)
         self.others = {name: _image_labels(files, where)[0] for name, where in _other_labels(args, role).items()}
         self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
 
@@ -310,7 +310,7 @@ class Features(Side):
         from egtmetrics._validation import check_features, keep_checked
         from egtmetrics.data import read_labelled_features
 
-        by_oracle = spec == _ORACLE
+        by_oracle = spec == ORACLE
         others = _other_labels(args, role)
         read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role), others=others)
         self.features = keep_checked(check_features(read.features, str(path)))  # here, so that an error names the file
@@ -339,9 +339,9 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     OSError
         There is no such file.
     """
-    spec = _spec(args, role)
-    if spec == _ORACLE and role != "fake":
-        option = "--groups" if args.groups == _ORACLE else _option(role)
+    spec = groups_spec(args, role)
+    if spec == ORACLE and role != "fake":
+        option = "--groups" if args.groups == ORACLE else _option(role)
         raise ValueError(f"{option} oracle: the oracle is fitted on the groups of REAL; give them in another way")
     place = Path(path)
     if args.kind is not None:
@@ -498,7 +498,7 @@ def _check_same(known: Mapping[str, Mapping[str, Any]], sides: Mapping[str, Side
         )
 
 
-def _spec(args: argparse.Namespace, role: str) -> str | None:
+def groups_spec(args: argparse.Namespace, role: str) -> str | None:
     """Return how the groups of one side are found; held-out samples have them as REAL where nothing else is said."""
     roles = [role, "real"] if role == "held_out" else [role]
     given = (getattr(args, f"{name}_sensitive_features", None) for name in roles)
@@ -577,7 +577,7 @@ def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFra
     from egtmetrics.data import read_text_columns
     from egtmetrics.oracles import NameOracle, PronounOracle
 
-    spec = None if spec == _ORACLE else spec
+    spec = None if spec == ORACLE else spec
     oracle, _, name_key = (spec or "").removeprefix("oracle:").partition(":")
     by_oracle = spec is not None and spec.startswith("oracle:")
     if by_oracle and oracle not in ("pronouns", "names"):

@@ -25,6 +25,7 @@ from egtmetrics.cli._evaluation import (
     read_views,
     show_progress,
 )
+from egtmetrics.cli._labels import add_confusion, check_confusion, correction_of
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import add_sample_options, check_sample_options
 from egtmetrics.cli._verdicts import exit_status, judge
@@ -62,7 +63,9 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(report, "the {} samples")
-    add_group_options(add_sample_options(report, several_encoders=True))
+    data = add_sample_options(report, several_encoders=True)
+    add_confusion(data)
+    add_group_options(data)
     add_metric_options(report, default="topp,clipped,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
@@ -97,6 +100,7 @@ def _check(args: argparse.Namespace) -> _Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     plan = _Plan(check_metrics(args), check_verdicts(args, with_intervals=False))  # the page also goes without
     check_sample_options(args)
+    check_confusion(args)
     check_outputs(args, [args.out])
     if args.out.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
@@ -119,12 +123,14 @@ def _report(args: argparse.Namespace) -> int:
     note_costs(args, parts_to_come(args, [frame], found.held_out, page=True))
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
+    correction, uncorrected = correction_of(args, frame)
     page = html_page(
         args,
         frame,
         judged,
-        {**provenance, **of_views},
+        {**provenance, **of_views, **uncorrected},
         views=views,
+        correction=correction,
         divergence=_divergence(args, samples),
         sensitivity=_sensitivity(frame, plan.tolerances),
         samples=None if contents is None else _samples(args, samples, contents),

@@ -23,6 +23,7 @@ from egtmetrics.groups import (
     Baseline,
     DoseResponse,
     GenerativeMetricFrame,
+    LabelCorrection,
     LabelSensitivity,
     ScoreTable,
     Verdict,
@@ -43,6 +44,7 @@ from egtmetrics.report._page_figures import (
 from egtmetrics.report._page_parts import (
     Gap,
     Inference,
+    TrueGroups,
     find_gaps,
     gap_text,
     gaps_of,
@@ -51,7 +53,19 @@ from egtmetrics.report._page_parts import (
     signed_text,
 )
 from egtmetrics.report.explanations import DecomposedSamples
-from egtmetrics.report.tables import groups_title, mark, method_notes, names_text, view_columns, views_note, views_title
+from egtmetrics.report.tables import (
+    Columns,
+    groups_title,
+    is_number,
+    label_columns,
+    mark,
+    method_notes,
+    names_text,
+    true_score_columns,
+    view_columns,
+    views_note,
+    views_title,
+)
 from egtmetrics.report.words import verdict_sentence
 from egtmetrics.results import Score
 
@@ -99,6 +113,7 @@ def render_page(
     dose: DoseResponse | None = None,
     views: ViewComparison | None = None,
     sensitivity: Mapping[str, LabelSensitivity] | None = None,
+    correction: LabelCorrection | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
@@ -128,6 +143,9 @@ def render_page(
         which gaps survive.
     sensitivity
         By metric, what ``frame.label_sensitivity()`` returned: which rate of wrong labels would change the finding.
+    correction
+        What ``frame.correct_labels(...)`` returned: a section shows scores and gaps by true group, and how much of
+        every called group is not of it.
     title
         Heading of the page.
     level
@@ -176,6 +194,7 @@ def render_page(
     single = [gap for gap in gaps if gap.column is not None]
     excess = None if baseline is None else _Excess.of(baseline, level)
     doses = None if dose is None else _Doses.of(dose, frame, level)
+    true = None if correction is None else TrueGroups.of(correction, level, verdicts)
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
@@ -183,6 +202,7 @@ def render_page(
         "excess": None if baseline is None else "Against other real samples",
         "dose": None if dose is None else "As how much damage",
         "views": None if views is None else views_title(views),
+        "labels": None if true is None else "By true group",
         "proportions": "Proportions",
         "divergence": None if divergence is None else "Divergence",
         "samples": None if samples is None else "Samples",
@@ -207,7 +227,7 @@ def render_page(
                 }
                 for one in (verdicts or {}).values()
             ],
-            cautions=_cautions(frame, inference, baseline, sensitivity or {}),
+            cautions=_cautions(frame, inference, baseline, sensitivity or {}, true),
             scores=[
                 _score_table(frame.tables[metric], gaps if excess is None else excess.gaps, frame, inference)
                 for metric in frame.settings["metrics"]
@@ -220,6 +240,7 @@ def render_page(
             excess=None if excess is None else _excess_section(excess, frame),
             dose=None if doses is None else _dose_section(doses, frame),
             views=None if views is None else _views_section(views),
+            labels=None if true is None else _labels_section(true, frame),
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
@@ -528,10 +549,6 @@ def _excess_table(table: ScoreTable, excess: _Excess, frame: GenerativeMetricFra
 
 
 def _views_section(views: ViewComparison) -> dict[str, Any]:
-    columns = view_columns(views)
-    header = [name for name, _ in columns]
-    rows = zip(*(cells for _, cells in columns), strict=True)
-    of_numbers = ("value", "in its errors", "p")
     return {
         "title": views_title(views),
         "sentences": [
@@ -541,15 +558,39 @@ def _views_section(views: ViewComparison) -> dict[str, Any]:
         ],
         "note": _sentence(views_note(views)),
         "figure": draw_views(views),
-        "table": _Table(
-            caption=f"The largest gap between two groups, under each {views.of}",
-            header=header,
-            rows=[
-                [_Cell(text=cell, number=name in of_numbers) for name, cell in zip(header, row, strict=True)]
-                for row in rows
-            ],
-        ),
+        "table": _table(f"The largest gap between two groups, under each {views.of}", view_columns(views)),
     }
+
+
+def _labels_section(true: TrueGroups, frame: GenerativeMetricFrame) -> dict[str, Any]:
+    return {
+        "sentences": [
+            "The labels of the generated samples err, so that every called group also holds samples of others. That "
+            "alone can make gaps, and hide some. With the confusion, which says how often, scores that are means over "
+            "generated samples can be given by true group. All else on this page is by the labels as called.",
+            *map(_sentence, true.sentences()),
+        ],
+        "verdicts": [verdict_sentence(frame, one) for one in true.verdicts.values()],
+        "tables": [
+            _table("Scores of called and of true groups", true_score_columns(frame, true)),
+            _gap_table(
+                gaps_of(true.tables, true.inference), true.inference, "Largest difference δ between true groups"
+            ),
+            _table("Labels of the generated samples", label_columns(frame, true)),
+        ],
+    }
+
+
+def _table(caption: str, columns: Columns) -> _Table:
+    """Return a table of the page as one in a terminal."""
+    header = [name for name, _ in columns]
+    of_numbers = [all(map(is_number, cells)) for _, cells in columns]
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    return _Table(
+        caption=caption,
+        header=header,
+        rows=[[_Cell(text=cell, number=right) for cell, right in zip(row, of_numbers, strict=True)] for row in rows],
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -674,6 +715,7 @@ def _cautions(
     inference: Inference,
     baseline: Baseline | None,
     sensitivity: Mapping[str, LabelSensitivity],
+    true: TrueGroups | None,
 ) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
     for metric in frame.settings["metrics"]:
@@ -709,6 +751,8 @@ def _cautions(
                     "matching the sizes removes it."
                 )
     cautions += [f"{frame.title(metric)}: {one.text}" for metric, one in sensitivity.items()]
+    if true is not None:
+        cautions.append(f"{_sentence(true.sentences()[0])} See the scores by true group.")
     if any(frame.unassigned.values()):
         cautions.append(
             f"{frame.unassigned['real']} real and {frame.unassigned['fake']} generated samples are in no group. They "
