@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -13,6 +13,7 @@ from egtmetrics.cli._common import Parser, check_outputs, seed
 from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._labels import check_confused_groups, check_confusion, correction_of
 from egtmetrics.cli._messages import EXPECTED, error_text
+from egtmetrics.cli._oracles import call_groups, load_callers
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
 from egtmetrics.cli._streams import say, show, width
@@ -147,12 +148,16 @@ def _read_sides(
         for side in sides.values():
             if side.contents is not None:
                 note(args, side.count_groups())
-        for fake in fakes.values():
-            if fake.groups is not None:
-                check_groups(args, metrics, sides["real"].groups, fake.groups)
+        _check_known(args, metrics, sides["real"], fakes.values())
     note_one_sided_oracle(args, sides)
+    callers = load_callers(args, sides.values())
     by_model = {model: load_encoding(args, sides, model, progress=show_progress(args)) for model in models}
     check_encodings(by_model)
+    encoders = {model: encoding.encoder for model, encoding in by_model.items()}
+    if called := call_groups(args, sides, callers, encoders, progress=show_progress(args)):
+        for name in called:
+            note(args, sides[name].count_groups())
+        _check_known(args, metrics, sides["real"], fakes.values())
     encodings = list(by_model.values())
     views = [{name: side.copy() for name, side in sides.items()} for _ in encodings]
     for encoding, view in zip(encodings, views, strict=True):
@@ -173,8 +178,17 @@ def _read_sides(
     return [(view, encoding.provenance) for view, encoding in zip(views, encodings, strict=True)]
 
 
+def _check_known(
+    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], real: Side, fakes: Iterable[Side]
+) -> None:
+    """Refuse groups that could not be compared, of the sides whose groups are known by now."""
+    for fake in fakes:
+        if real.groups is not None and fake.groups is not None:
+            check_groups(args, metrics, real.groups, fake.groups)
+
+
 def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
-    """Say where an oracle calls the groups of some texts, and others have labels."""
+    """Say where an oracle calls the groups of some samples, and others have labels."""
     by_oracle = {name for name, side in sides.items() if str(side.source["groups"]).startswith("oracle:")}
     if by_oracle and len(by_oracle) < len(sides):
         note(

@@ -10,6 +10,7 @@ import abc
 import argparse
 import copy
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORACLE = "oracle"
+_TEXT_ORACLES = ("pronouns", "names")
 _FILE_COLUMN = "file_name"
 _SEVERAL = (
     "; may be repeated: do the gaps of the first survive the others? --baseline is then split where it is not given"
@@ -52,6 +54,11 @@ groups:
                     {{"female": ["elle", ...], "male": ["il", ...]}}
   oracle:names      of texts: by pronouns, else by the first name that the text begins with ("Ada Lovelace was ...");
                     oracle:names:KEY by the first name under KEY
+  oracle:MODEL:GROUP=PROMPT|GROUP=PROMPT
+                    of images: the group whose prompt is nearest under CLIP, SigLIP or another such model, by a name or
+                    path as --encoder takes them: "oracle:clip:female=a photo of a woman|male=a photo of a man". A group
+                    may have several prompts; =PROMPT is for images of no group; without GROUP= the prompt is the name
+  oracle:MODEL      of images or texts: a classifier of transformers, a folder or a name; its labels are the groups
   oracle            of FAKE: a classifier of the features, fitted on REAL and its groups; its cross-validated error is
                     printed and stored, and it calls REAL, too, see --true-labels
   A file that egtmetrics encode wrote, and a reference (.egt), have groups of their own. Samples with an empty label are
@@ -107,7 +114,8 @@ def add_sample_options(
             type=float,
             default=0.0,
             metavar="P",
-            help="oracle: a sample whose calibrated probability is below P is in no group (default: %(default)s)",
+            help="oracle, oracle:MODEL: a sample whose largest probability is below P is in no group; those of prompts "
+            "are not calibrated (default: %(default)s)",
         )
         data.add_argument(
             "--true-labels",
@@ -194,6 +202,10 @@ class Side(abc.ABC):
     """Of the rows, such as those of files."""
     features: Any = None
     """Shape ``(n, d)``, once encoded."""
+    called_by: str | None = None
+    """How a network is to call the groups, as the user wrote it; see ``cli/_oracles.py``."""
+    _seen: dict[str, Any]
+    """Features by the settings of the encoders that have seen the samples; copies of this side share them."""
 
     @classmethod
     @abc.abstractmethod
@@ -216,7 +228,14 @@ class Side(abc.ABC):
 
     def encode(self, encoder: Any) -> None:
         """Find the features."""
-        self.features = encoder(self.contents)
+        self.features = self.features_by(encoder)
+
+    def features_by(self, encoder: Any) -> Any:
+        """Return what an encoder makes of the samples; it sees them once."""
+        key = json.dumps(_settings(encoder.identity), sort_keys=True)
+        if key not in self._seen:
+            self._seen[key] = encoder(self.contents)
+        return self._seen[key]
 
     def copy(self) -> Self:
         """Return this side for another encoder: of the same samples, with features and a source of its own."""
@@ -248,7 +267,10 @@ class Images(Side):
         self.contents, self.names = files, files.names
         loose = any("/" not in name for name in files.names)
         needless = role == "samples" and spec is None and loose and files.json_labels() is None
-        self.groups, by = (None, spec) if needless or spec == ORACLE else _image_labels(files, spec)
+        self._seen = {}
+        self.called_by = spec if spec is not None and spec.startswith(f"{ORACLE}:") else None
+        later = needless or spec == ORACLE or self.called_by is not None
+        self.groups, by = (None, spec) if later else _image_labels(files, spec)
         self.others = {name: _image_labels(files, where)[0] for name, where in _other_labels(args, role).items()}
         self.source = {"file": str(path), "groups": by, "images": len(files), "left_out": len(files.left_out)}
 
@@ -278,7 +300,9 @@ class Texts(Side):
 
         if spec is None and role != "samples":
             raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
-        self.groups, self.contents = _text_labels(path, spec, args.text_key)
+        self._seen = {}
+        self.called_by = spec if spec is not None and _is_model(spec) else None
+        self.groups, self.contents = _text_labels(path, None if self.called_by else spec, args.text_key)
         others = {name: where.split(",") for name, where in _other_labels(args, role).items()}
         columns = read_text_columns(path, [args.text_key], labels=list(itertools.chain(*others.values())))
         self.others = {name: columns[keys] for name, keys in others.items()}
@@ -310,6 +334,8 @@ class Features(Side):
         from egtmetrics._validation import check_features, keep_checked
         from egtmetrics.data import read_labelled_features
 
+        if spec is not None and spec.startswith(f"{ORACLE}:"):
+            raise ValueError(f"{path}: groups {spec!r} are of images or texts, and these are features; name a key")
         by_oracle = spec == ORACLE
         others = _other_labels(args, role)
         read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role), others=others)
@@ -358,7 +384,7 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
         kind = found
     side = kind(args, role, path, spec)
     if side.groups is not None:
-        _count_missing(side, path, spec)
+        count_missing(side, path, spec)
     return side
 
 
@@ -467,10 +493,13 @@ def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], model: str | N
         if given:
             raise ValueError(f"{given[0]} is for images and texts, and all samples are features already; leave it out")
         return None
-    options = {"cache": args.cache, "device": args.device, "progress": progress}
-    if args.batch_size is not None:
-        options["batch_size"] = args.batch_size
-    return next(iter(encoded.values())).make_encoder(args, model, options)
+    return next(iter(encoded.values())).make_encoder(args, model, encoder_options(args, progress=progress))
+
+
+def encoder_options(args: argparse.Namespace, *, progress: bool) -> dict[str, Any]:
+    """Return what every encoder of a command gets."""
+    batch_size = {} if args.batch_size is None else {"batch_size": args.batch_size}
+    return {"cache": args.cache, "device": args.device, "progress": progress, **batch_size}
 
 
 def check_encodings(encodings: Mapping[str | None, Encoding]) -> None:
@@ -523,7 +552,7 @@ def _key(args: argparse.Namespace, role: str) -> str | None:
     return next((key for name in roles if (key := getattr(args, f"{name}_key", None)) is not None), None)
 
 
-def _count_missing(side: Side, path: str, spec: str | None) -> None:
+def count_missing(side: Side, path: str, spec: str | None) -> None:
     """Note how many images or texts are in no group; refuse if all are."""
     if side.contents is None or side.groups is None:
         return
@@ -554,7 +583,8 @@ def _table_labels(files: Any, spec: str) -> pd.DataFrame:
     path, _, keys = spec.rpartition(":")
     if not path or not keys:
         raise ValueError(
-            f"{files.path}: groups {spec!r} are unknown; choose json, folder, FILE:KEY, or oracle for FAKE"
+            f"{files.path}: groups {spec!r} are unknown; choose json, folder, FILE:KEY, oracle:MODEL, "
+            "oracle:MODEL:PROMPT|PROMPT, or oracle for FAKE"
         )
     table = read_text_columns(path, [_FILE_COLUMN], labels=keys.split(",")).set_index(_FILE_COLUMN)
     twice = table.index[table.index.duplicated()]
@@ -570,6 +600,12 @@ def _table_labels(files: Any, spec: str) -> pd.DataFrame:
     return labels
 
 
+def _is_model(spec: str) -> bool:
+    """Return whether the groups of texts are spelled as those of a model: a path, or a name of the hub."""
+    oracle, colon, model = spec.partition(":")
+    return oracle == ORACLE and bool(colon) and model.partition(":")[0] not in _TEXT_ORACLES and "/" in model
+
+
 def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFrame | None, list[str]]:
     """Return the labels of texts, None if they are to be found later, and the texts."""
     import pandas as pd
@@ -580,10 +616,10 @@ def _text_labels(path: str, spec: str | None, text_key: str) -> tuple[pd.DataFra
     spec = None if spec == ORACLE else spec
     oracle, _, name_key = (spec or "").removeprefix("oracle:").partition(":")
     by_oracle = spec is not None and spec.startswith("oracle:")
-    if by_oracle and oracle not in ("pronouns", "names"):
+    if by_oracle and oracle not in _TEXT_ORACLES:
         raise ValueError(
             f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:pronouns:FILE, oracle:names, "
-            "oracle:names:KEY or a KEY"
+            "oracle:names:KEY, oracle:MODEL (a path with a slash, or OWNER/NAME) or a KEY"
         )
     words = name_key or None if oracle == "pronouns" else None
     of_names = [name_key] if name_key and not words else []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from egtmetrics.cli._common import Commands, add_command, check_folder, check_outputs
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
+from egtmetrics.cli._oracles import call_groups, load_callers
 from egtmetrics.cli._sides import add_sample_options, check_sample_options, load_encoding, open_side
 
 _SUFFIX = ".npz"
@@ -52,7 +53,11 @@ def _encode(args: argparse.Namespace) -> None:
     if unfinished is not None:
         check_folder(unfinished)
         args.cache = str(unfinished)
+    callers = load_callers(args, [side])
     encoding = load_encoding(args, {"samples": side}, args.model, progress=show_progress(args))
+    encoders = {args.model: encoding.encoder}
+    if call_groups(args, {"samples": side}, callers, encoders, progress=show_progress(args)):
+        note(args, side.count_groups())
     encoding.encode({"samples": side})
 
     from egtmetrics.data import write_labelled_features
