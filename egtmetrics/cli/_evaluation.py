@@ -85,6 +85,8 @@ class Samples(NamedTuple):
     provenance: dict[str, Any]
     held_out: HeldOut | None
     fake: Side
+    training: Side | None
+    """The training set of ``--training``."""
 
 
 def read_samples(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]]) -> Samples:
@@ -105,11 +107,14 @@ def _read_samples(
     held_out_path = held_out_file(args) if hasattr(args, "held_out") else None
     if held_out_path is not None:
         paths["held_out"] = ("held_out", held_out_path)
+    if getattr(args, "training", None) is not None:
+        paths["training"] = ("training", args.training)
     found = []
     for sides, encoded in _read_sides(args, metrics, paths, models):
         held_out = held_out_of(sides)
         provenance = {**{name: side.source for name, side in sides.items()}, **encoded}
-        found.append(Samples(group_sides(args, sides["real"], sides["fake"]), provenance, held_out, sides["fake"]))
+        grouped = group_sides(args, sides["real"], sides["fake"])
+        found.append(Samples(grouped, provenance, held_out, sides["fake"], sides.get("training")))
     return found
 
 
@@ -143,13 +148,14 @@ def _read_sides(
         roles = {role for role, _ in paths.values() if getattr(args, f"{role}_sensitive_features", None) is None}
         args.other_options = {f"{role}_sensitive_features": f"--groups of {role.upper()}" for role in roles}
     sides = {name: open_side(args, role, path) for name, (role, path) in paths.items()}
+    with_groups = {name: side for name, side in sides.items() if paths[name][0] != "training"}
     fakes = {name: side for name, side in sides.items() if paths[name][0] == "fake"}
     if any(side.contents is not None for side in sides.values()):
-        for side in sides.values():
+        for side in with_groups.values():
             if side.contents is not None:
                 note(args, side.count_groups())
         _check_known(args, metrics, sides["real"], fakes.values())
-    note_one_sided_oracle(args, sides)
+    note_one_sided_oracle(args, with_groups)
     callers = load_callers(args, sides.values())
     by_model = {model: load_encoding(args, sides, model, progress=show_progress(args)) for model in models}
     check_encodings(by_model)
@@ -159,7 +165,11 @@ def _read_sides(
             note(args, sides[name].count_groups())
         _check_known(args, metrics, sides["real"], fakes.values())
     encodings = list(by_model.values())
-    views = [{name: side.copy() for name, side in sides.items()} for _ in encodings]
+    # Of the training set nothing but the first encoder's view is shown.
+    views = [
+        {name: side.copy() for name, side in (with_groups if place else sides).items()}
+        for place in range(len(encodings))
+    ]
     for encoding, view in zip(encodings, views, strict=True):
         encoding.encode(view)
     first, *others = views
@@ -203,22 +213,23 @@ def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamp
     from egtmetrics.ops import memo_of
     from egtmetrics.samples import GroupedSamples
 
-    features = real.features, fake.features
-    if args.backend == "cuda":
-        from egtmetrics.ops._device import to_device
-
-        if memo_of(real.features) is not None:
-            raise ValueError(
-                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
-            )
-
-        features = to_device(real.features), to_device(fake.features)
+    if args.backend == "cuda" and memo_of(real.features) is not None:
+        raise ValueError("a reference file is for the CPU; leave out --backend cuda, or pass the features themselves")
     return GroupedSamples(
-        real=features[0],
-        fake=features[1],
+        real=on_device(args, real.features),
+        fake=on_device(args, fake.features),
         **_labels_of("real", real),
         **_labels_of("fake", fake),
     )
+
+
+def on_device(args: argparse.Namespace, features: Any) -> Any:
+    """Return features as they are, or with ``--backend cuda`` a copy on the device."""
+    if args.backend != "cuda":
+        return features
+    from egtmetrics.ops._device import to_device
+
+    return to_device(features)
 
 
 def _labels_of(role: str, side: Side) -> dict[str, Any]:

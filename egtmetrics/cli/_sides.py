@@ -266,7 +266,7 @@ class Images(Side):
         files = ImageFiles(path)
         self.contents, self.names = files, files.names
         loose = any("/" not in name for name in files.names)
-        needless = role == "samples" and spec is None and loose and files.json_labels() is None
+        needless = role == "training" or (role == "samples" and spec is None and loose and files.json_labels() is None)
         self._seen = {}
         self.called_by = spec if spec is not None and spec.startswith(f"{ORACLE}:") else None
         later = needless or spec == ORACLE or self.called_by is not None
@@ -298,7 +298,7 @@ class Texts(Side):
     def __init__(self, args: argparse.Namespace, role: str, path: str, spec: str | None) -> None:
         from egtmetrics.data import read_text_columns
 
-        if spec is None and role != "samples":
+        if spec is None and role in ("real", "fake", "held_out"):
             raise ValueError(f"no groups are given for {path}; pass --groups, or {_option(role)}")
         self._seen = {}
         self.called_by = spec if spec is not None and _is_model(spec) else None
@@ -336,11 +336,11 @@ class Features(Side):
 
         if spec is not None and spec.startswith(f"{ORACLE}:"):
             raise ValueError(f"{path}: groups {spec!r} are of images or texts, and these are features; name a key")
-        by_oracle = spec == ORACLE
+        later = spec == ORACLE or role == "training"
         others = _other_labels(args, role)
-        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role), others=others)
+        read = read_labelled_features(path, groups="" if later else spec, key=_key(args, role), others=others)
         self.features = keep_checked(check_features(read.features, str(path)))  # here, so that an error names the file
-        self.groups, self.others = None if by_oracle else read.groups, read.others
+        self.groups, self.others = None if later else read.groups, read.others
         self._identity: Mapping[str, Any] | None = read.source.pop("encoder", None)
         self.source = read.source
 
@@ -356,7 +356,10 @@ _KINDS: tuple[type[Side], ...] = (Images, Texts, Features)
 
 
 def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
-    """Open the samples of one side; ``role`` is ``"real"``, ``"fake"``, ``"held_out"``, or ``"samples"`` of neither.
+    """Open the samples of one side.
+
+    ``role`` is ``"real"``, ``"fake"``, ``"held_out"``, ``"training"``, whose groups are not read, or ``"samples"`` of
+    none of these.
 
     Raises
     ------
@@ -529,6 +532,8 @@ def _check_same(known: Mapping[str, Mapping[str, Any]], sides: Mapping[str, Side
 
 def groups_spec(args: argparse.Namespace, role: str) -> str | None:
     """Return how the groups of one side are found; held-out samples have them as REAL where nothing else is said."""
+    if role == "training":
+        return None
     roles = [role, "real"] if role == "held_out" else [role]
     given = (getattr(args, f"{name}_sensitive_features", None) for name in roles)
     found: str | None = next((spec for spec in given if spec is not None), args.groups)
@@ -548,7 +553,7 @@ def _other_labels(args: argparse.Namespace, role: str) -> dict[str, str]:
 
 
 def _key(args: argparse.Namespace, role: str) -> str | None:
-    roles = [role, "real"] if role == "held_out" else [role]
+    roles = [role, "real"] if role in ("held_out", "training") else [role]
     return next((key for name in roles if (key := getattr(args, f"{name}_key", None)) is not None), None)
 
 

@@ -22,6 +22,7 @@ from egtmetrics.cli._evaluation import (
     compare_encoders,
     evaluate_samples,
     note,
+    on_device,
     read_views,
     show_progress,
 )
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from egtmetrics.cli._evaluation import Samples
     from egtmetrics.cli._sides import Side
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.groups.label_errors import LabelSensitivity
     from egtmetrics.report.explanations import DecomposedSamples
-    from egtmetrics.report.page import RankedSamples
+    from egtmetrics.report.page import RankedSamples, SuspectedCopies
     from egtmetrics.samples import GroupedSamples
 
 _EPILOG = """\
@@ -48,6 +50,7 @@ examples:
   egtmetrics report real/ fake/ --encoder dinov2 --out page.html
   egtmetrics report real/ fake/ --encoder dinov2 --encoder clip --encoder siglip --out page.html
   egtmetrics report real.npz fake.npz --groups y --match-groups --images samples/ --out page.html
+  egtmetrics report real/ fake/ --training train/ --baseline held_out/ --encoder dinov2 --out page.html
   egtmetrics report real.npz fake.npz --groups y --texts fake.jsonl:text --out page.html
 """
 
@@ -87,6 +90,13 @@ def add_to(commands: Commands) -> None:
         help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE, to show in the same "
         "way (default key: text)",
     )
+    page.add_argument(
+        "--training",
+        metavar="FILE",
+        help="the training set of the model, a file or folder like REAL: the page shows the generated samples of each "
+        "group that are most likely copies, each beside its nearest training sample; with --baseline FILE it also "
+        "tests whether the model copies more than chance",
+    )
     add_quiet(page)
     add_sample_verdict_options(report)
 
@@ -116,6 +126,7 @@ def _report(args: argparse.Namespace) -> int:
     found = next(iter(by_encoder.values()))
     samples = found.grouped
     contents = _contents(args, found.fake)
+    copies = None if found.training is None else _copies(args, found, found.training, contents)
 
     from egtmetrics.report import write_whole
 
@@ -134,6 +145,7 @@ def _report(args: argparse.Namespace) -> int:
         divergence=_divergence(args, samples),
         sensitivity=_sensitivity(frame, plan.tolerances),
         samples=None if contents is None else _samples(args, samples, contents),
+        copies=copies,
     )
     write_whole(args.out, page)
     note(args, f"wrote {args.out}")
@@ -193,3 +205,34 @@ def _samples(
 
     ranking = rank_samples(samples, backend=args.backend, n_threads=args.n_threads)
     return RankedSamples(ranking=ranking, contents={row: contents[row] for row in ranking["row"].tolist()})
+
+
+def _copies(
+    args: argparse.Namespace,
+    found: Samples,
+    training: Side,
+    contents: Sequence[str | NDArray[np.uint8]] | None,
+) -> SuspectedCopies:
+    from egtmetrics.groups import copying_test, suspected_copies
+    from egtmetrics.report.page import SuspectedCopies
+
+    features, kernels = on_device(args, training.features), {"backend": args.backend, "n_threads": args.n_threads}
+    pairs = suspected_copies(features, found.grouped, **kernels)
+    test = None
+    if found.held_out is not None:
+        test = copying_test(
+            features,
+            found.grouped.fake,
+            on_device(args, found.held_out.features),
+            fake_sensitive_features=found.fake.groups,
+            held_out_sensitive_features=found.held_out.groups,
+            **kernels,
+        )
+    rows, of_training = pairs["row"].tolist(), pairs["training_row"].tolist()
+    return SuspectedCopies(
+        pairs=pairs,
+        contents={} if contents is None else {row: contents[row] for row in rows},
+        training_contents={} if training.contents is None else {row: training.contents[row] for row in of_training},
+        training_names={} if training.names is None else {row: training.names[row] for row in of_training},
+        test=test,
+    )

@@ -90,6 +90,22 @@ class RankedSamples:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class SuspectedCopies:
+    """Generated samples for :func:`render_page` to show beside the nearest training samples."""
+
+    pairs: pd.DataFrame
+    """As :func:`~egtmetrics.groups.suspected_copies` returns it."""
+    contents: Mapping[int, str | NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    """What each generated row is, as in :class:`RankedSamples`; empty where that is not known."""
+    training_contents: Mapping[int, str | NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    """The same of the training rows."""
+    training_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Of the training rows, such as those of files."""
+    test: pd.DataFrame | None = None
+    """As :func:`~egtmetrics.groups.copying_test` returns it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Cell:
     text: str
     interval: str = ""
@@ -118,6 +134,7 @@ def render_page(
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
     samples: RankedSamples | None = None,
+    copies: SuspectedCopies | None = None,
     provenance: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> str:
@@ -156,6 +173,8 @@ def render_page(
         From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why it is missing.
     samples
         Generated samples to show, by group.
+    copies
+        Generated samples to show beside the nearest training samples, by group.
     provenance
         Facts for the method, as for :func:`~egtmetrics.report.render`.
     command
@@ -206,6 +225,7 @@ def render_page(
         "proportions": "Proportions",
         "divergence": None if divergence is None else "Divergence",
         "samples": None if samples is None else "Samples",
+        "copies": None if copies is None else "Copies",
         "method": "Method",
     }
     with plain_text_figures():
@@ -244,6 +264,7 @@ def render_page(
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
+            copies=None if copies is None else _copies(copies),
             method=_method(frame, inference, provenance or {}),
             command=command,
             versions=_versions(),
@@ -985,7 +1006,11 @@ def _samples(samples: RankedSamples) -> dict[str, Any]:
         group, end = key[0], str(key[1])
         name = group_text(group)
         items = [
-            _sample(samples.contents[row], row, score, f"Generated sample {row} of group {name}, {words[end]}")
+            _sample(
+                samples.contents[row],
+                f"{score:.2f} · row {row}",
+                f"Generated sample {row} of group {name}, {words[end]}",
+            )
             for row, score in zip(rows["row"].tolist(), rows["score"].tolist(), strict=True)
         ]
         texts = any(item["text"] is not None for item in items)
@@ -1000,9 +1025,62 @@ def _samples(samples: RankedSamples) -> dict[str, Any]:
     }
 
 
-def _sample(content: str | NDArray[np.uint8], row: int, score: float, what: str) -> dict[str, Any]:
-    item: dict[str, Any] = {"text": None, "image": None, "small": False, "alt": what}
-    item["caption"] = f"{score:.2f} · row {row}"
+def _copies(copies: SuspectedCopies) -> dict[str, Any]:
+    sentences = [
+        "For each group, the generated samples that are most likely copies, each beside the training sample that is "
+        "nearest to it. The ratio is their distance divided by that of this training sample to its nearest other one. "
+        "0 is a copy, 1 or less a near-copy, as the metric authenticity counts them. A perfect generator makes some, "
+        "too, by chance: look at the pairs. Rows are counted from 0."
+    ]
+    tables = []
+    if copies.test is None:
+        sentences.append(
+            "Whether the model copies more than chance was not tested: that needs held-out real samples, which it was "
+            "not trained on (--baseline FILE)."
+        )
+    else:
+        sentences.append(
+            "Nearer is the chance that a generated sample lies nearer to the training set than a held-out real one of "
+            "its group: 50 % for a perfect generator. A small p, corrected for the number of groups, means that the "
+            "model copies, or that it makes too few of the samples that lie far from all others."
+        )
+        score = Score(label="nearer", percent=True)
+        tested = copies.test.to_dict("records")
+        columns = {
+            "group": [*map(group_text, copies.test.index)],
+            "generated": [str(row["n_fake"]) for row in tested],
+            "held out": [str(row["n_held_out"]) for row in tested],
+            "nearer (%)": [score.text(row["nearer"]) for row in tested],
+            "corrected p": [_p_text(row["adjusted_p_value"]).removeprefix("= ") for row in tested],
+        }
+        tables.append(_table("Nearer to the training set than held-out samples?", [*columns.items()]))
+    groups = []
+    for group, rows in copies.pairs.groupby("group", sort=False):
+        name = group_text(group)
+        pairs = []
+        for pair in rows.to_dict("records"):
+            row, of_training = int(pair["row"]), int(pair["training_row"])
+            file = copies.training_names.get(of_training)
+            sides = [
+                _sample(copies.contents.get(row), f"generated · row {row}", f"Generated sample {row} of group {name}"),
+                _sample(
+                    copies.training_contents.get(of_training),
+                    f"training · row {of_training}{f' · {file}' if file else ''}",
+                    f"Training sample {of_training}, the nearest to generated sample {row}",
+                ),
+            ]
+            texts = any(side["text"] is not None for side in sides)
+            title = f"distance {pair['distance']:.4g}, ratio {pair['ratio']:.2f}"
+            pairs.append({"title": title, "samples": sides, "texts": texts})
+        groups.append({"title": name, "pairs": pairs})
+    return {"sentences": sentences, "tables": tables, "groups": groups}
+
+
+def _sample(content: str | NDArray[np.uint8] | None, caption: str, what: str) -> dict[str, Any]:
+    """Return a sample to show; one whose content is not known has a caption alone."""
+    item: dict[str, Any] = {"text": None, "image": None, "small": False, "alt": what, "caption": caption}
+    if content is None:
+        return item
     if isinstance(content, str):
         item["text"] = content if len(content) <= _LONGEST_TEXT else content[:_LONGEST_TEXT].rstrip() + " …"
     else:
