@@ -156,8 +156,8 @@ def suspected_copies(
     Examples
     --------
     >>> samples = GroupedSamples(
-    ...     real=[[0.0], [9.0]], fake=[[0.1], [5.0], [2.5], [9.5]],
-    ...     real_sensitive_features=["f", "m"], fake_sensitive_features=["f", "m", "f", "m"])
+    ...     real=[[0.0], [9.0], [1.0]], fake=[[0.1], [5.0], [2.5], [9.5]],
+    ...     real_sensitive_features=["f", "m", "m"], fake_sensitive_features=["f", "m", "f", "m"])
     >>> found = suspected_copies([[0.0], [1.0], [5.0]], samples, n_samples=1)
     >>> found[["group", "row", "training_row", "distance", "ratio"]].to_numpy().tolist()
     [['f', 0, 0, 0.1, 0.1], ['m', 1, 2, 0.0, 0.0]]
