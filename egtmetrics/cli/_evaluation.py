@@ -15,6 +15,7 @@ from egtmetrics.cli._labels import check_confused_groups, check_confusion, corre
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._oracles import call_groups, load_callers
 from egtmetrics.cli._page import html_page
+from egtmetrics.cli._ranks import join_ranks
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
 from egtmetrics.cli._streams import say, show, width
 from egtmetrics.cli._verdicts import (
@@ -144,6 +145,7 @@ def _read_sides(
     Groups that could not be compared, metrics that could not be had of groups of their sizes, and encoders that cannot
     be used are refused before the first sample is encoded.
     """
+    join_ranks(args)
     if args.groups is not None:  # in messages
         roles = {role for role, _ in paths.values() if getattr(args, f"{role}_sensitive_features", None) is None}
         args.other_options = {f"{role}_sensitive_features": f"--groups of {role.upper()}" for role in roles}
@@ -172,6 +174,8 @@ def _read_sides(
     ]
     for encoding, view in zip(encodings, views, strict=True):
         encoding.encode(view)
+    if args.ranks is not None:
+        args.ranks.leave()
     first, *others = views
     by_oracle = [name for name, fake in fakes.items() if fake.groups is None]
     held_out = [side for name, side in first.items() if paths[name][0] == "held_out"]

@@ -6,9 +6,12 @@ A network sees every sample once: where it is an encoder of the command, too, th
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+import functools
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from egtmetrics.cli._ranks import own_device, shared
 from egtmetrics.cli._sides import ORACLE, Side, count_missing, encoder_options
 
 if TYPE_CHECKING:
@@ -56,13 +59,17 @@ def call_groups(
         if network is not None:
             from egtmetrics.encoders import ImageEncoder
 
-            own = (one for name, one in encoders.items() if name is not None and _model(name) == network)
-            encoder = next(own, None) or ImageEncoder(network, **encoder_options(args, progress=progress))
+            known = (one for name, one in encoders.items() if name is not None and _model(name) == network)
+            encoder = next(known, None)
+            if encoder is None:
+                encoder = shared(args, ImageEncoder(network, **encoder_options(args, progress=progress)))
         for name, side in sides.items():
             if side.called_by != spec:
                 continue
             if encoder is None:
-                labels = _call_texts(oracle, side.contents, progress=progress)
+                call = functools.partial(_call_texts, oracle, progress=progress)
+                parts = [call(side.contents)] if args.ranks is None else args.ranks.share("calls", call, side.contents)
+                labels = list(itertools.chain(*parts))
             else:
                 labels = oracle(side.features_by(encoder)).tolist()
                 side.source["called_by"] = encoder.identity
@@ -72,7 +79,7 @@ def call_groups(
     return called
 
 
-def _call_texts(oracle: ProbabilityOracle, texts: list[str], *, progress: bool) -> list[str | None]:
+def _call_texts(oracle: ProbabilityOracle, texts: Sequence[str], *, progress: bool) -> list[str | None]:
     from egtmetrics._progress import tqdm
 
     labels: list[str | None] = []
@@ -89,7 +96,7 @@ def _load(args: argparse.Namespace, spec: str, kind: str) -> Caller:
     from egtmetrics.encoders._hub import loading_quietly
     from egtmetrics.oracles import ModelOracle, PromptOracle
 
-    options = {"min_confidence": getattr(args, "min_confidence", 0.0), "device": args.device}
+    options: dict[str, Any] = {"min_confidence": getattr(args, "min_confidence", 0.0), "device": own_device(args)}
     model, prompts = spec.removeprefix(f"{ORACLE}:"), None
     if "|" in spec:
         if kind != "images":

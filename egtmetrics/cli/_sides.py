@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from egtmetrics._errors import listed
 from egtmetrics.cli._common import Parser, check_folder
+from egtmetrics.cli._ranks import own_device, shared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -412,7 +413,7 @@ def load_encoding(
     ValueError
         The sides hold different kinds of samples, or were encoded by different encoders; the encoder cannot be used.
     """
-    encoder = _encoder(args, sides, model, progress=progress)
+    encoder = shared(args, _encoder(args, sides, model, progress=progress))
     known = {name: side.identity for name, side in sides.items() if side.identity is not None}
     known |= {name: encoder.identity for name, side in sides.items() if side.contents is not None}
     _check_same(known, sides)
@@ -502,7 +503,7 @@ def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], model: str | N
 def encoder_options(args: argparse.Namespace, *, progress: bool) -> dict[str, Any]:
     """Return what every encoder of a command gets."""
     batch_size = {} if args.batch_size is None else {"batch_size": args.batch_size}
-    return {"cache": args.cache, "device": args.device, "progress": progress, **batch_size}
+    return {"cache": args.cache, "device": own_device(args), "progress": progress, **batch_size}
 
 
 def check_encodings(encodings: Mapping[str | None, Encoding]) -> None:
