@@ -102,6 +102,25 @@ def test_what_cannot_be_corrected_is_said_or_refused(capsys: pytest.CaptureFixtu
     refused([*EVALUATE, "--metrics", "ipr", "--strict"], "by this confusion", capsys)
 
 
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.MissingScoreWarning")
+def test_a_group_with_few_samples_has_no_verdict_by_true_group(capsys: pytest.CaptureFixture[str]) -> None:
+    """Called groups with enough samples have one; of true groups all take part in all."""
+    named = np.where(np.arange(180) % 6 == 0, "x", TRUE)
+    np.savez("real.npz", features=REAL, y=named)
+    np.savez("fake.npz", features=FAKE, y=named)
+    Path("hand.csv").write_text("true,f,m,x\nf,90,5,5\nm,5,90,5\nx,5,5,90\n")
+    command = [*EVALUATE, "--metrics", "ipr", "--tolerance", "5pp", "--format", "json"]
+    assert main([*command, "--quiet"]) in (3, 4)
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdicts"]["ipr"]["outcome"] != "within"
+    assert "verdicts" not in found["label_correction"]
+    assert found["label_correction"]["by_group"]["f"]["ipr_precision"] is not None
+    assert main([*command[:-2], "--quiet"]) in (3, 4)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "no intervals and verdicts for true groups: group 'x' has 30 samples on one side" in printed
+
+
 @pytest.mark.parametrize(
     ("hand", "options", "message"),
     [

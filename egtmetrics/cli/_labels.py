@@ -25,8 +25,8 @@ def add_confusion(data: Any) -> None:
         metavar="FILE",
         help="how often the labels of FAKE err: a .csv with the columns true and called, of a random part of FAKE that "
         "was labelled by hand, or a table with a row for each true group and a column for each called one. Scores and "
-        "gaps are also given by true group, where they can be corrected; REAL needs true labels. Verdicts and the "
-        "exit status stay those of the labels as called",
+        "gaps are also given by true group, where they can be corrected; REAL needs true labels. The exit status "
+        "stays that of the labels as called",
     )
 
 

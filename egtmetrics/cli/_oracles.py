@@ -59,8 +59,8 @@ def call_groups(
         if network is not None:
             from egtmetrics.encoders import ImageEncoder
 
-            known = (one for name, one in encoders.items() if name is not None and _model(name) == network)
-            encoder = next(known, None)
+            own = (one for name, one in encoders.items() if name is not None and _model(name) == network)
+            encoder = next(own, None)
             if encoder is None:
                 encoder = shared(args, ImageEncoder(network, **encoder_options(args, progress=progress)))
         for name, side in sides.items():
@@ -72,7 +72,8 @@ def call_groups(
                 labels = list(itertools.chain(*parts))
             else:
                 labels = oracle(side.features_by(encoder)).tolist()
-                side.source["called_by"] = encoder.identity
+            known = {} if encoder is None else encoder.identity
+            side.source["called_by"] = {**known, "min_confidence": oracle.min_confidence}
             side.groups = pd.DataFrame({"group": labels}, dtype=object)
             count_missing(side, side.source["file"], spec)
             called.append(name)

@@ -165,16 +165,21 @@ class TrueGroups:
     inference: Inference
     verdicts: Mapping[str, Verdict]
     """By metric, for the tolerances of the verdicts on called groups."""
+    reason: str = ""
+    """Why there are no intervals or verdicts, if some were asked for."""
 
     @classmethod
     def of(cls, correction: LabelCorrection, level: float | None, verdicts: Mapping[str, Verdict] | None) -> Self:
         inference = infer(correction, level)
-        corrected = {
-            metric: correction.certify(one.tolerance, metric=metric, level=one.level)
-            for metric, one in (verdicts or {}).items()
-            if metric in correction.tables
-        }
-        return cls(correction=correction, inference=inference, verdicts=corrected)
+        reason = "" if level is None else inference.reason
+        corrected: dict[str, Verdict] = {}
+        for metric, one in (verdicts or {}).items():
+            if metric in correction.tables:
+                try:
+                    corrected[metric] = correction.certify(one.tolerance, metric=metric, level=one.level)
+                except ValueError as error:  # a group with too few samples
+                    reason = str(error)
+        return cls(correction=correction, inference=inference, verdicts=corrected, reason=reason)
 
     @property
     def tables(self) -> dict[str, ScoreTable]:
@@ -202,12 +207,8 @@ class TrueGroups:
             "true groups: scores as if every generated sample had its true label, for errors that depend on its group "
             "alone, and true labels of the real samples (docs/labels.md)",
             *(f"not corrected: {note}" for note in self.correction._refusal_notes()),
-            *([f"no intervals for true groups: {self.inference.reason}"] if self._asked_in_vain else []),
+            *([f"no intervals and verdicts for true groups: {self.reason}"] if self.reason else []),
         ]
-
-    @property
-    def _asked_in_vain(self) -> bool:
-        return not math.isnan(self.inference.level) and self.inference.intervals is None
 
 
 def gap_text(score: Score, value: float) -> str:
