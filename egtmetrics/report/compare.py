@@ -302,8 +302,7 @@ def render_comparison(
     reasons |= {f"the excess of {name}": found.reason for name, found in of_excess.items() if found.reason}
     notes = [*_marks(frames, tests, untested, reasons), *_baseline_notes(baselines or {}), *method_notes(first, {})]
     notes += [f"{name}: {note}" for name, one in true.items() for note in one.sentences()]
-    if intervals:
-        level = next(iter(intervals.values())).level
+    if level is not None:
         notes.insert(
             0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as in egtmetrics evaluate."
         )
