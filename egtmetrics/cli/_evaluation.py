@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -11,8 +11,11 @@ from egtmetrics._atomic import write_whole
 from egtmetrics._text import shown
 from egtmetrics.cli._common import Parser, check_outputs, seed
 from egtmetrics.cli._cost import note_costs, parts_to_come
+from egtmetrics.cli._labels import check_confused_groups, check_confusion, correction_of
 from egtmetrics.cli._messages import EXPECTED, error_text
+from egtmetrics.cli._oracles import call_groups, load_callers
 from egtmetrics.cli._page import html_page
+from egtmetrics.cli._ranks import join_ranks
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
 from egtmetrics.cli._streams import say, show, width
 from egtmetrics.cli._verdicts import (
@@ -83,6 +86,8 @@ class Samples(NamedTuple):
     provenance: dict[str, Any]
     held_out: HeldOut | None
     fake: Side
+    training: Side | None
+    """The training set of ``--training``."""
 
 
 def read_samples(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]]) -> Samples:
@@ -103,11 +108,14 @@ def _read_samples(
     held_out_path = held_out_file(args) if hasattr(args, "held_out") else None
     if held_out_path is not None:
         paths["held_out"] = ("held_out", held_out_path)
+    if getattr(args, "training", None) is not None:
+        paths["training"] = ("training", args.training)
     found = []
     for sides, encoded in _read_sides(args, metrics, paths, models):
         held_out = held_out_of(sides)
         provenance = {**{name: side.source for name, side in sides.items()}, **encoded}
-        found.append(Samples(group_sides(args, sides["real"], sides["fake"]), provenance, held_out, sides["fake"]))
+        grouped = group_sides(args, sides["real"], sides["fake"])
+        found.append(Samples(grouped, provenance, held_out, sides["fake"], sides.get("training")))
     return found
 
 
@@ -137,25 +145,37 @@ def _read_sides(
     Groups that could not be compared, metrics that could not be had of groups of their sizes, and encoders that cannot
     be used are refused before the first sample is encoded.
     """
+    join_ranks(args)
     if args.groups is not None:  # in messages
         roles = {role for role, _ in paths.values() if getattr(args, f"{role}_sensitive_features", None) is None}
         args.other_options = {f"{role}_sensitive_features": f"--groups of {role.upper()}" for role in roles}
     sides = {name: open_side(args, role, path) for name, (role, path) in paths.items()}
+    with_groups = {name: side for name, side in sides.items() if paths[name][0] != "training"}
     fakes = {name: side for name, side in sides.items() if paths[name][0] == "fake"}
     if any(side.contents is not None for side in sides.values()):
-        for side in sides.values():
+        for side in with_groups.values():
             if side.contents is not None:
                 note(args, side.count_groups())
-        for fake in fakes.values():
-            if fake.groups is not None:
-                check_groups(args, metrics, sides["real"].groups, fake.groups)
-    note_one_sided_oracle(args, sides)
+        _check_known(args, metrics, sides["real"], fakes.values())
+    note_one_sided_oracle(args, with_groups)
+    callers = load_callers(args, sides.values())
     by_model = {model: load_encoding(args, sides, model, progress=show_progress(args)) for model in models}
     check_encodings(by_model)
+    encoders = {model: encoding.encoder for model, encoding in by_model.items()}
+    if called := call_groups(args, sides, callers, encoders, progress=show_progress(args)):
+        for name in called:
+            note(args, sides[name].count_groups())
+        _check_known(args, metrics, sides["real"], fakes.values())
     encodings = list(by_model.values())
-    views = [{name: side.copy() for name, side in sides.items()} for _ in encodings]
+    # Of the training set nothing but the first encoder's view is shown.
+    views = [
+        {name: side.copy() for name, side in (with_groups if place else sides).items()}
+        for place in range(len(encodings))
+    ]
     for encoding, view in zip(encodings, views, strict=True):
         encoding.encode(view)
+    if args.ranks is not None:
+        args.ranks.leave()
     first, *others = views
     by_oracle = [name for name, fake in fakes.items() if fake.groups is None]
     held_out = [side for name, side in first.items() if paths[name][0] == "held_out"]
@@ -172,8 +192,17 @@ def _read_sides(
     return [(view, encoding.provenance) for view, encoding in zip(views, encodings, strict=True)]
 
 
+def _check_known(
+    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], real: Side, fakes: Iterable[Side]
+) -> None:
+    """Refuse groups that could not be compared, of the sides whose groups are known by now."""
+    for fake in fakes:
+        if real.groups is not None and fake.groups is not None:
+            check_groups(args, metrics, real.groups, fake.groups)
+
+
 def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
-    """Say where an oracle calls the groups of some texts, and others have labels."""
+    """Say where an oracle calls the groups of some samples, and others have labels."""
     by_oracle = {name for name, side in sides.items() if str(side.source["groups"]).startswith("oracle:")}
     if by_oracle and len(by_oracle) < len(sides):
         note(
@@ -188,22 +217,23 @@ def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamp
     from egtmetrics.ops import memo_of
     from egtmetrics.samples import GroupedSamples
 
-    features = real.features, fake.features
-    if args.backend == "cuda":
-        from egtmetrics.ops._device import to_device
-
-        if memo_of(real.features) is not None:
-            raise ValueError(
-                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
-            )
-
-        features = to_device(real.features), to_device(fake.features)
+    if args.backend == "cuda" and memo_of(real.features) is not None:
+        raise ValueError("a reference file is for the CPU; leave out --backend cuda, or pass the features themselves")
     return GroupedSamples(
-        real=features[0],
-        fake=features[1],
+        real=on_device(args, real.features),
+        fake=on_device(args, fake.features),
         **_labels_of("real", real),
         **_labels_of("fake", fake),
     )
+
+
+def on_device(args: argparse.Namespace, features: Any) -> Any:
+    """Return features as they are, or with ``--backend cuda`` a copy on the device."""
+    if args.backend != "cuda":
+        return features
+    from egtmetrics.ops._device import to_device
+
+    return to_device(features)
 
 
 def _labels_of(role: str, side: Side) -> dict[str, Any]:
@@ -325,7 +355,9 @@ def check_options(args: argparse.Namespace) -> Plan:
 
         check_level(args.level)
     check_sample_options(args)
-    return Plan(check_metrics(args), _check_outputs(args), check_verdicts(args, with_intervals=args.level is not None))
+    plan = Plan(check_metrics(args), _check_outputs(args), check_verdicts(args, with_intervals=args.level is not None))
+    check_confusion(args)
+    return plan
 
 
 def check_verdicts(args: argparse.Namespace, *, with_intervals: bool) -> Mapping[str, float]:
@@ -369,8 +401,9 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
     note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page))
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
+    correction, uncorrected = correction_of(args, frame)
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
-    provenance = {**provenance, **why_not, **of_views}
+    provenance = {**provenance, **why_not, **uncorrected, **of_views}
     controlled = frame.controlled(progress=show_progress(args)) if getattr(args, "control", None) else None
 
     def figure() -> Axes:
@@ -392,10 +425,11 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
             dose=judged.dose,
             views=views,
             controlled=controlled,
+            correction=correction,
             provenance=provenance,
         ),
         figure,
-        lambda: html_page(args, frame, judged, provenance, views=views),
+        lambda: html_page(args, frame, judged, provenance, views=views, correction=correction),
     )
     return exit_status([judged])
 
@@ -508,6 +542,7 @@ def evaluate_samples(
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
         provenance = {**provenance, "matching": {"across_groups": args.across_groups, **kept}}
     check_set_size(args, samples)
+    check_confused_groups(args, samples.groups.index.tolist())
     if args.plan_file is not None:
         provenance = {**provenance, "plan": {"file": args.plan_file, "sha256": args.plan_sha256}}
     frame = GenerativeMetricFrame(
@@ -556,6 +591,7 @@ def check_groups(
     groups.check_two()
     if args.missing_groups == "raise" or not groups.on_both_sides():
         groups.check_present("pass --missing-groups nan")
+    check_confused_groups(args, groups.index.tolist())
     samples = GroupedSamples(
         real=np.zeros((len(real_groups), 1)),
         fake=np.zeros((len(fake_groups), 1)),

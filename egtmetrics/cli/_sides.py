@@ -10,6 +10,7 @@ import abc
 import argparse
 import copy
 import itertools
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from egtmetrics._errors import listed
 from egtmetrics.cli._common import Parser, check_folder
+from egtmetrics.cli._ranks import own_device, shared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
     from egtmetrics.data import ImageSource, TextSource
     from egtmetrics.data.sources import Source
 
-_ORACLE = "oracle"
+ORACLE = "oracle"
+_TEXT_ORACLES = ("pronouns", "names")
 _SEVERAL = (
     "; may be repeated: do the gaps of the first survive the others? --baseline is then split where it is not given"
 )
@@ -64,6 +67,11 @@ groups:
                     {{"female": ["elle", ...], "male": ["il", ...]}}
   oracle:names      of texts: by pronouns, else by the first name that the text begins with ("Ada Lovelace was ...");
                     oracle:names:KEY by the first name under KEY
+  oracle:MODEL:GROUP=PROMPT|GROUP=PROMPT
+                    of images: the group whose prompt is nearest under CLIP, SigLIP or another such model, by a name or
+                    path as --encoder takes them: "oracle:clip:female=a photo of a woman|male=a photo of a man". A group
+                    may have several prompts; =PROMPT is for images of no group; without GROUP= the prompt is the name
+  oracle:MODEL      of images or texts: a classifier of transformers, a folder or a name; its labels are the groups
   oracle            of FAKE: a classifier of the features, fitted on REAL and its groups; its cross-validated error is
                     printed and stored, and it calls REAL, too, see --true-labels
   A file that egtmetrics encode wrote, and a reference (.egt), have groups of their own. Samples with an empty label are
@@ -125,7 +133,8 @@ def add_sample_options(
             type=float,
             default=0.0,
             metavar="P",
-            help="oracle: a sample whose calibrated probability is below P is in no group (default: %(default)s)",
+            help="oracle, oracle:MODEL: a sample whose largest probability is below P is in no group; those of prompts "
+            "are not calibrated (default: %(default)s)",
         )
         data.add_argument(
             "--true-labels",
@@ -212,6 +221,10 @@ class Side(abc.ABC):
     """Of the rows, such as those of files."""
     features: Any = None
     """Shape ``(n, d)``, once encoded."""
+    called_by: str | None = None
+    """How a network is to call the groups, as the user wrote it; see ``cli/_oracles.py``."""
+    _seen: dict[str, Any]
+    """Features by the settings of the encoders that have seen the samples; copies of this side share them."""
 
     @staticmethod
     def make_encoder(args: argparse.Namespace, model: str | None, options: Mapping[str, Any]) -> Any:
@@ -225,7 +238,14 @@ class Side(abc.ABC):
 
     def encode(self, encoder: Any) -> None:
         """Find the features."""
-        self.features = encoder(self.contents)
+        self.features = self.features_by(encoder)
+
+    def features_by(self, encoder: Any) -> Any:
+        """Return what an encoder makes of the samples; it sees them once."""
+        key = json.dumps(_settings(encoder.identity), sort_keys=True)
+        if key not in self._seen:
+            self._seen[key] = encoder(self.contents)
+        return self._seen[key]
 
     def copy(self) -> Self:
         """Return this side for another encoder: of the same samples, with features and a source of its own."""
@@ -248,12 +268,15 @@ class Images(Side):
 
     def __init__(self, args: argparse.Namespace, role: str, source: ImageSource, spec: str | None) -> None:
         self.contents, self.names = source, source.names
+        self._seen = {}
+        self.called_by = spec if spec is not None and spec.startswith(f"{ORACLE}:") else None
         by = source.default_groups if spec is None else spec
         loose = any("/" not in name for name in source.names or ())
-        if spec is None and role == "samples" and by == "folder" and loose:
+        if role == "training" or (spec is None and role == "samples" and by == "folder" and loose):
             by = None
         _check_named(by, role, source)
-        self.groups = None if by in (None, _ORACLE) else _labels(source, str(by), args)
+        later = by in (None, ORACLE) or self.called_by is not None
+        self.groups = None if later else _labels(source, str(by), args)
         self.others = {name: _labels(source, where, args) for name, where in _other_labels(args, role).items()}
         left_out = len(source.left_out)
         self.source = {"file": str(source.path), "groups": by, "images": len(source), "left_out": left_out}
@@ -273,7 +296,10 @@ class Texts(Side):
     def __init__(self, args: argparse.Namespace, role: str, source: TextSource, spec: str | None) -> None:
         _check_named(spec, role, source)
         self.contents, self.names = source.texts, source.names
-        self.groups = None if spec in (None, _ORACLE) else _text_groups(source, str(spec), args)
+        self._seen = {}
+        self.called_by = spec if spec is not None and _is_model(spec) else None
+        later = spec in (None, ORACLE) or self.called_by is not None
+        self.groups = None if later else _text_groups(source, str(spec), args)
         self.others = {name: _labels(source, where, args) for name, where in _other_labels(args, role).items()}
         self.source = {"file": source.path, "groups": spec, "texts": len(source)}
 
@@ -297,11 +323,13 @@ class Features(Side):
         from egtmetrics._validation import check_features, keep_checked
         from egtmetrics.data import read_labelled_features
 
-        by_oracle = spec == _ORACLE
+        if spec is not None and spec.startswith(f"{ORACLE}:"):
+            raise ValueError(f"{path}: groups {spec!r} are of images or texts, and these are features; name a key")
+        later = spec == ORACLE or role == "training"
         others = _other_labels(args, role)
-        read = read_labelled_features(path, groups="" if by_oracle else spec, key=_key(args, role), others=others)
+        read = read_labelled_features(path, groups="" if later else spec, key=_key(args, role), others=others)
         self.features = keep_checked(check_features(read.features, str(path)))  # here, so that an error names the file
-        self.groups, self.others = None if by_oracle else read.groups, read.others
+        self.groups, self.others = None if later else read.groups, read.others
         self._identity: Mapping[str, Any] | None = read.source.pop("encoder", None)
         self.source = read.source
 
@@ -314,7 +342,10 @@ class Features(Side):
 
 
 def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
-    """Open the samples of one side; ``role`` is ``"real"``, ``"fake"``, ``"held_out"``, or ``"samples"`` of neither.
+    """Open the samples of one side.
+
+    ``role`` is ``"real"``, ``"fake"``, ``"held_out"``, ``"training"``, whose groups are not read, or ``"samples"`` of
+    none of these.
 
     Raises
     ------
@@ -323,13 +354,13 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     OSError
         There is no such file.
     """
-    spec = _spec(args, role)
-    if spec == _ORACLE and role != "fake":
-        option = "--groups" if args.groups == _ORACLE else _option(role)
+    spec = groups_spec(args, role)
+    if spec == ORACLE and role != "fake":
+        option = "--groups" if args.groups == ORACLE else _option(role)
         raise ValueError(f"{option} oracle: the oracle is fitted on the groups of REAL; give them in another way")
     side = _open(args, role, path, spec)
     if side.groups is not None:
-        _count_missing(side, path, spec)
+        count_missing(side, path, spec)
     return side
 
 
@@ -373,7 +404,7 @@ def load_encoding(
     ValueError
         The sides hold different kinds of samples, or were encoded by different encoders; the encoder cannot be used.
     """
-    encoder = _encoder(args, sides, model, progress=progress)
+    encoder = shared(args, _encoder(args, sides, model, progress=progress))
     known = {name: side.identity for name, side in sides.items() if side.identity is not None}
     known |= {name: encoder.identity for name, side in sides.items() if side.contents is not None}
     _check_same(known, sides)
@@ -457,10 +488,13 @@ def _encoder(args: argparse.Namespace, sides: Mapping[str, Side], model: str | N
         if given:
             raise ValueError(f"{given[0]} is for images and texts, and all samples are features already; leave it out")
         return None
-    options = {"cache": args.cache, "device": args.device, "progress": progress}
-    if args.batch_size is not None:
-        options["batch_size"] = args.batch_size
-    return next(iter(encoded.values())).make_encoder(args, model, options)
+    return next(iter(encoded.values())).make_encoder(args, model, encoder_options(args, progress=progress))
+
+
+def encoder_options(args: argparse.Namespace, *, progress: bool) -> dict[str, Any]:
+    """Return what every encoder of a command gets."""
+    batch_size = {} if args.batch_size is None else {"batch_size": args.batch_size}
+    return {"cache": args.cache, "device": own_device(args), "progress": progress, **batch_size}
 
 
 def check_encodings(encodings: Mapping[str | None, Encoding]) -> None:
@@ -488,8 +522,10 @@ def _check_same(known: Mapping[str, Mapping[str, Any]], sides: Mapping[str, Side
         )
 
 
-def _spec(args: argparse.Namespace, role: str) -> str | None:
+def groups_spec(args: argparse.Namespace, role: str) -> str | None:
     """Return how the groups of one side are found; held-out samples have them as REAL where nothing else is said."""
+    if role == "training":
+        return None
     roles = [role, "real"] if role == "held_out" else [role]
     given = (getattr(args, f"{name}_sensitive_features", None) for name in roles)
     found: str | None = next((spec for spec in given if spec is not None), args.groups)
@@ -509,11 +545,11 @@ def _other_labels(args: argparse.Namespace, role: str) -> dict[str, str]:
 
 
 def _key(args: argparse.Namespace, role: str) -> str | None:
-    roles = [role, "real"] if role == "held_out" else [role]
+    roles = [role, "real"] if role in ("held_out", "training") else [role]
     return next((key for name in roles if (key := getattr(args, f"{name}_key", None)) is not None), None)
 
 
-def _count_missing(side: Side, path: str, spec: str | None) -> None:
+def count_missing(side: Side, path: str, spec: str | None) -> None:
     """Note how many images or texts are in no group; refuse if all are."""
     if side.contents is None or side.groups is None:
         return
@@ -526,7 +562,7 @@ def _count_missing(side: Side, path: str, spec: str | None) -> None:
 
 def _check_named(spec: str | None, role: str, source: Source) -> None:
     """Refuse samples whose groups nothing says, unless they are only to be encoded."""
-    if spec is None and role != "samples":
+    if spec is None and role in ("real", "fake", "held_out"):
         raise ValueError(f"no groups are given for {source.path}; pass --groups, or {_option(role)}")
 
 
@@ -540,15 +576,21 @@ def _labels(source: Source, spec: str, args: argparse.Namespace) -> pd.DataFrame
     return read_labels_beside(place, source.names, keys.split(","), name_key=args.image_key)
 
 
+def _is_model(spec: str) -> bool:
+    """Return whether the groups of texts are spelled as those of a model: a path, or a name of the hub."""
+    oracle, colon, model = spec.partition(":")
+    return oracle == ORACLE and bool(colon) and model.partition(":")[0] not in _TEXT_ORACLES and "/" in model
+
+
 def _text_groups(source: TextSource, spec: str, args: argparse.Namespace) -> pd.DataFrame:
     """Return one column of labels per sensitive feature; an oracle of texts finds one."""
     import pandas as pd
 
     from egtmetrics.oracles import NameOracle, PronounOracle
 
-    if not spec.startswith("oracle:"):
+    if not spec.startswith(f"{ORACLE}:"):
         return _labels(source, spec, args)
-    oracle, _, rest = spec.removeprefix("oracle:").partition(":")
+    oracle, _, rest = spec.removeprefix(f"{ORACLE}:").partition(":")
     if oracle == "pronouns":
         found = PronounOracle(rest or None)(source.texts)
     elif oracle == "names":
@@ -556,6 +598,6 @@ def _text_groups(source: TextSource, spec: str, args: argparse.Namespace) -> pd.
     else:
         raise ValueError(
             f"groups {spec!r} are unknown; choose oracle:pronouns, oracle:pronouns:FILE, oracle:names, "
-            "oracle:names:KEY or a KEY"
+            "oracle:names:KEY, oracle:MODEL (a path with a slash, or OWNER/NAME) or a KEY"
         )
     return pd.DataFrame({"gender": found}, dtype=object)

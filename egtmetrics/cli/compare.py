@@ -22,6 +22,7 @@ from egtmetrics.cli._evaluation import (
     show_progress,
     write_outputs,
 )
+from egtmetrics.cli._labels import add_confusion, correction_of
 from egtmetrics.cli._sides import add_sample_options
 from egtmetrics.cli._verdicts import exit_status, held_out_file, judge
 
@@ -37,7 +38,8 @@ by more than chance. The test is for equal scores and costs about as much as --i
 and --match-groups make the samples equally many for all models. --fake-groups and --fake-key hold for the files of all
 models. Models whose samples have --fake-clusters in common, such as prompts, are paired by them. With --tolerance every
 model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model is beyond the tolerance, else
-4 if any is undecided, 0 if all are within it.
+4 if any is undecided, 0 if all are within it. --confusion holds for the samples of all models: label a random part of
+those of every model.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -60,6 +62,7 @@ def add_to(commands: Commands) -> None:
     compare.add_argument("models", metavar="FAKE", nargs="+", help="the samples of a model")
     data = add_sample_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="the real samples")
+    add_confusion(data)
     add_options(compare, data, metrics="ipr,fid", pages=False)
     add_sample_verdict_options(compare, dose=False)
     tests = compare.add_argument_group("tests")
@@ -102,6 +105,12 @@ def _compare(args: argparse.Namespace) -> int:
         name: judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
         for name, frame in frames.items()
     }
+    corrections = {}
+    for name, frame in frames.items():
+        correction, uncorrected = correction_of(args, frame)
+        provenance[of_model[name]] |= uncorrected
+        if correction is not None:
+            corrections[name] = correction
     intervals = None
     if args.level is not None:
         intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
@@ -127,6 +136,7 @@ def _compare(args: argparse.Namespace) -> int:
             intervals=intervals,
             baselines={name: one.baseline for name, one in judged.items() if one.baseline is not None},
             verdicts={name: one.verdicts for name, one in judged.items()},
+            corrections=corrections,
             format=format,
             provenance=provenance,
             width=width,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from egtmetrics.cli._common import Commands, add_command, check_folder, check_outputs
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
+from egtmetrics.cli._oracles import call_groups, load_callers
+from egtmetrics.cli._ranks import join_ranks
 from egtmetrics.cli._sides import add_sample_options, check_sample_options, load_encoding, open_side
 
 _SUFFIX = ".npz"
@@ -44,6 +46,7 @@ def _encode(args: argparse.Namespace) -> None:
     check_outputs(args, [args.out])
     if args.out.suffix.lower() != _SUFFIX:
         raise ValueError(f"--out {args.out}: features are written as {_SUFFIX}; choose a name that ends in it")
+    join_ranks(args)
     side = open_side(args, "samples", args.samples)
     if side.contents is None:
         raise ValueError(f"{args.samples}: holds features already, expected images or texts; evaluate it as it is")
@@ -52,8 +55,14 @@ def _encode(args: argparse.Namespace) -> None:
     if unfinished is not None:
         check_folder(unfinished)
         args.cache = str(unfinished)
+    callers = load_callers(args, [side])
     encoding = load_encoding(args, {"samples": side}, args.model, progress=show_progress(args))
+    encoders = {args.model: encoding.encoder}
+    if call_groups(args, {"samples": side}, callers, encoders, progress=show_progress(args)):
+        note(args, side.count_groups())
     encoding.encode({"samples": side})
+    if args.ranks is not None:
+        args.ranks.leave()
 
     from egtmetrics.data import write_labelled_features
 

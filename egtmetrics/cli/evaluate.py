@@ -14,6 +14,7 @@ from egtmetrics.cli._evaluation import (
     evaluate_and_write,
     read_views,
 )
+from egtmetrics.cli._labels import add_confusion
 from egtmetrics.cli._sides import add_sample_options
 
 _EXAMPLES = """\
@@ -25,6 +26,7 @@ examples:
       --metrics topp,fid --match-sizes --out result.json --out result.md --figure result.png
   egtmetrics evaluate real.npz fake.npz --groups y --format json | jq .disparities
   egtmetrics evaluate real.npz fake.npz --groups y --metrics topp,fid --baseline split --tolerance topp=5pp,fid=3
+  egtmetrics evaluate real.npz fake.npz --groups y --metrics prdc,kid --confusion hand.csv --interval 0.95
   egtmetrics evaluate real.npz fake.npz --groups y --fake-clusters prompt --control object --interval 0.95
 """
 _EXAMPLES_OF_TEXTS = """\
@@ -59,6 +61,7 @@ def add_to(commands: Commands) -> None:
         add_sides(parser, f"the {{}} {samples}")
         data = add_sample_options(parser, kind=kind, several_encoders=True)
         add_control(data)
+        add_confusion(data)
         add_options(parser, data)
         add_sample_verdict_options(parser)
 

@@ -22,9 +22,11 @@ from egtmetrics.cli._evaluation import (
     compare_encoders,
     evaluate_samples,
     note,
+    on_device,
     read_views,
     show_progress,
 )
+from egtmetrics.cli._labels import add_confusion, check_confusion, correction_of
 from egtmetrics.cli._page import html_page
 from egtmetrics.cli._sides import add_sample_options, check_sample_options
 from egtmetrics.cli._verdicts import exit_status, judge
@@ -33,11 +35,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from egtmetrics.cli._evaluation import Samples
     from egtmetrics.cli._sides import Side
     from egtmetrics.groups import GenerativeMetricFrame
     from egtmetrics.groups.label_errors import LabelSensitivity
     from egtmetrics.report.explanations import DecomposedSamples
-    from egtmetrics.report.page import RankedSamples
+    from egtmetrics.report.page import RankedSamples, SuspectedCopies
     from egtmetrics.samples import GroupedSamples
 
 _EPILOG = """\
@@ -47,6 +50,7 @@ examples:
   egtmetrics report real/ fake/ --encoder dinov2 --out page.html
   egtmetrics report real/ fake/ --encoder dinov2 --encoder clip --encoder siglip --out page.html
   egtmetrics report real.npz fake.npz --groups y --match-groups --images samples/ --out page.html
+  egtmetrics report real/ fake/ --training train/ --baseline held_out/ --encoder dinov2 --out page.html
   egtmetrics report real.npz fake.npz --groups y --texts fake.jsonl:text --out page.html
 """
 
@@ -62,7 +66,9 @@ def add_to(commands: Commands) -> None:
         epilog=_EPILOG,
     )
     add_sides(report, "the {} samples")
-    add_group_options(add_sample_options(report, several_encoders=True))
+    data = add_sample_options(report, several_encoders=True)
+    add_confusion(data)
+    add_group_options(data)
     add_metric_options(report, default="topp,clipped,fid")
     page = report.add_argument_group("page")
     page.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page to write (.html)")
@@ -84,6 +90,13 @@ def add_to(commands: Commands) -> None:
         help="file of the generated texts (.jsonl .csv .parquet .txt), one for each row of FAKE, to show in the same "
         "way (default key: text)",
     )
+    page.add_argument(
+        "--training",
+        metavar="FILE",
+        help="the training set of the model, a file or folder like REAL: the page shows the generated samples of each "
+        "group that are most likely copies, each beside its nearest training sample; with --baseline FILE it also "
+        "tests whether the model copies more than chance",
+    )
     add_quiet(page)
     add_sample_verdict_options(report)
 
@@ -97,6 +110,7 @@ def _check(args: argparse.Namespace) -> _Plan:
     """Refuse, before anything is read, what could not be computed or written."""
     plan = _Plan(check_metrics(args), check_verdicts(args, with_intervals=False))  # the page also goes without
     check_sample_options(args)
+    check_confusion(args)
     check_outputs(args, [args.out])
     if args.out.suffix.lower() not in PAGE_SUFFIXES:
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
@@ -112,6 +126,7 @@ def _report(args: argparse.Namespace) -> int:
     found = next(iter(by_encoder.values()))
     samples = found.grouped
     contents = _contents(args, found.fake)
+    copies = None if found.training is None else _copies(args, found, found.training, contents)
 
     from egtmetrics.report import write_whole
 
@@ -119,15 +134,18 @@ def _report(args: argparse.Namespace) -> int:
     note_costs(args, parts_to_come(args, [frame], found.held_out, page=True))
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
+    correction, uncorrected = correction_of(args, frame)
     page = html_page(
         args,
         frame,
         judged,
-        {**provenance, **of_views},
+        {**provenance, **of_views, **uncorrected},
         views=views,
+        correction=correction,
         divergence=_divergence(args, samples),
         sensitivity=_sensitivity(frame, plan.tolerances),
         samples=None if contents is None else _samples(args, samples, contents),
+        copies=copies,
     )
     write_whole(args.out, page)
     note(args, f"wrote {args.out}")
@@ -191,3 +209,34 @@ def _samples(
 
     ranking = rank_samples(samples, backend=args.backend, n_threads=args.n_threads)
     return RankedSamples(ranking=ranking, contents={row: contents[row] for row in ranking["row"].tolist()})
+
+
+def _copies(
+    args: argparse.Namespace,
+    found: Samples,
+    training: Side,
+    contents: Sequence[str | NDArray[np.uint8]] | None,
+) -> SuspectedCopies:
+    from egtmetrics.groups import copying_test, suspected_copies
+    from egtmetrics.report.page import SuspectedCopies
+
+    features, kernels = on_device(args, training.features), {"backend": args.backend, "n_threads": args.n_threads}
+    pairs = suspected_copies(features, found.grouped, **kernels)
+    test = None
+    if found.held_out is not None:
+        test = copying_test(
+            features,
+            found.grouped.fake,
+            on_device(args, found.held_out.features),
+            fake_sensitive_features=found.fake.groups,
+            held_out_sensitive_features=found.held_out.groups,
+            **kernels,
+        )
+    rows, of_training = pairs["row"].tolist(), pairs["training_row"].tolist()
+    return SuspectedCopies(
+        pairs=pairs,
+        contents={} if contents is None else {row: contents[row] for row in rows},
+        training_contents={} if training.contents is None else {row: training.contents[row] for row in of_training},
+        training_names={} if training.names is None else {row: training.names[row] for row in of_training},
+        test=test,
+    )

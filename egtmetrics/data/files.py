@@ -305,19 +305,22 @@ def read_text_columns(path: str | Path, keys: Sequence[str], *, labels: Sequence
 
 
 def read_confusion(path: str | Path, *, true: str = "true", called: str = "called") -> Confusion:
-    """Read the confusion of an oracle from a table with one labelled sample in each row.
+    """Read the confusion of an oracle: labelled samples, one in each row, or a table that was counted already.
 
     Parameters
     ----------
     path
-        A ``.csv``, ``.parquet`` or ``.jsonl`` file. Its samples are a random part of those that the oracle is for.
+        A ``.csv``, ``.parquet`` or ``.jsonl`` file of labelled samples, a random part of those that the oracle is for.
+        Or a ``.csv`` file without the column ``called``: the first column names the true groups, every other one a
+        called group, or abstentions, as ``oracle.confusion.counts.to_csv("confusion.csv")`` writes it.
     true, called
         The columns with the group by hand, and with what the oracle calls it: empty where it abstains.
 
     Raises
     ------
     OSError, ValueError, ImportError
-        As for :func:`read_text_columns`; or ``called`` holds a group that ``true`` does not.
+        As for :func:`read_text_columns`; or ``called`` holds a group that ``true`` does not; or what
+        :class:`~egtmetrics.confusion.Confusion` refuses in a table.
 
     Examples
     --------
@@ -327,12 +330,35 @@ def read_confusion(path: str | Path, *, true: str = "true", called: str = "calle
     ...     confusion = read_confusion(Path(folder, "hand.csv"))
     >>> confusion.error_by_group, confusion.abstention_by_group
     ({'f': 0.5, 'm': 0.0}, {'f': 0.0, 'm': 0.5})
+
+    A table:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     confusion.counts.to_csv(Path(folder, "confusion.csv"))
+    ...     print(Path(folder, "confusion.csv").read_text().splitlines())
+    ...     read_confusion(Path(folder, "confusion.csv")).error_by_group
+    ['true,f,m,(none)', 'f,1,1,0', 'm,0,1,1']
+    {'f': 0.5, 'm': 0.0}
     """
+    path = Path(path)
+    if path.suffix.lower() == ".csv" and called not in (names := column_names(path)) and len(names) > 2:
+        return _counted_confusion(path, names)
     labels = read_text_columns(path, [], labels=[true, called])
     try:
         return Confusion.of_labels(labels[true], labels[called])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _counted_confusion(path: Path, names: Sequence[str]) -> Confusion:
+    table = read_text_columns(path, [], labels=names).set_index(names[0])
+    try:
+        return Confusion(table.astype(float))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: {error}; write a row for each true group, with a number for each called one, or the columns true "
+            "and called"
+        ) from error
 
 
 def _provenance(contents: Mapping[str, Entry] | Table, path: Path) -> dict[str, Any]:

@@ -223,6 +223,7 @@ def _class_token(model: Any, inputs: Mapping[str, Any]) -> Any:
 _EMBEDDING = _Pooling("image embedding (get_image_features), not normalised", _image_embedding)
 _CLASS_TOKEN = _Pooling("class token of the last hidden state", _class_token)
 _POOLER = _Pooling("pooler_output", _pooler_output)
+_LOGITS = _Pooling("logits", lambda model, inputs: model(**inputs).logits)
 _WITHOUT_POOLER = ("vit", "deit")
 """Families whose pooler many checkpoints lack, so that it would be drawn at random."""
 
@@ -235,30 +236,31 @@ class TransformersNetwork(Network):
     attention pooling, of ResNet and ConvNeXt the mean of the last maps. Weights are used in float32.
     """
 
+    kind = "vision model of transformers"
+    loader = "AutoModel"
+    """The class of transformers that loads it."""
+
     def __init__(self, model: str | Path) -> None:
-        kind = "vision model of transformers"
+        kind = self.kind
         with extra("vision", "encoding images with a model of transformers needs transformers and Pillow"):
             source = find_folder(model, kind)  # before the imports, which take seconds
             import PIL.Image  # noqa: F401
             import torch
-            from transformers import AutoConfig, AutoImageProcessor, AutoModel
+            import transformers
+            from transformers import AutoConfig, AutoImageProcessor
         with loading(model, kind):
             family = AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
             # Pillow's, so that features do not depend on whether torchvision is installed; a family that has none in
             # Pillow takes torchvision's.
             self.processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=False, backend="pil")
-            options = {"add_pooling_layer": False} if family in _WITHOUT_POOLER else {}
-            self.module, report = AutoModel.from_pretrained(
-                source, trust_remote_code=False, dtype=torch.float32, output_loading_info=True, **options
+            self.module, report = getattr(transformers, self.loader).from_pretrained(
+                source, trust_remote_code=False, dtype=torch.float32, output_loading_info=True, **self.options(family)
             )
             if report["missing_keys"]:
                 missing = sorted(report["missing_keys"])
                 raise ValueError(f"its weights lack {len(missing)} of the model's, such as {missing[0]}")
         self.module.eval()
-        if hasattr(self.module, "get_image_features"):
-            self.pooling = _EMBEDDING
-        else:
-            self.pooling = _CLASS_TOKEN if family in _WITHOUT_POOLER else _POOLER
+        self.pooling = self.find_pooling(family)
         settings = json.loads(self.processor.to_json_string())
         self.identity = {
             "model": str(model),
@@ -266,6 +268,15 @@ class TransformersNetwork(Network):
             "preprocessing": {key: value for key, value in settings.items() if value is not None},
             "pooling": self.pooling.text,
         }
+
+    def options(self, family: str) -> dict[str, Any]:
+        """Return what else the loader gets."""
+        return {"add_pooling_layer": False} if family in _WITHOUT_POOLER else {}
+
+    def find_pooling(self, family: str) -> _Pooling:
+        if hasattr(self.module, "get_image_features"):
+            return _EMBEDDING
+        return _CLASS_TOKEN if family in _WITHOUT_POOLER else _POOLER
 
     def prepare(self, images: Images) -> Any:
         import PIL.Image
@@ -275,6 +286,24 @@ class TransformersNetwork(Network):
 
     def forward(self, batch: Any) -> Any:
         return self.pooling.apply(self.module, batch)
+
+
+@_prefixed("logits")
+class LogitsNetwork(TransformersNetwork):
+    """An image classifier of transformers, whose features are its logits: what an oracle by it needs."""
+
+    kind = "image classifier of transformers"
+    loader = "AutoModelForImageClassification"
+
+    def __init__(self, name: str, size: int | None) -> None:
+        _refuse_size(size, name, "its image processor does")
+        super().__init__(name.partition(":")[2])
+
+    def options(self, family: str) -> dict[str, Any]:
+        return {}
+
+    def find_pooling(self, family: str) -> _Pooling:
+        return _LOGITS
 
 
 def levels_of(image: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -41,6 +41,7 @@ class ImageEncoder:
           Pillow prepares them;
         - ``"inception:PATH"``: the Inception-v3 of the FID papers with the weights in a file, images resized as the
           code of Heusel et al. 2017 does (TTUR); ``"inception-clean:PATH"`` resizes as clean-fid does;
+        - ``"logits:MODEL"``: an image classifier of transformers, whose logits are the features;
         - the path of a file with a network that takes float32 ``(k, 3, h, w)`` in [0, 1], does all normalisation itself
           and returns ``(k, d)``: a ``.pt2`` file of ``torch.export.save`` with ``k`` dynamic, or TorchScript. Only load
           files that you trust.

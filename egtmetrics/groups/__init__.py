@@ -7,8 +7,8 @@ what a perfect generator would score, ``dose`` how much known damage (``damage``
 ``controlled`` what gaps there are between like and like, ``verdict`` whether a gap is within a tolerance, ``monitor``
 whether one shows up over many looks, and ``selection`` which checkpoint is best for its worst group. ``comparison``
 compares models, ``views`` the same samples under several encoders or options. ``permutation`` tests for equal laws,
-``copying`` tests whether the training set is copied, and ``sample_size`` makes scores from different numbers of samples
-comparable.
+``copying`` tests whether the training set is copied and finds suspects, and ``sample_size`` makes scores from different
+numbers of samples comparable.
 """
 
 from egtmetrics.groups._evaluation import GroupSizeWarning, MissingScoreWarning
@@ -16,7 +16,7 @@ from egtmetrics.groups.baseline import Baseline
 from egtmetrics.groups.budget import SampleBudget
 from egtmetrics.groups.comparison import ModelComparison, compare_frames, compare_models
 from egtmetrics.groups.controlled import ControlledScores
-from egtmetrics.groups.copying import copying_test
+from egtmetrics.groups.copying import copying_test, suspected_copies
 from egtmetrics.groups.damage import Damage, copies, missing_mass, noise, off_support
 from egtmetrics.groups.disparities import delta_fid, delta_p, delta_p_plus_delta_r, delta_pr, delta_r, ego, egt, mgo
 from egtmetrics.groups.disparity import (
@@ -98,4 +98,5 @@ __all__ = [
     "permutation_test_frames",
     "permutation_test_models",
     "samples_needed",
+    "suspected_copies",
 ]

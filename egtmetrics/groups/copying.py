@@ -1,4 +1,4 @@
-"""Does a generator copy its training set, and of which group most?"""
+"""Does a generator copy its training set, of which group most, and which samples?"""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from egtmetrics._validation import check_real_fake
+from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.groups.inference import holm
+from egtmetrics.metrics.authenticity import nearest_training
 from egtmetrics.ops import BackendName, select_backend
 from egtmetrics.samples import GroupedSamples
 
@@ -104,3 +105,75 @@ def copying_test(
     table.index = samples.groups.index[[label in rows for label in samples.groups.index.tolist()]]
     table["adjusted_p_value"] = holm(table["p_value"].to_numpy())
     return table.astype({"n_fake": np.int64, "n_held_out": np.int64})
+
+
+def suspected_copies(
+    training: Any,
+    samples: GroupedSamples,
+    *,
+    n_samples: int = 4,
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+) -> pd.DataFrame:
+    r"""Find the generated samples of each group that are most likely copies, each with its nearest training sample.
+
+    With :math:`x^*(y)` the training sample nearest to y, of any group, and r(x) the distance of x to the nearest other
+    training sample, a generated sample is the more suspicious the smaller
+
+    .. math:: \text{ratio}(y) = |y - x^*(y)| \; / \; r(x^*(y)).
+
+    At 1 or below it counts as a near-copy in :func:`~egtmetrics.metrics.authenticity`.
+
+    Parameters
+    ----------
+    training
+        Features ``(n, d)`` of the training set of the generator, at least two rows.
+    samples
+        The generated samples, of the same encoder, with their groups; the real ones are not used.
+    n_samples
+        How many of each group.
+    backend, n_threads
+        See :func:`egtmetrics.ops.select_backend`.
+
+    Returns
+    -------
+    DataFrame
+        One row for each sample, the most suspicious of each group first: ``group``, ``row`` of ``samples.fake``,
+        ``training_row``, ``distance``, ``training_distance`` (r) and ``ratio``. Of equal ratios the smaller distance
+        comes first, then the lower row.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Features that do not fit, or a training set of one row.
+
+    Notes
+    -----
+    A sample that equals a training sample has the ratio 0, also where that one occurs twice. Some samples of a perfect
+    generator have ratios below 1: :func:`copying_test` says whether there are more than chance makes, and people have
+    to look at the pairs. Time O((m + n) n d).
+
+    Examples
+    --------
+    >>> samples = GroupedSamples(
+    ...     real=[[0.0], [9.0], [1.0]], fake=[[0.1], [5.0], [2.5], [9.5]],
+    ...     real_sensitive_features=["f", "m", "m"], fake_sensitive_features=["f", "m", "f", "m"])
+    >>> found = suspected_copies([[0.0], [1.0], [5.0]], samples, n_samples=1)
+    >>> found[["group", "row", "training_row", "distance", "ratio"]].to_numpy().tolist()
+    [['f', 0, 0, 0.1, 0.1], ['m', 1, 2, 0.0, 0.0]]
+    """
+    n_samples = check_positive_int(n_samples, "n_samples")
+    nearest, _ = nearest_training(
+        training, samples.fake, names=("training", "fake"), backend=backend, n_threads=n_threads
+    )
+    distances, radii = np.sqrt(nearest.sq_distances), np.sqrt(nearest.sq_radii)
+    ratios = np.divide(distances, radii, out=np.where(distances > 0.0, np.inf, 0.0), where=radii > 0.0)
+    parts = []
+    for a, label in enumerate(samples.groups.index.tolist()):
+        rows = np.flatnonzero(samples.groups.fake_ids == a)
+        rows = rows[np.lexsort((distances[rows], ratios[rows]))][:n_samples]
+        part = pd.DataFrame({"row": rows, "training_row": nearest.rows[rows], "distance": distances[rows]})
+        part["training_distance"], part["ratio"] = radii[rows], ratios[rows]
+        part.insert(0, "group", pd.Series([label] * len(rows), dtype=object))
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)

@@ -157,6 +157,8 @@ class ScoreTable:
     """Why the scores of a group cannot be relied on, by group; groups without caveats have no entry."""
     sizes: Mapping[Hashable, tuple[int, int]] = dataclasses.field(default_factory=dict)
     """The numbers of real and fake samples by group, if a score depends on them."""
+    whole: bool = True
+    """Whether these are all scores of the metric; the names of a frame's columns depend on it."""
 
     @property
     def judged(self) -> tuple[Disparity, ...]:
@@ -217,7 +219,7 @@ class ScoreTable:
 
     def column(self, score: str) -> str:
         """Return the name of a score in a frame: the metric's if it has only one score, else ``<metric>_<score>``."""
-        return self.metric if len(self.described) == 1 else f"{self.metric}_{score}"
+        return self.metric if self.whole and len(self.described) == 1 else f"{self.metric}_{score}"
 
     def frame(self) -> pd.DataFrame:
         """Return the scores, with columns named as in a frame."""

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from egtmetrics._cached import cached_method
 from egtmetrics._errors import listed
 from egtmetrics.confusion import Confusion
 from egtmetrics.groups._evaluation import MetricSet, Results, naming_metric
+from egtmetrics.groups._saved import disparity_dict, interval_dict, plain
 from egtmetrics.groups.disparity import ScoreTable, disparity_table, proportion_table
 from egtmetrics.groups.inference import (
     MIN_SAMPLES,
@@ -33,7 +35,7 @@ from egtmetrics.labels import group_text
 from egtmetrics.metrics.mixtures import Mixtures
 from egtmetrics.metrics.variance import JointScores, joint_scores
 from egtmetrics.ops import to_host
-from egtmetrics.registry import metric_of
+from egtmetrics.registry import Metric, metric_of
 from egtmetrics.results import Score
 from egtmetrics.samples import GroupedSamples, multinomial_covariance
 
@@ -56,6 +58,13 @@ class Unmixable:
     """Why none can, if something went wrong."""
 
 
+def correctable(known: Metric | None, described: Mapping[str, Score]) -> list[str]:
+    """Return which of the scores of a metric can be had of mixtures of the generated groups."""
+    if known is not None and known.mixtures is not None:
+        return list(described)
+    return [name for name, score in described.items() if score.per_sample]
+
+
 def unmixable(
     metrics: MetricSet, samples: GroupedSamples, results: Results, described: Mapping[str, Score], metric: str
 ) -> Unmixable:
@@ -63,7 +72,7 @@ def unmixable(
     labels = samples.groups.index.tolist()
     known = metric_of(metrics.given[metric])
     by_mixtures = None if known is None else known.mixtures
-    names = list(described) if by_mixtures else [name for name, score in described.items() if score.per_sample]
+    names = correctable(known, described)
     if not names:
         return Unmixable()
     missing = [label for label in labels if metric not in results.get(label, {})]
@@ -163,6 +172,7 @@ class LabelCorrection:
                     values=values,
                     described={name: table.described[name] for name in names},
                     disparities=tuple(one for one in table.disparities if one.scores <= set(names)),
+                    whole=len(names) == len(table.described),
                 )
             columns.append(values.reindex(columns=list(table.described)).set_axis(list(table.frame()), axis=1))
         if not self.tables:
@@ -200,17 +210,22 @@ class LabelCorrection:
     def _called(self) -> dict[Hashable, int]:
         return self._counts["n_fake"].to_dict()
 
-    def __repr__(self) -> str:
+    def _refusal_notes(self) -> list[str]:
+        """Say which scores cannot be corrected, and why."""
         refused: dict[str, list[str]] = {}
         for column, reason in self.refusals.items():
             refused.setdefault(reason, []).append(column)
-        notes = [f"{listed(columns)}: {reason}." for reason, columns in refused.items()]
+        return [f"{listed(columns)}: {reason}" for reason, columns in refused.items()]
+
+    def __repr__(self) -> str:
         parts = {
             "scores by true group": self.by_group,
             "share of every called group that is not of it": self.contamination,
             "proportions of the generated samples": self.proportions,
         }
-        return "\n\n".join([type(self).__name__, *(f"{title}\n{table}" for title, table in parts.items()), *notes])
+        return "\n\n".join(
+            [type(self).__name__, *(f"{title}\n{table}" for title, table in parts.items()), *self._refusal_notes()]
+        )
 
     def disparities(self) -> pd.DataFrame:
         """Return every disparity between the true groups, as ``GenerativeMetricFrame.disparities`` does."""
@@ -241,6 +256,30 @@ class LabelCorrection:
             clipped[name] = clipped[name].clip(*score.bounds)
         samples = Samples(sizes=self._sizes, scores=[clipped], described=table.described)
         return certify(self._infer(), metric, tolerance, of="scores", samples=samples, level=level)
+
+    def to_dict(self, level: float | None = None) -> dict[str, Any]:
+        """Return the confusion, scores by true group, disparities and refusals as a nested dict of plain values.
+
+        With a level, ``"intervals"`` has the intervals of the corrected scores.
+        """
+        names = {label: group_text(label) for label in self.by_group.index}
+        table = self.confusion.rates if self.confusion.counts is None else self.confusion.counts
+        rows = {
+            "confusion": table.rename(columns=names),
+            "by_group": self.by_group,
+            "proportions": self.proportions,
+            "contamination": self.contamination,
+        }
+        content: dict[str, Any] = {
+            key: {names[label]: row for label, row in zip(one.index, one.to_dict("records"), strict=True)}
+            for key, one in rows.items()
+        }
+        content["disparities"] = disparity_dict(self.disparities(), names)
+        content["refusals"] = dict(self.refusals)
+        if level is not None:
+            corrected = [column for column in self.by_group if column not in self.refusals]
+            content["intervals"] = interval_dict(self.interval(level), self.by_group[corrected], names)
+        return {key: plain(value) for key, value in content.items()}
 
     @cached_method
     def _infer(self) -> Inference:

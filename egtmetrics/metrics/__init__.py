@@ -24,8 +24,10 @@ from egtmetrics.metrics.prdc import (
     precision_recall_density_coverage,
 )
 from egtmetrics.metrics.sample_scores import SampleScores, sample_scores
+from egtmetrics.metrics.self_bleu import self_bleu
 from egtmetrics.metrics.topp_pr import topp_precision_recall
 from egtmetrics.metrics.variance import ScoreCovariance
+from egtmetrics.metrics.vendi import VendiResult, vendi_score
 
 __all__ = [
     "ApproximatePRDCResult",
@@ -42,6 +44,7 @@ __all__ = [
     "ScoreCovariance",
     "TopPREvaluation",
     "TopPRResult",
+    "VendiResult",
     "approximate_precision_recall_density_coverage",
     "authenticity",
     "clipped_density_coverage",
@@ -53,5 +56,7 @@ __all__ = [
     "precision_recall_cover",
     "precision_recall_density_coverage",
     "sample_scores",
+    "self_bleu",
     "topp_precision_recall",
+    "vendi_score",
 ]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from egtmetrics._validation import check_n_neighbors, check_real_fake
 from egtmetrics.metrics._pairs import nearest_rows
@@ -24,6 +25,34 @@ class AuthenticityResult(MetricResult):
         "from the others.",
         per_sample="indicator",
     )
+
+
+class NearestTraining(NamedTuple):
+    """Of every generated sample, the nearest training sample."""
+
+    rows: NDArray[np.int64]
+    """Of the training set; of several at one distance the first."""
+    sq_distances: NDArray[np.float64]
+    sq_radii: NDArray[np.float64]
+    """Squared distances of these training samples to their nearest other one."""
+
+
+def nearest_training(
+    real: Any,
+    fake: Any,
+    *,
+    names: tuple[str, str] = ("real", "fake"),
+    backend: BackendName = "auto",
+    n_threads: int | None = None,
+) -> tuple[NearestTraining, str]:
+    """Find the nearest training sample (``real``) of every generated one; return also the backend."""
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    real, fake = check_real_fake(real, fake, device=kernels.device, names=names)
+    check_n_neighbors(1, len(real), names[0])
+    sq_radii = kernels.kth_neighbor(real, n_neighbors=1)
+    x, y = (np.asarray(to_host(points), dtype=np.float64) for points in (real, fake))
+    rows, sq_distances = nearest_rows(y, x)
+    return NearestTraining(rows, sq_distances, np.asarray(sq_radii, dtype=np.float64)[rows]), kernels.name
 
 
 @metric("authenticity", title="Authenticity")
@@ -74,15 +103,10 @@ def authenticity(
     >>> authenticity([[0.0], [1.0], [5.0]], [[0.1], [5.0], [2.5], [9.5]]).authenticity
     0.5
     """
-    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
-    real, fake = check_real_fake(real, fake, device=kernels.device)
-    check_n_neighbors(1, len(real), "real")
-    sq_radii = kernels.kth_neighbor(real, n_neighbors=1)
-    x, y = (np.asarray(to_host(points), dtype=np.float64) for points in (real, fake))
-    nearest, distances = nearest_rows(y, x)
+    nearest, kernels = nearest_training(real, fake, backend=backend, n_threads=n_threads)
     return AuthenticityResult(
-        authenticity=float(np.mean(distances > sq_radii[nearest])),
-        backend=kernels.name,
+        authenticity=float(np.mean(nearest.sq_distances > nearest.sq_radii)),
+        backend=kernels,
         n_real=len(real),
         n_fake=len(fake),
     )

@@ -15,12 +15,13 @@ from egtmetrics.oracles.labels import (
     ProbabilityOracle,
     group_indices,
 )
-from egtmetrics.oracles.models import ModelOracle, PromptOracle
+from egtmetrics.oracles.models import FeatureOracle, ModelOracle, PromptOracle
 from egtmetrics.oracles.texts import NameOracle, PronounOracle
 
 __all__ = [
     "ClassifierOracle",
     "Confusion",
+    "FeatureOracle",
     "GroupOracle",
     "LabelOracle",
     "ModelOracle",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,41 @@ from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
 from egtmetrics._validation import check_positive_int
 from egtmetrics.oracles.labels import ProbabilityOracle
+
+
+class FeatureOracle(ProbabilityOracle):
+    """The last step of an oracle by a network, for what the network makes of samples: see ``head`` of the others.
+
+    So samples that an encoder has seen need not go through the network again.
+
+    Parameters
+    ----------
+    logits
+        Function from features ``(n, d)`` to logits ``(n, L)``.
+    of_label
+        ``(L, G)``: 1 where a logit is that of a label of the group.
+    group_names, min_confidence, max_contamination
+        As for :class:`~egtmetrics.oracles.ProbabilityOracle`.
+    """
+
+    def __init__(
+        self,
+        group_names: Sequence[str],
+        logits: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        of_label: NDArray[np.float64],
+        *,
+        min_confidence: float = 0.0,
+        max_contamination: float = 0.05,
+    ) -> None:
+        super().__init__(group_names, min_confidence=min_confidence, max_contamination=max_contamination)
+        self._logits, self._of_label = logits, of_label
+
+    def probabilities(self, samples: Any, /) -> NDArray[np.float64]:
+        """Return the probability of every group by the features ``(n, d)`` of samples, ``(n, G)``."""
+        from scipy.special import softmax
+
+        found: NDArray[np.float64] = softmax(self._logits(np.asarray(samples, np.float64)), axis=1) @ self._of_label
+        return found
 
 
 class PromptOracle(ProbabilityOracle):
@@ -48,6 +83,8 @@ class PromptOracle(ProbabilityOracle):
     -----
     A call takes images as Pillow has them, or arrays ``(h, w, 3)`` of bytes. The probabilities are not calibrated, and
     such models err more on some groups than on others: measure the error (``measure_error``).
+
+    ``head`` is a :class:`FeatureOracle` for image features that are known already.
 
     References
     ----------
@@ -88,7 +125,7 @@ class PromptOracle(ProbabilityOracle):
                 f"model={model} is {type(self._model).__name__}, which has no features of images and texts to compare; "
                 "pass a CLIP, SigLIP or similar model"
             )
-        self._scale = float(self._model.logit_scale.detach().exp())
+        scale = float(self._model.logit_scale.detach().exp())
         order = [*self.group_names, *([None] if None in lists else [])]
         with torch.inference_mode():
             rows = []
@@ -96,25 +133,31 @@ class PromptOracle(ProbabilityOracle):
                 tokens = self._processor(text=lists[name], padding="max_length", truncation=True, return_tensors="pt")
                 found = _unit(self._model.get_text_features(**tokens.to(self._model.device)))
                 rows.append(_unit(found.mean(dim=0, keepdim=True)))
-            self._texts = torch.cat(rows)
+        texts = torch.cat(rows).double().cpu().numpy()
+        self.head = FeatureOracle(
+            self.group_names,
+            lambda images: scale * (images / np.linalg.norm(images, axis=1, keepdims=True)) @ texts.T,
+            np.eye(len(order), len(self.group_names)),
+            min_confidence=min_confidence,
+            max_contamination=max_contamination,
+        )
 
     def probabilities(self, samples: Sequence[Any], /) -> NDArray[np.float64]:
         """Return the probability of every group, ``(n, G)``; rows sum to less than 1 where there is a None prompt."""
         import torch
 
-        rows = [np.empty((0, len(self._texts)))]
+        rows = [np.empty((0, len(self.group_names)))]
         with torch.inference_mode():
             for start in range(0, len(samples), self._batch_size):
                 batch = list(samples[start : start + self._batch_size])
                 pixels = self._processor(images=batch, return_tensors="pt").to(self._model.device)
-                images = _unit(self._model.get_image_features(**pixels))
-                rows.append(torch.softmax(self._scale * (images @ self._texts.T).double(), dim=1).cpu().numpy())
-        found: NDArray[np.float64] = np.concatenate(rows)[:, : len(self.group_names)]
-        return found
+                images = _pooled(self._model.get_image_features(**pixels))
+                rows.append(self.head.probabilities(images.double().cpu()))
+        return np.concatenate(rows)
 
 
 class ModelOracle(ProbabilityOracle):
-    """The group of an image or a text by a classifier of transformers.
+    """The group of an image or a text by a classifier of transformers; ``kind`` is ``"images"`` or ``"texts"``.
 
     Parameters
     ----------
@@ -138,7 +181,8 @@ class ModelOracle(ProbabilityOracle):
     Notes
     -----
     A call takes images as Pillow has them or arrays ``(h, w, 3)`` of bytes, or texts, whichever the model classifies.
-    Texts are cut at the model's length. The probability of a group is the sum of those of its labels.
+    Texts are cut at the model's length. The probability of a group is the sum of those of its labels. ``head`` is a
+    :class:`FeatureOracle` for logits that are known already.
     """
 
     def __init__(
@@ -161,14 +205,15 @@ class ModelOracle(ProbabilityOracle):
                 AutoTokenizer,
             )
         kinds = getattr(_read(model, AutoConfig), "architectures", None) or [""]
-        self._of_texts = kinds[0].endswith("ForSequenceClassification")
-        if not self._of_texts and not kinds[0].endswith("ForImageClassification"):
+        of_texts = kinds[0].endswith("ForSequenceClassification")
+        self.kind = "texts" if of_texts else "images"
+        if not of_texts and not kinds[0].endswith("ForImageClassification"):
             raise ValueError(
                 f"model={model} is {kinds[0] or 'of no kind'}, expected a classifier of images or sequences"
             )
         classes = (
             (AutoModelForSequenceClassification, AutoTokenizer)
-            if self._of_texts
+            if of_texts
             else (AutoModelForImageClassification, AutoImageProcessor)
         )
         self._model, self._processor = _loaded(model, *classes, device)
@@ -182,29 +227,38 @@ class ModelOracle(ProbabilityOracle):
             )
         names = list(dict.fromkeys(group for group in given.values() if group is not None))
         super().__init__(names, min_confidence=min_confidence, max_contamination=max_contamination)
-        self._of_label = np.array([[float(given.get(label) == name) for name in names] for label in labels])
+        self.head = FeatureOracle(
+            names,
+            lambda logits: logits,
+            np.array([[float(given.get(label) == name) for name in names] for label in labels]),
+            min_confidence=min_confidence,
+            max_contamination=max_contamination,
+        )
 
     def probabilities(self, samples: Sequence[Any], /) -> NDArray[np.float64]:
         """Return the probability of every group, ``(n, G)``; rows sum to less than 1 if some labels have no group."""
         import torch
 
-        rows = [np.empty((0, len(self._of_label)))]
+        rows = [np.empty((0, len(self.group_names)))]
         with torch.inference_mode():
             for start in range(0, len(samples), self._batch_size):
                 batch = list(samples[start : start + self._batch_size])
-                if self._of_texts:
+                if self.kind == "texts":
                     inputs = self._processor(batch, padding=True, truncation=True, return_tensors="pt")
                 else:
                     inputs = self._processor(images=batch, return_tensors="pt")
                 logits = self._model(**inputs.to(self._model.device)).logits
-                rows.append(torch.softmax(logits.double(), dim=1).cpu().numpy())
-        found: NDArray[np.float64] = np.concatenate(rows) @ self._of_label
-        return found
+                rows.append(self.head.probabilities(logits.double().cpu()))
+        return np.concatenate(rows)
+
+
+def _pooled(rows: Any) -> Any:
+    """Return the features, which a model may wrap."""
+    return getattr(rows, "pooler_output", rows)
 
 
 def _unit(rows: Any) -> Any:
-    """Return rows of length 1; a model may wrap them."""
-    rows = getattr(rows, "pooler_output", rows)
+    rows = _pooled(rows)
     return rows / rows.norm(dim=-1, keepdim=True)
 
 

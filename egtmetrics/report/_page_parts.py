@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Hashable, Mapping
+from typing import Any, Self
 
 import pandas as pd
 
+from egtmetrics._errors import listed
 from egtmetrics._validation import check_level
 from egtmetrics.groups import (
     Baseline,
@@ -15,9 +17,12 @@ from egtmetrics.groups import (
     DoseResponse,
     FrameIntervals,
     GenerativeMetricFrame,
+    LabelCorrection,
     PairDifference,
     ScoreTable,
+    Verdict,
 )
+from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
 
@@ -107,7 +112,7 @@ class Gap:
         return self.disparity.worse(self.table.values, self.pair)
 
 
-def infer(source: GenerativeMetricFrame | Baseline | DoseResponse, level: float | None) -> Inference:
+def infer(source: GenerativeMetricFrame | Baseline | DoseResponse | LabelCorrection, level: float | None) -> Inference:
     """Ask a frame, or what it made, for intervals and tests, which it refuses where a group has too few samples."""
     if level is None:
         return Inference(level=math.nan, reason="none were asked for")
@@ -150,6 +155,60 @@ def gaps_of(tables: Mapping[str, ScoreTable], inference: Inference) -> list[Gap]
                 )
             )
     return gaps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrueGroups:
+    """Scores by true group, where the labels of the generated samples err, and what is known of their gaps."""
+
+    correction: LabelCorrection
+    inference: Inference
+    verdicts: Mapping[str, Verdict]
+    """By metric, for the tolerances of the verdicts on called groups."""
+    reason: str = ""
+    """Why there are no intervals or verdicts, if some were asked for."""
+
+    @classmethod
+    def of(cls, correction: LabelCorrection, level: float | None, verdicts: Mapping[str, Verdict] | None) -> Self:
+        inference = infer(correction, level)
+        reason = "" if level is None else inference.reason
+        corrected: dict[str, Verdict] = {}
+        for metric, one in (verdicts or {}).items():
+            if metric in correction.tables:
+                try:
+                    corrected[metric] = correction.certify(one.tolerance, metric=metric, level=one.level)
+                except ValueError as error:  # a group with too few samples
+                    reason = str(error)
+        return cls(correction=correction, inference=inference, verdicts=corrected, reason=reason)
+
+    @property
+    def tables(self) -> dict[str, ScoreTable]:
+        """The corrected scores by metric, without the proportions."""
+        return {metric: table for metric, table in self.correction.tables.items() if metric != "proportions"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON says of it."""
+        names = {label: group_text(label) for label in self.correction.by_group.index}
+        content = self.correction.to_dict(None if self.inference.intervals is None else self.inference.level)
+        if self.verdicts:
+            content["verdicts"] = {metric: one.to_dict(names) for metric, one in self.verdicts.items()}
+        return content
+
+    def sentences(self) -> list[str]:
+        """Say how much of every called group is not of it, what was corrected, and what could not be."""
+        shares = listed(
+            f"{value:.1%} ({low:.1%} to {high:.1%}) of what is called {group_text(label)} is not"
+            for label, (value, low, high) in zip(
+                self.correction.contamination.index, self.correction.contamination.to_numpy().tolist(), strict=True
+            )
+        )
+        return [
+            f"labels err: {shares}, by the confusion, with 95 % intervals",
+            "true groups: scores as if every generated sample had its true label, for errors that depend on its group "
+            "alone, and true labels of the real samples (docs/labels.md)",
+            *(f"not corrected: {note}" for note in self.correction._refusal_notes()),
+            *([f"no intervals and verdicts for true groups: {self.reason}"] if self.reason else []),
+        ]
 
 
 def gap_text(score: Score, value: float) -> str:

@@ -22,6 +22,7 @@ from egtmetrics.groups import (
     FrameIntervals,
     GenerativeMetricFrame,
     GroupSizeWarning,
+    LabelCorrection,
     ScoreTable,
     Verdict,
     compare_frames,
@@ -29,16 +30,18 @@ from egtmetrics.groups import (
 )
 from egtmetrics.groups.inference import holm
 from egtmetrics.labels import group_text
-from egtmetrics.report._page_parts import Gap, Inference, find_gaps, gaps_of, infer
+from egtmetrics.report._page_parts import Gap, Inference, TrueGroups, find_gaps, gaps_of, infer
 from egtmetrics.report.tables import (
     WIDTH,
     Columns,
     Format,
     baseline_source,
+    bounds_text,
     check_format,
     content_of,
     fact,
     groups_title,
+    label_columns,
     method_notes,
     note_lines,
     section,
@@ -46,7 +49,7 @@ from egtmetrics.report.tables import (
     verdict_columns,
 )
 from egtmetrics.report.words import in_words
-from egtmetrics.results import UNRELIABLE, Score
+from egtmetrics.results import UNRELIABLE
 
 _LEVEL = 0.95
 _Key: TypeAlias = tuple[str, str, str, Hashable | None]
@@ -161,6 +164,7 @@ def render_comparison(
     intervals: Mapping[str, FrameIntervals] | None = None,
     baselines: Mapping[str, Baseline] | None = None,
     verdicts: Mapping[str, Mapping[str, Verdict]] | None = None,
+    corrections: Mapping[str, LabelCorrection] | None = None,
     format: Format = "table",
     provenance: Mapping[str, Any] | None = None,
     width: int = WIDTH,
@@ -187,6 +191,9 @@ def render_comparison(
     verdicts
         By model and metric, what ``frame.certify(...)`` returned. With baselines or verdicts, the result of every model
         is also said in words.
+    corrections
+        What ``frame.correct_labels(...)`` returned for every model: a table of the scores and disparities of true
+        groups for each metric that can be corrected, and one of the labels.
     format, provenance, width
         As for :func:`~egtmetrics.report.render`.
 
@@ -219,8 +226,12 @@ def render_comparison(
         known = {"intervals": intervals, "baseline": baselines, "verdicts": verdicts}
         return {what: (by_model or {}).get(name) for what, by_model in known.items()}
 
+    level = None if not intervals else next(iter(intervals.values())).level
+    true = {name: TrueGroups.of(one, level, (verdicts or {}).get(name)) for name, one in (corrections or {}).items()}
     if format == "json":
         models = {name: content_of(frame, **about_model(name)) for name, frame in frames.items()}
+        for name, one in true.items():
+            models[name]["label_correction"] = one.to_dict()
         about: dict[str, Any] = {"untested": untested, "tests": []}
         if tests is not None:
             about = {str(key): value for key, value in tests.attrs.items()}
@@ -257,8 +268,31 @@ def render_comparison(
         if excess:
             title = f"{first.title(metric)}: excess over other real samples"
             parts.append(section(title, _columns(excess, groups_title(first), set()), format))
+        corrected = {
+            name: _Model(
+                table=one.tables[metric],
+                gaps=gaps_of({metric: one.tables[metric]}, one.inference),
+                known=_printed(one.inference.intervals),
+            )
+            for name, one in true.items()
+            if metric in one.tables
+        }
+        if corrected:
+            title = f"{first.title(metric)}: between true groups"
+            parts.append(section(title, _columns(corrected, groups_title(first), set()), format))
+    if true:
+        rows = {name: label_columns(frames[name], one) for name, one in true.items()}
+        joined = [
+            (header, [cell for columns in rows.values() for cell in columns[place][1]])
+            for place, (header, _) in enumerate(next(iter(rows.values())))
+        ]
+        models_of_rows = [name for name, columns in rows.items() for _ in columns[0][1]]
+        parts.append(section("Labels of the generated samples", [("model", models_of_rows), *joined], format))
     if any((verdicts or {}).values()):
         parts.append(section("Verdicts", _verdicts(verdicts or {}), format))
+    if any(one.verdicts for one in true.values()):
+        on_true = {name: one.verdicts for name, one in true.items()}
+        parts.append(section("Verdicts on true groups", _verdicts(on_true), format))
     if baselines or any((verdicts or {}).values()):
         for name, frame in frames.items():
             words = in_words(frame, **about_model(name))
@@ -267,8 +301,8 @@ def render_comparison(
     reasons = {name: found.reason for name, found in inferences.items() if found.reason}
     reasons |= {f"the excess of {name}": found.reason for name, found in of_excess.items() if found.reason}
     notes = [*_marks(frames, tests, untested, reasons), *_baseline_notes(baselines or {}), *method_notes(first, {})]
-    if intervals:
-        level = next(iter(intervals.values())).level
+    notes += [f"{name}: {note}" for name, one in true.items() for note in one.sentences()]
+    if level is not None:
         notes.insert(
             0, f"[low, high]: {100 * level:g} % intervals of each model alone, approximate, as in egtmetrics evaluate."
         )
@@ -363,20 +397,16 @@ def _columns(models: Mapping[str, _Model], title: str, differing: set[_Key]) -> 
                 star = "*" if (model, metric, name, group) in differing else ""
                 doubt = UNRELIABLE if group in one.doubtful else ""
                 bounds = None if one.known is None or group is None else one.known.score_bounds(column, group)
-                cells.append(score.text(value) + doubt + star + _beside(bounds, score))
+                cells.append(score.text(value) + doubt + star + bounds_text(bounds, score))
         for gap in one.gaps:
             key, score = (metric, gap.disparity.name), gap.disparity.score
             star = "*" if (model, *key, None) in differing else ""
             dagger = "†" if gap.beyond_noise else ""
             bounds = None if one.known is None else one.known.bounds(key)
             doubt = "" if gap.reliable else UNRELIABLE
-            cells.append(score.text(gap.pair.value) + doubt + star + dagger + _beside(bounds, score))
+            cells.append(score.text(gap.pair.value) + doubt + star + dagger + bounds_text(bounds, score))
         columns.append((model, cells))
     return columns
-
-
-def _beside(bounds: tuple[float, float] | None, score: Score) -> str:
-    return "" if bounds is None else " [{}, {}]".format(*map(score.text, bounds))
 
 
 def _plain_rows(tests: pd.DataFrame, frame: GenerativeMetricFrame) -> list[dict[str, Any]]:

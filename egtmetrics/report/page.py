@@ -23,6 +23,7 @@ from egtmetrics.groups import (
     Baseline,
     DoseResponse,
     GenerativeMetricFrame,
+    LabelCorrection,
     LabelSensitivity,
     ScoreTable,
     Verdict,
@@ -43,6 +44,7 @@ from egtmetrics.report._page_figures import (
 from egtmetrics.report._page_parts import (
     Gap,
     Inference,
+    TrueGroups,
     find_gaps,
     gap_text,
     gaps_of,
@@ -51,7 +53,19 @@ from egtmetrics.report._page_parts import (
     signed_text,
 )
 from egtmetrics.report.explanations import DecomposedSamples
-from egtmetrics.report.tables import groups_title, mark, method_notes, names_text, view_columns, views_note, views_title
+from egtmetrics.report.tables import (
+    Columns,
+    groups_title,
+    is_number,
+    label_columns,
+    mark,
+    method_notes,
+    names_text,
+    true_score_columns,
+    view_columns,
+    views_note,
+    views_title,
+)
 from egtmetrics.report.words import verdict_sentence
 from egtmetrics.results import Score
 
@@ -73,6 +87,22 @@ class RankedSamples:
     """What each row of the ranking is: a text, or levels ``(channels, height, width)`` with 1 or 3 channels."""
     n_neighbors: int = 5
     """As it was given to ``rank_samples``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SuspectedCopies:
+    """Generated samples for :func:`render_page` to show beside the nearest training samples."""
+
+    pairs: pd.DataFrame
+    """As :func:`~egtmetrics.groups.suspected_copies` returns it."""
+    contents: Mapping[int, str | NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    """What each generated row is, as in :class:`RankedSamples`; empty where that is not known."""
+    training_contents: Mapping[int, str | NDArray[np.uint8]] = dataclasses.field(default_factory=dict)
+    """The same of the training rows."""
+    training_names: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """Of the training rows, such as those of files."""
+    test: pd.DataFrame | None = None
+    """As :func:`~egtmetrics.groups.copying_test` returns it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,10 +129,12 @@ def render_page(
     dose: DoseResponse | None = None,
     views: ViewComparison | None = None,
     sensitivity: Mapping[str, LabelSensitivity] | None = None,
+    correction: LabelCorrection | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
     divergence: DecomposedSamples | str | None = None,
     samples: RankedSamples | None = None,
+    copies: SuspectedCopies | None = None,
     provenance: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> str:
@@ -128,6 +160,9 @@ def render_page(
         which gaps survive.
     sensitivity
         By metric, what ``frame.label_sensitivity()`` returned: which rate of wrong labels would change the finding.
+    correction
+        What ``frame.correct_labels(...)`` returned: a section shows scores and gaps by true group, and how much of
+        every called group is not of it.
     title
         Heading of the page.
     level
@@ -138,6 +173,8 @@ def render_page(
         From :func:`~egtmetrics.report.explanations.decompose_samples`, or the reason why it is missing.
     samples
         Generated samples to show, by group.
+    copies
+        Generated samples to show beside the nearest training samples, by group.
     provenance
         Facts for the method, as for :func:`~egtmetrics.report.render`.
     command
@@ -176,6 +213,7 @@ def render_page(
     single = [gap for gap in gaps if gap.column is not None]
     excess = None if baseline is None else _Excess.of(baseline, level)
     doses = None if dose is None else _Doses.of(dose, frame, level)
+    true = None if correction is None else TrueGroups.of(correction, level, verdicts)
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
@@ -183,9 +221,11 @@ def render_page(
         "excess": None if baseline is None else "Against other real samples",
         "dose": None if dose is None else "As how much damage",
         "views": None if views is None else views_title(views),
+        "labels": None if true is None else "By true group",
         "proportions": "Proportions",
         "divergence": None if divergence is None else "Divergence",
         "samples": None if samples is None else "Samples",
+        "copies": None if copies is None else "Copies",
         "method": "Method",
     }
     with plain_text_figures():
@@ -207,7 +247,7 @@ def render_page(
                 }
                 for one in (verdicts or {}).values()
             ],
-            cautions=_cautions(frame, inference, baseline, sensitivity or {}),
+            cautions=_cautions(frame, inference, baseline, sensitivity or {}, true),
             scores=[
                 _score_table(frame.tables[metric], gaps if excess is None else excess.gaps, frame, inference)
                 for metric in frame.settings["metrics"]
@@ -220,9 +260,11 @@ def render_page(
             excess=None if excess is None else _excess_section(excess, frame),
             dose=None if doses is None else _dose_section(doses, frame),
             views=None if views is None else _views_section(views),
+            labels=None if true is None else _labels_section(true, frame),
             proportions=proportions,
             divergence=None if divergence is None else _divergence(divergence),
             samples=None if samples is None else _samples(samples),
+            copies=None if copies is None else _copies(copies),
             method=_method(frame, inference, provenance or {}),
             command=command,
             versions=_versions(),
@@ -528,10 +570,6 @@ def _excess_table(table: ScoreTable, excess: _Excess, frame: GenerativeMetricFra
 
 
 def _views_section(views: ViewComparison) -> dict[str, Any]:
-    columns = view_columns(views)
-    header = [name for name, _ in columns]
-    rows = zip(*(cells for _, cells in columns), strict=True)
-    of_numbers = ("value", "in its errors", "p")
     return {
         "title": views_title(views),
         "sentences": [
@@ -541,15 +579,39 @@ def _views_section(views: ViewComparison) -> dict[str, Any]:
         ],
         "note": _sentence(views_note(views)),
         "figure": draw_views(views),
-        "table": _Table(
-            caption=f"The largest gap between two groups, under each {views.of}",
-            header=header,
-            rows=[
-                [_Cell(text=cell, number=name in of_numbers) for name, cell in zip(header, row, strict=True)]
-                for row in rows
-            ],
-        ),
+        "table": _table(f"The largest gap between two groups, under each {views.of}", view_columns(views)),
     }
+
+
+def _labels_section(true: TrueGroups, frame: GenerativeMetricFrame) -> dict[str, Any]:
+    return {
+        "sentences": [
+            "The labels of the generated samples err, so that every called group also holds samples of others. That "
+            "alone can make gaps, and hide some. With the confusion, which says how often, scores that are means over "
+            "generated samples can be given by true group. All else on this page is by the labels as called.",
+            *map(_sentence, true.sentences()),
+        ],
+        "verdicts": [verdict_sentence(frame, one) for one in true.verdicts.values()],
+        "tables": [
+            _table("Scores of called and of true groups", true_score_columns(frame, true)),
+            _gap_table(
+                gaps_of(true.tables, true.inference), true.inference, "Largest difference δ between true groups"
+            ),
+            _table("Labels of the generated samples", label_columns(frame, true)),
+        ],
+    }
+
+
+def _table(caption: str, columns: Columns) -> _Table:
+    """Return a table of the page as one in a terminal."""
+    header = [name for name, _ in columns]
+    of_numbers = [all(map(is_number, cells)) for _, cells in columns]
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    return _Table(
+        caption=caption,
+        header=header,
+        rows=[[_Cell(text=cell, number=right) for cell, right in zip(row, of_numbers, strict=True)] for row in rows],
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -674,6 +736,7 @@ def _cautions(
     inference: Inference,
     baseline: Baseline | None,
     sensitivity: Mapping[str, LabelSensitivity],
+    true: TrueGroups | None,
 ) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
     for metric in frame.settings["metrics"]:
@@ -709,6 +772,8 @@ def _cautions(
                     "matching the sizes removes it."
                 )
     cautions += [f"{frame.title(metric)}: {one.text}" for metric, one in sensitivity.items()]
+    if true is not None:
+        cautions.append(f"{_sentence(true.sentences()[0])} See the scores by true group.")
     if any(frame.unassigned.values()):
         cautions.append(
             f"{frame.unassigned['real']} real and {frame.unassigned['fake']} generated samples are in no group. They "
@@ -941,7 +1006,11 @@ def _samples(samples: RankedSamples) -> dict[str, Any]:
         group, end = key[0], str(key[1])
         name = group_text(group)
         items = [
-            _sample(samples.contents[row], row, score, f"Generated sample {row} of group {name}, {words[end]}")
+            _sample(
+                samples.contents[row],
+                f"{score:.2f} · row {row}",
+                f"Generated sample {row} of group {name}, {words[end]}",
+            )
             for row, score in zip(rows["row"].tolist(), rows["score"].tolist(), strict=True)
         ]
         texts = any(item["text"] is not None for item in items)
@@ -956,9 +1025,62 @@ def _samples(samples: RankedSamples) -> dict[str, Any]:
     }
 
 
-def _sample(content: str | NDArray[np.uint8], row: int, score: float, what: str) -> dict[str, Any]:
-    item: dict[str, Any] = {"text": None, "image": None, "small": False, "alt": what}
-    item["caption"] = f"{score:.2f} · row {row}"
+def _copies(copies: SuspectedCopies) -> dict[str, Any]:
+    sentences = [
+        "For each group, the generated samples that are most likely copies, each beside the training sample that is "
+        "nearest to it. The ratio is their distance divided by that of this training sample to its nearest other one. "
+        "0 is a copy, 1 or less a near-copy, as the metric authenticity counts them. A perfect generator makes some, "
+        "too, by chance: look at the pairs. Rows are counted from 0."
+    ]
+    tables = []
+    if copies.test is None:
+        sentences.append(
+            "Whether the model copies more than chance was not tested: that needs held-out real samples, which it was "
+            "not trained on (--baseline FILE)."
+        )
+    else:
+        sentences.append(
+            "Nearer is the chance that a generated sample lies nearer to the training set than a held-out real one of "
+            "its group: 50 % for a perfect generator. A small p, corrected for the number of groups, means that the "
+            "model copies, or that it makes too few of the samples that lie far from all others."
+        )
+        score = Score(label="nearer", percent=True)
+        tested = copies.test.to_dict("records")
+        columns = {
+            "group": [*map(group_text, copies.test.index)],
+            "generated": [str(row["n_fake"]) for row in tested],
+            "held out": [str(row["n_held_out"]) for row in tested],
+            "nearer (%)": [score.text(row["nearer"]) for row in tested],
+            "corrected p": [_p_text(row["adjusted_p_value"]).removeprefix("= ") for row in tested],
+        }
+        tables.append(_table("Nearer to the training set than held-out samples?", [*columns.items()]))
+    groups = []
+    for group, rows in copies.pairs.groupby("group", sort=False):
+        name = group_text(group)
+        pairs = []
+        for pair in rows.to_dict("records"):
+            row, of_training = int(pair["row"]), int(pair["training_row"])
+            file = copies.training_names.get(of_training)
+            sides = [
+                _sample(copies.contents.get(row), f"generated · row {row}", f"Generated sample {row} of group {name}"),
+                _sample(
+                    copies.training_contents.get(of_training),
+                    f"training · row {of_training}{f' · {file}' if file else ''}",
+                    f"Training sample {of_training}, the nearest to generated sample {row}",
+                ),
+            ]
+            texts = any(side["text"] is not None for side in sides)
+            title = f"distance {pair['distance']:.4g}, ratio {pair['ratio']:.2f}"
+            pairs.append({"title": title, "samples": sides, "texts": texts})
+        groups.append({"title": name, "pairs": pairs})
+    return {"sentences": sentences, "tables": tables, "groups": groups}
+
+
+def _sample(content: str | NDArray[np.uint8] | None, caption: str, what: str) -> dict[str, Any]:
+    """Return a sample to show; one whose content is not known has a caption alone."""
+    item: dict[str, Any] = {"text": None, "image": None, "small": False, "alt": what, "caption": caption}
+    if content is None:
+        return item
     if isinstance(content, str):
         item["text"] = content if len(content) <= _LONGEST_TEXT else content[:_LONGEST_TEXT].rstrip() + " …"
     else:

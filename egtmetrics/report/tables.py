@@ -20,6 +20,7 @@ from egtmetrics.groups import (
     DoseResponse,
     FrameIntervals,
     GenerativeMetricFrame,
+    LabelCorrection,
     ScoreTable,
     Verdict,
     ViewComparison,
@@ -28,6 +29,7 @@ from egtmetrics.groups._evaluation import caveat_note
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.labels import group_text
+from egtmetrics.report._page_parts import TrueGroups
 from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
 from egtmetrics.results import UNRELIABLE, MetricResult, Score
@@ -49,6 +51,7 @@ def render(
     dose: DoseResponse | None = None,
     views: ViewComparison | None = None,
     controlled: ControlledScores | None = None,
+    correction: LabelCorrection | None = None,
     provenance: Mapping[str, Any] | None = None,
     width: int = WIDTH,
 ) -> str:
@@ -87,6 +90,10 @@ def render(
     controlled
         What ``frame.controlled()`` returned: tables of the strata with the scores of every group in them and their
         averages, and the disparities of the averages; under ``"controlled"`` in JSON.
+    correction
+        What ``frame.correct_labels(...)`` returned: tables of the scores by true group beside those of the called ones,
+        of their disparities, and of the share of every called group that is not of it; under ``"label_correction"`` in
+        JSON.
     provenance
         Facts to print below the tables, such as the names of files. JSON must be able to hold them.
     width
@@ -108,7 +115,9 @@ def render(
     """
     if format == "card":
         parts: Any = {"intervals": intervals, "baseline": baseline, "verdicts": verdicts, "provenance": provenance}
-        body = render(frame, format="markdown", dose=dose, controlled=controlled, views=views, **parts)
+        body = render(
+            frame, format="markdown", dose=dose, controlled=controlled, views=views, correction=correction, **parts
+        )
         title = "## Is the model equally good for every group?"
         below = title_line("Not in these numbers", "markdown") + note_lines(
             left_out(frame, provenance or {}), "markdown"
@@ -116,6 +125,7 @@ def render(
         return f"{front_matter(frame, **parts)}\n\n{title}\n\n{body}\n{below}\n"
     check_format(format)
     level = None if intervals is None else intervals.level
+    true = None if correction is None else TrueGroups.of(correction, level, verdicts)
     if format == "json":
         content = {
             "egtmetrics": __version__,
@@ -124,6 +134,7 @@ def render(
             **({} if dose is None else {"dose": dose.to_dict()}),
             **({} if views is None else {"views": views.to_dict()}),
             **({} if controlled is None else {"controlled": controlled.to_dict(level)}),
+            **({} if true is None else {"label_correction": true.to_dict()}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sections = {"Scores": _scores(frame, "\n" if format == "table" else " ", intervals)}
@@ -144,8 +155,14 @@ def render(
         sections["Scores within strata"] = _strata(frame, controlled)
         of_average = None if level is None else controlled.interval(level)
         sections["Disparities of the averages over strata"] = _disparities(controlled.tables(), of_average)
+    if true is not None:
+        sections["Scores by true group"] = true_score_columns(frame, true)
+        sections["Disparities between true groups"] = _disparities(true.correction.tables, true.inference.intervals)
+        sections["Labels of the generated samples"] = label_columns(frame, true)
     if verdicts:
         sections["Verdicts"] = verdict_columns(verdicts.values())
+    if true is not None and true.verdicts:
+        sections["Verdicts on true groups"] = verdict_columns(true.verdicts.values())
     sections["Groups"] = _groups(frame)
     notes = [
         *caveat_notes(frame),
@@ -157,6 +174,7 @@ def render(
         *([] if dose is None else [f"doses: {dose.summary()}"]),
         *([] if views is None else [views_note(views)]),
         *_controlled_notes(controlled),
+        *([] if true is None else true.sentences()),
         *method_notes(frame, provenance or {}),
     ]
     texts = [section(title, table, format) for title, table in sections.items()]
@@ -201,7 +219,7 @@ def section(title: str, columns: Columns, format: Format) -> str:
         headers=["\n".join(map(escape, header.split("\n") if format == "table" else [header])) for header in headers],
         tablefmt=_TABLE_STYLES[format],  # which escapes what LaTeX takes for markup
         disable_numparse=True,
-        colalign=["right" if all(map(_is_number, cells)) else "left" for _, cells in columns],
+        colalign=["right" if all(map(is_number, cells)) else "left" for _, cells in columns],
     )
     if format == "latex":
         text = re.sub(r"^( *)(?=[*\[])", r"\1{}", text, flags=re.MULTILINE)  # or it belongs to the \\ before it
@@ -321,6 +339,47 @@ def _excess(frame: GenerativeMetricFrame, baseline: Baseline, intervals: FrameIn
                 for value, text, interval in zip(tables[metric].values[name], doubt, bounds, strict=True):
                     columns[of].append(printed.text(value) + text + interval)
     return list(columns.items())
+
+
+def true_score_columns(frame: GenerativeMetricFrame, true: TrueGroups) -> Columns:
+    """Return a row for every group of every score that can be corrected: of the called group and of the true one."""
+    columns: dict[str, list[str]] = {"score": [], groups_title(frame): [], "called group": [], "true group": []}
+    for metric, table in true.tables.items():
+        for name, score in table.described.items():
+            column = table.column(name)
+            label = f"{metric} {name}" if name != metric else metric
+            columns["score"] += [f"{label} {_unit(score)}" if score.printed_unit else label]
+            columns["score"] += [""] * (len(table.values) - 1)
+            columns[groups_title(frame)] += map(group_text, table.values.index)
+            for group, called, value in zip(
+                table.values.index, frame.by_group[column], table.values[name], strict=True
+            ):
+                bounds = true.inference.score_bounds(column, group)
+                columns["called group"].append(score.text(called) + mark(frame, metric, group))
+                columns["true group"].append(score.text(value) + bounds_text(bounds, score))
+    return list(columns.items())
+
+
+def label_columns(frame: GenerativeMetricFrame, true: TrueGroups) -> Columns:
+    """Return a row for every group: its share by the labels and in truth, and how much of what is called it is not."""
+    score = frame.tables["proportions"].described["fake_proportion"]
+    shares, wrong = true.correction.proportions, true.correction.contamination
+
+    def with_bounds(table: pd.DataFrame) -> list[str]:
+        rows = table[["value", "low", "high"]].to_numpy().tolist()
+        return [score.text(value) + bounds_text((low, high), score) for value, low, high in rows]
+
+    return [
+        (groups_title(frame), [*map(group_text, shares.index)]),
+        ("called (%)", [*map(score.text, shares["called"])]),
+        ("true (%)", with_bounds(shares)),
+        ("of the called, not of it (%)", with_bounds(wrong)),
+    ]
+
+
+def bounds_text(bounds: tuple[float, float] | None, score: Score) -> str:
+    """Return ``" [low, high]"``, to stand behind a number; empty where they are unknown."""
+    return "" if bounds is None else " [{}, {}]".format(*map(score.text, bounds))
 
 
 def _doses(dose: DoseResponse) -> Columns:
@@ -561,7 +620,7 @@ def groups_title(frame: GenerativeMetricFrame) -> str:
     return shown(", ".join(map(str, frame.by_group.index.names)))
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
     try:
         float(cell.partition(" [")[0].rstrip(f"*†{UNRELIABLE}") or "nan")
     except ValueError:

@@ -109,6 +109,15 @@ def test_sums_of_scores_together_vary_as_each_does(metric: Any) -> None:
     assert abs(together[0, size]) > 0.0  # they share the generated samples
 
 
+def test_intervals_have_the_columns_of_a_frame() -> None:
+    """Of ipr, precision alone can be corrected; its name still says of which score it is."""
+    corrected = frame_of(*two_groups(), "ipr,kid").correct_labels(Confusion.symmetric(NAMES, 0.1))
+    assert list(corrected.interval().by_group.index.unique(0)) == ["ipr_precision", "kid"]
+    saved = corrected.to_dict(0.95)
+    assert saved["intervals"]["by_group"]["f"].keys() == {"ipr_precision", "kid"}
+    assert saved["by_group"]["f"]["ipr_recall"] is None
+
+
 def test_true_labels_change_nothing() -> None:
     frame = frame_of(*two_groups(error=0.0), "prdc")
     corrected = frame.correct_labels(Confusion.symmetric(NAMES, 0.0))

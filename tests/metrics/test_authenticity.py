@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from numpy.typing import NDArray
 
-from egtmetrics.groups import copying_test
+from egtmetrics import GroupedSamples
+from egtmetrics.groups import copying_test, suspected_copies
 from egtmetrics.metrics import authenticity
 from tests.strategies import tied_points
 
@@ -22,6 +23,29 @@ def test_authenticity_is_its_definition_and_ties_are_copies(training: NDArray[An
     nearest = distances.argmin(axis=1)
     expected = np.mean(distances.min(axis=1) > own.min(axis=1)[nearest])
     assert authenticity(training, fake, n_threads=1).authenticity == expected
+
+
+@given(tied_points(dimension=2), tied_points(dimension=2))
+def test_suspects_are_those_of_a_search_over_all_pairs(training: NDArray[Any], fake: NDArray[Any]) -> None:
+    labels = np.array(["f", "m"])[np.arange(len(fake)) % 2]
+    samples = GroupedSamples(
+        real=training, fake=fake, real_sensitive_features=["f"] * len(training), fake_sensitive_features=labels
+    )
+    found = suspected_copies(training, samples, n_samples=2, n_threads=1)
+    training, fake = training.astype(np.float64), fake.astype(np.float64)
+    own = np.sqrt(((training[:, None] - training) ** 2).sum(axis=2))
+    np.fill_diagonal(own, np.inf)
+    distances = np.sqrt(((fake[:, None] - training) ** 2).sum(axis=2))
+    nearest = distances.argmin(axis=1)
+    radii, least = own.min(axis=1)[nearest], distances.min(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(least == 0.0, 0.0, least / radii)
+    for label, part in found.groupby("group"):
+        rows = sorted(np.flatnonzero(labels == label).tolist(), key=lambda row: (ratios[row], least[row], row))[:2]
+        assert part["row"].tolist() == rows
+        assert part["training_row"].tolist() == nearest[rows].tolist()
+        np.testing.assert_array_equal(part["ratio"], ratios[rows])
+        np.testing.assert_array_equal(part[["distance", "training_distance"]], np.stack([least, radii], 1)[rows])
 
 
 @pytest.mark.parametrize(("d", "expected"), [(1, 0.34), (64, 0.81)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from numpy.testing import assert_allclose
 from PIL import Image
 
 from egtmetrics.oracles import ModelOracle, PromptOracle
+from tests.oracles._models import image_classifier, prompt_model, text_classifier
 
-WORDS = ["[PAD]", "[UNK]", "a", "photo", "of", "woman", "man", "dog", "she", "he", "[END]"]
 PROMPTS: dict[str | None, Any] = {"female": ["a photo of a woman", "woman"], "male": "a photo of a man"}
 
 
@@ -23,52 +22,9 @@ def images(n: int = 5) -> list[Any]:
     return list(np.random.default_rng(0).integers(0, 256, size=(n, 32, 32, 3), dtype=np.uint8))
 
 
-def save_tokenizer(folder: Path) -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
-    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    end = WORDS.index("[END]")
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", end)])
-    found = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", eos_token="[END]", model_max_length=8
-    )
-    found.save_pretrained(folder)
-    return found
-
-
-def save(model: Any, folder: Path, *, size: int | None = 32) -> None:
-    model.save_pretrained(folder)
-    if size is not None:
-        shape = {"height": size, "width": size}
-        settings = {"image_processor_type": "ViTImageProcessor", "size": shape, "do_resize": True}
-        (folder / "preprocessor_config.json").write_text(json.dumps(settings))
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("clip")
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.CLIPModel(
-            transformers.CLIPConfig(
-                text_config={
-                    **small,
-                    "vocab_size": len(WORDS),
-                    "max_position_embeddings": 8,
-                    "eos_token_id": WORDS.index("[END]"),
-                    "bos_token_id": 1,
-                },
-                vision_config={**small, "image_size": 32, "patch_size": 16},
-                projection_dim=8,
-            )
-        )
-    model.save_pretrained(folder)
-    tokenizer = save_tokenizer(folder)
-    pixels = transformers.CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    transformers.CLIPProcessor(pixels, tokenizer).save_pretrained(folder)
-    return folder
+    return prompt_model(tmp_path_factory.mktemp("clip"))
 
 
 def test_prompts_are_compared_as_the_model_does(clip: Path) -> None:
@@ -102,16 +58,7 @@ def test_several_prompts_and_one_for_no_group(clip: Path) -> None:
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("vit")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = transformers.ViTConfig(
-            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32,
-            patch_size=16, num_labels=3, id2label={0: "cat", 1: "lion", 2: "dog"},
-            label2id={"cat": 0, "lion": 1, "dog": 2},
-        )  # fmt: skip
-        save(transformers.ViTForImageClassification(config), folder)
-    return folder
+    return image_classifier(tmp_path_factory.mktemp("vit"))
 
 
 def test_labels_of_an_image_classifier_add_up_to_groups(vit: Path) -> None:
@@ -131,14 +78,7 @@ def test_labels_of_an_image_classifier_add_up_to_groups(vit: Path) -> None:
 
 
 def test_a_classifier_of_texts(tmp_path: Path) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = transformers.BertConfig(
-            vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-            max_position_embeddings=8, id2label={0: "female", 1: "male"}, label2id={"female": 0, "male": 1},
-        )  # fmt: skip
-        save(transformers.BertForSequenceClassification(config), tmp_path, size=None)
-    save_tokenizer(tmp_path)
+    text_classifier(tmp_path)
     texts = ["a woman", "he", "a photo of a dog she he she he she he"]
     pipeline = transformers.pipeline("text-classification", model=str(tmp_path), top_k=None)
     scores = [{one["label"]: one["score"] for one in found} for found in pipeline(texts, truncation=True)]
