@@ -151,7 +151,7 @@ class ImageEncoder:
         with tqdm(total=n, desc="images", unit="image", disable=not self.progress) as bar:
             while len(rows) < n:
                 indices = range(len(rows), min(len(rows) + self._batches.size, n))
-                rows += self._encode([_to_floats(images[i], i) for i in indices], indices)
+                rows += self._encode([to_floats(images[i], i) for i in indices], indices)
                 bar.update(len(indices))
         return np.stack(rows)
 
@@ -195,7 +195,7 @@ class ImageEncoder:
         return features.float().cpu().numpy()
 
 
-def _to_floats(image: Any, index: int) -> NDArray[np.float32]:
+def to_floats(image: Any, index: int) -> NDArray[np.float32]:
     """Convert an image to float32 ``(3, h, w)`` in [0, 1]."""
     is_tensor = hasattr(image, "detach")
     if is_tensor:
