@@ -78,6 +78,14 @@ class FineTunedEncoder(RunCounts):
         called = names_of(self.probabilities.argmax(axis=1), self.group_names)
         return Confusion.of_labels(self.held_out_groups, called, group_names=self.group_names)
 
+    @property
+    def expected_error(self) -> float:
+        """Mean over held-out images of 1 less the probability of the group they are called.
+
+        That is the share of wrong calls if the probabilities are right.
+        """
+        return float(1.0 - self.probabilities.max(axis=1).mean())
+
     def save(self, folder: str | Path) -> None:
         """Write a folder for ``ImageEncoder(folder)``, ``--encoder folder`` and ``ModelOracle(folder)``, or nothing.
 

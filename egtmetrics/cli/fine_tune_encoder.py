@@ -12,7 +12,7 @@ from egtmetrics.cli._sides import open_side
 from egtmetrics.cli._streams import show
 
 if TYPE_CHECKING:
-    from egtmetrics.confusion import Confusion
+    from egtmetrics.training.encoder import FineTunedEncoder
 
 _EPILOG = """\
 The images are divided into --folds parts: one is held out and says how often the oracle is wrong, one chooses the epoch
@@ -126,13 +126,14 @@ def _fine_tune(args: argparse.Namespace) -> None:
     tuned.save(args.folder)
     checkpoint.unlink()
     note(args, f"wrote {args.folder} (epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g})")
-    show(_errors(tuned.confusion))
+    show(_errors(tuned))
 
 
-def _errors(confusion: Confusion) -> str:
-    """Return the table of held-out errors."""
+def _errors(tuned: FineTunedEncoder) -> str:
+    """Return the table of held-out errors, and how the probabilities fit them."""
     from tabulate import tabulate
 
+    confusion = tuned.confusion
     counts, found = confusion.counts, confusion.interval()
     assert counts is not None
     table = []
@@ -141,4 +142,7 @@ def _errors(confusion: Confusion) -> str:
         interval = f"{1.0 - right['high']:.1%} to {1.0 - right['low']:.1%}"
         table.append([name, int(counts.loc[name].sum()), f"{error:.1%}", interval])
     headers = ["group", "held out", "error", "95 % interval"]
-    return tabulate(table, headers, disable_numparse=True, colalign=("left", "right", "right", "right")) + "\n"
+    aligned = tabulate(table, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    n = counts.to_numpy()
+    wrong = 1.0 - n.diagonal().sum() / n.sum()
+    return f"{aligned}\n\nOf all held-out images {wrong:.1%} are called wrongly; their probabilities say {tuned.expected_error:.1%}.\n"
