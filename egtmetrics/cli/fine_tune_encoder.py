@@ -125,7 +125,9 @@ def _fine_tune(args: argparse.Namespace) -> None:
     )
     tuned.save(args.folder)
     checkpoint.unlink()
-    note(args, f"wrote {args.folder} (epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g})")
+    note(
+        args, f"wrote {args.folder} (epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g})"
+    )
     show(_errors(tuned))
 
 

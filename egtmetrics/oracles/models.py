@@ -249,7 +249,9 @@ def _read(model: str | Path, kind: Any) -> Any:
         ) from error
 
 
-def write_held_out(folder: Path, labels: Sequence[str], true: Sequence[str], probabilities: NDArray[np.float64]) -> None:
+def write_held_out(
+    folder: Path, labels: Sequence[str], true: Sequence[str], probabilities: NDArray[np.float64]
+) -> None:
     """Write true label, called label and probabilities ``(n, L)`` of held-out samples beside a model.
 
     :class:`ModelOracle` reads them, and ``egtmetrics.data.read_confusion`` the first two columns.
@@ -275,6 +277,8 @@ def _read_held_out(folder: Path, labels: Sequence[str]) -> tuple[list[str], NDAr
         probabilities = np.array([row[2:] for row in rows], dtype=np.float64).reshape(len(rows), len(labels))
         if not {*true} <= {*labels}:
             raise ValueError(f"it has the labels {listed({*true} - {*labels})}")
+        if not np.allclose(probabilities.sum(axis=1), 1.0):
+            raise ValueError("it has probabilities that do not sum to 1")
     except ValueError as error:  # of UTF-8, of numbers, of a row with too few of them
         raise ValueError(
             f"{path} cannot be read ({first_line(error)}), expected the columns {listed(_held_out_columns(labels))} "
