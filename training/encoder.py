@@ -103,7 +103,7 @@ class FineTunedEncoder(RunCounts):
 
         def fill(to: Path) -> None:
             _write_model(self.model, self.processor, to)
-            write_held_out(to, self.group_names, self.held_out_groups, self.probabilities)
+            write_held_out(to, self.group_names, self.held_out_groups.tolist(), self.probabilities)
 
         write_folder(Path(folder).resolve(), fill)
 
@@ -293,7 +293,7 @@ def fine_tune_encoder(
     temperature = _temperature(training.logits(validation), groups[validation])
     with torch.no_grad():
         for weight in head.parameters():
-            weight /= temperature
+            weight.div_(temperature)
     network.config.calibration_temperature = temperature  # for the reader; the head is divided by it already
     return FineTunedEncoder(
         model=network,

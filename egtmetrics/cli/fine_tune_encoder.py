@@ -125,9 +125,8 @@ def _fine_tune(args: argparse.Namespace) -> None:
     )
     tuned.save(args.folder)
     checkpoint.unlink()
-    note(
-        args, f"wrote {args.folder} (epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g})"
-    )
+    chosen = f"epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g}"
+    note(args, f"wrote {args.folder} ({chosen})")
     show(_errors(tuned))
 
 
@@ -147,4 +146,5 @@ def _errors(tuned: FineTunedEncoder) -> str:
     aligned = tabulate(table, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
     n = counts.to_numpy()
     wrong = 1.0 - n.diagonal().sum() / n.sum()
-    return f"{aligned}\n\nOf all held-out images {wrong:.1%} are called wrongly; their probabilities say {tuned.expected_error:.1%}.\n"
+    said = f"their probabilities say {tuned.expected_error:.1%}"
+    return f"{aligned}\n\nOf all held-out images {wrong:.1%} are called wrongly; {said}.\n"

@@ -41,9 +41,9 @@ def _add_images(parser: argparse.ArgumentParser, data: str) -> None:
     parser.add_argument(
         "--encoder",
         metavar="NAME|PATH",
-        help="as in egtmetrics evaluate, for example dinov2, the folder of egtmetrics fine-tune-encoder, or the file of "
-        "a network of torch.export (.pt2) or TorchScript (default: the pixels of digits, and EfficientNet-Lite0 at "
-        "128 x 128 of other images)",
+        help="as in egtmetrics evaluate, for example dinov2, a folder of egtmetrics fine-tune-encoder, or the file of "
+        "a network of torch.export (.pt2) or TorchScript (default: the pixels of digits, EfficientNet-Lite0 at 128 x "
+        "128 for other images)",
     )
 
 

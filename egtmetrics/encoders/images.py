@@ -84,7 +84,7 @@ class ImageEncoder:
     Tan and Le 2019 (EfficientNet); the weights are those of the Lite variant, which takes levels as (level - 127) /
     128. Oquab et al. 2024 (DINOv2), Radford et al. 2021 (CLIP), Zhai et al. 2023 (SigLIP), Szegedy et al. 2016
     (Inception-v3), Parmar et al. 2022 (clean-fid). The paper uses a DINOv2 that it fine-tuned on FFHQ (appendix
-    B.3.3).
+    B.3.3); :func:`egtmetrics.training.encoder.fine_tune_encoder` makes one.
 
     Examples
     --------

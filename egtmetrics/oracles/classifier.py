@@ -65,7 +65,8 @@ class ClassifierOracle(ProbabilityOracle):
 
     References
     ----------
-    The paper's oracle psi (appendix B.3.3) is a fine-tuned DINOv2, whose error is not reported.
+    The paper's oracle psi (appendix B.3.3) is a fine-tuned DINOv2, whose error is not reported;
+    :func:`egtmetrics.training.encoder.fine_tune_encoder` makes one with a measured error.
 
     Examples
     --------
