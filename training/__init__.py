@@ -23,7 +23,8 @@ Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names
     ``encoder``    fine-tunes a vision model as encoder and oracle; needs the extra ``[vision]``
     ============== ================================================================================================
 
-The modules that need transformers are imported by name. What repeats the paper's experiments is in ``egtmetrics.paper``.
+The modules that need transformers are imported by name. What repeats the paper's experiments is in
+``egtmetrics.paper``.
 
 The modules import each other relatively, because their folder lies beside ``egtmetrics`` in the repository.
 """

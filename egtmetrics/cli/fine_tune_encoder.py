@@ -12,6 +12,8 @@ from egtmetrics.cli._sides import open_side
 from egtmetrics.cli._streams import show
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from egtmetrics.training.encoder import FineTunedEncoder
 
 _EPILOG = """\
@@ -104,16 +106,15 @@ def _fine_tune(args: argparse.Namespace) -> None:
             f"{args.samples}: no groups are given; pass --groups, or sort the images into subfolders by group"
         )
     note(args, side.count_groups())
-    rows = list(side.groups.itertuples(index=False, name=None))
     clusters = side.others.get("clusters")
     checkpoint = Path(f"{args.folder}.checkpoint")
     tuned = fine_tune_encoder(
         args.model,
         side.contents,
-        [None if None in row else ", ".join(row) for row in rows],
+        _joined(side.groups),
         last_blocks=args.last_blocks,
         lora_rank=args.lora_rank,
-        clusters=None if clusters is None else clusters.agg(", ".join, axis=1),
+        clusters=None if clusters is None else _joined(clusters),
         n_folds=args.n_folds,
         n_epochs=args.n_epochs,
         batch_size=args.batch_size,
@@ -128,6 +129,12 @@ def _fine_tune(args: argparse.Namespace) -> None:
     chosen = f"epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g}"
     note(args, f"wrote {args.folder} ({chosen})")
     show(_errors(tuned))
+
+
+def _joined(labels: pd.DataFrame) -> list[str | None]:
+    """Return one label of several columns, None where one is missing."""
+    rows = labels.itertuples(index=False, name=None)
+    return [None if None in row else ", ".join(row) for row in rows]
 
 
 def _errors(tuned: FineTunedEncoder) -> str:
