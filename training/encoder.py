@@ -558,10 +558,10 @@ def _check_read_back(network: Any, processor: Any, image: NDArray[np.float32], m
             ) from error
 
 
-def _write_model(network: Any, processor: Any, folder: Path) -> None:
+def _write_model(network: Any, processor: Any, to: Path) -> None:
     with loading_quietly():
-        network.save_pretrained(folder)
-        processor.save_pretrained(folder)
+        network.save_pretrained(to)
+        processor.save_pretrained(to)
 
 
 def _choose_weights(
