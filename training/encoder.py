@@ -1,8 +1,8 @@
 """Fine-tuning a vision model on labelled real images: one folder that is both encoder and oracle.
 
-The labels are the groups that the oracle is to tell apart. The images are divided once, with every group and no cluster
-in two parts: most train, some choose the epoch and the temperature, and the rest, held out, say how often the oracle is
-wrong.
+The labels are the groups that the oracle is to tell apart. The images are divided once, so that every part has all
+groups and no cluster is in two parts: most train, some choose the epoch and the temperature, and the rest, held out, say
+how often the oracle is wrong.
 """
 
 from __future__ import annotations

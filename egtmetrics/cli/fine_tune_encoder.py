@@ -71,7 +71,12 @@ def add_to(commands: Commands) -> None:
     )
     which.add_argument("--lora-rank", type=int, metavar="R", help="train adapters (LoRA) of rank R, and the head")
     training.add_argument(
-        "--epochs", dest="n_epochs", type=int, default=10, metavar="N", help="passes over them (default: %(default)s)"
+        "--epochs",
+        dest="n_epochs",
+        type=int,
+        default=10,
+        metavar="N",
+        help="passes over the images that train (default: %(default)s)",
     )
     training.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="images of a step (default: %(default)s)"
@@ -106,6 +111,7 @@ def _fine_tune(args: argparse.Namespace) -> None:
             f"{args.samples}: no groups are given; pass --groups, or sort the images into subfolders by group"
         )
     note(args, side.count_groups())
+    args.folder.parent.mkdir(parents=True, exist_ok=True)  # for the checkpoint
     clusters = side.others.get("clusters")
     checkpoint = Path(f"{args.folder}.checkpoint")
     tuned = fine_tune_encoder(
@@ -153,5 +159,5 @@ def _errors(tuned: FineTunedEncoder) -> str:
     aligned = tabulate(table, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
     n = counts.to_numpy()
     wrong = 1.0 - n.diagonal().sum() / n.sum()
-    said = f"their probabilities say {tuned.expected_error:.1%}"
-    return f"{aligned}\n\nOf all held-out images {wrong:.1%} are called wrongly; {said}.\n"
+    said = f"by their probabilities, {tuned.expected_error:.1%} would be"
+    return f"{aligned}\n\nOf all held-out images, {wrong:.1%} are called wrongly; {said}.\n"

@@ -194,7 +194,7 @@ class ModelOracle(ProbabilityOracle):
         super().__init__(names, min_confidence=min_confidence, max_contamination=max_contamination)
         self._of_label = np.array([[float(given.get(label) == name) for name in names] for label in labels])
         held_out = _read_held_out(_folder(model), labels)
-        if held_out is not None:
+        if held_out is not None and len(names) > 1:
             true, probabilities = held_out
             called = names_of(self._decide(probabilities @ self._of_label), self.group_names)
             self.confusion = Confusion.of_labels([given.get(label) for label in true], called, group_names=names)
@@ -279,7 +279,7 @@ def _read_held_out(folder: Path, labels: Sequence[str]) -> tuple[list[str], NDAr
             raise ValueError(f"it has the labels {listed({*true} - {*labels})}")
         if not np.allclose(probabilities.sum(axis=1), 1.0):
             raise ValueError("it has probabilities that do not sum to 1")
-    except ValueError as error:  # of UTF-8, of numbers, of a row with too few of them
+    except (ValueError, IndexError, csv.Error) as error:  # of UTF-8, of numbers, of a row with too few of them
         raise ValueError(
             f"{path} cannot be read ({first_line(error)}), expected the columns {listed(_held_out_columns(labels))} "
             "of held-out samples; save the model again, or remove the file"
