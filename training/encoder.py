@@ -1,8 +1,8 @@
 """Fine-tuning a vision model on labelled real images: one folder that is both encoder and oracle.
 
 The labels are the groups that the oracle is to tell apart. The images are divided once, so that every part has all
-groups and no cluster is in two parts: most train, some choose the epoch and the temperature, and the rest, held out, say
-how often the oracle is wrong.
+groups and no cluster is in two parts: most train, some choose the epoch and the temperature, and the rest, held out,
+say how often the oracle is wrong.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _ORDER, _DROPOUT = 0, 1
 """Names of streams of random numbers."""
 _KIND = "vision model of transformers"
 _COMPARED = 64
-"""Images whose content a checkpoint is compared by; reading all may take as long as an epoch."""
+"""Images whose content a checkpoint is compared by; comparing all would read each once more."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -207,9 +207,9 @@ def fine_tune_encoder(
     Notes
     -----
     The features of the saved folder are the encoder's for the family (docs/encoders.md): for DINOv2 the class token
-    behind the last normalisation, for ViT and DeiT the same. The paper says of its features that they are the
-    embeddings of a DINOv2 that was fine-tuned on FFHQ, whose classifier is also the oracle, not which layer they are
-    of, how it was fine-tuned, or how often the oracle is wrong.
+    behind the last normalisation, for ViT and DeiT the same. The paper takes the embeddings of a DINOv2 that was
+    fine-tuned on FFHQ, and its classifier as the oracle. It does not say of which layer they are, how it was
+    fine-tuned, or how often the oracle is wrong.
 
     Features that were trained to tell the groups apart see what separates the groups, and may see less of what varies
     within them. They know the labels of the images that they were trained on: another classifier that is fitted on such
