@@ -1,4 +1,4 @@
-"""Write a file completely or not at all."""
+"""Write a file or a folder completely or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 
@@ -60,6 +60,22 @@ def check_whole(path: str | Path) -> None:
             temporary.unlink()
         elif not os.access(target, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def write_folder(folder: Path, save: Callable[[Path], object]) -> None:
+    """Let ``save`` fill a temporary folder, which replaces ``folder`` when it is complete."""
+    name = f".{folder.name}.{secrets.token_hex(4)}"
+    temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
+    try:
+        save(temporary)
+        if folder.exists():
+            folder.rename(old)
+        temporary.rename(folder)
+    finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _target(path: str | Path) -> tuple[Path, int | None]:

@@ -332,6 +332,7 @@ def test_every_file_is_written_whole() -> None:
     assert {line for name, line in found if name != "_atomic.py"} == {
         'return open(number, "w", encoding="utf-8", errors=_ESCAPES)',  # of /dev/null
         "reference.save(args.out, features=not args.without_samples)",  # by write_whole
+        "tuned.save(args.folder)",  # by write_folder
         'target.open("ab") as file,',  # texts, line by line: tests/paper/test_generation.py kills it
     }
 

@@ -20,9 +20,11 @@ Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names
     ``language``   fine-tunes a language model with it; needs the extra ``[language]``, as the next two do
     ``prompts``    prompts and answers as rows of tokens
     ``trainer``    a mixin that brings the strategies to the Trainer of transformers
+    ``encoder``    fine-tunes a vision model as encoder and oracle; needs the extra ``[vision]``
     ============== ================================================================================================
 
-The modules for language models are imported by name. What repeats the paper's experiments is in ``egtmetrics.paper``.
+The modules that need transformers are imported by name. What repeats the paper's experiments is in
+``egtmetrics.paper``.
 
 The modules import each other relatively, because their folder lies beside ``egtmetrics`` in the repository.
 """

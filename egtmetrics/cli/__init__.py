@@ -19,6 +19,7 @@ from egtmetrics.cli import (
     compare,
     encode,
     evaluate,
+    fine_tune_encoder,
     info,
     plan,
     prepare,
@@ -67,6 +68,6 @@ def _parser() -> Parser:
     parser = Parser(prog="egtmetrics", description="Is a generative model equally good for every sensitive group?")
     parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (evaluate, encode, report, compare, plan, prepare, audit, reproduce, info):
+    for command in (evaluate, encode, report, compare, plan, prepare, audit, fine_tune_encoder, reproduce, info):
         command.add_to(commands)
     return parser

@@ -85,6 +85,15 @@ encoders:
 """
 
 
+def add_image_key(data: Any) -> None:
+    data.add_argument(
+        "--image-key",
+        metavar="KEY",
+        help="column with the paths of the images, or the names in FILE of FILE:KEY (default: file_name); column of a "
+        "data set, or extension in a .tar, with the images (default: the only one)",
+    )
+
+
 def add_sample_options(
     parser: Parser,
     *,
@@ -121,12 +130,7 @@ def add_sample_options(
             "that they share, in the form of --groups; intervals and tests then divide whole clusters",
         )
     data.add_argument("--text-key", metavar="KEY", help="key of the texts (default: text; of a .tar: txt)")
-    data.add_argument(
-        "--image-key",
-        metavar="KEY",
-        help="column with the paths of the images, or the names in FILE of FILE:KEY (default: file_name); column of a "
-        "data set, or extension in a .tar, with the images (default: the only one)",
-    )
+    add_image_key(data)
     if "fake" in roles:
         data.add_argument(
             "--min-confidence",

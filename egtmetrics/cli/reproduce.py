@@ -41,8 +41,9 @@ def _add_images(parser: argparse.ArgumentParser, data: str) -> None:
     parser.add_argument(
         "--encoder",
         metavar="NAME|PATH",
-        help="of emoji and ffhq: as in egtmetrics evaluate, for example dinov2, or the file of a network of "
-        "torch.export (.pt2) or TorchScript (default: EfficientNet-Lite0 at 128 x 128)",
+        help="as in egtmetrics evaluate, for example dinov2, a folder of egtmetrics fine-tune-encoder, or the file of "
+        "a network of torch.export (.pt2) or TorchScript (default: the pixels of digits, EfficientNet-Lite0 at 128 x "
+        "128 for other images)",
     )
 
 
@@ -75,6 +76,7 @@ def _add_table1(what: Commands) -> None:
         "and [figures], and for images but digits [images] and [models]; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"
         "  egtmetrics reproduce table1 --data digits --out table1\n"
+        "  egtmetrics reproduce table1 --data digits --encoder ./vit-digits --quick --out table1-vit\n"
         "  egtmetrics reproduce table1 --data emoji emoji-datasource-google-16.0.0.tgz --quick --out table1-emoji\n"
         "  egtmetrics reproduce table1 --data ffhq ffhq-64x64.zip --checkpoint ffhq-vp.safetensors "
         "--encoder dinov2.pt --device cuda --out table1-ffhq",
@@ -232,6 +234,8 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     else:
         full, quick = {"digits": (table1.FULL, table1.QUICK), "emoji": (table1.EMOJI_FULL, table1.EMOJI_QUICK)}[name]
         settings = quick if args.quick else full
+        if args.encoder is not None:
+            settings = dataclasses.replace(settings, oracle_components=None)  # the kernel map is for pixels
     data = datasets.load_image_data(name, path, size=settings.network.get("resolution"), encoder=args.encoder)
     results = table1.reproduce_table1(
         args.out,
@@ -287,8 +291,7 @@ def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper import datasets, table4
 
     name, path = args.data
-    cache = None if name == "digits" else args.out / "features"
-    data = datasets.load_image_data(name, path, encoder=args.encoder, cache=cache)
+    data = datasets.load_image_data(name, path, encoder=args.encoder, cache=args.out / "features")
     settings = table4.QUICK if args.quick else table4.FULL
     results = table4.reproduce_table4(data, args.out, settings=settings, progress=show_progress(args))
     describe = functools.partial(describe_table4, results.scores, results.facts)

@@ -279,10 +279,7 @@ class TransformersNetwork(Network):
         return _CLASS_TOKEN if family in _WITHOUT_POOLER else _POOLER
 
     def prepare(self, images: Images) -> Any:
-        import PIL.Image
-
-        pictures = [PIL.Image.fromarray(levels_of(image).transpose(1, 2, 0)) for image in images]
-        return dict(self.processor(images=pictures, return_tensors="pt"))
+        return to_pixels(self.processor, images)
 
     def forward(self, batch: Any) -> Any:
         return self.pooling.apply(self.module, batch)
@@ -304,6 +301,14 @@ class LogitsNetwork(TransformersNetwork):
 
     def find_pooling(self, family: str) -> _Pooling:
         return _LOGITS
+
+
+def to_pixels(processor: Any, images: Images) -> dict[str, Any]:
+    """Return what a model of transformers takes of images, by its image processor, as tensors on the CPU."""
+    import PIL.Image
+
+    pictures = [PIL.Image.fromarray(levels_of(image).transpose(1, 2, 0)) for image in images]
+    return dict(processor(images=pictures, return_tensors="pt"))
 
 
 def levels_of(image: NDArray[np.float32]) -> NDArray[np.uint8]:

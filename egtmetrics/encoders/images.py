@@ -85,7 +85,7 @@ class ImageEncoder:
     Tan and Le 2019 (EfficientNet); the weights are those of the Lite variant, which takes levels as (level - 127) /
     128. Oquab et al. 2024 (DINOv2), Radford et al. 2021 (CLIP), Zhai et al. 2023 (SigLIP), Szegedy et al. 2016
     (Inception-v3), Parmar et al. 2022 (clean-fid). The paper uses a DINOv2 that it fine-tuned on FFHQ (appendix
-    B.3.3).
+    B.3.3); :func:`egtmetrics.training.encoder.fine_tune_encoder` makes one.
 
     Examples
     --------
@@ -152,7 +152,7 @@ class ImageEncoder:
         with tqdm(total=n, desc="images", unit="image", disable=not self.progress) as bar:
             while len(rows) < n:
                 indices = range(len(rows), min(len(rows) + self._batches.size, n))
-                rows += self._encode([_to_floats(images[i], i) for i in indices], indices)
+                rows += self._encode([to_floats(images[i], i) for i in indices], indices)
                 bar.update(len(indices))
         return np.stack(rows)
 
@@ -196,7 +196,7 @@ class ImageEncoder:
         return features.float().cpu().numpy()
 
 
-def _to_floats(image: Any, index: int) -> NDArray[np.float32]:
+def to_floats(image: Any, index: int) -> NDArray[np.float32]:
     """Convert an image to float32 ``(3, h, w)`` in [0, 1]."""
     is_tensor = hasattr(image, "detach")
     if is_tensor:

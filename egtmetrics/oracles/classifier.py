@@ -65,7 +65,8 @@ class ClassifierOracle(ProbabilityOracle):
 
     References
     ----------
-    The paper's oracle psi (appendix B.3.3) is a fine-tuned DINOv2, whose error is not reported.
+    The paper's oracle psi (appendix B.3.3) is a fine-tuned DINOv2, whose error is not reported;
+    :func:`egtmetrics.training.encoder.fine_tune_encoder` makes one with a measured error.
 
     Examples
     --------
@@ -112,7 +113,7 @@ class ClassifierOracle(ProbabilityOracle):
                 f"n_folds={n_folds}; add samples, or lower n_folds"
             )
         probabilities = np.empty((len(x), len(counts)))
-        for train, test in _folds(a, c, n_folds, random_state):
+        for train, test in divide(a, c, n_folds, random_state):
             head = _fit(x[train], a[train], None if c is None else c[train], n_folds, random_state)
             probabilities[test] = head.predict_proba(x[test])
         held_out = self._decide(probabilities)
@@ -156,14 +157,14 @@ def _fit(
     from sklearn.preprocessing import StandardScaler
 
     classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    folds = _folds(a, clusters, n_folds, random_state)
+    folds = divide(a, clusters, n_folds, random_state)
     return CalibratedClassifierCV(classifier, cv=folds, ensemble=False).fit(x, a)
 
 
-def _folds(
+def divide(
     a: NDArray[np.int64], clusters: NDArray[Any] | None, n_folds: int, random_state: int
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows to train on and to test on; no cluster is in both."""
+    """Return rows to train on and to test on, with every group in all training parts; no cluster is in both."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     kind = StratifiedKFold if clusters is None else StratifiedGroupKFold

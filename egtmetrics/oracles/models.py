@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from egtmetrics._atomic import write_whole
 from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
+from egtmetrics._hub import cached_folder
 from egtmetrics._validation import check_positive_int
-from egtmetrics.oracles.labels import ProbabilityOracle
+from egtmetrics.confusion import Confusion
+from egtmetrics.oracles.labels import ProbabilityOracle, names_of
+
+_HELD_OUT = "held_out.csv"
 
 
 class FeatureOracle(ProbabilityOracle):
@@ -176,10 +183,14 @@ class ModelOracle(ProbabilityOracle):
     ImportError
         transformers or torch is missing.
     ValueError
-        The model is not there, or is no classifier with these labels.
+        The model is not there, or is no classifier with these labels; held-out images beside it cannot be read.
 
     Notes
     -----
+    In a folder of :class:`egtmetrics.training.encoder.FineTunedEncoder` lie the probabilities of held-out images:
+    ``confusion`` is made of them, for these ``groups`` and ``min_confidence``. Of other models it is None until
+    ``measure_error``.
+
     A call takes images as Pillow has them or arrays ``(h, w, 3)`` of bytes, or texts, whichever the model classifies.
     Texts are cut at the model's length. The probability of a group is the sum of those of its labels. ``head`` is a
     :class:`FeatureOracle` for logits that are known already.
@@ -227,13 +238,20 @@ class ModelOracle(ProbabilityOracle):
             )
         names = list(dict.fromkeys(group for group in given.values() if group is not None))
         super().__init__(names, min_confidence=min_confidence, max_contamination=max_contamination)
+        of_label = np.array([[float(given.get(label) == name) for name in names] for label in labels])
         self.head = FeatureOracle(
             names,
             lambda logits: logits,
-            np.array([[float(given.get(label) == name) for name in names] for label in labels]),
+            of_label,
             min_confidence=min_confidence,
             max_contamination=max_contamination,
         )
+        held_out = _read_held_out(_folder(model), labels)
+        if held_out is not None and len(names) > 1:
+            true, probabilities = held_out
+            called = names_of(self._decide(probabilities @ of_label), self.group_names)
+            self.confusion = Confusion.of_labels([given.get(label) for label in true], called, group_names=names)
+            self.head.confusion = self.confusion
 
     def probabilities(self, samples: Sequence[Any], /) -> NDArray[np.float64]:
         """Return the probability of every group, ``(n, G)``; rows sum to less than 1 if some labels have no group."""
@@ -270,16 +288,60 @@ def _loaded(model: str | Path, of_model: Any, of_processor: Any, device: Any) ->
     return found.to(device).eval(), _read(model, of_processor)
 
 
-def _read(model: str | Path, kind: Any) -> Any:
-    from huggingface_hub import snapshot_download
-
+def _folder(model: str | Path) -> Path:
     source = Path(model).expanduser()
+    return source if source.is_dir() else cached_folder(str(model), f"model={model}")
+
+
+def _read(model: str | Path, kind: Any) -> Any:
+    folder = _folder(model)
     try:
         # From a folder: given a name, transformers looks for adapters on the network, also with local_files_only.
-        folder = source if source.is_dir() else snapshot_download(str(model), local_files_only=True)
         return kind.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers, the hub and each format of weights have errors of their own
+    except Exception as error:  # transformers and each format of weights have errors of their own
         raise ValueError(
             f"model={model} cannot be loaded ({first_line(error)}); pass the folder of a model of transformers, or a "
             f"name on the hub that was fetched before (hf download {model})"
         ) from error
+
+
+def write_held_out(
+    folder: Path, labels: Sequence[str], true: Sequence[str], probabilities: NDArray[np.float64]
+) -> None:
+    """Write true label, called label and probabilities ``(n, L)`` of held-out samples beside a model.
+
+    :class:`ModelOracle` reads them, and ``egtmetrics.data.read_confusion`` the first two columns.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(_held_out_columns(labels))
+    for own, row in zip(true, probabilities, strict=True):
+        table.writerow([own, labels[int(row.argmax())], *map(repr, row.tolist())])
+    write_whole(folder / _HELD_OUT, text.getvalue())
+
+
+def _read_held_out(folder: Path, labels: Sequence[str]) -> tuple[list[str], NDArray[np.float64]] | None:
+    """Return true labels and probabilities of held-out samples; None if there are none beside the model."""
+    path = folder / _HELD_OUT
+    if not path.is_file():
+        return None
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        if header != _held_out_columns(labels):
+            raise ValueError(f"it has the columns {listed(header)}")
+        true = [row[0] for row in rows]
+        probabilities = np.array([row[2:] for row in rows], dtype=np.float64).reshape(len(rows), len(labels))
+        if not {*true} <= {*labels}:
+            raise ValueError(f"it has the labels {listed({*true} - {*labels})}")
+        if not np.allclose(probabilities.sum(axis=1), 1.0):
+            raise ValueError("it has probabilities that do not sum to 1")
+    except (ValueError, IndexError, csv.Error) as error:  # of UTF-8, of numbers, of a row with too few of them
+        raise ValueError(
+            f"{path} cannot be read ({first_line(error)}), expected the columns {listed(_held_out_columns(labels))} "
+            "of held-out samples; save the model again, or remove the file"
+        ) from error
+    return true, probabilities
+
+
+def _held_out_columns(labels: Sequence[str]) -> list[str]:
+    return ["true", "called", *(f"P({label})" for label in labels)]

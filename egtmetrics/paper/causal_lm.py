@@ -7,16 +7,15 @@ import dataclasses
 import hashlib
 import importlib.util
 import os
-import secrets
-import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from egtmetrics._atomic import write_folder
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.encoders._hub import loading_quietly
 from egtmetrics.training.language import device_of, import_extra
@@ -162,24 +161,8 @@ def _unpack(path: Path, cache: Path) -> Path:
             tokenizer.save_pretrained(to)
 
     cache.mkdir(parents=True, exist_ok=True)
-    _write_folder(folder, save)
+    write_folder(folder, save)
     return folder
-
-
-def _write_folder(folder: Path, save: Callable[[Path], None]) -> None:
-    """Let ``save`` fill a temporary folder, which replaces ``folder`` when it is complete."""
-    name = f".{folder.name}.{secrets.token_hex(4)}"
-    temporary, old = folder.with_name(f"{name}.tmp"), folder.with_name(f"{name}.old")
-    try:
-        save(temporary)
-        if folder.exists():
-            folder.rename(old)
-        temporary.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -262,4 +245,4 @@ def save_adapter(model: Any, folder: str | Path) -> None:
     """
     target = Path(folder).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    _write_folder(target, model.save_pretrained)
+    write_folder(target, model.save_pretrained)

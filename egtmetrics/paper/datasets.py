@@ -102,10 +102,10 @@ def load_image_data(
     size
         Height and width to shrink to by averaging squares of pixels; must divide both. Not for digits.
     encoder
-        The ``model`` of :class:`egtmetrics.encoders.ImageEncoder`. By default EfficientNet-Lite0 on images enlarged to
-        128 x 128; the features of digits are always their 64 pixels.
+        The ``model`` of :class:`egtmetrics.encoders.ImageEncoder`. By default the 64 pixels of digits, and
+        EfficientNet-Lite0 on other images, enlarged to 128 x 128.
     cache
-        Folder that keeps features by content, see :class:`egtmetrics.encoders.ImageEncoder`.
+        Folder that keeps features of an encoder by content, see :class:`egtmetrics.encoders.ImageEncoder`.
 
     Raises
     ------
@@ -132,11 +132,11 @@ def load_image_data(
     if name not in DATA:
         raise ValueError(f"name={name!r} is unknown; expected one of {', '.join(DATA)}")
     if name == "digits":
-        options = {"path": path, "size": size, "encoder": encoder, "cache": cache}
+        options = {"path": path, "size": size}
         refused = [option for option, value in options.items() if value is not None]
         if refused:
             raise ValueError(f"{', '.join(refused)} cannot be given for {name}; leave it out")
-        return _digits()
+        return _digits() if encoder is None else _encoded(_digits(), ImageEncoder(encoder, cache=cache), f"{encoder}")
     if path is None:
         raise ValueError(
             f"path is None, but {name} comes with no Python package; pass the folder or file that holds it"
@@ -164,6 +164,10 @@ def _digits() -> ImageData:
             "features": "64 pixels",
         },
     )
+
+
+def _encoded(data: ImageData, encode: ImageEncoder, model: str) -> ImageData:
+    return dataclasses.replace(data, encode=_in_float64(encode), facts={**data.facts, "features": model})
 
 
 def _emoji(path: Path, size: int | None, encode: ImageEncoder, model: str) -> ImageData:

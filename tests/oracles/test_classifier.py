@@ -151,7 +151,7 @@ def test_duplicates_hide_the_error_unless_clusters_are_kept_together() -> None:
 def test_every_division_keeps_clusters_together(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the error's five folds, of the calibration within each, and of the calibration in the end."""
     features, groups, clusters = duplicates()
-    divide, sizes = classifier._folds, []
+    divide, sizes = classifier.divide, []
 
     def spy(a: Any, c: Any, *rest: Any) -> Any:
         folds = divide(a, c, *rest)
@@ -160,7 +160,7 @@ def test_every_division_keeps_clusters_together(monkeypatch: pytest.MonkeyPatch)
         assert not any(set(c[train]) & set(c[test]) for train, test in folds)
         return folds
 
-    monkeypatch.setattr(classifier, "_folds", spy)
+    monkeypatch.setattr(classifier, "divide", spy)
     ClassifierOracle(features, groups, clusters=clusters, max_contamination=1.0)
     assert sizes == [300, *[240] * 5, 300]
 

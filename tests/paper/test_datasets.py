@@ -128,6 +128,12 @@ def test_near_duplicates_share_a_cluster(package: Path, flatten: Path, tmp_path:
     assert load_image_data("digits").clusters is None
 
 
+def test_digits_take_an_encoder(flatten: Path) -> None:
+    data, pixels = load_image_data("digits", encoder=flatten), load_image_data("digits")
+    np.testing.assert_allclose(data.encode(data.images[:5])[:, :64], pixels.encode(data.images[:5]), atol=1e-6)
+    assert data.facts == {**pixels.facts, "features": str(flatten)}
+
+
 def test_shrinking_averages_squares(package: Path, flatten: Path) -> None:
     data, small = (load_image_data("emoji", package, size=size, encoder=flatten) for size in (None, 4))
     assert small.images.shape == (16, 3, 4, 4)
