@@ -56,7 +56,7 @@ KID = functools.partial(kernel_distance, n_subsets=5)
 TOPP = functools.partial(topp_precision_recall, n_bootstrap=30)
 CASES = [
     Case(name="FID, 400 real, 200 generated", metric="fid", n_real=400, n_fake=200),
-    Case(name="FID, 200 of both, both grow", metric="fid", n_real=200, n_fake=200, more_real=True),
+    Case(name="FID, 200 of both, both grow", metric="fid", n_real=200, n_fake=200, more_real=True, repeats=200),
     Case(name="FID, 400 real, 200 generated, 4 groups", metric="fid", n_real=400, n_fake=200, n_groups=4),
     Case(name="FID, 1000 real, 200 generated, equal groups", metric="fid", n_real=1000, n_fake=200, shift=0.0),
     Case(name="precision + recall, 400 real, 200 generated", metric="ipr", n_real=400, n_fake=200),

@@ -87,6 +87,26 @@ def test_without_samples_it_is_good_for_fid(capsys: pytest.CaptureFixture[str]) 
     assert "the reference was saved without its samples" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("cuda_on_host")
+def test_its_samples_are_copied_to_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PREPARE, "--metrics", "prdc"]) == 0
+    options = ["--fake-groups", "y,age", "--metrics", "prdc", "--backend", "cuda"]
+    assert main(["evaluate", "real.egt", "fake.npz", *options, "--format", "json"]) == 0
+    found = capsys.readouterr()
+    assert "real.egt holds what the CPU computed; of it, --backend cuda takes the samples" in found.err
+    assert json.loads(found.out)["results"]["overall"]["prdc"]["backend"] == "cuda"
+    expected = printed(capsys, "evaluate", "real.npz", "--real-groups", "y,age", "fake.npz", *options)
+    assert {key: json.loads(found.out)[key] for key in expected} == expected
+    baseline = ["--baseline", "other.npz", "--baseline-groups", "y,age"]
+    assert main(["evaluate", "real.egt", "fake.npz", *options, *baseline]) == 0
+    assert main([*PREPARE, "--metrics", "fid", "--without-samples"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "real.egt", "fake.npz", *options]) == 2
+    assert "real.egt has no samples that could be copied to the device; leave --backend cuda out" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

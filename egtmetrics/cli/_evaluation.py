@@ -141,6 +141,8 @@ def _read_sides(
         roles = {role for role, _ in paths.values() if getattr(args, f"{role}_sensitive_features", None) is None}
         args.other_options = {f"{role}_sensitive_features": f"--groups of {role.upper()}" for role in roles}
     sides = {name: open_side(args, role, path) for name, (role, path) in paths.items()}
+    if args.backend == "cuda":
+        _check_copies(args, sides["real"], paths["real"][1])
     fakes = {name: side for name, side in sides.items() if paths[name][0] == "fake"}
     if any(side.contents is not None for side in sides.values()):
         for side in sides.values():
@@ -169,7 +171,26 @@ def _read_sides(
             side.source |= {
                 key: first[name].source[key] for key in ("in_no_group", "oracle") if key in first[name].source
             }
+    if args.backend == "cuda":
+        from egtmetrics.ops._device import to_device
+
+        for side in (side for view in views for side in view.values()):
+            side.features = to_device(side.features)
     return [(view, encoding.provenance) for view, encoding in zip(views, encodings, strict=True)]
+
+
+def _check_copies(args: argparse.Namespace, real: Side, path: str) -> None:
+    """Say what a copy of a reference on the device lacks; refuse one that has no samples."""
+    from egtmetrics.ops import WithheldRows, memo_of
+
+    features = getattr(real, "features", None)  # of images and texts there are none yet
+    if isinstance(features, WithheldRows):
+        raise ValueError(
+            f"--backend cuda: {path} has no samples that could be copied to the device; leave --backend cuda out, or "
+            "pass the samples themselves"
+        )
+    if memo_of(features) is not None:
+        note(args, f"{path} holds what the CPU computed; of it, --backend cuda takes the samples and the groups alone")
 
 
 def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
@@ -184,23 +205,12 @@ def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -
 
 
 def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamples:
-    """Check features and labels; with ``--backend cuda`` copy the features to the device."""
-    from egtmetrics.ops import memo_of
+    """Check features and labels."""
     from egtmetrics.samples import GroupedSamples
 
-    features = real.features, fake.features
-    if args.backend == "cuda":
-        from egtmetrics.ops._device import to_device
-
-        if memo_of(real.features) is not None:
-            raise ValueError(
-                "a reference file is for the CPU; leave out --backend cuda, or pass the features themselves"
-            )
-
-        features = to_device(real.features), to_device(fake.features)
     return GroupedSamples(
-        real=features[0],
-        fake=features[1],
+        real=real.features,
+        fake=fake.features,
         **_labels_of("real", real),
         **_labels_of("fake", fake),
     )

@@ -66,7 +66,10 @@ def _check(args: argparse.Namespace) -> Mapping[str, Callable[..., Any]]:
     if args.intervals and args.without_samples:
         raise ValueError("--intervals: intervals need the samples, and --without-samples leaves them out; pass one")
     if args.backend == "cuda":
-        raise ValueError("--backend cuda: a reference file is for the CPU; leave it out")
+        raise ValueError(
+            "--backend cuda: a reference file holds what the CPU computes; leave it out, or make a Reference of CUDA "
+            "tensors in Python, which keeps what it computes there as long as it lives"
+        )
     return metrics
 
 

@@ -118,7 +118,7 @@ def test_where_the_real_samples_are_the_limit_the_plan_says_so() -> None:
 
 
 def test_a_verdict_is_as_probable_as_stated_once_samples_are_added() -> None:
-    """100 samples gave a mean of 1; 80 more of the same law come, whatever the true mean is that gave the first ones."""
+    """100 samples have a mean of 1; 80 more of their law come, which may have any mean."""
     rng = np.random.default_rng(0)
     n, more, spread, tolerance = 100, 80, 2.0, 1.3
     truth = 1.0 + spread / math.sqrt(n) * rng.normal(size=200_000)
