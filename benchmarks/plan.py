@@ -192,7 +192,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             f"- undecided: how many pilots had no verdict for their tolerance, which lies within {SPREAD:g} deviations "
             "of the true gap.",
             f"- promised: of these, the probability of a verdict that the plan for a power of {POWER} states for the "
-            "samples that it adds, at most twice those of the pilot, in the mean.",
+            "samples that it adds, at most as many as there are, in the mean; 0 where real samples are the limit and "
+            "none are added.",
             "- decided: how often the verdict then came, with its standard error.",
             "",
             tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True),

@@ -46,24 +46,26 @@ def on_rank(rank: int, size: int) -> list[dict[str, float]]:
     real_rows = none if rank == size - 1 else np.arange(rank, 40, size - 1)
     parts = {True: real_rows, False: np.arange(40) if rank == 0 else none}
     stream = GenerativeMetricStream(metrics="fid", random_state=0)
-    metric = None
+    metrics = []
     if find_spec("torchmetrics"):
-        metric = import_module("egtmetrics.integrations").GroupMetric("fid", group_names=NAMES)
+        kind = import_module("egtmetrics.integrations").GroupMetric
+        reference = Reference(samples()[True], sensitive_features=LABELS)
+        metrics = [kind("fid", group_names=NAMES), kind("fid", group_names=NAMES, reference=reference)]
     for real, rows in parts.items():
         features = samples()[real][rows]
         stream.update(features, real=real, sensitive_features=LABELS[rows])
-        if metric:
+        for metric in metrics[: 1 if real else None]:
             metric.update(torch.tensor(features), real=real, groups=torch.tensor(GROUPS[rows]))
     merge_ranks(stream)
-    return [flat_scores(stream.compute()), *([] if metric is None else [metric.compute()])]
+    return [flat_scores(stream.compute()), *(metric.compute() for metric in metrics)]
 
 
 def test_ranks_equal_one_process(tmp_path: Path) -> None:
-    """Streams that are merged, and with torchmetrics a metric whose states it gathers."""
+    """Streams that are merged, and with torchmetrics metrics whose states it gathers, one of them with a reference."""
     pytest.importorskip("torch")
     for outcome in on_ranks(on_rank, 3, tmp_path):
         assert not isinstance(outcome, Exception), outcome
-        assert len(outcome) == 1 + bool(find_spec("torchmetrics"))
+        assert len(outcome) == (3 if find_spec("torchmetrics") else 1)
         for scores in outcome:
             assert numbers(scores) == expected()
 
