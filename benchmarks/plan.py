@@ -3,8 +3,10 @@
     python -m benchmarks.plan --out benchmarks/results        an hour on one core
     python -m benchmarks.plan --only "FID"                    the cases with such a name, printed
 
-A pilot is planned from, and fresh samples of the planned sizes are evaluated. The first group's generated samples are
-shifted, so that there is a gap. A case that is stopped leaves what it had.
+A pilot is planned from. For a width, fresh samples of the planned sizes are evaluated; for a verdict, the planned
+samples are added to the pilot's. The tolerance is another one for every pilot, at random around the true gap, since a
+plan takes every gap for equally likely before it has seen the pilot. The first group's generated samples are shifted,
+so that there is a gap. A case that is stopped leaves what it had.
 """
 
 from __future__ import annotations
@@ -16,9 +18,10 @@ import json
 import math
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
@@ -29,6 +32,11 @@ SEED = 23
 SHORTER = 0.85
 """The width that is asked for, over that of the pilot; at most 90 % of what twice the samples are to gain."""
 POWER = 0.8
+SPREAD = 3.0
+"""Tolerances lie up to so many deviations of a pilot's gap from the true one."""
+
+Sides: TypeAlias = list[list[NDArray[np.float64]]]
+"""Real and generated points, by side and group."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +56,7 @@ KID = functools.partial(kernel_distance, n_subsets=5)
 TOPP = functools.partial(topp_precision_recall, n_bootstrap=30)
 CASES = [
     Case(name="FID, 400 real, 200 generated", metric="fid", n_real=400, n_fake=200),
-    Case(name="FID, 200 of both, both grow", metric="fid", n_real=200, n_fake=200, more_real=True),
+    Case(name="FID, 200 of both, both grow", metric="fid", n_real=200, n_fake=200, more_real=True, repeats=200),
     Case(name="FID, 400 real, 200 generated, 4 groups", metric="fid", n_real=400, n_fake=200, n_groups=4),
     Case(name="FID, 1000 real, 200 generated, equal groups", metric="fid", n_real=1000, n_fake=200, shift=0.0),
     Case(name="precision + recall, 400 real, 200 generated", metric="ipr", n_real=400, n_fake=200),
@@ -58,16 +66,24 @@ CASES = [
 ]
 
 
-def frame(case: Case, sizes: Any, seed: Any) -> GenerativeMetricFrame:
-    """Evaluate fresh samples; ``sizes`` is ``(G, 2)``, real and generated ones of each group."""
+def draw(case: Case, sizes: Any, seed: Any) -> Sides:
+    """Draw fresh samples; ``sizes`` is ``(G, 2)``, real and generated ones of each group."""
     rng = np.random.default_rng([SEED, *seed])
-    sides = []
+    sides: Sides = []
     for side in (0, 1):
-        groups = np.repeat(np.arange(case.n_groups), np.asarray(sizes)[:, side])
-        points = rng.normal(size=(len(groups), case.d))
-        points[(groups == 0) & (side == 1), 0] += case.shift
-        sides.append((points, groups))
-    (real, of_real), (fake, of_fake) = sides
+        sides.append([rng.normal(size=(n, case.d)) for n in np.asarray(sizes)[:, side]])
+    sides[1][0][:, 0] += case.shift
+    return sides
+
+
+def added(first: Sides, second: Sides) -> Sides:
+    return [[np.concatenate(pair) for pair in zip(*sides, strict=True)] for sides in zip(first, second, strict=True)]
+
+
+def frame(case: Case, sides: Sides) -> GenerativeMetricFrame:
+    (real, of_real), (fake, of_fake) = (
+        (np.concatenate(side), np.repeat(np.arange(case.n_groups), [len(points) for points in side])) for side in sides
+    )
     return GenerativeMetricFrame(
         metrics={"m": case.metric} if callable(case.metric) else case.metric,
         real=real,
@@ -93,34 +109,30 @@ def planned(plan: Any) -> Any:
 def run(case: Case, repeats: int) -> dict[str, Any]:
     """Return what came of the plans of all pilots."""
     start = [[case.n_real, case.n_fake]] * case.n_groups
-    pilots = [frame(case, start, (0, seed)) for seed in tqdm(range(repeats), desc=f"{case.name}: pilots")]
+    drawn = [draw(case, start, (0, seed)) for seed in range(repeats)]
+    pilots = [frame(case, sides) for sides in tqdm(drawn, desc=f"{case.name}: pilots")]
     gaps = np.array([pilot.certify(1e-9).value for pilot in pilots])
-    widths, limits, times = [], [], []
-    powers: dict[str, list[bool]] = {"within": [], "beyond": []}
-    tolerances = {
-        "within": gaps.mean() + 2.49 * gaps.std() * SHORTER,
-        "beyond": gaps.mean() - 2.80 * gaps.std() * SHORTER,
-    }
-    for seed, pilot in enumerate(tqdm(pilots, desc=case.name)):
+    tolerances = gaps.mean() + gaps.std() * np.random.default_rng(SEED).uniform(-SPREAD, SPREAD, repeats)
+    widths, limits, times, promised, decided = [], [], [], [], []
+    for seed, (pilot, tolerance) in enumerate(zip(tqdm(pilots, desc=case.name), tolerances, strict=True)):
         options: dict[str, Any] = {"more_real": case.more_real}
         longest = pilot.plan(width=1e-9, **options)
         reachable = pilot.plan(width=SHORTER * longest.now, **options)
         target = max(SHORTER * longest.now, longest.now - 0.9 * (longest.now - reachable.planned))
         plan = pilot.plan(width=target, **options)
         if plan.reached:
-            widths.append(width_of(frame(case, planned(plan), (1, seed))) / target)
+            widths.append(width_of(frame(case, draw(case, planned(plan), (1, seed)))) / target)
             times.append(planned(plan).sum() / np.sum(start))
         if not case.more_real:
             many = np.array(start) * [1, 10]
-            at_ten = longest.unlimited / width_of(frame(case, many, (2, seed)))
+            at_ten = longest.unlimited / width_of(frame(case, draw(case, many, (2, seed))))
             limits.append(at_ten)
-        for outcome, tolerance in tolerances.items():
-            if tolerance <= 0.0:
-                continue
-            plan = pilot.plan(tolerance=tolerance, power=POWER, **options)
-            if plan.reached and plan.samples[["more_real", "more_fake"]].to_numpy().any():
-                verdict = frame(case, planned(plan), (3, seed)).certify(tolerance)
-                powers[outcome].append(verdict.outcome == outcome)
+        if tolerance <= 0.0 or pilot.certify(tolerance).outcome != "undecided":
+            continue
+        plan = pilot.plan(tolerance=tolerance, power=POWER, **options)
+        more = draw(case, plan.samples[["more_real", "more_fake"]].to_numpy(), (3, seed))
+        promised.append(plan.power)
+        decided.append(frame(case, added(drawn[seed], more)).certify(tolerance).outcome != "undecided")
     return {
         "case": case.name,
         "repeats": len(pilots),
@@ -129,8 +141,10 @@ def run(case: Case, repeats: int) -> dict[str, Any]:
         "width_error": _error(widths),
         "unlimited": _mean(limits),
         "unlimited_error": _error(limits),
-        **{f"power_{outcome}": _mean(found) for outcome, found in powers.items()},
-        **{f"n_{outcome}": len(found) for outcome, found in powers.items()},
+        "undecided": len(decided),
+        "promised": _mean(promised),
+        "decided": _mean(decided),
+        "decided_error": _error(decided) / math.sqrt(len(decided)) if decided else None,
     }
 
 
@@ -157,11 +171,13 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             number(row["times"]),
             number(row["width"], row["width_error"]),
             number(row["unlimited"], row["unlimited_error"]),
-            *(f"{number(row[f'power_{one}'])} ({row[f'n_{one}']})" for one in ("within", "beyond")),
+            str(row["undecided"]),
+            number(row["promised"]),
+            number(row["decided"], row["decided_error"]),
         ]
         for row in rows
     ]
-    headers = ["case", "pilots", "samples", "width", "unlimited", "within", "beyond"]
+    headers = ["case", "pilots", "samples", "width", "unlimited", "undecided", "promised", "decided"]
     return "\n".join(
         [
             "# Plans of samples",
@@ -173,9 +189,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             "and deviation.",
             "- unlimited: the width that the pilot foresees for unlimited generated samples, over that with ten times "
             "as many, mean and deviation.",
-            f"- within, beyond: how often the verdict was given with fresh samples of the sizes planned for a power of "
-            f"{POWER}, and in brackets how many pilots had such a plan. The plans take the gap for what the pilot "
-            "measured, which is sometimes farther from the tolerance than the true one.",
+            f"- undecided: how many pilots had no verdict for their tolerance, which lies within {SPREAD:g} deviations "
+            "of the true gap.",
+            f"- promised: of these, the probability of a verdict that the plan for a power of {POWER} states for the "
+            "samples that it adds, at most as many as there are, in the mean; 0 where real samples are the limit and "
+            "none are added.",
+            "- decided: how often the verdict then came, with its standard error.",
             "",
             tabulate(cells, headers=headers, tablefmt="pipe", disable_numparse=True),
             "",

@@ -44,6 +44,17 @@ def test_the_file_gives_the_results_of_the_samples(capsys: pytest.CaptureFixture
     assert len(Reference.load("real.egt")) == len(read.features) == 240
 
 
+def test_what_intervals_need_is_in_the_file_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PREPARE, "--metrics", "prdc"]) == 0
+    without = Path("real.egt").stat().st_size
+    assert main([*PREPARE, "--metrics", "prdc", "--intervals"]) == 0
+    assert Path("real.egt").stat().st_size > 3 * without
+    fake = ["fake.npz", "--fake-groups", "y,age", "--metrics", "prdc", "--interval", "0.9"]
+    assert printed(capsys, "evaluate", "real.egt", *fake) == printed(
+        capsys, "evaluate", "real.npz", "--real-groups", "y,age", *fake
+    )
+
+
 def test_compare_and_report_take_it(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("jinja2")
     assert main([*PREPARE, "--metrics", "fid"]) == 0
@@ -76,12 +87,33 @@ def test_without_samples_it_is_good_for_fid(capsys: pytest.CaptureFixture[str]) 
     assert "the reference was saved without its samples" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("cuda_on_host")
+def test_its_samples_are_copied_to_a_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*PREPARE, "--metrics", "prdc"]) == 0
+    options = ["--fake-groups", "y,age", "--metrics", "prdc", "--backend", "cuda"]
+    assert main(["evaluate", "real.egt", "fake.npz", *options, "--format", "json"]) == 0
+    found = capsys.readouterr()
+    assert "real.egt holds what the CPU computed; of it, --backend cuda takes the samples" in found.err
+    assert json.loads(found.out)["results"]["overall"]["prdc"]["backend"] == "cuda"
+    expected = printed(capsys, "evaluate", "real.npz", "--real-groups", "y,age", "fake.npz", *options)
+    assert {key: json.loads(found.out)[key] for key in expected} == expected
+    baseline = ["--baseline", "other.npz", "--baseline-groups", "y,age"]
+    assert main(["evaluate", "real.egt", "fake.npz", *options, *baseline]) == 0
+    assert main([*PREPARE, "--metrics", "fid", "--without-samples"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "real.egt", "fake.npz", *options]) == 2
+    assert "real.egt has no samples that could be copied to the device; leave --backend cuda out" in (
+        capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         ([*PREPARE, "--out", "real.npz"], "real.npz: is a file to read"),
         ([*PREPARE, "--out", "new.npz"], "--out new.npz: is not the name of a reference; choose one that ends in .egt"),
         ([*PREPARE, "--backend", "cuda"], "--backend cuda"),
+        ([*PREPARE, "--intervals", "--without-samples"], "--intervals: intervals need the samples, and"),
         ([*PREPARE, "--metrics", "kid", "--subset-size", "1000"], "real has 240 rows, but --subset-size 1000"),
         (["evaluate", "real.npz", "fake.npz", "--fake-groups", "y"], "real.npz: holds no names of groups; say where"),
         (["evaluate", "bad.egt", "fake.npz", "--fake-groups", "y"], "bad.egt: is no reference; make one"),

@@ -151,6 +151,8 @@ def _read_sides(
         args.other_options = {f"{role}_sensitive_features": f"--groups of {role.upper()}" for role in roles}
     sides = {name: open_side(args, role, path) for name, (role, path) in paths.items()}
     with_groups = {name: side for name, side in sides.items() if paths[name][0] != "training"}
+    if args.backend == "cuda":
+        _check_copies(args, sides["real"], paths["real"][1])
     fakes = {name: side for name, side in sides.items() if paths[name][0] == "fake"}
     if any(side.contents is not None for side in sides.values()):
         for side in with_groups.values():
@@ -189,6 +191,11 @@ def _read_sides(
             side.source |= {
                 key: first[name].source[key] for key in ("in_no_group", "oracle") if key in first[name].source
             }
+    if args.backend == "cuda":
+        from egtmetrics.ops._device import to_device
+
+        for side in (side for view in views for side in view.values()):
+            side.features = to_device(side.features)
     return [(view, encoding.provenance) for view, encoding in zip(views, encodings, strict=True)]
 
 
@@ -199,6 +206,20 @@ def _check_known(
     for fake in fakes:
         if real.groups is not None and fake.groups is not None:
             check_groups(args, metrics, real.groups, fake.groups)
+
+
+def _check_copies(args: argparse.Namespace, real: Side, path: str) -> None:
+    """Say what a copy of a reference on the device lacks; refuse one that has no samples."""
+    from egtmetrics.ops import WithheldRows, memo_of
+
+    features = getattr(real, "features", None)  # of images and texts there are none yet
+    if isinstance(features, WithheldRows):
+        raise ValueError(
+            f"--backend cuda: {path} has no samples that could be copied to the device; leave --backend cuda out, or "
+            "pass the samples themselves"
+        )
+    if memo_of(features) is not None:
+        note(args, f"{path} holds what the CPU computed; of it, --backend cuda takes the samples and the groups alone")
 
 
 def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -> None:
@@ -213,27 +234,15 @@ def note_one_sided_oracle(args: argparse.Namespace, sides: Mapping[str, Side]) -
 
 
 def group_sides(args: argparse.Namespace, real: Side, fake: Side) -> GroupedSamples:
-    """Check features and labels; with ``--backend cuda`` copy the features to the device."""
-    from egtmetrics.ops import memo_of
+    """Check features and labels."""
     from egtmetrics.samples import GroupedSamples
 
-    if args.backend == "cuda" and memo_of(real.features) is not None:
-        raise ValueError("a reference file is for the CPU; leave out --backend cuda, or pass the features themselves")
     return GroupedSamples(
-        real=on_device(args, real.features),
-        fake=on_device(args, fake.features),
+        real=real.features,
+        fake=fake.features,
         **_labels_of("real", real),
         **_labels_of("fake", fake),
     )
-
-
-def on_device(args: argparse.Namespace, features: Any) -> Any:
-    """Return features as they are, or with ``--backend cuda`` a copy on the device."""
-    if args.backend != "cuda":
-        return features
-    from egtmetrics.ops._device import to_device
-
-    return to_device(features)
 
 
 def _labels_of(role: str, side: Side) -> dict[str, Any]:

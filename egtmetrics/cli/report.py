@@ -22,7 +22,6 @@ from egtmetrics.cli._evaluation import (
     compare_encoders,
     evaluate_samples,
     note,
-    on_device,
     read_views,
     show_progress,
 )
@@ -220,14 +219,14 @@ def _copies(
     from egtmetrics.groups import copying_test, suspected_copies
     from egtmetrics.report.page import SuspectedCopies
 
-    features, kernels = on_device(args, training.features), {"backend": args.backend, "n_threads": args.n_threads}
-    pairs = suspected_copies(features, found.grouped, **kernels)
+    kernels = {"backend": args.backend, "n_threads": args.n_threads}
+    pairs = suspected_copies(training.features, found.grouped, **kernels)
     test = None
     if found.held_out is not None:
         test = copying_test(
-            features,
+            training.features,
             found.grouped.fake,
-            on_device(args, found.held_out.features),
+            found.held_out.features,
             fake_sensitive_features=found.fake.groups,
             held_out_sensitive_features=found.held_out.groups,
             **kernels,

@@ -20,7 +20,8 @@ from egtmetrics._random import RandomState, check_random_state
 from egtmetrics._validation import check_features, check_real_fake, keep_checked, take_checked
 from egtmetrics.groups.disparity import ScoreTable
 from egtmetrics.labels import group_text
-from egtmetrics.metrics.variance import calls_of_covariance
+from egtmetrics.metrics.subsampling import ClustersOfBoth
+from egtmetrics.metrics.variance import Advance, ScoreCovariance, calls_of_covariance, score_covariance
 from egtmetrics.ops import BackendName, Features, reading_device
 from egtmetrics.registry import callable_name, metric_of, registered_metrics
 from egtmetrics.results import MetricResult, UnreliableScoreWarning, as_result, collecting_caveats
@@ -151,6 +152,32 @@ class MetricSet:
         rate = (time.perf_counter() - start) / (len(real) + len(fake))
         self.seconds_per_row[name] = min(rate, self.seconds_per_row.get(name, rate))
         return as_result(value, name, n_real=len(real), n_fake=len(fake))
+
+    def covariance(
+        self,
+        name: str,
+        result: MetricResult,
+        real: Features,
+        fake: Features,
+        where: str,
+        *,
+        clusters: ClustersOfBoth = (None, None),
+        advance: Advance = lambda _: None,
+    ) -> ScoreCovariance:
+        """Return the covariance of the scores that a metric gave; ``where`` names the samples in errors."""
+        sizes = f"({len(real)} real, {len(fake)} fake)"
+        with naming_metric(name, f"an interval needs scores of random halves of {where} {sizes}"):
+            return score_covariance(
+                self.bound[name],
+                result,
+                real,
+                fake,
+                rng=np.random.default_rng([self.seed, 1]),  # the same for every group, whatever its name
+                backend=self.backend,
+                n_threads=self.n_threads,
+                clusters=clusters,
+                advance=advance,
+            )
 
     def by_group(
         self, samples: GroupedSamples, advance: Callable[[], object] = lambda: None, refused: Refused | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
@@ -10,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import ndtri, softmax
+from scipy.special import ndtr, ndtri, softmax
 
 from egtmetrics._errors import listed
 from egtmetrics.groups._evaluation import MetricSet, naming_metric
@@ -56,6 +57,10 @@ class SampleBudget:
     """The width to be expected with the planned samples, if the gap is as measured."""
     unlimited: float
     """The width to be expected with unlimited generated samples and the real ones of today."""
+    power: float | None
+    """How probable a verdict is once the planned samples are added to those of today; None for a width."""
+    unlimited_power: float | None
+    """How probable one is with unlimited generated samples and the real ones of today; None for a width."""
     samples: pd.DataFrame
     """By group: ``n_real``, ``n_fake``, ``more_real`` and ``more_fake``."""
     variances: pd.DataFrame
@@ -84,21 +89,30 @@ class SampleBudget:
             for key, side in (("more_fake", "generated"), ("more_real", "real"))
             if row[key]
         )
+        if self.reached and not more:
+            return f"for {goal}, the samples at hand are enough ({today})"
         if self.reached:
-            return f"for {goal}, {f'add {more}' if more else 'the samples at hand are enough'} ({today})"
+            then = f", which gives it {_probably(self.power)}" if self.power is not None else ""
+            return f"for {goal}, add {more}{then} ({today})"
         if self.limit == "projections":
             return (
                 f"no number of samples is enough for {goal}: random projections and bootstraps alone make the interval "
                 f"longer; take more of these ({today})"
             )
         if self.limit == "real samples":
+            left = f"the interval would still be about {width['unlimited']} wide"
+            if self.unlimited_power is not None:
+                left = f"it would come {_probably(self.unlimited_power)}"
             return (
-                f"no number of generated samples is enough for {goal}: with unlimited ones, the interval would still "
-                f"be about {width['unlimited']} wide, because of the real samples; add real samples ({today})"
+                f"no number of generated samples is enough for {goal}: with unlimited ones, {left}, because of the "
+                f"real samples; add real samples ({today})"
             )
+        then = f"makes the interval about {width['planned']} wide"
+        if self.power is not None:
+            then = f"gives it {_probably(self.power)}"
         return (
             f"{goal} takes more than {MOST} times the samples, which cannot be foreseen from these: add {more}, which "
-            f"makes the interval about {width['planned']} wide, and plan again ({today})"
+            f"{then}, and plan again ({today})"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -144,7 +158,7 @@ class VarianceModel:
 
 
 Goal = Callable[[Floats], tuple[float, Floats]]
-"""From the errors of all contrasts: how far above the target, in its unit (0 or less: reached), and derivatives."""
+"""From the errors of all contrasts: how much is missing (0 or less: reached), and how much smaller errors help."""
 
 
 def plan_budget(
@@ -178,12 +192,15 @@ def plan_budget(
         low, high = _ends(estimates, errors, q, normal_quantile(level))
         return min(high, limit) - max(low, 0.0)
 
-    if width is not None:
+    verdict: _Verdict | None = None
+    if tolerance is None:
+        assert width is not None
         goal, target = _short(estimates, q, normal_quantile(level), width), width
     else:
-        assert tolerance is not None
-        upper = upper_errors(largest, known, float(ndtri(level))) / largest.errors[0].clip(1e-300)
-        goal, target = _decided(estimates, upper, q, level, power, tolerance), tolerance
+        z = float(ndtri(level))
+        upper = z * upper_errors(largest, known, z) / largest.errors[0].clip(1e-300)
+        verdict = _Verdict(estimates=estimates, now=errors_at(sizes_now), lower=q, upper=upper, tolerance=tolerance)
+        goal, target = functools.partial(verdict.lacking, power=power), tolerance
     free = np.array([more_real, True])
     sizes, reached = _grow(chosen, goal, free)
     without_end = np.where(free, math.inf, sizes_now)
@@ -198,14 +215,17 @@ def plan_budget(
             sizes = sizes_now
     model = models[disparity.name]
     more = np.ceil(sizes - sizes_now).astype(int)
+    planned, unlimited = errors_at(sizes), errors_at(np.where([False, True], math.inf, sizes_now))
     return SampleBudget(
         metric=metric,
         disparity=disparity.name,
         goal="tolerance" if width is None else "width",
         target=target,
         now=width_of(largest.errors[0]),
-        planned=width_of(errors_at(sizes)),
-        unlimited=width_of(errors_at(np.where([False, True], math.inf, sizes_now))),
+        planned=width_of(planned),
+        unlimited=width_of(unlimited),
+        power=None if verdict is None else verdict.probability(planned),
+        unlimited_power=None if verdict is None else verdict.probability(unlimited),
         samples=pd.DataFrame(
             {
                 "n_real": sizes_now[:, 0].astype(int),
@@ -362,20 +382,43 @@ def _short(estimates: Floats, q: float, z: float, width: float) -> Goal:
     return goal
 
 
-def _decided(estimates: Floats, upper: Floats, q: float, level: float, power: float, tolerance: float) -> Goal:
-    """A verdict is given with probability ``power`` if the gap is as measured; see ``verdict.certify``."""
-    z, more = float(ndtri(level)), float(ndtri(power))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Verdict:
+    """What ``verdict.certify`` will say once samples are added, as far as those of today tell."""
 
-    def within(errors: Floats) -> tuple[float, Floats]:
-        needed = (z * upper + more) * errors - (tolerance - estimates)
-        scale = _SHARPNESS / max(float((z * upper + more).max() * errors.max()), 1e-300)
-        return float(needed.max()), (z * upper + more) * softmax(scale * needed)
+    estimates: Floats
+    now: Floats
+    """Standard errors of all contrasts today."""
+    lower: float
+    """How many standard errors the lower bounds lie below the estimates."""
+    upper: Floats
+    """How many the upper ones lie above."""
+    tolerance: float
 
-    def beyond(errors: Floats) -> tuple[float, Floats]:
-        widest = np.arange(len(estimates)) == estimates.argmax()
-        return float(((q + more) * errors - (estimates - tolerance))[widest].max()), (q + more) * widest
+    def probability(self, errors: Floats) -> float:
+        """Return the probability of a verdict, of either kind, with these errors.
 
-    return within if estimates.max() < tolerance else beyond
+        What is added moves an estimate by a normal variate with variance ``now^2 - errors^2``. "Within" takes all
+        contrasts, and is as probable as of the one that is least so; "beyond" takes one.
+        """
+        moves = np.sqrt((self.now**2 - errors**2).clip(0.0)) + 1e-12 * self.tolerance  # 0 with the samples of today
+        within = ndtr((self.tolerance - self.estimates - self.upper * errors) / moves).min()
+        beyond = ndtr((self.estimates - self.lower * errors - self.tolerance) / moves).max()
+        return float(within + beyond)
+
+    def lacking(self, errors: Floats, *, power: float) -> tuple[float, Floats]:
+        """Return a :data:`Goal`: how far the probability is from ``power``, and which errors stand in the way."""
+        if self.estimates.max() < self.tolerance:
+            reach = self.upper * errors
+            scale = _SHARPNESS / max(float(reach.max()), 1e-300)
+            helps = self.upper * softmax(scale * (self.estimates + reach))
+        else:
+            helps = (np.arange(len(self.estimates)) == self.estimates.argmax()).astype(float)
+        return power - self.probability(errors), helps
+
+
+def _probably(probability: float) -> str:
+    return f"with a probability of about {100.0 * probability:.0f} %"
 
 
 def _grow(models: Sequence[VarianceModel], goal: Goal, free: NDArray[np.bool_]) -> tuple[Floats, bool]:

@@ -1048,27 +1048,35 @@ class GenerativeMetricFrame:
 
         R is what is left with unlimited generated samples, F with unlimited real ones, I what both cause together. They
         come from scores of every half of one side against every half of the other, the exponents from quarters as well.
-        K is due to projections and bootstraps. The plan adds the fewest samples that reach the goal if the gap stays as
-        measured, one kind at a time, whichever helps most.
+        K is due to projections and bootstraps. The plan adds the fewest samples that reach the goal, one kind at a
+        time, whichever helps most.
+
+        For a tolerance the goal is a probability. Let e be the standard error of a difference today, and e' that with
+        more samples, those of today among them. If before today every true difference was as likely as any other, the
+        estimate will move by a normal variate of variance :math:`e^2 - e'^2`. From that follows how probable a verdict
+        is, "within" or "beyond".
 
         Parameters
         ----------
         width
             How long the interval of the gap (``interval``) may be, in the unit of the score.
         tolerance
-            The tolerance that ``certify`` is to decide, with probability ``power``.
+            The tolerance that ``certify`` is to decide.
         metric
             Whose gap; None if there is only one metric.
         more_real
             Whether there can be more real samples, too.
-        power, level
-            As above.
+        power
+            How probable a verdict is to be once the samples are added to those of today.
+        level
+            Of the interval, or of the verdict.
 
         Returns
         -------
         SampleBudget
-            ``samples`` by group, ``text`` in words. If unlimited generated samples do not reach the goal, it says that
-            the real ones are the limit, and ``unlimited`` is the width that remains.
+            ``samples`` by group, ``text`` in words, and for a tolerance the ``power`` that these samples give. If
+            unlimited generated samples do not reach the goal, it says that the real ones are the limit, and
+            ``unlimited`` is the width that remains, ``unlimited_power`` the probability of a verdict.
 
         Raises
         ------
@@ -1079,9 +1087,10 @@ class GenerativeMetricFrame:
         Notes
         -----
         Not more than twice the samples of today are planned, since nothing is known of how scores vary beyond; the plan
-        then says what these would reach, and one plans again. For a tolerance, ``power`` is that of a gap exactly as
-        measured: if the true gap is nearer to the tolerance, it takes more. Widths are met on average, not always.
-        ``samples_needed`` plans for a given difference of two groups.
+        then says what these would reach, and one plans again. Where there is no verdict today, the gap is near the
+        tolerance, and twice the samples give one with a probability of 75 to 80 % at most, if variances fall with
+        1 / n. Fresh samples in the place of those of today give it less often than samples beside them. Widths are met
+        on average, not always. ``samples_needed`` plans for a given difference of two groups.
 
         Cost, after that of ``interval``: 336 calls of the metric for each group, on halves and quarters, about 50
         evaluations if its time grows with the square of the number of samples. ``benchmarks/results/plan.md`` has

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 from egtmetrics._validation import check_level
-from egtmetrics.groups._evaluation import MetricSet, Refused, Results, naming_metric, one_refusal, warn_of_refusals
+from egtmetrics.groups._evaluation import MetricSet, Refused, Results, one_refusal, warn_of_refusals
 from egtmetrics.groups.disparity import ScoreTable, proportion_table
-from egtmetrics.metrics.variance import Advance, ScoreCovariance, covariance_between, score_covariance
+from egtmetrics.metrics.variance import Advance, ScoreCovariance, covariance_between
 from egtmetrics.results import MetricResult
 from egtmetrics.samples import GroupedSamples
 
@@ -457,21 +457,8 @@ def group_covariance(
     advance: Advance = lambda _: None,
 ) -> ScoreCovariance:
     """Return the covariance of a metric's scores of one group."""
-    group = samples.group(label)
-    sizes = f"({len(group.real)} real, {len(group.fake)} fake)"
-    where = f"an interval needs scores of random halves of group {samples.groups.name(label)!r} {sizes}"
-    with naming_metric(name, where):
-        return score_covariance(
-            metrics.bound[name],
-            result,
-            group.real,
-            group.fake,
-            rng=np.random.default_rng([metrics.seed, 1]),  # the same for every group, whatever its name
-            backend=metrics.backend,
-            n_threads=metrics.n_threads,
-            clusters=group.clusters,
-            advance=advance,
-        )
+    group, where = samples.group(label), f"group {samples.groups.name(label)!r}"
+    return metrics.covariance(name, result, group.real, group.fake, where, clusters=group.clusters, advance=advance)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

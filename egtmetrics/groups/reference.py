@@ -21,6 +21,7 @@ from egtmetrics._validation import check_features, check_positive_int, is_checke
 from egtmetrics.groups._evaluation import Metrics, MetricSet, describe_metric, name_metrics, resolve_seed
 from egtmetrics.groups._reference_file import read_values, write_values
 from egtmetrics.labels import check_group_labels, group_text, label_columns
+from egtmetrics.metrics.variance import own_variance
 from egtmetrics.ops import (
     BackendName,
     Entry,
@@ -200,39 +201,50 @@ class Reference(Prepared):
             self._sorted = found
         return self._sorted
 
-    def prepare(self, *, progress: bool = False) -> None:
+    def prepare(self, *, intervals: bool = False, progress: bool = False) -> None:
         """Compute now what evaluations of ``metrics`` need of the real side.
 
         Every metric is called on all rows and on every group, with a few of the same rows in the place of generated
-        ones. If a metric refuses a group, evaluations will say so. What intervals need is left to the first interval; a
-        reference that is saved after one has it, too.
+        ones. If a metric refuses a group, evaluations will say so.
 
         Parameters
         ----------
+        intervals
+            Compute what intervals and tests need of every group, too. Else the first of them does.
         progress
             Show a progress bar that counts calls of metrics.
 
         Raises
         ------
         ValueError
-            If the reference was made without ``metrics``, or a metric refuses all rows.
+            If the reference was made without ``metrics``, with ``intervals`` without ``sensitive_features``, or if a
+            metric refuses all rows.
 
         Notes
         -----
-        Cost: little more than one evaluation with few generated samples.
+        Cost: little more than one evaluation with few generated samples, or with ``intervals`` one to three more.
+        Intervals remember one more copy of the features of every group, some 2 KB a row for metrics with neighbours,
+        and for TopP&R 1.3 KB a row and projection. Only metrics with a variance estimator of their own need anything of
+        the real side alone. Where samples come in clusters they are divided in another way, and nothing of this fits.
         """
         if not self._metrics:
             raise ValueError("this reference has no metrics to prepare for; pass metrics= when it is made")
-        sets = [("all samples", self.features)]
-        sets += [(f"group {name!r}", take_checked(self.features, rows)) for name, rows in self._groups]
-        calls = [(where, real, one) for where, real in sets for one in self._metrics.values()]
+        if intervals and not self._groups:
+            raise ValueError(
+                "intervals are of groups, and this reference has none; pass sensitive_features= when it is made"
+            )
+        sets = [("all samples", self.features, False)]
+        sets += [(f"group {name!r}", take_checked(self.features, rows), intervals) for name, rows in self._groups]
+        calls = [(*one, metric) for one in sets for metric in self._metrics.values()]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of these few rows
-            for where, real, metric in tqdm(calls, desc="preparing", unit="call", disable=not progress):
+            for where, real, with_intervals, metric in tqdm(calls, desc="preparing", unit="call", disable=not progress):
                 error: ValueError | None = None
                 for fake in _stand_ins(real):
                     try:
-                        metric.call(real, fake, where)
+                        for name, result in metric.call(real, fake, where).items():
+                            if with_intervals and own_variance(metric.bound[name], result) is not None:
+                                metric.covariance(name, result, real, fake, where)
                     except ValueError as refusal:
                         error = refusal
                     else:

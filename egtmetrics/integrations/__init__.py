@@ -1,4 +1,4 @@
-"""The frame in other libraries: torchmetrics, Lightning, transformers, accelerate, evaluate and fairlearn.
+"""The frame in other libraries: torchmetrics, Lightning, transformers, PyTorch-Ignite, accelerate, evaluate, fairlearn.
 
 Names are imported on first use, each with its library: ``from egtmetrics.integrations import GroupMetric`` needs
 torchmetrics only.
@@ -14,6 +14,7 @@ from egtmetrics._extras import extra
 if TYPE_CHECKING:
     from egtmetrics.integrations._evaluate import GroupEvaluationModule
     from egtmetrics.integrations._fairlearn import fairlearn_metric, pair_by_group
+    from egtmetrics.integrations._ignite import GroupWatchHandler
     from egtmetrics.integrations._lightning import GroupMetricsCallback, GroupWatchCallback
     from egtmetrics.integrations._torchmetrics import GroupMetric
     from egtmetrics.integrations._transformers import GroupWatchTrainerCallback
@@ -25,12 +26,17 @@ _MODULE = {
     "GroupMetricsCallback": "lightning",
     "GroupWatch": "watch",
     "GroupWatchCallback": "lightning",
+    "GroupWatchHandler": "ignite",
     "GroupWatchTrainerCallback": "transformers",
     "WatchedLook": "watch",
     "fairlearn_metric": "fairlearn",
     "pair_by_group": "fairlearn",
 }
-_NEEDED = {"watch": ("torch", "loops"), "transformers": ("transformers", "language")}
+_NEEDED = {
+    "watch": ("torch", "loops"),
+    "ignite": ("pytorch-ignite", "loops"),
+    "transformers": ("transformers", "language"),
+}
 """The library and the extra of a module, where they are not its name and ``loops``."""
 
 __all__ = [
@@ -39,6 +45,7 @@ __all__ = [
     "GroupMetricsCallback",
     "GroupWatch",
     "GroupWatchCallback",
+    "GroupWatchHandler",
     "GroupWatchTrainerCallback",
     "WatchedLook",
     "fairlearn_metric",

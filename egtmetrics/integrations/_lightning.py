@@ -120,5 +120,5 @@ class GroupWatchCallback(pl.Callback):  # type: ignore[misc]
         trainer.should_stop = trainer.should_stop or stop
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.rescore and trainer.is_global_zero and self.watch.selection.best is not None:
-            self.frame = self.watch.rescore(pl_module)
+        if self.rescore:
+            self.frame = self.watch.finish(pl_module, is_main=trainer.is_global_zero)

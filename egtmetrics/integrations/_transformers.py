@@ -53,6 +53,6 @@ class GroupWatchTrainerCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        if self.rescore and state.is_world_process_zero and self.watch.selection.best is not None:
-            self.frame = self.watch.rescore(kwargs["model"])
+        if self.rescore:
+            self.frame = self.watch.finish(kwargs["model"], is_main=state.is_world_process_zero)
         return control

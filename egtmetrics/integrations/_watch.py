@@ -47,8 +47,9 @@ class GroupWatch:
     """Look at a model every so many steps of its training: evaluate it by group, log, keep the best checkpoint, stop.
 
     One object for every training loop: call ``step(model, number)`` after every step, or leave that to
-    :class:`~egtmetrics.integrations.GroupWatchCallback` (Lightning) or
-    :class:`~egtmetrics.integrations.GroupWatchTrainerCallback` (transformers).
+    :class:`~egtmetrics.integrations.GroupWatchCallback` (Lightning),
+    :class:`~egtmetrics.integrations.GroupWatchTrainerCallback` (transformers) or
+    :class:`~egtmetrics.integrations.GroupWatchHandler` (PyTorch-Ignite).
 
     Parameters
     ----------
@@ -96,8 +97,8 @@ class GroupWatch:
 
     Examples
     --------
-    ``examples/watch_lightning.py``, ``watch_transformers.py`` and ``watch_accelerate.py`` run in under a minute. In a
-    loop of your own::
+    ``examples/watch_lightning.py``, ``watch_transformers.py``, ``watch_ignite.py`` and ``watch_accelerate.py`` run in
+    under a minute. In a loop of your own::
 
         def evaluate(model, seed):
             images = sample(model, n=2000, generator=torch.Generator().manual_seed(seed))
@@ -217,6 +218,10 @@ class GroupWatch:
         self.rescored = fresh
         self._save()
         return frame
+
+    def finish(self, model: Any, *, is_main: bool = True) -> GenerativeMetricFrame | None:
+        """Return what ``rescore`` does, at the end of a training: None if there is nothing to score, or not here."""
+        return self.rescore(model) if is_main and self.selection.best is not None else None
 
     def best_weights(self) -> dict[str, Any]:
         """Return the ``state_dict`` of the best model; FileNotFoundError if none was chosen."""

@@ -51,12 +51,13 @@ def topp_variance(
     halves_and_quarters: list[list[Floats]] = []
     thresholds = []
     n_real, n_fake = 0.0, 0.0
+    of_bands = rng.spawn(1)[0]  # the parts took more or fewer draws from the other one, by the sizes of both sets
     for matrix, evaluation in zip(result.projections, result.per_projection, strict=True):
         x, y = (
             sample if matrix is None else Subsamples(kernels.project(sample.points, matrix), sample.parts)
             for sample in parts
         )
-        scores, under_other_thresholds, blocks = topp_scores(kernels, x, y, evaluation, result, rng)
+        scores, under_other_thresholds, blocks = topp_scores(kernels, x, y, evaluation, result, of_bands)
         halves_and_quarters.append(scores)
         thresholds.append(under_other_thresholds)
         n_real += evaluation.n_real_kept / blocks[0]

@@ -333,7 +333,7 @@ class Calls(NamedTuple):
 
 def calls_of_covariance(metric: Callable[..., Any], result: MetricResult, n_rows: int) -> Calls:
     """Return what :func:`score_covariance` costs for a result of so many real and fake rows together."""
-    if _own_variance(metric, result) is not None:
+    if own_variance(metric, result) is not None:
         return Calls(OWN_COST, OWN_COST * n_rows)
     # Each quartering makes three pairs of halves and four quarters; a pair, and the four, have all rows once.
     return Calls(N_CALLS, 4 * N_QUARTERINGS * n_rows)
@@ -409,7 +409,7 @@ def score_covariance(
         of_real, of_fake = draw_all((real, fake), clusters, rng)
         return of_real, of_fake
 
-    variance = _own_variance(metric, result)
+    variance = own_variance(metric, result)
     if variance is not None:
         accepted = inspect.signature(variance).parameters
         options: dict[str, Any] = {"backend": backend, "n_threads": n_threads, "clusters": clusters}
@@ -677,7 +677,7 @@ def scores_of_parts(
     return [halves, quarters]
 
 
-def _own_variance(metric: Callable[..., Any], result: MetricResult) -> Callable[..., Any] | None:
+def own_variance(metric: Callable[..., Any], result: MetricResult) -> Callable[..., Any] | None:
     """Return the metric's own estimator if it has one, and the result is of the class that it expects."""
     known = metric_of(metric)
     if known is None:

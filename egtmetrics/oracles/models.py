@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
-from egtmetrics._hub import cached_folder
 from egtmetrics._validation import check_positive_int
 from egtmetrics.confusion import Confusion
 from egtmetrics.oracles.labels import ProbabilityOracle, names_of
@@ -289,16 +288,17 @@ def _loaded(model: str | Path, of_model: Any, of_processor: Any, device: Any) ->
 
 
 def _folder(model: str | Path) -> Path:
+    from huggingface_hub import snapshot_download
+
     source = Path(model).expanduser()
-    return source if source.is_dir() else cached_folder(str(model), f"model={model}")
+    return source if source.is_dir() else Path(snapshot_download(str(model), local_files_only=True))
 
 
 def _read(model: str | Path, kind: Any) -> Any:
-    folder = _folder(model)
     try:
         # From a folder: given a name, transformers looks for adapters on the network, also with local_files_only.
-        return kind.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # transformers and each format of weights have errors of their own
+        return kind.from_pretrained(str(_folder(model)), local_files_only=True)
+    except Exception as error:  # transformers, the hub and each format of weights have errors of their own
         raise ValueError(
             f"model={model} cannot be loaded ({first_line(error)}); pass the folder of a model of transformers, or a "
             f"name on the hub that was fetched before (hf download {model})"

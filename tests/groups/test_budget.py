@@ -117,18 +117,60 @@ def test_where_the_real_samples_are_the_limit_the_plan_says_so() -> None:
     assert "random projections and bootstraps alone" in stuck
 
 
-@pytest.mark.parametrize("tolerance", [1.12, 0.88])
-def test_a_tolerance_is_decided_with_the_power_that_was_asked_for(tolerance: float) -> None:
-    """The gap is 1, so the tolerance is 0.12 above or below; the power follows from the known law."""
+def test_a_verdict_is_as_probable_as_stated_once_samples_are_added() -> None:
+    """100 samples have a mean of 1; 80 more of their law come, which may have any mean."""
+    rng = np.random.default_rng(0)
+    n, more, spread, tolerance = 100, 80, 2.0, 1.3
+    truth = 1.0 + spread / math.sqrt(n) * rng.normal(size=200_000)
+    means = (n * 1.0 + more * (truth + spread / math.sqrt(more) * rng.normal(size=len(truth)))) / (n + more)
+    now, then = spread / math.sqrt(n), spread / math.sqrt(n + more)
+    verdict = budget._Verdict(
+        estimates=np.array([1.0, -1.0]), now=np.full(2, now), lower=1.0, upper=np.full(2, 1.6), tolerance=tolerance
+    )
+    came = (means + 1.6 * then < tolerance) | (means - then > tolerance)
+    assert 0.1 < came.mean() < 0.9
+    assert verdict.probability(np.full(2, then)) == pytest.approx(came.mean(), abs=0.005)
+    assert verdict.probability(np.full(2, now)) == 0.0
+    assert verdict.probability(np.zeros(2)) == 1.0
+
+
+@pytest.mark.parametrize(("tolerance", "quantile"), [(1.075, float(norm.ppf(0.95))), (0.912, Z)])
+def test_a_tolerance_is_decided_with_the_power_that_was_asked_for(tolerance: float, quantile: float) -> None:
+    """The gap is 1. How probable a verdict is with more samples follows from the known law."""
     pilot = frame(sizes=((300, 90), (300, 90)))
     assert pilot.certify(tolerance).value == pytest.approx(1.0)
-    plan = pilot.plan(tolerance=tolerance, power=0.85)
+    assert pilot.certify(tolerance).outcome == "undecided"
+    plan = pilot.plan(tolerance=tolerance, power=0.6)
     assert plan.reached
     assert plan.samples["more_fake"].sum() > 0
-    quantile = norm.ppf(0.95) if tolerance > 1.0 else Z
-    assert norm.cdf(0.12 / error(plan) - quantile) == pytest.approx(0.85, abs=0.05)
-    assert "for a verdict for a tolerance of" in plan.text
-    assert pilot.plan(tolerance=3.0).samples["more_fake"].sum() == 0
+    assert plan.power is not None
+    assert 0.6 <= plan.power < 0.65
+    assert f"which gives it with a probability of about {100 * plan.power:.0f} %" in plan.text
+    now, then = error(pilot.plan(width=9.0)), error(plan)
+    moves = math.sqrt(now**2 - then**2)
+    assert norm.cdf((abs(tolerance - 1.0) - quantile * then) / moves) == pytest.approx(plan.power, abs=0.07)
+    surer = pilot.plan(tolerance=tolerance, power=0.8)
+    assert surer.limit == "samples"
+    assert surer.power is not None
+    assert surer.unlimited_power is not None
+    assert plan.power < surer.power < 0.8 < surer.unlimited_power < 1.0
+    assert "and plan again" in surer.text
+
+
+def test_a_verdict_that_is_there_needs_nothing_more() -> None:
+    plan = frame().plan(tolerance=3.0)
+    assert (plan.power, plan.reached, plan.samples["more_fake"].sum()) == (1.0, True, 0)
+    assert "for a verdict for a tolerance of 3, the samples at hand are enough" in plan.text
+
+
+def test_real_samples_may_be_the_limit_of_a_verdict() -> None:
+    plan = frame(sizes=((60, 400), (60, 400))).plan(tolerance=1.05)
+    assert plan.limit == "real samples"
+    assert plan.unlimited_power is not None
+    assert plan.unlimited_power < 0.8
+    assert f"with unlimited ones, it would come with a probability of about {100 * plan.unlimited_power:.0f} %" in (
+        plan.text
+    )
 
 
 def test_a_tolerance_is_planned_for_every_score_that_it_bounds() -> None:
@@ -139,10 +181,10 @@ def test_a_tolerance_is_planned_for_every_score_that_it_bounds() -> None:
 
     sizes = ((300, 90), (300, 90))
     both, alone = frame(two, sizes), frame(sizes=sizes)
-    plan = both.plan(tolerance=1.12, power=0.85)
-    assert plan.disparity == "delta_large" == both.certify(1.12).disparity
+    plan = both.plan(tolerance=1.075, power=0.6)
+    assert plan.disparity == "delta_large" == both.certify(1.075).disparity
     assert plan.now == pytest.approx(alone.plan(width=9.0).now, rel=0.02)
-    expected = alone.plan(tolerance=1.12, power=0.85).samples
+    expected = alone.plan(tolerance=1.075, power=0.6).samples
     assert expected["more_fake"].sum() > 0
     assert plan.samples["more_fake"].to_numpy() == pytest.approx(expected["more_fake"].to_numpy(), abs=20)
     assert both.plan(width=9.0).disparity == "delta_small"

@@ -145,6 +145,21 @@ def test_intervals_have_the_same_bits(prepared: Reference, expected: GenerativeM
     assert prepared.seconds == seconds
 
 
+def test_what_intervals_need_is_prepared_too(tmp_path: Path) -> None:
+    """Of every metric that has an estimator of its own, for generated sets of any size, and in the file."""
+    metrics = {name: call(name) for name in OF_FEATURES if registered_metrics()[name].variance is not None}
+    real = Reference(REAL, sensitive_features=LABELS, metrics=metrics, random_state=0)
+    real.prepare(intervals=True)
+    real.save(tmp_path / "real.egt")
+    found = Reference.load(tmp_path / "real.egt")
+    options: dict[str, Any] = {"fake": FAKE[:380], "metrics": metrics, "fake_sensitive_features": FAKE_LABELS[:380]}
+    intervals = frame(found, **options).interval()
+    assert found.seconds == 0.0
+    expected = frame(REAL, real_sensitive_features=LABELS, **options).interval()
+    pd.testing.assert_frame_equal(intervals.by_group, expected.by_group, check_exact=True)
+    pd.testing.assert_frame_equal(intervals.disparities, expected.disparities, check_exact=True)
+
+
 def test_comparisons_of_models_have_the_same_bits(prepared: Reference) -> None:
     options: dict[str, Any] = {"metric": "prdc", "score": "recall", "random_state": 0}
     other = FAKE + np.float32(0.1)
@@ -348,6 +363,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, prepared: Reference, monke
         frame(prepared, FAKE[:, 1:])
     with pytest.raises(ValueError, match="no metrics to prepare for"):
         Reference(REAL).prepare()
+    with pytest.raises(ValueError, match="intervals are of groups, and this reference has none"):
+        Reference(REAL, metrics="fid").prepare(intervals=True)
     with pytest.raises(ValueError, match="n_neighbors=600 needs at least 601"):
         Reference(REAL, metrics=functools.partial(precision_recall_density_coverage, n_neighbors=600)).prepare()
     path = tmp_path / "real.egt"

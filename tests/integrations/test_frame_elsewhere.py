@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egtmetrics.groups import GenerativeMetricFrame, flat_scores
+from egtmetrics.groups import GenerativeMetricFrame, Reference, flat_scores
 from egtmetrics.streaming import GenerativeMetricStream, merge_ranks
 from tests._ranks import on_ranks
 
@@ -46,24 +46,26 @@ def on_rank(rank: int, size: int) -> list[dict[str, float]]:
     real_rows = none if rank == size - 1 else np.arange(rank, 40, size - 1)
     parts = {True: real_rows, False: np.arange(40) if rank == 0 else none}
     stream = GenerativeMetricStream(metrics="fid", random_state=0)
-    metric = None
+    metrics = []
     if find_spec("torchmetrics"):
-        metric = import_module("egtmetrics.integrations").GroupMetric("fid", group_names=NAMES)
+        kind = import_module("egtmetrics.integrations").GroupMetric
+        reference = Reference(samples()[True], sensitive_features=LABELS)
+        metrics = [kind("fid", group_names=NAMES), kind("fid", group_names=NAMES, reference=reference)]
     for real, rows in parts.items():
         features = samples()[real][rows]
         stream.update(features, real=real, sensitive_features=LABELS[rows])
-        if metric:
+        for metric in metrics[: 1 if real else None]:
             metric.update(torch.tensor(features), real=real, groups=torch.tensor(GROUPS[rows]))
     merge_ranks(stream)
-    return [flat_scores(stream.compute()), *([] if metric is None else [metric.compute()])]
+    return [flat_scores(stream.compute()), *(metric.compute() for metric in metrics)]
 
 
 def test_ranks_equal_one_process(tmp_path: Path) -> None:
-    """Streams that are merged, and with torchmetrics a metric whose states it gathers."""
+    """Streams that are merged, and with torchmetrics metrics whose states it gathers, one of them with a reference."""
     pytest.importorskip("torch")
     for outcome in on_ranks(on_rank, 3, tmp_path):
         assert not isinstance(outcome, Exception), outcome
-        assert len(outcome) == 1 + bool(find_spec("torchmetrics"))
+        assert len(outcome) == (3 if find_spec("torchmetrics") else 1)
         for scores in outcome:
             assert numbers(scores) == expected()
 
@@ -107,6 +109,68 @@ class TestTorchmetrics:
             metric.update(torch.empty(0, 4), real=True, groups=[])
         with pytest.raises(ValueError, match="groups has 1 numbers for 0 samples"):
             metric.update(torch.empty(0, 3), real=True, groups=torch.tensor([1]))
+
+    @pytest.mark.parametrize("name", ["group", "sex"])
+    def test_a_reference_is_the_real_side(self, torch: Any, name: str) -> None:
+        from egtmetrics.integrations import GroupMetric
+
+        real, fake = samples()[True], torch.tensor(samples()[False])
+        reference = Reference(real, sensitive_features={name: LABELS})
+        metric = GroupMetric("fid,ipr", group_names=NAMES, reference=reference)
+        with_rows = GroupMetric("fid,ipr", group_names=NAMES)
+        with_rows.update(torch.tensor(real), real=True, groups=torch.tensor(GROUPS))
+        for this in (metric, with_rows):
+            this.update(fake, real=False, groups=torch.tensor(GROUPS))
+        scores = with_rows.compute()
+        for this in (metric, pickle.loads(pickle.dumps(metric))):
+            assert this.compute() == scores
+        metric.reset()
+        metric.update(fake + 1.0, real=False, groups=torch.tensor(GROUPS))
+        assert metric.compute() != scores
+
+    def test_a_reference_that_does_not_fit_is_refused(self, torch: Any) -> None:
+        from egtmetrics.integrations import GroupMetric
+
+        real, groups = samples()[True], torch.tensor(GROUPS)
+        reference = Reference(real, sensitive_features=LABELS)
+        metric = GroupMetric("fid", group_names=NAMES, reference=reference)
+        with pytest.raises(ValueError, match="are those of its reference; add fake ones only"):
+            metric.update(torch.tensor(real), real=True, groups=groups)
+        with pytest.raises(ValueError, match="features has 4 features where there were 3 before"):
+            metric.update(torch.ones(40, 4), real=False, groups=groups)
+        metric.set_dtype(torch.float64)
+        with pytest.raises(TypeError, match=r"has float32 features, and this metric keeps torch.float64; call set_dty"):
+            metric.update(torch.ones(40, 3), real=False, groups=groups)
+        for labels, message in (
+            (GROUPS, "group_names=f, m lacks groups of the reference: 0, 1; name all"),
+            ({"a": LABELS, "b": LABELS}, "has the sensitive features a, b, expected one"),
+            (None, "reference has no labels"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                GroupMetric("fid", group_names=NAMES, reference=Reference(real, sensitive_features=labels))
+
+    @pytest.mark.parametrize("with_reference", [False, True])
+    def test_peeks_are_what_compute_would_return(self, torch: Any, with_reference: bool) -> None:
+        from egtmetrics.integrations import GroupMetric
+
+        real, fake = (torch.tensor(features) for features in samples().values())
+        groups = torch.tensor(GROUPS)
+        reference = Reference(samples()[True], sensitive_features=LABELS) if with_reference else None
+        metric = GroupMetric("ipr", group_names=NAMES, reference=reference, reset_real_features=False)
+        if reference is None:
+            metric.update(real, real=True, groups=groups)
+        for first, last in ((0, 20), (20, 30), (30, 40)):
+            metric.update(fake[first:last], real=False, groups=groups[first:last])
+            assert metric.peek() == metric.compute()
+        assert metric._peeking.peek().group_counts["n_fake"].sum() == 40  # each batch came once
+        metric = copy.deepcopy(metric)
+        metric.merge_state(copy.deepcopy(metric))
+        assert metric.peek() == numbers(flat_scores(metric.frame()))  # compute would return what it did before
+        assert metric.frame().group_counts["n_fake"].sum() == 80
+        metric.reset()
+        for part in (fake, fake + 0.5):
+            metric.update(part, real=False, groups=groups)
+            assert metric.peek() == metric.compute()
 
     def test_in_a_collection(self, torch: Any) -> None:
         from torchmetrics import MetricCollection

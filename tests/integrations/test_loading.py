@@ -9,7 +9,12 @@ import pytest
 
 import egtmetrics.integrations
 
-LIBRARY = {"GroupMetric": "torchmetrics", "GroupMetricsCallback": "lightning", "GroupEvaluationModule": "evaluate"}
+LIBRARY = {
+    "GroupMetric": "torchmetrics",
+    "GroupMetricsCallback": "lightning",
+    "GroupWatchHandler": "ignite",
+    "GroupEvaluationModule": "evaluate",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +30,9 @@ def without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", LIBRARY)
 def test_a_missing_library_is_named_with_its_extra(name: str) -> None:
     integrations = import_module("egtmetrics.integrations")
-    message = rf"egtmetrics.integrations.{name} needs {LIBRARY[name]} \(.*\); pip install 'egtmetrics\[loops\]'"
+    message = (
+        rf"egtmetrics.integrations.{name} needs (pytorch-)?{LIBRARY[name]} \(.*\); pip install 'egtmetrics\[loops\]'"
+    )
     with pytest.raises(ImportError, match=message):
         getattr(integrations, name)
     assert name in dir(integrations)

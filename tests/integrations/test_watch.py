@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 import sys
@@ -167,7 +168,29 @@ def test_loggers_get_what_they_take(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_text().split() == ["a,step", "1.0,3"]
 
 
-@pytest.mark.parametrize("name", ["digits", "lightning", "transformers", "accelerate"])
+def test_an_ignite_engine_stops_and_scores_again(tmp_path: Path) -> None:
+    engines = pytest.importorskip("ignite.engine")
+    module = import_module("egtmetrics.integrations._ignite")
+    model, watch = Model(), make(tmp_path, monitor=None)
+
+    def train(engine: Any, step: int) -> None:
+        model.means.data = torch.tensor(MEANS[step])
+
+    handler, engine = module.GroupWatchHandler(watch, model), engines.Engine(train)
+    handler.attach(engine)
+    engine.run([*MEANS, 4, 4])
+    assert engine.state.iteration == 4
+    assert watch.selection.best.step == 2
+    assert watch.rescored.value == handler.frame.by_group["fid"].max()
+    outcome = doctest.testmod(module)
+    assert (outcome.failed, outcome.attempted > 0) == (0, True)
+    nothing, once = module.GroupWatchHandler(make(tmp_path / "none", every=9), model), engines.Engine(train)
+    nothing.attach(once)
+    once.run([1])
+    assert nothing.frame is None
+
+
+@pytest.mark.parametrize("name", ["digits", "lightning", "transformers", "ignite", "accelerate"])
 @pytest.mark.filterwarnings("default")
 def test_the_examples_keep_a_checkpoint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

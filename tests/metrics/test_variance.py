@@ -657,8 +657,7 @@ def test_topp_variance_over_projections_combines_those_of_each_projection() -> N
     found = _topp_variance.topp_variance(result, real, fake, rng, n_threads=1, parts=divided)
     assert found is not None
 
-    rng = np.random.default_rng(26)
-    divide(real, fake, rng, 20)
+    rng = np.random.default_rng(26).spawn(1)[0]  # the bands have a stream of their own
     by_size, thresholds = [], []
     for matrix, evaluation in zip(matrices, result.per_projection, strict=True):
         x, y = (Subsamples(side.points @ matrix.T, side.parts) for side in divided)
