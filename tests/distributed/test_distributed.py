@@ -241,7 +241,9 @@ def memory(rank: int, size: int) -> Any:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to see the peak of memory")
 def test_no_rank_holds_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside its own rows a rank holds two shards, and the kernels' panels, here as much as one and a half more.
+    """Beside its own rows a rank holds two shards, and the kernels' panels: here as much as one and a half more.
+
+    Where the processor multiplies bytes, panels of floats give way to copies in bytes, a quarter of the rows.
 
     The rows of the other ranks would be three shards of either set. With four ranks buffers are used again, too.
     """
@@ -249,6 +251,6 @@ def test_no_rank_holds_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     everything = [np.concatenate(parts) for parts in zip(*map(_tall, range(4)), strict=True)]
     for (walked, total), (held, scores) in on_ranks(memory, 4, tmp_path):
         assert 1.9 < walked < 2.2
-        assert 3.0 < held < 4.0
+        assert 2.2 < held < 4.0
         assert total == pytest.approx(float(everything[0].sum(dtype=np.float64)), abs=1.0)
         assert scores == improved_precision_recall(*everything).scores()

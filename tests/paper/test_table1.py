@@ -263,7 +263,7 @@ def test_command_refuses_in_one_line(finished: tuple[Path, Table1], capsys: pyte
         ("digits --steps 5", "--steps belongs to --data ffhq, got --data digits; leave it out"),
         ("digits --config ffhq64-ve", "--config belongs to --data ffhq"),
         ("emoji PATH --checkpoint FILE", "--checkpoint belongs to --data ffhq, got --data emoji"),
-        ("digits --encoder FILE", "encoder cannot be given for digits"),
+        ("digits --encoder FILE", "model=FILE is not a file or folder here"),
         ("ffhq PATH --steps 0", "pretrain_steps=0"),
     ],
 )
