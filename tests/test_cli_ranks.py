@@ -31,7 +31,7 @@ from tests.test_cli_evaluate import write_images
 CORNER = ["--encoder", "corner.pt", "--device", "cpu"]
 EVALUATE = ["evaluate", "real", "fake", *CORNER, "--metrics", "fid", "--format", "json"]
 ENCODE = ["encode", "real", "--out", "x.npz", *CORNER]
-SIZE = 3
+SIZE = 4
 
 
 def _commands(rank: int, size: int) -> None:
@@ -90,13 +90,14 @@ def test_ranks_share_the_encoding(
     shared = found("shared")
     assert main([*EVALUATE, "--quiet"]) == 0
     assert json.loads(shared[0]["out"]) == json.loads(capsys.readouterr().out)
-    assert [one["status"] for one in shared] == [0, 0, 0]
-    assert [(one["out"], one["err"]) for one in shared[1:]] == [("", ""), ("", "")]
+    assert [one["status"] for one in shared] == [0] * SIZE
+    assert [(one["out"], one["err"]) for one in shared[1:]] == [("", "")] * (SIZE - 1)
     files = [ImageFiles(name) for name in ("real", "fake")]
     means = [float((images[i] / np.float32(255.0)).mean()) for images in files for i in range(len(images))]
     encoded = [mean for one in shared for mean in one["encoded"]]
     assert sorted(encoded) == pytest.approx(sorted(means), rel=1e-6)
-    assert [len(one["encoded"]) for one in shared] == [15, 15, 16]
+    sizes = [len(one["encoded"]) for one in shared]
+    assert max(sizes) - min(sizes) <= 1
     for name, message in (("failed", "rank 1 failed with ValueError: a damaged image"), ("lost", "rank 1 ended or h")):
         first = found(name)[0]
         assert first["status"] == 2
