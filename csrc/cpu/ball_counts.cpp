@@ -45,7 +45,8 @@ struct Handler {
   void row_limits(std::int64_t i, std::int64_t n, float* limits) const { fill_limits(x_sq_radii, i, n, limits); }
   void col_limits(std::int64_t j, std::int64_t n, float* limits) const { fill_limits(y_sq_radii, j, n, limits); }
 
-  void settle(const std::vector<Hit>& hits, std::int64_t, float*) {
+  std::int64_t settle(const std::vector<Hit>& hits, std::int64_t, float*) {
+    std::int64_t n_computed = 0;
     for (const Hit& hit : hits) {
       const std::int64_t i = hit.i - i0, j = hit.j - j0;
       double exact = -1.0;
@@ -62,7 +63,9 @@ struct Handler {
         ++y_sizes[static_cast<std::size_t>(j)];
         ++x_in_y[static_cast<std::size_t>(i)];
       }
+      n_computed += exact >= 0.0;
     }
+    return n_computed;
   }
 
   void end() const {
@@ -114,13 +117,18 @@ struct SplitHandler {
     std::fill_n(limits, n, -std::numeric_limits<float>::infinity());
   }
 
-  void settle(const std::vector<Hit>& hits, std::int64_t, float*) {
+  std::int64_t settle(const std::vector<Hit>& hits, std::int64_t, float*) {
+    std::int64_t n_computed = 0;
     for (const Hit& hit : hits) {
-      const double distance = sieve.exact(hit);
       const double* radii = sq_radii + hit.i * n_replicates;
       const std::uint8_t *x_side = x_sides + hit.i * n_replicates, *y_side = y_sides + hit.j * n_replicates;
       std::int32_t* x_size = x_sizes.data() + (hit.i - i0) * n_replicates;
       std::int32_t* memberships = y_in_x.data() + (hit.j - j0) * n_replicates;
+      // Where no radius lies between the bounds, every number between them decides as the distance does.
+      std::int64_t n_open = 0;
+      for (std::int64_t b = 0; b < n_replicates; ++b) n_open += (radii[b] >= hit.lower) & (radii[b] <= hit.upper);
+      const double distance = n_open ? sieve.exact(hit) : hit.upper;
+      n_computed += n_open > 0;
       for (std::int64_t b = 0; b < n_replicates; ++b) {
         const std::int32_t inside =
             (x_side[b] == y_side[b]) & (closed ? distance <= radii[b] : distance < radii[b]) ? 1 : 0;
@@ -128,6 +136,7 @@ struct SplitHandler {
         memberships[b] += inside;
       }
     }
+    return n_computed;
   }
 
   void end() const {

@@ -146,20 +146,25 @@ Nearest<Value> search(Points<T> x, const Points<T>* y, std::int64_t k, SqRange r
       if (self) return row_limits(j, n, limits);
       std::fill_n(limits, n, -std::numeric_limits<float>::infinity());
     }
-    void settle(const std::vector<Hit>& hits, std::int64_t first_col, float* col_limits) {
+    std::int64_t settle(const std::vector<Hit>& hits, std::int64_t first_col, float* col_limits) {
+      std::int64_t n_far = 0;
       exact.clear();
-      for (const Hit& hit : hits) exact.push_back(sieve.exact(hit));
+      for (const Hit& hit : hits) {
+        exact.push_back(sieve.exact(hit));
+        n_far += exact.back() > (self ? std::max(nearest.limit(hit.i), nearest.limit(hit.j)) : nearest.limit(hit.i));
+      }
       {
         const std::lock_guard<std::mutex> lock(lock_of(hits[0].i));
         for (std::size_t p = 0; p < hits.size(); ++p) nearest.offer(hits[p].i, make<Value>(exact[p], hits[p].j));
       }
-      if (!self) return;
+      if (!self) return n_far;
       const std::lock_guard<std::mutex> lock(lock_of(hits[0].j));
       for (std::size_t p = 0; p < hits.size(); ++p) {
         const std::int64_t j = hits[p].j;
         if (nearest.offer(j, make<Value>(exact[p], hits[p].i)))
           col_limits[j - first_col] = sieve.limit(nearest.limit(j));
       }
+      return n_far;
     }
     std::mutex& lock_of(std::int64_t row) { return locks[static_cast<std::size_t>(row / block_rows)]; }
   };

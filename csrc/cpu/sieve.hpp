@@ -27,7 +27,7 @@ class Sieve {
  public:
   struct Hit {
     std::int64_t i, j;
-    double upper;  // at least the squared distance
+    double lower, upper;  // the squared distance is between them
   };
 
   // y == nullptr: pairs i < j within x.
@@ -58,7 +58,8 @@ class Sieve {
   // make_handler() is called once per thread. A handler has
   //   begin(i0, n_i, j0, n_j)        a block of pairs starts
   //   row_limits(i, n, limits), col_limits(j, n, limits)
-  //   settle(hits, j, col_limits)    hits of one strip; may lower the limits of columns j, j + 1, ...
+  //   settle(hits, j, col_limits)    hits of one strip; may lower the limits of columns j, j + 1, ...; returns how many
+  //                                  distances it computed that tighter bounds would have spared
   //   end()                          the block is done (not called once stopped)
   template <class MakeHandler>
   void operator()(const Run& run, MakeHandler make_handler) const {
@@ -83,8 +84,8 @@ class Sieve {
  private:
   // Below, packing and looking through a tile of bytes cost what it saves.
   static constexpr std::int64_t least_rounded_d = 24, least_rounded_n = 128;
-  // Tiles of floats take over where more than one pair in `bearable` is open for the rounding alone: for one block of
-  // pairs, and twice as many each time that a block of bytes fails again.
+  // Tiles of floats take over where they would spare the distances of more than one pair in `bearable`: for one block
+  // of pairs, and twice as many each time that a block of bytes fails again.
   static constexpr std::int64_t bearable = 16, most_in_floats = 64;
 
   struct Scratch {
@@ -115,11 +116,11 @@ class Sieve {
     for (std::int64_t c0 = 0; c0 < n_j; c0 += strip_width) {
       const std::int64_t n_cols = std::min(strip_width, n_j - c0);
       handler.col_limits(j0 + c0, n_cols, s.col_limit.data());
-      std::int64_t n_pairs = 0, n_doubtful = 0;
+      std::int64_t n_pairs = 0, n_spared = 0;
       for (std::int64_t r0 = 0, height; r0 < n_i; r0 += height) {
         if (self_ && i0 + r0 >= j0 + c0 + n_cols - 1) break;  // below the diagonal
         if (stop) return;
-        if (rounds && n_doubtful * bearable > n_pairs && r0 % tile_.panel_rows == 0) {
+        if (rounds && n_spared * bearable > n_pairs && r0 % tile_.panel_rows == 0) {
           rounds = false;
           s.n_in_floats = s.next_in_floats;
           s.next_in_floats = std::min(2 * s.next_in_floats, most_in_floats);
@@ -147,22 +148,14 @@ class Sieve {
           const std::int64_t row = r0 + position / strip_width, col = c0 + position % strip_width;
           if (self_ && i0 + row >= j0 + col) continue;
           const auto lower = static_cast<double>(s.strip.get()[position]);
-          double error;
-          if (rounds) {
-            error = rounding_error(i0 + row, j0 + col);
-            const float limit = std::max(s.row_limit[static_cast<std::size_t>(row - r0)],
-                                         s.col_limit[static_cast<std::size_t>(col - c0)]);
-            n_doubtful += lower + error > static_cast<double>(limit);
-          } else {
-            error = 1.05 * bound_.relative *
-                    (static_cast<double>(s.a.sq_norms(row)[0]) + static_cast<double>(s.b.sq_norms(col)[0]));
-          }
-          // Factor by factor: the square of the scale may be infinite.
-          const double upper =
-              (lower + 2.0 * error + bound_.absolute) * unscale_ * unscale_ * (1.0 + 1e-12) + underflow_;
-          s.hits.push_back({i0 + row, j0 + col, upper});
+          const double error =
+              rounds ? rounding_error(i0 + row, j0 + col)
+                     : 1.05 * bound_.relative *
+                           (static_cast<double>(s.a.sq_norms(row)[0]) + static_cast<double>(s.b.sq_norms(col)[0]));
+          s.hits.push_back({i0 + row, j0 + col, unpacked(lower - bound_.absolute) * (1.0 - 1e-12) - underflow_,
+                            unpacked(lower + 2.0 * error + bound_.absolute) * (1.0 + 1e-12) + underflow_});
         }
-        if (!s.hits.empty()) handler.settle(s.hits, j0 + c0, s.col_limit.data());
+        if (!s.hits.empty()) n_spared += handler.settle(s.hits, j0 + c0, s.col_limit.data());
       }
     }
     if (rounds) s.next_in_floats = 1;
@@ -177,6 +170,9 @@ class Sieve {
     std::transform(s.a.sq_norms(0), s.a.sq_norms(n_i), s.row_term.begin(), [&](float norm) { return norm * shrink; });
     std::transform(s.b.sq_norms(0), s.b.sq_norms(n_j), s.col_term.begin(), [&](float norm) { return norm * shrink; });
   }
+
+  // Factor by factor: the square of the scale may be infinite.
+  double unpacked(double sq_distance) const { return sq_distance * unscale_ * unscale_; }
 
   const RoundedPanels& rounded_y() const { return self_ ? *rounded_x_ : *rounded_y_; }
 

@@ -69,15 +69,14 @@ def clipped_variance(
 
 def unclipped_scores_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int) -> list[Floats]:
     """Both scores of halves ``(2, 3 Q, 2)`` and quarters ``(4, Q, 2)``, before they are clipped to at most 1."""
-    sq_radii = own_sq_radii(kernels, real, k)
+    (sq_radii,) = own_sq_radii(kernels, real, k)
     clipped = np.empty_like(sq_radii)
     for n_parts, columns in real.by_size():
         medians = _squared_median(split_by_part(sq_radii[:, columns], real.parts[:, columns], n_parts).swapaxes(0, 1))
         own = np.take_along_axis(medians, real.parts[:, columns].astype(np.intp), axis=0)
         clipped[:, columns] = np.minimum(sq_radii[:, columns], own)
-    _, fake_memberships = split_memberships(kernels, real, fake, clipped, closed=True)
-    _, real_memberships = split_memberships(kernels, real, real, clipped, closed=True)
-    ball_sizes, _ = split_memberships(kernels, real, fake, sq_radii, closed=True)
+    (_, fake_memberships), (ball_sizes, _) = split_memberships(kernels, real, fake, clipped, sq_radii, closed=True)
+    ((_, real_memberships),) = split_memberships(kernels, real, real, clipped, closed=True)
     of_fake, of_real, covered = (
         mean_by_part(np.minimum(counts, k) / k, sample)
         for counts, sample in ((fake_memberships, fake), (real_memberships - 1, real), (ball_sizes, real))

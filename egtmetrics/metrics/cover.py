@@ -72,8 +72,8 @@ def cover_scores_of_parts(
     """Precision and recall of halves ``(2, 3 Q, 2)`` and quarters ``(4, Q, 2)``, in two passes over the pairs."""
 
     def covered(own: Subsamples, other: Subsamples) -> list[Floats]:
-        sq_radii = own_sq_radii(kernels, own, cover_factor * k)
-        ball_sizes, _ = split_memberships(kernels, own, other, sq_radii, closed=True)
+        (sq_radii,) = own_sq_radii(kernels, own, cover_factor * k)
+        ((ball_sizes, _),) = split_memberships(kernels, own, other, sq_radii, closed=True)
         return mean_by_part(ball_sizes >= k, own)
 
     return [np.stack(both, axis=-1) for both in zip(covered(fake, real), covered(real, fake), strict=True)]

@@ -81,22 +81,27 @@ def neighbor_variance(
     kernels = select_host_backend(backend, n_threads=n_threads)
     k = result.n_neighbors
     closed = not isinstance(result, PRDCResult) or result.ties == "include"
-    scores = shares_of_parts(kernels, *parts, k, closed=closed)
+    with_density = isinstance(result, PRDCResult)
+    scores = neighbor_scores_of_parts(kernels, *parts, k, closed=closed, with_density=with_density)
     real_units, fake_units = n_units(len(real), clusters[0]), n_units(len(fake), clusters[1])
     shares, n_points, n_clusters = [result.precision, result.recall], [len(fake), len(real)], [fake_units, real_units]
     if isinstance(result, PRDCResult):
-        densities = density_of_parts(kernels, *parts, k, closed=closed)
-        scores = [np.insert(own, 2, density, axis=-1) for own, density in zip(scores, densities, strict=True)]
         shares, n_points = [*shares, math.nan, result.coverage], [*n_points, len(fake), len(real)]
         n_clusters = [*n_clusters, fake_units, real_units]
     halves, quarters = (by_part[None, ..., : len(shares)] for by_part in scores)
     return covariance_of_shares(ScoresOfParts(halves=halves, quarters=quarters), shares, n_points, n_clusters)
 
 
-def shares_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool) -> list[Floats]:
-    """Precision, recall and coverage of halves ``(2, 3 Q, 3)`` and quarters ``(4, Q, 3)``.
+def neighbor_scores_of_parts(
+    kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool, with_density: bool
+) -> list[Floats]:
+    """Precision, recall, density if it is wanted, and coverage of halves ``(2, 3 Q, S)`` and quarters ``(4, Q, S)``.
 
     All parts are scored in two passes over the pairs of points.
+
+    The density is that for a half and a quarter of the neighbours, rounded up, so that the balls are as large as those
+    of all rows. With k neighbours, the balls of a part of a small cluster would reach into other clusters, and the
+    parts would vary less than the whole.
     """
     for name, side in (("real", real), ("fake", fake)):
         if len(side.points) // 4 <= k:
@@ -105,27 +110,17 @@ def shares_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k:
                 "samples, or take fewer neighbours"
             )
 
-    real_ball_sizes, fake_memberships = split_memberships(
-        kernels, real, fake, own_sq_radii(kernels, real, k), closed=closed
-    )
-    _, real_memberships = split_memberships(kernels, fake, real, own_sq_radii(kernels, fake, k), closed=closed)
+    fewer = -(-k // real.n_parts)
+    radii = own_sq_radii(kernels, real, k, *([fewer] if with_density else []))
+    (real_ball_sizes, fake_memberships), *small = split_memberships(kernels, real, fake, *radii, closed=closed)
+    ((_, real_memberships),) = split_memberships(kernels, fake, real, *own_sq_radii(kernels, fake, k), closed=closed)
     by_score = (
         mean_by_part(fake_memberships > 0, fake),
         mean_by_part(real_memberships > 0, real),
+        *(mean_by_part(memberships / fewer, fake) for _, memberships in small),
         mean_by_part(real_ball_sizes > 0, real),
     )
     return [np.stack(of_size, axis=-1) for of_size in zip(*by_score, strict=True)]
-
-
-def density_of_parts(kernels: HostBackend, real: Subsamples, fake: Subsamples, k: int, *, closed: bool) -> list[Floats]:
-    """Density of halves ``(2, 3 Q)`` and quarters ``(4, Q)``, for a half and a quarter of the neighbours, rounded up.
-
-    So the balls are as large as those of all rows. With k neighbours, the balls of a part of a small cluster would
-    reach into other clusters, and the parts would vary less than the whole.
-    """
-    fewer = -(-k // real.n_parts)
-    _, memberships = split_memberships(kernels, real, fake, own_sq_radii(kernels, real, fewer), closed=closed)
-    return mean_by_part(memberships / fewer, fake)
 
 
 @metric("prdc", title="Precision, recall, density, coverage", variance=neighbor_variance)

@@ -153,19 +153,35 @@ def mean_by_part(values: NDArray[Any], sample: Subsamples) -> list[Floats]:
     ]
 
 
-def own_sq_radii(kernels: HostBackend, sample: Subsamples, k: int | NDArray[np.int64]) -> Floats:
-    """Squared distance of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``; k by column or one."""
-    return kernels.split_kth_neighbor(sample.points, sample.parts, n_neighbors=np.full(sample.parts.shape[1], k))
+def own_sq_radii(kernels: HostBackend, sample: Subsamples, *ks: int | NDArray[np.int64]) -> list[Floats]:
+    """For each k squared distances of every row to its k-th nearest neighbour in its own part, ``(n, 4 Q)``.
+
+    A k is by column or one for all. All distances are found in one search.
+    """
+    n_columns = sample.parts.shape[1]
+    wanted = np.concatenate([np.full(n_columns, k) for k in ks])
+    radii = kernels.split_kth_neighbor(sample.points, np.tile(sample.parts, len(ks)), n_neighbors=wanted)
+    return np.split(radii, len(ks), axis=1)
 
 
 def split_memberships(
-    kernels: HostBackend, x: Subsamples, y: Subsamples, x_sq_radii: Floats, *, closed: bool
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """How many y of its own part lie in the ball of each x, and in how many such balls each y lies."""
+    kernels: HostBackend, x: Subsamples, y: Subsamples, *x_sq_radii: Floats, closed: bool
+) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """For each set of radii how many y of its own part lie in the ball of each x, and in how many balls each y lies.
+
+    All are counted in one pass over the pairs.
+    """
+    n_sets = len(x_sq_radii)
     counts = kernels.split_ball_counts(
-        x.points, y.points, x_sq_radii=x_sq_radii, x_sides=x.parts, y_sides=y.parts, closed=closed
+        x.points,
+        y.points,
+        x_sq_radii=np.concatenate(x_sq_radii, axis=1),
+        x_sides=np.tile(x.parts, n_sets),
+        y_sides=np.tile(y.parts, n_sets),
+        closed=closed,
     )
-    return counts.x_ball_sizes, counts.y_in_x_balls
+    sizes, memberships = (np.split(found, n_sets, axis=1) for found in (counts.x_ball_sizes, counts.y_in_x_balls))
+    return list(zip(sizes, memberships, strict=True))
 
 
 def share_variance(share: Floats, n: Floats) -> Floats:

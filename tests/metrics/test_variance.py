@@ -34,7 +34,7 @@ from egtmetrics.metrics import (
 from egtmetrics.metrics import kernel as kernel_module
 from egtmetrics.metrics.clipped import _calibrated, _expected_saturation, unclipped_scores_of_parts
 from egtmetrics.metrics.cover import cover_scores_of_parts
-from egtmetrics.metrics.prdc import density_of_parts, shares_of_parts
+from egtmetrics.metrics.prdc import neighbor_scores_of_parts
 from egtmetrics.metrics.subsampling import (
     Subsamples,
     covariance_of_parts,
@@ -161,11 +161,11 @@ def precision_recall_coverage(*arguments: Any, **options: Any) -> dict[str, floa
     [
         (
             functools.partial(precision_recall_coverage, n_neighbors=3, ties="exclude"),
-            functools.partial(shares_of_parts, k=3, closed=False),
+            functools.partial(neighbor_scores_of_parts, k=3, closed=False, with_density=False),
         ),
         (
             functools.partial(precision_recall_coverage, n_neighbors=3, ties="include"),
-            functools.partial(shares_of_parts, k=3, closed=True),
+            functools.partial(neighbor_scores_of_parts, k=3, closed=True, with_density=False),
         ),
         (
             functools.partial(clipped_density_coverage, n_neighbors=3),
@@ -198,11 +198,11 @@ def test_densities_of_parts_take_a_part_of_the_neighbours(ties: Literal["exclude
     rng = np.random.default_rng(8)
     real, fake = rng.integers(0, 3, size=(120, 4)).astype(float), rng.integers(0, 3, size=(92, 4)).astype(float)
     parts = draw_subsamples(real, rng, 3), draw_subsamples(fake, rng, 3)
-    found = density_of_parts(CPU, *parts, 5, closed=ties == "include")
+    found = neighbor_scores_of_parts(CPU, *parts, 5, closed=ties == "include", with_density=True)
     for size, (k, scores) in enumerate(zip((3, 2), found, strict=True)):
         metric = functools.partial(precision_recall_density_coverage, n_neighbors=k, ties=ties)
         expected = scores_of_parts(lambda x, y, metric=metric: metric(x, y).density, *parts)[size]
-        np.testing.assert_allclose(scores, expected[..., 0], rtol=1e-12)
+        np.testing.assert_allclose(scores[..., 2], expected[..., 0], rtol=1e-12)
 
 
 def test_the_variance_of_density_on_clusters() -> None:
@@ -217,7 +217,8 @@ def test_the_variance_of_density_on_clusters() -> None:
         real, fake = (centres[rng.integers(10, size=100)] + rng.normal(size=(100, 16)) for _ in range(2))
         values.append(precision_recall_density_coverage(real, fake, n_threads=1).density)
         parts = draw_subsamples(real, rng, 8), draw_subsamples(fake, rng, 8)
-        halves, quarters = (one[None, ..., None] for one in density_of_parts(CPU, *parts, 5, closed=False))
+        scores = neighbor_scores_of_parts(CPU, *parts, 5, closed=False, with_density=True)
+        halves, quarters = (one[None, ..., 2:3] for one in scores)
         variances.append(ScoresOfParts(halves=halves, quarters=quarters).covariance().data.item())
     assert np.mean(variances) / np.var(values, ddof=1) == pytest.approx(1.0, abs=0.33)
 
