@@ -103,6 +103,7 @@ struct SplitHandler {
 
   std::int64_t i0 = 0, n_i = 0, j0 = 0, n_j = 0;
   Counts x_sizes = Counts(static_cast<std::size_t>(block_rows * n_replicates)), y_in_x = x_sizes;
+  const Tile& tiles = tile();
 
   void begin(std::int64_t first_i, std::int64_t rows, std::int64_t first_j, std::int64_t cols) {
     i0 = first_i, n_i = rows, j0 = first_j, n_j = cols;
@@ -125,16 +126,10 @@ struct SplitHandler {
       std::int32_t* x_size = x_sizes.data() + (hit.i - i0) * n_replicates;
       std::int32_t* memberships = y_in_x.data() + (hit.j - j0) * n_replicates;
       // Where no radius lies between the bounds, every number between them decides as the distance does.
-      std::int64_t n_open = 0;
-      for (std::int64_t b = 0; b < n_replicates; ++b) n_open += (radii[b] >= hit.lower) & (radii[b] <= hit.upper);
-      const double distance = n_open ? sieve.exact(hit) : hit.upper;
-      n_computed += n_open > 0;
-      for (std::int64_t b = 0; b < n_replicates; ++b) {
-        const std::int32_t inside =
-            (x_side[b] == y_side[b]) & (closed ? distance <= radii[b] : distance < radii[b]) ? 1 : 0;
-        x_size[b] += inside;
-        memberships[b] += inside;
-      }
+      const bool open = tiles.between(radii, n_replicates, hit.lower, hit.upper) > 0;
+      n_computed += open;
+      tiles.count_inside(open ? sieve.exact(hit) : hit.upper, closed, radii, x_side, y_side, n_replicates, x_size,
+                         memberships);
     }
     return n_computed;
   }

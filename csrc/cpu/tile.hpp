@@ -112,6 +112,14 @@ struct Tile {
                       double p_norm, double q_norm, const std::int32_t* codes, const double* parameters,
                       std::int64_t n_divergences, double* scratch, double* out, const Stop& stop);
 
+  // How many of n values are from low to high.
+  std::int64_t (*between)(const double* values, std::int64_t n, double low, double high);
+
+  // For replicates b < n in which both sides are equal, and the distance is less than radii[b], or not more if closed:
+  // ++a[b], ++c[b].
+  void (*count_inside)(double distance, bool closed, const double* radii, const std::uint8_t* a_sides,
+                       const std::uint8_t* c_sides, std::int64_t n, std::int32_t* a, std::int32_t* c);
+
   // sum_k (a[k] - b[k])^2 in float64.
   double (*sq_distance_f32)(const float* a, const float* b, std::int64_t d);
   double (*sq_distance_f64)(const double* a, const double* b, std::int64_t d);

@@ -781,6 +781,46 @@ void divergences(const std::int64_t* p_counts, const std::int64_t* q_counts, std
   }
 }
 
+std::int64_t between(const double* values, std::int64_t n, double low, double high) {
+  typedef std::int64_t Found __attribute__((vector_size(EGT_LANES * 4)));
+  Found found{};
+  std::int64_t b = 0;
+  for (; b + wide_lanes <= n; b += wide_lanes) {
+    const Wide value = widened(values + b);
+    found += (value >= low) & (value <= high);
+  }
+  std::int64_t total = 0;
+  for (int l = 0; l < wide_lanes; ++l) total -= found[l];
+  for (; b < n; ++b) total += (values[b] >= low) & (values[b] <= high);
+  return total;
+}
+
+template <bool kClosed>
+inline void count_inside(double distance, const double* radii, const std::uint8_t* a_sides, const std::uint8_t* c_sides,
+                         std::int64_t n, std::int32_t* a, std::int32_t* c) {
+  typedef std::uint8_t Sides __attribute__((vector_size(EGT_LANES / 2), aligned(1)));
+  typedef std::int32_t Counts __attribute__((vector_size(EGT_LANES * 2), aligned(4)));
+  std::int64_t b = 0;
+  for (; b + wide_lanes <= n; b += wide_lanes) {
+    const Wide radius = widened(radii + b);
+    const auto near = kClosed ? radius >= distance : radius > distance;
+    const auto same = *reinterpret_cast<const Sides*>(a_sides + b) == *reinterpret_cast<const Sides*>(c_sides + b);
+    const Counts inside = __builtin_convertvector(near, Counts) & __builtin_convertvector(same, Counts);  // 0 or -1
+    *reinterpret_cast<Counts*>(a + b) -= inside;
+    *reinterpret_cast<Counts*>(c + b) -= inside;
+  }
+  for (; b < n; ++b) {
+    const bool inside = a_sides[b] == c_sides[b] && (kClosed ? distance <= radii[b] : distance < radii[b]);
+    a[b] += inside;
+    c[b] += inside;
+  }
+}
+
+void count_inside(double distance, bool closed, const double* radii, const std::uint8_t* a_sides,
+                  const std::uint8_t* c_sides, std::int64_t n, std::int32_t* a, std::int32_t* c) {
+  (closed ? count_inside<true> : count_inside<false>)(distance, radii, a_sides, c_sides, n, a, c);
+}
+
 template <class T>
 double sq_distance(const T* a, const T* b, std::int64_t d) {
   Wide first{}, second{};
@@ -804,11 +844,36 @@ double sq_distance(const T* a, const T* b, std::int64_t d) {
 }  // namespace
 
 extern const Tile EGT_TILE;
+// clang-format off
 const Tile EGT_TILE = {
-    EGT_ISA,       rows_per_panel, cols_per_panel,     pack<float>,           pack<double>,    distances, rounded_rows,
-    rounded_width, round<float>,   round<double>,      rounded_distances,     select,          within,    cosine,
-    product,       lanes,          summed * lanes,     weighted<std::int8_t>, weighted<float>, n_lanes,   multinomial,
-    draw_rows,     divergences,    sq_distance<float>, sq_distance<double>,
+    EGT_ISA,
+    rows_per_panel,
+    cols_per_panel,
+    pack<float>,
+    pack<double>,
+    distances,
+    rounded_rows,
+    rounded_width,
+    round<float>,
+    round<double>,
+    rounded_distances,
+    select,
+    within,
+    cosine,
+    product,
+    lanes,
+    summed * lanes,
+    weighted<std::int8_t>,
+    weighted<float>,
+    n_lanes,
+    multinomial,
+    draw_rows,
+    divergences,
+    between,
+    count_inside,
+    sq_distance<float>,
+    sq_distance<double>,
 };
+// clang-format on
 
 }  // namespace egt::cpu
