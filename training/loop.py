@@ -216,6 +216,11 @@ def _check_data(
 ) -> torch.device:
     """Refuse before the first step what would fail in a later one, or go unnoticed."""
     device = next(denoiser.parameters()).device
+    if not any(weight.requires_grad for weight in denoiser.parameters()):
+        raise ValueError(
+            "denoiser has no weight that requires a gradient, as the averaged model of a run; call its "
+            "requires_grad_(True), on a copy if the average is still needed"
+        )
     if len(data) == 0 or not data.isfinite().all():
         raise ValueError(f"data has shape {tuple(data.shape)} or holds NaN, expected finite samples, one at least")
     for name, values in (("groups", groups), ("labels", labels)):

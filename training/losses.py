@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from torch import Tensor, distributed, nn
 from egtmetrics._validation import check_number, check_positive_int
 
 from ._checks import check_proportions
+from ._precision import exact_dtype
 
 
 class _Table(NamedTuple):
@@ -39,7 +41,9 @@ class _Step:
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
-        self.seen = torch.zeros((3, *weights.shape), dtype=torch.float64, device=weights.device)
+        self.seen = weights.new_zeros(3, *weights.shape)
+        self.gradients: list[Tensor] = []
+        """What each part's backward pass multiplied its value by."""
 
 
 class GroupLoss(nn.Module, abc.ABC):
@@ -52,7 +56,7 @@ class GroupLoss(nn.Module, abc.ABC):
     - ``groups`` ``(n,)``: integers from 0 to ``n_groups - 1``.
     - ``bins`` ``(n,)``: noise levels from 0 to ``n_bins - 1``, see :class:`NoiseLevels`; needed if ``n_bins > 1``.
 
-    Every strategy keeps, in float64, an average of the losses of each group a at each noise level b, over the steps t
+    Every strategy keeps, in float64 (float32 on MPS, which has no other), an average of the losses of each group a at each noise level b, over the steps t
     in which the cell had samples:
 
     .. math:: L_{ab} = \frac{(1 - \alpha) \sum_t \alpha^{T - t} \ell_{ab}^{(t)}}{1 - \alpha^{T}}, \quad
@@ -119,7 +123,7 @@ class GroupLoss(nn.Module, abc.ABC):
     @property
     def group_losses(self) -> Tensor:
         """Average loss of every group at every noise level, ``(n_groups, n_bins)``; NaN for cells never seen."""
-        return self.ema / (1.0 - self.decay ** self.n_updates.double())
+        return self.ema / (1.0 - self.decay ** self.n_updates.to(self.ema.dtype))
 
     def forward(self, per_sample: Tensor, groups: Tensor, bins: Tensor | None = None) -> Tensor:
         losses = self._check_losses(per_sample)
@@ -132,16 +136,26 @@ class GroupLoss(nn.Module, abc.ABC):
             weights = self._step.weights
         else:
             weights = self._start(table, observe=True)
-        return torch.sum(weights.to(losses.dtype).flatten()[cells] * losses)
+        value = torch.sum(weights.to(losses.dtype).flatten()[cells] * losses)
+        if self._step is not None and value.requires_grad:
+            value.register_hook(self._step.gradients.append)
+        return value
 
     @contextlib.contextmanager
     def accumulate(
-        self, groups: Tensor, bins: Tensor | None = None, *, per_sample: Tensor | None = None
+        self,
+        groups: Tensor,
+        bins: Tensor | None = None,
+        *,
+        per_sample: Tensor | None = None,
+        divided_by: int = 1,
     ) -> Iterator[None]:
         """Take all calls within the context as parts of one batch: one optimizer step in several backward passes.
 
         ``groups`` and ``bins`` are those of the whole step; they give the number of samples in each cell before the
         first part. The gradients of the parts add up to that of the whole step: do not divide by the number of parts.
+        Some loops divide by themselves: ``Accelerator.backward`` by its ``gradient_accumulation_steps``, Lightning by its
+        ``accumulate_grad_batches``. Pass that number as ``divided_by``; the value of every part is multiplied by it.
 
         The losses of the later parts are not known before the first. So the worst groups are chosen by the averages of
         the *previous* steps, which are updated at the end. Pass ``per_sample``, the losses of the whole step from a
@@ -153,6 +167,11 @@ class GroupLoss(nn.Module, abc.ABC):
             At the end, if the parts had other groups or bins than announced.
         RuntimeError
             If called within another such context.
+
+        Warns
+        -----
+        UserWarning
+            At the end, if the backward pass of each of n parts has divided its value by n. A ``GradScaler`` hides that.
 
         Examples
         --------
@@ -168,11 +187,12 @@ class GroupLoss(nn.Module, abc.ABC):
         """
         if self._step is not None:
             raise RuntimeError("accumulate was called within accumulate; close the first context before the next step")
+        divided_by = check_positive_int(divided_by, "divided_by")
         cells = self._check_cells(groups, bins, None)
         known = per_sample is not None
         losses = self._check_losses(per_sample).detach() if per_sample is not None else self.ema.new_zeros(len(cells))
         announced = self._tabulate(losses, cells)
-        step = self._step = _Step(self._start(announced, observe=known))
+        step = self._step = _Step(divided_by * self._start(announced, observe=known))
         try:
             yield
         finally:
@@ -186,6 +206,14 @@ class GroupLoss(nn.Module, abc.ABC):
             )
         if not known and self.training:
             self._update(_all_reduce(seen))
+        n = len(step.gradients)
+        if n > 1 and divided_by == 1 and (torch.stack(step.gradients) == 1.0 / n).all():
+            warnings.warn(
+                f"the gradients of all {n} parts of a step were divided by {n}, as a loop does that averages parts, but "
+                f"accumulate sums them, so the gradient of the step is {n} times too small; do not divide, or pass "
+                f"divided_by={n} to accumulate where the loop does (Accelerator.backward, Lightning)",
+                stacklevel=3,
+            )
 
     def _start(self, table: _Table, *, observe: bool) -> Tensor:
         """Update the averages if asked to, and return the weight of a sample in each cell."""
@@ -234,9 +262,9 @@ class GroupLoss(nn.Module, abc.ABC):
 
     def _tabulate(self, losses: Tensor, cells: Tensor) -> _Table:
         """Sum and count losses by cell, on this process."""
-        losses = losses.double()
+        losses = losses.to(self.ema.dtype)
         finite = torch.isfinite(losses)
-        rows = torch.stack([torch.where(finite, losses, 0.0), finite.double(), (~finite).double()])
+        rows = torch.stack([torch.where(finite, losses, 0.0), finite.to(losses.dtype), (~finite).to(losses.dtype)])
         table = rows.new_zeros(3, self.n_groups * self.n_bins).index_add_(1, cells, rows)
         return _Table(*table.view(3, self.n_groups, self.n_bins))
 
@@ -287,11 +315,16 @@ class GroupLoss(nn.Module, abc.ABC):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GroupLoss:
-        """Move with a model to its device, but keep float64: averages in bfloat16 would stop changing."""
-        exact = {name: value for name, value in self.named_buffers(recurse=False) if value.dtype == torch.float64}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, value in exact.items():
-            setattr(self, name, value.to(getattr(self, name).device))
+        """Move with a model to its device, but not to its dtype: averages in bfloat16 would stop changing."""
+        exact = {name: value for name, value in self.named_buffers(recurse=False) if value.is_floating_point()}
+        try:
+            for name, value in exact.items():
+                setattr(self, name, value.float())  # float64 would not move to MPS
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        finally:
+            for name, value in exact.items():
+                device = getattr(self, name).device
+                setattr(self, name, value.to(exact_dtype(device)).to(device))
         return self
 
 
@@ -435,7 +468,7 @@ class MinMaxLoss(GroupLoss):
     """
 
     worst_groups: Tensor
-    """Group chosen at each noise level in the last call, ``(n_bins,)``; -1 for a level without samples."""
+    """Group chosen at each noise level in the last step of training, ``(n_bins,)``; -1 for one without samples."""
 
     def __init__(
         self,
@@ -462,12 +495,16 @@ class MinMaxLoss(GroupLoss):
         present = counts > 0
         if self.literal:
             worst = self.group_losses.argmax(dim=0)
-            self.worst_groups.copy_(worst)
+            self._choose(worst)
             return _one_hot(worst, counts) / counts.clamp(min=1.0)
         averages = self.group_losses.nan_to_num(nan=torch.inf)  # never seen, so possibly the worst
         worst = averages.masked_fill(~present, -torch.inf).argmax(dim=0)
-        self.worst_groups.copy_(torch.where(present.any(dim=0), worst, -1))
+        self._choose(torch.where(present.any(dim=0), worst, -1))
         return _weights_of_cell_means(_one_hot(worst, counts), counts)
+
+    def _choose(self, worst: Tensor) -> None:
+        if self.training:
+            self.worst_groups.copy_(worst)
 
 
 class GroupDROLoss(GroupLoss):

@@ -350,8 +350,9 @@ def test_the_row_of_real_images_is_not_counted_among_the_methods() -> None:
     real["topp.precision/0-4"] += 0.1
     real["topp.delta_p"] += 0.1
     without, text = text_of(table), describe_table1(pd.concat([table.runs, real]), table.losses, table.facts)
-    for paragraph in (text_without for text_without in without.split("\n\n") if "beyond their noise" in text_without):
-        assert paragraph in text
+    findings = [paragraph for paragraph in without.split("\n\n") if "beyond their noise" in paragraph]
+    assert len(findings) == 2
+    assert all(paragraph in text for paragraph in findings)
     assert "of 42, where 2.1 would by chance" in text
     changes = text.partition("Changes of a model's disparity")[2]
     assert table1.REAL not in changes.partition("\n\n")[0]

@@ -305,6 +305,13 @@ def test_arguments_that_cannot_be_are_refused(change: dict[str, Any], message: s
         train(denoiser, data, groups, loss, levels(denoiser), **given)
 
 
+def test_a_model_without_anything_to_train_is_refused_and_the_remedy_works() -> None:
+    averaged = run(build(), MeanLoss(2), n_steps=1).ema.model
+    with pytest.raises(ValueError, match=r"denoiser has no weight that requires a gradient.*requires_grad_\(True\)"):
+        run(averaged, MeanLoss(2), n_steps=1)
+    assert run(copy.deepcopy(averaged).requires_grad_(True), MeanLoss(2), n_steps=1).n_skipped == 0
+
+
 def test_thin_cells_are_warned_of() -> None:
     with pytest.warns(ThinCellWarning, match="a batch of 8 has"):
         run(build(), MinMaxLoss(2, n_bins=2), n_steps=1, batch_size=8)
