@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:
@@ -14,3 +15,8 @@ def exact_dtype(device: torch.device) -> torch.dtype:
     (torch.float64, torch.float32)
     """
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def exact(values: Tensor) -> Tensor:
+    """Return values in the :func:`exact_dtype` of their device."""
+    return values.to(exact_dtype(values.device))

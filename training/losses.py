@@ -56,8 +56,8 @@ class GroupLoss(nn.Module, abc.ABC):
     - ``groups`` ``(n,)``: integers from 0 to ``n_groups - 1``.
     - ``bins`` ``(n,)``: noise levels from 0 to ``n_bins - 1``, see :class:`NoiseLevels`; needed if ``n_bins > 1``.
 
-    Every strategy keeps, in float64 (float32 on MPS, which has no other), an average of the losses of each group a at each noise level b, over the steps t
-    in which the cell had samples:
+    Every strategy keeps, in float64 (on MPS in float32), an average of the losses of each group a at each noise level
+    b, over the steps t in which the cell had samples:
 
     .. math:: L_{ab} = \frac{(1 - \alpha) \sum_t \alpha^{T - t} \ell_{ab}^{(t)}}{1 - \alpha^{T}}, \quad
         T \text{ their number},

@@ -6,8 +6,9 @@ groups are known before the first: that is all :meth:`GroupLoss.accumulate` need
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,56 @@ import torch
 from torch import Tensor
 
 from egtmetrics._atomic import write_whole
+from egtmetrics._errors import listed
 
 from .language import answer_losses, has_labels, import_extra
 from .losses import GroupLoss
 from .resumable import describe_loss, read_checkpoint, to_bytes
 
 _STATE = "group_loss.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupCollator:
+    """A data collator that keeps the groups, around one that does not know them, such as that of TRL.
+
+    The Trainer of transformers, and the SFTTrainer of TRL, join rows by their ``data_collator``, which drops or refuses
+    columns that it does not know.
+
+    Parameters
+    ----------
+    collator
+        Joins rows to a batch; it gets the rows without the group.
+    group_column
+        Entry of a row that holds its group, an integer from 0, and of the batch for all of them, ``(n,)`` int64.
+
+    Raises
+    ------
+    ValueError
+        From the call: a row without the column.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from egtmetrics.training.trainer import GroupCollator
+    >>> collate = GroupCollator(lambda rows: {"x": torch.tensor([row["x"] for row in rows])}, "sex")
+    >>> collate([{"x": 1.5, "sex": 0}, {"x": 2.5, "sex": 1}])
+    {'x': tensor([1.5000, 2.5000]), 'sex': tensor([0, 1])}
+    """
+
+    collator: Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+    group_column: str = "groups"
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        missing = [row for row, values in enumerate(rows) if self.group_column not in values]
+        if missing:
+            raise ValueError(
+                f"rows {listed(missing)} of a batch hold {listed(rows[missing[0]])}, but no {self.group_column!r}; give "
+                "the dataset that column, or name another group_column"
+            )
+        groups = torch.tensor([int(row[self.group_column]) for row in rows])
+        others = [{name: value for name, value in row.items() if name != self.group_column} for row in rows]
+        return {**self.collator(others), self.group_column: groups}
 
 
 class GroupLossTrainerMixin:
@@ -68,6 +113,16 @@ class GroupLossTrainerMixin:
     ...     pass  # doctest: +SKIP
     >>> texts = tokenise(tokenizer, prompts, answers, groups)  # doctest: +SKIP
     >>> GroupTrainer(model=model, args=arguments, train_dataset=texts, data_collator=texts.collate,
+    ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
+
+    With the SFTTrainer of TRL, on a dataset with a column of groups:
+
+    >>> from trl import SFTTrainer  # doctest: +SKIP
+    >>> from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # doctest: +SKIP
+    >>> class GroupSFTTrainer(GroupLossTrainerMixin, SFTTrainer):
+    ...     pass  # doctest: +SKIP
+    >>> collator = GroupCollator(DataCollatorForLanguageModeling(tokenizer.pad_token_id))  # doctest: +SKIP
+    >>> GroupSFTTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator,
     ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
     """
 
