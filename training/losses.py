@@ -104,6 +104,8 @@ class GroupLoss(nn.Module, abc.ABC):
     n_nonfinite: Tensor
     """How many losses have been left out."""
     nonfinite_in_a_row: Tensor
+    last_weights: Tensor
+    """Weight of each group in the last step of training, ``(n_groups,)``: of its mean loss at every level, summed."""
     silent_in_a_row: Tensor
     """For each group, of the last batches that held it, how many had no finite loss of it."""
 
@@ -118,12 +120,36 @@ class GroupLoss(nn.Module, abc.ABC):
         self.register_buffer("n_nonfinite", torch.zeros((), dtype=torch.int64))
         self.register_buffer("nonfinite_in_a_row", torch.zeros((), dtype=torch.int64))
         self.register_buffer("silent_in_a_row", torch.zeros(self.n_groups, dtype=torch.int64))
+        self.register_buffer(
+            "last_weights", torch.full((self.n_groups,), torch.nan, dtype=torch.float64), persistent=False
+        )
         self._step: _Step | None = None
 
     @property
     def group_losses(self) -> Tensor:
         """Average loss of every group at every noise level, ``(n_groups, n_bins)``; NaN for cells never seen."""
         return self.ema / (1.0 - self.decay ** self.n_updates.to(self.ema.dtype))
+
+    def log_entries(self) -> dict[str, float]:
+        """Return what a training log should have: average losses, the worst of them, and weights of the last step.
+
+        For each group a that is ``group_loss_<a>``, the mean of :attr:`group_losses` over the noise levels that it was
+        seen at, and ``group_weight_<a>`` of :attr:`last_weights`; and ``worst_group``, with the largest ``group_loss``;
+        of a tie, the lowest group. Groups that were never seen have NaN.
+
+        >>> import torch
+        >>> from egtmetrics.training import MeanLoss
+        >>> loss = MeanLoss(2)
+        >>> _ = loss(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([0, 0, 0, 1]))
+        >>> loss.log_entries()
+        {'group_loss_0': 2.0, 'group_loss_1': 6.0, 'group_weight_0': 0.75, 'group_weight_1': 0.25, 'worst_group': 1}
+        """
+        losses = self.group_losses.nanmean(dim=1)
+        return {
+            **{f"group_loss_{a}": value for a, value in enumerate(losses.tolist())},
+            **{f"group_weight_{a}": value for a, value in enumerate(self.last_weights.tolist())},
+            "worst_group": int(losses.nan_to_num(nan=-torch.inf).argmax()),
+        }
 
     def forward(self, per_sample: Tensor, groups: Tensor, bins: Tensor | None = None) -> Tensor:
         losses = self._check_losses(per_sample)
@@ -138,7 +164,7 @@ class GroupLoss(nn.Module, abc.ABC):
             weights = self._start(table, observe=True)
         value = torch.sum(weights.to(losses.dtype).flatten()[cells] * losses)
         if self._step is not None and value.requires_grad:
-            value.register_hook(self._step.gradients.append)
+            value.register_hook(self._step.gradients.append)  # type: ignore[no-untyped-call]
         return value
 
     @contextlib.contextmanager
@@ -154,8 +180,8 @@ class GroupLoss(nn.Module, abc.ABC):
 
         ``groups`` and ``bins`` are those of the whole step; they give the number of samples in each cell before the
         first part. The gradients of the parts add up to that of the whole step: do not divide by the number of parts.
-        Some loops divide by themselves: ``Accelerator.backward`` by its ``gradient_accumulation_steps``, Lightning by its
-        ``accumulate_grad_batches``. Pass that number as ``divided_by``; the value of every part is multiplied by it.
+        Some loops divide by themselves: ``Accelerator.backward`` by its ``gradient_accumulation_steps``, Lightning by
+        its ``accumulate_grad_batches``. Pass that number as ``divided_by``; every part's value is multiplied by it.
 
         The losses of the later parts are not known before the first. So the worst groups are chosen by the averages of
         the *previous* steps, which are updated at the end. Pass ``per_sample``, the losses of the whole step from a
@@ -209,8 +235,8 @@ class GroupLoss(nn.Module, abc.ABC):
         n = len(step.gradients)
         if n > 1 and divided_by == 1 and (torch.stack(step.gradients) == 1.0 / n).all():
             warnings.warn(
-                f"the gradients of all {n} parts of a step were divided by {n}, as a loop does that averages parts, but "
-                f"accumulate sums them, so the gradient of the step is {n} times too small; do not divide, or pass "
+                f"the gradients of all {n} parts of a step were divided by {n}, as by a loop that averages parts; but "
+                f"accumulate sums them, so the step's gradient is {n} times too small; do not divide, or pass "
                 f"divided_by={n} to accumulate where the loop does (Accelerator.backward, Lightning)",
                 stacklevel=3,
             )
@@ -222,7 +248,9 @@ class GroupLoss(nn.Module, abc.ABC):
         table = _all_reduce(table)
         if observe:
             self._update(table)
-        return _world_size() * self._weights(table.counts)
+        weights = self._weights(table.counts)
+        self.last_weights.copy_((weights * table.counts).sum(dim=1))
+        return _world_size() * weights
 
     def _update(self, table: _Table) -> None:
         n_nonfinite = int(table.nonfinite.sum())

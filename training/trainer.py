@@ -19,6 +19,7 @@ from torch import Tensor
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import listed
 
+from ._precision import exact_dtype
 from .language import answer_losses, has_labels, import_extra
 from .losses import GroupLoss
 from .resumable import describe_loss, read_checkpoint, to_bytes
@@ -61,8 +62,8 @@ class GroupCollator:
         missing = [row for row, values in enumerate(rows) if self.group_column not in values]
         if missing:
             raise ValueError(
-                f"rows {listed(missing)} of a batch hold {listed(rows[missing[0]])}, but no {self.group_column!r}; give "
-                "the dataset that column, or name another group_column"
+                f"rows {listed(missing)} of a batch hold {listed(rows[missing[0]])}, but no {self.group_column!r}; "
+                "give the dataset that column, or name another group_column"
             )
         groups = torch.tensor([int(row[self.group_column]) for row in rows])
         others = [{name: value for name, value in row.items() if name != self.group_column} for row in rows]
@@ -101,6 +102,11 @@ class GroupLossTrainerMixin:
     are the per-sample losses. ``average_tokens_across_devices`` and label smoothing have no effect. Unlike
     :func:`train_language_model`, the Trainer takes every step, even if its gradient is NaN.
 
+    Beside ``loss``, logs have :meth:`GroupLoss.log_entries`. Evaluations measure ``eval_group_loss_<a>``, the mean loss
+    of each group, and ``eval_worst_group_loss``, the largest of them, which can select a checkpoint
+    (``metric_for_best_model``). On several processes they count the samples twice that accelerate repeats to fill the
+    last batch.
+
     Texts without a label (``labels`` of tokens that are all -100, as after cutting off the answer) count nowhere. In
     evaluation they are predicted NaN, and so is the loss of a batch without any other.
 
@@ -126,8 +132,9 @@ class GroupLossTrainerMixin:
     ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
     """
 
-    args: Any  # these two belong to the Trainer
+    args: Any  # these three belong to the Trainer
     state: Any
+    accelerator: Any
 
     def __init__(self, *args: Any, group_loss: GroupLoss, group_column: str = "groups", **kwargs: Any) -> None:
         transformers = import_extra("transformers")
@@ -153,6 +160,7 @@ class GroupLossTrainerMixin:
         self.group_loss = group_loss.to(self.args.device)
         self._strategy = describe_loss(group_loss)
         self._accumulation: AbstractContextManager[None] | None = None
+        self._evaluated = self._no_losses()
         self._parts_left = 0
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
@@ -169,8 +177,11 @@ class GroupLossTrainerMixin:
         per_sample = self.per_sample_losses(model, {k: v for k, v in inputs.items() if k != self.group_column})
         self.group_loss.train(model.training)
         loss = self.group_loss(per_sample[kept], groups[kept])
-        if not model.training and not kept.any():
-            loss = loss * torch.nan  # not 0, which would lower the mean over batches
+        if not model.training:
+            rows = torch.stack([per_sample.detach()[kept], torch.ones_like(per_sample[kept])])
+            self._evaluated.index_add_(1, groups[kept], rows.to(self._evaluated.dtype))
+            if not kept.any():
+                loss = loss * torch.nan  # not 0, which would lower the mean over batches
         return (loss, {"losses": per_sample}) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
@@ -198,6 +209,38 @@ class GroupLossTrainerMixin:
         if self._parts_left == 0:
             self._accumulation.__exit__(None, None, None)
         return loss
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate as the Trainer does, and add the mean loss of each group and the largest of them to the metrics."""
+        trainer: Any = super()
+        self._evaluated = self._no_losses()
+        output = trainer.evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix=metric_key_prefix
+        )
+        sums, counts = self.accelerator.reduce(self._evaluated, "sum")
+        means, present = sums / counts, counts > 0
+        for group, mean in enumerate(means.tolist()):
+            output.metrics[f"{metric_key_prefix}_group_loss_{group}"] = mean
+        worst = float(means[present].max()) if present.any() else float("nan")  # NaN if one of them is NaN
+        output.metrics[f"{metric_key_prefix}_worst_group_loss"] = worst
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and beside the loss of training what :meth:`GroupLoss.log_entries` has."""
+        trainer: Any = super()
+        trainer.log({**logs, **self.group_loss.log_entries()} if "loss" in logs else logs, start_time)
+
+    def _no_losses(self) -> Tensor:
+        """Return sum and number of the losses of each group, ``(2, n_groups)``, before the first batch."""
+        device = self.args.device
+        return torch.zeros(2, self.group_loss.n_groups, dtype=exact_dtype(device), device=device)
 
     def _groups_of(self, inputs: Mapping[str, Any]) -> Tensor:
         if self.group_column not in inputs:

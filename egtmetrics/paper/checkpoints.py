@@ -247,8 +247,8 @@ _GLOBALS: dict[tuple[str, str], type] = {
     ("numpy.core.multiarray", "scalar"): _Ignored,
     ("numpy._core.multiarray", "scalar"): _Ignored,
 }
-"""All that a checkpoint needs, apart from the classes in torch.nn.modules. Python 2 called builtins ``__builtin__``, and
-Python 3 still does so in pickles of protocols before 3."""
+"""All that a checkpoint needs, apart from the classes in torch.nn.modules. Pickles of protocols before 3 have Python
+2's name for builtins."""
 
 
 class _Reader(pickle.Unpickler):

@@ -539,6 +539,24 @@ def test_evaluation_changes_nothing(name: str) -> None:
     torch.testing.assert_close(dict(loss.named_buffers()), before, rtol=0, atol=0)
 
 
+@every_strategy
+def test_the_log_has_the_weights_of_the_gradient(name: str) -> None:
+    """At two noise levels, in one pass and in parts."""
+    loss = STRATEGIES[name](2, 2)
+    assert all(math.isnan(value) for key, value in loss.log_entries().items() if key.startswith("group_weight"))
+    per_sample, groups = torch.tensor([1.0, 2.0, 6.0, 3.0, 4.0]), torch.tensor([0, 0, 1, 0, 1])
+    bins = torch.tensor([0, 0, 0, 1, 1])
+    for accumulated in (False, True):
+        with loss.accumulate(groups, bins) if accumulated else contextlib.nullcontext():
+            _, weights = step(loss, per_sample, groups, bins)
+        logged = loss.log_entries()
+        expected = [float(weights[groups == a].sum()) for a in range(2)]
+        assert [logged[f"group_weight_{a}"] for a in range(2)] == pytest.approx(expected)
+        averages = loss.group_losses.mean(dim=1).tolist()
+        assert [logged[f"group_loss_{a}"] for a in range(2)] == pytest.approx(averages)
+        assert logged["worst_group"] == 1
+
+
 def test_arguments_are_left_alone() -> None:
     per_sample, groups = torch.tensor([1.0, math.nan]), torch.tensor([0, 1])
     copies = per_sample.clone(), groups.clone()

@@ -12,8 +12,9 @@ from egtmetrics.training import MinMaxLoss
 
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
-datasets = pytest.importorskip("datasets")
+pytest.importorskip("datasets")
 
+import datasets
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
 from egtmetrics.training.language import answer_losses
@@ -87,6 +88,8 @@ def test_the_trainer_of_trl_trains_as_the_plain_loop(tmp_path: Path) -> None:
     )  # fmt: skip
     prompts = [TOKENIZER(row["prompt"])["input_ids"] for row in ROWS]
     wholes = [TOKENIZER(row["prompt"] + row["completion"] + TOKENIZER.eos_token)["input_ids"] for row in ROWS]
+    metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS))
+    assert metrics["eval_worst_group_loss"] == max(metrics[f"eval_group_loss_{a}"] for a in range(2)) > 0.0
     check(trainer, [(whole, len(prompt)) for whole, prompt in zip(wholes, prompts, strict=True)])
 
 
