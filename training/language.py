@@ -101,7 +101,7 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
 def has_labels(batch: Mapping[str, Tensor]) -> Tensor:
     """Return which rows of a batch have a label to learn, ``(n,)`` bool; the others have no loss."""
     labels, mask = batch["labels"], batch.get("attention_mask")
-    if mask is None or mask.shape != labels.shape:  # no labels of :func:`answer_losses`, so the first counts
+    if mask is None or mask.shape != labels.shape:  # not a batch of answer_losses: the first label may count
         return (labels != IGNORED).any(dim=1)
     return (_without_first(labels, mask) != IGNORED).any(dim=1)
 

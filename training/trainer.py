@@ -105,7 +105,7 @@ class GroupLossTrainerMixin:
     Beside ``loss``, logs have :meth:`GroupLoss.log_entries`. Evaluations measure ``eval_group_loss_<a>``, the mean loss
     of each group, and ``eval_worst_group_loss``, the largest of them, which can select a checkpoint
     (``metric_for_best_model``). On several processes they count the samples twice that accelerate repeats to fill the
-    last batch.
+    last batch. In the SFTTrainer of TRL, ``evaluate`` works, but not ``predict``, which asks for logits.
 
     Texts without a label (``labels`` of tokens that are all -100, as after cutting off the answer) count nowhere. In
     evaluation they are predicted NaN, and so is the loss of a batch without any other.
@@ -179,7 +179,7 @@ class GroupLossTrainerMixin:
         loss = self.group_loss(per_sample[kept], groups[kept])
         if not model.training:
             rows = torch.stack([per_sample.detach()[kept], torch.ones_like(per_sample[kept])])
-            self._evaluated.index_add_(1, groups[kept], rows.to(self._evaluated.dtype))
+            self._evaluated.index_add_(1, groups[kept].long(), rows.to(self._evaluated.dtype))
             if not kept.any():
                 loss = loss * torch.nan  # not 0, which would lower the mean over batches
         return (loss, {"losses": per_sample}) if return_outputs else loss

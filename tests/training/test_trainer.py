@@ -319,9 +319,14 @@ def run(rank: int, size: int) -> dict[str, Any]:
         }
         loss = STRATEGIES[name]()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = make(Path(folder), loss, texts=PARTLY, per_device_train_batch_size=1, ddp_backend="gloo")
+            trainer = make(
+                Path(folder), loss, texts=PARTLY, per_device_train_batch_size=1, per_device_eval_batch_size=5,
+                ddp_backend="gloo",
+            )  # fmt: skip
             trainer.train()
+            results["evaluated"] = trainer.evaluate(TEXTS)
         model = trainer.accelerator.unwrap_model(trainer.model)
+        results["expected"] = losses_of_texts(model, TEXTS).numpy()
         results[f"{name}, some without labels"] = {"weights": weights(model), "state": loss.state_dict()}
     return results
 
@@ -346,6 +351,14 @@ def test_two_processes_train_as_one(
     one = plain(loss, size=4, n_steps=6, without=without)
     torch.testing.assert_close(first["state"], loss.state_dict(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["weights"], weights(one), rtol=1e-3, atol=5e-5)
+
+
+def test_two_processes_evaluate_as_one(ranks: list[dict[str, Any]]) -> None:
+    for results in ranks:
+        by_group = [results["expected"][np.array(_tiny.GROUPS) == a].mean() for a in range(2)]
+        found = [results["evaluated"][f"eval_group_loss_{a}"] for a in range(2)]
+        assert found == pytest.approx(by_group, rel=1e-4)
+        assert results["evaluated"]["eval_worst_group_loss"] == max(found)
 
 
 def test_the_trainer_is_the_one_of_transformers() -> None:
