@@ -29,7 +29,7 @@ def check_proportions(values: Any, name: str, *, groups: Sequence[Any] | None = 
     if isinstance(values, Mapping):
         values = _from_mapping(values, name, groups)
     if hasattr(values, "detach"):
-        values = values.detach().double().cpu().numpy()
+        values = values.detach().cpu().double().numpy()
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from egtmetrics._validation import check_number, check_positive_int
 
+from ._precision import exact
 from .noise import EDMNoise, NoiseLaw, VENoise, VPNoise
 
 _VP_TIME_STEPS = 999.0
@@ -320,9 +321,9 @@ def heun_sample(
 
     def slope(x: Tensor, s: float) -> Tensor:
         sigma = torch.full((len(x),), s, dtype=latents.dtype, device=latents.device)
-        return (x - denoiser(x.to(latents.dtype), sigma, labels).double()) / s
+        return (x - exact(denoiser(x.to(latents.dtype), sigma, labels))) / s
 
-    x: Tensor = latents.double() * schedule[0]
+    x: Tensor = exact(latents) * schedule[0]
     for s, s_next in itertools.pairwise(schedule):
         first = slope(x, s)
         euler: Tensor = x + (s_next - s) * first

@@ -355,7 +355,7 @@ class _EncoderTraining(ResumableTraining):
             losses = functional.cross_entropy(self._forward(rows), groups, reduction="none")
             self.loss(losses, groups).backward()
         self.descend()
-        self._sum += float(losses.detach().double().sum())
+        self._sum += float(losses.detach().cpu().double().sum())
         if place + 1 == self.steps_per_epoch:
             self._end_epoch()
 
@@ -373,7 +373,7 @@ class _EncoderTraining(ResumableTraining):
         """Return the head's outputs in eval mode, ``(k, G)`` float64 on the CPU."""
         self.model.eval()
         starts = range(0, len(rows), self.batch_size)
-        return torch.cat([self._forward(rows[start : start + self.batch_size]).double().cpu() for start in starts])
+        return torch.cat([self._forward(rows[start : start + self.batch_size]).cpu().double() for start in starts])
 
     def _forward(self, rows: NDArray[np.int64]) -> Tensor:
         pixels = to_pixels(self.processor, [to_floats(self.images[int(row)], int(row)) for row in rows])

@@ -47,7 +47,8 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
         Causal language model of transformers, with or without adapters.
     batch
         ``input_ids``, ``attention_mask``, ``labels``, ``(n, length)``, one text in each row, as
-        :meth:`PromptedTexts.collate` makes them. The labels are the tokens to learn, and :data:`IGNORED` elsewhere.
+        :meth:`PromptedTexts.collate` makes them, or the collators of transformers and TRL. The labels are the tokens to
+        learn, and :data:`IGNORED` elsewhere. A label on the first token of a row is ignored: nothing predicts it.
         Tokens with attention 0 count as absent, be they padding on the right, on the left, or between. Positions follow
         from the attention. ``position_ids`` are only checked to agree; other entries are ignored.
     share_prompt
@@ -66,8 +67,7 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
     ------
     ValueError
         A missing entry; entries of other shapes; attention other than 0 and 1; a label that is not the token at its
-        place, has attention 0, or is on the first token of a row, which nothing predicts; ``position_ids`` other than
-        0, 1, 2 ... along the tokens of a row.
+        place, or has attention 0; ``position_ids`` other than 0, 1, 2 ... along the tokens of a row.
 
     Notes
     -----
@@ -99,8 +99,17 @@ def answer_losses(model: Any, batch: Mapping[str, Tensor], *, share_prompt: bool
 
 
 def has_labels(batch: Mapping[str, Tensor]) -> Tensor:
-    """Return which rows of a batch have a label, ``(n,)`` bool; the others have no loss."""
-    return (batch["labels"] != IGNORED).any(dim=1)
+    """Return which rows of a batch have a label to learn, ``(n,)`` bool; the others have no loss."""
+    labels, mask = batch["labels"], batch.get("attention_mask")
+    if mask is None or mask.shape != labels.shape:  # not a batch of answer_losses: the first label may count
+        return (labels != IGNORED).any(dim=1)
+    return (_without_first(labels, mask) != IGNORED).any(dim=1)
+
+
+def _without_first(labels: Tensor, mask: Tensor) -> Tensor:
+    """Take the label off the first token of every row; nothing predicts it."""
+    attended = mask == 1
+    return labels.masked_fill(attended & (attended.cumsum(dim=1) == 1), IGNORED)
 
 
 def _check_rows(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,9 +140,6 @@ def _check_rows(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         "is a token to learn (where padding is the token that ends a text, attention follows from lengths alone)": (
             targets & ~attended
         ),
-        "labels: row {} has a label on its first token, which nothing predicts; pass -100 there": (
-            targets & attended & (places == 0)
-        ),
         "labels: row {} has a label that is not the token at its place; pass input_ids, with -100 where there is "
         "nothing to learn, and do not shift them": targets & (labels != ids),
         "position_ids: row {} does not count 0, 1, 2 ... along the tokens with attention 1; leave position_ids out, "
@@ -143,7 +149,7 @@ def _check_rows(batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     if rows.any():
         fault, row = rows.nonzero()[0].tolist()
         raise ValueError(list(wrong)[fault].format(row))
-    return ids, mask, labels
+    return ids, mask, _without_first(labels, mask)
 
 
 def _tokens_first(ids: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -343,6 +349,7 @@ def train_language_model(
         "texts": fingerprint(torch.tensor(tokens) for tokens in texts.tokens),
         "prompts": fingerprint([torch.tensor(texts.prompt_lengths)]),
         "groups": fingerprint([texts.groups]),
+        "date": texts.date,
         "adapters": describe_adapters(model),
         "first weights": fingerprint(model.state_dict().values()),
     }
@@ -415,7 +422,7 @@ class _LanguageTraining(ResumableTraining):
                 value.backward()
                 objective += float(value.detach())
                 parts.append(per_sample.detach())
-        return torch.cat(parts).double().cpu(), objective
+        return torch.cat(parts).cpu().double(), objective
 
     def _by_group(self, rows: NDArray[np.int64], losses: Tensor) -> list[float]:
         members = [losses[self.texts.groups[rows] == group] for group in range(self.loss.n_groups)]

@@ -24,6 +24,9 @@ class TrainingRun(RunCounts):
 
     ema: WeightEMA
     """The averaged weights, to sample from."""
+    log: list[dict[str, float]]
+    """A row every ``log_every`` steps, also before an interruption: ``step``, ``loss`` (value of the strategy) and
+    :meth:`GroupLoss.log_entries`. ``pandas.DataFrame(run.log)`` makes a table of them."""
 
 
 def train(
@@ -40,6 +43,7 @@ def train(
     half_life: float = 500_000.0,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 1000,
+    log_every: int = 100,
     random_state: int = 0,
     progress: bool = False,
 ) -> TrainingRun:
@@ -75,6 +79,8 @@ def train(
         File to write to, and to resume from if it exists. It is replaced as a whole, so a kill leaves the one before.
     checkpoint_every
         Steps between checkpoints; one is always written at the end.
+    log_every
+        Steps between rows of the log.
     random_state
         Seed of everything random, including dropout. The global generators are left as they were.
     progress
@@ -124,6 +130,7 @@ def train(
     n_steps = check_positive_int(n_steps, "n_steps")
     batch_size = check_positive_int(batch_size, "batch_size")
     checkpoint_every = check_positive_int(checkpoint_every, "checkpoint_every")
+    log_every = check_positive_int(log_every, "log_every")
     seed = check_positive_int(random_state, "random_state", minimum=0)
     learning_rate = check_number(learning_rate, "learning_rate", above=0.0)
     device = _check_data(denoiser, data, groups, labels, loss, noise)
@@ -145,7 +152,9 @@ def train(
         "first weights": fingerprint(denoiser.state_dict().values()),
     }
     with seeded(seed, device):
-        training = _DenoiserTraining(denoiser, data, groups, labels, loss, noise, batch_size, learning_rate, half_life)
+        training = _DenoiserTraining(
+            denoiser, data, groups, labels, loss, noise, batch_size, learning_rate, half_life, log_every
+        )
         denoiser.train()
         resumed_at = training.run(
             settings,
@@ -156,6 +165,7 @@ def train(
         )
     return TrainingRun(
         ema=training.ema,
+        log=training.log,
         n_steps=training.step,
         n_samples_seen=training.step * batch_size,
         n_skipped=training.n_skipped,
@@ -177,10 +187,12 @@ class _DenoiserTraining(ResumableTraining):
         batch_size: int,
         learning_rate: float,
         half_life: float,
+        log_every: int,
     ) -> None:
         super().__init__(loss, torch.optim.Adam(denoiser.parameters(), lr=learning_rate), data.device)
         self.denoiser, self.data, self.groups, self.labels = denoiser, data, groups, labels
-        self.noise, self.batch_size = noise, batch_size
+        self.noise, self.batch_size, self.log_every = noise, batch_size, log_every
+        self.log: list[dict[str, float]] = []
         self.ema = WeightEMA(denoiser, half_life=half_life)
 
     def take_step(self) -> None:
@@ -189,8 +201,11 @@ class _DenoiserTraining(ResumableTraining):
         sigma = self.noise.law.sample(len(x), device=self.device, dtype=x.dtype)
         bins = self.noise.bin_of(sigma) if self.loss.n_bins > 1 else None
         self.optimizer.zero_grad()
-        self.loss(denoising_losses(self.denoiser, x, sigma, labels=labels), self.groups[rows], bins).backward()
+        value = self.loss(denoising_losses(self.denoiser, x, sigma, labels=labels), self.groups[rows], bins)
+        value.backward()
         self.descend()
+        if self.step % self.log_every == 0:
+            self.log.append({"step": self.step, "loss": float(value.detach()), **self.loss.log_entries()})
         self.ema.update(self.denoiser, n_samples=len(x))
 
     def state(self) -> dict[str, Any]:
@@ -199,6 +214,7 @@ class _DenoiserTraining(ResumableTraining):
             **super().state(),
             "model": self.denoiser.state_dict(),
             "ema": self.ema.state_dict(),
+            "log": self.log,
             "generators": [torch.get_rng_state(), *([torch.cuda.get_rng_state(self.device)] if on_cuda else [])],
         }
 
@@ -206,6 +222,7 @@ class _DenoiserTraining(ResumableTraining):
         super().load_state(state)
         self.denoiser.load_state_dict(state["model"])
         self.ema.load_state_dict(state["ema"])
+        self.log = [dict(row) for row in state["log"]]
         torch.set_rng_state(state["generators"][0])
         for generator in state["generators"][1:]:
             torch.cuda.set_rng_state(generator, self.device)
@@ -216,6 +233,11 @@ def _check_data(
 ) -> torch.device:
     """Refuse before the first step what would fail in a later one, or go unnoticed."""
     device = next(denoiser.parameters()).device
+    if not any(weight.requires_grad for weight in denoiser.parameters()):
+        raise ValueError(
+            "denoiser has no weight that requires a gradient, as the averaged model of a run; call its "
+            "requires_grad_(True), on a copy if the average is still needed"
+        )
     if len(data) == 0 or not data.isfinite().all():
         raise ValueError(f"data has shape {tuple(data.shape)} or holds NaN, expected finite samples, one at least")
     for name, values in (("groups", groups), ("labels", labels)):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from torch import Tensor, distributed, nn
 from egtmetrics._validation import check_number, check_positive_int
 
 from ._checks import check_proportions
+from ._precision import exact_dtype
 
 
 class _Table(NamedTuple):
@@ -39,7 +41,9 @@ class _Step:
 
     def __init__(self, weights: Tensor) -> None:
         self.weights = weights
-        self.seen = torch.zeros((3, *weights.shape), dtype=torch.float64, device=weights.device)
+        self.seen = weights.new_zeros(3, *weights.shape)
+        self.gradients: list[Tensor] = []
+        """What each part's backward pass multiplied its value by."""
 
 
 class GroupLoss(nn.Module, abc.ABC):
@@ -52,8 +56,8 @@ class GroupLoss(nn.Module, abc.ABC):
     - ``groups`` ``(n,)``: integers from 0 to ``n_groups - 1``.
     - ``bins`` ``(n,)``: noise levels from 0 to ``n_bins - 1``, see :class:`NoiseLevels`; needed if ``n_bins > 1``.
 
-    Every strategy keeps, in float64, an average of the losses of each group a at each noise level b, over the steps t
-    in which the cell had samples:
+    Every strategy keeps, in float64 (on MPS in float32), an average of the losses of each group a at each noise level
+    b, over the steps t in which the cell had samples:
 
     .. math:: L_{ab} = \frac{(1 - \alpha) \sum_t \alpha^{T - t} \ell_{ab}^{(t)}}{1 - \alpha^{T}}, \quad
         T \text{ their number},
@@ -100,6 +104,8 @@ class GroupLoss(nn.Module, abc.ABC):
     n_nonfinite: Tensor
     """How many losses have been left out."""
     nonfinite_in_a_row: Tensor
+    last_weights: Tensor
+    """Weight of each group in the last step of training, ``(n_groups,)``: of its mean loss at every level, summed."""
     silent_in_a_row: Tensor
     """For each group, of the last batches that held it, how many had no finite loss of it."""
 
@@ -114,12 +120,36 @@ class GroupLoss(nn.Module, abc.ABC):
         self.register_buffer("n_nonfinite", torch.zeros((), dtype=torch.int64))
         self.register_buffer("nonfinite_in_a_row", torch.zeros((), dtype=torch.int64))
         self.register_buffer("silent_in_a_row", torch.zeros(self.n_groups, dtype=torch.int64))
+        self.register_buffer(
+            "last_weights", torch.full((self.n_groups,), torch.nan, dtype=torch.float64), persistent=False
+        )
         self._step: _Step | None = None
 
     @property
     def group_losses(self) -> Tensor:
         """Average loss of every group at every noise level, ``(n_groups, n_bins)``; NaN for cells never seen."""
-        return self.ema / (1.0 - self.decay ** self.n_updates.double())
+        return self.ema / (1.0 - self.decay ** self.n_updates.to(self.ema.dtype))
+
+    def log_entries(self) -> dict[str, float]:
+        """Return what a training log should have: average losses, the worst of them, and weights of the last step.
+
+        For each group a that is ``group_loss_<a>``, the mean of :attr:`group_losses` over the noise levels that it was
+        seen at, and ``group_weight_<a>`` of :attr:`last_weights`; and ``worst_group``, with the largest ``group_loss``;
+        of a tie, the lowest group. Groups that were never seen have NaN.
+
+        >>> import torch
+        >>> from egtmetrics.training import MeanLoss
+        >>> loss = MeanLoss(2)
+        >>> _ = loss(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([0, 0, 0, 1]))
+        >>> loss.log_entries()
+        {'group_loss_0': 2.0, 'group_loss_1': 6.0, 'group_weight_0': 0.75, 'group_weight_1': 0.25, 'worst_group': 1}
+        """
+        losses = self.group_losses.nanmean(dim=1)
+        return {
+            **{f"group_loss_{a}": value for a, value in enumerate(losses.tolist())},
+            **{f"group_weight_{a}": value for a, value in enumerate(self.last_weights.tolist())},
+            "worst_group": int(losses.nan_to_num(nan=-torch.inf).argmax()),
+        }
 
     def forward(self, per_sample: Tensor, groups: Tensor, bins: Tensor | None = None) -> Tensor:
         losses = self._check_losses(per_sample)
@@ -132,16 +162,26 @@ class GroupLoss(nn.Module, abc.ABC):
             weights = self._step.weights
         else:
             weights = self._start(table, observe=True)
-        return torch.sum(weights.to(losses.dtype).flatten()[cells] * losses)
+        value = torch.sum(weights.to(losses.dtype).flatten()[cells] * losses)
+        if self._step is not None and value.requires_grad:
+            value.register_hook(self._step.gradients.append)  # type: ignore[no-untyped-call]
+        return value
 
     @contextlib.contextmanager
     def accumulate(
-        self, groups: Tensor, bins: Tensor | None = None, *, per_sample: Tensor | None = None
+        self,
+        groups: Tensor,
+        bins: Tensor | None = None,
+        *,
+        per_sample: Tensor | None = None,
+        divided_by: int = 1,
     ) -> Iterator[None]:
         """Take all calls within the context as parts of one batch: one optimizer step in several backward passes.
 
         ``groups`` and ``bins`` are those of the whole step; they give the number of samples in each cell before the
         first part. The gradients of the parts add up to that of the whole step: do not divide by the number of parts.
+        Some loops divide by themselves: ``Accelerator.backward`` by its ``gradient_accumulation_steps``, Lightning by
+        its ``accumulate_grad_batches``. Pass that number as ``divided_by``; every part's value is multiplied by it.
 
         The losses of the later parts are not known before the first. So the worst groups are chosen by the averages of
         the *previous* steps, which are updated at the end. Pass ``per_sample``, the losses of the whole step from a
@@ -153,6 +193,11 @@ class GroupLoss(nn.Module, abc.ABC):
             At the end, if the parts had other groups or bins than announced.
         RuntimeError
             If called within another such context.
+
+        Warns
+        -----
+        UserWarning
+            At the end, if the backward pass of each of n parts has divided its value by n. A ``GradScaler`` hides that.
 
         Examples
         --------
@@ -168,11 +213,12 @@ class GroupLoss(nn.Module, abc.ABC):
         """
         if self._step is not None:
             raise RuntimeError("accumulate was called within accumulate; close the first context before the next step")
+        divided_by = check_positive_int(divided_by, "divided_by")
         cells = self._check_cells(groups, bins, None)
         known = per_sample is not None
         losses = self._check_losses(per_sample).detach() if per_sample is not None else self.ema.new_zeros(len(cells))
         announced = self._tabulate(losses, cells)
-        step = self._step = _Step(self._start(announced, observe=known))
+        step = self._step = _Step(divided_by * self._start(announced, observe=known))
         try:
             yield
         finally:
@@ -186,6 +232,14 @@ class GroupLoss(nn.Module, abc.ABC):
             )
         if not known and self.training:
             self._update(_all_reduce(seen))
+        n = len(step.gradients)
+        if n > 1 and divided_by == 1 and (torch.stack(step.gradients) == 1.0 / n).all():
+            warnings.warn(
+                f"the gradients of all {n} parts of a step were divided by {n}, as by a loop that averages parts; but "
+                f"accumulate sums them, so the step's gradient is {n} times too small; do not divide, or pass "
+                f"divided_by={n} to accumulate where the loop does (Accelerator.backward, Lightning)",
+                stacklevel=3,
+            )
 
     def _start(self, table: _Table, *, observe: bool) -> Tensor:
         """Update the averages if asked to, and return the weight of a sample in each cell."""
@@ -194,7 +248,9 @@ class GroupLoss(nn.Module, abc.ABC):
         table = _all_reduce(table)
         if observe:
             self._update(table)
-        return _world_size() * self._weights(table.counts)
+        weights = self._weights(table.counts)
+        self.last_weights.copy_((weights * table.counts).sum(dim=1))
+        return _world_size() * weights
 
     def _update(self, table: _Table) -> None:
         n_nonfinite = int(table.nonfinite.sum())
@@ -234,9 +290,9 @@ class GroupLoss(nn.Module, abc.ABC):
 
     def _tabulate(self, losses: Tensor, cells: Tensor) -> _Table:
         """Sum and count losses by cell, on this process."""
-        losses = losses.double()
+        losses = losses.to(self.ema.dtype)
         finite = torch.isfinite(losses)
-        rows = torch.stack([torch.where(finite, losses, 0.0), finite.double(), (~finite).double()])
+        rows = torch.stack([torch.where(finite, losses, 0.0), finite.to(losses.dtype), (~finite).to(losses.dtype)])
         table = rows.new_zeros(3, self.n_groups * self.n_bins).index_add_(1, cells, rows)
         return _Table(*table.view(3, self.n_groups, self.n_bins))
 
@@ -287,11 +343,16 @@ class GroupLoss(nn.Module, abc.ABC):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GroupLoss:
-        """Move with a model to its device, but keep float64: averages in bfloat16 would stop changing."""
-        exact = {name: value for name, value in self.named_buffers(recurse=False) if value.dtype == torch.float64}
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, value in exact.items():
-            setattr(self, name, value.to(getattr(self, name).device))
+        """Move with a model to its device, but not to its dtype: averages in bfloat16 would stop changing."""
+        exact = {name: value for name, value in self.named_buffers(recurse=False) if value.is_floating_point()}
+        try:
+            for name, value in exact.items():
+                setattr(self, name, value.float())  # float64 would not move to MPS
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        finally:
+            for name, value in exact.items():
+                device = getattr(self, name).device
+                setattr(self, name, value.to(exact_dtype(device)).to(device))
         return self
 
 
@@ -435,7 +496,7 @@ class MinMaxLoss(GroupLoss):
     """
 
     worst_groups: Tensor
-    """Group chosen at each noise level in the last call, ``(n_bins,)``; -1 for a level without samples."""
+    """Group chosen at each noise level in the last step of training, ``(n_bins,)``; -1 for one without samples."""
 
     def __init__(
         self,
@@ -462,12 +523,16 @@ class MinMaxLoss(GroupLoss):
         present = counts > 0
         if self.literal:
             worst = self.group_losses.argmax(dim=0)
-            self.worst_groups.copy_(worst)
+            self._choose(worst)
             return _one_hot(worst, counts) / counts.clamp(min=1.0)
         averages = self.group_losses.nan_to_num(nan=torch.inf)  # never seen, so possibly the worst
         worst = averages.masked_fill(~present, -torch.inf).argmax(dim=0)
-        self.worst_groups.copy_(torch.where(present.any(dim=0), worst, -1))
+        self._choose(torch.where(present.any(dim=0), worst, -1))
         return _weights_of_cell_means(_one_hot(worst, counts), counts)
+
+    def _choose(self, worst: Tensor) -> None:
+        if self.training:
+            self.worst_groups.copy_(worst)
 
 
 class GroupDROLoss(GroupLoss):

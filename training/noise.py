@@ -14,6 +14,7 @@ from torch import Tensor
 from egtmetrics._validation import check_number, check_positive_int
 
 from ._checks import check_proportions
+from ._precision import exact, exact_dtype
 
 _SAMPLES_PER_CELL = 4.0
 """With fewer, the smallest cell has under 3 samples in a quarter of the batches or more (Poisson)."""
@@ -48,7 +49,8 @@ class NoiseLaw(ABC):
         n = check_positive_int(n, "n")
         if device is None and generator is not None:
             device = generator.device
-        u = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+        device = torch.get_default_device() if device is None else torch.device(device)
+        u = torch.rand(n, generator=generator, device=device, dtype=exact_dtype(device))
         return self.quantile(u.clamp(min=2.0**-54)).to(dtype)  # rand can return 0, whose quantile may be sigma = 0
 
 
@@ -76,7 +78,7 @@ class EDMNoise(NoiseLaw):
         check_number(self.std, "std", above=0.0)
 
     def quantile(self, u: Tensor) -> Tensor:
-        return torch.exp(self.mean + self.std * torch.special.ndtri(u.double()))
+        return torch.exp(self.mean + self.std * torch.special.ndtri(exact(u)))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,17 +111,17 @@ class VPNoise(NoiseLaw):
 
     def sigma(self, t: Tensor) -> Tensor:
         """Sigma at time ``t``, in float64."""
-        t = t.double()
+        t = exact(t)
         return torch.expm1(0.5 * self.beta_d * t**2 + self.beta_min * t).sqrt()
 
     def time(self, sigma: Tensor) -> Tensor:
         """Time at which ``sigma`` is reached, in float64; the root of the quadratic in a form without cancellation."""
-        log_variance = torch.log1p(sigma.double() ** 2)
+        log_variance = torch.log1p(exact(sigma) ** 2)
         root = torch.sqrt(self.beta_min**2 + 2.0 * self.beta_d * log_variance)
         return 2.0 * log_variance / (root + self.beta_min)
 
     def quantile(self, u: Tensor) -> Tensor:
-        return self.sigma(self.epsilon + (1.0 - self.epsilon) * u.double())
+        return self.sigma(self.epsilon + (1.0 - self.epsilon) * exact(u))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,7 @@ class VENoise(NoiseLaw):
         check_number(self.sigma_max, "sigma_max", above=self.sigma_min)
 
     def quantile(self, u: Tensor) -> Tensor:
-        return self.sigma_min * (self.sigma_max / self.sigma_min) ** u.double()
+        return self.sigma_min * (self.sigma_max / self.sigma_min) ** exact(u)
 
 
 class NoiseLevels:
@@ -189,7 +191,8 @@ class NoiseLevels:
         """
         if not (sigma > 0.0).all():
             raise ValueError("sigma holds values that are not positive, or NaN; pass standard deviations of noise")
-        return torch.bucketize(sigma.detach().double(), self.edges.to(sigma.device), right=True)
+        values = exact(sigma.detach())
+        return torch.bucketize(values, self.edges.to(values.dtype).to(values.device), right=True)
 
     def check_batch(self, batch_size: int, proportions: Any) -> float:
         """Expected number of samples of the smallest group at each level; warns with ThinCellWarning below 4.

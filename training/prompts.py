@@ -7,6 +7,7 @@ and answer. The loss counts the tokens after the prompt, so every row is checked
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,12 @@ IGNORED = -100
 """Label of tokens that are not learnt: those of the prompt, and padding."""
 
 
-def prompt_tokens(tokenizer: Any, messages: Messages) -> list[int]:
+DATE = "2024-07-26"
+"""The day for templates that write today's date into a prompt, so that prompts of two days agree. It is the one that
+LLaMA's template falls back to."""
+
+
+def prompt_tokens(tokenizer: Any, messages: Messages, *, date: str = DATE) -> list[int]:
     """Return the tokens of a prompt up to where the answer begins, by the tokenizer's chat template.
 
     If the template takes no system message (Gemma's), its text is put before that of the next message.
@@ -33,18 +39,20 @@ def prompt_tokens(tokenizer: Any, messages: Messages) -> list[int]:
         Of transformers, with a chat template.
     messages
         The prompt.
+    date
+        ``"YYYY-MM-DD"``: what a template gets that asks for today's date, by ``strftime_now`` or ``date_string``.
 
     Raises
     ------
     ValueError
-        No chat template, or one that leaves out the prompt.
+        No chat template, or one that leaves out the prompt; a date that is none.
 
     Examples
     --------
     >>> from egtmetrics.training.prompts import prompt_tokens
     >>> prompt_tokens(tokenizer, [{"role": "user", "content": "Write a biography."}])  # doctest: +SKIP
     """
-    return _Chat(tokenizer, messages).tokens
+    return _Chat(tokenizer, messages, date).tokens
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +68,8 @@ class PromptedTexts:
     n_truncated: int
     """Texts that were cut, because prompt and answer are longer than the context."""
     pad_id: int
+    date: str
+    """Today's date in the prompts, if the template asks for it."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -89,7 +99,13 @@ class PromptedTexts:
 
 
 def tokenise(
-    tokenizer: Any, prompts: Sequence[Messages], answers: Sequence[str], groups: Any, *, max_length: int | None = None
+    tokenizer: Any,
+    prompts: Sequence[Messages],
+    answers: Sequence[str],
+    groups: Any,
+    *,
+    max_length: int | None = None,
+    date: str = DATE,
 ) -> PromptedTexts:
     """Turn prompts and answers into rows of tokens.
 
@@ -109,6 +125,8 @@ def tokenise(
     max_length
         Most tokens of prompt and answer together; by default the tokenizer's ``model_max_length``. Longer answers are
         cut, including the token that ends an answer, and counted; the prompt is never cut.
+    date
+        See :func:`prompt_tokens`; pass the same one there.
 
     Returns
     -------
@@ -119,7 +137,8 @@ def tokenise(
     ------
     ValueError
         An empty answer, lengths that differ, groups that are not integers from 0, no chat template, one that leaves out
-        the prompt or the answer or whose tokens do not begin with the prompt's, or a prompt as long as the context.
+        the prompt or the answer or whose tokens do not begin with the prompt's, a prompt as long as the context, or a
+        date that is none.
 
     Examples
     --------
@@ -147,7 +166,7 @@ def tokenise(
         )
     limit = tokenizer.model_max_length if max_length is None else check_positive_int(max_length, "max_length")
     keys = [tuple((message["role"], message["content"]) for message in prompt) for prompt in prompts]
-    chats = {key: _Chat(tokenizer, prompt) for key, prompt in dict(zip(keys, prompts, strict=True)).items()}
+    chats = {key: _Chat(tokenizer, prompt, date) for key, prompt in dict(zip(keys, prompts, strict=True)).items()}
     longest_prompt = max(len(chat.tokens) for chat in chats.values())
     if longest_prompt >= limit:
         raise ValueError(
@@ -164,19 +183,22 @@ def tokenise(
         groups=group_ids.long(),
         n_truncated=sum(len(row) > limit for row in rows),
         pad_id=next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0),
+        date=date,
     )
 
 
 class _Chat:
     """A prompt as a tokenizer's template renders it."""
 
-    def __init__(self, tokenizer: Any, messages: Messages) -> None:
+    def __init__(self, tokenizer: Any, messages: Messages, date: str) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise ValueError(
                 f"tokenizer ({type(tokenizer).__name__}) has no chat template; take that of the model's instruct "
                 "variant, or set tokenizer.chat_template"
             )
-        self.tokenizer = tokenizer
+        day = check_date(date)
+        self.tokenizer, self.template = tokenizer, _with_clock(tokenizer.get_chat_template(), day)
+        self.date_string = day.strftime("%d %b %Y")  # as LLaMA's template writes it
         for self.messages in (messages, _without_system_role(messages)):
             self.text, self.error = self._render(self.messages, add_generation_prompt=True)
             if all(message["content"].strip() in self.text for message in messages):
@@ -219,9 +241,34 @@ class _Chat:
         from jinja2.exceptions import TemplateError  # transformers, which the tokenizer comes from, needs jinja2
 
         try:
-            return self.tokenizer.apply_chat_template(chat, tokenize=False, **options), ""
+            return self.tokenizer.apply_chat_template(
+                chat, chat_template=self.template, tokenize=False, date_string=self.date_string, **options
+            ), ""
         except TemplateError as error:
             return "", str(error)
+
+
+def check_date(date: str) -> datetime.date:
+    """Return the day that a prompt is to tell."""
+    try:
+        return datetime.date.fromisoformat(date)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"date={date!r} is no day of the calendar; pass one as {DATE!r}") from error
+
+
+def _with_clock(template: str, day: datetime.date) -> str:
+    """Give a template a ``strftime_now`` that tells the beginning of a day, in place of the one that tells the time.
+
+    It stands in the template, since transformers passes on data and no functions.
+    """
+    codes = [f"%{flag}{letter}" for flag in ("", "-") for letter in "aAbBcCdDeFgGhHIjklmMpPrRSTuUVwWxXyYzZ"]
+    told = {"%%": "\0", **{code: day.strftime(code) for code in codes}, "\0": "%"}
+    return (
+        "{% macro strftime_now(format) %}{% set told = namespace(text=format) %}"
+        f"{{% for code, value in {told}.items() %}}"
+        "{% set told.text = told.text.replace(code, value) %}{% endfor %}{{ told.text }}{% endmacro %}\n"
+        f"{template}"
+    )
 
 
 def _without_system_role(messages: Messages) -> Messages:

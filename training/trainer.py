@@ -6,8 +6,9 @@ groups are known before the first: that is all :meth:`GroupLoss.accumulate` need
 
 from __future__ import annotations
 
+import dataclasses
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,57 @@ import torch
 from torch import Tensor
 
 from egtmetrics._atomic import write_whole
+from egtmetrics._errors import listed
 
+from ._precision import exact_dtype
 from .language import answer_losses, has_labels, import_extra
 from .losses import GroupLoss
 from .resumable import describe_loss, read_checkpoint, to_bytes
 
 _STATE = "group_loss.pt"
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupCollator:
+    """A data collator that keeps the groups, around one that does not know them, such as that of TRL.
+
+    The Trainer of transformers, and the SFTTrainer of TRL, join rows by their ``data_collator``, which drops or refuses
+    columns that it does not know.
+
+    Parameters
+    ----------
+    collator
+        Joins rows to a batch; it gets the rows without the group.
+    group_column
+        Entry of a row that holds its group, an integer from 0, and of the batch for all of them, ``(n,)`` int64.
+
+    Raises
+    ------
+    ValueError
+        From the call: a row without the column.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from egtmetrics.training.trainer import GroupCollator
+    >>> collate = GroupCollator(lambda rows: {"x": torch.tensor([row["x"] for row in rows])}, "sex")
+    >>> collate([{"x": 1.5, "sex": 0}, {"x": 2.5, "sex": 1}])
+    {'x': tensor([1.5000, 2.5000]), 'sex': tensor([0, 1])}
+    """
+
+    collator: Callable[[list[dict[str, Any]]], Mapping[str, Any]]
+    group_column: str = "groups"
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        missing = [row for row, values in enumerate(rows) if self.group_column not in values]
+        if missing:
+            raise ValueError(
+                f"rows {listed(missing)} of a batch hold {listed(rows[missing[0]])}, but no {self.group_column!r}; "
+                "give the dataset that column, or name another group_column"
+            )
+        groups = torch.tensor([int(row[self.group_column]) for row in rows])
+        others = [{name: value for name, value in row.items() if name != self.group_column} for row in rows]
+        return {**self.collator(others), self.group_column: groups}
 
 
 class GroupLossTrainerMixin:
@@ -56,6 +102,11 @@ class GroupLossTrainerMixin:
     are the per-sample losses. ``average_tokens_across_devices`` and label smoothing have no effect. Unlike
     :func:`train_language_model`, the Trainer takes every step, even if its gradient is NaN.
 
+    Beside ``loss``, logs have :meth:`GroupLoss.log_entries`. Evaluations measure ``eval_group_loss_<a>``, the mean loss
+    of each group, and ``eval_worst_group_loss``, the largest of them, which can select a checkpoint
+    (``metric_for_best_model``). On several processes they count the samples twice that accelerate repeats to fill the
+    last batch. In the SFTTrainer of TRL, ``evaluate`` works, but not ``predict``, which asks for logits.
+
     Texts without a label (``labels`` of tokens that are all -100, as after cutting off the answer) count nowhere. In
     evaluation they are predicted NaN, and so is the loss of a batch without any other.
 
@@ -69,10 +120,21 @@ class GroupLossTrainerMixin:
     >>> texts = tokenise(tokenizer, prompts, answers, groups)  # doctest: +SKIP
     >>> GroupTrainer(model=model, args=arguments, train_dataset=texts, data_collator=texts.collate,
     ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
+
+    With the SFTTrainer of TRL, on a dataset with a column of groups:
+
+    >>> from trl import SFTTrainer  # doctest: +SKIP
+    >>> from trl.trainer.sft_trainer import DataCollatorForLanguageModeling  # doctest: +SKIP
+    >>> class GroupSFTTrainer(GroupLossTrainerMixin, SFTTrainer):
+    ...     pass  # doctest: +SKIP
+    >>> collator = GroupCollator(DataCollatorForLanguageModeling(tokenizer.pad_token_id))  # doctest: +SKIP
+    >>> GroupSFTTrainer(model=model, args=arguments, train_dataset=dataset, data_collator=collator,
+    ...     group_loss=MinMaxLoss(2)).train()  # doctest: +SKIP
     """
 
-    args: Any  # these two belong to the Trainer
+    args: Any  # these three belong to the Trainer
     state: Any
+    accelerator: Any
 
     def __init__(self, *args: Any, group_loss: GroupLoss, group_column: str = "groups", **kwargs: Any) -> None:
         transformers = import_extra("transformers")
@@ -98,6 +160,7 @@ class GroupLossTrainerMixin:
         self.group_loss = group_loss.to(self.args.device)
         self._strategy = describe_loss(group_loss)
         self._accumulation: AbstractContextManager[None] | None = None
+        self._evaluated = self._no_losses()
         self._parts_left = 0
         self.model_accepts_loss_kwargs = False
         self.loss_is_scaled_for_ga = True
@@ -114,8 +177,11 @@ class GroupLossTrainerMixin:
         per_sample = self.per_sample_losses(model, {k: v for k, v in inputs.items() if k != self.group_column})
         self.group_loss.train(model.training)
         loss = self.group_loss(per_sample[kept], groups[kept])
-        if not model.training and not kept.any():
-            loss = loss * torch.nan  # not 0, which would lower the mean over batches
+        if not model.training:
+            rows = torch.stack([per_sample.detach()[kept], torch.ones_like(per_sample[kept])])
+            self._evaluated.index_add_(1, groups[kept].long(), rows.to(self._evaluated.dtype))
+            if not kept.any():
+                loss = loss * torch.nan  # not 0, which would lower the mean over batches
         return (loss, {"losses": per_sample}) if return_outputs else loss
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
@@ -143,6 +209,38 @@ class GroupLossTrainerMixin:
         if self._parts_left == 0:
             self._accumulation.__exit__(None, None, None)
         return loss
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> Any:
+        """Evaluate as the Trainer does, and add the mean loss of each group and the largest of them to the metrics."""
+        trainer: Any = super()
+        self._evaluated = self._no_losses()
+        output = trainer.evaluation_loop(
+            dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix=metric_key_prefix
+        )
+        sums, counts = self.accelerator.reduce(self._evaluated, "sum")
+        means, present = sums / counts, counts > 0
+        for group, mean in enumerate(means.tolist()):
+            output.metrics[f"{metric_key_prefix}_group_loss_{group}"] = mean
+        worst = float(means[present].max()) if present.any() else float("nan")  # NaN if one of them is NaN
+        output.metrics[f"{metric_key_prefix}_worst_group_loss"] = worst
+        return output
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, and beside the loss of training what :meth:`GroupLoss.log_entries` has."""
+        trainer: Any = super()
+        trainer.log({**logs, **self.group_loss.log_entries()} if "loss" in logs else logs, start_time)
+
+    def _no_losses(self) -> Tensor:
+        """Return sum and number of the losses of each group, ``(2, n_groups)``, before the first batch."""
+        device = self.args.device
+        return torch.zeros(2, self.group_loss.n_groups, dtype=exact_dtype(device), device=device)
 
     def _groups_of(self, inputs: Mapping[str, Any]) -> Tensor:
         if self.group_column not in inputs:

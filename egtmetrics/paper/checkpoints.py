@@ -207,6 +207,12 @@ class _Storage(_Record):
     __slots__ = ()
 
 
+class _Bytes(_Record):
+    """Bytes as protocols before 3 write them: a text with one character for each, and the name of its encoding."""
+
+    __slots__ = ()
+
+
 class _Set(_Record):
     __slots__ = ()
 
@@ -235,11 +241,14 @@ _GLOBALS: dict[tuple[str, str], type] = {
     ("collections", "OrderedDict"): _Dict,
     ("dnnlib.util", "EasyDict"): _Dict,
     ("builtins", "set"): _Set,
+    ("__builtin__", "set"): _Set,
+    ("_codecs", "encode"): _Bytes,
     ("numpy", "dtype"): _Ignored,
     ("numpy.core.multiarray", "scalar"): _Ignored,
     ("numpy._core.multiarray", "scalar"): _Ignored,
 }
-"""All that a checkpoint needs, apart from the classes in torch.nn.modules."""
+"""All that a checkpoint needs, apart from the classes in torch.nn.modules. Pickles of protocols before 3 have Python
+2's name for builtins."""
 
 
 class _Reader(pickle.Unpickler):
@@ -326,7 +335,8 @@ def _build(records: Mapping[str, _Tensor], *, max_bytes: int) -> dict[str, Tenso
     return tensors
 
 
-def _load_storage(data: bytes) -> Tensor:
+def _load_storage(content: bytes | _Bytes) -> Tensor:
+    data = str.encode(content.args[0], "latin-1") if isinstance(content, _Bytes) else content
     if data[:2] == b"PK":  # torch.load would unpack it, to up to a thousand times its size
         raise ValueError("a storage in it is an archive, which those of checkpoints are not")
     try:

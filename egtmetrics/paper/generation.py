@@ -24,8 +24,9 @@ from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.data._reading import parsed_json
 from egtmetrics.paper.prompts import ANSWER_START, messages
+from egtmetrics.training._precision import exact, exact_dtype
 from egtmetrics.training.language import describe_adapters, device_of, evaluating, halve, prompt_states
-from egtmetrics.training.prompts import prompt_tokens
+from egtmetrics.training.prompts import DATE, prompt_tokens
 from egtmetrics.training.resumable import differences, fingerprint
 
 _HEADING = ANSWER_START.strip()
@@ -78,6 +79,7 @@ def generate_texts(
     path: str | Path,
     sampling: Sampling | None = None,
     batch_size: int = 64,
+    date: str = DATE,
     random_state: int = 0,
     progress: bool = False,
 ) -> GeneratedTexts:
@@ -98,6 +100,8 @@ def generate_texts(
         Temperature, nucleus and length.
     batch_size
         Texts at once, halved when memory runs out.
+    date
+        Today's date for the chat template, see :func:`prompt_tokens`; pass the one of training.
     random_state
         Seed. Every text has its own random numbers, so the other texts of a batch affect it only through rounding.
     progress
@@ -138,7 +142,9 @@ def generate_texts(
         raise ValueError(
             "attributes must be a sequence with an attribute or None for each text; pass for example [None] * 100"
         )
-    prompts = {attribute: prompt_tokens(tokenizer, messages(attribute)) for attribute in dict.fromkeys(given)}
+    prompts = {
+        attribute: prompt_tokens(tokenizer, messages(attribute), date=date) for attribute in dict.fromkeys(given)
+    }
     batches = [
         rows[start : start + batch_size]
         for attribute in prompts
@@ -150,6 +156,7 @@ def generate_texts(
         "model": fingerprint(model.state_dict().values()),
         "adapters": describe_adapters(model),
         "prompts": {str(attribute): _digest(tokens) for attribute, tokens in prompts.items()},
+        "date": date,
         "attributes": _digest(given),
         **dataclasses.asdict(sampling),
         "batch_size": batch_size,
@@ -204,7 +211,8 @@ def _sample(
 ) -> list[list[int]]:
     """Return one answer per row of ``uniforms`` ``(n, longest)``, whose numbers choose its tokens one by one."""
     device = device_of(model)
-    uniforms, stops = uniforms.to(device), torch.tensor(ends, device=device)
+    uniforms = uniforms.to(exact_dtype(device)).to(device)
+    stops = torch.tensor(ends, device=device)
     start = prompt_states(model, torch.tensor([list(prompt)], device=device))
     states, logits = start.cache, start.logits[:, -1].expand(len(uniforms), -1)
     states.batch_repeat_interleave(len(uniforms))
@@ -269,7 +277,7 @@ def _draw(logits: Tensor, uniforms: Tensor, sampling: Sampling) -> Tensor:
         before = ordered.cumsum(dim=-1) - ordered
         ordered = torch.where(before < sampling.top_p, ordered, 0.0)
         probabilities = torch.zeros_like(ordered).scatter_(-1, tokens, ordered)
-    cumulated = probabilities.double().cumsum(dim=-1)
+    cumulated = exact(probabilities).cumsum(dim=-1)
     points = uniforms[:, None] * cumulated[:, -1:]
     # right: a token of probability zero is never drawn, not even by the number zero
     return torch.searchsorted(cumulated, points, right=True).flatten().clamp(max=logits.shape[-1] - 1)

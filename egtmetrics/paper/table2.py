@@ -46,7 +46,7 @@ from egtmetrics.paper.causal_lm import LoRASettings, add_lora, load_causal_lm, p
 from egtmetrics.paper.generation import Sampling, generate_texts
 from egtmetrics.paper.prompts import ANSWER_START, messages
 from egtmetrics.training.language import losses_of_texts, train_language_model
-from egtmetrics.training.prompts import PromptedTexts, tokenise
+from egtmetrics.training.prompts import DATE, PromptedTexts, check_date, tokenise
 
 PRETRAINED, UNCONDITIONAL, CONDITIONAL = "Pretrained", "Unconditional", "Conditional"
 METHODS = (PRETRAINED, UNCONDITIONAL, CONDITIONAL, "Reweighted", "Min-Max")
@@ -105,6 +105,8 @@ class Table2Settings:
     """Of the adapters; the paper gives the rank alone."""
     sampling: Sampling = dataclasses.field(default_factory=lambda: Sampling(top_p=0.95, max_new_tokens=96))
     """Of the generated texts; the paper does not give it."""
+    date: str = DATE
+    """Of the prompts, where the model's chat template writes today's, see :func:`prompt_tokens`."""
     generation_batch: int = 64
     n_bootstrap: int = 1000
     """Of the confidence band of TopP&R."""
@@ -112,6 +114,7 @@ class Table2Settings:
     def __post_init__(self) -> None:
         check_counts(self)
         check_number(self.held_out, "held_out", above=0.0, below=1.0)
+        check_date(self.date)
         if self.minority is not None:
             check_number(self.minority, "minority", above=0.0, below=1.0)
         if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
@@ -346,7 +349,8 @@ class _Stage:
 
     def _tokenise(self, method: str, tokenizer: Any, texts: Biographies) -> PromptedTexts:
         prompts = [messages(GROUPS[group] if method == CONDITIONAL else None) for group in texts.groups]
-        return tokenise(tokenizer, prompts, [ANSWER_START + text for text in texts.texts], texts.groups)
+        answers = [ANSWER_START + text for text in texts.texts]
+        return tokenise(tokenizer, prompts, answers, texts.groups, date=self.settings.date)
 
     def losses(self, method: str, model: _Model) -> list[dict[str, Any]]:
         """Mean loss of each group's held-out texts; all methods have the same texts."""
@@ -377,6 +381,7 @@ class _Stage:
                 path=folder / f"{name}.jsonl",
                 sampling=settings.sampling,
                 batch_size=settings.generation_batch,
+                date=settings.date,
                 random_state=seed_of(self.seed, f"{method} {name}"),
                 progress=self.progress,
             )

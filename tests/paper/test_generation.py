@@ -200,6 +200,7 @@ def test_out_of_memory_halves_the_batch(tmp_path: Path) -> None:
         ({"sampling": Sampling(temperature=0.9, max_new_tokens=12)}, "temperature was 1.0, is 0.9"),
         ({"random_state": 7}, "random_state was 0, is 7"),
         ({"batch_size": 4}, "batch_size was 3, is 4"),
+        ({"date": "2025-02-01"}, "date was 2024-07-26, is 2025-02-01"),
     ],
 )
 def test_a_file_of_another_generation_is_refused(change: dict[str, Any], named: str, tmp_path: Path) -> None:

@@ -342,6 +342,25 @@ def test_gaps_are_told_from_noise() -> None:
     assert "no gap can be distinguished from it" in text_of(made_up(0.1, 0.1, n_seeds=1))
 
 
+def test_the_row_of_real_images_is_not_counted_among_the_methods() -> None:
+    """It has a gap and a change in every seed, which say something of the data and of no method."""
+    table = made_up(0.0, 0.0)
+    real = table.runs[table.runs["method"] == METHODS[0]].copy()
+    real["method"], real["mgo"] = table1.REAL, np.nan
+    real["topp.precision/0-4"] += 0.1
+    real["topp.delta_p"] += 0.1
+    without, text = text_of(table), describe_table1(pd.concat([table.runs, real]), table.losses, table.facts)
+    findings = [paragraph for paragraph in without.split("\n\n") if "beyond their noise" in paragraph]
+    assert len(findings) == 2
+    assert all(paragraph in text for paragraph in findings)
+    assert "of 42, where 2.1 would by chance" in text
+    changes = text.partition("Changes of a model's disparity")[2]
+    assert table1.REAL not in changes.partition("\n\n")[0]
+    gaps = text.partition("Gaps of other real data")[2].partition("\n\n")[0]
+    assert "of 14, where 0.7 would by chance" in gaps
+    assert re.search(r"  Real at MGO, TopP&R P: \+(9\.|10)", gaps)
+
+
 def test_tables_of_known_results() -> None:
     table = made_up(0.1, 0.0)
     text = text_of(table)

@@ -301,6 +301,7 @@ def test_configurations_have_what_the_paper_says(name: str) -> None:
         ({"dtype": "float23"}, "dtype='float23' is not a dtype of torch"),
         ({"held_out": 1.0}, "held_out=1.0"),
         ({"minority": 0.0}, "minority=0.0"),
+        ({"date": "today"}, "date='today' is no day of the calendar"),
     ],
 )
 def test_bad_settings_are_refused(options: dict[str, Any], message: str) -> None:

@@ -30,6 +30,13 @@ CHATML = (
     "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 )
+LLAMA = (
+    "{% if not date_string is defined %}"
+    "{% if strftime_now is defined %}{% set date_string = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}"
+    "<|start|>system\nToday Date: {{ date_string }}<|end|>\n" + CHATML
+)
+"""Tells the date, as LLaMA 3.2's does."""
 GEMMA = (
     "{{ bos_token }}"
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"

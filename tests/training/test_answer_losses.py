@@ -119,6 +119,34 @@ def test_left_padded_rows_share_their_prompt_too() -> None:
     assert len(lengths) == 2
 
 
+@pytest.mark.parametrize("gaps", [lambda *_: 0, left, holes], ids=["right", "left", "holes"])
+def test_a_label_on_the_first_token_is_ignored(gaps: Any) -> None:
+    """As in transformers, whose collator labels every token."""
+    model, batch = _tiny.gpt2(VOCABULARY), batch_of(gaps=gaps)
+    expected = answer_losses(model, batch)
+    first = (batch["attention_mask"].cumsum(1) == 1) & (batch["attention_mask"] == 1)
+    batch["labels"][first] = batch["input_ids"][first]
+    given = batch["labels"].clone()
+    torch.testing.assert_close(answer_losses(model, batch), expected)
+    assert torch.equal(batch["labels"], given)
+    batch["labels"][~first] = -100
+    assert has_labels(batch).tolist() == [False] * 3
+    assert answer_losses(model, batch).isnan().all()
+
+
+def test_the_losses_are_those_of_transformers_with_its_own_collator() -> None:
+    """The collator that labels all tokens; one row at a time, since its loss is a mean over the tokens of all."""
+    from transformers import DataCollatorForLanguageModeling
+
+    tokenizer = _tiny.tokenizer()
+    model = _tiny.gpt2(len(tokenizer))
+    collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    batch = dict(collator([{"input_ids": row} for row in ROWS]))
+    assert (batch["labels"][:, 0] == batch["input_ids"][:, 0]).all()
+    expected = [float(model(**collator([{"input_ids": row}])).loss.detach()) for row in ROWS]
+    np.testing.assert_allclose(answer_losses(model, batch).detach().numpy(), expected, rtol=2e-5)
+
+
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("make", [_tiny.gpt2, _tiny.llama])
 def test_a_row_without_labels_has_no_loss_and_no_gradient(make: Any, attention: str) -> None:
@@ -208,8 +236,6 @@ def changed(name: str, place: Any, value: int, **options: Any) -> dict[str, Tens
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (changed("labels", (1, 0), 20), "labels: row 1 has a label on its first token, which nothing predicts"),
-        (changed("labels", (0, 5), 1, gaps=left), "labels: row 0 has a label on its first token, which nothing"),
         (changed("labels", (0, 10), 2), "labels: row 0 has a label where attention_mask is 0; pass the label -100 if"),
         (changed("labels", (0, 2), 2, gaps=left), "labels: row 0 has a label where attention_mask is 0"),
         (

@@ -357,6 +357,7 @@ def test_losses_that_are_nan_are_counted_and_their_step_is_not_taken() -> None:
         ({"model": lambda: build(rank=2)}, "weights.base_model.*was "),
         ({"model": lambda: add_lora(_tiny.llama(len(TOKENIZER), seed=9), random_state=1)}, "first weights was "),
         ({"texts": _tiny.biographies(TOKENIZER)}, "texts was "),
+        ({"texts": dataclasses.replace(TEXTS, date="2025-02-01")}, "date was 2024-07-26, is 2025-02-01"),
         (
             {"texts": _tiny.biographies(TOKENIZER, _tiny.TEXTS, [1] * 10, attributes=["male", "female"] * 5)},
             "groups was ",

@@ -288,6 +288,7 @@ def test_a_checkpoint_with_more_steps_is_refused(tmp_path: Path) -> None:
         ({"n_steps": 0}, "n_steps=0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"checkpoint_every": 0}, "checkpoint_every=0"),
+        ({"log_every": 0}, "log_every=0"),
         ({"random_state": -1}, "random_state=-1"),
         ({"data": DATA * torch.nan}, "data .* holds NaN"),
         ({"groups": GROUPS[:-1]}, r"groups has shape \(59,\), expected one per sample of data, \(60,\)"),
@@ -303,6 +304,26 @@ def test_arguments_that_cannot_be_are_refused(change: dict[str, Any], message: s
     denoiser = build()
     with pytest.raises(ValueError, match=message):
         train(denoiser, data, groups, loss, levels(denoiser), **given)
+
+
+def test_a_model_without_anything_to_train_is_refused_and_the_remedy_works() -> None:
+    averaged = run(build(), MeanLoss(2), n_steps=1).ema.model
+    with pytest.raises(ValueError, match=r"denoiser has no weight that requires a gradient.*requires_grad_\(True\)"):
+        run(averaged, MeanLoss(2), n_steps=1)
+    assert run(copy.deepcopy(averaged).requires_grad_(True), MeanLoss(2), n_steps=1).n_skipped == 0
+
+
+def test_the_log_is_that_of_the_strategy_and_survives_an_interruption(tmp_path: Path) -> None:
+    path, loss = tmp_path / "c.pt", MinMaxLoss(2)
+    whole = run(build(), MinMaxLoss(2), n_steps=6, log_every=2)
+    run(build(), MinMaxLoss(2), n_steps=3, log_every=2, checkpoint=path)
+    resumed = run(build(), loss, n_steps=6, log_every=2, checkpoint=path)
+    assert resumed.log == whole.log
+    assert [row["step"] for row in whole.log] == [2, 4, 6]
+    last = whole.log[-1]
+    assert [last["group_loss_0"], last["group_loss_1"]] == loss.group_losses.flatten().tolist()
+    assert last[f"group_weight_{last['worst_group']}"] == pytest.approx(1.0)
+    assert all(row["loss"] > 0.0 for row in whole.log)
 
 
 def test_thin_cells_are_warned_of() -> None:

@@ -425,6 +425,44 @@ def test_averages_keep_their_precision_when_a_model_does_not(name: str) -> None:
 
 
 @every_strategy
+def test_a_device_without_float64_takes_the_averages(name: str) -> None:
+    """As MPS, which refuses to hold float64."""
+
+    def move(values: Tensor) -> Tensor:
+        if values.dtype == torch.float64:
+            raise TypeError("no float64")
+        return values.clone()
+
+    loss = STRATEGIES[name](2, 1)
+    step(loss, torch.tensor([1.0, 1.0 / 3.0]), torch.tensor([0, 1]))
+    before = copy.deepcopy(loss.state_dict())
+    loss._apply(move)
+    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+    assert list(loss.state_dict()) == list(before)
+
+
+@every_strategy
+def test_every_strategy_works_in_float32(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it has to on MPS; the CPU takes its place here, so what is tested is that nothing asks for float64."""
+    exact, single = STRATEGIES[name](2, 1), STRATEGIES[name](2, 1)
+    monkeypatch.setattr("egtmetrics.training.losses.exact_dtype", lambda device: torch.float32)
+    single.cpu()
+    groups = torch.tensor([0, 1, 1, 0])
+    for batch in torch.rand(5, 4, generator=torch.Generator().manual_seed(0)):
+        value, weights = step(single, batch, groups)
+        with single.accumulate(groups):
+            step(single, batch, groups)
+        expected_value, expected_weights = step(exact, batch, groups)
+        with exact.accumulate(groups):
+            step(exact, batch, groups)
+        assert value == pytest.approx(expected_value, rel=1e-5)
+        torch.testing.assert_close(weights, expected_weights)
+    state = single.state_dict()
+    assert {values.dtype for values in [*state.values(), single.group_losses]} <= {torch.float32, torch.int64}
+    torch.testing.assert_close(state, exact.state_dict(), check_dtype=False)
+
+
+@every_strategy
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_losses_that_are_not_finite_are_left_out_and_counted(name: str, bad: float) -> None:
     loss, clean = STRATEGIES[name](2, 1), STRATEGIES[name](2, 1)
@@ -491,13 +529,32 @@ def test_a_batch_of_nothing_but_nan_has_a_connected_zero() -> None:
 def test_evaluation_changes_nothing(name: str) -> None:
     loss, groups = STRATEGIES[name](2, 1), torch.tensor([0, 0, 1])
     step(loss, torch.tensor([1.0, 2.0, 3.0]), groups)
-    before = copy.deepcopy(loss.state_dict())
+    before = copy.deepcopy(dict(loss.named_buffers()))  # worst_groups, too, which no state has
     loss.eval()
     loss(torch.tensor([9.0, 9.0, 1.0]), groups)
+    loss(torch.tensor([9.0, 9.0, 1.0]), torch.zeros_like(groups))
     assert math.isnan(float(loss(torch.full((3,), math.nan), groups)))
     with loss.accumulate(groups):
         loss(torch.tensor([9.0, 9.0, 1.0]), groups)
-    torch.testing.assert_close(loss.state_dict(), before, rtol=0, atol=0)
+    torch.testing.assert_close(dict(loss.named_buffers()), before, rtol=0, atol=0)
+
+
+@every_strategy
+def test_the_log_has_the_weights_of_the_gradient(name: str) -> None:
+    """At two noise levels, in one pass and in parts."""
+    loss = STRATEGIES[name](2, 2)
+    assert all(math.isnan(value) for key, value in loss.log_entries().items() if key.startswith("group_weight"))
+    per_sample, groups = torch.tensor([1.0, 2.0, 6.0, 3.0, 4.0]), torch.tensor([0, 0, 1, 0, 1])
+    bins = torch.tensor([0, 0, 0, 1, 1])
+    for accumulated in (False, True):
+        with loss.accumulate(groups, bins) if accumulated else contextlib.nullcontext():
+            _, weights = step(loss, per_sample, groups, bins)
+        logged = loss.log_entries()
+        expected = [float(weights[groups == a].sum()) for a in range(2)]
+        assert [logged[f"group_weight_{a}"] for a in range(2)] == pytest.approx(expected)
+        averages = loss.group_losses.mean(dim=1).tolist()
+        assert [logged[f"group_loss_{a}"] for a in range(2)] == pytest.approx(averages)
+        assert logged["worst_group"] == 1
 
 
 def test_arguments_are_left_alone() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare, norm
 
-from egtmetrics.training import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
+from egtmetrics.training import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise, heun_sample
 
 LAWS: dict[str, NoiseLaw] = {"EDM": EDMNoise(), "VP": VPNoise(), "VE": VENoise()}
 every_law = pytest.mark.parametrize("name", LAWS)
@@ -101,6 +101,25 @@ def test_thin_cells() -> None:
         levels.check_batch(64, [0.75, 0.25])
     with pytest.warns(ThinCellWarning, match="take n_bins=1,"):
         levels.check_batch(8, torch.tensor([0.9, 0.1]))
+
+
+@every_law
+def test_a_device_without_float64_has_the_same_noise(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU in the place of MPS, with its float32."""
+    law = LAWS[name]
+    levels, u = NoiseLevels(law, n_bins=4), torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    sigma = law.quantile(u)
+    x = torch.randn(5, 2, generator=torch.Generator().manual_seed(1))
+    samples = heun_sample(lambda x, sigma, labels: x / (1.0 + sigma[:, None] ** 2), x)
+    monkeypatch.setattr("egtmetrics.training._precision.exact_dtype", lambda device: torch.float32)
+    monkeypatch.setattr("egtmetrics.training.noise.exact_dtype", lambda device: torch.float32)
+    assert law.quantile(u).dtype == torch.float32
+    torch.testing.assert_close(law.quantile(u).double(), sigma, rtol=1e-3, atol=0)
+    assert torch.equal(levels.bin_of(sigma), (4 * u).long())
+    drawn = law.sample(1000, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.double(), sigma, rtol=1e-3, atol=0)  # rand in float32 draws u
+    again = heun_sample(lambda x, sigma, labels: x / (1.0 + sigma[:, None] ** 2), x)
+    torch.testing.assert_close(again, samples, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

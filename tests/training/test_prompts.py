@@ -64,6 +64,46 @@ def test_only_the_answer_is_learnt(template: str) -> None:
         assert row["groups"] == GROUPS[i]
 
 
+@pytest.mark.parametrize(
+    ("template", "told", "other"),
+    [
+        (_tiny.LLAMA, "Today Date: 26 Jul 2024", "Today Date: 01 Feb 2025"),
+        ("It is {{ date_string }}.<|end|>" + _tiny.CHATML, "It is 26 Jul 2024.", "It is 01 Feb 2025."),
+        (
+            "{% macro day(f) %}{{ strftime_now(format=f) }}{% endmacro %}"
+            "{% set now = day('%A, %Y-%m-%d %H:%M, %-d/%m, %%d') %}{{ now }}<|end|>" + _tiny.CHATML,
+            "Friday, 2024-07-26 00:00, 26/07, %d",
+            "Saturday, 2025-02-01 00:00, 1/02, %d",
+        ),
+    ],
+)
+def test_templates_that_ask_for_the_date_get_the_same_on_every_day(template: str, told: str, other: str) -> None:
+    """In training and in generation; the system's clock says something else."""
+    tokenizer = with_template(template)
+    prompt = prompt_tokens(tokenizer, messages())
+    assert told in tokenizer.decode(prompt)
+    rows = _tiny.biographies(tokenizer)
+    assert (rows.date, rows.tokens[0][: rows.prompt_lengths[0]]) == ("2024-07-26", tuple(prompt))
+    later = prompt_tokens(tokenizer, messages(), date="2025-02-01")
+    assert other in tokenizer.decode(later)
+    rows = tokenise(tokenizer, [messages()], ["a poet"], [0], date="2025-02-01")
+    assert (rows.date, rows.tokens[0][: rows.prompt_lengths[0]]) == ("2025-02-01", tuple(later))
+
+
+@pytest.mark.parametrize("template", [_tiny.CHATML, _tiny.GEMMA, "\n  " + _tiny.CHATML, "  {# x #}\n\n" + _tiny.CHATML])
+def test_a_template_without_date_renders_as_it_does_alone(template: str) -> None:
+    tokenizer = with_template(template)
+    prompt = [messages()[1]]
+    alone = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    assert tokenizer.decode(prompt_tokens(tokenizer, prompt)) == alone
+
+
+@pytest.mark.parametrize("date", ["26 Jul 2024", "2024-02-30", "", 20240726])
+def test_a_date_that_is_none_is_refused(tokenizer: Any, date: Any) -> None:
+    with pytest.raises(ValueError, match=f"date={date!r} is no day of the calendar; pass one as '2024-07-26'"):
+        prompt_tokens(tokenizer, messages(), date=date)
+
+
 def test_a_template_without_system_message_gets_it_in_the_users() -> None:
     text = with_template(_tiny.GEMMA).decode(prompt_tokens(with_template(_tiny.GEMMA), messages()))
     assert text.startswith("<|begin|><|start|>user\n" + SYSTEM_PROMPT.strip() + "\n\n" + USER_PROMPT)

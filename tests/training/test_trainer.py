@@ -48,7 +48,9 @@ UNLABELLED = (2, 3, 4, 8)
 PARTLY = [{**TEXTS[i], "labels": [-100] * len(TEXTS.tokens[i])} if i in UNLABELLED else TEXTS[i] for i in range(10)]
 
 
-def make(folder: Path, loss: GroupLoss, model: Any = None, texts: Any = TEXTS, **options: Any) -> GroupTrainer:
+def make(
+    folder: Path, loss: GroupLoss, model: Any = None, texts: Any = TEXTS, eval_texts: Any = None, **options: Any
+) -> GroupTrainer:
     arguments = TrainingArguments(
         output_dir=str(folder),
         use_cpu=True,
@@ -71,6 +73,7 @@ def make(folder: Path, loss: GroupLoss, model: Any = None, texts: Any = TEXTS, *
         model=build() if model is None else model,
         args=arguments,
         train_dataset=texts,
+        eval_dataset=eval_texts,
         data_collator=TEXTS.collate,
         group_loss=loss,
     )
@@ -211,6 +214,32 @@ def test_an_evaluation_changes_nothing_and_predicts_the_losses(tmp_path: Path) -
     assert whole.evaluate(TEXTS)["eval_loss"] == pytest.approx(mean, rel=1e-4)
 
 
+def test_logs_have_the_groups_and_the_worst_one_selects_the_checkpoint(tmp_path: Path) -> None:
+    options = {
+        "logging_strategy": "steps", "logging_steps": 1, "max_steps": 2, "save_strategy": "steps", "save_steps": 1,
+        "eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "worst_group_loss",
+        "greater_is_better": False, "load_best_model_at_end": True,
+    }  # fmt: skip
+    loss = MinMaxLoss(2)
+    trainer = make(tmp_path, loss, eval_texts=PARTLY, **options)
+    trainer.train()
+    history = trainer.state.log_history
+    trained = [row for row in history if "loss" in row]
+    assert len(trained) == 2
+    assert trained[-1].items() >= loss.log_entries().items()
+    evaluated = [row for row in history if "eval_loss" in row]
+    assert trainer.state.best_metric == min(row["eval_worst_group_loss"] for row in evaluated)
+    metrics, groups = trainer.evaluate(), np.array(_tiny.GROUPS)
+    expected = losses_of_texts(trainer.model, TEXTS).numpy()
+    kept = ~np.isin(np.arange(10), UNLABELLED)
+    by_group = [expected[kept & (groups == a)].mean() for a in range(2)]
+    assert [metrics[f"eval_group_loss_{a}"] for a in range(2)] == pytest.approx(by_group, rel=1e-4)
+    assert metrics["eval_worst_group_loss"] == pytest.approx(max(by_group), rel=1e-4)
+    alone = trainer.evaluate([TEXTS[0]])
+    assert alone["eval_worst_group_loss"] == pytest.approx(expected[0], rel=1e-4)
+    assert np.isnan(alone["eval_group_loss_1"])
+
+
 def test_after_an_error_in_a_step_the_next_training_is_none_the_worse(tmp_path: Path) -> None:
     loss, calls = MinMaxLoss(2), iter(range(100))
     trainer = make(tmp_path, loss)
@@ -290,9 +319,14 @@ def run(rank: int, size: int) -> dict[str, Any]:
         }
         loss = STRATEGIES[name]()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = make(Path(folder), loss, texts=PARTLY, per_device_train_batch_size=1, ddp_backend="gloo")
+            trainer = make(
+                Path(folder), loss, texts=PARTLY, per_device_train_batch_size=1, per_device_eval_batch_size=5,
+                ddp_backend="gloo",
+            )  # fmt: skip
             trainer.train()
+            results["evaluated"] = trainer.evaluate(TEXTS)
         model = trainer.accelerator.unwrap_model(trainer.model)
+        results["expected"] = losses_of_texts(model, TEXTS).numpy()
         results[f"{name}, some without labels"] = {"weights": weights(model), "state": loss.state_dict()}
     return results
 
@@ -317,6 +351,14 @@ def test_two_processes_train_as_one(
     one = plain(loss, size=4, n_steps=6, without=without)
     torch.testing.assert_close(first["state"], loss.state_dict(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(first["weights"], weights(one), rtol=1e-3, atol=5e-5)
+
+
+def test_two_processes_evaluate_as_one(ranks: list[dict[str, Any]]) -> None:
+    for results in ranks:
+        by_group = [results["expected"][np.array(_tiny.GROUPS) == a].mean() for a in range(2)]
+        found = [results["evaluated"][f"eval_group_loss_{a}"] for a in range(2)]
+        assert found == pytest.approx(by_group, rel=1e-4)
+        assert results["evaluated"]["eval_worst_group_loss"] == max(found)
 
 
 def test_the_trainer_is_the_one_of_transformers() -> None:
