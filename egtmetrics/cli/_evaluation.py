@@ -295,7 +295,7 @@ def add_options(parser: Parser, data: Any, *, metrics: str = "topp,clipped,fid",
         from egtmetrics.metrics.variance import N_CALLS
 
         interval.help = (
-            "add confidence intervals of this level, for example 0.95; costs one to three more evaluations for "
+            "add confidence intervals of this level, for example 0.95; costs one to six more evaluations for "
             f"{', '.join(with_own_variance())}, some {N_CALLS} on parts of the samples for any other metric"
         )
         figure.help = (

@@ -466,7 +466,7 @@ class GenerativeMetricFrame:
 
         Notes
         -----
-        Cost, paid once per frame: one to three more evaluations of a metric with its own variance estimator (TopP&R,
+        Cost, paid once per frame: one to six more evaluations of a metric with its own variance estimator (TopP&R,
         FID, KID and, for many features, the k-nearest-neighbour metrics); 198 evaluations of halves and 132 of quarters
         for any other metric.
         """

@@ -222,7 +222,7 @@ class Reference(Prepared):
 
         Notes
         -----
-        Cost: little more than one evaluation with few generated samples, or with ``intervals`` one to three more.
+        Cost: little more than one evaluation with few generated samples, or with ``intervals`` one to six more.
         Intervals remember one more copy of the features of every group, some 2 KB a row for metrics with neighbours,
         and for TopP&R 1.3 KB a row and projection. Only metrics with a variance estimator of their own need anything of
         the real side alone. Where samples come in clusters they are divided in another way, and nothing of this fits.
