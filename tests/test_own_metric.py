@@ -111,7 +111,7 @@ def test_the_command_line_has_its_name_options_and_interval(
     text = " ".join(capsys.readouterr().out.split())
     assert "--factor N mean-shift: what the shift is multiplied by, 100 % or more (default: 1)" in text
     assert "--weights" not in text
-    assert re.search(r"one to three more evaluations for [^;]*mean-shift[^;]*, some 330", text)
+    assert re.search(r"one to six more evaluations for [^;]*mean-shift[^;]*, some 330", text)
     assert "mean-shift" not in text.split("that has both:")[1].split("(")[0]  # it has no precision to draw
 
 
