@@ -14,7 +14,7 @@ from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._labels import check_confused_groups, check_confusion, correction_of
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._oracles import call_groups, load_callers
-from egtmetrics.cli._page import html_page
+from egtmetrics.cli._page import PAGE_SUFFIXES, has_page, html_page
 from egtmetrics.cli._ranks import join_ranks
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
 from egtmetrics.cli._streams import say, show, width
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from egtmetrics.samples import GroupedSamples
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
-PAGE_SUFFIXES = (".html", ".htm")
 _CARD: Literal["card"] = "card"
 _NO_COMPARISON = "no comparison of encoders"
 _WORTH_A_NOTE = 1.0
@@ -406,8 +405,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
 
     samples = next(iter(by_encoder.values()))
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
-    has_page = any(path.suffix.lower() in PAGE_SUFFIXES for path in args.out)
-    note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page))
+    note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page(args.out)))
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     correction, uncorrected = correction_of(args, frame)

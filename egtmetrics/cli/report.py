@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from egtmetrics.cli._common import Commands, add_command, check_outputs
 from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._evaluation import (
-    PAGE_SUFFIXES,
     add_group_options,
     add_metric_options,
     add_quiet,
@@ -26,7 +25,7 @@ from egtmetrics.cli._evaluation import (
     show_progress,
 )
 from egtmetrics.cli._labels import add_confusion, check_confusion, correction_of
-from egtmetrics.cli._page import html_page
+from egtmetrics.cli._page import check_page, has_page, html_page
 from egtmetrics.cli._sides import add_sample_options, check_sample_options
 from egtmetrics.cli._verdicts import exit_status, judge
 
@@ -111,11 +110,12 @@ def _check(args: argparse.Namespace) -> _Plan:
     check_sample_options(args)
     check_confusion(args)
     check_outputs(args, [args.out])
-    if args.out.suffix.lower() not in PAGE_SUFFIXES:
+    if not has_page([args.out]):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
     from egtmetrics._validation import check_level
 
     check_level(args.level)
+    check_page([args.out])
     return plan
 
 

@@ -11,13 +11,14 @@ import platform
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import metadata, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics import __version__
+from egtmetrics._extras import extra
 from egtmetrics._text import shown
 from egtmetrics.groups import (
     Baseline,
@@ -68,6 +69,9 @@ from egtmetrics.report.tables import (
 )
 from egtmetrics.report.words import verdict_sentence
 from egtmetrics.results import Score
+
+if TYPE_CHECKING:
+    import jinja2
 
 _THUMBNAIL = 192
 """Pixels: twice what a phone shows."""
@@ -202,12 +206,7 @@ def render_page(
     >>> "<m>" in page, "&lt;m&gt;" in page
     (False, True)
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError("the page needs jinja2 and matplotlib; pip install 'egtmetrics[report]'") from error
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    source = resources.files("egtmetrics.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = load_template()
     inference = infer(frame, level)
     gaps = find_gaps(frame, inference)
     single = [gap for gap in gaps if gap.column is not None]
@@ -230,7 +229,7 @@ def render_page(
     }
     with plain_text_figures():
         proportions = _proportions(frame)
-        page: str = environment.from_string(source).render(
+        page: str = template.render(
             title=title,
             lead=_lead(frame),
             contents=[(anchor, name) for anchor, name in sections.items() if name is not None],
@@ -271,6 +270,16 @@ def render_page(
             version=__version__,
         )
     return _UNSEEN.sub(lambda match: shown(match[0]), page)
+
+
+def load_template() -> jinja2.Template:
+    """Return what :func:`render_page` fills in; raise ImportError where a package is missing that it takes."""
+    with extra("report", "the page needs jinja2 and matplotlib"):
+        import jinja2
+        import matplotlib.figure  # noqa: F401  that the figures can be drawn
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    source = resources.files("egtmetrics.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
 def _lead(frame: GenerativeMetricFrame) -> str:
