@@ -108,6 +108,9 @@ def test_strata_without_a_group_are_left_out_and_named() -> None:
     strict = GenerativeMetricFrame(metrics="fid", random_state=0, strict=True, **given)
     with pytest.raises(ValueError, match="stratum 'text' is left out: group b is not on both sides"):
         strict.controlled()
+    one_sided = given | {"fake_control_features": {"object": np.full(len(given["fake"]), "sky")}}
+    with pytest.raises(ValueError, match="no stratum has every group on both sides: 'face' lacks a, b; name strata al"):
+        GenerativeMetricFrame(metrics="fid", random_state=0, **one_sided).controlled()
     with pytest.raises(ValueError, match="stratum 'text' is left out"):
         frame.controlled({"face": 0.0, "street": 0.0, "text": 1.0, "tiny": 0.0})
 
@@ -125,8 +128,8 @@ def test_unequal_sizes_within_a_stratum_are_a_caveat_that_matching_removes() -> 
     matched = GenerativeMetricFrame(metrics="fid", random_state=0, samples=samples).controlled()
     assert matched.disparities()["reliable"].iloc[0]
     assert matched.strata["n_real"].tolist() == [120, 120]
-    with pytest.raises(ValueError, match="at_most is for samples without control features"):
-        GroupedSamples(**given).matched(at_most={"a": 3})
+    few = GroupedSamples(**given).matched(at_most={("face", "a"): 3}, random_state=0)
+    assert few.smaller_sides() == {("face", "a"): 3, ("face", "b"): 60, ("street", "a"): 60, ("street", "b"): 190}
 
 
 def test_clusters_in_several_strata_make_averages_less_certain_and_in_several_groups_gaps_more() -> None:
