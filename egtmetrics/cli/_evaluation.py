@@ -437,9 +437,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
             provenance=provenance,
         ),
         figure,
-        lambda: html_page(
-            args, frame, judged, provenance, views=views, controlled=controlled, correction=correction
-        ),
+        lambda: html_page(args, frame, judged, provenance, views=views, controlled=controlled, correction=correction),
     )
     return exit_status([judged])
 

@@ -205,9 +205,12 @@ class ControlledScores:
         if self._inference is None:
             covariances: dict[str, dict[Hashable, ScoreCovariance]] = {metric: {} for metric in self._tables}
             for stratum, results in self._results.items():  # all of them before anything is computed
-                small = small_groups(self._metrics, self._samples.stratum(stratum), results)
-                if small:
-                    raise ValueError(f"stratum {group_text(stratum)!r}: {next(iter(small.values()))}")
+                try:
+                    small = small_groups(self._metrics, self._samples.stratum(stratum), results)
+                    if small:
+                        raise next(iter(small.values()))
+                except ValueError as error:
+                    raise ValueError(f"stratum {group_text(stratum)!r}: {error}") from error
             cell = 0
             for stratum, results in self._results.items():
                 within = self._samples.stratum(stratum)
@@ -304,8 +307,7 @@ def groups_lacking(samples: GroupedSamples) -> dict[Hashable, list[Hashable]]:
     labels = samples.groups.on_both_sides()
     smaller = samples.smaller_sides()
     found = {
-        stratum: [label for label in labels if not smaller[stratum, label]]
-        for stratum in samples.strata.index.tolist()
+        stratum: [label for label in labels if not smaller[stratum, label]] for stratum in samples.strata.index.tolist()
     }
     if all(found.values()):
         stratum, lacking = next(iter(found.items()))
