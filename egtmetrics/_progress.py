@@ -50,6 +50,18 @@ class Lines(std.tqdm):  # type: ignore[type-arg]
             super().close()
 
 
+def duration_text(seconds: float) -> str:
+    """``"7 min"``, or ``"4.0 h"`` for long work."""
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600.0:.1f} h"
+
+
+def write_line(text: str) -> None:
+    """Write a line to stderr, above the bars that are there, if it takes any."""
+    with contextlib.suppress(OSError):
+        std.tqdm.write(text, file=sys.stderr)
+
+
 if TYPE_CHECKING:
     from tqdm.auto import tqdm as tqdm  # types the steps by what it is called with
 else:

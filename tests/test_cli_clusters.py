@@ -199,7 +199,7 @@ def test_the_page_has_gaps_within_strata_beside_those_of_all(capsys: pytest.Capt
         assert f'<tr><th scope="row">{name}</th>' in section.replace("\n", "")
         assert f">{100 * kept['weight']:.1f}</td>" in section
     assert "group f, m is not on both sides" in section
-    assert "may also differ in thing. See the gaps within strata" in page
+    assert "may also differ in thing. The gaps within strata do not." in page
     assert "--control thing" in page
     assert main(["evaluate", "real.csv", "fake.csv", *OTHER_THINGS, "--interval", "0.9", "--out", "other.html"]) == 0
     assert section in Path("other.html").read_text(encoding="utf-8")

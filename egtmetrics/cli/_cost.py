@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from egtmetrics._progress import duration_text
 from egtmetrics.cli._streams import say
 from egtmetrics.cli._verdicts import HeldOut, chosen_damages
 
@@ -98,12 +99,9 @@ def _text(parts: Sequence[Part]) -> str | None:
     for name, cost, _ in named:
         slowest = max(cost.seconds, key=cost.seconds.__getitem__)
         slow.append(slowest)
-        texts.append(f"{name} {_duration(cost.total)}, most of it for {cost.n_calls[slowest]} evaluations of {slowest}")
+        texts.append(
+            f"{name} {duration_text(cost.total)}, most of it for {cost.n_calls[slowest]} evaluations of {slowest}"
+        )
     cheaper = [part.cheaper for part in named if part.cheaper is not None]
     cheaper.append(f"other --metrics than {', '.join(dict.fromkeys(slow))}")
-    return f"what follows takes about {_duration(whole)} ({'; '.join(texts)}); cheaper: {', or '.join(cheaper)}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60.0)
-    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600.0:.1f} h"
+    return f"what follows takes about {duration_text(whole)} ({'; '.join(texts)}); cheaper: {', or '.join(cheaper)}"

@@ -153,17 +153,17 @@ def cost_of_label_errors(frame: GenerativeMetricFrame, *, intervals: bool) -> Co
     calls = []
     for metric, given in frame._metrics.given.items():
         known = metric_of(given)
-        results = [by_metric.get(metric) for by_metric in (frame.results.get(label, {}) for label in labels)]
-        if None in results or not correctable(known, frame.tables[metric].described):
+        results = {label: found[metric] for label, found in frame.results.items() if metric in found}
+        if len(results) < len(labels) or not correctable(known, frame.tables[metric].described):
             continue
-        overall = frame.overall_results.get(metric)
+        overall: Any = frame.overall_results.get(metric)
         if known is not None and known.mixtures is not None and isinstance(overall, CountsPairs):
             # Intervals compare the rows of both halves of every set, too.
             n_pairs = _pairs_of_rows([rows[label] for label in labels]) * (1.5 if intervals and large else 1.0)
             n_evaluations = overall.evaluations(n_pairs)
             calls.append((metric, Calls(max(1, round(n_evaluations)), round(n_evaluations * sum(rows[None])))))
             continue
-        for (a, result), c in itertools.product(zip(labels, results, strict=True), labels):
+        for (a, result), c in itertools.product(results.items(), labels):
             n_rows = rows[a][0] + rows[c][1]
             if a != c:
                 calls.append((metric, Calls(1, n_rows)))
@@ -176,7 +176,7 @@ def _pairs_of_rows(sizes: Sequence[tuple[int, int]]) -> int:
     """Return how many pairs of rows there are: real with real ones of their group, fake with all, real with fake."""
     real, fake = zip(*sizes, strict=True)
     of_fake = sum(n * m for n, m in itertools.combinations_with_replacement(fake, 2))
-    return sum(n * n for n in real) + of_fake + sum(real) * sum(fake)
+    return int(sum(n * n for n in real) + of_fake + sum(real) * sum(fake))
 
 
 def cost_of_comparison(

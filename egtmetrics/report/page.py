@@ -845,7 +845,8 @@ def _cautions(
     cautions += [f"{frame.title(metric)}: {one.text}" for metric, one in sensitivity.items()]
     if strata is not None:
         cautions.append(
-            f"The summary compares whole groups, which may also differ in {strata.features}. See the gaps within strata."
+            f"The summary compares whole groups, which may also differ in {strata.features}. The gaps within strata do "
+            "not."
         )
     if true is not None:
         cautions.append(f"{_sentence(true.sentences()[0])} See the scores by true group.")
