@@ -211,16 +211,16 @@ class GroupedSamples:
             for of_strata, of_groups in zip((self.strata.real_ids, self.strata.fake_ids), cells, strict=True)
         ]
 
-    def smaller_sides(self) -> dict[Hashable, int]:
-        """Return how many samples each group has on the side where it has fewer, by its label.
+    def cell_sizes(self) -> dict[Hashable, tuple[int, int]]:
+        """Return how many real and fake samples each group has, by its label.
 
         With control features the same of every group in every stratum, by ``(stratum, group)``.
         """
         labels: list[Hashable] = self.groups.index.tolist()
         if self.strata is not None:
             labels = list(itertools.product(self.strata.index.tolist(), labels))
-        counts = [np.bincount(ids[ids >= 0], minlength=len(labels)) for ids in self._cells()]
-        return dict(zip(labels, np.minimum(*counts).tolist(), strict=True))
+        real, fake = (np.bincount(ids[ids >= 0], minlength=len(labels)).tolist() for ids in self._cells())
+        return dict(zip(labels, zip(real, fake, strict=True), strict=True))
 
     def share_clusters(self, *, strata: bool = False) -> bool:
         """Return whether rows of several groups are in one cluster, so that the scores of groups vary together.
@@ -348,7 +348,7 @@ class GroupedSamples:
             comparable.
         at_most
             Keep no more than so many of a group, by its label, or with control features by ``(stratum, group)``, as
-            ``smaller_sides`` names them. Models with the same real samples, matched with the same ``at_most`` and
+            ``cell_sizes`` names them. Models with the same real samples, matched with the same ``at_most`` and
             ``random_state`` to what the smallest of them has, keep the same real samples.
         random_state
             Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
@@ -380,9 +380,8 @@ class GroupedSamples:
         """
         self.groups.check_present("make its labels empty (None) to leave it out")
         n_groups, n_strata = len(self.groups.index), 1 if self.strata is None else len(self.strata.index)
-        smaller = self.smaller_sides()
         limits = {} if at_most is None else at_most
-        sizes = np.array([min(size, limits.get(label, size)) for label, size in smaller.items()], dtype=np.int64)
+        sizes = np.array([min(*size, limits.get(label, size[0])) for label, size in self.cell_sizes().items()])
         if across_groups:
             sizes = sizes.reshape(n_strata, n_groups).min(axis=1).repeat(n_groups)
         rng = check_random_state(random_state)

@@ -41,7 +41,7 @@ and --match-groups make the samples equally many for all models. --fake-groups a
 models. Models whose samples have --fake-clusters in common, such as prompts, are paired by them. With --tolerance every
 model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model is beyond the tolerance, else
 4 if any is undecided, 0 if all are within it. --confusion holds for the samples of all models: label a random part of
-those of every model.
+those of every model. --control compares the groups of every model within the same strata; models are not tested there.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -163,8 +163,8 @@ def _smallest(of_models: Iterable[GroupedSamples]) -> dict[Hashable, int]:
     """Return the samples that every model has of each group; matched to these, all have the same real samples."""
     smallest: dict[Hashable, int] = {}
     for samples in of_models:
-        for label, size in samples.smaller_sides().items():
-            smallest[label] = min(size, smallest.get(label, size))
+        for label, sizes in samples.cell_sizes().items():
+            smallest[label] = min(*sizes, smallest.get(label, sizes[0]))
     return smallest
 
 

@@ -305,9 +305,10 @@ def groups_lacking(samples: GroupedSamples) -> dict[Hashable, list[Hashable]]:
     """
     assert samples.strata is not None
     labels = samples.groups.on_both_sides()
-    smaller = samples.smaller_sides()
+    sizes = samples.cell_sizes()
     found = {
-        stratum: [label for label in labels if not smaller[stratum, label]] for stratum in samples.strata.index.tolist()
+        stratum: [label for label in labels if not min(sizes[stratum, label])]
+        for stratum in samples.strata.index.tolist()
     }
     if all(found.values()):
         stratum, lacking = next(iter(found.items()))

@@ -124,18 +124,15 @@ def cost_of_doses(frame: GenerativeMetricFrame, damages: Damages | None = None) 
 def cost_of_strata(frame: GenerativeMetricFrame, *, intervals: bool) -> Cost:
     """Return what ``frame.controlled`` costs, with the ``intervals`` of the averages or without."""
     samples = frame._of_samples("a comparison within strata")
-    calls = []
-    for stratum, lacking in groups_lacking(samples).items():
-        if lacking:
-            continue
-        counts = samples.stratum(stratum).groups.counts().loc[[*frame.results], ["n_real", "n_fake"]]
-        rows = dict(zip(frame.results, counts.to_numpy().tolist(), strict=True))
-        large = min(map(min, rows.values())) >= MIN_SAMPLES
+    sizes, calls = samples.cell_sizes(), []
+    for stratum in (stratum for stratum, lacking in groups_lacking(samples).items() if not lacking):
+        large = min(min(sizes[stratum, label]) for label in frame.results) >= MIN_SAMPLES
         for label, by_metric in frame.results.items():
+            n_rows = sum(sizes[stratum, label])
             for metric, result in by_metric.items():
-                calls.append((metric, Calls(1, sum(rows[label]))))
+                calls.append((metric, Calls(1, n_rows)))
                 if intervals and large:
-                    calls.append((metric, calls_of_covariance(frame._metrics.bound[metric], result, sum(rows[label]))))
+                    calls.append((metric, calls_of_covariance(frame._metrics.bound[metric], result, n_rows)))
     return Cost.of_calls(frame, calls)
 
 

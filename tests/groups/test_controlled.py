@@ -129,7 +129,8 @@ def test_unequal_sizes_within_a_stratum_are_a_caveat_that_matching_removes() -> 
     assert matched.disparities()["reliable"].iloc[0]
     assert matched.strata["n_real"].tolist() == [120, 120]
     few = GroupedSamples(**given).matched(at_most={("face", "a"): 3}, random_state=0)
-    assert few.smaller_sides() == {("face", "a"): 3, ("face", "b"): 60, ("street", "a"): 60, ("street", "b"): 190}
+    sizes = {("face", "a"): 3, ("face", "b"): 60, ("street", "a"): 60, ("street", "b"): 190}
+    assert few.cell_sizes() == {cell: (size, size) for cell, size in sizes.items()}
 
 
 def test_clusters_in_several_strata_make_averages_less_certain_and_in_several_groups_gaps_more() -> None:
