@@ -354,7 +354,7 @@ def _strata_notes(strata: Mapping[str, WithinStrata]) -> list[str]:
     if any(one[one > 0.0].to_dict() != weights[0][weights[0] > 0.0].to_dict() for one in weights):
         notes.append(
             "The averages of the models are of other strata, or with other weights, so a difference between models may "
-            "come from that"
+            "come from that."
         )
     return notes
 

@@ -604,26 +604,25 @@ def _views_section(views: ViewComparison) -> dict[str, Any]:
 
 def _strata_section(strata: WithinStrata, gaps: Sequence[Gap], frame: GenerativeMetricFrame) -> dict[str, Any]:
     table = strata.scores.strata
-    columns = {
-        strata.features: [*map(group_text, table.index)],
-        "real": [*map(str, table["n_real"])],
-        "generated": [*map(str, table["n_fake"])],
-        "weight (%)": [f"{100 * weight:.1f}" for weight in table["weight"]],
-        "left out, because": [*table["left_out"]],
-    }
-    if not any(columns["left out, because"]):
-        del columns["left out, because"]
+    columns = [
+        (strata.features, [*map(group_text, table.index)]),
+        ("real", [*map(str, table["n_real"])]),
+        ("generated", [*map(str, table["n_fake"])]),
+        ("weight (%)", [f"{100 * weight:.1f}" for weight in table["weight"]]),
+    ]
+    if any(table["left_out"]):
+        columns.append(("left out, because", [*table["left_out"]]))
     return {
         "sentences": [
-            f"Two groups may score unequally because they are made of other things, such as {strata.features} in other "
-            f"shares. So every group was also scored within each stratum of {strata.features}, and the scores were "
-            "averaged with the same weights for all groups: the strata's shares of the real samples, unless others "
-            "were given. All else on this page is of all samples.",
+            f"Two groups may score unequally because they differ in {strata.features}. So every group was also scored "
+            f"within each stratum of {strata.features}, and the scores were averaged with the same weights for all "
+            "groups: the strata's shares of the real samples, unless others were given. All else on this page is of "
+            "all samples.",
             *(f"{note}." for note in strata.doubts()),
         ],
         "tables": [
             _gaps_beside(gaps, strata),
-            _table(f"Strata of {strata.features}, and what they count in the averages", [*columns.items()]),
+            _table(f"Strata of {strata.features}, and what they count in the averages", columns),
             _table(f"Scores within strata{_with_intervals(strata.inference)}", strata_columns(frame, strata)),
         ],
     }

@@ -406,8 +406,9 @@ def _doses(dose: DoseResponse) -> Columns:
 
 def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata) -> Columns:
     """Return a row for every group of every stratum, and of the averages, which have intervals if there are any."""
-    scores, title = strata.scores, strata.features
-    columns: dict[str, list[str]] = {title: [], "weight (%)": [], groups_title(frame): []}
+    scores = strata.scores
+    names: list[list[str]] = [[], [], []]
+    columns: dict[str, list[str]] = {}
     weights = scores.strata["weight"][scores.strata["weight"] > 0.0]
     n_levels = len(scores.strata.index.names)
     levels: Any = list(range(n_levels)) if n_levels > 1 else 0
@@ -420,9 +421,9 @@ def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata) -> Column
     ]
     for (stratum, weight), table in zip([*rows, ("average", "")], [*tables, scores.by_group], strict=True):
         groups = table.index.tolist()
-        columns[title] += [stratum, *[""] * (len(groups) - 1)]
-        columns["weight (%)"] += [weight, *[""] * (len(groups) - 1)]
-        columns[groups_title(frame)] += map(group_text, groups)
+        rest = [""] * (len(groups) - 1)
+        for cells, more in zip(names, ([stratum, *rest], [weight, *rest], map(group_text, groups)), strict=True):
+            cells.extend(more)
         for column, score, caveats in described:
             texts = [*map(score.text, table[column])]
             if table is scores.by_group:
@@ -434,7 +435,8 @@ def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata) -> Column
                 ]
             header = f"{column} {_unit(score)}" if score.printed_unit else column
             columns.setdefault(header, []).extend(texts)
-    return list(columns.items())
+    headers = [strata.features, "weight (%)", groups_title(frame)]
+    return [*zip(headers, names, strict=True), *columns.items()]
 
 
 def verdict_columns(verdicts: Iterable[Verdict]) -> Columns:

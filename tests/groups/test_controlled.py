@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from egtmetrics import GenerativeMetricFrame, frechet_distance
 from egtmetrics.groups import MissingScoreWarning
 from egtmetrics.groups.inference import normal_quantile
+from egtmetrics.report import render
 from egtmetrics.samples import GroupedSamples
 
 SIZES = {("a", "face"): 120, ("a", "street"): 80, ("b", "face"): 80, ("b", "street"): 120}
@@ -184,3 +185,14 @@ def test_intervals_need_large_cells() -> None:
     controlled = GenerativeMetricFrame(metrics="fid", random_state=0, **given).controlled()
     with pytest.raises(ValueError, match="stratum 'face': group 'b' has 49 samples on one side"):
         controlled.interval()
+
+
+def test_a_control_feature_may_have_the_name_of_the_sensitive_one() -> None:
+    given = data(np.random.default_rng(9))
+    for side in ("real", "fake"):
+        given[f"{side}_control_features"] = {"kind": given[f"{side}_control_features"]["object"]}
+        given[f"{side}_sensitive_features"] = {"kind": given[f"{side}_sensitive_features"]}
+    frame = GenerativeMetricFrame(metrics="fid", random_state=0, **given)
+    lines = [line.split() for line in render(frame, controlled=frame.controlled()).splitlines()]
+    assert ["kind", "weight", "(%)", "kind"] in [line[:4] for line in lines]
+    assert ["face", "50.0", "a"] in [line[:3] for line in lines]
