@@ -50,12 +50,6 @@ class Lines(std.tqdm):  # type: ignore[type-arg]
             super().close()
 
 
-def duration_text(seconds: float) -> str:
-    """``"7 min"``, or ``"4.0 h"`` for long work."""
-    minutes = round(seconds / 60.0)
-    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600.0:.1f} h"
-
-
 def write_line(text: str) -> None:
     """Write a line to stderr, above the bars that are there, if it takes any."""
     if not _closed():

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from egtmetrics._progress import duration_text
+from egtmetrics._text import duration_text
 from egtmetrics.cli._streams import say
 from egtmetrics.cli._verdicts import HeldOut, chosen_damages
 

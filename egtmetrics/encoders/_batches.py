@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import first_line, out_of_memory
-from egtmetrics._progress import duration_text, write_line
+from egtmetrics._progress import write_line
+from egtmetrics._text import duration_text
 
 Item = TypeVar("Item")
 
