@@ -50,6 +50,18 @@ class Lines(std.tqdm):  # type: ignore[type-arg]
             super().close()
 
 
+def write_line(text: str) -> None:
+    """Write a line to stderr, above the bars that are there, if it takes any."""
+    if not _closed():
+        with contextlib.suppress(OSError):
+            std.tqdm.write(text, file=sys.stderr)
+
+
+def _closed() -> bool:
+    """Return whether there is no stderr."""
+    return bool(getattr(sys.stderr, "closed", sys.stderr is None))
+
+
 if TYPE_CHECKING:
     from tqdm.auto import tqdm as tqdm  # types the steps by what it is called with
 else:
@@ -68,7 +80,7 @@ else:
 
     def tqdm(*args: Any, **options: Any) -> std.tqdm:
         """Return tqdm's bar where it can be redrawn, else one that writes lines, or nothing where stderr is closed."""
-        if getattr(sys.stderr, "closed", sys.stderr is None):
+        if _closed():
             return Lines(*args, **options | {"disable": True})
         in_notebook = auto.notebook_tqdm is not std.tqdm
         return (_Bar if in_notebook or getattr(sys.stderr, "isatty", bool)() else Lines)(*args, **options)

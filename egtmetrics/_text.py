@@ -1,4 +1,4 @@
-"""Text of users, such as names of groups and files: shown in one line, and the words for what is missing."""
+"""Text of users, such as names of groups and files, shown in one line; words for what is missing, and for durations."""
 
 from __future__ import annotations
 
@@ -26,6 +26,12 @@ def shown(text: str) -> str:
     not bold: \\x1b[1mname
     """
     return _UNSEEN.sub(_escape, _BREAKS.sub(" ", text).strip())
+
+
+def duration_text(seconds: float) -> str:
+    """``"7 min"``, or ``"4.0 h"`` for long work."""
+    minutes = round(seconds / 60.0)
+    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600.0:.1f} h"
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
@@ -210,6 +211,17 @@ class GroupedSamples:
             for of_strata, of_groups in zip((self.strata.real_ids, self.strata.fake_ids), cells, strict=True)
         ]
 
+    def cell_sizes(self) -> dict[Hashable, tuple[int, int]]:
+        """Return how many real and fake samples each group has, by its label.
+
+        With control features the same of every group in every stratum, by ``(stratum, group)``.
+        """
+        labels: list[Hashable] = self.groups.index.tolist()
+        if self.strata is not None:
+            labels = list(itertools.product(self.strata.index.tolist(), labels))
+        real, fake = (np.bincount(ids[ids >= 0], minlength=len(labels)).tolist() for ids in self._cells())
+        return dict(zip(labels, zip(real, fake, strict=True), strict=True))
+
     def share_clusters(self, *, strata: bool = False) -> bool:
         """Return whether rows of several groups are in one cluster, so that the scores of groups vary together.
 
@@ -335,9 +347,9 @@ class GroupedSamples:
             Keep the same number in all groups, that of the smallest, so that the scores of different groups are also
             comparable.
         at_most
-            Keep no more than so many of a group, by label, where there are no control features. Models with the same
-            real samples, matched with the same
-            ``at_most`` and ``random_state`` to what the smallest of them has, keep the same real samples.
+            Keep no more than so many of a group, by its label, or with control features by ``(stratum, group)``, as
+            ``cell_sizes`` names them. Models with the same real samples, matched with the same ``at_most`` and
+            ``random_state`` to what the smallest of them has, keep the same real samples.
         random_state
             Chooses the rows that are kept. They also depend on which rows share a group, but not on the group names.
 
@@ -368,18 +380,12 @@ class GroupedSamples:
         """
         self.groups.check_present("make its labels empty (None) to leave it out")
         n_groups, n_strata = len(self.groups.index), 1 if self.strata is None else len(self.strata.index)
-        cells = self._cells()
-        counts = [np.bincount(ids[ids >= 0], minlength=n_strata * n_groups) for ids in cells]
-        sizes = np.minimum(*counts)
-        if at_most is not None:
-            if self.strata is not None:
-                raise ValueError("at_most is for samples without control features; leave out one of the two")
-            limits = [at_most.get(label, size) for label, size in zip(self.groups.index, sizes, strict=True)]
-            sizes = np.minimum(sizes, np.array(limits, dtype=sizes.dtype))
+        limits = {} if at_most is None else at_most
+        sizes = np.array([min(*size, limits.get(label, size[0])) for label, size in self.cell_sizes().items()])
         if across_groups:
             sizes = sizes.reshape(n_strata, n_groups).min(axis=1).repeat(n_groups)
         rng = check_random_state(random_state)
-        kept = self.take(*(_draw(ids, sizes, rng) for ids in cells))
+        kept = self.take(*(_draw(ids, sizes, rng) for ids in self._cells()))
         return kept._with(_seen=(self.counts(), self.unassigned(), self.proportion_covariances()))
 
     def permuted(self, rng: np.random.Generator) -> Self:

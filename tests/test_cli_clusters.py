@@ -13,7 +13,7 @@ import pytest
 from egtmetrics import GenerativeMetricFrame
 from egtmetrics.cli import main
 from egtmetrics.data import read_labelled_features
-from egtmetrics.groups import compare_frames
+from egtmetrics.groups import MissingScoreWarning, compare_frames
 
 N = 320
 
@@ -150,3 +150,107 @@ def test_other_labels_are_read_beside_the_groups(files: Path) -> None:
     others = {"clusters": str(files / "few.txt")}
     with pytest.raises(ValueError, match="3 labels for the 320 rows"):
         read_labelled_features(files / "fake.csv", groups="group", key="x,y", others=others)
+
+
+OTHER_THINGS = ["--control", "thing", *COLUMNS, "--groups", "group", "--metrics", "fid"]
+
+
+@pytest.fixture
+def lost_stratum(files: Path) -> Path:
+    """Two samples are of a stratum that is too small, and three of one that is on one side alone."""
+    for name, table in (("real", REAL), ("fake", FAKE), ("other", OTHER)):
+        thing = table["thing"].where(np.arange(N) >= 2, "<small>")
+        if name != "real":
+            thing = thing.where(np.arange(N) < N - 3, "sky")
+        table.assign(thing=thing).to_csv(f"{name}.csv", index=False)
+    return files
+
+
+@pytest.mark.usefixtures("lost_stratum")
+@pytest.mark.filterwarnings("default::egtmetrics.groups.MissingScoreWarning")
+def test_the_page_has_gaps_within_strata_beside_those_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("jinja2")
+    options = [*OTHER_THINGS, "--level", "0.9", "--quiet"]
+    assert main(["report", "real.csv", "fake.csv", *options, "--out", "page.html"]) == 0
+    assert "not compared in stratum <small>. <small>: group 'f' (1 real, 1 fake)" in capsys.readouterr().err
+    page = Path("page.html").read_text(encoding="utf-8")
+    section = page.split('<section aria-labelledby="strata">')[1].split("</section>")[0]
+    real, fake = (pd.read_csv(f"{name}.csv") for name in ("real", "fake"))
+    whole = GenerativeMetricFrame(
+        metrics="fid",
+        real=real[["x", "y"]].to_numpy(),
+        fake=fake[["x", "y"]].to_numpy(),
+        real_sensitive_features=real["group"],
+        fake_sensitive_features=fake["group"],
+        real_control_features=real["thing"],
+        fake_control_features=fake["thing"],
+        random_state=0,
+    )
+    with pytest.warns(MissingScoreWarning):
+        strata = whole.controlled()
+    (row,) = [row for row in section.split("<tr>") if ">fid: FID" in row]
+    for found in (whole, strata):
+        gap, bounds = found.disparities().loc[("fid", "delta_fid")], found.interval(0.9).disparities
+        low, high = bounds.loc[("fid", "delta_fid"), ["low", "high"]]
+        assert f">{gap['value']:.4g}" in row
+        assert f"{low:.4g} to {high:.4g}" in row
+    for stratum, kept in strata.strata.iterrows():
+        name = str(stratum).replace("<", "&lt;").replace(">", "&gt;")
+        assert f'<tr><th scope="row">{name}</th>' in section.replace("\n", "")
+        assert f">{100 * kept['weight']:.1f}</td>" in section
+    assert "group f, m is not on both sides" in section
+    assert "may also differ in thing. The gaps within strata do not." in page
+    assert "--control thing" in page
+    assert main(["evaluate", "real.csv", "fake.csv", *OTHER_THINGS, "--interval", "0.9", "--out", "other.html"]) == 0
+    assert section in Path("other.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.MissingScoreWarning")
+@pytest.mark.usefixtures("lost_stratum")
+def test_models_are_compared_within_strata(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "--reference", "real.csv", "fake.csv", "other.csv", *OTHER_THINGS, "--permutations", "0"]
+    found = printed(capsys, *command, "--format", "json", "--match-sizes")
+    first, second = (found["models"][name]["controlled"] for name in ("fake", "other"))
+    assert [one["n_real"] for one in first["strata"].values()] == [one["n_real"] for one in second["strata"].values()]
+    assert first["strata"]["face"]["n_real"] == first["strata"]["face"]["n_fake"]
+    alone = printed(capsys, "evaluate", "real.csv", "other.csv", *OTHER_THINGS, "--format", "json")["controlled"]
+    unmatched = printed(capsys, *command, "--format", "json")["models"]["other"]["controlled"]
+    assert unmatched == alone
+    assert main([*command, "--quiet"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Fréchet distance: averages over strata" in text
+    assert f"{alone['by_group']['f']['fid']:.4g}" in text
+    assert text.count("stratum <small> is left out") == 1
+    assert "with other weights" not in text
+    table = pd.read_csv("other.csv")
+    table[(table["thing"] != "face") | (table["group"] == "f")].to_csv("other.csv", index=False)
+    assert main([*command, "--quiet"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "other: stratum face is left out: group m is not on both sides" in text
+    assert "The averages of the models are of other strata, or with other weights" in text
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.MissingScoreWarning")
+@pytest.mark.usefixtures("files")
+def test_strata_that_allow_less_leave_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["evaluate", "real.csv", "fake.csv", *OTHER_THINGS, "--interval", "0.9", "--format", "json"]
+    FAKE.assign(thing=FAKE["thing"] + FAKE["prompt"].str[-2:]).to_csv("fake.csv", index=False)
+    assert main([*command, "--quiet"]) == 2
+    message = capsys.readouterr().err
+    assert "--control thing: no stratum has every group on both sides: 'face' lacks f, m; name strata alike" in message
+    for name, table in (("real", REAL), ("fake", FAKE)):  # 40 of each group in most of the strata
+        table.assign(thing=np.arange(N) * 4 // N).to_csv(f"{name}.csv", index=False)
+    found = printed(capsys, *command)
+    assert "intervals" in found
+    assert "by_group" in found["controlled"]
+    assert "intervals" not in found["controlled"]
+    assert main([*command[:-2], "--quiet"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "no intervals for averages over strata: stratum '0': group 'f' has 40 samples on one side" in out
+    assert main([*command, "--quiet", "--strict"]) == 2
+    assert "stratum '0': group 'f' has 40 samples on one side" in capsys.readouterr().err
+    for name, table in (("real", REAL), ("fake", FAKE)):  # one of each group in every stratum
+        table.assign(thing=np.arange(N) // 2).to_csv(f"{name}.csv", index=False)
+    found = printed(capsys, *command)
+    assert "controlled" not in found
+    assert "stratum '0' is left out: group 'f' (1 real, 1 fake)" in found["no comparison within strata"]

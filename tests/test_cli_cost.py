@@ -15,6 +15,7 @@ from egtmetrics.groups.cost import Cost
 pytestmark = pytest.mark.filterwarnings("default::egtmetrics.ops._dispatch.BackendFallbackWarning")
 
 LABELS = np.repeat(["f", "m"], 120)
+THINGS = np.tile(["face", "street"], 120)
 EVALUATE = ["evaluate", "real.npz", "fake.npz", "--groups", "g", "--metrics", "fid"]
 COMPARE = [
     "compare",
@@ -35,7 +36,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     for name in ("real", "fake", "other", "last"):
-        np.savez(f"{name}.npz", features=rng.normal(size=(240, 3)), g=LABELS)
+        np.savez(f"{name}.npz", features=rng.normal(size=(240, 3)), g=LABELS, thing=THINGS)
 
 
 CASES = {
@@ -60,14 +61,23 @@ CASES = {
         ["other --metrics than fid"],
     ),
     "verdict": ([*EVALUATE, "--tolerance", "fid=9"], {"intervals": 2 * 3}, ["other --metrics than fid"]),
+    "strata": (
+        [*EVALUATE, "--control", "thing", "--interval", "0.9"],
+        {"intervals": 2 * 3, "strata": 2 * 2 * (1 + 3)},
+        ["no --control", "no --interval", "other --metrics than fid"],
+    ),
     "plan": (
         ["plan", *EVALUATE[1:], "--width", "fid=1"],
         {"the plan": 2 * (3 + 336)},  # scores of halves and quarters, each real part with each fake one
         ["other --metrics than fid"],
     ),
-    "tests": (COMPARE, {"tests": 2 * 2 * 3 * 3}, ["--permutations 0", "other --metrics than fid"]),
+    "tests": (
+        COMPARE,
+        {"tests": 2 * 2 * 3 * 3, "intervals": 3 * 2 * 3},  # models, groups: every gap is tested, too
+        ["--permutations 0", "other --metrics than fid"],
+    ),
     "permutations": (
-        [*COMPARE, "--permutations", "160"],
+        [*COMPARE, "--permutations", "160", "--format", "json"],
         {"tests": 2 * 2 * 160 * 3},  # comparisons, models, groups and all samples
         ["fewer --permutations", "other --metrics than fid"],
     ),
@@ -85,7 +95,20 @@ def test_what_is_to_come_and_what_is_cheaper(
     assert line.startswith("egtmetrics: what follows takes about 0 min (")
     found = re.findall(r"([a-z ]+) 0 min, most of it for (\d+) evaluations of fid", line)
     assert {name.strip(): int(n) for name, n in found} == parts
-    assert line.split("; cheaper: ")[1].split(", or ") == cheaper
+    assert sorted(line.split("; cheaper: ")[1].split(", or ")) == sorted(cheaper)
+
+
+def test_the_pairs_of_rows_that_a_page_compares_for_errors_of_labels_are_foretold(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(_cost, "_WORTH_SAYING", 0.0)
+    options = ["--groups", "g", "--metrics", "kid", "--n-subsets", "1", "--out", "page.html"]
+    assert main(["report", "real.npz", "fake.npz", *options]) == 0
+    line = next(line for line in capsys.readouterr().err.splitlines() if "what follows" in line)
+    n_pairs = (2 + 3 + 4) * 120**2  # real with real, fake with fake, real with fake; half as many again in halves
+    n = round(1.5 * n_pairs / (3 * 240**2))
+    assert f"errors of labels 0 min, most of it for {n} evaluations of kid" in line
 
 
 def test_nothing_is_said_of_a_short_command_and_nothing_with_quiet(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,24 @@ def test_what_cannot_be_done_is_said_before_it_is_begun(capsys: pytest.CaptureFi
     message = error(capsys, *command, "page.html", "--texts", "short.txt")
     assert "--texts short.txt: holds 2 of them for the 140 rows of fake.npz" in message
     assert not Path("page.html").exists()
+
+
+@pytest.mark.parametrize("package", ["jinja2", "matplotlib.figure"])
+def test_a_missing_package_of_the_page_is_said_before_anything_is_read(
+    package: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    files = ["missing.npz", "missing.npz", *LABELS, "--metrics", "fid"]
+    Path("plan.toml").write_text('command = "report"\nreal = "a"\nfake = "b"\ngroups = "y"\nout = "page.html"\n')
+    for command in (
+        ["report", *files, "--out", "page.html"],
+        ["evaluate", *files, "--out", "result.json", "--out", "page.html"],
+        ["audit", "plan.toml", "--check"],
+    ):
+        message = error(capsys, *command)
+        assert "the page needs jinja2 and matplotlib" in message
+        assert "pip install 'egtmetrics[report]'" in message
+    assert "missing.npz: No such file" in error(capsys, "evaluate", *files, "--out", "result.json")
 
 
 def compare(*more: str) -> list[str]:

@@ -326,3 +326,13 @@ def test_what_cannot_be_judged_is_refused_in_words_of_options(case: str, capsys:
     assert out == ""
     assert re.fullmatch(r"egtmetrics: error: .*\n", err)
     assert message in err
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_with_strict_a_group_of_one_sample_is_refused_by_its_size(capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez("one.npz", features=HELD_OUT[:119], g=np.repeat(["f", "m"], [118, 1]))
+    arguments = ["one.npz", "one.npz", "--groups", "g", "--metrics", "vendi", "--baseline", "split"]
+    assert main(["evaluate", *arguments, "--strict"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("egtmetrics: error: group 'm' cannot be split into 2 sets, because it has 1 sample on a side")

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from egtmetrics._text import duration_text
 from egtmetrics.cli._streams import say
 from egtmetrics.cli._verdicts import HeldOut, chosen_damages
 
@@ -37,23 +38,32 @@ def parts_to_come(
     frames: Sequence[GenerativeMetricFrame],
     held_out: HeldOut | None,
     *,
-    page: bool = False,
+    always: bool = False,
+    sensitivity: bool = False,
     tests: bool = False,
 ) -> list[Part]:
     """Return what is still to come of a command whose frames have been evaluated.
 
-    ``page`` says whether a page is written, which always has intervals, and ``tests`` whether the other models are
-    compared with the first one.
+    ``always`` says whether there are intervals also where none are asked for, ``sensitivity`` whether it is searched
+    which rate of wrong labels changes the findings, and ``tests`` whether the other models are compared with the first.
     """
     from egtmetrics.groups.baseline import N_SPLITS
-    from egtmetrics.groups.cost import NOTHING, cost_of_baseline, cost_of_comparison, cost_of_doses, cost_of_intervals
+    from egtmetrics.groups.cost import (
+        NOTHING,
+        cost_of_baseline,
+        cost_of_comparison,
+        cost_of_doses,
+        cost_of_intervals,
+        cost_of_label_errors,
+        cost_of_strata,
+    )
 
     parts = []
     decides = args.tolerance is not None
-    intervals = page or args.level is not None
+    intervals = always or args.level is not None
     if intervals or (decides and args.held_out is None):
         cost = sum(map(cost_of_intervals, frames), NOTHING)
-        parts.append(Part("intervals", cost, None if page or decides else "no --interval"))
+        parts.append(Part("intervals", cost, None if always or decides else "no --interval"))
     if args.held_out is not None:
         groups = None if held_out is None else held_out.groups
         n_splits = N_SPLITS if args.n_splits is None else args.n_splits
@@ -63,6 +73,12 @@ def parts_to_come(
             for frame in frames
         ]
         parts.append(Part("the baseline", sum(costs, NOTHING), "fewer --baseline-splits" if groups is None else None))
+    if args.control is not None:
+        costs = [cost_of_strata(frame, intervals=intervals) for frame in frames]
+        parts.append(Part("strata", sum(costs, NOTHING), "no --control"))
+    if sensitivity or args.confusion is not None:
+        costs = [cost_of_label_errors(frame, intervals=sensitivity or intervals or decides) for frame in frames]
+        parts.append(Part("errors of labels", sum(costs, NOTHING), None if sensitivity else "no --confusion"))
     if args.dose is not None:
         costs = [cost_of_doses(frame, chosen_damages(args)) for frame in frames]
         parts.append(Part("known damage", sum(costs, NOTHING), "fewer kinds of --dose"))
@@ -83,12 +99,9 @@ def _text(parts: Sequence[Part]) -> str | None:
     for name, cost, _ in named:
         slowest = max(cost.seconds, key=cost.seconds.__getitem__)
         slow.append(slowest)
-        texts.append(f"{name} {_duration(cost.total)}, most of it for {cost.n_calls[slowest]} evaluations of {slowest}")
+        texts.append(
+            f"{name} {duration_text(cost.total)}, most of it for {cost.n_calls[slowest]} evaluations of {slowest}"
+        )
     cheaper = [part.cheaper for part in named if part.cheaper is not None]
     cheaper.append(f"other --metrics than {', '.join(dict.fromkeys(slow))}")
-    return f"what follows takes about {_duration(whole)} ({'; '.join(texts)}); cheaper: {', or '.join(cheaper)}"
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60.0)
-    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600.0:.1f} h"
+    return f"what follows takes about {duration_text(whole)} ({'; '.join(texts)}); cheaper: {', or '.join(cheaper)}"

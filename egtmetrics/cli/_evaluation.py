@@ -14,7 +14,7 @@ from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._labels import check_confused_groups, check_confusion, correction_of
 from egtmetrics.cli._messages import EXPECTED, error_text
 from egtmetrics.cli._oracles import call_groups, load_callers
-from egtmetrics.cli._page import html_page
+from egtmetrics.cli._page import PAGE_SUFFIXES, has_page, html_page
 from egtmetrics.cli._ranks import join_ranks
 from egtmetrics.cli._sides import Side, check_encodings, check_sample_options, label_by_oracle, load_encoding, open_side
 from egtmetrics.cli._streams import say, show, width
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from egtmetrics.groups import FrameIntervals, GenerativeMetricFrame, ViewComparison
+    from egtmetrics.groups.controlled import ControlledScores
     from egtmetrics.report.tables import Format
     from egtmetrics.samples import GroupedSamples
 
 _OUT_FORMATS: dict[str, Format] = {".txt": "table", ".json": "json", ".md": "markdown", ".tex": "latex"}
-PAGE_SUFFIXES = (".html", ".htm")
 _CARD: Literal["card"] = "card"
 _NO_COMPARISON = "no comparison of encoders"
 _WORTH_A_NOTE = 1.0
@@ -184,7 +184,7 @@ def _read_sides(
     for told in label_by_oracle(args, first["real"], [first[name] for name in by_oracle], held_out):
         note(args, told)
     for name in by_oracle:
-        check_groups(args, metrics, first["real"].groups, first[name].groups)
+        check_groups(args, metrics, first["real"], first[name])
     for view in others if by_oracle else []:  # the groups are the same, whoever sees the samples
         for name, side in view.items():
             side.groups = first[name].groups
@@ -205,7 +205,7 @@ def _check_known(
     """Refuse groups that could not be compared, of the sides whose groups are known by now."""
     for fake in fakes:
         if real.groups is not None and fake.groups is not None:
-            check_groups(args, metrics, real.groups, fake.groups)
+            check_groups(args, metrics, real, fake)
 
 
 def _check_copies(args: argparse.Namespace, real: Side, path: str) -> None:
@@ -406,14 +406,13 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
 
     samples = next(iter(by_encoder.values()))
     frame, provenance = evaluate_samples(args, plan.metrics, samples.grouped, samples.provenance)
-    has_page = any(path.suffix.lower() in PAGE_SUFFIXES for path in args.out)
-    note_costs(args, parts_to_come(args, [frame], samples.held_out, page=has_page))
+    note_costs(args, parts_to_come(args, [frame], samples.held_out, always=has_page(args.out)))
     judged = judge(args, frame, plan.tolerances, samples.held_out, progress=show_progress(args))
     intervals, why_not = intervals_of(args, frame)
     correction, uncorrected = correction_of(args, frame)
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
-    provenance = {**provenance, **why_not, **uncorrected, **of_views}
-    controlled = frame.controlled(progress=show_progress(args)) if getattr(args, "control", None) else None
+    controlled, not_controlled = controlled_of(args, frame)
+    provenance = {**provenance, **why_not, **uncorrected, **of_views, **not_controlled}
 
     def figure() -> Axes:
         if plan.figure_metric is not None:
@@ -438,7 +437,7 @@ def evaluate_and_write(args: argparse.Namespace, plan: Plan, by_encoder: Mapping
             provenance=provenance,
         ),
         figure,
-        lambda: html_page(args, frame, judged, provenance, views=views, correction=correction),
+        lambda: html_page(args, frame, judged, provenance, views=views, controlled=controlled, correction=correction),
     )
     return exit_status([judged])
 
@@ -490,6 +489,25 @@ def intervals_of(
         reason = error_text(error, args)
         say(f"warning: no intervals: {reason}")
         return None, {"no intervals": reason}
+
+
+def controlled_of(
+    args: argparse.Namespace, frame: GenerativeMetricFrame
+) -> tuple[ControlledScores | None, Mapping[str, str]]:
+    """Return the scores within the strata of --control, or why there are none: all others are worth printing alone."""
+    if args.control is None:
+        return None, {}
+    try:
+        controlled = frame.controlled(progress=show_progress(args))
+        if args.strict and args.level is not None:
+            controlled.interval(args.level)
+        return controlled, {}
+    except ValueError as error:
+        if args.strict:
+            raise
+        reason = error_text(error, args)
+        say(f"warning: no comparison within strata: {reason}")
+        return None, {"no comparison within strata": reason}
 
 
 def write_outputs(
@@ -546,6 +564,7 @@ def evaluate_samples(
     from egtmetrics.ops import memo_of
 
     memo = memo_of(samples.real)
+    check_strata(args, samples)
     if args.match_sizes or args.across_groups:
         samples = samples.matched(across_groups=args.across_groups, at_most=at_most, random_state=args.random_state)
         kept = {"real_kept": len(samples.real), "fake_kept": len(samples.fake)}
@@ -587,30 +606,41 @@ def note(args: argparse.Namespace, text: str) -> None:
         say(shown(text))
 
 
-def check_groups(
-    args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], real_groups: Any, fake_groups: Any
-) -> None:
+def check_groups(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], real: Side, fake: Side) -> None:
     """Refuse groups that could not be compared, and metrics that could not be had of groups of these sizes."""
     import numpy as np
 
-    from egtmetrics.labels import assign_groups
     from egtmetrics.samples import GroupedSamples
 
-    groups = assign_groups(real_groups, fake_groups)
+    assert real.groups is not None
+    assert fake.groups is not None
+    samples = GroupedSamples(
+        real=np.zeros((len(real.groups), 1)),
+        fake=np.zeros((len(fake.groups), 1)),
+        **_labels_of("real", real),
+        **_labels_of("fake", fake),
+    )
+    groups = samples.groups
     groups.check_two()
     if args.missing_groups == "raise" or not groups.on_both_sides():
         groups.check_present("pass --missing-groups nan")
     check_confused_groups(args, groups.index.tolist())
-    samples = GroupedSamples(
-        real=np.zeros((len(real_groups), 1)),
-        fake=np.zeros((len(fake_groups), 1)),
-        real_sensitive_features=real_groups,
-        fake_sensitive_features=fake_groups,
-    )
+    check_strata(args, samples)
     if args.match_sizes or args.across_groups:
         samples = samples.matched(across_groups=args.across_groups, random_state=args.random_state)
     check_set_size(args, samples)
     _check_sizes(args, metrics, samples)
+
+
+def check_strata(args: argparse.Namespace, samples: GroupedSamples) -> None:
+    """Refuse, before anything is computed, strata within which no groups could be compared."""
+    if samples.strata is not None:
+        from egtmetrics.groups.controlled import groups_lacking
+
+        try:
+            groups_lacking(samples)
+        except ValueError as error:
+            raise ValueError(f"--control {args.control}: {error}") from error
 
 
 def _check_sizes(args: argparse.Namespace, metrics: Mapping[str, Callable[..., Any]], samples: GroupedSamples) -> None:

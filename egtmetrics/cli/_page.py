@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from egtmetrics.cli._verdicts import Judged
     from egtmetrics.groups import GenerativeMetricFrame
+
+
+PAGE_SUFFIXES = (".html", ".htm")
+
+
+def check_page(outputs: Iterable[Path]) -> None:
+    """Refuse, before anything is read, a page for which a package is missing."""
+    if has_page(outputs):
+        from egtmetrics.report.page import load_template
+
+        load_template()
+
+
+def has_page(outputs: Iterable[Path]) -> bool:
+    """Return whether one of the files to write is a page."""
+    return any(path.suffix.lower() in PAGE_SUFFIXES for path in outputs)
 
 
 def html_page(

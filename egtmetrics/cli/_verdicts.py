@@ -234,8 +234,11 @@ def held_out_file(args: argparse.Namespace) -> str | None:
 
 
 def check_set_size(args: argparse.Namespace, samples: GroupedSamples) -> None:
-    """Refuse, before anything is computed, sets of a baseline that are larger than a group allows."""
-    if getattr(args, "n_samples", None) is None:
+    """Refuse, before anything is computed, sets of a baseline that are larger than a group allows.
+
+    Where neither their size is given nor ``--strict``, a group that is too small is left out of the baseline instead.
+    """
+    if getattr(args, "held_out", None) is None or (args.n_samples is None and not args.strict):
         return
     from egtmetrics.groups.baseline import clusters_of_groups, counted_sides, set_sizes
 

@@ -12,9 +12,11 @@ from egtmetrics._text import shown
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._evaluation import (
+    add_control,
     add_options,
     add_sample_verdict_options,
     check_options,
+    controlled_of,
     evaluate_samples,
     group_sides,
     held_out_of,
@@ -39,7 +41,7 @@ and --match-groups make the samples equally many for all models. --fake-groups a
 models. Models whose samples have --fake-clusters in common, such as prompts, are paired by them. With --tolerance every
 model gets its verdict, and the exit status is the worst of them: 3 if a gap of any model is beyond the tolerance, else
 4 if any is undecided, 0 if all are within it. --confusion holds for the samples of all models: label a random part of
-those of every model.
+those of every model. --control compares the groups of every model within the same strata; models are not tested there.
 
 examples:
   egtmetrics compare --reference real.npz a.npz b.npz --real-groups gender --fake-groups gender
@@ -62,6 +64,7 @@ def add_to(commands: Commands) -> None:
     compare.add_argument("models", metavar="FAKE", nargs="+", help="the samples of a model")
     data = add_sample_options(compare)
     data.add_argument("--reference", metavar="REAL", required=True, help="the real samples")
+    add_control(data)
     add_confusion(data)
     add_options(compare, data, metrics="ipr,fid", pages=False)
     add_sample_verdict_options(compare, dose=False)
@@ -100,22 +103,27 @@ def _compare(args: argparse.Namespace) -> int:
         frames[name], provenance[of_model[name]] = evaluate_samples(
             args, plan.metrics, one, {"fake": sides[of_model[name]].source}, at_most=at_most
         )
-    note_costs(args, parts_to_come(args, [*frames.values()], held_out, tests=args.n_permutations != 0))
+    as_text = args.format != "json" or any(path.suffix.lower() != ".json" for path in args.out)  # tests every δ
+    tested = args.n_permutations != 0
+    note_costs(args, parts_to_come(args, [*frames.values()], held_out, always=as_text, tests=tested))
     judged = {
         name: judge(args, frame, plan.tolerances, held_out, progress=show_progress(args))
         for name, frame in frames.items()
     }
-    corrections = {}
+    controlled, corrections = {}, {}
     for name, frame in frames.items():
+        within_strata, not_controlled = controlled_of(args, frame)
         correction, uncorrected = correction_of(args, frame)
-        provenance[of_model[name]] |= uncorrected
+        provenance[of_model[name]] |= {**not_controlled, **uncorrected}
+        if within_strata is not None:
+            controlled[name] = within_strata
         if correction is not None:
             corrections[name] = correction
     intervals = None
     if args.level is not None:
         intervals = {name: frame.interval(args.level) for name, frame in frames.items()}
     tests, untested = None, ""
-    if args.n_permutations != 0:
+    if tested:
         try:
             tests = compare_with_first(
                 frames,
@@ -136,6 +144,7 @@ def _compare(args: argparse.Namespace) -> int:
             intervals=intervals,
             baselines={name: one.baseline for name, one in judged.items() if one.baseline is not None},
             verdicts={name: one.verdicts for name, one in judged.items()},
+            controlled=controlled,
             corrections=corrections,
             format=format,
             provenance=provenance,
@@ -154,9 +163,8 @@ def _smallest(of_models: Iterable[GroupedSamples]) -> dict[Hashable, int]:
     """Return the samples that every model has of each group; matched to these, all have the same real samples."""
     smallest: dict[Hashable, int] = {}
     for samples in of_models:
-        sizes = samples.groups.counts()[["n_real", "n_fake"]].min(axis=1)
-        for label, size in sizes.items():
-            smallest[label] = min(int(size), smallest.get(label, int(size)))
+        for label, sizes in samples.cell_sizes().items():
+            smallest[label] = min(*sizes, smallest.get(label, sizes[0]))
     return smallest
 
 

@@ -6,6 +6,7 @@ import argparse
 
 from egtmetrics.cli._common import Commands, add_command
 from egtmetrics.cli._evaluation import (
+    Plan,
     add_control,
     add_options,
     add_sample_verdict_options,
@@ -15,6 +16,7 @@ from egtmetrics.cli._evaluation import (
     read_views,
 )
 from egtmetrics.cli._labels import add_confusion
+from egtmetrics.cli._page import check_page
 from egtmetrics.cli._sides import add_sample_options
 
 _EXAMPLES = """\
@@ -53,7 +55,7 @@ def add_to(commands: Commands) -> None:
             commands,
             name,
             _evaluate,
-            check=check_options,
+            check=_check,
             help=f"compare real and generated {samples}, group by group",
             description=f"Compare real and generated {samples}, overall and group by group, and print every disparity.",
             epilog=examples,
@@ -66,6 +68,13 @@ def add_to(commands: Commands) -> None:
         add_sample_verdict_options(parser)
 
 
-def _evaluate(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> Plan:
+    """Refuse, before anything is read, what could not be computed or written."""
     plan = check_options(args)
+    check_page(args.out)
+    return plan
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    plan = _check(args)
     return evaluate_and_write(args, plan, read_views(args, plan.metrics))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from egtmetrics.cli._common import Commands, add_command, check_outputs
 from egtmetrics.cli._cost import note_costs, parts_to_come
 from egtmetrics.cli._evaluation import (
-    PAGE_SUFFIXES,
+    add_control,
     add_group_options,
     add_metric_options,
     add_quiet,
@@ -20,13 +20,14 @@ from egtmetrics.cli._evaluation import (
     check_metrics,
     check_verdicts,
     compare_encoders,
+    controlled_of,
     evaluate_samples,
     note,
     read_views,
     show_progress,
 )
 from egtmetrics.cli._labels import add_confusion, check_confusion, correction_of
-from egtmetrics.cli._page import html_page
+from egtmetrics.cli._page import check_page, has_page, html_page
 from egtmetrics.cli._sides import add_sample_options, check_sample_options
 from egtmetrics.cli._verdicts import exit_status, judge
 
@@ -51,6 +52,7 @@ examples:
   egtmetrics report real.npz fake.npz --groups y --match-groups --images samples/ --out page.html
   egtmetrics report real/ fake/ --training train/ --baseline held_out/ --encoder dinov2 --out page.html
   egtmetrics report real.npz fake.npz --groups y --texts fake.jsonl:text --out page.html
+  egtmetrics report real.npz fake.npz --groups y --control object --out page.html
 """
 
 
@@ -66,6 +68,7 @@ def add_to(commands: Commands) -> None:
     )
     add_sides(report, "the {} samples")
     data = add_sample_options(report, several_encoders=True)
+    add_control(data)
     add_confusion(data)
     add_group_options(data)
     add_metric_options(report, default="topp,clipped,fid")
@@ -111,11 +114,12 @@ def _check(args: argparse.Namespace) -> _Plan:
     check_sample_options(args)
     check_confusion(args)
     check_outputs(args, [args.out])
-    if args.out.suffix.lower() not in PAGE_SUFFIXES:
+    if not has_page([args.out]):
         raise ValueError(f"--out {args.out}: the page is HTML; choose a name that ends in .html")
     from egtmetrics._validation import check_level
 
     check_level(args.level)
+    check_page([args.out])
     return plan
 
 
@@ -130,16 +134,18 @@ def _report(args: argparse.Namespace) -> int:
     from egtmetrics.report import write_whole
 
     frame, provenance = evaluate_samples(args, plan.metrics, samples, found.provenance)
-    note_costs(args, parts_to_come(args, [frame], found.held_out, page=True))
+    note_costs(args, parts_to_come(args, [frame], found.held_out, always=True, sensitivity=True))
     judged = judge(args, frame, plan.tolerances, found.held_out, progress=show_progress(args))
     views, of_views = compare_encoders(args, plan.metrics, by_encoder, judged)
+    controlled, not_controlled = controlled_of(args, frame)
     correction, uncorrected = correction_of(args, frame)
     page = html_page(
         args,
         frame,
         judged,
-        {**provenance, **of_views, **uncorrected},
+        {**provenance, **of_views, **not_controlled, **uncorrected},
         views=views,
+        controlled=controlled,
         correction=correction,
         divergence=_divergence(args, samples),
         sensitivity=_sensitivity(frame, plan.tolerances),

@@ -15,7 +15,7 @@ from egtmetrics._errors import first_line, is_out_of_memory
 from egtmetrics._extras import extra
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int
-from egtmetrics.encoders._batches import Batches, check_device, check_finite
+from egtmetrics.encoders._batches import Batches, Forecast, check_device, check_finite
 from egtmetrics.encoders._cache import FeatureCache, content_hash
 from egtmetrics.encoders._networks import find_network
 
@@ -57,7 +57,7 @@ class ImageEncoder:
     device
         Of the network: "cpu", "cuda", ...; by default cuda where there is one.
     progress
-        Show a progress bar, which counts images.
+        Show a progress bar, which counts images, and say once how long all of them take if that is more than a minute.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class ImageEncoder:
         self.progress = progress
         check_device(device)
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._batches = Batches(check_positive_int(batch_size, "batch_size"))
+        self._batches = Batches[NDArray[np.float32]](check_positive_int(batch_size, "batch_size"))
         self._network = find_network("efficientnet" if model is None else model, size)
         self._network.module.to(self.device)
         self.identity = self._network.identity
@@ -149,11 +149,13 @@ class ImageEncoder:
         if self._cache is not None:
             self._cache.refresh()
         rows: list[NDArray[np.float32]] = []
+        forecast = Forecast(self._batches, "image", cached=self._cache is not None, silent=not self.progress)
         with tqdm(total=n, desc="images", unit="image", disable=not self.progress) as bar:
             while len(rows) < n:
                 indices = range(len(rows), min(len(rows) + self._batches.size, n))
                 rows += self._encode([to_floats(images[i], i) for i in indices], indices)
                 bar.update(len(indices))
+                forecast.tell(n - len(rows), n - len(rows))
         return np.stack(rows)
 
     def _encode(self, images: list[NDArray[np.float32]], indices: Sequence[int]) -> list[NDArray[np.float32]]:

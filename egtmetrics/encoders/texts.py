@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from egtmetrics._extras import extra
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, check_texts
-from egtmetrics.encoders._batches import Batches, check_device, check_finite
+from egtmetrics.encoders._batches import Batches, Forecast, check_device, check_finite
 from egtmetrics.encoders._cache import FeatureCache, content_hash
 from egtmetrics.encoders._hub import find_folder, loading, weights_hash
 from egtmetrics.encoders._presets import TEXT_PRESETS
 
 _PACKAGED = "minilm"
 """The model that a package carries."""
+
+
+_CHARACTERS_OF_A_TOKEN = 4
+"""About, in English."""
 
 
 class TruncationWarning(UserWarning):
@@ -51,7 +55,8 @@ class TextEncoder:
     device
         Of the model: "cpu", "cuda", ...; by default an accelerator where there is one.
     progress
-        Show a progress bar; equal texts count once.
+        Show a progress bar, where equal texts count once, and say once how long all of them take if that is more than a
+        minute.
 
     Raises
     ------
@@ -108,7 +113,7 @@ class TextEncoder:
         device: Any = None,
         progress: bool = False,
     ) -> None:
-        self._batches = Batches(check_positive_int(batch_size, "batch_size"))
+        self._batches = Batches[str](check_positive_int(batch_size, "batch_size"), self._work)
         self._model = _load(model, device)
         if prompt is None and self._model.default_prompt_name is not None:
             prompt = self._model.prompts[self._model.default_prompt_name]
@@ -144,6 +149,8 @@ class TextEncoder:
         found = self._cached(different)
         # The longest first, so that memory runs out at once or never.
         left = sorted((text for text in different if text not in found), key=len, reverse=True)
+        work_left = sum(map(self._work, left))
+        forecast = Forecast(self._batches, "text", cached=self._cache is not None, silent=not self.progress)
         with tqdm(
             total=len(different), initial=len(found), desc="texts", unit="text", disable=not self.progress
         ) as bar:
@@ -155,7 +162,13 @@ class TextEncoder:
                     self._cache.put([content_hash(text.encode()) for text in batch], features)
                 found.update(zip(batch, features, strict=True))
                 bar.update(len(batch))
+                work_left -= sum(map(self._work, batch))
+                forecast.tell(len(left), work_left)
         return np.stack([found[text] for text in texts])
+
+    def _work(self, text: str) -> float:
+        """Return how long a text takes beside others: as its length, up to about that of the model's context."""
+        return min(len(text), _CHARACTERS_OF_A_TOKEN * self._max_tokens)
 
     def _cached(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         if self._cache is None:

@@ -572,12 +572,16 @@ def set_sizes(
         label: (min(map(len, found)) - (per_side - 1) * left_out[label]) // per_side for label, found in sides.items()
     }
     smallest = min(largest, key=largest.__getitem__)
-    size = largest[smallest] if n_samples is None else check_positive_int(n_samples, "n_samples")
-    if size < 1:
+    if largest[smallest] < 1:
+        few = min(map(len, sides[smallest]))
+        why, what = f"it has {few} {'sample' if few == 1 else 'samples'} on a side", "samples"
+        if few >= per_side:
+            why, what = "its clusters are too large", "clusters"
         raise ValueError(
-            f"the clusters of group {samples.groups.name(smallest)!r} are too large for {per_side} sets without one in "
-            "common; add clusters, or merge groups"
+            f"group {samples.groups.name(smallest)!r} cannot be split into {per_side} sets, because {why}; add "
+            f"{what}, merge groups, or leave its labels empty"
         )
+    size = largest[smallest] if n_samples is None else check_positive_int(n_samples, "n_samples")
     if size > largest[smallest]:
         raise ValueError(
             f"n_samples={size}, but group {samples.groups.name(smallest)!r} has only {largest[smallest]} samples for "

@@ -204,12 +204,16 @@ class ControlledScores:
     def _infer(self) -> Inference:
         if self._inference is None:
             covariances: dict[str, dict[Hashable, ScoreCovariance]] = {metric: {} for metric in self._tables}
+            for stratum, results in self._results.items():  # all of them before anything is computed
+                try:
+                    small = small_groups(self._metrics, self._samples.stratum(stratum), results)
+                    if small:
+                        raise next(iter(small.values()))
+                except ValueError as error:
+                    raise ValueError(f"stratum {group_text(stratum)!r}: {error}") from error
             cell = 0
             for stratum, results in self._results.items():
                 within = self._samples.stratum(stratum)
-                small = small_groups(self._metrics, within, results)
-                if small:
-                    raise ValueError(f"stratum {group_text(stratum)!r}: {next(iter(small.values()))}")
                 for label in self._labels:
                     for metric in self._tables:
                         result = results[label][metric]
@@ -249,6 +253,7 @@ def evaluate_controlled(
         )
     given = None if weights is None else _checked(weights, strata)
     labels = samples.groups.on_both_sides()
+    lacking = groups_lacking(samples)
     n_calls = len(strata.index) * len(labels) * len(metrics.bound)
     results: dict[Hashable, Results] = {}
     sizes, reasons = [], []
@@ -257,12 +262,11 @@ def evaluate_controlled(
         for stratum in strata.index:
             within = samples.stratum(stratum)
             sizes.append([int((ids >= 0).sum()) for ids in (within.groups.real_ids, within.groups.fake_ids)])
-            missing = [label for label in labels if label not in within.groups.on_both_sides()]
             refused: Refused = {}
             if given is not None and given[stratum] == 0.0:
                 reasons.append("its weight is 0")
-            elif missing:
-                reasons.append(f"group {listed(map(group_text, missing))} is not on both sides")
+            elif lacking[stratum]:
+                reasons.append(f"group {listed(map(group_text, lacking[stratum]))} is not on both sides")
             else:
                 found = with_cluster_caveats(metrics.by_group(within, bar.update, refused), within)
                 reasons.append(str(one_refusal(refused)) if refused else "")
@@ -280,7 +284,8 @@ def evaluate_controlled(
     lost = [label for label, n, weight in zip(strata.index, raw, table["weight"], strict=True) if n > 0.0 == weight]
     if lost:
         warnings.warn(
-            f"groups are not compared in stratum {listed(map(group_text, lost))}. {first}",
+            f"groups are not compared in stratum {listed(map(group_text, lost))}. {group_text(lost[0])}: "
+            f"{table['left_out'].to_dict()[lost[0]]}",
             MissingScoreWarning,
             stacklevel=3,
         )
@@ -288,6 +293,30 @@ def evaluate_controlled(
     of_cells = {(label, stratum): found[label] for stratum, found in results.items() for label in found}
     warn_of_caveats({" in ".join(map(group_text, cell)): one for cell, one in of_cells.items()}, stacklevel=3)
     return controlled
+
+
+def groups_lacking(samples: GroupedSamples) -> dict[Hashable, list[Hashable]]:
+    """Return, by stratum, the groups that are not on both sides of it, though they are on both sides of the samples.
+
+    Raises
+    ------
+    ValueError
+        Every stratum lacks a group, so that there is nothing to compare.
+    """
+    assert samples.strata is not None
+    labels = samples.groups.on_both_sides()
+    sizes = samples.cell_sizes()
+    found = {
+        stratum: [label for label in labels if not min(sizes[stratum, label])]
+        for stratum in samples.strata.index.tolist()
+    }
+    if all(found.values()):
+        stratum, lacking = next(iter(found.items()))
+        raise ValueError(
+            f"no stratum has every group on both sides: {group_text(stratum)!r} lacks "
+            f"{listed(map(group_text, lacking))}; name strata alike on both sides, or merge some"
+        )
+    return found
 
 
 def _checked(weights: Mapping[Hashable, float], strata: Groups) -> dict[Hashable, float]:

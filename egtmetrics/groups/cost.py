@@ -7,9 +7,10 @@ call of the frame. So the time of a metric that compares all pairs of rows is ov
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 from egtmetrics.groups._evaluation import MissingScoreWarning
@@ -23,12 +24,16 @@ from egtmetrics.groups.baseline import (
     set_sizes,
 )
 from egtmetrics.groups.budget import calls_of_models
+from egtmetrics.groups.controlled import groups_lacking
 from egtmetrics.groups.damage import Damages, name_damages
 from egtmetrics.groups.dose import n_pairs
 from egtmetrics.groups.frame import GenerativeMetricFrame
 from egtmetrics.groups.inference import MIN_SAMPLES
+from egtmetrics.groups.label_errors import correctable
 from egtmetrics.labels import assign_groups
+from egtmetrics.metrics.mixtures import CountsPairs
 from egtmetrics.metrics.variance import Calls, calls_of_covariance
+from egtmetrics.registry import metric_of
 from egtmetrics.samples import GroupedSamples
 
 
@@ -114,6 +119,61 @@ def cost_of_doses(frame: GenerativeMetricFrame, damages: Damages | None = None) 
         return NOTHING  # the evaluation refuses it
     n_scored = n_pairs(name_damages(damages, spread=1.0))
     return _cost_of_sets(frame, counted_sides(samples), samples, 2, n_scored, N_SPLITS, None, True)
+
+
+def cost_of_strata(frame: GenerativeMetricFrame, *, intervals: bool) -> Cost:
+    """Return what ``frame.controlled`` costs, with the ``intervals`` of the averages or without."""
+    samples = frame._of_samples("a comparison within strata")
+    sizes, calls = samples.cell_sizes(), []
+    for stratum in (stratum for stratum, lacking in groups_lacking(samples).items() if not lacking):
+        large = min(min(sizes[stratum, label]) for label in frame.results) >= MIN_SAMPLES
+        for label, by_metric in frame.results.items():
+            n_rows = sum(sizes[stratum, label])
+            for metric, result in by_metric.items():
+                calls.append((metric, Calls(1, n_rows)))
+                if intervals and large:
+                    calls.append((metric, calls_of_covariance(frame._metrics.bound[metric], result, n_rows)))
+    return Cost.of_calls(frame, calls)
+
+
+def cost_of_label_errors(frame: GenerativeMetricFrame, *, intervals: bool) -> Cost:
+    """Return what ``frame.correct_labels`` costs, with ``intervals`` or without.
+
+    ``frame.label_sensitivity`` for all metrics costs as much as with intervals, and if both are asked for it is paid
+    once.
+    """
+    samples = frame._of_samples("a correction")
+    if samples.n_clusters():
+        return NOTHING  # the correction refuses them
+    rows, labels = _rows(frame), samples.groups.index.tolist()
+    large = min(map(min, rows.values())) >= MIN_SAMPLES
+    calls = []
+    for metric, given in frame._metrics.given.items():
+        known = metric_of(given)
+        results = {label: found[metric] for label, found in frame.results.items() if metric in found}
+        if len(results) < len(labels) or not correctable(known, frame.tables[metric].described):
+            continue
+        overall: Any = frame.overall_results.get(metric)
+        if known is not None and known.mixtures is not None and isinstance(overall, CountsPairs):
+            # Intervals compare the rows of both halves of every set, too.
+            n_pairs = _pairs_of_rows([rows[label] for label in labels]) * (1.5 if intervals and large else 1.0)
+            n_evaluations = overall.evaluations(n_pairs)
+            calls.append((metric, Calls(max(1, round(n_evaluations)), round(n_evaluations * sum(rows[None])))))
+            continue
+        for (a, result), c in itertools.product(results.items(), labels):
+            n_rows = rows[a][0] + rows[c][1]
+            if a != c:
+                calls.append((metric, Calls(1, n_rows)))
+            if intervals and large:
+                calls.append((metric, calls_of_covariance(frame._metrics.bound[metric], result, n_rows)))
+    return Cost.of_calls(frame, calls)
+
+
+def _pairs_of_rows(sizes: Sequence[tuple[int, int]]) -> int:
+    """Return how many pairs of rows there are: real with real ones of their group, fake with all, real with fake."""
+    real, fake = zip(*sizes, strict=True)
+    of_fake = sum(n * m for n, m in itertools.combinations_with_replacement(fake, 2))
+    return int(sum(n * n for n in real) + of_fake + sum(real) * sum(fake))
 
 
 def cost_of_comparison(

@@ -81,6 +81,10 @@ class KernelDistanceResult(MetricResult):
     subset_size: int = setting()
     kernel: PolynomialKernel | None = internal(None)
 
+    def evaluations(self, n_pairs: float) -> float:
+        """Return how many evaluations like this one take as long as the kernel of so many pairs of rows."""
+        return n_pairs / (3.0 * self.n_subsets * self.subset_size**2)
+
 
 def kernel_variance(
     result: KernelDistanceResult,

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from egtmetrics.metrics.subsampling import Floats
 from egtmetrics.metrics.variance import JointScores, ScoreCovariance
+
+
+@runtime_checkable
+class CountsPairs(Protocol):
+    """A result of a metric whose mixtures compare all pairs of rows, which says how long that takes."""
+
+    def evaluations(self, n_pairs: float) -> float:
+        """Return how many evaluations like that of this result take as long as so many pairs of rows."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,8 @@ from egtmetrics.groups import (
     ScoreTable,
     Verdict,
 )
+from egtmetrics.groups._evaluation import caveat_note
+from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.labels import group_text
 from egtmetrics.results import Score
 
@@ -112,7 +114,9 @@ class Gap:
         return self.disparity.worse(self.table.values, self.pair)
 
 
-def infer(source: GenerativeMetricFrame | Baseline | DoseResponse | LabelCorrection, level: float | None) -> Inference:
+def infer(
+    source: GenerativeMetricFrame | Baseline | DoseResponse | LabelCorrection | ControlledScores, level: float | None
+) -> Inference:
     """Ask a frame, or what it made, for intervals and tests, which it refuses where a group has too few samples."""
     if level is None:
         return Inference(level=math.nan, reason="none were asked for")
@@ -208,6 +212,54 @@ class TrueGroups:
             "alone, and true labels of the real samples (docs/labels.md)",
             *(f"not corrected: {note}" for note in self.correction._refusal_notes()),
             *([f"no intervals and verdicts for true groups: {self.reason}"] if self.reason else []),
+        ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithinStrata:
+    """Scores averaged over strata, and what is known of their gaps."""
+
+    scores: ControlledScores
+    inference: Inference
+    reason: str = ""
+    """Why there are no intervals, if some were asked for."""
+
+    @classmethod
+    def of(cls, scores: ControlledScores, level: float | None) -> Self:
+        inference = infer(scores, level)
+        return cls(scores=scores, inference=inference, reason="" if level is None else inference.reason)
+
+    @property
+    def features(self) -> str:
+        """Names of the control features."""
+        return ", ".join(map(str, self.scores.strata.index.names))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON says of it."""
+        return self.scores.to_dict(None if self.inference.intervals is None else self.inference.level)
+
+    def doubts(self) -> list[str]:
+        """Say which averages cannot be relied on, and why there are no intervals."""
+        return [
+            *(
+                caveat_note(metric, {group_text(label): texts for label, texts in table.caveats.items()})
+                for metric, table in self.scores.tables().items()
+                if table.caveats
+            ),
+            *([f"no intervals for averages over strata: {self.reason}"] if self.reason else []),
+        ]
+
+    def sentences(self) -> list[str]:
+        """Say what the averages are, which strata are left out, and what is not known."""
+        left_out = self.scores.strata["left_out"]
+        return [
+            "averages over strata: of the scores within strata, with the same weights for all groups, the strata's "
+            "shares of the real samples unless others were given; so groups do not differ by what they are made of",
+            *(
+                f"stratum {group_text(label)} is left out: {reason}"
+                for label, reason in left_out[left_out != ""].items()
+            ),
+            *self.doubts(),
         ]
 
 

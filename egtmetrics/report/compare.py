@@ -28,9 +28,10 @@ from egtmetrics.groups import (
     compare_frames,
     permutation_test_frames,
 )
+from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.groups.inference import holm
 from egtmetrics.labels import group_text
-from egtmetrics.report._page_parts import Gap, Inference, TrueGroups, find_gaps, gaps_of, infer
+from egtmetrics.report._page_parts import Gap, Inference, TrueGroups, WithinStrata, find_gaps, gaps_of, infer
 from egtmetrics.report.tables import (
     WIDTH,
     Columns,
@@ -164,6 +165,7 @@ def render_comparison(
     intervals: Mapping[str, FrameIntervals] | None = None,
     baselines: Mapping[str, Baseline] | None = None,
     verdicts: Mapping[str, Mapping[str, Verdict]] | None = None,
+    controlled: Mapping[str, ControlledScores] | None = None,
     corrections: Mapping[str, LabelCorrection] | None = None,
     format: Format = "table",
     provenance: Mapping[str, Any] | None = None,
@@ -191,6 +193,9 @@ def render_comparison(
     verdicts
         By model and metric, what ``frame.certify(...)`` returned. With baselines or verdicts, the result of every model
         is also said in words.
+    controlled
+        What ``frame.controlled()`` returned for every model: a table of the averages over strata for each metric. They
+        are not tested between models.
     corrections
         What ``frame.correct_labels(...)`` returned for every model: a table of the scores and disparities of true
         groups for each metric that can be corrected, and one of the labels.
@@ -227,9 +232,12 @@ def render_comparison(
         return {what: (by_model or {}).get(name) for what, by_model in known.items()}
 
     level = None if not intervals else next(iter(intervals.values())).level
+    strata = {name: WithinStrata.of(one, level) for name, one in (controlled or {}).items()}
     true = {name: TrueGroups.of(one, level, (verdicts or {}).get(name)) for name, one in (corrections or {}).items()}
     if format == "json":
         models = {name: content_of(frame, **about_model(name)) for name, frame in frames.items()}
+        for name, of_strata in strata.items():
+            models[name]["controlled"] = of_strata.to_dict()
         for name, one in true.items():
             models[name]["label_correction"] = one.to_dict()
         about: dict[str, Any] = {"untested": untested, "tests": []}
@@ -242,6 +250,7 @@ def render_comparison(
     inferences = {name: infer(frame, _LEVEL) for name, frame in frames.items()}
     gaps = {name: find_gaps(frame, inferences[name]) for name, frame in frames.items()}
     of_excess = {name: infer(baseline, _LEVEL) for name, baseline in (baselines or {}).items()}
+    of_averages = {name: infer(one, _LEVEL) for name, one in (controlled or {}).items()}
     differing = set() if tests is None else _differing(tests)
     parts = []
     for metric in first.settings["metrics"]:
@@ -268,6 +277,18 @@ def render_comparison(
         if excess:
             title = f"{first.title(metric)}: excess over other real samples"
             parts.append(section(title, _columns(excess, groups_title(first), set()), format))
+        averages = {
+            name: _Model(
+                table=one.scores.tables()[metric],
+                gaps=gaps_of({metric: one.scores.tables()[metric]}, of_averages[name]),
+                known=_printed(one.inference.intervals),
+                doubtful=one.scores.tables()[metric].caveats,
+            )
+            for name, one in strata.items()
+        }
+        if averages:
+            title = f"{first.title(metric)}: averages over strata"
+            parts.append(section(title, _columns(averages, groups_title(first), set()), format))
         corrected = {
             name: _Model(
                 table=one.tables[metric],
@@ -300,7 +321,9 @@ def render_comparison(
             parts[-1] += note_lines(itertools.chain(*words.values()), format, width)
     reasons = {name: found.reason for name, found in inferences.items() if found.reason}
     reasons |= {f"the excess of {name}": found.reason for name, found in of_excess.items() if found.reason}
+    reasons |= {f"the averages of {name}": found.reason for name, found in of_averages.items() if found.reason}
     notes = [*_marks(frames, tests, untested, reasons), *_baseline_notes(baselines or {}), *method_notes(first, {})]
+    notes += _strata_notes(strata)
     notes += [f"{name}: {note}" for name, one in true.items() for note in one.sentences()]
     if level is not None:
         notes.insert(
@@ -318,6 +341,22 @@ def _verdicts(verdicts: Mapping[str, Mapping[str, Verdict]]) -> Columns:
     """Return a row for each model and metric."""
     rows = [(model, verdict) for model, by_metric in verdicts.items() for verdict in by_metric.values()]
     return [("model", [model for model, _ in rows]), *verdict_columns(verdict for _, verdict in rows)]
+
+
+def _strata_notes(strata: Mapping[str, WithinStrata]) -> list[str]:
+    """Say what holds of the averages of all models, what of some, and where they are of unlike strata."""
+    models: dict[str, list[str]] = {}
+    for name, one in strata.items():
+        for sentence in one.sentences():
+            models.setdefault(sentence, []).append(name)
+    notes = [text if len(names) == len(strata) else f"{listed(names)}: {text}" for text, names in models.items()]
+    weights = [one.scores.strata["weight"] for one in strata.values()]
+    if any(one[one > 0.0].to_dict() != weights[0][weights[0] > 0.0].to_dict() for one in weights):
+        notes.append(
+            "The averages of the models are of other strata, or with other weights, so a difference between models may "
+            "come from that."
+        )
+    return notes
 
 
 def _baseline_notes(baselines: Mapping[str, Baseline]) -> list[str]:

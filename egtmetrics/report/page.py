@@ -11,13 +11,14 @@ import platform
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from importlib import metadata, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from egtmetrics import __version__
+from egtmetrics._extras import extra
 from egtmetrics._text import shown
 from egtmetrics.groups import (
     Baseline,
@@ -30,6 +31,7 @@ from egtmetrics.groups import (
     ViewComparison,
 )
 from egtmetrics.groups._evaluation import size_notes
+from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.groups.disparity import EGO, MGO
 from egtmetrics.labels import group_text
 from egtmetrics.plots import axis_label
@@ -45,6 +47,7 @@ from egtmetrics.report._page_parts import (
     Gap,
     Inference,
     TrueGroups,
+    WithinStrata,
     find_gaps,
     gap_text,
     gaps_of,
@@ -61,6 +64,7 @@ from egtmetrics.report.tables import (
     mark,
     method_notes,
     names_text,
+    strata_columns,
     true_score_columns,
     view_columns,
     views_note,
@@ -68,6 +72,9 @@ from egtmetrics.report.tables import (
 )
 from egtmetrics.report.words import verdict_sentence
 from egtmetrics.results import Score
+
+if TYPE_CHECKING:
+    import jinja2
 
 _THUMBNAIL = 192
 """Pixels: twice what a phone shows."""
@@ -129,6 +136,7 @@ def render_page(
     dose: DoseResponse | None = None,
     views: ViewComparison | None = None,
     sensitivity: Mapping[str, LabelSensitivity] | None = None,
+    controlled: ControlledScores | None = None,
     correction: LabelCorrection | None = None,
     title: str = "Is the model equally good for every group?",
     level: float | None = 0.95,
@@ -160,6 +168,9 @@ def render_page(
         which gaps survive.
     sensitivity
         By metric, what ``frame.label_sensitivity()`` returned: which rate of wrong labels would change the finding.
+    controlled
+        What ``frame.controlled()`` returned: a section shows the gaps within strata beside those over all samples, the
+        scores and weights of the strata, and what was left out.
     correction
         What ``frame.correct_labels(...)`` returned: a section shows scores and gaps by true group, and how much of
         every called group is not of it.
@@ -202,22 +213,19 @@ def render_page(
     >>> "<m>" in page, "&lt;m&gt;" in page
     (False, True)
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise ImportError("the page needs jinja2 and matplotlib; pip install 'egtmetrics[report]'") from error
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    source = resources.files("egtmetrics.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    template = load_template()
     inference = infer(frame, level)
     gaps = find_gaps(frame, inference)
     single = [gap for gap in gaps if gap.column is not None]
     excess = None if baseline is None else _Excess.of(baseline, level)
     doses = None if dose is None else _Doses.of(dose, frame, level)
+    strata = None if controlled is None else WithinStrata.of(controlled, level)
     true = None if correction is None else TrueGroups.of(correction, level, verdicts)
     sections = {
         "summary": "Summary",
         "groups": "Scores by group",
         "gaps": "Gaps",
+        "strata": None if strata is None else "Within strata",
         "excess": None if baseline is None else "Against other real samples",
         "dose": None if dose is None else "As how much damage",
         "views": None if views is None else views_title(views),
@@ -230,7 +238,7 @@ def render_page(
     }
     with plain_text_figures():
         proportions = _proportions(frame)
-        page: str = environment.from_string(source).render(
+        page: str = template.render(
             title=title,
             lead=_lead(frame),
             contents=[(anchor, name) for anchor, name in sections.items() if name is not None],
@@ -247,7 +255,7 @@ def render_page(
                 }
                 for one in (verdicts or {}).values()
             ],
-            cautions=_cautions(frame, inference, baseline, sensitivity or {}, true),
+            cautions=_cautions(frame, inference, baseline, sensitivity or {}, strata, true),
             scores=[
                 _score_table(frame.tables[metric], gaps if excess is None else excess.gaps, frame, inference)
                 for metric in frame.settings["metrics"]
@@ -257,6 +265,7 @@ def render_page(
             forest=draw_gaps([gap for gap in gaps if len(gap.disparity.families) == 1], inference),
             gaps=_gap_table(gaps, inference),
             has_sums=len(single) < len(gaps),
+            strata=None if strata is None else _strata_section(strata, gaps, frame),
             excess=None if excess is None else _excess_section(excess, frame),
             dose=None if doses is None else _dose_section(doses, frame),
             views=None if views is None else _views_section(views),
@@ -271,6 +280,16 @@ def render_page(
             version=__version__,
         )
     return _UNSEEN.sub(lambda match: shown(match[0]), page)
+
+
+def load_template() -> jinja2.Template:
+    """Return what :func:`render_page` fills in; raise ImportError where a package is missing that it takes."""
+    with extra("report", "the page needs jinja2 and matplotlib"):
+        import jinja2
+        import matplotlib.figure  # noqa: F401  that the figures can be drawn
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    source = resources.files("egtmetrics.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source)
 
 
 def _lead(frame: GenerativeMetricFrame) -> str:
@@ -583,6 +602,56 @@ def _views_section(views: ViewComparison) -> dict[str, Any]:
     }
 
 
+def _strata_section(strata: WithinStrata, gaps: Sequence[Gap], frame: GenerativeMetricFrame) -> dict[str, Any]:
+    table = strata.scores.strata
+    columns = [
+        (strata.features, [*map(group_text, table.index)]),
+        ("real", [*map(str, table["n_real"])]),
+        ("generated", [*map(str, table["n_fake"])]),
+        ("weight (%)", [f"{100 * weight:.1f}" for weight in table["weight"]]),
+    ]
+    if any(table["left_out"]):
+        columns.append(("left out, because", [*table["left_out"]]))
+    return {
+        "sentences": [
+            f"Two groups may score unequally because they differ in {strata.features}. So every group was also scored "
+            f"within each stratum of {strata.features}, and the scores were averaged with the same weights for all "
+            "groups: the strata's shares of the real samples, unless others were given. All else on this page is of "
+            "all samples.",
+            *(f"{note}." for note in strata.doubts()),
+        ],
+        "tables": [
+            _gaps_beside(gaps, strata),
+            _table(f"Strata of {strata.features}, and what they count in the averages", columns),
+            _table(f"Scores within strata{_with_intervals(strata.inference)}", strata_columns(frame, strata)),
+        ],
+    }
+
+
+def _gaps_beside(gaps: Sequence[Gap], strata: WithinStrata) -> _Table:
+    """Every gap over all samples, and beside it the one within strata."""
+    plain = {(gap.table.metric, gap.disparity.name): gap for gap in gaps}
+    within = gaps_of(strata.scores.tables(), strata.inference)
+    tested = strata.inference.tests is not None
+    rows = []
+    for gap in within:
+        both = (plain[gap.table.metric, gap.disparity.name], gap)
+        rows.append(
+            [
+                _Cell(text=_gap_name(gap)),
+                *(cell for one in both for cell in (_gap_cell(one), *([_p_cell(one)] if tested else []))),
+                *_pair_cells(gap),
+            ]
+        )
+    p = ["corrected p"] if tested else []
+    return _Table(
+        caption="Largest difference δ between two groups, over all samples and within strata"
+        + _with_intervals(strata.inference),
+        header=["gap in", "δ over all samples", *p, "δ within strata", *p, "larger in", "smaller in"],
+        rows=rows,
+    )
+
+
 def _labels_section(true: TrueGroups, frame: GenerativeMetricFrame) -> dict[str, Any]:
     return {
         "sentences": [
@@ -736,6 +805,7 @@ def _cautions(
     inference: Inference,
     baseline: Baseline | None,
     sensitivity: Mapping[str, LabelSensitivity],
+    strata: WithinStrata | None,
     true: TrueGroups | None,
 ) -> list[str]:
     cautions = [f"{note}." for note in frame._caveat_notes()]
@@ -772,6 +842,11 @@ def _cautions(
                     "matching the sizes removes it."
                 )
     cautions += [f"{frame.title(metric)}: {one.text}" for metric, one in sensitivity.items()]
+    if strata is not None:
+        cautions.append(
+            f"The summary compares whole groups, which may also differ in {strata.features}. The gaps within strata do "
+            "not."
+        )
     if true is not None:
         cautions.append(f"{_sentence(true.sentences()[0])} See the scores by true group.")
     if any(frame.unassigned.values()):
@@ -859,13 +934,7 @@ def _gap_table(
     rows = [
         [
             _Cell(text=_gap_name(gap)),
-            _Cell(
-                text="none"
-                if math.isnan(gap.pair.value)
-                else gap.disparity.score.text(gap.pair.value) + (" points" if gap.disparity.score.percent else ""),
-                interval=interval_text(gap.interval, gap.disparity.score),
-                unreliable=not gap.reliable,
-            ),
+            _gap_cell(gap),
             *(
                 _Cell(
                     text="" if gap.expected_if_equal is None else gap.disparity.score.text(gap.expected_if_equal),
@@ -873,17 +942,8 @@ def _gap_table(
                 )
                 for _ in expected
             ),
-            *(
-                _Cell(
-                    text="" if gap.p_value is None else _p_text(gap.p_value).removeprefix("= "),
-                    unreliable=not gap.reliable,
-                )
-                for _ in tested
-            ),
-            *(
-                _Cell(text="" if g is None else group_text(g), number=False)
-                for g in (gap.pair.larger, gap.pair.smaller)
-            ),
+            *(_p_cell(gap) for _ in tested),
+            *_pair_cells(gap),
         ]
         for gap in gaps
     ]
@@ -892,6 +952,27 @@ def _gap_table(
         header=["gap in", "δ", *expected, *tested, "larger in", "smaller in"],
         rows=rows,
     )
+
+
+def _gap_cell(gap: Gap) -> _Cell:
+    """How large it is."""
+    score, value = gap.disparity.score, gap.pair.value
+    return _Cell(
+        text="none" if math.isnan(value) else score.text(value) + (" points" if score.percent else ""),
+        interval=interval_text(gap.interval, score),
+        unreliable=not gap.reliable,
+    )
+
+
+def _p_cell(gap: Gap) -> _Cell:
+    text = "" if gap.p_value is None else _p_text(gap.p_value).removeprefix("= ")
+    return _Cell(text=text, unreliable=not gap.reliable)
+
+
+def _pair_cells(gap: Gap) -> list[_Cell]:
+    """Which groups attain it."""
+    groups = (gap.pair.larger, gap.pair.smaller)
+    return [_Cell(text="" if group is None else group_text(group), number=False) for group in groups]
 
 
 def _gap_name(gap: Gap) -> str:

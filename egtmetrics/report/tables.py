@@ -25,11 +25,10 @@ from egtmetrics.groups import (
     Verdict,
     ViewComparison,
 )
-from egtmetrics.groups._evaluation import caveat_note
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.labels import group_text
-from egtmetrics.report._page_parts import TrueGroups
+from egtmetrics.report._page_parts import TrueGroups, WithinStrata
 from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
 from egtmetrics.results import UNRELIABLE, MetricResult, Score
@@ -125,6 +124,7 @@ def render(
         return f"{front_matter(frame, **parts)}\n\n{title}\n\n{body}\n{below}\n"
     check_format(format)
     level = None if intervals is None else intervals.level
+    strata = None if controlled is None else WithinStrata.of(controlled, level)
     true = None if correction is None else TrueGroups.of(correction, level, verdicts)
     if format == "json":
         content = {
@@ -133,7 +133,7 @@ def render(
             **content_of(frame, intervals=intervals, baseline=baseline, verdicts=verdicts),
             **({} if dose is None else {"dose": dose.to_dict()}),
             **({} if views is None else {"views": views.to_dict()}),
-            **({} if controlled is None else {"controlled": controlled.to_dict(level)}),
+            **({} if strata is None else {"controlled": strata.to_dict()}),
             **({} if true is None else {"label_correction": true.to_dict()}),
         }
         return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -151,10 +151,11 @@ def render(
             sections["Disparities of the doses between groups"] = _disparities(dose.tables(), of_dose)
     if views is not None:
         sections[views_title(views)] = view_columns(views)
-    if controlled is not None:
-        sections["Scores within strata"] = _strata(frame, controlled)
-        of_average = None if level is None else controlled.interval(level)
-        sections["Disparities of the averages over strata"] = _disparities(controlled.tables(), of_average)
+    if strata is not None:
+        sections["Scores within strata"] = strata_columns(frame, strata)
+        sections["Disparities of the averages over strata"] = _disparities(
+            strata.scores.tables(), strata.inference.intervals
+        )
     if true is not None:
         sections["Scores by true group"] = true_score_columns(frame, true)
         sections["Disparities between true groups"] = _disparities(true.correction.tables, true.inference.intervals)
@@ -173,7 +174,7 @@ def render(
         *_baseline_notes(baseline),
         *([] if dose is None else [f"doses: {dose.summary()}"]),
         *([] if views is None else [views_note(views)]),
-        *_controlled_notes(controlled),
+        *([] if strata is None else strata.sentences()),
         *([] if true is None else true.sentences()),
         *method_notes(frame, provenance or {}),
     ]
@@ -403,42 +404,39 @@ def _doses(dose: DoseResponse) -> Columns:
     return list(zip(["damage", "name", "explains the scores", *groups], zip(*rows, strict=True), strict=True))
 
 
-def _strata(frame: GenerativeMetricFrame, controlled: ControlledScores) -> Columns:
-    """One row for every group of every stratum, and of the averages."""
-    names = controlled.strata.index.names
-    columns: dict[str, list[str]] = {", ".join(map(str, names)): [], "weight (%)": [], groups_title(frame): []}
-    known = controlled.strata[controlled.strata["weight"] > 0.0]
-    rows = [(group_text(label), f"{100 * weight:.1f}") for label, weight in known["weight"].items()]
-    levels: Any = list(range(len(names))) if len(names) > 1 else 0
-    tables = [table for _, table in controlled.by_stratum.groupby(level=levels, sort=False)]
-    shown_scores = frame.describe()
-    for (stratum, weight), table in zip([*rows, ("average", "")], [*tables, controlled.by_group], strict=True):
-        levels = [label if isinstance(label, tuple) else (label,) for label in table.index]
-        groups = [group_text(label[-len(controlled.by_group.index.names) :]) for label in levels]
-        columns[", ".join(map(str, names))] += [stratum, *[""] * (len(groups) - 1)]
-        columns["weight (%)"] += [weight, *[""] * (len(groups) - 1)]
-        columns[groups_title(frame)] += groups
-        for column, values in table.items():
-            score = shown_scores[str(column)]
-            header = f"{column} {_unit(score)}" if score.printed_unit else str(column)
-            columns.setdefault(header, []).extend(map(score.text, values))
-    return list(columns.items())
-
-
-def _controlled_notes(controlled: ControlledScores | None) -> list[str]:
-    if controlled is None:
-        return []
-    left_out = controlled.strata[controlled.strata["left_out"] != ""]["left_out"]
-    return [
-        "averages over strata: of the scores within strata, with the same weights for all groups, the strata's shares "
-        "of the real samples unless others were given; so groups do not differ by what they are made of",
-        *(f"stratum {group_text(label)} is left out: {reason}" for label, reason in left_out.items()),
-        *(
-            caveat_note(metric, {group_text(label): texts for label, texts in table.caveats.items()})
-            for metric, table in controlled.tables().items()
-            if table.caveats
-        ),
+def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata) -> Columns:
+    """Return a row for every group of every stratum, and of the averages, which have intervals if there are any."""
+    scores = strata.scores
+    names: list[list[str]] = [[], [], []]
+    columns: dict[str, list[str]] = {}
+    weights = scores.strata["weight"][scores.strata["weight"] > 0.0]
+    n_levels = len(scores.strata.index.names)
+    levels: Any = list(range(n_levels)) if n_levels > 1 else 0
+    rows = [(group_text(label), f"{100 * weight:.1f}") for label, weight in weights.items()]
+    tables = [table.droplevel(levels) for _, table in scores.by_stratum.groupby(level=levels, sort=False)]
+    described = [
+        (table.column(name), score, table.caveats)
+        for table in scores.tables().values()
+        for name, score in table.described.items()
     ]
+    for (stratum, weight), table in zip([*rows, ("average", "")], [*tables, scores.by_group], strict=True):
+        groups = table.index.tolist()
+        rest = [""] * (len(groups) - 1)
+        for cells, more in zip(names, ([stratum, *rest], [weight, *rest], map(group_text, groups)), strict=True):
+            cells.extend(more)
+        for column, score, caveats in described:
+            texts = [*map(score.text, table[column])]
+            if table is scores.by_group:
+                texts = [
+                    text
+                    + (UNRELIABLE if group in caveats else "")
+                    + bounds_text(strata.inference.score_bounds(column, group), score)
+                    for text, group in zip(texts, groups, strict=True)
+                ]
+            header = f"{column} {_unit(score)}" if score.printed_unit else column
+            columns.setdefault(header, []).extend(texts)
+    headers = [strata.features, "weight (%)", groups_title(frame)]
+    return [*zip(headers, names, strict=True), *columns.items()]
 
 
 def verdict_columns(verdicts: Iterable[Verdict]) -> Columns:

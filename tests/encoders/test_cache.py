@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import subprocess
 import sys
 import warnings
@@ -16,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from egtmetrics.encoders import CacheWarning
-from egtmetrics.encoders._batches import Batches
+from egtmetrics.encoders import CacheWarning, ImageEncoder
+from egtmetrics.encoders._batches import Batches, Forecast
 from egtmetrics.encoders._cache import FeatureCache, content_hash
+from tests.encoders._models import corner_network
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"model": "m", "size": 8}
@@ -152,7 +154,7 @@ def test_batches_halve_until_they_fit_and_stay_there(size: int, n: int, most: in
         done.extend(items)
         return np.array([[item, 2 * item] for item in items], dtype=np.float32)
 
-    batches = Batches(size)
+    batches = Batches[int](size)
     features = batches.run(forward, list(range(n)))
     assert done == list(range(n))
     assert features.tolist() == [[i, 2 * i] for i in range(n)]
@@ -196,3 +198,50 @@ def test_other_errors_pass_through() -> None:
     with pytest.raises(RuntimeError, match="shapes do not match"):
         Batches(4).run(forward, [1, 2, 3])
     assert calls == [3]
+
+
+SECONDS = 12.0
+"""Of a batch."""
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every batch take as long: a clock is read before and after it."""
+    readings = itertools.count(0.0, SECONDS)
+    monkeypatch.setattr("egtmetrics.encoders._batches.perf_counter", lambda: next(readings))
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("cached", [False, True])
+def test_encoders_say_once_how_long_the_rest_takes_and_what_is_cheaper(
+    cached: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 3, 4, 4), dtype=np.uint8)
+    options = {"batch_size": 2, "device": "cpu", "cache": tmp_path / "cache" if cached else None}
+    network = corner_network(tmp_path)
+    ImageEncoder(network, progress=True, **options)(images)
+    (line,) = capsys.readouterr().err.splitlines()
+    minutes = round(19 * SECONDS / 60)
+    if cached:
+        assert line == f"images: the other 38 take at most about {minutes} min; cheaper: a smaller model"
+    else:
+        assert line.startswith(f"images: the other 38 take about {minutes} min; cheaper: a smaller model, or for other")
+        assert line.endswith("a cache (cache=, --cache), or egtmetrics encode once")
+    ImageEncoder(network, **options)(images)
+    ImageEncoder(network, progress=True, **{**options, "batch_size": 8})(images[:40])  # 48 s more
+    assert capsys.readouterr().err == ""
+
+
+def test_the_fastest_batch_counts_and_work_may_differ(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readings = iter([0.0, 4.0, 10.0, 13.0])  # 4 s with what is loaded, then 3 s
+    monkeypatch.setattr("egtmetrics.encoders._batches.perf_counter", lambda: next(readings))
+    batches = Batches[str](2, len)
+    forecast = Forecast(batches, "text", cached=False, silent=False)
+    for texts in (["aaaa", "aa"], ["aaa", "aaa"]):
+        forecast.tell(100, 200.0)
+        batches.run(lambda batch: np.zeros((len(batch), 1)), texts)
+    assert capsys.readouterr().err == ""
+    forecast.tell(100, 200.0)
+    assert capsys.readouterr().err.startswith("texts: the other 100 take about 2 min")  # 200 at .5 s

@@ -252,3 +252,20 @@ def test_refusals() -> None:
         GenerativeMetricFrame.from_json(evaluated.to_json()).baseline()
     with pytest.raises(ValueError, match="held_out has no samples of group 'm'"):
         evaluated.baseline(data["real"][:60], ["f"] * 60)
+
+
+@pytest.mark.parametrize("n_samples", [None, 1])
+@pytest.mark.filterwarnings("ignore::egtmetrics.groups.GroupSizeWarning")
+def test_a_group_of_one_sample_is_refused_by_its_size(n_samples: int | None) -> None:
+    data = two_groups(60)
+    data |= {name: ["f"] * 119 + ["m"] for name in ("real_groups", "fake_groups")}
+    evaluated = frame(**data, metrics=lambda real, fake: float(abs(real.mean() - fake.mean())), strict=True)
+    with pytest.raises(ValueError, match=r"group 'm' cannot be split into 2 sets, because it has 1 sample on a side"):
+        evaluated.baseline(n_samples=n_samples)
+
+
+@pytest.mark.filterwarnings("ignore::egtmetrics.results.UnreliableScoreWarning")
+def test_one_large_cluster_is_refused_as_such() -> None:
+    evaluated = frame(**two_groups(60), fake_clusters=["one"] * 60 + ["other"] * 60)
+    with pytest.raises(ValueError, match=r"cannot be split into 2 sets, because its clusters are too large; add clust"):
+        evaluated.baseline()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from egtmetrics import GenerativeMetricFrame, frechet_distance
 from egtmetrics.groups import MissingScoreWarning
 from egtmetrics.groups.inference import normal_quantile
+from egtmetrics.report import render
 from egtmetrics.samples import GroupedSamples
 
 SIZES = {("a", "face"): 120, ("a", "street"): 80, ("b", "face"): 80, ("b", "street"): 120}
@@ -108,6 +109,9 @@ def test_strata_without_a_group_are_left_out_and_named() -> None:
     strict = GenerativeMetricFrame(metrics="fid", random_state=0, strict=True, **given)
     with pytest.raises(ValueError, match="stratum 'text' is left out: group b is not on both sides"):
         strict.controlled()
+    one_sided = given | {"fake_control_features": {"object": np.full(len(given["fake"]), "sky")}}
+    with pytest.raises(ValueError, match="no stratum has every group on both sides: 'face' lacks a, b; name strata al"):
+        GenerativeMetricFrame(metrics="fid", random_state=0, **one_sided).controlled()
     with pytest.raises(ValueError, match="stratum 'text' is left out"):
         frame.controlled({"face": 0.0, "street": 0.0, "text": 1.0, "tiny": 0.0})
 
@@ -125,8 +129,9 @@ def test_unequal_sizes_within_a_stratum_are_a_caveat_that_matching_removes() -> 
     matched = GenerativeMetricFrame(metrics="fid", random_state=0, samples=samples).controlled()
     assert matched.disparities()["reliable"].iloc[0]
     assert matched.strata["n_real"].tolist() == [120, 120]
-    with pytest.raises(ValueError, match="at_most is for samples without control features"):
-        GroupedSamples(**given).matched(at_most={"a": 3})
+    few = GroupedSamples(**given).matched(at_most={("face", "a"): 3}, random_state=0)
+    sizes = {("face", "a"): 3, ("face", "b"): 60, ("street", "a"): 60, ("street", "b"): 190}
+    assert few.cell_sizes() == {cell: (size, size) for cell, size in sizes.items()}
 
 
 def test_clusters_in_several_strata_make_averages_less_certain_and_in_several_groups_gaps_more() -> None:
@@ -180,3 +185,14 @@ def test_intervals_need_large_cells() -> None:
     controlled = GenerativeMetricFrame(metrics="fid", random_state=0, **given).controlled()
     with pytest.raises(ValueError, match="stratum 'face': group 'b' has 49 samples on one side"):
         controlled.interval()
+
+
+def test_a_control_feature_may_have_the_name_of_the_sensitive_one() -> None:
+    given = data(np.random.default_rng(9))
+    for side in ("real", "fake"):
+        given[f"{side}_control_features"] = {"kind": given[f"{side}_control_features"]["object"]}
+        given[f"{side}_sensitive_features"] = {"kind": given[f"{side}_sensitive_features"]}
+    frame = GenerativeMetricFrame(metrics="fid", random_state=0, **given)
+    lines = [line.split() for line in render(frame, controlled=frame.controlled()).splitlines()]
+    assert ["kind", "weight", "(%)", "kind"] in [line[:4] for line in lines]
+    assert ["face", "50.0", "a"] in [line[:3] for line in lines]
