@@ -274,6 +274,8 @@ class Images(Side):
         self.contents, self.names = source, source.names
         self._seen = {}
         self.called_by = spec if spec is not None and spec.startswith(f"{ORACLE}:") else None
+        if self.called_by is not None and self.called_by.split(":")[1] in _TEXT_ORACLES:
+            raise ValueError(f"{source.path}: groups {spec!r} are of texts, and these are images; name a model")
         by = source.default_groups if spec is None else spec
         loose = any("/" not in name for name in source.names or ())
         if role == "training" or (spec is None and role == "samples" and by == "folder" and loose):
