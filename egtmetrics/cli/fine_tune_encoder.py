@@ -110,8 +110,9 @@ def _fine_tune(args: argparse.Namespace) -> None:
     check_new(args.folder)
     side = open_side(args, "samples", args.samples)
     if side.groups is None:
+        found = "no groups are given" if args.groups is None else f"--groups {args.groups} calls groups, and errs"
         raise ValueError(
-            f"{args.samples}: no groups are given; pass --groups, or sort the images into subfolders by group"
+            f"{args.samples}: {found}; pass --groups with known labels, or sort the images into subfolders by group"
         )
     note(args, side.count_groups())
     args.folder.parent.mkdir(parents=True, exist_ok=True)  # for the checkpoint
