@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -261,10 +262,16 @@ class Side(abc.ABC):
         """Say how many samples are in which group."""
         if self.groups is None:
             return f"{self.source['file']}: {self.source[self.kind]} {self.kind}, whose groups are not known yet"
-        groups = self.groups.dropna().agg(", ".join, axis=1).value_counts(sort=False).sort_index()
-        counts = listed(f"{n} {name}" for name, n in groups.items())
+        groups = Counter(name for name in joined_labels(self.groups) if name is not None)
+        counts = listed(f"{n} {name if name.isidentifier() else repr(name)}" for name, n in sorted(groups.items()))
         n, missing = self.source[self.kind], self.source["in_no_group"]
         return f"{self.source['file']}: of {n} {self.kind} {counts}, {missing} in no group"
+
+
+def joined_labels(labels: pd.DataFrame) -> list[str | None]:
+    """Return one label of several columns, None where one is missing."""
+    rows = labels.itertuples(index=False, name=None)
+    return [None if None in row else ", ".join(row) for row in rows]
 
 
 class Images(Side):
