@@ -196,8 +196,8 @@ class _Wanted:
             return "images" if self.text_key is None else "texts"
         if images and texts:
             raise ValueError(
-                f"{place}: holds images and texts; name the column of those that are the samples, image_key or text_key, "
-                "and not both"
+                f"{place}: holds images and texts; name the column of those that are the samples, image_key or "
+                "text_key, and not both"
             )
         return "images" if images else "texts"
 
