@@ -388,6 +388,11 @@ def _open(args: argparse.Namespace, role: str, path: str, spec: str | None) -> S
         suffix = Path(path).suffix.lower()
         has_samples = holds_samples(path, **keys)
         if suffix in SUFFIXES and (not has_samples or _key(args, role) is not None):
+            if role == "samples":  # which are to be encoded
+                raise ValueError(
+                    f"{path}: holds features already, expected images or texts; evaluate it as it is, or name the "
+                    "column that holds them (--image-key, --text-key)"
+                )
             return Features(args, role, path, spec)
         if not has_samples:
             expected = _BAD_SAMPLES.format(" ".join(TEXT_SUFFIXES), " ".join(SUFFIXES))
