@@ -242,7 +242,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "nothing there": (["evaluate", "nowhere", "fake"], "nowhere: No such file or directory"),
     "a prompt": (["evaluate", "real", "fake", "--prompt", "x"], "--prompt is for texts, and these are images"),
     "encoded already": (["encode", "real.npz", "--out", "x.npz"], "real.npz: holds features already"),
-    "another column": (["encode", "t.csv", "--image-key", "p", "--out", "x.npz"], "holds features already, .* name the column"),
+    "another column": (["encode", "t.csv", "--image-key", "p", "--out", "x.npz"], "already, .* name the column"),
     "no npz": (["encode", "real", "--out", "x.csv"], "--out x.csv: features are written as .npz"),
     "an oracle for nothing": (["encode", "real", "--groups", "oracle", "--out", "x.npz"], "--groups oracle: the"),
 }  # fmt: skip

@@ -108,7 +108,7 @@ def _fine_tune(args: argparse.Namespace) -> None:
     check_new(args.folder)
     side = open_side(args, "samples", args.samples)
     if side.groups is None:
-        found = "no groups are given" if args.groups is None else f"--groups {args.groups} calls groups, and errs"
+        found = "no groups are given" if args.groups is None else f"--groups {args.groups} errs, which would be learned"
         raise ValueError(
             f"{args.samples}: {found}; pass --groups with known labels, or sort the images into subfolders by group"
         )
