@@ -1,4 +1,4 @@
-"""Write small files of every form that the commands read, for docs/data.md: ``python -m examples.sources``."""
+"""Write small files of every form that the commands read, for docs/data.md: ``python examples/sources.py``."""
 
 from __future__ import annotations
 

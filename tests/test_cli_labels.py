@@ -129,7 +129,7 @@ def test_a_group_with_few_samples_has_no_verdict_by_true_group(capsys: pytest.Ca
         (GOOD, ["--fake-groups", "oracle"], "which the oracle calls, too; pass --true-labels"),
         (GOOD, ["--groups", "oracle:pronouns"], "of REAL, and oracle:pronouns calls it"),
         ("true,f,x\nf,9,1\nx,1,9\n", [], "--confusion hand.csv: the confusion is of the groups 'f', 'x'"),
-        ("true,f,m\nf,5,5\nm,5,5\n", [], "the confusion has no inverse"),
+        ("true,f,m\nf,5,5\nm,5,5\n", [], "--confusion hand.csv: the confusion has no inverse"),
         ("true,f,m\nf,9,x\nm,1,9\n", [], "hand.csv: could not convert string to float"),
         ("text\nf\n", [], "hand.csv: no column 'true' in it"),
     ],

@@ -176,6 +176,7 @@ _parser().parse_args(
         ("metric 'approximate-prdc': level=2 is wrong", "metric 'approximate-prdc': --level 2 is wrong"),
         ("group 'n_cells=1': lower n_cells", "group 'n_cells=1': lower --n-cells"),
         ("n_cells=3.npz: n_cells=3", "n_cells=3.npz: --n-cells 3"),
+        ("model/n_cells.csv and n_cells.csv lack n_cells.", "model/n_cells.csv and n_cells.csv lack --n-cells."),
         ("at the 5 level, for a degree of gamma", "at the 5 level, for a degree of gamma"),
         ("convert it, for example with numpy.asarray(real, dtype=float); really", "convert it; really"),
     ],

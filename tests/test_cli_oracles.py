@@ -123,12 +123,16 @@ def test_groups_are_checked_before_the_other_encoder_begins(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("oracle:{}/clip:a man", "is CLIPModel, expected a classifier of images or sequences|cannot be loaded"),
+        ("oracle:{}/clip:a man", "is CLIPModel, expected a classifier of images or sequences|is not a folder"),
         ("oracle:{}/clip:a man|", "has an empty prompt; write oracle:MODEL:GROUP=PROMPT"),
-        ("oracle:{}/clip:x=a man|x=a woman", "expected a prompt or more for two groups or more"),
+        ("oracle:{}/clip:x=a man|x=a woman", "oracle:.*: prompts=.* expected a prompt or more for two groups or more"),
         ("oracle:{}/vit:a man|a woman", "is ViTModel, which has no features of images and texts to compare"),
         ("oracle:{}/bert", "classifies texts, and these are images"),
-        ("oracle:nobody/nothing", "oracle:nobody/nothing cannot be loaded .*hf download"),
+        ("oracle:nobody/nothing", "oracle:nobody/nothing is not in the local cache .*hf download nobody/nothing`"),
+        ("oracle:./nothing", "oracle:./nothing is not a folder; pass the folder of a model of transformers"),
+        ("oracle:", "oracle:: names no model of transformers"),
+        ("oracle:efficientnet", "oracle:efficientnet: names no model of transformers"),
+        ("oracle:pronouns", "groups 'oracle:pronouns' are of texts, and these are images"),
     ],
 )
 def test_models_that_do_not_fit_are_refused_before_anything_is_encoded(

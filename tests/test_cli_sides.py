@@ -242,6 +242,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "nothing there": (["evaluate", "nowhere", "fake"], "nowhere: No such file or directory"),
     "a prompt": (["evaluate", "real", "fake", "--prompt", "x"], "--prompt is for texts, and these are images"),
     "encoded already": (["encode", "real.npz", "--out", "x.npz"], "real.npz: holds features already"),
+    "another column": (["encode", "t.csv", "--image-key", "p", "--out", "x.npz"], "already, .* name the column"),
     "no npz": (["encode", "real", "--out", "x.csv"], "--out x.csv: features are written as .npz"),
     "an oracle for nothing": (["encode", "real", "--groups", "oracle", "--out", "x.npz"], "--groups oracle: the"),
 }  # fmt: skip
@@ -251,6 +252,7 @@ REFUSED: dict[str, tuple[list[str], str]] = {
 def test_what_cannot_be_read_is_one_line_and_status_2(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     encode("real")
     Path("x.doc").touch()
+    Path("t.csv").write_text("file_name,g\na.png,day\n")
     Path("t.jsonl").write_text(
         "\n".join(json.dumps({"text": f"a {i}", "g": ("day", "night")[i % 2]}) for i in range(9))
     )

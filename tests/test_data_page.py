@@ -18,7 +18,9 @@ from tests.encoders._models import corner_network
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 
 
-def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_page_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All forms hold the same four pictures, so the cache has each of them after the first command."""
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
@@ -40,3 +42,7 @@ def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(found.features) == (2 if "faces-0.tar" in words else 4)
         assert len(found.groups.drop_duplicates()) == (4 if "gender,age" in words else 2)
     assert sum(counted) == 4
+    capsys.readouterr()
+    options = ["--encoder", "corner.pt", "--device", "cpu", "--cache", "c", "--out", "faces.npz"]
+    assert main(["encode", "faces.csv", "--groups", "gender,age", *options]) == 0
+    assert "of 4 images 1 'f, 20', 1 'f, 30', 1 'm, 20', 1 'm, 30', 0 in no group" in capsys.readouterr().err

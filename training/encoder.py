@@ -23,12 +23,11 @@ from torch.nn import functional
 from egtmetrics._atomic import write_folder
 from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
-from egtmetrics._hub import is_path
+from egtmetrics._hub import find_folder, is_path, loading, loading_quietly
 from egtmetrics._validation import check_number, check_positive_int
 from egtmetrics.confusion import Confusion
 from egtmetrics.encoders import ImageEncoder
 from egtmetrics.encoders._batches import check_device
-from egtmetrics.encoders._hub import find_folder, loading, loading_quietly
 from egtmetrics.encoders._networks import to_pixels
 from egtmetrics.encoders._presets import IMAGE_PRESETS
 from egtmetrics.encoders.images import to_floats

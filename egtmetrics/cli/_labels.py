@@ -38,7 +38,10 @@ def check_confusion(args: argparse.Namespace) -> None:
     from egtmetrics.groups.label_errors import correctable
     from egtmetrics.registry import registered_metrics
 
-    confusion.unmixing()
+    try:
+        confusion.unmixing()
+    except ValueError as error:
+        raise ValueError(f"--confusion {args.confusion}: {error}") from error
     known = registered_metrics()
     declared = [(known[name], known[name].scores()) for name in args.metrics]
     if all(scores and not correctable(metric, scores) for metric, scores in declared):

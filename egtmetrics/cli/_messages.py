@@ -67,7 +67,7 @@ def in_options(text: str, args: argparse.Namespace) -> str:
     ``subset_size=20`` becomes ``--subset-size 20``, ``Frame(..., missing_groups='nan')`` becomes ``--missing-groups
     nan``, and a name with an underscore alone becomes its option. Which argument an option sets is its ``dest`` where
     the option is defined; those of the metrics are in ``metric_options``. Advice in Python code alone is left out, and
-    to pass None is to leave an option out. What the user gave and what stands in quotes stays as it is.
+    to pass None is to leave an option out. What the user gave, what stands in quotes, and files stay as they are.
     """
     options = _options(text, args)
     if not options:
@@ -81,7 +81,7 @@ def in_options(text: str, args: argparse.Namespace) -> str:
         rf"(?P<kept>(?<!\w)(?:{'|'.join([*map(re.escape, given), _QUOTED])})(?!\w))"
         rf"|[A-Za-z][\w.]*\((?:\.\.\., )?(?P<called>{one}(?:, {one})*)\)"
         rf"|(?<![\w.])(?P<set>{one})"
-        rf"|(?<![\w.])(?P<alone>{alone or '(?!)'})(?![\w=])"
+        rf"|(?<![\w./])(?P<alone>{alone or '(?!)'})(?![\w=]|\.\w)"
     )
 
     def replaced(match: re.Match[str]) -> str:

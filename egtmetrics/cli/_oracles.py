@@ -94,7 +94,6 @@ def _call_texts(oracle: ProbabilityOracle, texts: Sequence[str], *, progress: bo
 
 def _load(args: argparse.Namespace, spec: str, kind: str) -> Caller:
     from egtmetrics._extras import extra
-    from egtmetrics.encoders._hub import loading_quietly
     from egtmetrics.oracles import ModelOracle, PromptOracle
 
     options: dict[str, Any] = {"min_confidence": getattr(args, "min_confidence", 0.0), "device": own_device(args)}
@@ -105,15 +104,21 @@ def _load(args: argparse.Namespace, spec: str, kind: str) -> Caller:
         model, _, texts = model.partition(":")
         prompts = _prompts(texts, spec)
     model = _model(model)
+    if not model or model.endswith(":"):  # the packaged networks and Inception are none
+        raise ValueError(
+            f"{spec}: names no model of transformers; pass its folder, or its name on the Hugging Face hub"
+        )
     with extra("language", "groups by a network need transformers"):
         import transformers  # noqa: F401
     try:
-        with loading_quietly():
-            if prompts is not None:
-                return Caller(PromptOracle(model, prompts, **options).head, model)
-            oracle = ModelOracle(model, **options)
-    except ValueError as error:
-        raise ValueError(str(error).replace(f"model={model}", spec)) from error
+        if prompts is not None:
+            return Caller(PromptOracle(model, prompts, **options).head, model)
+        oracle = ModelOracle(model, **options)
+    except (FileNotFoundError, ValueError) as error:
+        text = str(error)
+        raise ValueError(
+            text.replace(f"model={model}", spec) if f"model={model}" in text else f"{spec}: {text}"
+        ) from error
     if oracle.kind != kind:
         raise ValueError(f"{spec}: classifies {oracle.kind}, and these are {kind}; pass a classifier of {kind}")
     return Caller(oracle, None) if kind == "texts" else Caller(oracle.head, f"logits:{model}")

@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
@@ -261,10 +262,16 @@ class Side(abc.ABC):
         """Say how many samples are in which group."""
         if self.groups is None:
             return f"{self.source['file']}: {self.source[self.kind]} {self.kind}, whose groups are not known yet"
-        groups = self.groups.dropna().agg(", ".join, axis=1).value_counts(sort=False).sort_index()
-        counts = listed(f"{n} {name}" for name, n in groups.items())
+        groups = Counter(name for name in joined_labels(self.groups) if name is not None)
+        counts = listed(f"{n} {name if name.isidentifier() else repr(name)}" for name, n in sorted(groups.items()))
         n, missing = self.source[self.kind], self.source["in_no_group"]
         return f"{self.source['file']}: of {n} {self.kind} {counts}, {missing} in no group"
+
+
+def joined_labels(labels: pd.DataFrame) -> list[str | None]:
+    """Return one label of several columns, None where one is missing."""
+    rows = labels.itertuples(index=False, name=None)
+    return [None if None in row else ", ".join(row) for row in rows]
 
 
 class Images(Side):
@@ -274,6 +281,8 @@ class Images(Side):
         self.contents, self.names = source, source.names
         self._seen = {}
         self.called_by = spec if spec is not None and spec.startswith(f"{ORACLE}:") else None
+        if self.called_by is not None and self.called_by.split(":")[1] in _TEXT_ORACLES:
+            raise ValueError(f"{source.path}: groups {spec!r} are of texts, and these are images; name a model")
         by = source.default_groups if spec is None else spec
         loose = any("/" not in name for name in source.names or ())
         if role == "training" or (spec is None and role == "samples" and by == "folder" and loose):
@@ -379,6 +388,11 @@ def _open(args: argparse.Namespace, role: str, path: str, spec: str | None) -> S
         suffix = Path(path).suffix.lower()
         has_samples = holds_samples(path, **keys)
         if suffix in SUFFIXES and (not has_samples or _key(args, role) is not None):
+            if role == "samples":  # which are to be encoded
+                raise ValueError(
+                    f"{path}: holds features already, expected images or texts; evaluate it as it is, or name the "
+                    "column that holds them (--image-key, --text-key)"
+                )
             return Features(args, role, path, spec)
         if not has_samples:
             expected = _BAD_SAMPLES.format(" ".join(TEXT_SUFFIXES), " ".join(SUFFIXES))

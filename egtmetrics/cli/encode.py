@@ -48,8 +48,6 @@ def _encode(args: argparse.Namespace) -> None:
         raise ValueError(f"--out {args.out}: features are written as {_SUFFIX}; choose a name that ends in it")
     join_ranks(args)
     side = open_side(args, "samples", args.samples)
-    if side.contents is None:
-        raise ValueError(f"{args.samples}: holds features already, expected images or texts; evaluate it as it is")
     note(args, side.count_groups())
     unfinished = None if args.cache is not None else Path(f"{args.out}.cache")
     if unfinished is not None:

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 from egtmetrics.cli._common import Commands, add_command, check_folder, seed
 from egtmetrics.cli._evaluation import add_quiet, note, show_progress
-from egtmetrics.cli._sides import add_image_key, open_side
+from egtmetrics.cli._sides import add_image_key, joined_labels, open_side
 from egtmetrics.cli._streams import show
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from egtmetrics.training.encoder import FineTunedEncoder
 
 _EPILOG = """\
@@ -110,8 +108,9 @@ def _fine_tune(args: argparse.Namespace) -> None:
     check_new(args.folder)
     side = open_side(args, "samples", args.samples)
     if side.groups is None:
+        found = "no groups are given" if args.groups is None else f"--groups {args.groups} errs, which would be learned"
         raise ValueError(
-            f"{args.samples}: no groups are given; pass --groups, or sort the images into subfolders by group"
+            f"{args.samples}: {found}; pass --groups with known labels, or sort the images into subfolders by group"
         )
     note(args, side.count_groups())
     args.folder.parent.mkdir(parents=True, exist_ok=True)  # for the checkpoint
@@ -120,10 +119,10 @@ def _fine_tune(args: argparse.Namespace) -> None:
     tuned = fine_tune_encoder(
         args.model,
         side.contents,
-        _joined(side.groups),
+        joined_labels(side.groups),
         last_blocks=args.last_blocks,
         lora_rank=args.lora_rank,
-        clusters=None if clusters is None else _joined(clusters),
+        clusters=None if clusters is None else joined_labels(clusters),
         n_folds=args.n_folds,
         n_epochs=args.n_epochs,
         batch_size=args.batch_size,
@@ -138,12 +137,6 @@ def _fine_tune(args: argparse.Namespace) -> None:
     chosen = f"epoch {tuned.best_epoch} of {args.n_epochs}, temperature {tuned.temperature:.3g}"
     note(args, f"wrote {args.folder} ({chosen})")
     show(_errors(tuned))
-
-
-def _joined(labels: pd.DataFrame) -> list[str | None]:
-    """Return one label of several columns, None where one is missing."""
-    rows = labels.itertuples(index=False, name=None)
-    return [None if None in row else ", ".join(row) for row in rows]
 
 
 def _errors(tuned: FineTunedEncoder) -> str:

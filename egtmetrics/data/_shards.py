@@ -36,6 +36,8 @@ def shard_paths(place: str) -> Iterator[Path]:
         yield Path(place)
         return
     first, last = found.groups()
+    if int(first) > int(last):
+        raise ValueError(f"{place}: {found.group()} is an empty range; begin with the smaller number")
     for number in range(int(first), int(last) + 1):
         yield from shard_paths(f"{place[: found.start()]}{number:0{len(first)}d}{place[found.end() :]}")
 

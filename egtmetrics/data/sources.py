@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
@@ -177,9 +177,7 @@ def check_place(place: str) -> None:
 def holds_samples(place: str, *, text_key: str | None = None, image_key: str | None = None) -> bool:
     """Whether :func:`open_source` takes it: of a ``.csv`` or ``.parquet`` file, whether it has one of the columns."""
     form = _form(place)
-    if form is not None and _suffix(place) in (".csv", ".parquet"):
-        return not {text_key or _TEXT_KEY, image_key or FILE_KEY}.isdisjoint(column_names(place))
-    return form is not None
+    return form is not None and form.holds(place, {text_key or _TEXT_KEY, image_key or FILE_KEY})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,8 +196,8 @@ class _Wanted:
             return "images" if self.text_key is None else "texts"
         if images and texts:
             raise ValueError(
-                f"{place}: holds images and texts; say which are the samples, and name their column (image_key or "
-                "text_key)"
+                f"{place}: holds images and texts; name the column of those that are the samples, image_key or "
+                "text_key, and not both"
             )
         return "images" if images else "texts"
 
@@ -212,6 +210,8 @@ class _Form:
     check: Callable[[str], object]
     """Raises if there is no such thing."""
     open: Callable[[str, _Wanted], Source]
+    holds: Callable[[str, Set[str]], bool] = lambda place, keys: True
+    """Whether there are samples under one of the keys."""
 
 
 def _open_table(place: str, wanted: _Wanted) -> Source:
@@ -222,6 +222,11 @@ def _open_table(place: str, wanted: _Wanted) -> Source:
         return TableImages(place, image_key)
     texts = read_text_columns(place, [text_key])[text_key].tolist()
     return TextSource(path=place, texts=texts, labels=lambda keys: _table_labels(place, text_key, keys))
+
+
+def _table_holds(place: str, keys: Set[str]) -> bool:
+    """Return whether a table has one of the columns; those of other kinds hold nothing but samples."""
+    return _suffix(place) not in (".csv", ".parquet") or not keys.isdisjoint(column_names(place))
 
 
 def _table_labels(place: str, key: str, keys: Sequence[str]) -> pd.DataFrame:
@@ -261,7 +266,7 @@ _FORMS = (
         lambda place: [path.stat() for path in shard_paths(place)],
         _open_shards,
     ),
-    _Form(lambda place: _suffix(place) in TEXT_SUFFIXES, os.stat, _open_table),
+    _Form(lambda place: _suffix(place) in TEXT_SUFFIXES, os.stat, _open_table, _table_holds),
 )
 
 

@@ -94,3 +94,14 @@ def content_hash(*parts: bytes) -> bytes:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
+
+
+def weights_hash(module: Any, *others: str) -> str:
+    """Hash of the weights of a network, and of other texts that say what shapes its features."""
+    import torch
+
+    digest = hashlib.sha256("".join(others).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from egtmetrics._errors import first_line
 from egtmetrics._extras import extra
-from egtmetrics._hub import is_path
-from egtmetrics.encoders._hub import find_folder, loading, weights_hash
+from egtmetrics._hub import find_folder, is_path, loading
+from egtmetrics.encoders._cache import weights_hash
 from egtmetrics.encoders._presets import IMAGE_PRESETS
 
 Images = Sequence[NDArray[np.float32]]

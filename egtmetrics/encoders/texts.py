@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._extras import extra
+from egtmetrics._hub import find_folder, loading
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_positive_int, check_texts
 from egtmetrics.encoders._batches import Batches, Forecast, check_device, check_finite
-from egtmetrics.encoders._cache import FeatureCache, content_hash
-from egtmetrics.encoders._hub import find_folder, loading, weights_hash
+from egtmetrics.encoders._cache import FeatureCache, content_hash, weights_hash
 from egtmetrics.encoders._presets import TEXT_PRESETS
 
 _PACKAGED = "minilm"

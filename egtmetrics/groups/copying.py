@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from egtmetrics._errors import listed
 from egtmetrics._validation import check_positive_int, check_real_fake
 from egtmetrics.groups.inference import holm
 from egtmetrics.metrics.authenticity import nearest_training
@@ -52,7 +53,7 @@ def copying_test(
     Raises
     ------
     TypeError, ValueError
-        Features or labels that do not fit.
+        Features or labels that do not fit, or no group that both sides have.
 
     Notes
     -----
@@ -101,6 +102,9 @@ def copying_test(
             test = mannwhitneyu(own, other, alternative="less")
             nearer = 1.0 - float(test.statistic) / (len(own) * len(other))
             rows[label] = [len(own), len(other), nearer, float(test.pvalue)]
+    if not rows:
+        found = listed(repr(samples.groups.name(label)) for label in samples.groups.index.tolist())
+        raise ValueError(f"no group of {found} has both fake and held_out samples; check the spelling of the labels")
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["n_fake", "n_held_out", "nearer", "p_value"])
     table.index = samples.groups.index[[label in rows for label in samples.groups.index.tolist()]]
     table["adjusted_p_value"] = holm(table["p_value"].to_numpy())

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics._validation import check_n_neighbors, check_real_fake
+from egtmetrics._errors import TooFewSamplesError
+from egtmetrics._validation import check_real_fake
 from egtmetrics.metrics._pairs import nearest_rows
 from egtmetrics.ops import BackendName, select_backend, to_host
 from egtmetrics.registry import metric
@@ -48,7 +49,10 @@ def nearest_training(
     """Find the nearest training sample (``real``) of every generated one; return also the backend."""
     kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
     real, fake = check_real_fake(real, fake, device=kernels.device, names=names)
-    check_n_neighbors(1, len(real), names[0])
+    if len(real) < 2:
+        raise TooFewSamplesError(
+            f"{names[0]} has 1 row, and each is compared with the nearest other one; add samples", needed=2
+        )
     sq_radii = kernels.kth_neighbor(real, n_neighbors=1)
     x, y = (np.asarray(to_host(points), dtype=np.float64) for points in (real, fake))
     rows, sq_distances = nearest_rows(y, x)

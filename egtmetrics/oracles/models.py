@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from egtmetrics._atomic import write_whole
 from egtmetrics._errors import first_line, listed
 from egtmetrics._extras import extra
+from egtmetrics._hub import find_folder, loading
 from egtmetrics._validation import check_positive_int
 from egtmetrics.confusion import Confusion
 from egtmetrics.oracles.labels import ProbabilityOracle, names_of
 
 _HELD_OUT = "held_out.csv"
+_KIND = "model of transformers"
 
 
 class FeatureOracle(ProbabilityOracle):
@@ -82,7 +84,7 @@ class PromptOracle(ProbabilityOracle):
     ------
     ImportError
         transformers or torch is missing.
-    ValueError
+    OSError, ValueError
         The model is not there or compares no prompts, or there are not two prompts.
 
     Notes
@@ -181,7 +183,7 @@ class ModelOracle(ProbabilityOracle):
     ------
     ImportError
         transformers or torch is missing.
-    ValueError
+    OSError, ValueError
         The model is not there, or is no classifier with these labels; held-out images beside it cannot be read.
 
     Notes
@@ -245,7 +247,7 @@ class ModelOracle(ProbabilityOracle):
             min_confidence=min_confidence,
             max_contamination=max_contamination,
         )
-        held_out = _read_held_out(_folder(model), labels)
+        held_out = _read_held_out(find_folder(model, _KIND), labels)
         if held_out is not None and len(names) > 1:
             true, probabilities = held_out
             called = names_of(self._decide(probabilities @ of_label), self.group_names)
@@ -280,29 +282,14 @@ def _unit(rows: Any) -> Any:
 
 
 def _loaded(model: str | Path, of_model: Any, of_processor: Any, device: Any) -> tuple[Any, Any]:
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        found = _read(model, of_model)
-    return found.to(device).eval(), _read(model, of_processor)
-
-
-def _folder(model: str | Path) -> Path:
-    from huggingface_hub import snapshot_download
-
-    source = Path(model).expanduser()
-    return source if source.is_dir() else Path(snapshot_download(str(model), local_files_only=True))
+    return _read(model, of_model).to(device).eval(), _read(model, of_processor)
 
 
 def _read(model: str | Path, kind: Any) -> Any:
-    try:
-        # From a folder: given a name, transformers looks for adapters on the network, also with local_files_only.
-        return kind.from_pretrained(str(_folder(model)), local_files_only=True)
-    except Exception as error:  # transformers, the hub and each format of weights have errors of their own
-        raise ValueError(
-            f"model={model} cannot be loaded ({first_line(error)}); pass the folder of a model of transformers, or a "
-            f"name on the hub that was fetched before (hf download {model})"
-        ) from error
+    # From a folder: given a name, transformers looks for adapters on the network, also with local_files_only.
+    folder = find_folder(model, _KIND)
+    with loading(model, _KIND):
+        return kind.from_pretrained(str(folder), local_files_only=True)
 
 
 def write_held_out(

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from egtmetrics._atomic import write_folder
+from egtmetrics._hub import loading_quietly
 from egtmetrics._validation import check_number, check_positive_int
-from egtmetrics.encoders._hub import loading_quietly
 from egtmetrics.training.language import device_of, import_extra
 from egtmetrics.training.resumable import seeded
 

@@ -161,6 +161,11 @@ class GenerativeMetricStream:
         if self._spill is not None:
             FileRows(self._spill)  # raises now if the folder cannot be written to
         self._warned_words: set[str] = set()
+        if not isinstance(reference, Reference | None):
+            raise TypeError(
+                f"reference is {type(reference).__name__}, expected a Reference; pass Reference(real, "
+                "sensitive_features=...)"
+            )
         if reference is not None and reference.sensitive_features is None:
             raise ValueError("reference has no labels; make it with sensitive_features")
         self._reference = None if reference is None else reference.in_canonical_order()

@@ -162,8 +162,9 @@ def test_every_form_has_the_same_images_texts_and_labels(
             open_source(place, text_key="words")
 
 
-@given(st.integers(0, 120), st.integers(0, 130), st.integers(1, 4))
-def test_ranges_name_shards(first: int, last: int, width: int) -> None:
+@given(st.integers(0, 120), st.integers(0, 10), st.integers(1, 4))
+def test_ranges_name_shards(first: int, more: int, width: int) -> None:
+    last = first + more
     found = [str(path) for path in shard_paths(f"a-{{{first:0{width}}..{last}}}-{{0..1}}.tar")]
     expected = [f"a-{number:0{len(f'{first:0{width}}')}}-{b}.tar" for number in range(first, last + 1) for b in (0, 1)]
     assert found == expected
@@ -232,8 +233,10 @@ def test_what_is_both_images_and_texts_has_to_be_named(tmp_path: Path) -> None:
         tmp_path / "a.tar", {"1.png": encoded(rgb(LEVELS[0])), "1.txt": b"a cat", "1.json": b'{"t": {"u": 5}}'}
     )
     for place, text_key, image_key in ((tmp_path / "a.csv", "text", "file_name"), (shards, "txt", "png")):
-        with pytest.raises(ValueError, match=r"holds images and texts; say which are the samples"):
+        with pytest.raises(ValueError, match=r"holds images and texts; name the column of those that are the samples"):
             open_source(place)
+        with pytest.raises(ValueError, match=r"image_key or text_key, and not both"):
+            open_source(place, image_key=image_key, text_key=text_key)
         for images in (open_source(place, image_key=image_key), open_source(place, kind="images")):
             np.testing.assert_array_equal(images[0], LEVELS[0])
         for texts in (open_source(place, text_key=text_key), open_source(place, kind="texts")):
@@ -254,6 +257,10 @@ def test_files_of_a_table_have_to_be_there(tmp_path: Path) -> None:
     for place in ("nowhere.csv", "nowhere.tar", "nowhere", "nowhere.zip"):
         with pytest.raises(FileNotFoundError, match="nowhere"):
             open_source(tmp_path / place)
+    with pytest.raises(ValueError, match=r"a-\{2\.\.1\}\.tar: \{2\.\.1\} is an empty range"):
+        open_source("a-{2..1}.tar")
+    (tmp_path / "folder.csv").mkdir()
+    assert holds_samples(str(tmp_path / "folder.csv"))
     (tmp_path / "x.doc").touch()
     assert not holds_samples(str(tmp_path / "x.doc"))
     with pytest.raises(ValueError, match=r"unknown kind of file '\.doc'"):

@@ -93,7 +93,7 @@ def test_what_cannot_be_loaded_is_said_with_what_to_do(tmp_path: Path) -> None:
             ImageEncoder(name, device="cpu")
     with pytest.raises(FileNotFoundError, match="model=dino is not a file or folder here, and not one of eff"):
         ImageEncoder("dino", device="cpu")
-    with pytest.raises(ValueError, match="is a folder without a model that loads"):
+    with pytest.raises(ValueError, match="holds no model that loads"):
         ImageEncoder(tmp_path, device="cpu")
     folder = vision_model(tmp_path / "model", "dinov2")
     with pytest.raises(ValueError, match=r"size=32 cannot be chosen for model=.*: its image processor does"):

@@ -293,7 +293,7 @@ def test_what_is_no_model(tmp_path: Path, model: Path) -> None:
         TextEncoder(tmp_path / "missing")
     with pytest.raises(FileNotFoundError, match=r"model=\./missing is not a folder"):
         TextEncoder("./missing")
-    with pytest.raises(ValueError, match=r"model=.* is a folder without a model that loads \("):
+    with pytest.raises(ValueError, match=r"model=.* holds no model that loads \("):
         TextEncoder(str(tmp_path))
     for name, fetched in (("nobody/nothing", "nobody/nothing"), ("mpnet", "sentence-transformers/all-mpnet-base-v2")):
         with pytest.raises(ValueError, match=rf"is not in the local cache .* fetch it with `hf download {fetched}`"):

@@ -86,6 +86,12 @@ def test_other_dtypes_other_groups_and_other_encoders() -> None:
         training, fake, held_out, fake_sensitive_features=["a", "b"] * 10, held_out_sensitive_features=["a", "c"] * 10
     )
     assert found[["n_fake", "n_held_out"]].to_dict("index") == {"a": {"n_fake": 10, "n_held_out": 10}}
+    with pytest.raises(ValueError, match="real has 1 row, and each is compared with the nearest other one; add"):
+        authenticity(training[:1], fake)
+    with pytest.raises(ValueError, match="no group of 'a', 'c' has both fake and held_out samples"):
+        copying_test(
+            training, fake, held_out, fake_sensitive_features=["a"] * 20, held_out_sensitive_features=["c"] * 20
+        )
     with pytest.raises(ValueError, match="training has 2 features and fake has 3"):
         copying_test(
             training[:, :2], fake, held_out, fake_sensitive_features=["a"] * 20, held_out_sensitive_features=["a"] * 20

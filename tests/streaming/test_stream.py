@@ -539,5 +539,7 @@ def test_a_reference_takes_the_place_of_real_rows(max_samples: int | None) -> No
         stream.update(fake[:, :2], real=False, sensitive_features=labels)
     with pytest.raises(ValueError, match="reference is"):
         stream.merge(ordered)
+    with pytest.raises(TypeError, match="reference is ndarray, expected a Reference"):
+        GenerativeMetricStream(metrics="fid", reference=real)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="reference has no labels"):
         GenerativeMetricStream(metrics="fid", reference=Reference(real))

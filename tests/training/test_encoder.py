@@ -341,5 +341,7 @@ def test_the_command_takes_clusters_and_refuses_images_without_groups(
     flat = [*command[:1], f"{tmp_path / 'digits' / '0-4'}", *command[2:6], "--out", f"{tmp_path / 'other'}"]
     assert main(flat) == 2
     assert "no groups are given; pass --groups" in capsys.readouterr().err
+    assert main([*command[:6], "--groups", "oracle:clip", "--out", f"{tmp_path / 'other'}"]) == 2
+    assert "--groups oracle:clip errs, which would be learned; pass --groups with known" in capsys.readouterr().err
     assert main([*command, "--last-blocks", "5", "--out", f"{tmp_path / 'other'}"]) == 2
     assert "--last-blocks 5, but the model has 1 blocks" in capsys.readouterr().err
