@@ -146,11 +146,12 @@ def _errors(tuned: FineTunedEncoder) -> str:
     confusion = tuned.confusion
     counts, found = confusion.counts, confusion.interval()
     assert counts is not None
-    table = []
-    for name, error in confusion.error_by_group.items():
-        right = found.loc[(name, name)]
-        interval = f"{1.0 - right['high']:.1%} to {1.0 - right['low']:.1%}"
-        table.append([name, int(counts.loc[name].sum()), f"{error:.1%}", interval])
+    right = found.loc[[(name, name) for name in confusion.group_names], ["low", "high"]].to_numpy()
+    held_out = counts.sum(axis=1).tolist()
+    table = [
+        [name, n, f"{error:.1%}", f"{1.0 - high:.1%} to {1.0 - low:.1%}"]
+        for (name, error), (low, high), n in zip(confusion.error_by_group.items(), right, held_out, strict=True)
+    ]
     headers = ["group", "held out", "error", "95 % interval"]
     aligned = tabulate(table, headers, disable_numparse=True, colalign=("left", "right", "right", "right"))
     n = counts.to_numpy()
