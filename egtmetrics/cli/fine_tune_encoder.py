@@ -146,7 +146,7 @@ def _errors(tuned: FineTunedEncoder) -> str:
     confusion = tuned.confusion
     counts, found = confusion.counts, confusion.interval()
     assert counts is not None
-    right = found.loc[[(name, name) for name in confusion.group_names], ["low", "high"]].to_numpy()
+    right = found[["low", "high"]].loc[[(name, name) for name in confusion.group_names]].to_numpy()
     held_out = counts.sum(axis=1).tolist()
     table = [
         [name, n, f"{error:.1%}", f"{1.0 - high:.1%} to {1.0 - low:.1%}"]
