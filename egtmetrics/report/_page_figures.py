@@ -157,6 +157,7 @@ def draw_gaps(gaps: Sequence[Gap], inference: Inference, name: str = "gaps") -> 
             hollow=[gap.beyond_noise is False or not gap.reliable for gap in panel],
         )
         axes.axvline(0, color="0.35", linewidth=1, zorder=1)
+        axes.locator_params(axis="x", nbins=5)  # numbers such as 0.0005 are wide
         axes.set_xlabel(f"gap in {score.difference_unit}" if score.difference_unit else "gap, in its own unit")
     caption = f"The largest {'gaps' if name == 'gaps' else 'differences of the excess'} between two groups"
     doubt = "" if all(gap.reliable for gap in drawn) else " Grey dots cannot be relied on."

@@ -623,7 +623,13 @@ def _strata_section(strata: WithinStrata, gaps: Sequence[Gap], frame: Generative
         "tables": [
             _gaps_beside(gaps, strata),
             _table(f"Strata of {strata.features}, and what they count in the averages", columns),
-            _table(f"Scores within strata{_with_intervals(strata.inference)}", strata_columns(frame, strata)),
+            *(
+                _table(
+                    f"{frame.title(metric)}: scores within strata{_with_intervals(strata.inference)}",
+                    strata_columns(frame, strata, metric, "\n"),
+                )
+                for metric in strata.scores.tables()
+            ),
         ],
     }
 
@@ -672,15 +678,16 @@ def _labels_section(true: TrueGroups, frame: GenerativeMetricFrame) -> dict[str,
 
 
 def _table(caption: str, columns: Columns) -> _Table:
-    """Return a table of the page as one in a terminal."""
+    """Return a table of the page as one in a terminal, where an interval stands below its number."""
     header = [name for name, _ in columns]
     of_numbers = [all(map(is_number, cells)) for _, cells in columns]
+
+    def cell(text: str, number: bool) -> _Cell:
+        text, _, interval = text.partition("\n")
+        return _Cell(text=text, interval=interval, number=number)
+
     rows = zip(*(cells for _, cells in columns), strict=True)
-    return _Table(
-        caption=caption,
-        header=header,
-        rows=[[_Cell(text=cell, number=right) for cell, right in zip(row, of_numbers, strict=True)] for row in rows],
-    )
+    return _Table(caption=caption, header=header, rows=[[*map(cell, row, of_numbers)] for row in rows])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

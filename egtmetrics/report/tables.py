@@ -28,6 +28,7 @@ from egtmetrics.groups import (
 from egtmetrics.groups.baseline import Comparison
 from egtmetrics.groups.controlled import ControlledScores
 from egtmetrics.labels import group_text
+from egtmetrics.plots import axis_label
 from egtmetrics.report._page_parts import TrueGroups, WithinStrata
 from egtmetrics.report.card import front_matter, left_out
 from egtmetrics.report.words import in_words
@@ -152,7 +153,9 @@ def render(
     if views is not None:
         sections[views_title(views)] = view_columns(views)
     if strata is not None:
-        sections["Scores within strata"] = strata_columns(frame, strata)
+        for metric in strata.scores.tables():
+            name = f"Scores within strata: {frame.title(metric)}"
+            sections[name] = strata_columns(frame, strata, metric, "\n" if format == "table" else " ")
         sections["Disparities of the averages over strata"] = _disparities(
             strata.scores.tables(), strata.inference.intervals
         )
@@ -404,9 +407,12 @@ def _doses(dose: DoseResponse) -> Columns:
     return list(zip(["damage", "name", "explains the scores", *groups], zip(*rows, strict=True), strict=True))
 
 
-def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata) -> Columns:
-    """Return a row for every group of every stratum, and of the averages, which have intervals if there are any."""
-    scores = strata.scores
+def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata, metric: str, separator: str) -> Columns:
+    """Return a row for every group of every stratum, and of the averages, which have intervals if there are any.
+
+    ``separator`` stands between an average and its interval.
+    """
+    scores, of_metric = strata.scores, strata.scores.tables()[metric]
     names: list[list[str]] = [[], [], []]
     columns: dict[str, list[str]] = {}
     weights = scores.strata["weight"][scores.strata["weight"] > 0.0]
@@ -414,27 +420,22 @@ def strata_columns(frame: GenerativeMetricFrame, strata: WithinStrata) -> Column
     levels: Any = list(range(n_levels)) if n_levels > 1 else 0
     rows = [(group_text(label), f"{100 * weight:.1f}") for label, weight in weights.items()]
     tables = [table.droplevel(levels) for _, table in scores.by_stratum.groupby(level=levels, sort=False)]
-    described = [
-        (table.column(name), score, table.caveats)
-        for table in scores.tables().values()
-        for name, score in table.described.items()
-    ]
     for (stratum, weight), table in zip([*rows, ("average", "")], [*tables, scores.by_group], strict=True):
         groups = table.index.tolist()
         rest = [""] * (len(groups) - 1)
         for cells, more in zip(names, ([stratum, *rest], [weight, *rest], map(group_text, groups)), strict=True):
             cells.extend(more)
-        for column, score, caveats in described:
+        for name, score in of_metric.described.items():
+            column = of_metric.column(name)
             texts = [*map(score.text, table[column])]
             if table is scores.by_group:
                 texts = [
                     text
-                    + (UNRELIABLE if group in caveats else "")
-                    + bounds_text(strata.inference.score_bounds(column, group), score)
+                    + (UNRELIABLE if group in of_metric.caveats else "")
+                    + bounds_text(strata.inference.score_bounds(column, group), score).replace(" ", separator, 1)
                     for text, group in zip(texts, groups, strict=True)
                 ]
-            header = f"{column} {_unit(score)}" if score.printed_unit else column
-            columns.setdefault(header, []).extend(texts)
+            columns.setdefault(axis_label(score), []).extend(texts)
     headers = [strata.features, "weight (%)", groups_title(frame)]
     return [*zip(headers, names, strict=True), *columns.items()]
 
@@ -620,7 +621,7 @@ def groups_title(frame: GenerativeMetricFrame) -> str:
 
 def is_number(cell: str) -> bool:
     try:
-        float(cell.partition(" [")[0].rstrip(f"*†{UNRELIABLE}") or "nan")
+        float(re.split(r"\s\[", cell, maxsplit=1)[0].rstrip(f"*†{UNRELIABLE}") or "nan")
     except ValueError:
         return False
     return True
