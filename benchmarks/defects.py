@@ -146,8 +146,8 @@ DEFECTS = {f.__name__.replace("_", " "): f for f in (modes_missing, off_the_data
 
 
 def metrics() -> dict[str, Function]:
-    """All registered metrics, and TopP&R as the package top-pr computes it."""
-    own = {name: metric.function for name, metric in registered_metrics().items()}
+    """All registered metrics of features, and TopP&R as the package top-pr computes it."""
+    own = {name: metric.function for name, metric in registered_metrics().items() if name != "numbers"}
     return own | {ORIGINAL: functools.partial(topp_precision_recall, compatibility="top-pr")}
 
 
@@ -503,7 +503,8 @@ def page(content: Mapping[str, Any]) -> str:
             f"samples a group and side, {content['repeats']} repeats ({slow_repeats(content['repeats'])} for metrics "
             "that average over clusterings or projections), default options, KID on all rows at once. Larger damages "
             "and more samples are found more often: compare scores with each other, and do not read a power as a "
-            "promise."
+            "promise. `authenticity` is made to find copies of training samples. Here it takes the real samples for "
+            "these, and no damage copies them: the copies above are of generated samples."
         ),
         "## Power",
         paragraph(
