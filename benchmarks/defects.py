@@ -34,7 +34,7 @@ from tqdm import tqdm
 from benchmarks.run import machine
 from egtmetrics import topp_precision_recall
 from egtmetrics._atomic import write_whole
-from egtmetrics.registry import registered_metrics
+from egtmetrics.registry import Metric, registered_metrics
 from egtmetrics.results import MetricResult, Score, UnreliableScoreWarning
 
 SEED = 20261204
@@ -145,9 +145,14 @@ DEFECTS = {f.__name__.replace("_", " "): f for f in (modes_missing, off_the_data
 # --- Simulation --------------------------------------------------------------------------------------------------
 
 
+def metrics_of_features() -> dict[str, Metric]:
+    """All registered metrics but the one that takes a single number for each sample."""
+    return {name: metric for name, metric in registered_metrics().items() if name != "numbers"}
+
+
 def metrics() -> dict[str, Function]:
-    """All registered metrics of features, and TopP&R as the package top-pr computes it."""
-    own = {name: metric.function for name, metric in registered_metrics().items() if name != "numbers"}
+    """All metrics of features, and TopP&R as the package top-pr computes it."""
+    own = {name: metric.function for name, metric in metrics_of_features().items()}
     return own | {ORIGINAL: functools.partial(topp_precision_recall, compatibility="top-pr")}
 
 

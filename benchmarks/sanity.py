@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from tabulate import tabulate
 from tqdm import tqdm
 
+from benchmarks.defects import metrics_of_features
 from benchmarks.run import machine
 from egtmetrics._atomic import write_whole
-from egtmetrics.registry import Metric, registered_metrics
+from egtmetrics.registry import Metric
 from egtmetrics.results import UnreliableScoreWarning
 
 SEED = 20261203
@@ -535,10 +536,10 @@ def tables(rows: Sequence[Row], repeats: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="folder for sanity.json and sanity.md; default: only print")
-    parser.add_argument("--only", help="only these metrics, separated by commas; default: all that are registered")
+    parser.add_argument("--only", help="only these metrics, separated by commas; default: all of features")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="draws of every set (default: %(default)s)")
     arguments = parser.parse_args()
-    metrics = registered_metrics()
+    metrics = metrics_of_features()
     chosen = arguments.only.split(",") if arguments.only else list(metrics)
     rows = measure({name: metrics[name] for name in chosen}, arguments.repeats)
     text = tables(rows, arguments.repeats)
