@@ -1,4 +1,4 @@
-"""Time every primitive on the CUDA device, after checking that it agrees with the CPU kernels.
+"""Time every primitive and whole evaluations on the CUDA device, after checking that it agrees with the CPU kernels.
 
     python -m benchmarks.gpu --out benchmarks/results          gpu.json and gpu.md
     python -m benchmarks.gpu --only neighbors,balls            some sections
@@ -13,6 +13,7 @@ Without a device, nothing is printed and the exit code is 2.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -21,7 +22,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,8 @@ from tqdm import tqdm
 
 from benchmarks import run
 from benchmarks.run import Row, row, table
+
+Scores = Mapping[str, Any]
 
 NO_ROW = "Nothing was measured, because the CUDA kernels cannot run"
 
@@ -357,6 +361,167 @@ def bench_divergences(device: Device, scale: float) -> list[Row]:
     return [row(name, device.seconds(ours), peers, wanted={}, ceiling=None)]
 
 
+def evaluation(
+    device: Device,
+    name: str,
+    ours: Callable[[], Scores],
+    cpu: Callable[[], Scores],
+    *,
+    atol: float,
+    ceiling: float | None = None,
+) -> Row:
+    """One evaluation from tensors to scores, the host's part included, against the same on the CPU.
+
+    ``atol`` is what a few memberships that the last bits decide may change.
+    """
+    from egtmetrics.results import UnreliableScoreWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableScoreWarning)  # of few rows, to try the script
+        found, expected = ours(), cpu()
+        assert found.keys() == expected.keys(), name
+        for score, value in expected.items():
+            np.testing.assert_allclose(found[score], value, rtol=1e-5, atol=atol, err_msg=f"{name}: {score}")
+        peers = {"the CPU kernels": run.seconds(cpu, repeats=1)}
+        return row(name, device.seconds(ours), peers, wanted={}, ceiling=ceiling)
+
+
+def topp_options(n: int, d: int, scale: float) -> dict[str, Any]:
+    """The paper's options; of few rows, to try the script, fewer dimensions, since k is 5 times their number."""
+    projected = min(32, n // 12)
+    matrices = np.random.default_rng(0).normal(size=(max(int(10 * scale), 1), projected, d)) / np.sqrt(projected)
+    return {"projections": list(matrices), "n_bootstrap": max(int(1000 * scale), 10), "random_state": 0}
+
+
+def bench_evaluations(device: Device, scale: float) -> list[Row]:
+    """TopP&R as in the paper, PRDC and FID, of tensors on the device."""
+    from egtmetrics import frechet_distance, precision_recall_density_coverage, topp_precision_recall
+
+    d = 768
+
+    def inputs(n: int) -> tuple[list[NDArray[np.float32]], list[Any]]:
+        rng = np.random.default_rng(n)
+        sets = [normal(rng, n, d), 0.95 * normal(rng, n, d)]
+        return sets, to_device(device, *sets)
+
+    rows = []
+    for n in (2_000, 10_000, 20_000):
+        n = max(int(n * scale), 48)
+        options = topp_options(n, d, scale)
+        b, n_projections, projected = (
+            options["n_bootstrap"],
+            len(options["projections"]),
+            len(options["projections"][0]),
+        )
+        on_host, on_device = inputs(n)
+        topp = functools.partial(topp_precision_recall, **options)
+        # Distances within each set and between them, and a band of each, at least.
+        one = 3 * product_seconds(device, n, n, projected) + 2 * product_seconds(device, n, b, n)
+        rows.append(
+            evaluation(
+                device,
+                f"TopP&R n = m = {n}, d = {d}, {n_projections} projections to {projected}, B = {b}",
+                lambda f=topp, sets=on_device: f(*sets).scores(),
+                lambda f=topp, sets=on_host: f(*sets).scores(),
+                atol=5.0 / n,
+                ceiling=n_projections * one,
+            )
+        )
+    n = max(int(10_000 * scale), 48)
+    on_host, on_device = inputs(n)
+    for name, metric, ceiling in (
+        (
+            "precision, recall, density, coverage",
+            precision_recall_density_coverage,
+            product_seconds(device, n, 3 * n, d),
+        ),
+        ("FID", frechet_distance, None),
+    ):
+        rows.append(
+            evaluation(
+                device,
+                f"{name} n = m = {n}, d = {d}",
+                lambda f=metric: f(*on_device).scores(),
+                lambda f=metric: f(*on_host).scores(),
+                atol=5.0 / n,
+                ceiling=ceiling,
+            )
+        )
+    return rows
+
+
+def bench_frames(device: Device, scale: float) -> list[Row]:
+    """Groups with intervals, and a checkpoint against a prepared reference."""
+    from egtmetrics import (
+        GenerativeMetricFrame,
+        Reference,
+        frechet_distance,
+        precision_recall_density_coverage,
+        topp_precision_recall,
+    )
+
+    d, size = 64, max(int(2_000 * scale), 60)
+    metrics = {
+        "topp": functools.partial(topp_precision_recall, **topp_options(size, d, scale)),
+        "prdc": precision_recall_density_coverage,
+        "fid": frechet_distance,
+    }
+
+    def samples(n_groups: int, n: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        return normal(np.random.default_rng(seed), n_groups * n, d), np.repeat(np.arange(n_groups), n)
+
+    def scores(frame: GenerativeMetricFrame) -> Scores:
+        return {f"{score} of {group}": value for score, by in frame.by_group.items() for group, value in by.items()}
+
+    rows = []
+    for n_groups in (2, max(int(20 * scale), 3)):
+        (real, groups), (fake, _) = samples(n_groups, size, 0), samples(n_groups, size, 1)
+
+        def frame_with_intervals(real: Any, fake: Any, groups: Any = groups) -> Scores:
+            frame = GenerativeMetricFrame(
+                metrics=metrics,
+                real=real,
+                fake=fake,
+                real_sensitive_features=groups,
+                fake_sensitive_features=groups,
+                random_state=0,
+            )
+            frame.interval(0.95)
+            return scores(frame)
+
+        x, y = to_device(device, real, fake)
+        rows.append(
+            evaluation(
+                device,
+                f"{', '.join(metrics)} of {n_groups} groups of {size} a side, d = {d}, with intervals",
+                lambda f=frame_with_intervals, x=x, y=y: f(x, y),
+                lambda f=frame_with_intervals, x=real, y=fake: f(x, y),
+                atol=5.0 / size,
+            )
+        )
+    (real, groups), (fake, fake_groups) = samples(2, 5 * size, 0), samples(2, size, 1)
+    x, y = to_device(device, real, fake)
+    on_device, on_host = (Reference(features, sensitive_features=groups) for features in (x, real))
+
+    def later_call(reference: Reference, fake: Any) -> Scores:
+        return scores(
+            GenerativeMetricFrame(
+                metrics=metrics, real=reference, fake=fake, fake_sensitive_features=fake_groups, random_state=0
+            )
+        )
+
+    rows.append(
+        evaluation(
+            device,
+            f"{', '.join(metrics)} of {2 * size} fake against a reference of {10 * size} real, d = {d}, later calls",
+            lambda: later_call(on_device, y),
+            lambda: later_call(on_host, fake),
+            atol=5.0 / size,
+        )
+    )
+    return rows
+
+
 SECTIONS: dict[str, Callable[[Device, float], list[Row]]] = {
     "neighbors": bench_neighbors,
     "groups": bench_groups,
@@ -365,6 +530,8 @@ SECTIONS: dict[str, Callable[[Device, float], list[Row]]] = {
     "products": bench_products,
     "projections": bench_projections,
     "divergences": bench_divergences,
+    "evaluations": bench_evaluations,
+    "frames": bench_frames,
 }
 
 

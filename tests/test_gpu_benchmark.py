@@ -60,7 +60,7 @@ def test_sections_run_and_check_their_results(
     rows = section(gpu.Device("cpu", once), 0.005)
     assert rows
     assert all(entry["seconds"] == 1.0 and entry["peers"] for entry in rows)
-    assert len(calls) >= 2 * len(rows) - 1
+    assert len(calls) >= len(rows)
 
 
 def test_a_wrong_result_stops_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
