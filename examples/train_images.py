@@ -2,7 +2,7 @@
 
 FOLDER holds images of one size, in a subfolder for each group; without it, one is made of handwritten digits, of which
 those below five are three times as many. The network is a U-Net of diffusers where that is installed, else the
-library's own. It takes half a minute on two cores; ``accelerate launch`` runs it on several processes.
+library's own. It takes half a minute of one core; ``accelerate launch`` runs it on several processes.
 
 What a loop without groups does not have is marked "by group".
 """
@@ -59,21 +59,20 @@ def build_network(channels: int, size: int) -> nn.Module:
     except ImportError:
         print("diffusers is not installed (pip install diffusers), so the library's own U-Net is trained")
         return UNet(size, channels=channels, width=32, multipliers=(1, 2), n_blocks=1, attention=(), dropout=0.0)
-    return DiffusersNetwork(
-        UNet2DModel(
-            sample_size=size,
-            in_channels=channels,
-            out_channels=channels,
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            norm_num_groups=8,
-            down_block_types=("DownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "UpBlock2D"),
-        )
+    unet = UNet2DModel(
+        sample_size=size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
     )
+    return DiffusersNetwork(unet)
 
 
-def main(folder: Path | None = None, *, n_steps: int = 300, batch_size: int = 64) -> tuple[MinMaxLoss, WeightEMA]:
+def main(folder: Path | None = None, *, n_steps: int = 150, batch_size: int = 48) -> tuple[MinMaxLoss, WeightEMA]:
     if folder is None:
         folder = Path(tempfile.mkdtemp())
         write_digits(folder)

@@ -51,7 +51,8 @@ class DigitModule(pl.LightningModule):  # type: ignore[misc]
         optimizer = self.optimizers()
         optimizer.zero_grad()
         with self.strategy.accumulate(groups, bins):  # by group
-            for rows in torch.arange(len(x), device=x.device).split(self.part):
+            for start in range(0, len(x), self.part):
+                rows = slice(start, start + self.part)
                 per_sample = denoising_losses(self.denoiser, x[rows], sigma[rows])
                 self.manual_backward(self.strategy(per_sample, groups[rows], bins[rows]))  # by group
         optimizer.step()
@@ -69,7 +70,7 @@ def load() -> TensorDataset:
     return TensorDataset(torch.tensor(images[rows] / 8.0 - 1.0, dtype=torch.float32), torch.tensor(digits[rows] // 5))
 
 
-def main(folder: Path | None = None, *, n_steps: int = 600, batch_size: int = 256, part: int = PART) -> DigitModule:
+def main(folder: Path | None = None, *, n_steps: int = 400, batch_size: int = 256, part: int = PART) -> DigitModule:
     folder = Path(tempfile.mkdtemp()) if folder is None else folder
     torch.manual_seed(0)
     module = DigitModule(part)

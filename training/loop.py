@@ -395,7 +395,8 @@ class _LoadedBatches(_Batches):
     def settings(self) -> dict[str, Any]:
         found: dict[str, Any] = {"data": "DataLoader", "batch_size": self.loader.batch_size}
         with contextlib.suppress(TypeError):  # of a stream, whose length is unknown
-            found |= {"batches of an epoch": len(self.loader), "size of the dataset": len(self.loader.dataset)}
+            sized: Any = self.loader.dataset
+            found |= {"batches of an epoch": len(self.loader), "size of the dataset": len(sized)}
         return found
 
     def next(self, law: NoiseLaw) -> _Batch:
@@ -414,7 +415,8 @@ class _LoadedBatches(_Batches):
 
     def _start(self, epoch: int) -> None:
         self.epoch, self.place = epoch, 0
-        for sampler in (self.loader.sampler, self.loader.batch_sampler):
+        samplers: list[Any] = [self.loader.sampler, self.loader.batch_sampler]
+        for sampler in samplers:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
         seed_generators(_seed_of(self.seed, rank(), epoch), self.device)  # they seed the order, and the workers
@@ -448,7 +450,7 @@ class _LoadedBatches(_Batches):
         for place in range(state["place"]):
             if next(self.batches, None) is None:
                 raise ValueError(
-                    f"data is a DataLoader whose epoch {self.epoch} has {place} batches, but the checkpoint comes after "
+                    f"data is a DataLoader with {place} batches in epoch {self.epoch}, but the checkpoint comes after "
                     f"{state['place']} of them; pass the same data, or name another file"
                 )
         self.place = state["place"]

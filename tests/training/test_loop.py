@@ -468,7 +468,7 @@ def test_a_stream_that_ends_before_the_checkpoint_is_refused(tmp_path: Path) -> 
             return zip(DATA[: self.n], GROUPS[: self.n], GROUPS[: self.n], strict=True)
 
     load(2, loader=DataLoader(Stream(60), batch_size=24), checkpoint=tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="epoch 0 has 1 batches, but the checkpoint comes after 2"):
+    with pytest.raises(ValueError, match="with 1 batches in epoch 0, but the checkpoint comes after 2"):
         load(3, loader=DataLoader(Stream(20), batch_size=24), checkpoint=tmp_path / "c.pt")
     resumed = load(5, loader=DataLoader(Stream(60), batch_size=24), checkpoint=tmp_path / "c.pt")
     assert_same_training(resumed, load(5, loader=DataLoader(Stream(60), batch_size=24)))
