@@ -69,7 +69,8 @@ def build_network(channels: int, size: int) -> nn.Module:
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
     )
-    return DiffusersNetwork(unet)
+    network: nn.Module = DiffusersNetwork(unet)
+    return network
 
 
 def main(folder: Path | None = None, *, n_steps: int = 150, batch_size: int = 48) -> tuple[MinMaxLoss, WeightEMA]:
