@@ -112,7 +112,8 @@ def train(
     callback
         Called as ``callback(model, step)`` with the averaged model after every ``callback_every`` steps, on every
         process; a true result ends the training. What it draws from the generators of torch does not change the
-        training. ``GroupWatch(...).step`` of ``egtmetrics.integrations`` is one.
+        training. ``GroupWatch(...).step`` of ``egtmetrics.integrations`` is one; with several processes, give it
+        ``is_main``.
     callback_every
         Steps between calls.
     checkpoint
@@ -496,7 +497,7 @@ class _DenoiserTraining(ResumableTraining):
     def _losses(self, batch: _Batch) -> Tensor:
         """Return the loss of every sample, ``(n,)``."""
         dtype = self.options.autocast
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype):
             return denoising_losses(self.model, batch.x, batch.sigma, labels=batch.labels, noise=batch.noise)
 
     def state(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from egtmetrics.training import (
     NoiseLevels,
     ResidualMLP,
     ReweightedLoss,
+    WeightEMA,
+    denoising_losses,
 )
 from egtmetrics.training import train as train_loop
 from tests._ranks import on_ranks
@@ -170,6 +172,14 @@ def run_loop(rank: int, folder: Path) -> dict[str, Any]:
         path = folder / f"{name}.pt"
         train_denoiser(3, data=data(), dropout=0.3, checkpoint=path)
         results[f"{name}, resumed"] = train_denoiser(7, data=data(), dropout=0.3, checkpoint=path)
+    denoiser, sigma = build_denoiser(), torch.ones(60)
+    wrapped = torch.nn.parallel.DistributedDataParallel(denoiser)
+    average = WeightEMA(wrapped)
+    average.update(wrapped, n_samples=60)
+    average.copy_to(wrapped)
+    assert type(average.model) is Denoiser
+    plain, found = (denoising_losses(model, DATA, sigma, noise=DATA) for model in (denoiser, wrapped))
+    results["own loop"] = (plain.detach(), found.detach())
     stops = train_denoiser(6, callback=lambda model, step: rank == 1 and step == 4, callback_every=2)
     results["stopped at"] = stops["run"][0]
     try:
@@ -197,6 +207,11 @@ def test_the_loop_on_two_processes_resumes_bit_for_bit(ranks: list[dict[str, Any
         torch.testing.assert_close(results[f"{data}, resumed"], results[f"{data}, whole"], rtol=0, atol=0)
     torch.testing.assert_close(ranks[0][f"{data}, whole"], ranks[1][f"{data}, whole"], rtol=0, atol=0)
     assert ranks[0][f"{data}, whole"]["run"] == (7, 84 if data == "loader" else 175)
+
+
+def test_losses_and_averages_take_a_model_in_distributed_data_parallel(ranks: list[dict[str, Any]]) -> None:
+    for results in ranks:
+        torch.testing.assert_close(*results["own loop"], rtol=0, atol=0)
 
 
 def test_one_process_stops_both(ranks: list[dict[str, Any]]) -> None:
