@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from egtmetrics._validation import check_positive_int
+
 from ._checks import check_classes
 
 
@@ -89,6 +91,30 @@ class DiffusersNetwork(nn.Module):
     def n_classes(self) -> int | None:
         """Number of classes to condition on; None if unconditional."""
         return self._n_classes
+
+    def with_classes(self, n_classes: int) -> DiffusersNetwork:
+        """Return a copy of a U-Net that takes labels and ignores them until it is trained further.
+
+        As :meth:`ResidualMLP.with_classes`: conditional training starts from unconditional weights. The class embedding
+        is zero. The model is built anew from its ``config``, with ``num_class_embeds``, so it can be saved as others
+        are. Its first weights are drawn and then replaced, which advances the global generator.
+
+        Raises
+        ------
+        ValueError
+            If the model is conditional already, as a DiT always is.
+        """
+        if self._n_classes is not None:
+            raise ValueError(f"the model is conditioned on {self._n_classes} classes already; use an unconditional one")
+        n_classes = check_positive_int(n_classes, "n_classes")
+        unconditional: Any = self.model
+        weight = next(unconditional.parameters())
+        model = type(unconditional).from_config(unconditional.config, num_class_embeds=n_classes)
+        nn.init.zeros_(model.class_embedding.weight)
+        model.load_state_dict({**model.state_dict(), **unconditional.state_dict()})
+        states = self.encoder_hidden_states
+        conditional = DiffusersNetwork(model, encoder_hidden_states=None if states is None else states.clone())
+        return conditional.to(device=weight.device, dtype=weight.dtype).train(self.training)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
         options: dict[str, Tensor] = {}

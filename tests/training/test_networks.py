@@ -35,10 +35,17 @@ class Echo(nn.Module):
         super().__init__()
         self.config, self.calls = config, []
         self.convolution = nn.Conv2d(3, n_outputs, 1)
+        self.class_embedding = nn.Embedding(config.get("num_class_embeds") or 1, n_outputs)
+
+    @classmethod
+    def from_config(cls, config: Any, **changes: Any) -> Echo:
+        return cls(**{**config, **changes})
 
     def answer(self, sample: Tensor, return_dict: bool, **call: Any) -> Any:
         self.calls.append({"sample": sample, **call})
         output = self.convolution(sample)
+        if self.config.get("num_class_embeds"):
+            output = output + self.class_embedding(call["class_labels"])[:, :, None, None]
         return SimpleNamespace(sample=output) if return_dict else (output,)
 
 
@@ -90,7 +97,10 @@ def test_a_model_is_called_with_its_own_arguments(name: str) -> None:
     assert torch.equal(call["class_labels"], GROUPS)
     if name == "UNet2DConditionModel":
         torch.testing.assert_close(call["encoder_hidden_states"], STATES.expand(8, 4, 3), rtol=0, atol=0)
-    torch.testing.assert_close(output, network.model.convolution(IMAGES)[:, :3])
+    expected = network.model.convolution(IMAGES)[:, :3]
+    if name != "DiT":
+        expected = expected + network.model.class_embedding(GROUPS)[:, :, None, None]
+    torch.testing.assert_close(output, expected)
 
 
 def test_fourier_features_of_a_logarithm_get_its_exponential() -> None:
@@ -114,6 +124,29 @@ def test_conditional_strategies_train_it(name: str) -> None:
     samples = heun_sample(run.ema, torch.randn(4, 3, 8, 8), labels=torch.arange(4) % 2, n_steps=2)
     assert samples.shape == (4, 3, 8, 8)
     assert samples.isfinite().all()
+
+
+def unconditional() -> DiffusersNetwork:
+    return DiffusersNetwork(UNet2D())
+
+
+def unconditional_on_texts() -> DiffusersNetwork:
+    return DiffusersNetwork(UNet2DCondition(cross_attention_dim=3), encoder_hidden_states=STATES)
+
+
+@pytest.mark.parametrize("make", [unconditional, unconditional_on_texts])
+def test_conditional_training_starts_from_unconditional_weights(make: Any) -> None:
+    network = make().eval()
+    del network.model.class_embedding  # which an unconditional model of diffusers has not
+    conditional = network.with_classes(2)
+    c_noise = torch.linspace(-1.0, 1.0, 8)
+    torch.testing.assert_close(conditional(IMAGES, c_noise, GROUPS), network(IMAGES, c_noise), rtol=0, atol=0)
+    assert (conditional.n_classes, network.n_classes, conditional.training) == (2, None, False)
+    conditional(IMAGES, c_noise, GROUPS).square().sum().backward()
+    assert conditional.model.class_embedding.weight.grad.abs().min() > 0.0
+    assert network.model.convolution.weight.grad is None
+    with pytest.raises(ValueError, match="the model is conditioned on 2 classes already"):
+        conditional.with_classes(2)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +208,13 @@ def real(name: str) -> DiffusersNetwork:
         norm_num_groups=4, num_embeds_ada_norm=2,
     )  # fmt: skip
     return DiffusersNetwork(model)
+
+
+def test_the_real_model_takes_classes_later() -> None:
+    network = real("fourier").eval()
+    conditional = network.with_classes(2)
+    c_noise = torch.linspace(-1.0, 1.0, 8)
+    torch.testing.assert_close(conditional(IMAGES, c_noise, GROUPS), network(IMAGES, c_noise))
 
 
 @pytest.mark.parametrize("preconditioning", [EDMPreconditioning(), VPPreconditioning()])
