@@ -403,6 +403,17 @@ def test_a_resumed_loader_equals_an_uninterrupted_one(stop: int, tmp_path: Path)
     assert resumed[2].log == whole[2].log
 
 
+def test_a_resumed_loader_with_workers_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    """Which draw from torch, each from its own generator."""
+
+    def loader() -> DataLoader[Any]:
+        return DataLoader(Jittered(), batch_size=24, shuffle=True, num_workers=2)
+
+    whole = load(5, loader=loader())
+    load(2, loader=loader(), checkpoint=tmp_path / "c.pt")
+    assert_same_training(load(5, loader=loader(), checkpoint=tmp_path / "c.pt"), whole)
+
+
 def test_every_epoch_has_every_row_in_another_order() -> None:
     seen: list[list[float]] = []
 
