@@ -25,7 +25,7 @@ import egtmetrics
 from egtmetrics import metrics
 from egtmetrics.cli import main
 from egtmetrics.groups import GenerativeMetricFrame, ego, mgo
-from egtmetrics.ops import select_backend
+from egtmetrics.ops import available_threads, select_backend
 from egtmetrics.samples import GroupedSamples
 
 ROOT = Path(__file__).parents[1]
@@ -515,6 +515,32 @@ def test_help_is_quick() -> None:
     )
     assert "evaluate-images" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, ("OMP_NUM_THREADS = '{cores}'", "OMP_WAIT_POLICY = 'PASSIVE'")),
+        (
+            {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "ACTIVE"},
+            ("OMP_NUM_THREADS = '3'", "OMP_WAIT_POLICY = 'ACTIVE'"),
+        ),
+    ],
+)
+def test_a_command_chooses_threads_before_openmp_is_loaded(given: dict[str, str], found: tuple[str, ...]) -> None:
+    """As OpenMP, which scikit-learn and torch bring, says itself when it is loaded; what the user set is kept."""
+    code = "import egtmetrics.cli as c\ntry: c.main(['--version'])\nexcept SystemExit: pass\nimport sklearn.cluster"
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**unset, "OMP_DISPLAY_ENV": "TRUE", **given},
+    )
+    assert done.stdout.startswith("egtmetrics ")
+    for line in found:
+        assert line.format(cores=available_threads()) in done.stderr
 
 
 def test_help_has_the_options_and_defaults_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:

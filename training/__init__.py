@@ -14,6 +14,7 @@ Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names
     ``noise``      the laws of the noise of diffusion models, cut into levels
     ``diffusion``  preconditioning, per-sample loss, sampler, average of the weights
     ``mlp``        a denoiser small enough for a CPU
+    ``networks``   networks of diffusers in a denoiser
     ``sampling``   rejection sampling: draw from a model until the groups have given proportions
     ``resumable``  the state and the loop of a training that can be killed and resumed
     ``loop``       trains a denoiser with it
@@ -56,11 +57,13 @@ from .diffusion import (
 from .loop import TrainingRun, train
 from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
 from .mlp import ResidualMLP
+from .networks import DiffusersNetwork
 from .noise import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
 from .sampling import RejectionSamples, rejection_sample
 
 __all__ = [
     "Denoiser",
+    "DiffusersNetwork",
     "EDMNoise",
     "EDMPreconditioning",
     "GroupDROLoss",

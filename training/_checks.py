@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import listed
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SUM_TOLERANCE = 1e-6
 """Proportions stored in float32, or typed with six digits, pass; percentages and counts do not."""
@@ -57,3 +60,12 @@ def _from_mapping(values: Mapping[Any, float], name: str, groups: Sequence[Any] 
             f"{name} has the groups {listed(map(repr, unknown))}, expected {listed(map(repr, groups))}; rename them"
         )
     return np.array([values.get(group, 0.0) for group in groups], dtype=np.float64)
+
+
+def check_classes(labels: Tensor | None, n_classes: int) -> Tensor:
+    """Return the labels given to a network that is conditioned on classes."""
+    if labels is None:
+        raise ValueError(f"labels are missing, but the model is conditioned on {n_classes} classes; pass (n,) labels")
+    if ((labels < 0) | (labels >= n_classes)).any():
+        raise ValueError(f"labels hold values out of range, expected integers from 0 to {n_classes - 1}")
+    return labels

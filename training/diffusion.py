@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -156,9 +156,16 @@ class Denoiser(nn.Module):
     Parameters
     ----------
     network
-        F, called as ``network(x, c_noise, labels)`` with ``c_noise`` ``(n,)``.
+        F: what is called as ``network(x, c_noise, labels)``, with ``c_noise`` ``(n,)``, and returns a tensor in the
+        shape of ``x``; or an object with that tensor as its attribute ``sample``, or a tuple that begins with it. For
+        models of diffusers see :class:`DiffusersNetwork`. Only the weights of an ``nn.Module`` are trained.
     preconditioning
         For example :class:`EDMPreconditioning`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        From the call: a network that returns something else, or another shape; sigma that has not the shape ``(n,)``.
 
     References
     ----------
@@ -173,19 +180,36 @@ class Denoiser(nn.Module):
     torch.Size([3, 4])
     """
 
-    def __init__(self, network: nn.Module, preconditioning: Preconditioning) -> None:
+    def __init__(
+        self, network: Callable[[Tensor, Tensor, Tensor | None], Any], preconditioning: Preconditioning
+    ) -> None:
         super().__init__()
         self.network = network
         self.preconditioning = preconditioning
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         c = Scalings(*(_per_sample(value, x).to(x.dtype) for value in self.preconditioning.scalings(sigma)))
-        output: Tensor = self.network(c.in_ * x, c.noise.flatten(), labels)
+        output = _tensor_of(self.network(c.in_ * x, c.noise.flatten(), labels), x.shape)
         return c.skip * x + c.out * output.to(x.dtype)
 
 
+def _tensor_of(output: Any, shape: torch.Size) -> Tensor:
+    """Return the tensor in what a network returned."""
+    found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
+    if found is None and isinstance(output, tuple | list) and output:
+        found = output[0]
+    if not isinstance(found, Tensor):
+        raise TypeError(
+            f"network returned {type(output).__name__}, expected a tensor, an object with a tensor named sample, or a "
+            "tuple that begins with a tensor; wrap it in a module that returns one"
+        )
+    if found.shape != shape:
+        raise ValueError(f"network returned shape {tuple(found.shape)}, expected that of its input, {tuple(shape)}")
+    return found
+
+
 def denoising_losses(
-    denoiser: Denoiser,
+    denoiser: nn.Module,
     x: Tensor,
     sigma: Tensor,
     *,
@@ -202,7 +226,7 @@ def denoising_losses(
     Parameters
     ----------
     denoiser
-        D, with its preconditioning.
+        D, a :class:`Denoiser`, or one in DistributedDataParallel.
     x
         Clean samples ``(n, ...)``, float32 or float64.
     sigma
@@ -246,7 +270,8 @@ def denoising_losses(
         raise ValueError(f"noise has shape {tuple(noise.shape)}, expected that of x, {tuple(x.shape)}")
     noisy = x + _per_sample(sigma, x).to(x.dtype) * noise
     squared: Tensor = (denoiser(noisy, sigma, labels) - x) ** 2
-    return denoiser.preconditioning.weight(sigma).to(x.dtype) * squared.flatten(1).mean(1)
+    weight: Tensor = _unwrapped(denoiser).preconditioning.weight(sigma)
+    return weight.to(x.dtype) * squared.flatten(1).mean(1)
 
 
 @torch.no_grad()
@@ -345,6 +370,7 @@ class WeightEMA(nn.Module):
     ----------
     model
         Its weights are copied here, and read at each :meth:`update`; keep them in float32, which can hold small steps.
+        It may be in DistributedDataParallel.
     half_life
         H, in samples. Karras et al. take 500,000.
     ramp_up
@@ -353,6 +379,17 @@ class WeightEMA(nn.Module):
     Notes
     -----
     Buffers are copied, not averaged. ``state_dict()`` holds the average and the number of samples, to resume from.
+    ``to()`` moves the average alone: it may lie on the CPU while the model trains on a GPU.
+
+    In place of the ``EMAModel`` of diffusers:
+
+    ================================================== ========================================================
+    ``EMAModel(model.parameters())``                   ``WeightEMA(model)``
+    ``ema.step(model.parameters())``                   ``ema.update(model, n_samples=n)``, n over all processes
+    ``ema.copy_to(model.parameters())``                ``ema.copy_to(model)``
+    ``ema.store(...)``, evaluate, ``ema.restore(...)`` evaluate ``ema.model``
+    ``ema.save_pretrained(folder)``                    ``ema.model.save_pretrained(folder)``
+    ================================================== ========================================================
 
     References
     ----------
@@ -377,7 +414,7 @@ class WeightEMA(nn.Module):
         super().__init__()
         self.half_life = check_number(half_life, "half_life", above=0.0)
         self.ramp_up = None if ramp_up is None else check_number(ramp_up, "ramp_up", above=0.0)
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.model = copy.deepcopy(_unwrapped(model)).eval().requires_grad_(False)
         """The model with averaged weights."""
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
 
@@ -399,9 +436,32 @@ class WeightEMA(nn.Module):
             half_life = min(half_life, self.ramp_up * float(self.n_seen))
         beta = 0.5 ** (n_samples / half_life)
         for average, weight in zip(self.model.parameters(), model.parameters(), strict=True):
-            average.lerp_(weight.to(average.dtype), 1.0 - beta)
+            average.lerp_(weight.to(average), 1.0 - beta)
         for copied, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             copied.copy_(buffer)
+
+    @torch.no_grad()
+    def copy_to(self, model: nn.Module) -> None:
+        """Put the average into ``model``, on its device and in its dtype.
+
+        >>> import torch
+        >>> from egtmetrics.training import WeightEMA
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> average = WeightEMA(model)
+        >>> _ = torch.nn.init.constant_(model.weight, 7.0)
+        >>> average.copy_to(model)
+        >>> torch.equal(model.weight, average.model.weight)
+        True
+        """
+        for weight, average in zip(model.parameters(), self.model.parameters(), strict=True):
+            weight.copy_(average)
+        for buffer, kept in zip(model.buffers(), self.model.buffers(), strict=True):
+            buffer.copy_(kept)
+
+
+def _unwrapped(model: nn.Module) -> Any:
+    """Return the model inside DistributedDataParallel, which hides its attributes."""
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from egtmetrics._validation import check_number, check_positive_int
 
 from ._checks import check_proportions
 from ._precision import exact_dtype
+from ._processes import n_processes
 
 
 class _Table(NamedTuple):
@@ -250,7 +251,7 @@ class GroupLoss(nn.Module, abc.ABC):
             self._update(table)
         weights = self._weights(table.counts)
         self.last_weights.copy_((weights * table.counts).sum(dim=1))
-        return _world_size() * weights
+        return n_processes() * weights
 
     def _update(self, table: _Table) -> None:
         n_nonfinite = int(table.nonfinite.sum())
@@ -608,12 +609,8 @@ def _one_hot(groups: Tensor, like: Tensor) -> Tensor:
     return torch.zeros_like(like).scatter_(0, groups[None], 1.0)
 
 
-def _world_size() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
 def _all_reduce(table: _Table) -> _Table:
-    if _world_size() == 1:
+    if n_processes() == 1:
         return table
     joined = torch.stack(table)
     distributed.all_reduce(joined)

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from egtmetrics._validation import check_positive_int
 
+from ._checks import check_classes
+
 _FREQUENCIES = 32
 _LOWEST, _HIGHEST = 1e-3, 8.0
 """Angular frequencies of the noise embedding: c_noise spans 3 units for EDM, 8 for VE, 999 for VP."""
@@ -108,7 +110,7 @@ class ResidualMLP(nn.Module):
         angles = c_noise[:, None].to(self.frequencies.dtype) * self.frequencies
         embedding = self.noise(torch.cat([angles.cos(), angles.sin()], dim=1).to(x.dtype))
         if self.labels is not None:
-            embedding = embedding + self.labels(self._check(labels, self.labels.num_embeddings))
+            embedding = embedding + self.labels(check_classes(labels, self.labels.num_embeddings))
         elif labels is not None:
             raise ValueError(
                 "labels were given to an unconditional ResidualMLP; make it conditional with with_classes()"
@@ -118,16 +120,6 @@ class ResidualMLP(nn.Module):
             h = block(h, embedding)
         output: Tensor = self.last(self.norm(h))
         return output
-
-    @staticmethod
-    def _check(labels: Tensor | None, n_classes: int) -> Tensor:
-        if labels is None:
-            raise ValueError(
-                f"labels are missing, but the model is conditioned on {n_classes} classes; pass (n,) labels"
-            )
-        if ((labels < 0) | (labels >= n_classes)).any():
-            raise ValueError(f"labels hold values out of range, expected integers from 0 to {n_classes - 1}")
-        return labels
 
 
 class _Block(nn.Module):

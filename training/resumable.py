@@ -11,7 +11,8 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor
 from egtmetrics._atomic import write_whole
 from egtmetrics._progress import tqdm
 
+from ._processes import gathered, n_processes, rank
 from .losses import GroupLoss
 
 _LISTED = 6
@@ -43,7 +45,11 @@ class RunCounts:
 class ResumableTraining(abc.ABC):
     """The state of a training under a strategy, and the loop that advances, saves and loads it.
 
-    A subclass takes the steps, and adds the weights to what is saved, in :meth:`state` and :meth:`load_state`.
+    A subclass takes the steps, and adds the weights to what is saved, in :meth:`state` and :meth:`load_state`. A step
+    may set ``stopped``: it is the last one then, also when the training is started again from its checkpoint.
+
+    With ``torch.distributed`` initialised, every process runs the training, and the first one writes the checkpoint.
+    All read it, so it lies in a folder that they share.
 
     Examples
     --------
@@ -67,6 +73,7 @@ class ResumableTraining(abc.ABC):
         self.loss, self.optimizer, self.device = loss, optimizer, device
         self.step = 0
         self.n_skipped = 0
+        self.stopped = False
 
     @abc.abstractmethod
     def take_step(self) -> None:
@@ -89,12 +96,14 @@ class ResumableTraining(abc.ABC):
         return {
             "step": self.step,
             "n_skipped": self.n_skipped,
+            "stopped": self.stopped,
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         self.step, self.n_skipped = state["step"], state["n_skipped"]
+        self.stopped = state.get("stopped", False)  # older checkpoints have no such entry
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
 
@@ -112,26 +121,66 @@ class ResumableTraining(abc.ABC):
         if path is not None and path.exists():
             self.load_state(read_checkpoint(path, settings, n_steps))
         resumed_at = self.step
+        _check_alike({**settings, "n_steps": n_steps, "step of the checkpoint": resumed_at})
         self.loss.train()
-        with tqdm(total=n_steps, initial=resumed_at, unit="step", leave=False, disable=not progress) as bar:
-            while self.step < n_steps:
+        shown = progress and rank() == 0
+        with tqdm(total=n_steps, initial=resumed_at, unit="step", leave=False, disable=not shown) as bar:
+            while self.step < n_steps and not self.stopped:
                 self.take_step()
                 bar.update()
-                if path is not None and (self.step % checkpoint_every == 0 or self.step == n_steps):
-                    write_whole(path, to_bytes({"settings": dict(settings), **self.state()}))
+                last = self.step == n_steps or self.stopped
+                if path is not None and (last or self.step % checkpoint_every == 0):
+                    state = self.state()  # on every process, since they may gather what it holds
+                    if rank() == 0:
+                        write_whole(path, to_bytes({"settings": dict(settings), **state}))
         return resumed_at
 
 
 @contextlib.contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed the global generators, which dropout and initial weights draw from, and restore them at the end."""
-    on_cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_cuda else []):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device and restore none
-        if on_cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
+    with kept_generators(device):
+        seed_generators(seed, device)
         yield
+
+
+def kept_generators(device: torch.device) -> AbstractContextManager[None]:
+    """Restore the global generators at the end, those of the CPU and of the device."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the global generators, those of the CPU and of the device."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every device
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def generator_states(device: torch.device) -> list[Tensor]:
+    """Return the states of the global generators, those of the CPU and of the device."""
+    on_device = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *on_device]
+
+
+def restore_generators(states: Sequence[Tensor], device: torch.device) -> None:
+    """Put the global generators into states that :func:`generator_states` returned."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)
+
+
+def _check_alike(values: Mapping[str, Any]) -> None:
+    """Refuse, on every process, a training that is not the same one on all of them."""
+    if n_processes() == 1:
+        return
+    first, *others = gathered(dict(values))
+    for number, other in enumerate(others, start=1):
+        if listed := differences(first, other):
+            raise ValueError(
+                f"the processes do not train alike: from process 0 to process {number}, {listed}; pass the same to "
+                "all, and keep the checkpoint in a folder that they share"
+            )
 
 
 def to_bytes(content: Mapping[str, Any]) -> bytes:

@@ -105,7 +105,8 @@ class GroupLossTrainerMixin:
     Beside ``loss``, logs have :meth:`GroupLoss.log_entries`. Evaluations measure ``eval_group_loss_<a>``, the mean loss
     of each group, and ``eval_worst_group_loss``, the largest of them, which can select a checkpoint
     (``metric_for_best_model``). On several processes they count the samples twice that accelerate repeats to fill the
-    last batch. In the SFTTrainer of TRL, ``evaluate`` works, but not ``predict``, which asks for logits.
+    last batch. In the SFTTrainer of TRL, ``evaluate`` also takes texts, but ``predict`` only rows of tokens, such as
+    those of ``trainer.eval_dataset``.
 
     Texts without a label (``labels`` of tokens that are all -100, as after cutting off the answer) count nowhere. In
     evaluation they are predicted NaN, and so is the loss of a batch without any other.
@@ -183,6 +184,22 @@ class GroupLossTrainerMixin:
             if not kept.any():
                 loss = loss * torch.nan  # not 0, which would lower the mean over batches
         return (loss, {"losses": per_sample}) if return_outputs else loss
+
+    def prediction_step(
+        self, model: Any, inputs: Mapping[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
+    ) -> tuple[Tensor, Tensor | None, Any]:
+        """Return the value of the strategy for a batch, and unless only that is asked for, its losses and labels.
+
+        The Trainer of transformers computes no loss of rows without labels, and that of TRL asks for logits.
+        """
+        trainer: Any = self
+        inputs = trainer._prepare_inputs(inputs)
+        with torch.no_grad(), trainer.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss, None, None
+        labels = [inputs[name] for name in trainer.label_names if inputs.get(name) is not None]
+        return loss, outputs["losses"], tuple(labels) if len(labels) > 1 else next(iter(labels), None)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], num_batches: int, device: Any) -> tuple[list[Any], None]:
         """Draw the parts of a step, and weight the groups by all of them."""

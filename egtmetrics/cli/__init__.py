@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 
 from egtmetrics import __version__
 from egtmetrics._errors import is_out_of_memory
+from egtmetrics._threads import available_threads
 from egtmetrics.cli import (
     audit,
     compare,
@@ -33,6 +35,7 @@ from egtmetrics.cli._streams import StdoutError, say, show, standard_streams
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (without the program's name) and return the exit status."""
+    _set_threads()
     args, status = argparse.Namespace(), 0
     with standard_streams():
         try:
@@ -56,6 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
+def _set_threads() -> None:
+    """Tell OpenMP what to do in this process, before a library loads it: torch above all.
+
+    By itself torch starts a thread for every core it sees, also where a container may use two of them, and a thread
+    that waits for another spins. On a busy machine it spins while the other has no core: then two threads take ten
+    times as long as one. docs/adr/0046 has the figures.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(available_threads()))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 @contextlib.contextmanager
 def _flushed_stdout() -> Iterator[None]:
     try:
@@ -65,7 +79,13 @@ def _flushed_stdout() -> Iterator[None]:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="egtmetrics", description="Is a generative model equally good for every sensitive group?")
+    parser = Parser(
+        prog="egtmetrics",
+        description="Is a generative model equally good for every sensitive group?",
+        epilog="Commands that train or encode use as many threads as this process may use cores, within the quota of "
+        "its container, unless the environment has OMP_NUM_THREADS. Threads sleep while they wait, so that a busy "
+        "machine does not slow them down, unless it has OMP_WAIT_POLICY.",
+    )
     parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (evaluate, encode, report, compare, plan, prepare, audit, fine_tune_encoder, reproduce, info):

@@ -28,6 +28,7 @@ excludes, and recompute the rest from the inputs in float64. Kernel sums decide 
 products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the oracle.
 """
 
+from egtmetrics._threads import available_threads
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
 from egtmetrics.ops._device import common_device, device_of, device_tensor, join_rows, take_rows, to_host
 from egtmetrics.ops._dispatch import BackendName, reading_device, select_backend, select_host_backend
@@ -43,7 +44,7 @@ from egtmetrics.ops._memo import (
     subset,
     summary_of_one_set,
 )
-from egtmetrics.ops._native import available_threads, ending_on_cut_files
+from egtmetrics.ops._native import ending_on_cut_files
 from egtmetrics.ops._sharded import Exchange, ShardedFeatures, digest
 
 __all__ = [

@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egtmetrics.ops import _native, available_threads, select_backend
-from egtmetrics.ops._native import MOST_THREADS, cgroup_cores, native_module
+from egtmetrics import _threads
+from egtmetrics._threads import cgroup_cores
+from egtmetrics.ops import available_threads, select_backend
+from egtmetrics.ops._native import MOST_THREADS, native_module
 
 TESTS = Path(__file__).parent
 
@@ -173,7 +175,7 @@ def test_the_quota_of_a_cgroup_is_read(tmp_path: Path, files: dict[str, str], co
 def test_threads_are_those_the_process_may_use_within_its_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     cores = len(os.sched_getaffinity(0))
     for quota, expected in ((0.2, 1), (1.5, min(2, cores)), (math.inf, cores)):
-        monkeypatch.setattr(_native, "cgroup_cores", lambda quota=quota: quota)
+        monkeypatch.setattr(_threads, "cgroup_cores", lambda quota=quota: quota)
         assert available_threads() == expected
     only_one = run_python(
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"

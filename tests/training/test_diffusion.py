@@ -6,6 +6,7 @@ the trace of s^2 Sigma (Sigma + s^2 I)^-1, and the flow moves (x - mu) along an 
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -284,6 +285,23 @@ def test_weight_average_resumes_copies_buffers_and_is_never_trained() -> None:
         each.update(model, n_samples=8)
         assert not each.model.training
     torch.testing.assert_close(resumed.state_dict(), average.state_dict(), rtol=0, atol=0)
+
+
+def test_weight_average_keeps_its_own_dtype_and_is_copied_into_a_model() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    average = WeightEMA(model, half_life=100).double()
+    before = copy.deepcopy(model)
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    model(torch.randn(8, 2))
+    average.update(model, n_samples=8)
+    assert average.model[0].weight.dtype == torch.float64
+    average.copy_to(before)
+    assert before[0].weight.dtype == torch.float32
+    for name, value in average.model.state_dict().items():
+        assert torch.equal(before.state_dict()[name], value.to(before.state_dict()[name].dtype)), name
+    assert before[0].weight.requires_grad
+    assert before.training
 
 
 def test_conditional_denoiser_learns_what_differs_between_groups() -> None:

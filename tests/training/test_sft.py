@@ -73,6 +73,10 @@ def check(trainer: Any, rows: list[tuple[list[int], int]]) -> None:
     torch.testing.assert_close(trainer.group_loss.state_dict(), loss.state_dict(), rtol=1e-4, atol=1e-5)
 
 
+class GroupTrainer(GroupLossTrainerMixin, Trainer):
+    pass
+
+
 def test_the_trainer_of_trl_trains_as_the_plain_loop(tmp_path: Path) -> None:
     """On prompts and completions as text, which TRL tokenises; only the completion is learnt."""
     sft = pytest.importorskip("trl.trainer.sft_trainer")
@@ -90,11 +94,15 @@ def test_the_trainer_of_trl_trains_as_the_plain_loop(tmp_path: Path) -> None:
     wholes = [TOKENIZER(row["prompt"] + row["completion"] + TOKENIZER.eos_token)["input_ids"] for row in ROWS]
     metrics = trainer.evaluate(datasets.Dataset.from_list(ROWS))
     assert metrics["eval_worst_group_loss"] == max(metrics[f"eval_group_loss_{a}"] for a in range(2)) > 0.0
+    prediction = trainer.predict(trainer.train_dataset)
+    mine = GroupTrainer(
+        model=trainer.model, args=trainer.args, data_collator=trainer.data_collator, group_loss=MinMaxLoss(2),
+        group_column="sex",
+    ).predict(trainer.train_dataset)  # fmt: skip
+    assert prediction.predictions.shape == (10,)
+    assert prediction.predictions == pytest.approx(mine.predictions, rel=1e-5)
+    assert prediction.metrics["test_worst_group_loss"] == pytest.approx(metrics["eval_worst_group_loss"], rel=1e-5)
     check(trainer, [(whole, len(prompt)) for whole, prompt in zip(wholes, prompts, strict=True)])
-
-
-class GroupTrainer(GroupLossTrainerMixin, Trainer):
-    pass
 
 
 def test_the_collator_of_transformers_labels_every_token(tmp_path: Path) -> None:

@@ -240,6 +240,24 @@ def test_logs_have_the_groups_and_the_worst_one_selects_the_checkpoint(tmp_path:
     assert np.isnan(alone["eval_group_loss_1"])
 
 
+def test_the_checkpoint_with_the_best_worst_group_is_loaded_at_the_end(tmp_path: Path) -> None:
+    """A learning rate so large that the model gets worse after its first steps: the best one is not the last."""
+    options = {
+        "max_steps": 6, "save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1,
+        "metric_for_best_model": "eval_worst_group_loss", "greater_is_better": False, "load_best_model_at_end": True,
+        "learning_rate": 3.0,
+    }  # fmt: skip
+    trainer = make(tmp_path, MinMaxLoss(2), eval_texts=TEXTS, **options)
+    trainer.train()
+    found = {row["step"]: row["eval_worst_group_loss"] for row in trainer.state.log_history if "eval_loss" in row}
+    best = min(found, key=lambda step: found[step])
+    assert len(found) == 6
+    assert best < 6
+    assert trainer.state.best_model_checkpoint == str(tmp_path / f"checkpoint-{best}")
+    assert trainer.evaluate()["eval_worst_group_loss"] == pytest.approx(found[best], rel=1e-5)
+    assert found[6] > 1.001 * found[best]
+
+
 def test_after_an_error_in_a_step_the_next_training_is_none_the_worse(tmp_path: Path) -> None:
     loss, calls = MinMaxLoss(2), iter(range(100))
     trainer = make(tmp_path, loss)
