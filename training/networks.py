@@ -34,7 +34,8 @@ class DiffusersNetwork(nn.Module):
         A model without a ``config``, as those of diffusers have.
     ValueError
         ``encoder_hidden_states`` missing, or given to another model; a class embedding that takes no numbers of
-        classes. From the call: labels out of range, missing in a conditional model or given to another.
+        classes. From the call: labels out of range, missing in a conditional model or given to another; ``c_noise``
+        above 88, as :class:`VPPreconditioning` has it, for a U-Net with Fourier features.
 
     Notes
     -----
@@ -126,6 +127,14 @@ class DiffusersNetwork(nn.Module):
             raise ValueError(
                 f"labels were given to an unconditional {type(self.model).__name__}; build it with num_class_embeds"
             )
-        timestep = c_noise.exp() if self._takes_logarithm else c_noise
+        timestep = c_noise
+        if self._takes_logarithm:
+            timestep = c_noise.exp()
+            if timestep.isinf().any():
+                raise ValueError(
+                    f"{type(self.model).__name__} takes the logarithm of its timestep, so c_noise can be 88 at most in "
+                    f"float32, and {float(c_noise.max()):.0f} came; use EDMPreconditioning or VEPreconditioning, or "
+                    'build the model with time_embedding_type="positional"'
+                )
         output: Tensor = self.model(x, timestep, **options).sample
         return output[:, : x.shape[1]]

@@ -217,8 +217,11 @@ def test_the_real_model_takes_classes_later() -> None:
     torch.testing.assert_close(conditional(IMAGES, c_noise, GROUPS), network(IMAGES, c_noise))
 
 
-@pytest.mark.parametrize("preconditioning", [EDMPreconditioning(), VPPreconditioning()])
-@pytest.mark.parametrize("name", ["UNet2DModel", "fourier", "UNet2DConditionModel", "DiT"])
+EDM, VP = EDMPreconditioning(), VPPreconditioning()
+REAL = [(name, chosen) for name in ("UNet2DModel", "UNet2DConditionModel", "DiT") for chosen in (EDM, VP)]
+
+
+@pytest.mark.parametrize(("name", "preconditioning"), [*REAL, ("fourier", EDM)])
 def test_the_real_models_train(name: str, preconditioning: Any) -> None:
     network = real(name)
     denoiser = Denoiser(network, preconditioning)
@@ -228,3 +231,10 @@ def test_the_real_models_train(name: str, preconditioning: Any) -> None:
     assert losses.isfinite().all()
     losses.mean().backward()
     assert all(weight.grad.isfinite().all() for weight in network.parameters() if weight.grad is not None)
+
+
+def test_fourier_features_refuse_steps_whose_exponential_is_infinite() -> None:
+    """The first version trained on with losses that were NaN."""
+    denoiser = Denoiser(real("fourier"), VPPreconditioning())
+    with pytest.raises(ValueError, match=r"c_noise can be 88 at most in float32, and \d+ came; use EDMPreconditioning"):
+        denoising_losses(denoiser, IMAGES, torch.full((8,), 50.0))
