@@ -28,6 +28,7 @@ def add_to(commands: Commands) -> None:
     _add_figure1(what)
     _add_table1(what)
     _add_table2(what)
+    _add_table3(what)
     _add_table4(what)
 
 
@@ -162,9 +163,25 @@ def _add_table2(what: Commands) -> None:
     table2.add_argument("--device", default="cpu", help="of the models, as torch names it (default: %(default)s)")
     _add_output(
         table2,
-        "table2.md, samples.md, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters and "
-        "every intermediate result",
+        "table2.md, samples.md, figure2.png, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters "
+        "and every intermediate result",
     )
+
+
+def _add_table3(what: Commands) -> None:
+    table3 = add_command(
+        what,
+        "table3",
+        _reproduce_table3,
+        help="correlations between gaps in proportions and gaps in quality, over finished runs",
+        description="Table 3: correlate disparities over the models of finished runs of table1 and table2, all "
+        "together and within each experiment. Takes a second.",
+        epilog="example:\n  egtmetrics reproduce table3 table1 table2 --out table3",
+    )
+    table3.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a folder that reproduce table1 or table2 has written"
+    )
+    _add_output(table3, "table3.md and table3.csv, the runs that were counted")
 
 
 def _add_table4(what: Commands) -> None:
@@ -263,7 +280,7 @@ def _check_table1_options(args: argparse.Namespace, name: str) -> None:
 
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
-    from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
+    from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_figure2, plot_table2
     from egtmetrics.report import write_whole
 
     _check_first(args)
@@ -280,8 +297,19 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
     )
     write_whole(args.out / "samples.md", describe_samples(results.samples))
     describe = functools.partial(describe_table2, results.runs, results.losses, results.facts)
-    figures = {"precision_recall.png": plot_table2(results.runs)}
+    figures = {"figure2.png": plot_figure2(results.runs), "precision_recall.png": plot_table2(results.runs)}
     _write(args, "table2.md", describe, figures, ("samples.md", "runs.csv", "losses.csv", "samples.jsonl"))
+
+
+def _reproduce_table3(args: argparse.Namespace) -> None:
+    from egtmetrics.paper.table3 import describe_table3, load_runs
+    from egtmetrics.report import write_whole
+
+    check_folder(args.out)
+    runs = load_runs(args.runs)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_whole(args.out / "table3.csv", runs.to_csv(index=False))
+    _write(args, "table3.md", functools.partial(describe_table3, runs), {}, ("table3.csv",))
 
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
