@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,9 @@ def correlate(runs: pd.DataFrame, *, within: bool = False) -> pd.DataFrame:
     :math:`z_{(i)}` without seed i,
 
     .. math:: z \pm t_{k-1} \sqrt{\tfrac{k-1}{k} \sum_i (z_{(i)} - \bar z)^2}.
+
+    In simulations with 5 to 20 seeds of four runs it missed the correlation in 2 to 7 % of the cases instead of 5 %, and
+    in up to 11 % where one disparity takes two values and r is 0.8 (docs/adr/0047).
 
     Parameters
     ----------
@@ -158,17 +161,16 @@ def describe_table3(runs: pd.DataFrame, *, markdown: bool = False) -> str:
 def _table(correlations: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
     for row, of_row in correlations.groupby("row", sort=False):
-        cells = {
-            _COLUMNS[entry.column]: _text(entry.r, entry.low, entry.high) for entry in of_row.itertuples(index=False)
-        }
+        cells = {_COLUMNS[pair["column"]]: _text(pair) for pair in of_row.to_dict("records")}
         rows.append({"": _ROWS[str(row)], **cells})
     return rows
 
 
-def _text(r: float, low: float, high: float) -> str:
-    if np.isnan(r):
+def _text(pair: Mapping[Any, Any]) -> str:
+    if np.isnan(pair["r"]):
         return ""
-    return f"{r:.2f}" if np.isnan(low) else f"{r:.2f} ({low:.2f} to {high:.2f})"
+    text = f"{pair['r']:.2f}"
+    return text if np.isnan(pair["low"]) else f"{text} ({pair['low']:.2f} to {pair['high']:.2f})"
 
 
 def _experiments(runs: pd.DataFrame) -> list[dict[str, str]]:
@@ -191,7 +193,9 @@ def _beyond_zero(which: str, correlations: pd.DataFrame) -> str:
     if tested.empty:
         return f"Correlations {which}: no interval, for lack of seeds or because a disparity is constant."
     found = tested[(tested["low"] > 0.0) | (tested["high"] < 0.0)]
-    lines = [f"  {_ROWS[e.row]} and {_COLUMNS[e.column]}: {_text(e.r, e.low, e.high)}" for e in found.itertuples()]
+    lines = [
+        f"  {_ROWS[pair['row']]} and {_COLUMNS[pair['column']]}: {_text(pair)}" for pair in found.to_dict("records")
+    ]
     head = (
         f"Correlations with a gap in quality {which} whose interval excludes 0: {len(found)} of {len(tested)}, where "
         f"{(1 - LEVEL) * len(tested):.1f} would by chance."
@@ -229,7 +233,8 @@ def _correlation(values: NDArray[np.float64], experiments: NDArray[np.int64] | N
     counted = values[used]
     if len(counted) < 2 or counted.std(axis=0).min() <= _CONSTANT:
         return np.nan, used
-    return float(np.corrcoef(counted.T)[0, 1]), used
+    standard = (counted - counted.mean(axis=0)) / counted.std(axis=0)
+    return float((standard[:, 0] * standard[:, 1]).mean()), used
 
 
 def _jackknife(r: float, without: NDArray[np.float64]) -> tuple[float, float]:

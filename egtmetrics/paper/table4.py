@@ -302,7 +302,8 @@ def _generated(
             "so the spread says nothing of other models",
             "rejection": f"{len(groups)} samples kept of {n_draws}, at the proportions "
             f"{' to '.join(f'{100 * share:.0f}' for share in stage.proportions['MGO'])} (MGO)",
-            "oracle": f"mislabels {listed} (cross-validated on real images; on generated ones it may be more)",
+            "oracle": f"mislabels {listed} (cross-validated on real images; on generated ones it may be more)"
+            + (f"; it warns: {stage.oracle.warning}" if stage.oracle.warning else ""),
         },
     )
 
