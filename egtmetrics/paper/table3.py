@@ -80,8 +80,8 @@ def correlate(runs: pd.DataFrame, *, within: bool = False) -> pd.DataFrame:
 
     .. math:: z \pm t_{k-1} \sqrt{\tfrac{k-1}{k} \sum_i (z_{(i)} - \bar z)^2}.
 
-    In simulations with 5 to 20 seeds of four runs it missed the correlation in 2 to 7 % of the cases instead of 5 %, and
-    in up to 11 % where one disparity takes two values and r is 0.8 (docs/adr/0047).
+    In simulations with 5 to 20 seeds of four runs it missed the correlation in 2 to 7 % of the cases instead of 5 %,
+    and in up to 11 % where one disparity takes two values and r is 0.8 (docs/adr/0047).
 
     Parameters
     ----------
@@ -123,16 +123,16 @@ def describe_table3(runs: pd.DataFrame, *, markdown: bool = False) -> str:
     markdown
         Pipe tables instead of those for a terminal.
     """
-    pooled, within = correlate(runs), correlate(runs, within=True)
-    sections = {
-        f"Table 3: correlations over all {len(runs)} runs ({LEVEL:.0%} interval)": _table(pooled),
-        "The same within the experiments: each disparity less its mean in the experiment, over its spread": _table(
-            within
-        ),
-        "Runs": _experiments(runs),
-    }
-    n_experiments = runs["experiment"].nunique()
-    lines = [_beyond_zero("over all runs", pooled), _beyond_zero("within the experiments", within)]
+    pooled = correlate(runs)
+    sections = {f"Table 3: correlations over all {len(runs)} runs ({LEVEL:.0%} interval)": _table(pooled)}
+    lines = [_beyond_zero("over all runs", pooled)]
+    several = runs["experiment"].nunique() > 1
+    if several:
+        within = correlate(runs, within=True)
+        title = "The same within the experiments: each disparity less its mean in the experiment, over its spread"
+        sections[title] = _table(within)
+        lines.append(_beyond_zero("within the experiments", within))
+    sections["Runs"] = _experiments(runs)
     notes = [
         "δ-MGO and δ-EGO describe the samples that were compared. Where these were made to have given proportions, "
         "they take at most two values in an experiment: their rows compare MGO with EGO, not fair with unfair models. "
@@ -143,7 +143,7 @@ def describe_table3(runs: pd.DataFrame, *, markdown: bool = False) -> str:
                 "Over all runs, a correlation can come from differences between the experiments alone: their data, "
                 "features and sizes differ, δ-FID even in its unit. The second table leaves these out."
             ]
-            if n_experiments > 1
+            if several
             else []
         ),
         "Only seeds are independent, not the runs of a seed; the interval leaves out one seed at a time. It speaks of "

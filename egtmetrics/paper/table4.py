@@ -287,7 +287,9 @@ def _generated(
             levels, groups, n_draws = kept["levels"], kept["groups"], int(kept["draws"])
     except Exception as error:  # also those of archives
         raise ValueError(f"{path} is damaged ({error}); delete it to generate the samples again") from error
-    listed = ", ".join(f"{100 * rate:.1f} % of {name}" for name, rate in stage.oracle.error_by_group.items())
+    oracle = stage.cached("oracle", stage.describe_oracle)
+    errors = zip(oracle["error_by_group"], data.group_names, strict=True)
+    listed = ", ".join(f"{100 * rate:.1f} % of {name}" for rate, name in errors)
     trained = np.bincount(data.groups[split.train], minlength=len(data.group_names))
     begun = f"{settings.pretrain_steps} steps of {settings.batch_size}" if checkpoint is None else "a checkpoint"
     return _Pool(
@@ -303,7 +305,7 @@ def _generated(
             "rejection": f"{len(groups)} samples kept of {n_draws}, at the proportions "
             f"{' to '.join(f'{100 * share:.0f}' for share in stage.proportions['MGO'])} (MGO)",
             "oracle": f"mislabels {listed} (cross-validated on real images; on generated ones it may be more)"
-            + (f"; it warns: {stage.oracle.warning}" if stage.oracle.warning else ""),
+            + (f"; it warns: {oracle['warning']}" if oracle["warning"] else ""),
         },
     )
 

@@ -121,7 +121,7 @@ def _notes(scores: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         f"Example 2: noise of {search['noise']:.3f} on {facts['degraded']} alone, of which "
         f"{search['distinct']} different samples are left, copied in place of the others.",
         f"The search, on {settings['n_search_splits']} further splits, took the fewest different samples with "
-        f"which the overall TopP&R scores of both examples agree within {100 * settings['tolerance']:g} points. "
+        f"which the overall TopP&R scores of both examples agree within {100 * settings['tolerance']:.1f} points. "
         f"{'They do there' if agree else 'NONE DO: these are the closest'} (difference "
         f"{100 * search['distance']:.1f} points). Nothing was fitted to the k-NN scores, nor to any group.",
         "Groups have equal proportions in all rows, those of the real images (MGO): δ-MGO and δ-EGO cannot tell the "

@@ -31,8 +31,8 @@ from egtmetrics.paper.table4_report import describe_table4, draw_samples
 from tests._killing import kill_when
 
 MODEL = table1.Table1Settings(
-    n_seeds=1, pretrain_steps=240, batch_size=128, learning_rate=3e-3, half_life=10_000.0, n_real=150, sampler_steps=6,
-    network={"architecture": "mlp", "width": 64, "n_blocks": 1}, oracle_components=200,
+    n_seeds=1, pretrain_steps=200, batch_size=128, learning_rate=3e-3, half_life=10_000.0, n_real=150, sampler_steps=6,
+    network={"architecture": "mlp", "width": 64, "n_blocks": 1}, oracle_components=60,
 )  # fmt: skip
 TINY = Table4Settings(
     model=MODEL,
