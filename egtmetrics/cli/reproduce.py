@@ -28,6 +28,7 @@ def add_to(commands: Commands) -> None:
     _add_figure1(what)
     _add_table1(what)
     _add_table2(what)
+    _add_table3(what)
     _add_table4(what)
 
 
@@ -162,9 +163,25 @@ def _add_table2(what: Commands) -> None:
     table2.add_argument("--device", default="cpu", help="of the models, as torch names it (default: %(default)s)")
     _add_output(
         table2,
-        "table2.md, samples.md, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters and "
-        "every intermediate result",
+        "table2.md, samples.md, figure2.png, precision_recall.png, runs.csv, losses.csv, samples.jsonl, the adapters "
+        "and every intermediate result",
     )
+
+
+def _add_table3(what: Commands) -> None:
+    table3 = add_command(
+        what,
+        "table3",
+        _reproduce_table3,
+        help="correlations between gaps in proportions and gaps in quality, over finished runs",
+        description="Table 3: correlate disparities over the models of finished runs of table1 and table2, all "
+        "together and within each experiment. Takes a second.",
+        epilog="example:\n  egtmetrics reproduce table3 table1 table2 --out table3",
+    )
+    table3.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a folder that reproduce table1 or table2 has written"
+    )
+    _add_output(table3, "table3.md and table3.csv, the runs that were counted")
 
 
 def _add_table4(what: Commands) -> None:
@@ -173,12 +190,14 @@ def _add_table4(what: Commands) -> None:
         "table4",
         _reproduce_table4,
         help="two degradations with similar global scores but different scores by group",
-        description="Table 4: degrade real images in two ways, all groups a little or one group strongly, so that "
-        "global precision and recall are similar, and compare the groups. Also Figure 4. Needs the extras [training] "
-        "and [figures], and [images] and [models] for emoji and ffhq; run again, an interrupted run resumes.",
+        description="Table 4: degrade generated samples in two ways, all groups a little or one group strongly, "
+        "so that global precision and recall are similar, and compare the groups. Also Figure 4. Needs the "
+        "extras [training] and [figures], and [images] and [models] for emoji and ffhq; run again, an interrupted run "
+        "resumes.",
         epilog="examples:\n  egtmetrics reproduce table4 --data digits --quick --out table4-digits\n"
-        "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --out table4-emoji\n"
-        "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --encoder dinov2.pt --out table4-ffhq",
+        "  egtmetrics reproduce table4 --data emoji emoji-datasource-google-16.0.0.tgz --samples real --out emoji\n"
+        "  egtmetrics reproduce table4 --data ffhq ffhq-64x64.zip --checkpoint ffhq-vp.safetensors --device cuda "
+        "--encoder dinov2.pt --out table4-ffhq",
     )
     _add_images(
         table4,
@@ -188,7 +207,22 @@ def _add_table4(what: Commands) -> None:
     table4.add_argument(
         "--quick", action="store_true", help="5 splits and 200 bootstrap replicates instead of 20 and 1000"
     )
-    _add_output(table4, "table4.md, table4.png, scores.csv and every intermediate result")
+    table4.add_argument(
+        "--samples",
+        choices=("model", "real"),
+        default="model",
+        help="model: of an unconditional diffusion model, filtered to the proportions of the data, as in the paper; "
+        "half a minute of training on digits, half an hour on emoji. real: real images play them, which needs no model "
+        "(default: %(default)s)",
+    )
+    table4.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="of ffhq: the model, as converted by convert_checkpoint (default: train one, which takes days)",
+    )
+    table4.add_argument("--device", default="cpu", help="of the model: cpu or cuda (default: %(default)s)")
+    _add_output(table4, "table4.md, table4.png, scores.csv, the model and every intermediate result")
 
 
 def _reproduce_figure1(args: argparse.Namespace) -> None:
@@ -263,7 +297,7 @@ def _check_table1_options(args: argparse.Namespace, name: str) -> None:
 
 
 def _reproduce_table2(args: argparse.Namespace) -> None:
-    from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
+    from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_figure2, plot_table2
     from egtmetrics.report import write_whole
 
     _check_first(args)
@@ -280,20 +314,37 @@ def _reproduce_table2(args: argparse.Namespace) -> None:
     )
     write_whole(args.out / "samples.md", describe_samples(results.samples))
     describe = functools.partial(describe_table2, results.runs, results.losses, results.facts)
-    figures = {"precision_recall.png": plot_table2(results.runs)}
+    figures = {"figure2.png": plot_figure2(results.runs), "precision_recall.png": plot_table2(results.runs)}
     _write(args, "table2.md", describe, figures, ("samples.md", "runs.csv", "losses.csv", "samples.jsonl"))
+
+
+def _reproduce_table3(args: argparse.Namespace) -> None:
+    from egtmetrics.paper.table3 import describe_table3, load_runs
+    from egtmetrics.report import write_whole
+
+    check_folder(args.out)
+    runs = load_runs(args.runs)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_whole(args.out / "table3.csv", runs.to_csv(index=False))
+    _write(args, "table3.md", functools.partial(describe_table3, runs), {}, ("table3.csv",))
 
 
 def _reproduce_table4(args: argparse.Namespace) -> None:
     from egtmetrics.paper.table4_report import describe_table4, draw_samples
 
+    name, path = args.data
+    if args.checkpoint is not None and (name != "ffhq" or args.samples == "real"):
+        raise ValueError("--checkpoint belongs to --data ffhq with the samples of a model; leave it out")
     _check_first(args)
     from egtmetrics.paper import datasets, table4
 
-    name, path = args.data
-    data = datasets.load_image_data(name, path, encoder=args.encoder, cache=args.out / "features")
-    settings = table4.QUICK if args.quick else table4.FULL
-    results = table4.reproduce_table4(data, args.out, settings=settings, progress=show_progress(args))
+    model = table4.MODELS[name] if args.samples == "model" else None
+    settings = dataclasses.replace(table4.QUICK if args.quick else table4.FULL, model=model, flip=name != "digits")
+    size = None if model is None else model.network.get("resolution")
+    data = datasets.load_image_data(name, path, size=size, encoder=args.encoder, cache=args.out / "features")
+    results = table4.reproduce_table4(
+        data, args.out, settings=settings, checkpoint=args.checkpoint, device=args.device, progress=show_progress(args)
+    )
     describe = functools.partial(describe_table4, results.scores, results.facts)
     figures = {"table4.png": draw_samples(results.samples, data.group_names)}
     _write(args, "table4.md", describe, figures, ("scores.csv",))

@@ -1,12 +1,14 @@
-"""The paper's experiments, repeated: its Tables 1, 2 and 4 and its Figure 1, with their data, networks and settings.
+"""The paper's experiments, repeated: its Tables 1 to 4 and its Figures 1 and 2, with their data, networks and settings.
 
 ``egtmetrics reproduce`` runs them. The modules:
 
     ================== ============================================================================================
     ``table1``         four ways to train a diffusion model, on digits, emoji or FFHQ; ``table1_report`` its tables
     ``table2``         four ways to fine-tune a language model, on biographies; ``table2_report``
-    ``table4``         real images degraded in two ways; ``table4_report``
+    ``table3``         correlations over runs of ``table1`` and ``table2``
+    ``table4``         samples of a model, or real images, degraded in two ways; ``table4_report``
     ``figure1``        one global divergence, unequal groups
+    ``figure2``        precision against recall of every group
     ``datasets``       images with groups
     ``unet``           the networks of Karras et al. 2022; ``checkpoints`` reads their public weights
     ``biographies``    texts with groups; ``prompts`` the paper's prompts

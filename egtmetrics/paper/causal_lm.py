@@ -167,13 +167,14 @@ def _unpack(path: Path, cache: Path) -> Path:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRASettings:
-    """Low-rank adapters: the rank is the paper's, the other defaults are the usual ones of peft and the LoRA paper."""
+    """Low-rank adapters: rank and layers of the paper, for the rest the usual values of peft and the LoRA paper."""
 
     rank: int = 8
     alpha: float = 16.0
     """Updates are scaled by alpha / rank."""
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
-    """Names of the linear layers with an adapter."""
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    """Names of the linear layers with an adapter: by default all of the attention and MLP layers, as LLaMA,
+    Gemma 3 and SmolLM2 name them."""
     dropout: float = 0.0
     """On the adapters' input. Above 0, rows cannot share their prompt, which is slower, see :func:`answer_losses`."""
 

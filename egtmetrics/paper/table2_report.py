@@ -22,7 +22,7 @@ from egtmetrics.paper._report_parts import (
     worst_cells,
     worst_losses,
 )
-from egtmetrics.plots import plot_precision_recall
+from egtmetrics.paper.figure2 import draw_figure2, figure2_points
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _GROUPS = ("male", "female")
 """In the order of the paper's columns."""
 _BASELINE, _REAL = "Unconditional", "Real"
+_OF_FIGURE_2 = ("Pretrained", "Prompted", _REAL)
 _GAPS = {
     "δ-P": "delta_p",
     "δ-R": "delta_r",
@@ -86,17 +87,17 @@ def describe_samples(samples: pd.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
+def plot_figure2(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Draw the groups of the model as it was loaded, with and without the group in its prompt (the paper's Figure 2b).
+
+    Real texts stand beside them, where a perfect model would be.
+    """
+    return plot_table2(runs[runs["method"].isin(_OF_FIGURE_2)], ax=ax)
+
+
 def plot_table2(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Draw each group of each method at its TopP&R precision and recall, means over seeds (the paper's Figure 2)."""
-    scores = {}
-    for method, chosen in runs.groupby("method", sort=False):
-        columns = {
-            score: [chosen[f"topp.{score}/{group}"].mean() for group in _GROUPS] for score in ("precision", "recall")
-        }
-        by_group = pd.DataFrame(columns, index=list(_GROUPS)).dropna()
-        if not by_group.empty:
-            scores[str(method)] = by_group
-    return plot_precision_recall(scores, ax=ax)
+    """Draw the groups of every method at their TopP&R precision and recall, as means over seeds with their spread."""
+    return draw_figure2(figure2_points(runs, _GROUPS), ax=ax)
 
 
 def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
@@ -165,8 +166,8 @@ def _written(models: pd.DataFrame) -> list[dict[str, str]]:
                 "empty": share("n_empty"),
                 "cut off": share("n_unfinished"),
                 "no heading": share("n_without_heading"),
-                "δ-MGO": cell(100 * chosen["mgo"]),
-                "δ-EGO": cell(100 * chosen["ego"]),
+                "δ-MGO": cell(100 * chosen["mgo_generated"]),
+                "δ-EGO": cell(100 * chosen["ego_generated"]),
                 "as asked": cell(100 * obeyed),
             }
         )
@@ -228,8 +229,9 @@ def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     return [
         *(f"{name}: {fact}" for name, fact in facts.items() if isinstance(fact, str)),
         *([f"Too few texts of a group, so no scores: {lacking}."] if lacking else []),
-        "Pretrained: the model as it was loaded. Unconditional: fine-tuned without groups, the baseline of the other "
-        "ways to fine-tune; the paper does not say which of the two its row Pretrained is.",
+        "Pretrained: the model as it was loaded. Prompted: the same, asked for each group in its prompt; Figure "
+        "2b compares these two. Unconditional: fine-tuned without groups, the baseline of the other ways to fine-tune; "
+        "the paper does not say whether its row Pretrained is Pretrained or Unconditional.",
         "Real: training texts in place of generated ones, the scores of a perfect model.",
         "Overall scores compare sets with the groups in the proportions of the data (MGO), as the paper enforces for "
         "texts; scores by group do not depend on it.",

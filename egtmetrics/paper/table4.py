@@ -1,8 +1,9 @@
-"""The paper's Table 4: real images degraded in two ways, with similar global scores but different scores by group.
+"""The paper's Table 4: samples degraded in two ways, with similar global scores but different scores by group.
 
-One half of the real images plays a generator's samples. Example 1 degrades all groups a little. Example 2 degrades the
-first group strongly and leaves the others, so that global precision and recall are those of Example 1. Both keep the
-proportions of the groups. ``table4_report`` makes text and a figure of the results.
+As in the paper, the samples are of an unconditional diffusion model, filtered to the proportions of its data (MGO).
+Without a model, real images play them. Example 1 adds mild noise to all groups and replaces a fifth of each by copies.
+Example 2 degrades the smallest group only: it keeps a few samples with strong noise, copied many times.
+``table4_report`` makes text and a figure of the results.
 """
 
 from __future__ import annotations
@@ -10,71 +11,93 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from egtmetrics import ego, mgo
 from egtmetrics._atomic import write_whole
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number
-from egtmetrics.paper._stages import N_PROJECTIONS, cached, check_counts, claim, compare, seed_of, table_metrics
+from egtmetrics.oracles import group_indices
+from egtmetrics.paper import table1
+from egtmetrics.paper._stages import (
+    N_PROJECTIONS,
+    cached,
+    check_counts,
+    claim,
+    compare,
+    projected_dim,
+    seed_of,
+    table_metrics,
+)
 from egtmetrics.paper.datasets import ImageData
 
-REAL = "Real"
-"""Instead of an example: the other half of the real images as it is."""
+UNDEGRADED = "As they are"
+"""Instead of an example: the samples before they are degraded."""
 EXAMPLES = ("Example 1", "Example 2")
 
-_PROJECTED_DIM = 8
-"""Of TopP&R, as in Table 1 here: its bandwidth is the distance to neighbour 5 d', which must be few of a group."""
-_STRONGER = 1.5
-"""Least ratio of the noise in Example 2 to that in Example 1."""
 _SHOWN = 20
 """Samples of each group in the figure."""
+_FINE = 40
+"""Points between two measured strengths of noise, where the search interpolates."""
+
+Degradation = tuple[float, float]
+"""Of one group: standard deviation of the noise, share of samples that are replaced by copies."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table4Settings:
     """Size of the experiment, and its degradations. An output folder belongs to one."""
 
+    model: table1.Table1Settings | None = None
+    """Of the model whose samples are degraded, trained as Table 1 pretrains: its network, ``pretrain_steps``, ``ratio``
+    and ``n_real``, of seed 0. None degrades real images."""
+    flip: bool = True
+    """Whether copies are flipped horizontally with probability 1/2, as in the paper. Not for digits: a flipped digit is
+    another shape, hence no copy but a bad sample."""
     n_splits: int = 20
-    """Repetitions, each with its own halves of the images, duplicates and bootstrap draws."""
-    n_search_splits: int = 5
+    """Repetitions, each with its own choice of images, noise, copies and bootstrap draws."""
+    n_search_splits: int = 3
     """Further repetitions, on which the degradations are searched."""
     max_samples: int = 1000
     """Most real images, and most degraded ones, of each group."""
-    mild_precision: float = 0.7
-    """TopP&R precision of Example 1, as a fraction of that of the real images; 79 of perhaps 96 in the paper."""
     mild_share: float = 0.2
-    """Share of duplicates in Example 1; the paper's."""
-    noises: tuple[float, ...] = (0.0, 0.006, 0.012, 0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45, 0.7)
-    """Standard deviations of the noise that the search tries in this order, in units of the range of levels; it
-    interpolates between them."""
-    shares: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6)
-    """Shares of duplicates that the search tries for Example 2."""
+    """Share of copies in Example 1; the paper's."""
+    noises: tuple[float, ...] = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.45)
+    """Standard deviations of the noise that the search measures, in units of the range of levels; it interpolates
+    between them."""
+    distinct: tuple[int, ...] = (6, 8, 10, 12, 15, 20, 30, 60)
+    """How many different samples Example 2 may leave of its group, in the order in which the search tries them."""
     tolerance: float = 0.01
-    """Difference in recall that the search accepts."""
+    """Difference in overall precision and in overall recall that the search accepts."""
     n_bootstrap: int = 1000
     """Of the confidence band of TopP&R."""
 
     def __post_init__(self) -> None:
         check_counts(self)
-        check_number(self.mild_precision, "mild_precision", above=0.0, below=1.0)
+        check_number(self.mild_share, "mild_share", minimum=0.0, below=1.0)
         check_number(self.tolerance, "tolerance", minimum=0.0)
-        for share in (self.mild_share, *self.shares):
-            check_number(share, "a share of duplicates", minimum=0.0, below=1.0)
-        for name in ("noises", "shares"):
+        for name, least in (("noises", 0.0), ("distinct", 1)):
             values = getattr(self, name)
-            if len(values) < 2 or values[0] != 0.0 or list(values) != sorted(set(values)):
-                raise ValueError(f"{name}={values} does not rise from 0; pass two numbers or more, 0 first")
+            if len(values) < 2 or values[0] < least or list(values) != sorted(set(values)):
+                raise ValueError(f"{name}={values} does not rise from {least} or more; pass two numbers or more")
 
 
 FULL = Table4Settings()
 QUICK = Table4Settings(n_splits=5, n_bootstrap=200)
+MODELS = {
+    "digits": dataclasses.replace(table1.QUICK, n_seeds=1, half_life=50_000.0),
+    "emoji": dataclasses.replace(table1.EMOJI_QUICK, n_seeds=1),
+    "ffhq": table1.PAPER["ffhq64-vp"],
+}
+"""Models by data. On digits one trains for half a minute; for FFHQ, pass a checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,8 +105,8 @@ class Table4:
     """What :func:`reproduce_table4` returns."""
 
     scores: pd.DataFrame
-    """One row per split and per example or "Real", with ``noise`` and ``share`` of the first group, scores such as
-    ``topp.precision/all`` and ``ipr.recall/man``, disparities such as ``topp.delta_p``, and ``mgo`` and ``ego``."""
+    """One row per split and per example or "As they are", with ``noise`` and ``share`` of the smallest group, scores
+    such as ``topp.precision/all`` and ``ipr.recall/man``, disparities such as ``topp.delta_p``, ``mgo`` and ``ego``."""
     samples: dict[str, NDArray[np.float32]]
     """Of each example in the first split, random samples of each group: ``(groups, 20, channels, height, width)``."""
     facts: dict[str, Any]
@@ -91,31 +114,43 @@ class Table4:
 
 
 def reproduce_table4(
-    data: ImageData, out: str | Path, *, settings: Table4Settings = FULL, progress: bool = False
+    data: ImageData,
+    out: str | Path,
+    *,
+    settings: Table4Settings = FULL,
+    checkpoint: str | Path | None = None,
+    device: str = "cpu",
+    progress: bool = False,
 ) -> Table4:
-    r"""Degrade real images in two ways with similar global precision and recall, and compare the groups.
+    r"""Degrade samples in two ways with similar global precision and recall, and compare the groups.
 
-    Of each group, n images are the real ones and n others play the generated ones. An example with noise s and share r
-    turns the latter into
+    Of each group there are n real images and n samples. The samples are generated by an unconditional model and
+    rejected until, in the eyes of an oracle, they have the proportions of the training data; the real images were held
+    out of its training. Without a model, one half of the real images plays the samples of the other half.
+
+    An example with noise s and share r turns the samples of a group into
 
     .. math:: x_i' = \text{round}(\text{clip}(x_i + s \epsilon_i)), \quad \epsilon_i \sim N(0, I),
 
-    and then replaces a random share r of them by copies of the others, each flipped horizontally with probability 1/2.
-    Example 1 has r = ``mild_share`` in every group, and the s at which the global TopP&R precision falls to
-    ``mild_precision`` times that of the real images. Example 2 degrades the first group only. It has the largest r of
-    ``shares`` for which some s gives the global precision of Example 1 and a recall within ``tolerance`` of it; if
-    there is none, the r with the closest recall. Its s is at least 1.5 times that of Example 1, since many duplicates
-    also lower precision and should not replace the noise.
+    and then replaces a random share r of them by copies of the others, flipped with probability 1/2 if
+    ``settings.flip``. Example 1 has r = ``mild_share`` in every group and some mild s. Example 2 degrades the smallest
+    group only, which keeps few different samples: the fewest of ``distinct`` for which some s, stronger than in
+    Example 1, brings the global TopP&R precision and recall within ``tolerance`` of those of Example 1 with some mild
+    s. If there are none, the fewest with the closest scores.
 
     Parameters
     ----------
     data
         Images of two groups or more, from :func:`load_image_data`.
     out
-        Folder, made if missing, that holds ``settings.json``, every finished stage, and ``scores.csv``. An interrupted
-        run resumes from it.
+        Folder, made if missing, that holds ``settings.json``, the model, every finished stage, and ``scores.csv``. An
+        interrupted run resumes from it.
     settings
         Size of the experiment.
+    checkpoint
+        A file of :func:`convert_checkpoint`, instead of training a model.
+    device
+        Of the model.
     progress
         Show a progress bar, which counts evaluations.
 
@@ -127,22 +162,24 @@ def reproduce_table4(
     Raises
     ------
     ValueError
-        ``out`` was begun with other settings or data; a group is too small; no noise lowers precision as asked for.
+        ``out`` was begun with other settings or data; a group is too small; a checkpoint without a model.
 
     Notes
     -----
-    The search uses other halves of the same images than the reported scores. Noise is drawn once for each image, so the
+    Why copies lower recall: a place that many copies share has a density that varies much from one bootstrap replicate
+    to the next, so the band is wide and excludes the places with few samples. Noise spreads the copies, which keeps the
+    band of all groups together narrow, where the group alone has too few places to cover the real images.
+
+    The search uses other repetitions than the reported scores, but the same model. Nothing is fitted to the scores of
+    a group, nor to the precision and recall by 5 nearest neighbours. Noise is drawn once for each sample, so the
     examples differ in its strength only.
 
-    TopP&R uses 10 random Gaussian projections to 8 dimensions; the paper has 32, and more images. Precision and recall
-    by 5 nearest neighbours are reported too; Example 2 is not fitted to them.
-
-    Cost: the search encodes about ``n_search_splits * len(noises)`` halves of the images.
+    Cost: a training and at most ``n_search_splits * len(noises) * (1 + len(distinct))`` evaluations for the search.
 
     References
     ----------
-    The paper, appendix B.1, Figure 4 and Table 4, which degrade samples of a model of faces. It gives neither the
-    strengths of the noise nor the share of duplicates in Example 2.
+    The paper, appendix B.1, Figure 4 and Table 4. It gives neither the strengths of the noise nor the share of
+    duplicates in Example 2.
 
     Examples
     --------
@@ -151,14 +188,21 @@ def reproduce_table4(
     >>> table = reproduce_table4(load_image_data("digits"), "table4-digits", settings=QUICK)  # doctest: +SKIP
     >>> table.scores.groupby("example")["topp.precision/all"].mean()  # doctest: +SKIP
     """
+    if checkpoint is not None and settings.model is None:
+        raise ValueError("a checkpoint is of a model, but settings.model is None; pass the settings of the model")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256(np.ascontiguousarray(data.images).tobytes() + data.groups.tobytes()).hexdigest()[:16]
-    claim(folder / "settings.json", {**dataclasses.asdict(settings), **data.facts, "images": digest})
-    experiment = _Experiment(data, settings)
+    start = None if checkpoint is None else hashlib.sha256(Path(checkpoint).read_bytes()).hexdigest()[:16]
+    described = {**data.facts, "images": digest, "checkpoint": start}
+    claim(folder / "settings.json", {**dataclasses.asdict(settings), **described})
+    if settings.model is None:
+        pool = _halved(data)
+    else:
+        pool = _generated(folder / "model", data, settings.model, checkpoint, device, progress)
+    experiment = _Experiment(data, pool, settings)
     rows: list[dict[str, Any]] = []
-    total = settings.n_search_splits * (1 + 2 * len(settings.noises)) + settings.n_splits * 3
-    with tqdm(total=total, unit="evaluation", disable=not progress) as bar:
+    with tqdm(total=settings.n_splits * 3, unit="evaluation", disable=not progress) as bar:
 
         def stage(name: str, compute: Callable[[], Any]) -> Any:
             bar.set_description(name)
@@ -167,16 +211,16 @@ def reproduce_table4(
             return content
 
         found = experiment.search(stage)
-        bar.total = bar.n + settings.n_splits * 3  # the search rarely needs all noises
+        bar.total = bar.n + settings.n_splits * 3
         degradations = {
-            REAL: [(0.0, 0.0)] * experiment.n_groups,
+            UNDEGRADED: experiment.mild(0.0, share=0.0),
             EXAMPLES[0]: experiment.mild(found["mild_noise"]),
-            EXAMPLES[1]: experiment.strong(found["noise"], found["share"]),
+            EXAMPLES[1]: experiment.strong(found["noise"], found["distinct"]),
         }
         for split in range(settings.n_splits):
             for example, by_group in degradations.items():
                 scores = stage(f"split{split}-{example}", functools.partial(experiment.scores, split, by_group))
-                noise, share = by_group[0]
+                noise, share = by_group[experiment.worst]
                 rows.append({"split": split, "example": example, "noise": noise, "share": share, **scores})
     table = Table4(
         scores=pd.DataFrame(rows),
@@ -187,137 +231,231 @@ def reproduce_table4(
     return table
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Pool:
+    """Real images, and the samples to compare with them."""
+
+    real: NDArray[np.float32]
+    real_groups: NDArray[np.int64]
+    samples: NDArray[np.float32]
+    sample_groups: NDArray[np.int64]
+    proportions: NDArray[np.float64]
+    halved: bool
+    """Whether the samples are the real images, of which a repetition takes disjoint halves."""
+    facts: Mapping[str, str]
+
+
+def _halved(data: ImageData) -> _Pool:
+    counts = np.bincount(data.groups, minlength=len(data.group_names))
+    return _Pool(
+        real=data.images,
+        real_groups=data.groups,
+        samples=data.images,
+        sample_groups=data.groups,
+        proportions=counts / counts.sum(),
+        halved=True,
+        facts={"model": "none: real images play the samples, so this shows what global scores can hide, and nothing "
+               "about any model"},
+    )  # fmt: skip
+
+
+def _generated(
+    folder: Path,
+    data: ImageData,
+    settings: table1.Table1Settings,
+    checkpoint: str | Path | None,
+    device: str,
+    progress: bool,
+) -> _Pool:
+    """Train or load an unconditional model, or resume that, and draw samples at MGO, which are kept in a file."""
+    split = table1._split(data, 0, settings.n_real, settings.ratio)
+    features = functools.cache(lambda: data.encode(data.images))
+    stage = table1._Stage(folder, 0, data, split, features, settings, torch.device(device), progress)
+    path = folder / "samples.npz"
+    if not path.exists():
+        if checkpoint is None:
+            model = stage.pretrain()
+        else:
+            model = table1._load_base(checkpoint, settings.network, data.images.shape[1:]).to(device)
+        drawn = stage._sample("Pretrain", "MGO", model)
+        levels = np.round(np.stack([image for image, _ in drawn.samples]) * data.n_levels).astype(np.uint8)
+        file = io.BytesIO()
+        np.savez(file, levels=levels, groups=group_indices(drawn.groups, data.group_names), draws=drawn.n_draws)
+        write_whole(path, file.getvalue())
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            levels, groups, n_draws = kept["levels"], kept["groups"], int(kept["draws"])
+    except Exception as error:  # also those of archives
+        raise ValueError(f"{path} is damaged ({error}); delete it to generate the samples again") from error
+    oracle = stage.cached("oracle", stage.describe_oracle)
+    errors = zip(oracle["error_by_group"], data.group_names, strict=True)
+    listed = ", ".join(f"{100 * rate:.1f} % of {name}" for rate, name in errors)
+    trained = np.bincount(data.groups[split.train], minlength=len(data.group_names))
+    begun = f"{settings.pretrain_steps} steps of {settings.batch_size}" if checkpoint is None else "a checkpoint"
+    return _Pool(
+        real=data.images[split.held_out],
+        real_groups=data.groups[split.held_out],
+        samples=(levels / np.float32(data.n_levels)).astype(np.float32),
+        sample_groups=groups,
+        proportions=stage.proportions["MGO"],
+        halved=False,
+        facts={
+            "model": f"unconditional, {begun}, on {' and '.join(map(str, trained))} images of the groups; one model, "
+            "so the spread says nothing of other models",
+            "rejection": f"{len(groups)} samples kept of {n_draws}, at the proportions "
+            f"{' to '.join(f'{100 * share:.0f}' for share in stage.proportions['MGO'])} (MGO)",
+            "oracle": f"mislabels {listed} (cross-validated on real images; on generated ones it may be more)"
+            + (f"; it warns: {oracle['warning']}" if oracle["warning"] else ""),
+        },
+    )
+
+
 class _Experiment:
-    def __init__(self, data: ImageData, settings: Table4Settings) -> None:
-        self.data, self.settings = data, settings
+    def __init__(self, data: ImageData, pool: _Pool, settings: Table4Settings) -> None:
+        self.data, self.pool, self.settings = data, pool, settings
         self.n_groups = len(data.group_names)
-        smallest = int(np.bincount(data.groups, minlength=self.n_groups).min())
-        self.n = min(smallest // 2, settings.max_samples)
-        """Number of real images, and of degraded ones, of each group."""
-        if self.n <= 5 * _PROJECTED_DIM:
+        smallest = min(
+            int(np.bincount(groups, minlength=self.n_groups).min()) for groups in (pool.real_groups, pool.sample_groups)
+        )
+        self.n = min(smallest // 2 if pool.halved else smallest, settings.max_samples)
+        """Number of real images, and of samples, of each group."""
+        if self.n < 2 * settings.distinct[0] or self.n <= 5 * projected_dim(self.n):
             raise ValueError(
-                f"data has {smallest} images in its smallest group, but TopP&R in {_PROJECTED_DIM} dimensions needs "
-                f"more than {5 * _PROJECTED_DIM} in each half; pass more images"
+                f"there are {self.n} images of the smallest group to compare, too few for TopP&R in "
+                f"{projected_dim(self.n)} dimensions or for distinct={settings.distinct[0]}; pass more images"
             )
+        self.worst = int(pool.proportions.argmin())
+        """The group that Example 2 degrades."""
+        self.sizes = [round(self.n * share / pool.proportions.max()) for share in pool.proportions]
+        """Samples of each group in the overall scores, at MGO."""
+        self._features = functools.lru_cache(maxsize=4 * self.n_groups)(self._encoded)
 
-    def mild(self, noise: float) -> list[tuple[float, float]]:
-        """Noise and share of duplicates for each group in Example 1."""
-        return [(noise, self.settings.mild_share)] * self.n_groups
+    def mild(self, noise: float, *, share: float | None = None) -> list[Degradation]:
+        """Noise and share of copies for each group in Example 1."""
+        return [(noise, self.settings.mild_share if share is None else share)] * self.n_groups
 
-    def strong(self, noise: float, share: float) -> list[tuple[float, float]]:
+    def strong(self, noise: float, distinct: int) -> list[Degradation]:
         """The same for Example 2."""
-        return [(noise, share), *[(0.0, 0.0)] * (self.n_groups - 1)]
+        undegraded = self.mild(0.0, share=0.0)
+        return [(noise, 1.0 - distinct / self.n) if i == self.worst else one for i, one in enumerate(undegraded)]
 
-    def search(self, stage: Callable[[str, Callable[[], Any]], Any]) -> dict[str, float]:
-        """Find the noise of Example 1, and noise and share of Example 2."""
+    def search(self, stage: Callable[[str, Callable[[], Any]], Any]) -> dict[str, Any]:
+        """Find the noise of Example 1, and noise and number of different samples of Example 2."""
         settings = self.settings
 
-        def measure(example: str, noise: float, degradations: list[list[tuple[float, float]]]) -> NDArray[np.float64]:
-            """Return mean precision and recall over splits, for each degradation."""
-            splits = range(settings.n_splits, settings.n_splits + settings.n_search_splits)
-            by_split = [
-                stage(f"search{split}-{example}-{noise:g}", functools.partial(self._overall, split, degradations))
-                for split in splits
-            ]
-            scores: NDArray[np.float64] = np.mean(by_split, axis=0)
-            return scores
+        def measure(name: str, degrade: Callable[[float], list[Degradation]]) -> NDArray[np.float64]:
+            """Return overall precision and recall at every noise, means over splits, ``(noises, 2)``."""
+            return np.array(
+                [
+                    np.mean(
+                        [
+                            stage(
+                                f"search{split}-{name}-{noise:g}",
+                                functools.partial(self._overall, split, degrade(noise)),
+                            )
+                            for split in range(settings.n_splits, settings.n_splits + settings.n_search_splits)
+                        ],
+                        axis=0,
+                    )
+                    for noise in settings.noises
+                ]
+            )
 
-        real = measure(REAL, 0.0, [self.strong(0.0, 0.0)])[0]
-        wanted = settings.mild_precision * real[0]
-        grids: list[NDArray[np.float64]] = []
-        degradations: tuple[Callable[[float], list[list[tuple[float, float]]]], ...] = (
-            lambda noise: [self.mild(noise)],
-            lambda noise: [self.strong(noise, share) for share in settings.shares],
-        )
-        for example, degrade in zip(EXAMPLES, degradations, strict=True):
-            points: list[NDArray[np.float64]] = []
-            for noise in settings.noises:
-                points.append(measure(example, noise, degrade(noise)))
-                if (points[-1][:, 0] < wanted).all():
-                    break
-            grids.append(np.array(points))
-        mild_noise, target = at_precision(grids[0][:, 0], wanted, settings.noises)
-        noise, share = choose_degradation(
-            grids[1], target, settings.noises, settings.shares, settings.tolerance, least_noise=_STRONGER * mild_noise
-        )
-        return {"mild_noise": mild_noise, "noise": noise, "share": share}
+        mild = measure(EXAMPLES[0], self.mild)
+        best: dict[str, Any] = {}
+        for distinct in settings.distinct:
+            if 2 * distinct > self.n:
+                break
+            strong = measure(f"{EXAMPLES[1]}-{distinct}", functools.partial(self.strong, distinct=distinct))
+            mild_noise, noise, distance = closest(mild, strong, settings.noises)
+            if not best or distance < best["distance"]:
+                best = {"mild_noise": mild_noise, "noise": noise, "distinct": distinct, "distance": distance}
+            if distance <= settings.tolerance:
+                break
+        return best
 
-    def _overall(self, split: int, degradations: Sequence[Sequence[tuple[float, float]]]) -> list[list[float]]:
-        """Return TopP&R precision and recall over all groups, for each degradation."""
-        real = np.concatenate([self.data.encode(self.data.images[rows]) for rows, _ in self._halves(split)])
-        topp = self._metrics(split, real.shape[1])["topp"]
-        results = [topp(real, np.concatenate(self._features(split, by_group))) for by_group in degradations]
-        return [[result.precision, result.recall] for result in results]
+    def _overall(self, split: int, by_group: Sequence[Degradation]) -> list[float]:
+        """Return TopP&R precision and recall over all groups at MGO."""
+        real = [self._features(split, group, None)[:size] for group, size in enumerate(self.sizes)]
+        samples = [self._features(split, group, by_group[group])[:size] for group, size in enumerate(self.sizes)]
+        result = self._metrics(split, real[0].shape[1])["topp"](np.concatenate(real), np.concatenate(samples))
+        return [result.precision, result.recall]
 
-    def scores(self, split: int, by_group: Sequence[tuple[float, float]]) -> dict[str, float]:
-        real = np.concatenate([self.data.encode(self.data.images[rows]) for rows, _ in self._halves(split)])
+    def scores(self, split: int, by_group: Sequence[Degradation]) -> dict[str, float]:
+        real = np.concatenate([self._features(split, group, None) for group in range(self.n_groups)])
         groups = np.repeat(np.arange(self.n_groups), self.n)
-        names = np.array(self.data.group_names)[groups]
         scores = compare(
             self._metrics(split, real.shape[1]),
             real,
             groups,
-            np.concatenate(self._features(split, by_group)),
+            np.concatenate([self._features(split, group, by_group[group]) for group in range(self.n_groups)]),
             groups,
             names=self.data.group_names,
             n=self.n,
-            overall_sizes=[self.n] * self.n_groups,
+            overall_sizes=self.sizes,
             random_state=split,
         )
+        names = np.repeat(self.data.group_names, self.sizes)
         return scores | {"mgo": mgo(names, names), "ego": ego(names, names)}
 
-    def shown(self, by_group: Sequence[tuple[float, float]]) -> NDArray[np.float32]:
+    def shown(self, by_group: Sequence[Degradation]) -> NDArray[np.float32]:
         chosen = np.random.default_rng(0).permutation(self.n)[:_SHOWN]
-        return np.stack([self._degraded(0, group, *by_group[group], only=chosen) for group in range(self.n_groups)])
+        return np.stack([self._degraded(0, group, by_group[group])[chosen] for group in range(self.n_groups)])
 
     def facts(self) -> dict[str, Any]:
         settings = self.settings
         return {
             "name": self.data.name,
             "groups": list(self.data.group_names),
+            "degraded": self.data.group_names[self.worst],
             "settings": dataclasses.asdict(settings),
             "notes": {
                 **self.data.facts,
-                "samples": f"{self.n} real and {self.n} others, degraded, of each group; {settings.n_splits} splits",
-                "TopP&R": f"{N_PROJECTIONS} Gaussian projections to {_PROJECTED_DIM} dimensions (the paper: 32), "
-                f"{settings.n_bootstrap} bootstrap replicates",
+                **self.pool.facts,
+                "samples": f"{self.n} real and {self.n} degraded ones of each group, of which "
+                f"{' and '.join(map(str, self.sizes))} in the scores over all groups; {settings.n_splits} splits",
+                "TopP&R": f"{N_PROJECTIONS} Gaussian projections to {projected_dim(self.n)} dimensions (the paper: 32)"
+                f", {settings.n_bootstrap} bootstrap replicates",
             },
         }
 
-    def _halves(self, split: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Return for each group the rows of the real images, and of those that play the generated ones."""
-        rng = np.random.default_rng(seed_of(split, "halves"))
-        permuted = [rng.permutation(np.flatnonzero(self.data.groups == group)) for group in range(self.n_groups)]
-        return [(rows[: self.n], rows[self.n : 2 * self.n]) for rows in permuted]
+    def _rows(self, split: int, group: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the rows of the real images and of the samples of a group; disjoint if both are real."""
+        rng = np.random.default_rng(seed_of(split, f"rows {group}"))
+        real = rng.permutation(np.flatnonzero(self.pool.real_groups == group))
+        if self.pool.halved:
+            return real[: self.n], real[self.n : 2 * self.n]
+        return real[: self.n], rng.permutation(np.flatnonzero(self.pool.sample_groups == group))[: self.n]
 
-    def _features(self, split: int, by_group: Sequence[tuple[float, float]]) -> list[NDArray[np.float64]]:
-        return [self.data.encode(self._degraded(split, group, *by_group[group])) for group in range(self.n_groups)]
+    def _encoded(self, split: int, group: int, degradation: Degradation | None) -> NDArray[np.float64]:
+        """Return the features of a group's samples, or of its real images."""
+        if degradation is None:
+            return self.data.encode(self.pool.real[self._rows(split, group)[0]])
+        return self.data.encode(self._degraded(split, group, degradation))
 
-    def _degraded(
-        self, split: int, group: int, noise: float, share: float, only: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
-        """Return the other half of a group with noise and duplicates, or its positions ``only``."""
-        _, rows = self._halves(split)[group]
-        sources, flipped = duplicates(self.n, share, np.random.default_rng(seed_of(split, f"duplicates {group}")))
-        if only is not None:
-            sources, flipped = sources[only], flipped[only]
-        images = self._noisy(rows[sources], noise)
-        images[flipped] = images[flipped, ..., ::-1]
+    def _degraded(self, split: int, group: int, degradation: Degradation) -> NDArray[np.float32]:
+        """Return the samples of a group with noise and copies."""
+        noise, share = degradation
+        _, rows = self._rows(split, group)
+        rng = np.random.default_rng(seed_of(split, f"degraded {group}"))
+        sources, flipped = duplicates(self.n, share, rng)
+        images = self._noisy(self.pool.samples[rows], noise, rng)[sources]
+        if self.settings.flip:
+            images[flipped] = images[flipped, ..., ::-1]
         return images
 
-    def _noisy(self, rows: NDArray[np.int64], noise: float) -> NDArray[np.float32]:
-        """Return images with noise, clipped and rounded to the files' levels; a row always gets the same noise."""
-        images = self.data.images[rows]
-        if noise:
-            for image, row in zip(images, rows.tolist(), strict=True):
-                image += noise * np.random.default_rng(seed_of(row, "noise")).standard_normal(image.shape, np.float32)
-            levels = np.float32(self.data.n_levels)
-            images = np.round(images.clip(0.0, 1.0) * levels) / levels
-        return images
+    def _noisy(self, images: NDArray[np.float32], noise: float, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Return images with noise, clipped and rounded to the files' levels; draws do not depend on its strength."""
+        if not noise:
+            return images
+        levels = np.float32(self.data.n_levels)
+        noisy = images + np.float32(noise) * rng.standard_normal(images.shape, np.float32)
+        rounded: NDArray[np.float32] = np.round(noisy.clip(0.0, 1.0) * levels) / levels
+        return rounded
 
     def _metrics(self, split: int, dim: int) -> dict[str, Callable[..., Any]]:
         metrics = table_metrics(
-            dim, _PROJECTED_DIM, n_bootstrap=self.settings.n_bootstrap, random_state=seed_of(split, "bootstrap")
+            dim, projected_dim(self.n), n_bootstrap=self.settings.n_bootstrap, random_state=seed_of(split, "bootstrap")
         )
         return {name: metrics[name] for name in ("topp", "ipr")}
 
@@ -346,98 +484,42 @@ def duplicates(n: int, share: float, rng: np.random.Generator) -> tuple[NDArray[
     return sources, flipped
 
 
-def at_precision(
-    scores: NDArray[np.float64], precision: float, noises: Sequence[float]
-) -> tuple[float, NDArray[np.float64]]:
-    """Find by interpolation the noise at which precision first falls below a value, and the scores there.
+def closest(
+    mild: NDArray[np.float64], strong: NDArray[np.float64], noises: Sequence[float]
+) -> tuple[float, float, float]:
+    """Find the two strengths of noise, the second one larger, at which two curves of scores come closest.
 
     Parameters
     ----------
-    scores
-        Precision and recall at every noise, or at the first ones, ``(noises, 2)``; linear in between.
-    precision
-        The value.
+    mild, strong
+        Precision and recall at every noise, ``(noises, 2)``; linear in between.
     noises
-        Rising from 0.
+        Rising.
 
-    Raises
-    ------
-    ValueError
-        Precision is below the value already at noise 0, or never.
+    Returns
+    -------
+    mild_noise, noise, distance
+        The distance is the larger of the differences in precision and in recall.
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from egtmetrics.paper.table4 import at_precision
-    >>> noise, scores = at_precision(np.array([[0.9, 0.8], [0.5, 0.4]]), 0.7, [0.0, 0.2])
-    >>> round(noise, 6), scores.round(6).tolist()
-    (0.1, [0.7, 0.6])
-    """
-    above = scores[:, 0] >= precision
-    falls = np.flatnonzero(above[:-1] & ~above[1:])
-    if not above[0] or not len(falls):
-        raise ValueError(
-            f"precision is {scores[0, 0]:.3f} without noise and at least {scores[:, 0].min():.3f} with noise up to "
-            f"{noises[len(scores) - 1]:g}, so it cannot be brought to {precision:.3f}; pass another mild_precision, or "
-            "other noises"
-        )
-    i = falls[0]
-    part = (scores[i, 0] - precision) / (scores[i, 0] - scores[i + 1, 0])
-    return float(noises[i] + part * (noises[i + 1] - noises[i])), scores[i] + part * (scores[i + 1] - scores[i])
-
-
-def choose_degradation(
-    grid: NDArray[np.float64],
-    target: NDArray[np.float64],
-    noises: Sequence[float],
-    shares: Sequence[float],
-    tolerance: float,
-    *,
-    least_noise: float,
-) -> tuple[float, float]:
-    """Find a noise and the largest share of duplicates that give the target's precision and nearly its recall.
-
-    Parameters
-    ----------
-    grid
-        Precision and recall at every noise and share, ``(noises, shares, 2)``; linear between noises.
-    target
-        Precision and recall to find.
-    noises, shares
-        Rising from 0.
-    tolerance
-        Accepted difference in recall; if it is larger for all shares, the share with the smallest is taken.
-    least_noise
-        Shares that need less noise for the precision are left out.
-
-    Raises
-    ------
-    ValueError
-        Without duplicates, no noise gives the precision, or one below ``least_noise`` does.
+    Notes
+    -----
+    Of a grid with 40 steps between two measured noises. Ties go to the lowest noises.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from egtmetrics.paper.table4 import choose_degradation
-    >>> grid = np.array([[[1.0, 0.80], [0.75, 0.50]], [[0.5, 0.80], [0.25, 0.50]]])
-    >>> choose_degradation(grid, np.array([0.75, 0.79]), [0.0, 0.5], [0.0, 0.5], 0.01, least_noise=0.1)
-    (0.25, 0.0)
+    >>> from egtmetrics.paper.table4 import closest
+    >>> mild, strong = np.array([[0.9, 0.6], [0.5, 0.6]]), np.array([[0.9, 0.4], [0.6, 0.8]])
+    >>> [round(value, 3) for value in closest(mild, strong, [0.0, 0.4])]
+    [0.15, 0.2, 0.0]
     """
-    found: list[tuple[float, float, float]] = []
-    for share, scores in zip(shares, grid.swapaxes(0, 1), strict=True):
-        try:
-            noise, at_noise = at_precision(scores, target[0], noises)
-        except ValueError:
-            if not found:
-                raise
-            continue  # so many duplicates lower precision too far even without noise
-        if noise >= least_noise:
-            found.append((noise, share, float(abs(at_noise[1] - target[1]))))
-        elif not found:
-            raise ValueError(
-                f"noise of {noise:.3g} on one group alone gives the precision of Example 1, {target[0]:.3f}, which is "
-                f"less than least_noise={least_noise:.3g}; pass another mild_precision"
-            )
-    alike = [candidate for candidate in found if candidate[2] <= tolerance]
-    noise, share, _ = alike[-1] if alike else min(found, key=lambda candidate: candidate[2])
-    return noise, share
+    knots = np.arange(len(noises), dtype=np.float64)
+    fine = np.linspace(0.0, knots[-1], _FINE * (len(noises) - 1) + 1)
+    strengths = np.interp(fine, knots, noises)
+    first, second = (
+        np.stack([np.interp(fine, knots, scores[:, column]) for column in (0, 1)], axis=1) for scores in (mild, strong)
+    )
+    distances = np.abs(first[:, None] - second[None]).max(axis=2)
+    distances[strengths[:, None] >= strengths[None]] = np.inf
+    i, j = np.unravel_index(int(distances.argmin()), distances.shape)
+    return float(strengths[i]), float(strengths[j]), float(distances[i, j])

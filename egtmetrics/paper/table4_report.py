@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _GAPS = {"δ-P": "delta_p", "δ-R": "delta_r", "δ-PR": "delta_pr"}
 _COLUMNS = 10
-_DIGITS_NOTE = "A flipped digit is rarely a digit: flipped duplicates lower precision as well."
 
 
 def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
@@ -113,19 +112,21 @@ def _comparison(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> str
 
 
 def _notes(scores: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
-    search, settings, groups = facts["search"], facts["settings"], facts["groups"]
+    search, settings = facts["search"], facts["settings"]
+    flipped = "half of them flipped" if settings["flip"] else "not flipped, since a flipped digit is another shape"
+    agree = search["distance"] <= settings["tolerance"]
     return [
         f"Example 1: noise of standard deviation {search['mild_noise']:.3f} of the range of levels on all, and "
-        f"{settings['mild_share']:.0%} duplicates, half of them flipped.",
-        f"Example 2: noise of {search['noise']:.3f} and {search['share']:.0%} duplicates on {groups[0]} alone.",
-        f"The noise of Example 1 brings TopP&R precision to {settings['mild_precision']:.0%} of that of real images; "
-        "noise and share of Example 2 were searched for the TopP&R precision and recall of Example 1, on other splits "
-        f"({settings['n_search_splits']}) of the same images. Nothing was fitted to the k-NN scores, nor to any group.",
-        "Real: other real images in place of degraded ones, the scores of a perfect model. All images are real "
-        "ones, some degraded: this shows what global scores can hide, and nothing about any model.",
-        "Groups have equal proportions in all rows, those of the real images: δ-MGO and δ-EGO are 0 throughout.",
-        *([_DIGITS_NOTE] if facts["name"] == "digits" else []),
-        "Strong noise spreads the samples and so widens their k-nearest-neighbour balls: k-NN recall can rise with it.",
-        f"The spread is over {scores['split'].nunique()} splits of the same images, which are not independent.",
+        f"{settings['mild_share']:.0%} copies, {flipped}.",
+        f"Example 2: noise of {search['noise']:.3f} on {facts['degraded']} alone, of which "
+        f"{search['distinct']} different samples are left, copied in place of the others.",
+        f"The search, on {settings['n_search_splits']} further splits, took the fewest different samples with "
+        f"which the overall TopP&R scores of both examples agree within {100 * settings['tolerance']:.1f} points. "
+        f"{'They do there' if agree else 'NONE DO: these are the closest'} (difference "
+        f"{100 * search['distance']:.1f} points). Nothing was fitted to the k-NN scores, nor to any group.",
+        "Groups have equal proportions in all rows, those of the real images (MGO): δ-MGO and δ-EGO cannot tell the "
+        "examples apart.",
+        "Strong noise spreads the samples and so widens what they seem to cover: recall can rise with it.",
+        f"The spread is over {scores['split'].nunique()} splits, which share their images and so are not independent.",
         *(f"{name}: {fact}" for name, fact in facts["notes"].items()),
     ]

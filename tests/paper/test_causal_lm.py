@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from egtmetrics.training import MeanLoss, MinMaxLoss
 
@@ -42,12 +42,23 @@ def test_adapters_change_nothing_at_first_and_are_seeded() -> None:
     model = build()
     assert torch.equal(losses_of_texts(model, TEXTS), plain)
     torch.testing.assert_close(adapters(model), adapters(build()), rtol=0, atol=0)
-    # rank 8 on the q (32 x 32) and v (16 x 32) projections of two layers
-    assert sum(w.numel() for w in adapters(model).values()) == 2 * 8 * (32 + 32 + 32 + 16)
+    # rank 8 in two layers: attention of width 32 with keys and values of width 16, MLP of width 48
+    per_rank = 2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 48)
+    assert sum(w.numel() for w in adapters(model).values()) == 2 * 8 * per_rank
     with pytest.raises(ValueError, match=r"the model has no \['w_pack'\]; choose among .*'down_proj'"):
         build(targets=("q_proj", "w_pack"))
     with pytest.raises(ValueError, match="rank=0"):
         LoRASettings(rank=0)
+
+
+@pytest.mark.parametrize("made", [_tiny.llama, _tiny.gemma])
+def test_default_adapters_are_on_all_layers_of_attention_and_mlp(made: Any) -> None:
+    """Of LLaMA, whose layers SmolLM2 has, and of Gemma 3: every linear layer but the one that names tokens."""
+    model = made(len(TOKENIZER))
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    adapted = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in adapters(add_lora(model))}
+    assert adapted == {*linear} - {"lm_head"}
+    assert len(adapted) % 7 == 0
 
 
 def test_adapters_are_saved_whole_and_loaded(tmp_path: Path) -> None:
@@ -131,6 +142,6 @@ def test_smollm2_from_its_package_trains_and_is_unpacked_once(tmp_path: Path) ->
     assert before.max() < 8.0  # chance is ln 49152 = 10.8
     torch.testing.assert_close(losses_of_texts(again, texts), before)
     model = add_lora(model)
-    assert sum(w.numel() for w in adapters(model).values()) == 460_800
+    assert sum(w.numel() for w in adapters(model).values()) == 2_442_240
     train_language_model(model, texts, MinMaxLoss(2), n_steps=2, learning_rate=1e-3)
     assert losses_of_texts(model, texts).mean() < before.mean()

@@ -29,7 +29,7 @@ from egtmetrics.oracles import LabelOracle
 from egtmetrics.paper import biographies as biographies_module
 from egtmetrics.paper import table2
 from egtmetrics.paper.biographies import GROUPS, Biographies
-from egtmetrics.paper.causal_lm import load_causal_lm
+from egtmetrics.paper.causal_lm import LoRASettings, load_causal_lm
 from egtmetrics.paper.generation import Sampling
 from egtmetrics.paper.table2 import METHODS, PAPER, REAL, Table2, Table2Settings, reproduce_table2
 from egtmetrics.paper.table2_report import describe_samples, describe_table2
@@ -41,7 +41,7 @@ TINY = Table2Settings(
     n_seeds=2, n_real=3, n_per_group=75, max_draws=1200, n_steps=4, batch_size=8, micro_batch=4, learning_rate=1e-2,
     sampling=Sampling(top_p=0.95, max_new_tokens=8), generation_batch=16, n_bootstrap=10,
 )  # fmt: skip
-TRAINED = METHODS[1:]
+TRAINED = METHODS[2:]
 rng = np.random.default_rng(0)
 TEXTS = Biographies(
     texts=tuple(f"{name}: {'poet ' * n}" for name, n in zip(range(1000), rng.integers(1, 6, size=1000), strict=True)),
@@ -89,7 +89,7 @@ def test_results_have_every_run_and_are_kept(finished: tuple[Path, Table2]) -> N
     folder, table = finished
     assert table.runs.groupby("method", sort=False).size().to_dict() == dict.fromkeys(METHODS, 2) | {REAL: 3}
     models = table.runs[table.runs["method"] != REAL]
-    assert models[["topp.precision/all", "mauve.mauve/all", "mgo"]].notna().all(axis=None)
+    assert models[["topp.precision/all", "mauve.mauve/all", "mgo", "mgo_generated"]].notna().all(axis=None)
     counted = models["n_female"] + models["n_male"] + models["n_abstained"]
     assert counted.tolist() == models["n_drawn"].tolist()
     assert (models[["n_female", "n_male"]] >= TINY.n_per_group).all(axis=None)
@@ -99,7 +99,7 @@ def test_results_have_every_run_and_are_kept(finished: tuple[Path, Table2]) -> N
     assert [json.loads(line) for line in lines if line] == table.samples.to_dict("records")
     # every method has seen as many texts, and keeps adapters
     assert models[models["method"].isin(TRAINED)]["n_seen"].eq(TINY.batch_size * 4).all()
-    assert models[models["method"] == "Pretrained"]["n_seen"].isna().all()
+    assert models[~models["method"].isin(TRAINED)]["n_seen"].isna().all()
     assert sorted(path.name for path in (folder / "seed1").glob("*-adapter")) == sorted(f"{m}-adapter" for m in TRAINED)
 
 
@@ -120,13 +120,13 @@ def test_losses_are_those_of_the_held_out_texts_under_the_adapters(
     """From the saved adapters; the prompt of the conditional model names the group, the others do not."""
     folder, table = finished
     held_out = stage_in(folder, settings, seed=1).held_out
-    for method in ("Pretrained", "Conditional", "Min-Max"):
+    for method in ("Pretrained", "Prompted", "Conditional", "Min-Max"):
         network, tokenizer = load_causal_lm(model)
-        if method != "Pretrained":
+        if method in TRAINED:
             network = _tiny.with_adapter(network, folder / "seed1" / f"{method}-adapter")
         for group, name in enumerate(GROUPS):
             chosen = [text for text, a in zip(held_out.texts, held_out.groups, strict=True) if a == group][:75]
-            asked = [name] * 75 if method == "Conditional" else None
+            asked = [name] * 75 if method in ("Prompted", "Conditional") else None
             rows = _tiny.biographies(tokenizer, chosen, [group] * 75, attributes=asked)
             expected = float(losses_of_texts(network, rows).mean())
             row = table.losses.query("seed == 1 and method == @method and group == @name")
@@ -159,8 +159,8 @@ def test_evaluation_of_known_texts(settings: Table2Settings, tmp_path: Path) -> 
     assert {run[name] for name in run if name.startswith(("topp.delta_", "ipr.delta_"))} == {0.0}
     counts = np.array([run["n_female"], run["n_male"]])
     assert counts.tolist() == stage.held_out.counts.tolist()
-    assert run["mgo"] == pytest.approx(abs(counts[1] / counts.sum() - 2 / 3))
-    assert run["ego"] == pytest.approx((counts[1] - counts[0]) / counts.sum())
+    assert run["mgo_generated"] == pytest.approx(abs(counts[1] / counts.sum() - 2 / 3))
+    assert run["ego_generated"] == pytest.approx((counts[1] - counts[0]) / counts.sum())
     assert (run["n_abstained"], run["n_empty"], run["n_unfinished"], run["n_without_heading"]) == (0, 1, 2, 3)
     texts = tuple("x: x" if a == 0 else t for t, a in zip(stage.held_out.texts, stage.held_out.groups, strict=True))
     collapsed = stage.evaluate("Unconditional", draws_of(Biographies(texts=texts, groups=stage.held_out.groups)))
@@ -190,8 +190,8 @@ def test_a_model_that_writes_of_one_group_gets_no_scores(settings: Table2Setting
     run = stage.evaluate("Unconditional", draws)
     assert run["n_female"] == 0
     assert run["n_male"] + run["n_abstained"] == 320
-    assert (run["mgo"], run["ego"]) == (pytest.approx(1 / 3), 1.0)
-    assert not any("precision" in name for name in run)
+    assert (run["mgo_generated"], run["ego_generated"]) == (pytest.approx(1 / 3), 1.0)
+    assert not any("precision" in name or name in ("mgo", "ego") for name in run)
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,11 @@ def test_command(
     assert main(command) == 0
     out, err = capsys.readouterr()
     assert out == describe_table2(table.runs, table.losses, table.facts)
-    names = ("table2.md", "samples.md", "precision_recall.png", "runs.csv", "losses.csv", "samples.jsonl")
+    figures = ("figure2.png", "precision_recall.png")
+    names = ("table2.md", "samples.md", *figures, "runs.csv", "losses.csv", "samples.jsonl")
     assert all(f"wrote {folder / name}" in err for name in names)
-    assert (folder / "precision_recall.png").read_bytes().startswith(b"\x89PNG")
+    for figure in figures:
+        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
     assert "| Min-Max" in (folder / "table2.md").read_text()
     assert (folder / "samples.md").read_text() == describe_samples(table.samples)
     assert main([*command, "--quiet"]) == 0
@@ -279,6 +281,17 @@ def test_command_refuses_in_one_line(
     assert "not allowed with argument" in capsys.readouterr().err
 
 
+def test_a_folder_with_adapters_on_other_layers_is_refused(
+    finished: tuple[Path, Table2], settings: Table2Settings
+) -> None:
+    """As in folders from before adapters were on all layers."""
+    earlier = dataclasses.replace(settings, lora=LoRASettings(targets=("q_proj", "v_proj")))
+    with pytest.raises(
+        ValueError, match=r"other settings: lora was .*'down_proj'].* is .*['q_proj', 'v_proj'].*pass the same, or an"
+    ):
+        reproduce(finished[0], earlier)
+
+
 @pytest.mark.parametrize("name", ["llama-3.2-1b", "llama-3.2-3b", "gemma-3-4b-pt", "gemma-3-4b-it"])
 def test_configurations_have_what_the_paper_says(name: str) -> None:
     settings = PAPER[name]
@@ -290,7 +303,7 @@ def test_configurations_have_what_the_paper_says(name: str) -> None:
     assert settings.model is not None
     assert size in settings.model.lower()
     assert settings.model.endswith({"pt": "-pt", "it": "-it"}.get(kind, "-Instruct"))
-    assert settings.lora.targets == ("q_proj", "v_proj")
+    assert settings.lora == LoRASettings()  # the layers: tests/paper/test_causal_lm.py
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from egtmetrics.paper import table2_report
-from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_table2
+from egtmetrics.paper.table2_report import describe_samples, describe_table2, plot_figure2, plot_table2
 
-METHODS = ("Pretrained", "Unconditional", "Conditional", "Reweighted", "Min-Max")
+METHODS = ("Pretrained", "Prompted", "Unconditional", "Conditional", "Reweighted", "Min-Max")
 
 
 def made_up(
@@ -42,9 +42,9 @@ def made_up(
                 run |= {"fid.delta_fid": abs(fids["male"] - fids["female"]), "mauve.mauve/all": 0.9}
             if method != "Real":
                 run |= {"n_drawn": 200, "n_male": 120, "n_female": 30, "n_abstained": 50, "n_empty": 1}
-                run |= {"n_unfinished": 20, "n_without_heading": 4, "mgo": 0.05, "ego": 0.6}
-                run["n_seen"] = np.nan if method == "Pretrained" else 512.0
-                run["obeyed"] = 0.75 if method == "Conditional" else np.nan
+                run |= {"n_unfinished": 20, "n_without_heading": 4, "mgo_generated": 0.05, "ego_generated": 0.6}
+                run["n_seen"] = np.nan if method in ("Pretrained", "Prompted") else 512.0
+                run["obeyed"] = 0.75 if method in ("Prompted", "Conditional") else np.nan
                 for group, loss in (("male", 1.0), ("female", 1.5 if method == "Pretrained" else 1.25)):
                     key = {"seed": seed, "method": method, "split": "held-out", "group": group}
                     losses.append({**key, "loss": loss + 0.1 * seed})
@@ -94,11 +94,11 @@ def test_losses_and_what_the_models_wrote() -> None:
 
 def test_gaps_are_told_from_those_of_real_texts() -> None:
     """A gap of recall that real texts have as well is none; one of precision that they have not is."""
-    clear = describe_table2(*made_up(gap=0.1, noise=0.005, n_seeds=1))
+    clear = describe_table2(*made_up(gap=0.1, noise=0.003, n_seeds=1))
     assert re.search(r"  Min-Max, TopP&R P: \+(9|10)", clear)
     assert "  Min-Max, TopP&R P + R: " in clear
     assert "TopP&R R: " not in clear
-    assert "of 28, where 1.4 would by chance" in clear  # 4 methods with scores, 7 gaps
+    assert "of 35, where 1.8 would by chance" in clear  # 5 methods with scores, 7 gaps
     assert re.search(r"Real texts: .*TopP&R R -(9|10)\S* ± ", clear)
     assert "One seed of each model" in clear
     noisy = describe_table2(*made_up(gap=0.01, noise=0.1, n_seeds=1))
@@ -108,7 +108,7 @@ def test_gaps_are_told_from_those_of_real_texts() -> None:
 
 
 def test_prediction_interval_has_its_level() -> None:
-    """Gaussian gaps of models and real texts alike: 28 correlated tests of level 5 % in each of 200 data sets.
+    """Gaussian gaps of models and real texts alike: 35 correlated tests of level 5 % in each of 200 data sets.
 
     False alarms are 0.05 of all, with a standard error below 0.008; fixed seed, allowed are five of these.
     """
@@ -121,10 +121,10 @@ def test_prediction_interval_has_its_level() -> None:
         runs[columns] = 0.5 + 0.1 * rng.normal(size=(len(runs), len(columns)))
         runs.loc[runs["method"] == "Pretrained", columns] = np.nan
         match = re.search(
-            r"splits of the same texts\): (\d+) of 28", table2_report._beyond_real(runs[~is_real], runs[is_real])
+            r"splits of the same texts\): (\d+) of 35", table2_report._beyond_real(runs[~is_real], runs[is_real])
         )
         assert match is not None
-        alarms.append(int(match[1]) / 28)
+        alarms.append(int(match[1]) / 35)
     assert abs(np.mean(alarms) - 0.05) < 0.04
 
 
@@ -134,7 +134,7 @@ def test_changes_are_told_from_noise_over_seeds() -> None:
     assert re.search(r"  Min-Max, δ of TopP&R P: \+(29|30)", changes)
     assert re.search(r"  Min-Max, δ of TopP&R P \+ R: \+(9|10)", changes)
     assert "Pretrained" not in changes.split("\n\n")[0]  # it has no scores
-    assert "of 21, where 1.1 would by chance" in changes
+    assert "of 28, where 1.4 would by chance" in changes
 
 
 def test_samples_are_text_of_one_line_each() -> None:
@@ -159,6 +159,12 @@ def test_figure_draws_means_over_seeds() -> None:
     runs.loc[(runs["method"] == "Min-Max") & (runs["seed"] == 0), "topp.precision/male"] = 0.6
     axes = plot_table2(runs)
     lines = [line.get_xydata() for line in axes.lines]
-    assert len(lines) == 5  # without Pretrained
-    np.testing.assert_allclose(lines[3], [[80.0, 75.0], [70.0, 85.0]])
+    assert len(lines) == 6  # without Pretrained
+    np.testing.assert_allclose(lines[4], [[80.0, 75.0], [70.0, 85.0]])
     assert {text.get_text() for text in axes.texts} == {*METHODS[1:], "Real"}
+
+
+def test_figure_2_compares_the_prompts_of_the_model_as_it_was_loaded() -> None:
+    pytest.importorskip("matplotlib")
+    runs, _, _ = made_up()
+    assert {text.get_text() for text in plot_figure2(runs).texts} == {"Prompted", "Real"}  # Pretrained has no scores

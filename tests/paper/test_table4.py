@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,30 +16,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtmetrics.cli import main
-from egtmetrics.paper import table4
+from egtmetrics.paper import table1, table4
 from egtmetrics.paper.datasets import ImageData, load_image_data
 from egtmetrics.paper.table4 import (
     EXAMPLES,
-    REAL,
+    UNDEGRADED,
     Table4,
     Table4Settings,
-    at_precision,
-    choose_degradation,
+    closest,
     duplicates,
     reproduce_table4,
 )
 from egtmetrics.paper.table4_report import describe_table4, draw_samples
 from tests._killing import kill_when
 
+MODEL = table1.Table1Settings(
+    n_seeds=1, pretrain_steps=240, batch_size=128, learning_rate=3e-3, half_life=10_000.0, n_real=150, sampler_steps=6,
+    network={"architecture": "mlp", "width": 64, "n_blocks": 1}, oracle_components=200,
+)  # fmt: skip
 TINY = Table4Settings(
+    model=MODEL,
+    flip=False,
     n_splits=2,
     n_search_splits=1,
-    max_samples=120,
-    mild_precision=0.85,
-    noises=(0.0, 0.1, 0.2, 0.3, 0.6),
-    shares=(0.0, 0.4),
+    noises=(0.0, 0.15, 0.3, 0.6),
+    distinct=(6, 12),
     n_bootstrap=20,
 )
+REAL = dataclasses.replace(TINY, model=None, max_samples=120)
 COMMAND = ["reproduce", "table4", "--data", "digits", "--quick"]
 
 
@@ -52,9 +58,14 @@ def finished(digits: ImageData, tmp_path_factory: pytest.TempPathFactory) -> tup
     return folder, reproduce_table4(digits, folder, settings=TINY)
 
 
+def experiment_with(data: ImageData, **options: Any) -> table4._Experiment:
+    """Of real images."""
+    return table4._Experiment(data, table4._halved(data), dataclasses.replace(REAL, **options))
+
+
 @pytest.fixture
 def experiment(digits: ImageData) -> table4._Experiment:
-    return table4._Experiment(digits, TINY)
+    return experiment_with(digits)
 
 
 @given(n=st.integers(1, 60), share=st.floats(0.0, 0.99), smaller=st.floats(0.0, 1.0), seed=st.integers(0, 9))
@@ -80,36 +91,45 @@ def test_duplicates_are_spread_and_half_of_them_flipped() -> None:
 
 def test_halves_are_disjoint_of_one_size_and_in_their_group(experiment: table4._Experiment) -> None:
     for split in (0, 1):
-        for group, (real, other) in enumerate(experiment._halves(split)):
+        for group in (0, 1):
+            real, other = experiment._rows(split, group)
             assert (len(real), len(other), len({*real, *other})) == (120, 120, 240)
             assert (experiment.data.groups[[*real, *other]] == group).all()
-    assert not np.array_equal(experiment._halves(0)[0][0], experiment._halves(1)[0][0])
+    assert not np.array_equal(experiment._rows(0, 0)[0], experiment._rows(1, 0)[0])
 
 
 def test_all_images_are_used_where_they_are_few(digits: ImageData) -> None:
-    everything = table4._Experiment(digits, dataclasses.replace(TINY, max_samples=10**6))
+    everything = experiment_with(digits, max_samples=10**6)
     assert everything.n == 896 // 2
+    assert everything.sizes == [448, 446]  # 901 to 896
+    assert everything.worst == 1
 
 
-def test_degraded_images(experiment: table4._Experiment) -> None:
-    clean = experiment._degraded(0, 1, 0.0, 0.0)
-    np.testing.assert_array_equal(clean, experiment.data.images[experiment._halves(0)[1][1]])
-    copied = experiment._degraded(0, 1, 0.0, 0.5)
+def test_degraded_images(digits: ImageData) -> None:
+    flipping = experiment_with(digits, flip=True)
+    clean = flipping._degraded(0, 1, (0.0, 0.0))
+    np.testing.assert_array_equal(clean, digits.images[flipping._rows(0, 1)[1]])
+    copied = flipping._degraded(0, 1, (0.0, 0.5))
     changed = np.flatnonzero((copied != clean).any(axis=(1, 2, 3)))
     assert 0 < len(changed) <= 60
     originals = {bytes(image) for image in clean}
     flips = [bytes(copied[i]) not in originals and bytes(copied[i, ..., ::-1].copy()) in originals for i in changed]
     assert all(flip or bytes(copied[i]) in originals for flip, i in zip(flips, changed, strict=True))
     assert 15 < sum(flips) < 45  # of 60, half: four standard deviations
-    only = experiment._degraded(0, 1, 0.3, 0.5, only=np.array([5, 2]))
-    np.testing.assert_array_equal(only, experiment._degraded(0, 1, 0.3, 0.5)[[5, 2]])
 
 
-def test_noise_has_its_strength_is_stored_as_files_are_and_is_the_same_every_time() -> None:
+def test_example_2_leaves_so_many_different_samples_of_the_smallest_group(experiment: table4._Experiment) -> None:
+    by_group = experiment.strong(0.3, 6)
+    assert by_group[0] == (0.0, 0.0)
+    images = experiment._degraded(0, experiment.worst, by_group[experiment.worst])
+    assert len(np.unique(images.reshape(120, -1), axis=0)) == 6
+
+
+def test_noise_has_its_strength_and_is_stored_as_files_are() -> None:
     grey = ImageData(
         name="grey",
-        images=np.full((200, 3, 16, 16), 0.5, dtype=np.float32),
-        groups=np.arange(200) % 2,
+        images=np.full((400, 3, 16, 16), 0.5, dtype=np.float32),
+        groups=np.arange(400) % 2,
         group_names=("a", "b"),
         n_levels=255,
         mean=0.0,
@@ -117,106 +137,99 @@ def test_noise_has_its_strength_is_stored_as_files_are_and_is_the_same_every_tim
         encode=lambda images: np.asarray(images, dtype=np.float64).reshape(len(images), -1),
         facts={},
     )
-    experiment = table4._Experiment(grey, TINY)
-    rows = np.arange(100)
-    noisy = experiment._noisy(rows, 0.1)
+    experiment = experiment_with(grey)
+    noisy = experiment._degraded(0, 0, (0.1, 0.0))
     # 76,800 values: a relative deviation of 0.26 % of the estimate; a rounding of 0.3 % of a level's variance.
     assert float((noisy - 0.5).std()) == pytest.approx(0.1, rel=0.015)
     np.testing.assert_allclose(noisy * 255, np.rint(noisy * 255), atol=1e-4)
-    np.testing.assert_array_equal(experiment._noisy(rows[::-1], 0.1), noisy[::-1])
-    np.testing.assert_allclose(experiment._noisy(rows, 0.05) - 0.5, (noisy - 0.5) / 2, atol=1 / 255)
-    assert experiment._noisy(rows, 3.0).min() == 0.0
-    assert experiment._noisy(rows, 3.0).max() == 1.0
+    np.testing.assert_allclose(experiment._degraded(0, 0, (0.05, 0.0)) - 0.5, (noisy - 0.5) / 2, atol=1 / 255)
+    strong = experiment._degraded(0, 0, (3.0, 0.0))
+    assert (strong.min(), strong.max()) == (0.0, 1.0)
     assert grey.images.min() == grey.images.max() == 0.5  # not changed in place
 
 
-def test_where_precision_falls_to_a_value() -> None:
-    scores = np.array([[0.9, 0.8], [0.7, 0.6], [0.75, 0.5], [0.1, 0.0]])
-    for precision, noise, recall in ((0.9, 0.0, 0.8), (0.8, 0.5, 0.7), (0.69, 2.0 + 0.06 / 0.65, None)):
-        found, at = at_precision(scores, precision, [0.0, 1.0, 2.0, 3.0])
-        assert found == pytest.approx(noise)
-        assert at[0] == pytest.approx(precision)
-        assert recall is None or at[1] == pytest.approx(recall)
-    found, _ = at_precision(scores[:2], 0.8, [0.0, 1.0, 2.0, 3.0])  # measured no further
-    assert found == pytest.approx(0.5)
-    for precision in (0.95, 0.05):
-        with pytest.raises(ValueError, match=r"0\.900 without noise and at least 0\.100 with noise up to 3"):
-            at_precision(scores, precision, [0.0, 1.0, 2.0, 3.0])
+@given(seed=st.integers(0, 1000), noises=st.lists(st.integers(0, 50), min_size=2, max_size=5, unique=True).map(sorted))
+def test_curves_that_cross_are_found_where_they_do(seed: int, noises: list[int]) -> None:
+    """The second curve is the first one, reached at a larger noise."""
+    rng = np.random.default_rng(seed)
+    mild = -np.sort(-rng.random((len(noises), 2)), axis=0)
+    strong = np.concatenate([mild[:1] + 1.0, mild[:-1]])
+    first, second, distance = closest(mild, strong, noises)
+    assert noises[0] <= first < second <= noises[-1]
+    assert distance == pytest.approx(0.0, abs=1e-9)
 
 
-def test_the_largest_share_with_the_recall_is_chosen() -> None:
-    noises, shares = [0.0, 0.1, 0.2], [0.0, 0.3, 0.6, 0.9]
-    precision = np.array([[0.9, 0.85, 0.8, 0.4], [0.6, 0.5, 0.5, 0.3], [0.3, 0.3, 0.3, 0.2]])
-    recall = np.broadcast_to([0.81, 0.795, 0.7, 0.8], (3, 4))
-    grid = np.stack([precision, recall], axis=-1)  # with the share 0.9 precision is too low without any noise
-
-    def choose(target: float, tolerance: float, least_noise: float = 0.0) -> tuple[float, float]:
-        wanted = np.array([target, 0.8])
-        return choose_degradation(grid, wanted, noises, shares, tolerance, least_noise=least_noise)
-
-    assert choose(0.6, 0.02) == (pytest.approx(0.25 / 0.35 * 0.1), 0.3)
-    assert choose(0.6, 0.2) == (pytest.approx(0.2 / 0.3 * 0.1), 0.6)
-    assert choose(0.6, 0.001)[1] == 0.3  # the nearest, where none is near
-    assert choose(0.6, 0.2, least_noise=0.07)[1] == 0.3
-    assert choose(0.6, 0.2, least_noise=0.09) == (pytest.approx(0.1), 0.0)
-    with pytest.raises(ValueError, match=r"noise of 0\.1 on one group alone gives .* less than least_noise=0\.11"):
-        choose(0.6, 0.2, least_noise=0.11)
-    with pytest.raises(ValueError, match=r"so it cannot be brought to 0\.250"):
-        choose(0.25, 0.02)
+def test_curves_that_do_not_meet_are_compared_where_they_are_closest() -> None:
+    mild = np.array([[0.9, 0.6], [0.5, 0.7]])
+    first, second, distance = closest(mild, np.array([[0.9, 0.1], [0.6, 0.3]]), [0.0, 1.0])
+    assert (first, second) == (pytest.approx(0.0), 1.0)
+    assert distance == pytest.approx(0.3)
 
 
-def test_results(finished: tuple[Path, Table4]) -> None:
-    """Alike over all, apart by group; the group that Example 2 leaves as it is scores as real images do."""
+def test_results(finished: tuple[Path, Table4], digits: ImageData) -> None:
+    """The group that Example 2 leaves as it is scores as before; the other loses what the overall scores hide."""
     folder, table = finished
     scores = table.scores.set_index(["example", "split"])
-    assert scores.index.tolist() == [(example, split) for split in (0, 1) for example in (REAL, *EXAMPLES)]
-    real, mild, strong = (scores.loc[example] for example in (REAL, *EXAMPLES))
-    assert (scores[["mgo", "ego"]] == 0.0).all(axis=None)
+    assert scores.index.tolist() == [(example, split) for split in (0, 1) for example in (UNDEGRADED, *EXAMPLES)]
+    plain, mild, strong = (scores.loc[example] for example in (UNDEGRADED, *EXAMPLES))
+    assert (scores["mgo"] == 0.0).all()
+    np.testing.assert_allclose(scores["ego"], 150 / 200 - 50 / 200)  # three to one
     for score in ("topp.precision", "topp.recall", "ipr.precision", "ipr.recall"):
-        pd.testing.assert_series_equal(strong[f"{score}/5-9"], real[f"{score}/5-9"])
-    assert (real["topp.precision/all"] > mild["topp.precision/all"]).all()
-    assert (strong["topp.delta_p"] > mild["topp.delta_p"] + 0.1).all()
-    np.testing.assert_allclose(
-        strong["topp.delta_p"], (strong["topp.precision/5-9"] - strong["topp.precision/0-4"]).abs()
-    )
+        pd.testing.assert_series_equal(strong[f"{score}/0-4"], plain[f"{score}/0-4"])
+    assert (strong["topp.recall/5-9"] < mild["topp.recall/5-9"] - 0.2).all()
+    assert (strong["topp.precision/5-9"] < mild["topp.precision/5-9"]).all()
+    np.testing.assert_allclose(strong["topp.delta_r"], (strong["topp.recall/0-4"] - strong["topp.recall/5-9"]).abs())
     found = table.facts["search"]
     assert (strong["noise"] == found["noise"]).all()
-    assert (strong["share"] == found["share"]).all()
+    np.testing.assert_allclose(strong["share"], 1 - found["distinct"] / 150)
     assert (mild["noise"] == found["mild_noise"]).all()
-    assert found["noise"] >= 1.5 * found["mild_noise"]
+    assert found["noise"] > found["mild_noise"]
+    assert table.facts["degraded"] == "5-9"
     pd.testing.assert_frame_equal(pd.read_csv(folder / "scores.csv"), table.scores)
-    assert {example: images.shape for example, images in table.samples.items()} == dict.fromkeys(
-        EXAMPLES, (2, 20, 1, 8, 8)
-    )
-    others = load_image_data("digits").images
-    assert all((others == image).all(axis=(1, 2, 3)).any() for image in table.samples[EXAMPLES[1]][1])
+    shapes = {example: images.shape for example, images in table.samples.items()}
+    assert shapes == dict.fromkeys(EXAMPLES, (2, 20, 1, 8, 8))
+    with np.load(folder / "model" / "samples.npz") as kept:
+        assert np.bincount(kept["groups"]).tolist() == [450, 150]
+        levels = {bytes(image) for image in kept["levels"]}
+    shown = np.round(table.samples[EXAMPLES[1]][0] * digits.n_levels).astype(np.uint8)
+    assert {bytes(image) for image in shown} <= levels
 
 
-def test_degradations_lie_between_those_that_bracket_the_precision(
-    finished: tuple[Path, Table4], experiment: table4._Experiment
-) -> None:
-    """On the split of the search, where the noise of each image is the same throughout."""
-    found = finished[1].facts["search"]
-    real = experiment._overall(TINY.n_splits, [experiment.strong(0.0, 0.0)])[0]
-    for noise, degrade in (
-        (found["mild_noise"], experiment.mild),
-        (found["noise"], lambda noise: experiment.strong(noise, found["share"])),
-    ):
-        i = int(np.searchsorted(TINY.noises, noise))
-        degradations = [degrade(level) for level in (TINY.noises[i - 1], noise, TINY.noises[i])]
-        weaker, at, stronger = (scores[0] for scores in experiment._overall(TINY.n_splits, degradations))
-        assert weaker > at > stronger
-        assert weaker >= TINY.mild_precision * real[0] > stronger
+def test_search_measures_on_other_splits_than_it_reports(finished: tuple[Path, Table4]) -> None:
+    folder, table = finished
+    names = {path.stem for path in folder.glob("search*.json")}
+    assert {name.split("-")[0] for name in names} == {"search2"}
+    tried = {int(name.split("-")[2]) for name in names if "Example 2" in name}
+    assert table.facts["search"]["distinct"] in tried
+    pairs = [json.loads((folder / f"search2-Example 1-{noise:g}.json").read_text()) for noise in TINY.noises]
+    assert pairs[-1][0] < pairs[0][0]  # strong noise lowers precision
 
 
 def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table4], tmp_path: Path) -> None:
+    """Killed in the search; that a training resumes is tested with Table 1."""
     expected, _ = finished
     out = tmp_path / "out"
-    for waited_for in ("search2-Example 2-0.1.json", "split0-Example 1.json"):
-        kill_when((out / waited_for).exists, [sys.executable, __file__, out])  # the last lines of this file
+    killed_at = out / "search2-Example 1-0.3.json"
+    kill_when(killed_at.exists, [sys.executable, __file__, out])  # the last lines of this file
     assert not (out / "scores.csv").exists()
     reproduce_table4(load_image_data("digits"), out, settings=TINY)
     assert (out / "scores.csv").read_bytes() == (expected / "scores.csv").read_bytes()
+
+
+def test_damaged_samples_are_refused(finished: tuple[Path, Table4], digits: ImageData, tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    (tmp_path / "out" / "model" / "samples.npz").write_bytes(b"no archive")
+    with pytest.raises(ValueError, match=r"samples\.npz is damaged .* delete it to generate the samples again"):
+        reproduce_table4(digits, tmp_path / "out", settings=TINY)
+
+
+def test_real_images_need_no_model(digits: ImageData, tmp_path: Path) -> None:
+    table = reproduce_table4(digits, tmp_path, settings=dataclasses.replace(REAL, n_splits=1, distinct=(6, 8)))
+    assert not (tmp_path / "model").exists()
+    assert "none: real images play the samples" in table.facts["notes"]["model"]
+    assert table.scores["ego"].max() < 0.01
+    with pytest.raises(ValueError, match=r"a checkpoint is of a model, but settings\.model is None"):
+        reproduce_table4(digits, tmp_path, settings=REAL, checkpoint="some.safetensors")
 
 
 def test_command(
@@ -225,6 +238,7 @@ def test_command(
     """On a finished folder: every stage is taken from there, and the text is that of the results."""
     folder, table = finished
     monkeypatch.setattr(table4, "QUICK", TINY)
+    monkeypatch.setitem(table4.MODELS, "digits", MODEL)
     for name in ("_overall", "scores"):
         monkeypatch.setattr(table4._Experiment, name, lambda *_: pytest.fail("computed again"))
     assert main([*COMMAND, "--out", str(folder)]) == 0
@@ -237,6 +251,10 @@ def test_command(
     assert capsys.readouterr() == (out, "")
     assert main(["reproduce", "table4", "--data", "digits", "--out", str(folder)]) == 2
     assert "holds a run with other settings: n_splits was 2, is 20; " in capsys.readouterr().err
+    assert main([*COMMAND, "--samples", "real", "--out", str(folder)]) == 2
+    assert "model was " in capsys.readouterr().err
+    assert main([*COMMAND, "--checkpoint", "some.safetensors", "--out", str(folder)]) == 2
+    assert "--checkpoint belongs to --data ffhq with the samples of a model" in capsys.readouterr().err
 
 
 def test_a_folder_belongs_to_its_images(finished: tuple[Path, Table4], digits: ImageData) -> None:
@@ -245,20 +263,21 @@ def test_a_folder_belongs_to_its_images(finished: tuple[Path, Table4], digits: I
         reproduce_table4(other, finished[0], settings=TINY)
 
 
-def test_too_few_images(digits: ImageData, tmp_path: Path) -> None:
-    few = dataclasses.replace(digits, images=digits.images[:150], groups=digits.groups[:150])
-    with pytest.raises(ValueError, match=r"has 7\d images in its smallest group, but TopP&R in 8 dim"):
-        reproduce_table4(few, tmp_path, settings=TINY)
+def test_too_few_images(digits: ImageData) -> None:
+    with pytest.raises(
+        ValueError, match=r"there are 10 images of the smallest group to compare, too few for TopP&R in 2"
+    ):
+        experiment_with(digits, max_samples=10)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"n_splits": 0}, "n_splits"),
-        ({"mild_precision": 1.0}, "mild_precision"),
-        ({"mild_share": 1.0}, "a share of duplicates"),
-        ({"noises": (0.1, 0.2)}, "noises=.* does not rise from 0"),
-        ({"shares": (0.0, 0.5, 0.2)}, "shares=.* does not rise from 0"),
+        ({"tolerance": -1.0}, "tolerance"),
+        ({"mild_share": 1.0}, "mild_share"),
+        ({"noises": (0.2, 0.1)}, "noises=.* does not rise from 0"),
+        ({"distinct": (0, 5)}, "distinct=.* does not rise from 1"),
     ],
 )
 def test_settings_out_of_range(change: dict[str, Any], message: str) -> None:
@@ -291,7 +310,7 @@ def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
 def made_up() -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for split in (0, 1):
-        for i, example in enumerate((REAL, *EXAMPLES)):
+        for i, example in enumerate((UNDEGRADED, *EXAMPLES)):
             row: dict[str, Any] = {"split": split, "example": example, "mgo": 0.0, "ego": 0.0}
             for j, (score, who) in enumerate((s, w) for s in ("precision", "recall") for w in ("all", "x", "y")):
                 row[f"topp.{score}/{who}"] = 0.9 - 0.1 * i - 0.01 * j - 0.02 * split
@@ -302,11 +321,12 @@ def made_up() -> pd.DataFrame:
 
 
 def test_tables_of_known_scores() -> None:
-    facts = {
-        "name": "digits",
+    settings = {"mild_share": 0.2, "n_search_splits": 3, "tolerance": 0.01, "flip": False}
+    facts: dict[str, Any] = {
         "groups": ["x", "y"],
-        "settings": {"mild_precision": 0.8, "mild_share": 0.2, "n_search_splits": 3},
-        "search": {"mild_noise": 0.0625, "noise": 0.25, "share": 0.5},
+        "degraded": "y",
+        "settings": settings,
+        "search": {"mild_noise": 0.0625, "noise": 0.25, "distinct": 6, "distance": 0.004},
         "notes": {"features": "pixels"},
     }
     lines = describe_table4(made_up(), facts).splitlines()
@@ -320,11 +340,14 @@ def test_tables_of_known_scores() -> None:
     assert row.split()[4::3] == ["1.4"] * 6
     text = "\n".join(lines)
     assert "TopP&R, Example 2 minus Example 1, in precision and recall: all -10.0 ± 0.0 and -10.0 ± 0.0" in text
-    assert "Example 2: noise of 0.250 and 50% duplicates on x alone." in text
-    assert "A flipped digit is rarely a digit" in text
+    assert "Example 2: noise of 0.250 on y alone, of which 6 different samples are left" in text
+    assert "They do there (difference 0.4 points)" in text
+    assert "not flipped, since a flipped digit is another shape" in text
     assert "features: pixels" in text
-    assert "A flipped digit" not in describe_table4(made_up(), {**facts, "name": "emoji"})
-    assert "| Example 2 |" in describe_table4(made_up(), facts, markdown=True)
+    assert "half of them flipped" in describe_table4(made_up(), {**facts, "settings": {**settings, "flip": True}})
+    far = {**facts, "search": {**facts["search"], "distance": 0.05}}
+    assert "NONE DO: these are the closest (difference 5.0 points)" in describe_table4(made_up(), far)
+    assert "| Example 2   |" in describe_table4(made_up(), facts, markdown=True)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
