@@ -12,8 +12,9 @@ from torch import Tensor
 
 from egtmetrics._validation import check_number, check_positive_int
 
+from .density_ratio import DensityRatio
 from .diffusion import Denoiser, WeightEMA, denoising_losses
-from .losses import GroupLoss, MinMaxLoss
+from .losses import GroupLoss, MeanLoss, MinMaxLoss
 from .noise import NoiseLevels
 from .resumable import ResumableTraining, RunCounts, describe_loss, describe_weights, fingerprint, seeded
 
@@ -38,6 +39,7 @@ def train(
     *,
     n_steps: int,
     labels: Tensor | None = None,
+    ratio: DensityRatio | None = None,
     batch_size: int = 256,
     learning_rate: float = 1e-4,
     half_life: float = 500_000.0,
@@ -71,6 +73,9 @@ def train(
         Total number of batches, including those of a checkpoint.
     labels
         ``(n,)`` classes for a conditional model, for example ``groups``.
+    ratio
+        Train for another mixture of the groups, see :class:`DensityRatio`. The loss must be a :class:`MeanLoss`, whose
+        averages are those of the weighted losses then.
     batch_size, learning_rate
         Of a step; the paper has 256 and 1e-4.
     half_life
@@ -134,6 +139,8 @@ def train(
     seed = check_positive_int(random_state, "random_state", minimum=0)
     learning_rate = check_number(learning_rate, "learning_rate", above=0.0)
     device = _check_data(denoiser, data, groups, labels, loss, noise)
+    if ratio is not None and not isinstance(loss, MeanLoss):
+        raise ValueError(f"loss is a {type(loss).__name__}, but ratio has weights of its own; pass a MeanLoss with it")
     if isinstance(loss, MinMaxLoss):
         noise.check_batch(batch_size, torch.bincount(groups, minlength=loss.n_groups) / len(groups))
     settings = {
@@ -149,11 +156,12 @@ def train(
         "data": fingerprint([data]),
         "groups": fingerprint([groups]),
         "labels": None if labels is None else fingerprint([labels]),
+        "ratio": None if ratio is None else fingerprint(ratio.state_dict().values()),
         "first weights": fingerprint(denoiser.state_dict().values()),
     }
     with seeded(seed, device):
         training = _DenoiserTraining(
-            denoiser, data, groups, labels, loss, noise, batch_size, learning_rate, half_life, log_every
+            denoiser, data, groups, labels, ratio, loss, noise, batch_size, learning_rate, half_life, log_every
         )
         denoiser.train()
         resumed_at = training.run(
@@ -182,6 +190,7 @@ class _DenoiserTraining(ResumableTraining):
         data: Tensor,
         groups: Tensor,
         labels: Tensor | None,
+        ratio: DensityRatio | None,
         loss: GroupLoss,
         noise: NoiseLevels,
         batch_size: int,
@@ -191,7 +200,7 @@ class _DenoiserTraining(ResumableTraining):
     ) -> None:
         super().__init__(loss, torch.optim.Adam(denoiser.parameters(), lr=learning_rate), data.device)
         self.denoiser, self.data, self.groups, self.labels = denoiser, data, groups, labels
-        self.noise, self.batch_size, self.log_every = noise, batch_size, log_every
+        self.ratio, self.noise, self.batch_size, self.log_every = ratio, noise, batch_size, log_every
         self.log: list[dict[str, float]] = []
         self.ema = WeightEMA(denoiser, half_life=half_life)
 
@@ -201,7 +210,8 @@ class _DenoiserTraining(ResumableTraining):
         sigma = self.noise.law.sample(len(x), device=self.device, dtype=x.dtype)
         bins = self.noise.bin_of(sigma) if self.loss.n_bins > 1 else None
         self.optimizer.zero_grad()
-        value = self.loss(denoising_losses(self.denoiser, x, sigma, labels=labels), self.groups[rows], bins)
+        per_sample = denoising_losses(self.denoiser, x, sigma, labels=labels, ratio=self.ratio)
+        value = self.loss(per_sample, self.groups[rows], bins)
         value.backward()
         self.descend()
         if self.step % self.log_every == 0:
