@@ -263,7 +263,7 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
         progress=show_progress(args),
     )
     describe = functools.partial(describe_table1, results.runs, results.losses, results.facts)
-    figures = {
+    figures: dict[str, Figure | Axes] = {
         "losses.png": draw_losses(results.losses),
         "precision_recall.png": draw_precision_recall(results.runs, data.group_names),
         "samples.png": draw_samples(results.samples, data.group_names),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -44,7 +46,7 @@ class Gap:
         Every run has a better group of its own. If it were chosen by the runs of one method, the others would seem to
         level the groups: what was chosen because it is high falls by chance.
         """
-        by_group = self.scale * sum(group_scores(runs, score) for score in self.scores)
+        by_group = self.scale * functools.reduce(operator.add, (group_scores(runs, score) for score in self.scores))
         lowest, highest = by_group.min(axis=1, skipna=False), by_group.max(axis=1, skipna=False)
         better, worse = (lowest, highest) if self.lower_is_better else (highest, lowest)
         ends = pd.DataFrame({"δ": self.scale * runs[self.disparity], "better": better, "worse": worse})
