@@ -128,7 +128,7 @@ def _add_table1(what: Commands) -> None:
     table1.add_argument("--device", default="cpu", help="of the diffusion models: cpu or cuda (default: %(default)s)")
     _add_output(
         table1,
-        "table1.md, losses.png, precision_recall.png, samples.png, runs.csv, losses.csv, the models and every "
+        "table1.md, losses.png, figure2.png, samples.png, runs.csv, losses.csv, the models and every "
         "intermediate result",
     )
 
@@ -235,7 +235,7 @@ def _check_first(args: argparse.Namespace) -> None:
 
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
-    from egtmetrics.paper.table1_report import describe_table1, draw_losses, draw_precision_recall, draw_samples
+    from egtmetrics.paper.table1_report import describe_table1, draw_losses, draw_samples, plot_figure2
 
     name, path = args.data
     _check_table1_options(args, name)
@@ -265,7 +265,7 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
     describe = functools.partial(describe_table1, results.runs, results.losses, results.facts)
     figures: dict[str, Figure | Axes] = {
         "losses.png": draw_losses(results.losses),
-        "precision_recall.png": draw_precision_recall(results.runs, data.group_names),
+        "figure2.png": plot_figure2(results.runs, data.group_names),
         "samples.png": draw_samples(results.samples, data.group_names),
     }
     _write(args, "table1.md", describe, figures, ("runs.csv", "losses.csv"))

@@ -168,12 +168,6 @@ def verdict_on_changes(models: pd.DataFrame, baseline: str, gap: Gap, described:
     )
 
 
-def precision_recall(runs: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
-    """Return the TopP&R precision and recall of every group that has them, means over seeds."""
-    columns = {score: [runs[f"topp.{score}/{group}"].mean() for group in groups] for score in SCORES.values()}
-    return pd.DataFrame(columns, index=list(groups)).dropna()
-
-
 def worst_cells(runs: pd.DataFrame, metric: str) -> dict[str, str]:
     """Precision and recall of the worst group, in percent."""
     return {

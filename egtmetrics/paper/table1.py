@@ -169,7 +169,8 @@ class Table1:
     runs: pd.DataFrame
     """One row per seed, method and generation. The method "Real" (with ``real_row``) has other real images in place of
     generated ones, and so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
-    ``topp.precision/<group>``, disparities in columns such as ``topp.delta_p`` and ``fid.delta_fid``. ``mgo`` and
+    ``topp.precision/<group>``, disparities in columns such as ``topp.delta_p`` and ``fid.delta_fid``; in
+    ``variance/<group>`` the total variance of the features, over that of the held-out images. ``mgo`` and
     ``ego`` describe the samples, ``mgo_generated`` and ``ego_generated`` those before rejection, and
     ``draws_per_sample`` the cost of rejection."""
     losses: pd.DataFrame
@@ -616,12 +617,12 @@ class _Stage:
         _write_array(self.folder / f"{method}-samples.npy", levels)
 
     def _compare(self, features: NDArray[np.float64], groups: NDArray[np.int64], generation: str) -> dict[str, float]:
-        """Scores, overall and by group, and disparities; every group has at least ``n_real`` samples."""
+        """Scores, overall and by group, disparities and variances; every group has at least ``n_real`` samples."""
         n, held_out = self.settings.n_real, self.split.held_out
         real = self.features(held_out)
         # The same total for both generations: the most that the held-out images allow at MGO, fewer than at EGO.
         total = n / self.proportions["MGO"].max()
-        return compare(
+        scores = compare(
             table_metrics(
                 real.shape[1],
                 min(self.settings.projected_dim, real.shape[1]),
@@ -637,6 +638,12 @@ class _Stage:
             overall_sizes=[round(share * total) for share in self.proportions[generation]],
             random_state=self.seed,
         )
+        variances = [
+            [_total_variance(of_side[of_groups == group][:n]) for group in range(len(self.names))]
+            for of_side, of_groups in ((features, groups), (real, self.data.groups[held_out]))
+        ]
+        ratios = np.divide(*variances)
+        return scores | {f"variance/{name}": float(ratio) for name, ratio in zip(self.names, ratios, strict=True)}
 
     def _sample(self, method: str, generation: str, model: Denoiser) -> RejectionSamples:
         """Draw samples, as pairs of an image and its features, which the oracle and the metrics share."""
@@ -729,6 +736,10 @@ def _read_array(path: Path) -> NDArray[Any]:
     except Exception as error:  # also those of archives
         raise ValueError(f"{path} is damaged ({error}); delete the folder {path.parent} to compute it again") from error
     return array
+
+
+def _total_variance(features: NDArray[np.float64]) -> float:
+    return float(features.var(axis=0).sum())
 
 
 def _slices(n: int, size: int) -> list[slice]:

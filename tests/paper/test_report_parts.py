@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from egtmetrics.paper._report_parts import FID, Gap, document, gap_cells, gaps_of, precision_recall, verdict_on_changes
+from egtmetrics.paper._report_parts import FID, Gap, document, gap_cells, gaps_of, verdict_on_changes
 
 PR = gaps_of("topp")["PR"]
 
@@ -109,9 +109,3 @@ def test_document_opens_with_its_verdict() -> None:
     text = document({"T": rows}, [], ["note"], markdown=False, verdict=["One.", "Two."])
     assert text.startswith("Verdict: One. Two.\n\nT\n\n")
     assert document({"T": rows}, [], [], markdown=True, verdict=["One."]).startswith("**Verdict.** One.\n\n### T\n\n")
-
-
-def test_precision_and_recall_leave_out_groups_without_scores() -> None:
-    runs = runs_of("A", [[0.9, np.nan], [0.7, np.nan]], [[0.5, 0.5]])
-    by_group = precision_recall(runs, ("f", "m"))
-    assert by_group.to_dict("index") == {"f": {"precision": pytest.approx(0.8), "recall": pytest.approx(0.5)}}

@@ -26,11 +26,12 @@ from egtmetrics.paper.datasets import ImageData, load_image_data
 from egtmetrics.paper.table1 import METHODS, PAPER, Table1, Table1Settings, reproduce_table1
 from egtmetrics.paper.table1_report import (
     _correlations,
+    _precision_of_real,
     _quality,
     describe_table1,
     draw_losses,
-    draw_precision_recall,
     draw_samples,
+    plot_figure2,
 )
 from egtmetrics.training import Denoiser, EDMPreconditioning, MeanLoss, MinMaxLoss, ResidualMLP, ReweightedLoss
 from egtmetrics.training.resumable import fingerprint
@@ -329,6 +330,7 @@ def made_up(gap: float, noise: float, n_seeds: int = 5) -> Table1:
                 for metric in ("topp", "ipr"):
                     p, r = (run[f"{metric}.{s}/0-4"] - run[f"{metric}.{s}/5-9"] for s in ("precision", "recall"))
                     run |= {f"{metric}.delta_p": abs(p), f"{metric}.delta_r": abs(r), f"{metric}.delta_pr": abs(p + r)}
+                run |= {f"variance/{group}": 0.8 for group in GROUPS}
                 run["fid.delta_fid"] = abs(run["fid.fid/0-4"] - run["fid.fid/5-9"])
                 odds = {"mgo": 0.25, "ego": 0.0} if generation == "EGO" else {"mgo": 0.0, "ego": 0.5}
                 generated = {f"{name}_generated": 0.1 * rng.random() for name in odds}
@@ -477,16 +479,47 @@ def test_figure_draws_the_losses() -> None:
 
 
 def test_figure_joins_the_groups_of_a_model() -> None:
-    """The paper's Figure 2 (a): the pretrained and the conditional model at MGO and EGO."""
-    table = made_up(0.0, 0.0)
-    ax = draw_precision_recall(table.runs, GROUPS)
+    """The paper's Figure 2 (a): the pretrained and the conditional model at MGO and EGO, and real data once."""
+    runs = made_up(0.0, 0.0).runs
+    real = runs[runs["method"] == METHODS[0]].assign(method=table1.REAL, mgo=np.nan)
+    ax = plot_figure2(pd.concat([runs, real]), GROUPS)
     names = [f"{method}, {generation}" for method in ("Pretrain", "Conditional") for generation in ("MGO", "EGO")]
-    assert sorted(text.get_text() for text in ax.texts) == sorted(names)
+    assert sorted(text.get_text() for text in ax.texts) == sorted([*names, "Real"])
     lines = [line.get_xydata() for line in ax.lines if line.get_linestyle() == "--"]
-    of_method = table.runs[(table.runs["method"] == "Conditional") & (table.runs["generation"] == "EGO")]
+    of_method = runs[(runs["method"] == "Conditional") & (runs["generation"] == "EGO")]
     means = [[100 * of_method[f"topp.{score}/{group}"].mean() for score in ("precision", "recall")] for group in GROUPS]
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert any(np.allclose(np.asarray(line), means) for line in lines)
+
+
+def test_real_digits_that_vary_less_have_a_higher_precision(stage: table1._Stage) -> None:
+    """What the note says: pulled towards the mean of their group, real digits score as models do."""
+    rows = stage.split.known
+    groups, features = DIGITS.groups[rows], stage.features(rows)
+    means = np.stack([features[groups == group].mean(axis=0) for group in (0, 1)])[groups]
+    plain, pulled = (stage._compare(means + np.sqrt(share) * (features - means), groups, "EGO") for share in (1.0, 0.8))
+    assert pulled["variance/0-4"] == pytest.approx(0.8 * plain["variance/0-4"], rel=0.02)
+    for group in GROUPS:
+        assert pulled[f"topp.precision/{group}"] > plain[f"topp.precision/{group}"] + 0.03
+        assert pulled[f"topp.recall/{group}"] < plain[f"topp.recall/{group}"] - 0.03
+
+
+def test_precision_of_real_is_explained_where_it_is_lower() -> None:
+    runs = made_up(0.0, 0.0).runs.query("generation == 'MGO'")
+    real = runs[runs["method"] == METHODS[0]].assign(method=table1.REAL, mgo=np.nan)
+    lower = real.assign(**{f"topp.precision/{group}": 0.7 for group in GROUPS})
+
+    def explained(real: pd.DataFrame, of_models: float, of_real: float) -> list[str]:
+        of_groups = [f"variance/{group}" for group in GROUPS]
+        sides = ((runs, of_models), (real, of_real))
+        return _precision_of_real(pd.concat([side.assign(**dict.fromkeys(of_groups, of)) for side, of in sides]))
+
+    (text,) = explained(lower, 0.8, 1.0)
+    assert "(80 % on average) is above that of Real (70 %): their samples vary less" in text
+    assert "is 80 % of that of held-out data, for Real 100 %" in text
+    assert explained(lower, 1.0, 0.9) == []  # another reason, which nobody has looked for
+    assert explained(real.assign(**{f"topp.precision/{group}": 0.9 for group in GROUPS}), 0.8, 1.0) == []
+    assert _precision_of_real(runs) == []
 
 
 def test_real_images_for_one_side_are_enough_without_the_row_real(

@@ -99,7 +99,7 @@ def test_from_a_checkpoint_killed_and_resumed(files: Path, tmp_path: Path, capsy
     assert texts[0] == texts[1]
     for name in ("runs.csv", "losses.csv", "table1.md", "features.npy"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    for name in ("losses.png", "precision_recall.png", "samples.png"):
+    for name in ("losses.png", "figure2.png", "samples.png"):
         assert (whole / name).read_bytes().startswith(b"\x89PNG")
 
     assert not (whole / "seed0" / "base.pt").exists()
