@@ -157,6 +157,7 @@ def verdict_on_changes(models: pd.DataFrame, baseline: str, gap: Gap, described:
             )
         widths.append(width)
     seeds = f"{before.index.nunique()} seeds, {LEVEL:.0%} for all methods together"
+    described = f"{described}, {before['δ'].mean():.1f} points,"
     if not found:
         return (
             f"Against {baseline}, none of {len(changes)} methods changes the gap in {described} by more than its "
