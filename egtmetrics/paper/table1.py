@@ -638,12 +638,10 @@ class _Stage:
             overall_sizes=[round(share * total) for share in self.proportions[generation]],
             random_state=self.seed,
         )
-        variances = [
-            [_total_variance(of_side[of_groups == group][:n]) for group in range(len(self.names))]
-            for of_side, of_groups in ((features, groups), (real, self.data.groups[held_out]))
-        ]
-        ratios = np.divide(*variances)
-        return scores | {f"variance/{name}": float(ratio) for name, ratio in zip(self.names, ratios, strict=True)}
+        for group, name in enumerate(self.data.group_names):
+            generated, of_real = features[groups == group][:n], real[self.data.groups[held_out] == group]
+            scores[f"variance/{name}"] = float(generated.var(axis=0).sum() / of_real.var(axis=0).sum())
+        return scores
 
     def _sample(self, method: str, generation: str, model: Denoiser) -> RejectionSamples:
         """Draw samples, as pairs of an image and its features, which the oracle and the metrics share."""
@@ -736,10 +734,6 @@ def _read_array(path: Path) -> NDArray[Any]:
     except Exception as error:  # also those of archives
         raise ValueError(f"{path} is damaged ({error}); delete the folder {path.parent} to compute it again") from error
     return array
-
-
-def _total_variance(features: NDArray[np.float64]) -> float:
-    return float(features.var(axis=0).sum())
 
 
 def _slices(n: int, size: int) -> list[slice]:
