@@ -9,7 +9,6 @@ A strategy is a loss over per-sample losses, so it serves any model::
 
 Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names of an oracle into them. The modules:
 
-    ============== ================================================================================================
     ``losses``     the strategies
     ``noise``      the laws of the noise of diffusion models, cut into levels
     ``diffusion``  preconditioning, per-sample loss, sampler, average of the weights
@@ -23,6 +22,22 @@ Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names
     ``trainer``    a mixin that brings the strategies to the Trainer of transformers
     ``encoder``    fine-tunes a vision model as encoder and oracle; needs the extra ``[vision]``
     ============== ================================================================================================
+=======
+    ================= ================================================================================================
+    ``losses``        the strategies
+    ``noise``         the laws of the noise of diffusion models, cut into levels
+    ``diffusion``     preconditioning, per-sample loss, sampler, average of the weights
+    ``density_ratio`` how much denser a target mixture of groups is, at every noise level
+    ``mlp``           a denoiser small enough for a CPU
+    ``networks``      networks of diffusers in a denoiser
+    ``sampling``      rejection sampling: draw from a model until the groups have given proportions
+    ``resumable``     the state and the loop of a training that can be killed and resumed
+    ``loop``          trains a denoiser with it
+    ``language``      fine-tunes a language model with it; needs the extra ``[language]``, as the next two do
+    ``prompts``       prompts and answers as rows of tokens
+    ``trainer``       a mixin that brings the strategies to the Trainer of transformers
+    ``encoder``       fine-tunes a vision model as encoder and oracle; needs the extra ``[vision]``
+    ================= ================================================================================================
 
 The modules that need transformers are imported by name. What repeats the paper's experiments is in
 ``egtmetrics.paper``.
@@ -43,6 +58,7 @@ from egtmetrics._extras import extra
 with extra("training", "egtmetrics.training needs PyTorch"):
     import torch as torch
 
+from .density_ratio import DensityRatio, fit_density_ratio
 from .diffusion import (
     Denoiser,
     EDMPreconditioning,
@@ -63,6 +79,7 @@ from .sampling import RejectionSamples, rejection_sample
 
 __all__ = [
     "Denoiser",
+    "DensityRatio",
     "DiffusersNetwork",
     "EDMNoise",
     "EDMPreconditioning",
@@ -85,6 +102,7 @@ __all__ = [
     "VPPreconditioning",
     "WeightEMA",
     "denoising_losses",
+    "fit_density_ratio",
     "heun_sample",
     "rejection_sample",
     "train",

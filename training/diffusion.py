@@ -9,7 +9,7 @@ import copy
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +214,7 @@ def denoising_losses(
     sigma: Tensor,
     *,
     labels: Tensor | None = None,
+    ratio: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -233,6 +234,9 @@ def denoising_losses(
         ``(n,)``, for example ``denoiser.preconditioning.law.sample(n)``.
     labels
         ``(n,)`` for conditional models (equation 9).
+    ratio
+        A :class:`DensityRatio`, or a closed form, of unconditional models: called as ``ratio(noisy, sigma)``, it
+        returns r ``(n,)`` and s^2 grad log r. The loss becomes r times that of the target x plus the latter.
     noise
         n, in the shape of ``x``; by default drawn from ``generator``. Pass it to compute the same loss again, see
         :meth:`GroupLoss.accumulate`.
@@ -269,9 +273,14 @@ def denoising_losses(
     elif noise.shape != x.shape:
         raise ValueError(f"noise has shape {tuple(noise.shape)}, expected that of x, {tuple(x.shape)}")
     noisy = x + _per_sample(sigma, x).to(x.dtype) * noise
-    squared: Tensor = (denoiser(noisy, sigma, labels) - x) ** 2
-    weight: Tensor = _unwrapped(denoiser).preconditioning.weight(sigma)
-    return weight.to(x.dtype) * squared.flatten(1).mean(1)
+    target, weight = x, cast("Tensor", _unwrapped(denoiser).preconditioning.weight(sigma)).to(x.dtype)
+    if ratio is not None:
+        if labels is not None:
+            raise ValueError("labels and ratio exclude each other: the ratio is that of all classes together")
+        of_densities, shift = ratio(noisy, sigma)
+        target, weight = x + shift, weight * of_densities
+    squared: Tensor = (denoiser(noisy, sigma, labels) - target) ** 2
+    return weight * squared.flatten(1).mean(1)
 
 
 @torch.no_grad()

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader
 from egtmetrics._validation import check_number, check_positive_int
 
 from ._processes import gathered, n_processes, rank, total
+from .density_ratio import DensityRatio
 from .diffusion import Denoiser, WeightEMA, denoising_losses
-from .losses import GroupLoss, MinMaxLoss
+from .losses import GroupLoss, MeanLoss, MinMaxLoss
 from .noise import NoiseLaw, NoiseLevels
 from .resumable import (
     ResumableTraining,
@@ -58,6 +59,7 @@ def train(
     *,
     n_steps: int,
     labels: Tensor | None = None,
+    ratio: DensityRatio | None = None,
     batch_size: int | None = None,
     learning_rate: float = 1e-4,
     half_life: float = 500_000.0,
@@ -97,6 +99,9 @@ def train(
         Total number of batches, including those of a checkpoint.
     labels
         ``(n,)`` classes for a conditional model, for example ``groups``.
+    ratio
+        Train for another mixture of the groups, see :class:`DensityRatio`. The loss must be a :class:`MeanLoss`, whose
+        averages are those of the weighted losses then.
     batch_size
         Of a step, over all processes; by default the paper's 256. A ``DataLoader`` has its own.
     learning_rate
@@ -202,11 +207,14 @@ def train(
         log_every=log_every,
         callback=callback,
         callback_every=callback_every,
+        ratio=ratio,
     )
     n_steps = check_positive_int(n_steps, "n_steps")
     checkpoint_every = check_positive_int(checkpoint_every, "checkpoint_every")
     seed = check_positive_int(random_state, "random_state", minimum=0)
     device = _check_model(denoiser, loss, noise)
+    if ratio is not None and not isinstance(loss, MeanLoss):
+        raise ValueError(f"loss is a {type(loss).__name__}, but ratio has weights of its own; pass a MeanLoss with it")
     batches: _Batches
     if isinstance(data, DataLoader):
         batches = _LoadedBatches(data, groups, labels, batch_size, seed, device)
@@ -264,6 +272,7 @@ class _Options:
     log_every: int
     callback: Callable[[nn.Module, int], bool | None] | None
     callback_every: int
+    ratio: DensityRatio | None
 
     def __post_init__(self) -> None:
         check_number(self.learning_rate, "learning_rate", above=0.0)
@@ -281,6 +290,7 @@ class _Options:
             "half_life": self.half_life,
             "autocast": None if self.autocast is None else str(self.autocast),
             "max_grad_norm": self.max_grad_norm,
+            "ratio": None if self.ratio is None else fingerprint(self.ratio.state_dict().values()),
         }
 
 
@@ -498,7 +508,14 @@ class _DenoiserTraining(ResumableTraining):
         """Return the loss of every sample, ``(n,)``."""
         dtype = self.options.autocast
         with contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype):
-            return denoising_losses(self.model, batch.x, batch.sigma, labels=batch.labels, noise=batch.noise)
+            return denoising_losses(
+                self.model,
+                batch.x,
+                batch.sigma,
+                labels=batch.labels,
+                ratio=self.options.ratio,
+                noise=batch.noise,
+            )
 
     def state(self) -> dict[str, Any]:
         own, *others = gathered(generator_states(self.device))

@@ -390,7 +390,8 @@ class ReweightedLoss(GroupLoss):
     .. math:: \mathcal L = \frac1n \sum_i w_{a_i} \ell_i, \quad w_a = \pi_a^{\text{target}} / \pi_a^{\text{source}}.
 
     The mean of w over the training data is 1. So batches need no normalisation, and the estimate of the mean loss under
-    the target is unbiased.
+    the target is unbiased, at every noise level: noise is drawn without regard to groups, so their proportions are the
+    same at all levels. The weight of a *noisy sample* does depend on the level, see :class:`DensityRatio`.
 
     Parameters
     ----------
@@ -412,7 +413,8 @@ class ReweightedLoss(GroupLoss):
 
     References
     ----------
-    The paper, section 5, with equal weights at all noise levels.
+    The paper, section 5 (after Choi et al. 2020). Its appendix B.2 has for diffusion models "a rescaling per noise
+    level", which is :class:`DensityRatio`; ADR 45 has what else it could mean.
 
     Examples
     --------

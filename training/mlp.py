@@ -21,7 +21,7 @@ class ResidualMLP(nn.Module):
     r"""Residual blocks on a vector; each also gets the noise and, in conditional models, the class.
 
     Called as ``network(x, c_noise, labels=None)`` with ``x`` ``(n, n_features)``, ``c_noise`` ``(n,)`` and ``labels``
-    ``(n,)`` integers from 0 to ``n_classes - 1``; returns ``(n, n_features)``. A block is
+    ``(n,)`` integers from 0 to ``n_classes - 1``; returns ``(n, n_outputs)``. A block is
     ``h + W_2 silu(W_1 norm(h) + e)`` with e the embedding. The output starts at zero, which under EDM's preconditioning
     is the best guess without training.
 
@@ -31,6 +31,8 @@ class ResidualMLP(nn.Module):
         Values per sample.
     n_classes
         Number of classes to condition on; None for an unconditional model.
+    n_outputs
+        Values per output; None for ``n_features``, as a denoiser needs. :class:`DensityRatio` takes one per group.
     width, n_blocks
         Size; the defaults make 1.2 million parameters for 64 features.
 
@@ -51,9 +53,18 @@ class ResidualMLP(nn.Module):
     frequencies: Tensor
     labels: nn.Embedding | None
 
-    def __init__(self, n_features: int, *, n_classes: int | None = None, width: int = 352, n_blocks: int = 4) -> None:
+    def __init__(
+        self,
+        n_features: int,
+        *,
+        n_classes: int | None = None,
+        n_outputs: int | None = None,
+        width: int = 352,
+        n_blocks: int = 4,
+    ) -> None:
         super().__init__()
         n_features = check_positive_int(n_features, "n_features")
+        n_outputs = n_features if n_outputs is None else check_positive_int(n_outputs, "n_outputs")
         self.width = width = check_positive_int(width, "width")
         n_blocks = check_positive_int(n_blocks, "n_blocks")
         exponents = torch.linspace(math.log(_LOWEST), math.log(_HIGHEST), _FREQUENCIES)
@@ -65,7 +76,7 @@ class ResidualMLP(nn.Module):
         self.first = nn.Linear(n_features, width)
         self.blocks = nn.ModuleList(_Block(width) for _ in range(n_blocks))
         self.norm = nn.LayerNorm(width)
-        self.last = nn.Linear(width, n_features)
+        self.last = nn.Linear(width, n_outputs)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 

@@ -71,10 +71,11 @@ def _add_table1(what: Commands) -> None:
         what,
         "table1",
         _reproduce_table1,
-        help="four ways to train a diffusion model, on a small data set",
-        description="Table 1: train a diffusion model in four ways on a majority and a minority, sample at matching "
-        "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, and Figure 3. Needs the extras [training] "
-        "and [figures], and for images but digits [images] and [models]; run again, an interrupted run resumes.",
+        help="five ways to train a diffusion model, on a small data set",
+        description="Table 1: train a diffusion model in five ways on a majority and a minority, sample at matching "
+        "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, Figures 2a and 3. Needs the extras "
+        "[training] and [figures], and for images but digits [images] and [models]; run again, an interrupted run "
+        "resumes.",
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"
         "  egtmetrics reproduce table1 --data digits --out table1\n"
         "  egtmetrics reproduce table1 --data digits --encoder ./vit-digits --quick --out table1-vit\n"
@@ -93,6 +94,18 @@ def _add_table1(what: Commands) -> None:
         "--quick",
         action="store_true",
         help="fewer seeds and a small model, trained for a shorter time: minutes instead of an hour on two cores",
+    )
+    table1.add_argument(
+        "--n-real",
+        type=int,
+        metavar="N",
+        help="real images of each group to hold out, and generated ones to compare with them (default: 300 for "
+        "digits, 150 for emoji, 10000 for ffhq; the paper compares 20000)",
+    )
+    table1.add_argument(
+        "--no-real-row",
+        action="store_true",
+        help="do without the row Real, which needs as many real images of each group that are not held out",
     )
     table1.add_argument(
         "--config",
@@ -115,7 +128,9 @@ def _add_table1(what: Commands) -> None:
     )
     table1.add_argument("--device", default="cpu", help="of the diffusion models: cpu or cuda (default: %(default)s)")
     _add_output(
-        table1, "table1.md, losses.png, samples.png, runs.csv, losses.csv, the models and every intermediate result"
+        table1,
+        "table1.md, losses.png, figure2.png, samples.png, runs.csv, losses.csv, the models and every "
+        "intermediate result",
     )
 
 
@@ -254,7 +269,7 @@ def _check_first(args: argparse.Namespace) -> None:
 
 
 def _reproduce_table1(args: argparse.Namespace) -> None:
-    from egtmetrics.paper.table1_report import describe_table1, draw_losses, draw_samples
+    from egtmetrics.paper.table1_report import describe_table1, draw_losses, draw_samples, plot_figure2
 
     name, path = args.data
     _check_table1_options(args, name)
@@ -270,6 +285,8 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
         settings = quick if args.quick else full
         if args.encoder is not None:
             settings = dataclasses.replace(settings, oracle_components=None)  # the kernel map is for pixels
+    n_real = settings.n_real if args.n_real is None else args.n_real
+    settings = dataclasses.replace(settings, n_real=n_real, real_row=not args.no_real_row)
     data = datasets.load_image_data(name, path, size=settings.network.get("resolution"), encoder=args.encoder)
     results = table1.reproduce_table1(
         args.out,
@@ -280,8 +297,9 @@ def _reproduce_table1(args: argparse.Namespace) -> None:
         progress=show_progress(args),
     )
     describe = functools.partial(describe_table1, results.runs, results.losses, results.facts)
-    figures = {
+    figures: dict[str, Figure | Axes] = {
         "losses.png": draw_losses(results.losses),
+        "figure2.png": plot_figure2(results.runs, data.group_names),
         "samples.png": draw_samples(results.samples, data.group_names),
     }
     _write(args, "table1.md", describe, figures, ("runs.csv", "losses.csv"))

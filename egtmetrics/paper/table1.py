@@ -1,8 +1,8 @@
-"""The paper's Table 1: four ways to train a diffusion model, on handwritten digits, emoji of persons, or FFHQ.
+"""The paper's Table 1: five ways to train a diffusion model, on handwritten digits, emoji of persons, or FFHQ.
 
 On digits and emoji the first group is made the majority, the others a minority. The stages for every seed are
 
-    split -> pretrain -> four fine-tunings -> losses by noise level -> samples at MGO and EGO -> metrics by group
+    split -> pretrain -> five fine-tunings -> losses by noise level -> samples at MGO and EGO -> metrics by group
 
 Each stage's results are kept in the output folder, from which an interrupted run resumes. ``table1_report`` makes text
 and figures of them.
@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ from egtmetrics.paper._stages import (
 from egtmetrics.paper.checkpoints import load_checkpoint
 from egtmetrics.paper.datasets import ImageData
 from egtmetrics.paper.unet import UNet
+from egtmetrics.training.density_ratio import DensityRatio, fit_density_ratio
 from egtmetrics.training.diffusion import Denoiser, EDMPreconditioning, denoising_losses, heun_sample
 from egtmetrics.training.loop import train
 from egtmetrics.training.mlp import ResidualMLP
@@ -54,7 +56,9 @@ from egtmetrics.training.noise import NoiseLevels
 from egtmetrics.training.resumable import fingerprint, seeded
 from egtmetrics.training.sampling import RejectionSamples, rejection_sample
 
-METHODS = ("Pretrain", "Conditional", "Reweighted", "Min-Max")
+DENSITY_RATIO = "Density-Ratio"
+"""The method that reweights noisy samples, with :class:`DensityRatio`; "Reweighted" weights groups."""
+METHODS = ("Pretrain", "Conditional", "Reweighted", DENSITY_RATIO, "Min-Max")
 REAL = "Real"
 """Instead of a method: other real images in place of generated ones."""
 GENERATIONS = ("MGO", "EGO")
@@ -87,7 +91,7 @@ class Table1Settings:
     """Training images of the first group for each image of another group; None for all there are."""
     pretrain_steps: int = 2000
     finetune_steps: int = 1000
-    """Steps after pretraining, the same for all four methods."""
+    """Steps after pretraining, the same for all methods, and those of the classifier of "Density-Ratio"."""
     batch_size: int = 256
     learning_rate: float = 1e-3
     """Ten times the paper's, for a thousandth of its steps."""
@@ -98,9 +102,12 @@ class Table1Settings:
     n_bins: int = 8
     """Number of noise levels of min-max."""
     target: str = "ego"
-    """Proportions that the reweighted loss trains for."""
+    """Proportions that "Reweighted" and "Density-Ratio" train for."""
     n_real: int = 300
-    """Real images of each group that are held out of training, for evaluation."""
+    """Real images of each group that are held out of training, for evaluation; as many generated ones are compared."""
+    real_row: bool = True
+    """Whether to compare as many other real images as well, in the row "Real". They need not be held out of
+    training, but a group needs twice ``n_real`` images then."""
     oracle_components: int | None = 400
     """Nystroem features of a Gaussian kernel for the oracle; None for the plain features of the data."""
     n_bootstrap: int = 1000
@@ -160,9 +167,10 @@ class Table1:
     """What :func:`reproduce_table1` returns."""
 
     runs: pd.DataFrame
-    """One row per seed, method and generation. The method "Real" has other real images in place of generated ones, and
-    so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
-    ``topp.precision/<group>``, disparities in columns such as ``topp.delta_p`` and ``fid.delta_fid``. ``mgo`` and
+    """One row per seed, method and generation. The method "Real" (with ``real_row``) has other real images in place of
+    generated ones, and so shows the gaps of a perfect model. Scores are in columns such as ``topp.precision/all`` and
+    ``topp.precision/<group>``, disparities in columns such as ``topp.delta_p`` and ``fid.delta_fid``; in
+    ``variance/<group>`` the total variance of the features, over that of the held-out images. ``mgo`` and
     ``ego`` describe the samples, ``mgo_generated`` and ``ego_generated`` those before rejection, and
     ``draws_per_sample`` the cost of rejection."""
     losses: pd.DataFrame
@@ -170,7 +178,8 @@ class Table1:
     samples: dict[str, NDArray[np.float64]]
     """Images of seed 0 at MGO for the figure, by method and for "Real", ``(groups, k, channels, height, width)``."""
     facts: dict[str, Any]
-    """Settings, errors and warnings of the oracles by seed, and what was measured in which features."""
+    """Settings; by seed, errors and warnings of the oracles and the fit of the density ratios; what was measured in
+    which features."""
 
 
 def reproduce_table1(
@@ -184,12 +193,13 @@ def reproduce_table1(
 ) -> Table1:
     """Train, sample and evaluate all models of Table 1, or resume where that stopped.
 
-    A model is pretrained without groups. From its averaged weights it is then fine-tuned in four ways, with the same
-    number of steps: without groups as before ("Pretrain"), conditioned on the group, reweighted to equal groups, and
-    min-max at each noise level. Rejection brings the samples to the proportions of the training data (MGO) and to equal
-    ones (EGO). The scores of a group compare generated with held-out real images, the same number for all groups.
-    Overall scores compare real and generated sets of equal size and proportions. Other real images in place of the
-    generated ones show the scores and gaps of a perfect model.
+    A model is pretrained without groups. From its averaged weights it is then fine-tuned in five ways, with the same
+    number of steps: without groups as before ("Pretrain"), conditioned on the group, reweighted to equal groups by
+    group and by noisy sample ("Density-Ratio"), and min-max at each noise level. Rejection brings the samples to the
+    proportions of the training data (MGO) and to equal ones (EGO). The scores of a group compare generated with
+    held-out real images, the same number for all groups. Overall scores compare real and generated sets of equal size
+    and proportions. Other real images in place of the generated ones show the scores and gaps of a perfect model, if
+    there are enough.
 
     Parameters
     ----------
@@ -238,7 +248,10 @@ def reproduce_table1(
     >>> table = reproduce_table1("table1-digits", load_image_data("digits"), settings=QUICK)  # doctest: +SKIP
     >>> table.runs.groupby("method")["topp.delta_pr"].mean()  # doctest: +SKIP
     """
-    splits = [_split(data, seed, settings.n_real, settings.ratio) for seed in range(settings.n_seeds)]
+    splits = [
+        _split(data, seed, settings.n_real, settings.ratio, real_row=settings.real_row)
+        for seed in range(settings.n_seeds)
+    ]
     with torch.device("meta"):
         network = _network(settings.network, data.images.shape[1:])
     base = None if checkpoint is None else _load_base(checkpoint, settings.network, data.images.shape[1:])
@@ -260,6 +273,7 @@ def reproduce_table1(
     real: list[dict[str, Any]] = []
     losses: list[dict[str, Any]] = []
     oracles: list[dict[str, Any]] = []
+    ratios: list[dict[str, Any]] = []
     samples: dict[str, NDArray[np.float64]] = {}
     with tqdm(total=settings.n_seeds * (1 + len(METHODS)), unit="model", disable=not progress) as bar:
         for seed, split in enumerate(splits):
@@ -281,10 +295,12 @@ def reproduce_table1(
                 bar.update()
             if seed == 0:
                 samples[REAL] = stage.shown_real()
-            real += [
-                stage.cached(f"{REAL}-{name}", functools.partial(stage.evaluate_real, name)) for name in GENERATIONS
-            ]
+            if settings.real_row:
+                real += [
+                    stage.cached(f"{REAL}-{name}", functools.partial(stage.evaluate_real, name)) for name in GENERATIONS
+                ]
             oracles.append(stage.cached("oracle", stage.describe_oracle))
+            ratios.append(stage.cached("ratio", functools.partial(stage.describe_ratio, pretrained)))
     table = Table1(
         runs=pd.DataFrame(runs + real),
         losses=pd.DataFrame(losses),
@@ -292,6 +308,7 @@ def reproduce_table1(
         facts={
             "settings": dataclasses.asdict(settings),
             "oracles": oracles,
+            "ratios": ratios,
             **data.facts,
             **_facts(settings, base),
         },
@@ -312,7 +329,7 @@ class _Split:
     held_out: NDArray[np.int64]
 
 
-def _split(data: ImageData, seed: int, n_real: int, ratio: int | None) -> _Split:
+def _split(data: ImageData, seed: int, n_real: int, ratio: int | None, *, real_row: bool = True) -> _Split:
     """Hold out whole clusters, those of random images, until there are ``n_real`` images of each group."""
     rng = np.random.default_rng([seed, 0])
     of_group = [rng.permutation(np.flatnonzero(data.groups == group)) for group in range(len(data.group_names))]
@@ -334,11 +351,14 @@ def _split(data: ImageData, seed: int, n_real: int, ratio: int | None) -> _Split
     for group, rows in enumerate(of_group):
         held_out.append(rows[is_held_out[rows]][:n_real])
         known.append(rows[~is_held_out[rows]])
-        if min(len(held_out[group]), len(known[group])) < n_real:
+        if len(held_out[group]) < n_real or len(known[group]) < (n_real if real_row else 1):
+            remedies = "pass a smaller n_real, or more images"
+            if real_row and len(held_out[group]) == n_real and len(known[group]):
+                remedies = f"leave out that row (real_row=False, --no-real-row), {remedies}"
             raise ValueError(
                 f"n_real={n_real}, but data has {len(rows)} images of {data.group_names[group]}, of which "
-                f"{len(known[group])} are left when that many are held out; as many are needed for comparison: pass a "
-                "smaller n_real, or more images"
+                f"{len(known[group])} are left when that many are held out, expected at least "
+                f"{f'{n_real}, for the row {REAL!r}' if real_row else '1 to train on'}; {remedies}"
             )
         most = len(rows) if ratio is None or group == 0 else round(len(train[0]) / ratio)
         train.append(known[group][:most])
@@ -351,6 +371,24 @@ def _network(options: Mapping[str, Any], image_shape: tuple[int, ...]) -> nn.Mod
         mlp: nn.Module = ResidualMLP(math.prod(image_shape), **rest)
         return mlp
     return UNet(**{"channels": image_shape[0], **options})
+
+
+class _ImageClassifier(nn.Module):
+    """Groups of noisy images: convolutions that see no noise level, and an MLP that does."""
+
+    def __init__(self, shape: tuple[int, ...], n_groups: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise((shape[0], 32, 64, 128)):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.SiLU()]
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        with torch.no_grad():
+            n_features = self.convolutions(torch.zeros(1, *shape)).shape[1]
+        self.head = ResidualMLP(n_features, n_outputs=n_groups, width=128, n_blocks=2)
+
+    def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.convolutions(x), c_noise)
+        return logits
 
 
 def _load_base(path: str | Path, options: Mapping[str, Any], image_shape: tuple[int, ...]) -> Denoiser:
@@ -423,9 +461,58 @@ class _Stage:
         return self._train("base", "Pretrain", Denoiser(network, EDMPreconditioning()), self.settings.pretrain_steps)
 
     def finetune(self, method: str, pretrained: Denoiser) -> Denoiser:
-        return self._train(method, method, pretrained, self.settings.finetune_steps)
+        ratio = self.density_ratio(pretrained) if method == DENSITY_RATIO else None
+        return self._train(method, method, pretrained, self.settings.finetune_steps, ratio)
 
-    def _train(self, name: str, method: str, start: Denoiser, n_steps: int) -> Denoiser:
+    def density_ratio(self, pretrained: Denoiser) -> DensityRatio:
+        """Of equal groups to the training images, under the noise that the model is trained with."""
+        rows, settings = self.split.train, self.settings
+        network = None
+        if settings.network.get("architecture") != "mlp":
+            with seeded(self.seed, self.device):
+                network = _ImageClassifier(self.data.images.shape[1:], len(self.names)).to(self.device)
+        return fit_density_ratio(
+            self._to_model(rows),
+            torch.as_tensor(self.data.groups[rows], device=self.device),
+            pretrained.preconditioning.law,
+            n_steps=settings.finetune_steps,
+            target=settings.target,
+            network=network,
+            batch_size=settings.batch_size,
+            learning_rate=settings.learning_rate,
+            checkpoint=self.folder / "ratio.pt",
+            random_state=seed_of(self.seed, "ratio"),
+            progress=self.progress,
+        )
+
+    def describe_ratio(self, pretrained: Denoiser) -> dict[str, float]:
+        """On noisy held-out images, at the proportions of the training data: cross-entropy in nats, and mean ratio.
+
+        If the classifier knew nothing, the cross-entropy would be that of the ``proportions``.
+        """
+        ratio, rows = self.density_ratio(pretrained), self.split.held_out
+        groups = torch.as_tensor(self.data.groups[rows], device=self.device)
+        generator = torch.Generator().manual_seed(seed_of(self.seed, "ratio of held-out images"))
+        sigma = pretrained.preconditioning.law.sample(len(rows), generator=generator).to(self.device)
+        x = self._to_model(rows)
+        noise = torch.randn(x.shape, generator=generator).to(self.device)
+        noisy = x + sigma.reshape(-1, *[1] * (x.ndim - 1)) * noise
+        parts = _slices(len(rows), self.settings.sample_batch)
+        with torch.no_grad():
+            of_groups = torch.cat([ratio.log_probabilities(noisy[part], sigma[part]) for part in parts])
+        ratios = torch.cat([ratio(noisy[part], sigma[part]).weight for part in parts])
+        own = -of_groups[torch.arange(len(rows)), groups]
+        shares = ratio.log_source.double().exp()
+        weights = shares[groups] / torch.bincount(groups)[groups]
+        return {
+            "cross_entropy": float((weights * own).sum()),
+            "of_proportions": float(-(shares * shares.log()).sum()),
+            "mean_ratio": float((weights * ratios).sum()),
+        }
+
+    def _train(
+        self, name: str, method: str, start: Denoiser, n_steps: int, ratio: DensityRatio | None = None
+    ) -> Denoiser:
         """Train a copy, and return the averaged model."""
         settings, conditional = self.settings, method == "Conditional"
         groups = torch.as_tensor(self.data.groups[self.split.train], device=self.device)
@@ -444,6 +531,7 @@ class _Stage:
             NoiseLevels(denoiser.preconditioning.law, n_bins=settings.n_bins),
             n_steps=n_steps,
             labels=groups if conditional else None,
+            ratio=ratio,
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             half_life=settings.half_life,
@@ -519,7 +607,8 @@ class _Stage:
         return levels
 
     def shown_real(self) -> NDArray[np.float64]:
-        rows = [self.split.known[self.data.groups[self.split.known] == group] for group in range(len(self.names))]
+        held_out = self.split.held_out
+        rows = [held_out[self.data.groups[held_out] == group] for group in range(len(self.names))]
         return np.stack([self.data.images[of_group[:_N_SHOWN]] for of_group in rows]).astype(np.float64)
 
     def _keep(self, method: str, images: NDArray[np.float64], groups: NDArray[np.int64]) -> None:
@@ -528,12 +617,12 @@ class _Stage:
         _write_array(self.folder / f"{method}-samples.npy", levels)
 
     def _compare(self, features: NDArray[np.float64], groups: NDArray[np.int64], generation: str) -> dict[str, float]:
-        """Scores, overall and by group, and disparities; every group has at least ``n_real`` samples."""
+        """Scores, overall and by group, disparities and variances; every group has at least ``n_real`` samples."""
         n, held_out = self.settings.n_real, self.split.held_out
         real = self.features(held_out)
         # The same total for both generations: the most that the held-out images allow at MGO, fewer than at EGO.
         total = n / self.proportions["MGO"].max()
-        return compare(
+        scores = compare(
             table_metrics(
                 real.shape[1],
                 min(self.settings.projected_dim, real.shape[1]),
@@ -549,6 +638,10 @@ class _Stage:
             overall_sizes=[round(share * total) for share in self.proportions[generation]],
             random_state=self.seed,
         )
+        for group, name in enumerate(self.data.group_names):
+            generated, of_real = features[groups == group][:n], real[self.data.groups[held_out] == group]
+            scores[f"variance/{name}"] = float(generated.var(axis=0).sum() / of_real.var(axis=0).sum())
+        return scores
 
     def _sample(self, method: str, generation: str, model: Denoiser) -> RejectionSamples:
         """Draw samples, as pairs of an image and its features, which the oracle and the metrics share."""

@@ -11,24 +11,30 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from egtmetrics.paper._report_parts import (
+    FID,
     LEVEL,
     MEAN_OF_A_GAP,
     METRICS,
     beyond_noise,
     cell,
     document,
+    explain_changes,
+    gap_cells,
+    gaps_of,
+    group_scores,
     score_cells,
     signed_gaps,
-    worst,
-    worst_cells,
+    verdict_on_changes,
     worst_losses,
 )
+from egtmetrics.paper.figure2 import draw_figure2, figure2_points
 from egtmetrics.plots import COLORS, figure_class
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_GAPS = {"P": "delta_p", "R": "delta_r", "PR": "delta_pr"}
+_OF_FIGURE_2 = ("Pretrain", "Conditional", "Real")
 _POOR = 3.0
 """Times the FID of other real data."""
 _PROPORTIONS = {
@@ -42,11 +48,12 @@ _PROPORTIONS = {
 def describe_table1(
     runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
 ) -> str:
-    """Return Tables 1, 7, 6 and 3 of the paper for these runs, and which gaps exceed the noise over seeds.
+    """Return Tables 1, 7, 6 and 3 of the paper for these runs after a verdict, and which gaps exceed noise over seeds.
 
-    Cells are means and standard deviations (ddof 1) over seeds; precision, recall and their disparities are in percent,
-    FID in squared units of the features. A disparity is never negative, so its mean exceeds 0 even without a gap;
-    therefore the statements on noise test the *signed* gap.
+    The verdict is on the paper's main number, the gap in TopP&R precision + recall at MGO. Cells are means and
+    standard deviations (ddof 1) over seeds; precision, recall and their disparities are in percent, FID in squared
+    units of the features. A disparity is never negative, so its mean exceeds 0 even without a gap; therefore the
+    statements on noise test the *signed* gap.
 
     Parameters
     ----------
@@ -57,18 +64,28 @@ def describe_table1(
     """
     groups = list(losses["group"].unique())
     at_mgo, models = runs[runs["generation"] == "MGO"], runs[runs["mgo"].notna()]
+    baseline = str(runs["method"].iloc[0])
     sections = {
         **{
-            f"Table 1: disparities between groups at MGO, {name}": _table1(at_mgo, metric, worst_losses(losses))
+            f"Table 1: disparities between groups at MGO, {name}": _table1(at_mgo, baseline, metric)
             for metric, name in METRICS.items()
         },
+        "Table 1: disparities between groups at MGO, FID; losses": _table1_fid(at_mgo, baseline, worst_losses(losses)),
         **{f"Table 7: {name}": _table7(runs, metric, groups) for metric, name in METRICS.items()},
         "Table 7: FID": _table7_fid(runs, groups),
         "Table 6: denoising loss, of the group with the lowest = 1": _table6(losses, groups),
         f"Table 3: correlations over {len(models)} runs of models": _table3(models),
     }
-    notes = [*_quality(runs), *_correlations(len(models)), *_notes(facts, groups)]
-    return document(sections, _noise(runs, groups), notes, markdown=markdown)
+    of_changes = verdict_on_changes(
+        models[models["generation"] == "MGO"], baseline, gaps_of("topp")["PR"], "TopP&R precision + recall at MGO"
+    )
+    notes = [
+        explain_changes(baseline),
+        *_precision_of_real(at_mgo),
+        *_correlations(len(models)),
+        *_notes(facts, groups),
+    ]
+    return document(sections, _noise(runs, groups), notes, markdown=markdown, verdict=[_quality(at_mgo), of_changes])
 
 
 def draw_losses(losses: pd.DataFrame) -> Figure:
@@ -77,7 +94,7 @@ def draw_losses(losses: pd.DataFrame) -> Figure:
     Solid lines are held-out samples, with a band of one standard deviation over seeds; dashed lines are training ones.
     """
     methods, groups = losses["method"].unique(), losses["group"].unique()
-    columns = 2 if len(methods) > 1 else 1
+    columns = min(len(methods), 2 if len(methods) < 5 else 3)
     rows = -(-len(methods) // columns)
     figure = figure_class()(figsize=(4.6 * columns, 3.2 * rows + 0.4), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
@@ -93,11 +110,24 @@ def draw_losses(losses: pd.DataFrame) -> Figure:
         panel.set(title=method, xscale="log")
         panel.grid(color="0.92", linewidth=0.8)
         panel.spines[["top", "right"]].set_visible(False)
+    for above, panel in zip(panels[len(methods) - columns :], panels[len(methods) :], strict=False):
+        panel.set_visible(False)
+        above.tick_params(labelbottom=True)
     figure.supxlabel(r"noise level $\sigma$", fontsize=10)
     figure.supylabel("weighted denoising loss", fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=8)
     return figure
+
+
+def plot_figure2(runs: pd.DataFrame, groups: Sequence[str], *, ax: Axes | None = None) -> Axes:
+    """Draw the groups of the pretrained and of the conditional model at MGO and EGO (the paper's Figure 2a).
+
+    Real data stand beside them, where a perfect model would be, at MGO: their groups do not depend on proportions.
+    """
+    chosen = runs[runs["method"].isin(_OF_FIGURE_2) & (runs["mgo"].notna() | (runs["generation"] == "MGO"))]
+    settings = chosen["method"].where(chosen["mgo"].isna(), chosen["method"] + ", " + chosen["generation"])
+    return draw_figure2(figure2_points(chosen.assign(method=settings), groups), ax=ax)
 
 
 def draw_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[str]) -> Figure:
@@ -127,22 +157,30 @@ def draw_samples(samples: Mapping[str, NDArray[np.float64]], groups: Sequence[st
     return figure
 
 
-def _table1(runs: pd.DataFrame, metric: str, of_worst: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
-    """The paper's columns, and what min-max should lower: the loss of the worst group."""
-    rows = []
-    for method, chosen in runs.groupby("method", sort=False):
-        scores = {f"δ-{name}": cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()}
-        rows.append(
-            {
-                "method": str(method),
-                **scores,
-                "δ-FID": cell(chosen["fid.delta_fid"], 3),
-                "worst group's loss": cell(of_worst.get(str(method), pd.Series(dtype=float)), 3),
-                **worst_cells(chosen, metric),
-                "worst FID": cell(-worst(-chosen.filter(like="fid.fid/"), "fid.fid"), 3),
-            }
-        )
-    return rows
+def _table1(runs: pd.DataFrame, baseline: str, metric: str) -> list[dict[str, str]]:
+    """The paper's columns, and what the groups' scores have to do with them."""
+    return [
+        {"method": str(method), **gap_cells(gaps_of(metric), chosen, _before(runs, baseline, method))}
+        for method, chosen in runs.groupby("method", sort=False)
+    ]
+
+
+def _table1_fid(runs: pd.DataFrame, baseline: str, of_worst: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
+    """The paper's column, and what min-max should lower: the loss of the worst group."""
+    return [
+        {
+            "method": str(method),
+            **gap_cells({"FID": FID}, chosen, _before(runs, baseline, method), digits=3),
+            "worst group's loss": cell(of_worst.get(str(method), pd.Series(dtype=float)), 3),
+        }
+        for method, chosen in runs.groupby("method", sort=False)
+    ]
+
+
+def _before(runs: pd.DataFrame, baseline: str, method: Any) -> pd.DataFrame | None:
+    """The runs to compare those of a method with; real data are no way to train, so nothing changed them."""
+    is_model = runs.loc[runs["method"] == method, "mgo"].notna().all()
+    return runs[runs["method"] == baseline] if is_model and method != baseline else None
 
 
 def _table7(runs: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict[str, str]]:
@@ -178,7 +216,7 @@ def _table6(losses: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]
 
 def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
     """Correlations over the models, without the rows of real data."""
-    gaps = {f"δ-{name}": runs[f"topp.{gap}"] for name, gap in _GAPS.items()} | {"δ-FID": runs["fid.delta_fid"]}
+    gaps = {f"δ-{name}": runs[gap.disparity] for name, gap in {**gaps_of("topp"), "FID": FID}.items()}
     rows = []
     for column, name in _PROPORTIONS.items():
         others = {"δ-MGO": runs["mgo"], "δ-EGO": runs["ego"], **gaps}
@@ -188,12 +226,11 @@ def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def _quality(runs: pd.DataFrame) -> list[str]:
+def _quality(at_mgo: pd.DataFrame) -> str:
     """Say how far the samples are from real ones: gaps between bad samples mean little."""
-    at_mgo = runs[runs["generation"] == "MGO"]
     is_model = at_mgo["mgo"].notna()
     if is_model.all():
-        return []
+        return "Without the row Real, nothing here says how good samples score, nor which gaps they have."
     fid = at_mgo["fid.fid/all"].groupby(at_mgo["method"]).mean() / at_mgo.loc[~is_model, "fid.fid/all"].mean()
     models = fid[at_mgo.loc[is_model, "method"].unique()]
     precision, recall = (
@@ -201,16 +238,33 @@ def _quality(runs: pd.DataFrame) -> list[str]:
         for score in ("precision", "recall")
     )
     text = (
-        f"quality: at MGO the models' FID is {models.min():.1f} to {models.max():.1f} times that of other real data, "
-        f"k-nearest-neighbour precision {precision[0]:.0f} % (real: {precision[1]:.0f} %), recall {recall[0]:.0f} % "
-        f"({recall[1]:.0f} %)"
+        f"The models' FID at MGO is {models.min():.1f} to {models.max():.1f} times that of other real data "
+        f"(k-nearest-neighbour precision {precision[0]:.0f} %, real {precision[1]:.0f} %; recall {recall[0]:.0f} %, "
+        f"real {recall[1]:.0f} %)"
     )
     if models.min() > _POOR:
-        text += (
-            f". All are beyond {_POOR:g} times: the samples are poor, see samples.png; at such quality, differences "
-            "between the ways to train say little"
-        )
-    return [text]
+        text += "; such samples are poor, see samples.png, and differences between the ways to train say little"
+    return f"{text}."
+
+
+def _precision_of_real(at_mgo: pd.DataFrame) -> list[str]:
+    """Explain why real data may have a lower TopP&R precision than models; measured in ADR 45."""
+    is_model = at_mgo["mgo"].notna()
+    if is_model.all():
+        return []
+    precision, recall, variance = (
+        [100 * group_scores(at_mgo[chosen], score).to_numpy().mean() for chosen in (is_model, ~is_model)]
+        for score in ("topp.precision", "topp.recall", "variance")
+    )
+    if precision[0] <= precision[1] or variance[0] >= variance[1]:
+        return []
+    return [
+        f"Why the models' TopP&R precision by group ({precision[0]:.0f} % on average) is above that of Real "
+        f"({precision[1]:.0f} %): their samples vary less. The variance of their features is {variance[0]:.0f} % of "
+        f"that of held-out data, for Real {variance[1]:.0f} %. Samples nearer to the centre of a group lie more often "
+        f"in its support, and cover less of it: recall is {recall[0]:.0f} %, of Real {recall[1]:.0f} %. Real digits "
+        "that are pulled together as much score alike (ADR 45). So the highest precision is not the best",
+    ]
 
 
 def _correlations(n: int) -> list[str]:
@@ -262,10 +316,14 @@ def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
     errors = np.array([oracle["error_by_group"] for oracle in facts["oracles"]]).mean(axis=0)
     listed = ", ".join(f"{100 * error:.1f} % of {group}" for group, error in zip(groups, errors, strict=True))
     plain = [f"{name}: {fact}" for name, fact in facts.items() if isinstance(fact, str)]
+    fits = pd.DataFrame(facts["ratios"]).mean()
     warned = sorted({oracle["warning"] for oracle in facts["oracles"] if oracle.get("warning")})
     return [
         f"oracle: mislabels {listed} (cross-validated on real images; on generated ones it may be more)",
         *(f"oracle warns: {warning}" for warning in warned),
+        f"Density-Ratio: on noisy held-out data the cross-entropy of the classifier is {fits['cross_entropy']:.3f} "
+        f"nats, that of the proportions alone {fits['of_proportions']:.3f}; the mean ratio is "
+        f"{fits['mean_ratio']:.3f}, where 1 is exact",
         *plain,
         "Real: other real data in place of generated data, the scores of a perfect model.",
         "Rejection does not change the distribution within a group: by group, a model's MGO and EGO rows differ by "

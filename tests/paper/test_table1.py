@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import sys
 import types
 from collections.abc import Iterator
@@ -23,7 +24,15 @@ from egtmetrics.paper import table1
 from egtmetrics.paper._stages import strategy
 from egtmetrics.paper.datasets import ImageData, load_image_data
 from egtmetrics.paper.table1 import METHODS, PAPER, Table1, Table1Settings, reproduce_table1
-from egtmetrics.paper.table1_report import _correlations, _quality, describe_table1, draw_losses, draw_samples
+from egtmetrics.paper.table1_report import (
+    _correlations,
+    _precision_of_real,
+    _quality,
+    describe_table1,
+    draw_losses,
+    draw_samples,
+    plot_figure2,
+)
 from egtmetrics.training import Denoiser, EDMPreconditioning, MeanLoss, MinMaxLoss, ResidualMLP, ReweightedLoss
 from egtmetrics.training.resumable import fingerprint
 from tests._killing import kill_when
@@ -172,7 +181,7 @@ def test_evaluation_of_known_samples(
 
 def test_results_have_every_run_and_are_kept(finished: tuple[Path, Table1]) -> None:
     folder, table = finished
-    assert len(table.runs) == 2 * 5 * 2
+    assert len(table.runs) == 2 * 6 * 2
     assert table.runs.groupby(["method", "generation"]).size().eq(2).all()
     assert list(table.runs["method"].unique()) == [*METHODS, "Real"]
     models = table.runs[table.runs["method"] != "Real"]
@@ -184,7 +193,7 @@ def test_results_have_every_run_and_are_kept(finished: tuple[Path, Table1]) -> N
     pd.testing.assert_frame_equal(pd.read_csv(folder / "losses.csv"), table.losses)
     conditional = torch.load(folder / "seed0" / "Conditional.pt", weights_only=True)
     steps = [torch.load(folder / "seed0" / f"{m}.pt", weights_only=True)["step"] for m in METHODS]
-    assert steps == [TINY.finetune_steps] * 4
+    assert steps == [TINY.finetune_steps] * 5
     assert "network.labels.weight" in conditional["model"]
 
 
@@ -197,7 +206,8 @@ def test_all_methods_start_from_the_pretrained_average(finished: tuple[Path, Tab
         torch.testing.assert_close(weight, average[f"model.{name}"], rtol=0, atol=0)
     first_weights = {
         method: torch.load(folder / "seed1" / f"{method}.pt", weights_only=True)["settings"]["first weights"]
-        for method in ("Pretrain", "Reweighted", "Min-Max")
+        for method in METHODS
+        if method != "Conditional"
     }
     assert len(set(first_weights.values())) == 1
 
@@ -320,11 +330,16 @@ def made_up(gap: float, noise: float, n_seeds: int = 5) -> Table1:
                 for metric in ("topp", "ipr"):
                     p, r = (run[f"{metric}.{s}/0-4"] - run[f"{metric}.{s}/5-9"] for s in ("precision", "recall"))
                     run |= {f"{metric}.delta_p": abs(p), f"{metric}.delta_r": abs(r), f"{metric}.delta_pr": abs(p + r)}
+                run |= {f"variance/{group}": 0.8 for group in GROUPS}
                 run["fid.delta_fid"] = abs(run["fid.fid/0-4"] - run["fid.fid/5-9"])
                 odds = {"mgo": 0.25, "ego": 0.0} if generation == "EGO" else {"mgo": 0.0, "ego": 0.5}
                 generated = {f"{name}_generated": 0.1 * rng.random() for name in odds}
                 runs.append({**run, **odds, **generated, "draws_per_sample": 1.5})
-    facts = {"oracles": [{"error_by_group": [0.01, 0.03]}, {"error_by_group": [0.03, 0.05]}], "features": "pixels"}
+    facts = {
+        "oracles": [{"error_by_group": [0.01, 0.03]}, {"error_by_group": [0.03, 0.05]}],
+        "ratios": [{"cross_entropy": x, "of_proportions": 0.562, "mean_ratio": 1.0 + x} for x in (0.2, 0.3)],
+        "features": "pixels",
+    }
     return Table1(runs=pd.DataFrame(runs), losses=pd.DataFrame(losses), samples={}, facts=facts)
 
 
@@ -338,7 +353,7 @@ def test_gaps_are_told_from_noise() -> None:
         assert re.search(rf"  Min-Max at {generation}, TopP&R P: \+(9\.|10)", large)
         assert f"  Min-Max at {generation}, δ of TopP&R P: +" in large
         assert f"  Min-Max at {generation}, TopP&R P:" not in noisy
-    assert "of 56, where 2.8 would by chance" in large
+    assert "of 70, where 3.5 would by chance" in large
     assert "no gap can be distinguished from it" in text_of(made_up(0.1, 0.1, n_seeds=1))
 
 
@@ -353,7 +368,7 @@ def test_the_row_of_real_images_is_not_counted_among_the_methods() -> None:
     findings = [paragraph for paragraph in without.split("\n\n") if "beyond their noise" in paragraph]
     assert len(findings) == 2
     assert all(paragraph in text for paragraph in findings)
-    assert "of 42, where 2.1 would by chance" in text
+    assert "of 56, where 2.8 would by chance" in text
     changes = text.partition("Changes of a model's disparity")[2]
     assert table1.REAL not in changes.partition("\n\n")[0]
     gaps = text.partition("Gaps of other real data")[2].partition("\n\n")[0]
@@ -396,14 +411,36 @@ def runs_with_real(fid: float) -> pd.DataFrame:
 
 
 def test_quality_beside_real_data() -> None:
-    poor, fair = (_quality(runs_with_real(fid))[0] for fid in (0.1, 0.2))
-    rest = "k-nearest-neighbour precision 70 % (real: 95 %), recall 40 % (90 %)"
-    assert fair == f"quality: at MGO the models' FID is 2.0 to 4.5 times that of other real data, {rest}"
+    runs = {fid: runs_with_real(fid) for fid in (0.1, 0.2)}
+    poor, fair = (_quality(of_fid[of_fid["generation"] == "MGO"]) for of_fid in runs.values())
+    rest = "(k-nearest-neighbour precision 70 %, real 95 %; recall 40 %, real 90 %)"
+    assert fair == f"The models' FID at MGO is 2.0 to 4.5 times that of other real data {rest}."
     assert poor == (
-        f"quality: at MGO the models' FID is 4.0 to 9.0 times that of other real data, {rest}. All are beyond 3 times: "
-        "the samples are poor, see samples.png; at such quality, differences between the ways to train say little"
+        f"The models' FID at MGO is 4.0 to 9.0 times that of other real data {rest}; such samples are poor, see "
+        "samples.png, and differences between the ways to train say little."
     )
-    assert _quality(made_up(0.0, 0.0).runs) == []
+    assert _quality(made_up(0.0, 0.0).runs).startswith("Without the row Real, nothing here says how good")
+
+
+def test_text_opens_with_the_verdict() -> None:
+    clear = text_of(made_up(0.1, 0.005))
+    assert clear.startswith("Verdict: Without the row Real")
+    assert clear.partition("\n\n")[0].count("Min-Max widens it by") == 1
+    assert "none of 4 methods changes the gap in TopP&R precision + recall at MGO" in text_of(made_up(0.0, 0.0))
+    assert "No difference from Pretrain in TopP&R" in text_of(made_up(0.1, 0.1, n_seeds=1))
+
+
+def test_gaps_stand_beside_the_changes_of_both_groups() -> None:
+    """Min-max has its first group 5 points up and the other 5 points down; real data changed nothing."""
+    table = made_up(0.1, 0.0)
+    real = table.runs[table.runs["method"] == "Min-Max"].assign(method=table1.REAL, mgo=np.nan)
+    text = describe_table1(pd.concat([table.runs, real]), table.losses, table.facts, markdown=True)
+    rows = text.partition("Table 1: disparities")[2].partition("###")[0].splitlines()
+    header, *cells = ([cell.strip() for cell in row.strip("|").split("|")] for row in rows if row.startswith("|"))
+    assert header[:4] == ["method", "δ-P", "ΔP better", "ΔP worse"]
+    by_method = {row[0]: row for row in cells}
+    assert by_method["Pretrain"][2:4] == by_method["Real"][2:4] == ["", ""]
+    assert [cell.split()[0] for cell in by_method["Min-Max"][1:4]] == ["10.0", "+5.0", "-5.0"]
 
 
 @pytest.mark.parametrize("n", [3, 16, 80])
@@ -436,16 +473,83 @@ def test_samples_are_drawn_by_method_and_group() -> None:
 def test_figure_draws_the_losses() -> None:
     table = made_up(0.0, 0.0)
     figure = draw_losses(table.losses)
-    assert [panel.get_title() for panel in figure.axes] == list(METHODS)
+    assert [panel.get_title() for panel in figure.axes if panel.get_visible()] == list(METHODS)
     solid = {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
     np.testing.assert_allclose(solid["5-9, held-out"], [[1.0, 1.5], [3.0, 4.5]])
+
+
+def test_figure_joins_the_groups_of_a_model() -> None:
+    """The paper's Figure 2 (a): the pretrained and the conditional model at MGO and EGO, and real data once."""
+    runs = made_up(0.0, 0.0).runs
+    real = runs[runs["method"] == METHODS[0]].assign(method=table1.REAL, mgo=np.nan)
+    ax = plot_figure2(pd.concat([runs, real]), GROUPS)
+    names = [f"{method}, {generation}" for method in ("Pretrain", "Conditional") for generation in ("MGO", "EGO")]
+    assert sorted(text.get_text() for text in ax.texts) == sorted([*names, "Real"])
+    lines = [line.get_xydata() for line in ax.lines if line.get_linestyle() == "--"]
+    of_method = runs[(runs["method"] == "Conditional") & (runs["generation"] == "EGO")]
+    means = [[100 * of_method[f"topp.{score}/{group}"].mean() for score in ("precision", "recall")] for group in GROUPS]
+    assert len(lines) == 5
+    assert any(np.allclose(np.asarray(line), means) for line in lines)
+
+
+def test_real_digits_that_vary_less_have_a_higher_precision(stage: table1._Stage) -> None:
+    """What the note says: pulled towards the mean of their group, real digits score as models do."""
+    rows = stage.split.known
+    groups, features = DIGITS.groups[rows], stage.features(rows)
+    means = np.stack([features[groups == group].mean(axis=0) for group in (0, 1)])[groups]
+    plain, pulled = (stage._compare(means + np.sqrt(share) * (features - means), groups, "EGO") for share in (1.0, 0.8))
+    assert pulled["variance/0-4"] == pytest.approx(0.8 * plain["variance/0-4"], rel=0.02)
+    for group in GROUPS:
+        assert pulled[f"topp.precision/{group}"] > plain[f"topp.precision/{group}"] + 0.03
+        assert pulled[f"topp.recall/{group}"] < plain[f"topp.recall/{group}"] - 0.03
+
+
+def test_precision_of_real_is_explained_where_it_is_lower() -> None:
+    runs = made_up(0.0, 0.0).runs.query("generation == 'MGO'")
+    real = runs[runs["method"] == METHODS[0]].assign(method=table1.REAL, mgo=np.nan)
+    lower = real.assign(**{f"topp.precision/{group}": 0.7 for group in GROUPS})
+
+    def explained(real: pd.DataFrame, of_models: float, of_real: float) -> list[str]:
+        of_groups = [f"variance/{group}" for group in GROUPS]
+        sides = ((runs, of_models), (real, of_real))
+        return _precision_of_real(pd.concat([side.assign(**dict.fromkeys(of_groups, of)) for side, of in sides]))
+
+    (text,) = explained(lower, 0.8, 1.0)
+    assert "(80 % on average) is above that of Real (70 %): their samples vary less" in text
+    assert "is 80 % of that of held-out data, for Real 100 %" in text
+    assert explained(lower, 1.0, 0.9) == []  # another reason, which nobody has looked for
+    assert explained(real.assign(**{f"topp.precision/{group}": 0.9 for group in GROUPS}), 0.8, 1.0) == []
+    assert _precision_of_real(runs) == []
+
+
+def test_real_images_for_one_side_are_enough_without_the_row_real(
+    finished: tuple[Path, Table1], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = table1._split(DIGITS, 0, 500, 3, real_row=False)
+    assert np.bincount(DIGITS.groups[split.held_out]).tolist() == [500, 500]
+    assert np.bincount(DIGITS.groups[split.train]).tolist() == [401, 134]
+    with pytest.raises(ValueError, match="0 are left when that many are held out, expected at least 1 to train on"):
+        table1._split(DIGITS, 0, 896, 3, real_row=False)
+    folder, table = finished
+    out = tmp_path / "out"
+    shutil.copytree(folder, out, ignore=shutil.ignore_patterns("settings.json", "Real-*.json", "runs.csv"))
+    monkeypatch.setattr(table1, "QUICK", dataclasses.replace(TINY, n_real=2))
+    assert main([*COMMAND, "--n-real", str(TINY.n_real), "--no-real-row", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("Verdict: Without the row Real")
+    models = table.runs[table.runs["method"] != table1.REAL]
+    pd.testing.assert_frame_equal(pd.read_csv(out / "runs.csv"), models)
+    assert not list(out.rglob("Real-*.json"))
 
 
 def test_settings_are_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="n_seeds=0"):
         Table1Settings(n_seeds=0)
     out = tmp_path / "out"
-    with pytest.raises(ValueError, match="n_real=500, but data has 901 images of 0-4, of which 401 are left"):
+    with pytest.raises(
+        ValueError,
+        match=r"n_real=500, but data has 901 images of 0-4, of which 401 are left when that many are held out, "
+        r"expected at least 500, for the row 'Real'; leave out that row \(real_row=False, --no-real-row\), pass",
+    ):
         reproduce_table1(out, DIGITS, settings=Table1Settings(n_real=500))
     with pytest.raises(ValueError, match="of 0-4, of which 0 are left when that many are held out"):
         reproduce_table1(out, with_clusters(np.zeros(1797)), settings=TINY)
@@ -470,7 +574,7 @@ def test_the_papers_settings(name: str, architecture: str, millions: float) -> N
     expected = {
         "n_seeds": 1, "ratio": None, "pretrain_steps": 40_000, "finetune_steps": 40_000, "batch_size": 256,
         "learning_rate": 1e-4, "half_life": 500_000, "decay": 0.9, "n_bins": 8, "target": "ego", "n_real": 10_000,
-        "oracle_components": None, "n_bootstrap": 1000, "sampler_steps": 40, "sample_batch": 256,
+        "real_row": True, "oracle_components": None, "n_bootstrap": 1000, "sampler_steps": 40, "sample_batch": 256,
     }  # fmt: skip
     assert {**dataclasses.asdict(settings), "network": None} == {**expected, "network": None}
     with torch.device("meta"):

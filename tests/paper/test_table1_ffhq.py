@@ -21,7 +21,7 @@ from torch import nn
 
 from egtmetrics.cli import main
 from egtmetrics.paper.checkpoints import load_checkpoint
-from egtmetrics.paper.table1 import PAPER
+from egtmetrics.paper.table1 import METHODS, PAPER
 from egtmetrics.paper.unet import UNet
 from egtmetrics.training import EDMPreconditioning, VPPreconditioning
 from egtmetrics.training.resumable import fingerprint
@@ -99,12 +99,12 @@ def test_from_a_checkpoint_killed_and_resumed(files: Path, tmp_path: Path, capsy
     assert texts[0] == texts[1]
     for name in ("runs.csv", "losses.csv", "table1.md", "features.npy"):
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
-    for name in ("losses.png", "samples.png"):
+    for name in ("losses.png", "figure2.png", "samples.png"):
         assert (whole / name).read_bytes().startswith(b"\x89PNG")
 
     assert not (whole / "seed0" / "base.pt").exists()
     first = fingerprint(load_checkpoint(checkpoint, UNet(**NETWORK)).state_dict().values())
-    for method in ("Pretrain", "Reweighted", "Min-Max"):
+    for method in ("Pretrain", "Reweighted", "Density-Ratio", "Min-Max"):
         trained = torch.load(whole / "seed0" / f"{method}.pt", weights_only=True)
         assert trained["step"] == 2
         assert trained["settings"]["first weights"] == first
@@ -130,13 +130,14 @@ def test_from_scratch_on_a_zip_file(files: Path, tmp_path: Path, capsys: pytest.
     np.testing.assert_allclose(np.load(out / "features.npy"), blocks.reshape(120, 12), rtol=0, atol=1e-6)
 
     runs = pd.read_csv(out / "runs.csv")
-    assert list(runs["method"].unique()) == ["Pretrain", "Conditional", "Reweighted", "Min-Max", "Real"]
+    assert list(runs["method"].unique()) == [*METHODS, "Real"]
     models = runs[runs["method"] != "Real"].set_index("generation")
     # 48 : 24 are left to train on, of 72 : 48.
-    assert models.loc["MGO", ["mgo", "ego"]].to_numpy() == pytest.approx(np.array([[0.0, 1 / 3]] * 4), abs=1e-12)
-    assert models.loc["EGO", ["mgo", "ego"]].to_numpy() == pytest.approx(np.array([[1 / 6, 0.0]] * 4), abs=1e-12)
+    for generation, odds in (("MGO", [0.0, 1 / 3]), ("EGO", [1 / 6, 0.0])):
+        measured = models.loc[generation, ["mgo", "ego"]].to_numpy()
+        assert measured == pytest.approx(np.array([odds] * len(METHODS)), abs=1e-12)
     losses = pd.read_csv(out / "losses.csv")
-    assert len(losses) == 4 * 2 * 2 * 16
+    assert len(losses) == len(METHODS) * 2 * 2 * 16
     # A model that has learnt next to nothing: images of deviation 0.33 and mean 0 by 0.3, of which EDM expects 0.5.
     assert losses["loss"].between(0.1, 3.0).all()
 
