@@ -169,14 +169,6 @@ def verdict_on_changes(models: pd.DataFrame, baseline: str, gap: Gap, described:
     )
 
 
-def worst_cells(runs: pd.DataFrame, metric: str) -> dict[str, str]:
-    """Precision and recall of the worst group, in percent."""
-    return {
-        f"worst {name}": cell(100 * group_scores(runs, f"{metric}.{score}").min(axis=1, skipna=False))
-        for name, score in SCORES.items()
-    }
-
-
 def group_scores(runs: pd.DataFrame, score: str) -> pd.DataFrame:
     """Return a score with one row per run and one column per group."""
     prefix = f"{score}/"

@@ -249,12 +249,12 @@ def reproduce_table1(
     >>> table.runs.groupby("method")["topp.delta_pr"].mean()  # doctest: +SKIP
     """
     splits = [
-        _split(data, seed, settings.n_real, settings.ratio, real_row=settings.real_row)
+        split_images(data, seed, settings.n_real, settings.ratio, real_row=settings.real_row)
         for seed in range(settings.n_seeds)
     ]
     with torch.device("meta"):
         network = _network(settings.network, data.images.shape[1:])
-    base = None if checkpoint is None else _load_base(checkpoint, settings.network, data.images.shape[1:])
+    base = None if checkpoint is None else load_base(checkpoint, settings.network, data.images.shape[1:])
     expected = (network.channels, network.resolution, network.resolution) if isinstance(network, UNet) else None
     if expected not in (None, data.images.shape[1:]):
         raise ValueError(
@@ -277,9 +277,7 @@ def reproduce_table1(
     samples: dict[str, NDArray[np.float64]] = {}
     with tqdm(total=settings.n_seeds * (1 + len(METHODS)), unit="model", disable=not progress) as bar:
         for seed, split in enumerate(splits):
-            stage = _Stage(
-                folder / f"seed{seed}", seed, data, split, features, settings, torch.device(device), progress
-            )
+            stage = Stage(folder / f"seed{seed}", seed, data, split, features, settings, torch.device(device), progress)
             bar.set_description(f"seed {seed}, pretraining")
             pretrained = stage.pretrain() if base is None else base.to(stage.device)
             bar.update()
@@ -319,7 +317,7 @@ def reproduce_table1(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Split:
+class Split:
     """Rows of the data."""
 
     train: NDArray[np.int64]
@@ -329,7 +327,7 @@ class _Split:
     held_out: NDArray[np.int64]
 
 
-def _split(data: ImageData, seed: int, n_real: int, ratio: int | None, *, real_row: bool = True) -> _Split:
+def split_images(data: ImageData, seed: int, n_real: int, ratio: int | None, *, real_row: bool = True) -> Split:
     """Hold out whole clusters, those of random images, until there are ``n_real`` images of each group."""
     rng = np.random.default_rng([seed, 0])
     of_group = [rng.permutation(np.flatnonzero(data.groups == group)) for group in range(len(data.group_names))]
@@ -362,7 +360,7 @@ def _split(data: ImageData, seed: int, n_real: int, ratio: int | None, *, real_r
             )
         most = len(rows) if ratio is None or group == 0 else round(len(train[0]) / ratio)
         train.append(known[group][:most])
-    return _Split(*(np.concatenate(part) for part in (train, known, held_out)))
+    return Split(*(np.concatenate(part) for part in (train, known, held_out)))
 
 
 def _network(options: Mapping[str, Any], image_shape: tuple[int, ...]) -> nn.Module:
@@ -391,13 +389,13 @@ class _ImageClassifier(nn.Module):
         return logits
 
 
-def _load_base(path: str | Path, options: Mapping[str, Any], image_shape: tuple[int, ...]) -> Denoiser:
+def load_base(path: str | Path, options: Mapping[str, Any], image_shape: tuple[int, ...]) -> Denoiser:
     with seeded(0, torch.device("cpu")):  # for the initial weights, which are replaced
         network = _network(options, image_shape)
     return load_checkpoint(path, network)
 
 
-class _Stage:
+class Stage:
     """The stages of one seed, each kept in a file."""
 
     def __init__(
@@ -405,7 +403,7 @@ class _Stage:
         folder: Path,
         seed: int,
         data: ImageData,
-        split: _Split,
+        split: Split,
         features: Callable[[], NDArray[np.float64]],
         settings: Table1Settings,
         device: torch.device,
@@ -575,7 +573,7 @@ class _Stage:
 
     def evaluate(self, method: str, generation: str, model: Denoiser) -> dict[str, Any]:
         """Sample at the proportions of ``generation``, and compare with the held-out images."""
-        result = self._sample(method, generation, model)
+        result = self.sample(method, generation, model)
         images = np.stack([image for image, _ in result.samples])
         features = np.stack([feature for _, feature in result.samples])
         groups = group_indices(result.groups, self.data.group_names)
@@ -643,7 +641,7 @@ class _Stage:
             scores[f"variance/{name}"] = float(generated.var(axis=0).sum() / of_real.var(axis=0).sum())
         return scores
 
-    def _sample(self, method: str, generation: str, model: Denoiser) -> RejectionSamples:
+    def sample(self, method: str, generation: str, model: Denoiser) -> RejectionSamples:
         """Draw samples, as pairs of an image and its features, which the oracle and the metrics share."""
         target = self.proportions[generation]
         generator = torch.Generator().manual_seed(seed_of(self.seed, f"{method} {generation}"))

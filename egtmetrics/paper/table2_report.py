@@ -17,9 +17,12 @@ from egtmetrics.paper._report_parts import (
     beyond_noise,
     cell,
     document,
+    explain_changes,
+    gap_cells,
+    gaps_of,
     score_cells,
     signed_gaps,
-    worst_cells,
+    verdict_on_changes,
     worst_losses,
 )
 from egtmetrics.paper.figure2 import draw_figure2, figure2_points
@@ -30,21 +33,19 @@ if TYPE_CHECKING:
 _GROUPS = ("male", "female")
 """In the order of the paper's columns."""
 _BASELINE, _REAL = "Unconditional", "Real"
+_FEWEST = 3
+"""Splits of real texts that show how large gaps are without a model."""
 _OF_FIGURE_2 = ("Pretrained", "Prompted", _REAL)
-_GAPS = {
-    "δ-P": "delta_p",
-    "δ-R": "delta_r",
-    "δ-PR (Definition 4.1)": "delta_pr",
-    "δ-P + δ-R (as printed)": "delta_p_plus_delta_r",
-}
-"""The paper's Tables 2 and 8 print the sum of the first two as delta-PR; its Definition 4.1 is the third."""
+_SUMS = {"δ-PR (Definition 4.1)": "delta_pr", "δ-P + δ-R (as printed)": "delta_p_plus_delta_r"}
+"""The paper's Tables 2 and 8 print the second as delta-PR."""
 
 
 def describe_table2(
     runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
 ) -> str:
-    """Return Tables 2 and 8 of the paper for these runs, what the models wrote, and which gaps exceed noise.
+    """Return Tables 2 and 8 of the paper for these runs after a verdict, what the models wrote, and what exceeds noise.
 
+    The verdict is on the paper's main number, the gap in TopP&R precision + recall.
     Cells are means over seeds, with standard deviations (ddof 1) if there are several; precision, recall and their
     disparities are in percent, losses in nats per token, FID in squared units of the features. A disparity is never
     negative, so its mean exceeds 0 even without a gap; therefore the statements on noise test the *signed* gap, against
@@ -68,7 +69,12 @@ def describe_table2(
         "Loss of held-out texts, nats per token": _losses(losses),
         "What the models wrote": _written(runs[runs["method"] != _REAL]),
     }
-    return document(sections, _noise(runs), _notes(runs, facts), markdown=markdown)
+    models, real = runs[runs["method"] != _REAL], runs[runs["method"] == _REAL]
+    verdict = [
+        _limit(models, real),
+        verdict_on_changes(models, _BASELINE, gaps_of("topp")["PR"], "TopP&R precision + recall"),
+    ]
+    return document(sections, _noise(models, real), _notes(runs, facts), markdown=markdown, verdict=verdict)
 
 
 def describe_samples(samples: pd.DataFrame) -> str:
@@ -101,13 +107,14 @@ def plot_table2(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
-    """The paper's columns, and what min-max should improve: the worst group."""
+    """The paper's columns, and what the groups' scores have to do with them."""
+    baseline = runs[runs["method"] == _BASELINE]
     return [
         {
             "method": str(method),
-            **{name: cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()},
+            **gap_cells(gaps_of(metric), chosen, None if method in (_BASELINE, _REAL) else baseline),
+            "δ-P + δ-R (as printed)": cell(100 * chosen[f"{metric}.delta_p_plus_delta_r"]),
             "worst group's loss": cell(losses.get(str(method), pd.Series(dtype=float)), 3),
-            **worst_cells(chosen, metric),
         }
         for method, chosen in runs.groupby("method", sort=False)
     ]
@@ -117,8 +124,7 @@ def _table8(runs: pd.DataFrame, metric: str) -> list[dict[str, str]]:
     rows = []
     for method, chosen in runs.groupby("method", sort=False):
         row = {"method": str(method), **score_cells(chosen, metric, _GROUPS)}
-        sums = ("δ-PR (Definition 4.1)", "δ-P + δ-R (as printed)")
-        rows.append({**row, **{name: cell(100 * chosen[f"{metric}.{_GAPS[name]}"]) for name in sums}})
+        rows.append({**row, **{name: cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _SUMS.items()}})
     return rows
 
 
@@ -174,15 +180,9 @@ def _written(models: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def _noise(runs: pd.DataFrame) -> list[str]:
+def _noise(models: pd.DataFrame, real: pd.DataFrame) -> list[str]:
     """State which signed gaps differ from a perfect model's, and which changes from the baseline exceed noise."""
-    real = runs[runs["method"] == _REAL]
-    models = runs[runs["method"] != _REAL]
-    lines = []
-    if len(real) < 3:
-        lines.append("Too few splits of real texts to say how large the gaps of a perfect model are.")
-    else:
-        lines.append(_beyond_real(models, real))
+    lines = [_beyond_real(models, real)] if len(real) >= _FEWEST else []
     n_seeds = models["seed"].nunique()
     if n_seeds < 2:
         return [*lines, "One seed of each model: a difference between two methods cannot be distinguished from noise."]
@@ -195,14 +195,26 @@ def _noise(runs: pd.DataFrame) -> list[str]:
     return [*lines, beyond_noise(f"Changes of a disparity against {_BASELINE}, paired by seed", changes, n_seeds)]
 
 
-def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
-    """Compare gaps with a prediction interval from the splits of real texts: Student's t, for Gaussian gaps."""
+def _limit(models: pd.DataFrame, real: pd.DataFrame) -> str:
+    """Say in a sentence how many gaps of the models are larger than those that a perfect model can have."""
+    if len(real) < _FEWEST:
+        return "Too few splits of real texts to say how large the gaps of a perfect model are."
+    tested, found = _compared_with_real(models, real)
+    return (
+        f"Of {tested} gaps between the groups {len(found)} are beyond those of real texts in place of generated ones, "
+        f"where {(1 - LEVEL) * tested:.1f} would be by chance."
+    )
+
+
+def _compared_with_real(models: pd.DataFrame, real: pd.DataFrame) -> tuple[int, list[str]]:
+    """Compare gaps with a prediction interval from the splits of real texts: Student's t, for Gaussian gaps.
+
+    Returns how many were compared, and those outside.
+    """
     quantile = float(stats.t.ppf(0.5 + LEVEL / 2, len(real) - 1))
     tested, found = 0, []
-    spread = []
     for name, (signed, _, scale) in signed_gaps(_GROUPS).items():
         of_real = scale * signed(real)
-        spread.append(f"{name} {of_real.mean():+.3g} ± {of_real.std():.2g}")
         for method, chosen in models.groupby("method", sort=False):
             gaps = (scale * signed(chosen)).dropna()
             if gaps.empty:
@@ -214,6 +226,16 @@ def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
                     f"{method}, {name}: {gaps.mean():+.3g}, outside {of_real.mean() - width:.3g} to "
                     f"{of_real.mean() + width:.3g}"
                 )
+    return tested, found
+
+
+def _beyond_real(models: pd.DataFrame, real: pd.DataFrame) -> str:
+    """List the gaps that real texts do not have."""
+    tested, found = _compared_with_real(models, real)
+    spread = []
+    for name, (signed, _, scale) in signed_gaps(_GROUPS).items():
+        of_real = scale * signed(real)
+        spread.append(f"{name} {of_real.mean():+.3g} ± {of_real.std():.2g}")
     head = (
         f"Gaps (male minus female) beyond those of real texts in place of generated ones ({LEVEL:.0%} prediction "
         f"interval from {len(real)} splits of the same texts): {len(found)} of {tested}, where "
@@ -227,6 +249,7 @@ def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     missing = models[models["topp.precision/all"].isna()].groupby("method", sort=False).size()
     lacking = ", ".join(f"{method} ({n} of {models['seed'].nunique()} seeds)" for method, n in missing.items())
     return [
+        explain_changes(_BASELINE),
         *(f"{name}: {fact}" for name, fact in facts.items() if isinstance(fact, str)),
         *([f"Too few texts of a group, so no scores: {lacking}."] if lacking else []),
         "Pretrained: the model as it was loaded. Prompted: the same, asked for each group in its prompt; Figure "

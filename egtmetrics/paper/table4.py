@@ -38,10 +38,10 @@ from egtmetrics.paper._stages import (
     table_metrics,
 )
 from egtmetrics.paper.datasets import ImageData
+from egtmetrics.paper.table4_report import EXAMPLES
 
 UNDEGRADED = "As they are"
 """Instead of an example: the samples before they are degraded."""
-EXAMPLES = ("Example 1", "Example 2")
 
 _SHOWN = 20
 """Samples of each group in the figure."""
@@ -268,16 +268,16 @@ def _generated(
     progress: bool,
 ) -> _Pool:
     """Train or load an unconditional model, or resume that, and draw samples at MGO, which are kept in a file."""
-    split = table1._split(data, 0, settings.n_real, settings.ratio)
+    split = table1.split_images(data, 0, settings.n_real, settings.ratio)
     features = functools.cache(lambda: data.encode(data.images))
-    stage = table1._Stage(folder, 0, data, split, features, settings, torch.device(device), progress)
+    stage = table1.Stage(folder, 0, data, split, features, settings, torch.device(device), progress)
     path = folder / "samples.npz"
     if not path.exists():
         if checkpoint is None:
             model = stage.pretrain()
         else:
-            model = table1._load_base(checkpoint, settings.network, data.images.shape[1:]).to(device)
-        drawn = stage._sample("Pretrain", "MGO", model)
+            model = table1.load_base(checkpoint, settings.network, data.images.shape[1:]).to(device)
+        drawn = stage.sample("Pretrain", "MGO", model)
         levels = np.round(np.stack([image for image, _ in drawn.samples]) * data.n_levels).astype(np.uint8)
         file = io.BytesIO()
         np.savez(file, levels=levels, groups=group_indices(drawn.groups, data.group_names), draws=drawn.n_draws)

@@ -9,18 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics.paper._report_parts import METRICS, cell, document
+from egtmetrics.paper._report_parts import METRICS, cell, document, explain_changes, gap_cells, gaps_of
 from egtmetrics.plots import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GAPS = {"δ-P": "delta_p", "δ-R": "delta_r", "δ-PR": "delta_pr"}
+EXAMPLES = ("Example 1", "Example 2")
 _COLUMNS = 10
 
 
 def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """Return Table 4 for these scores, the disparities, and how far the two examples differ.
+    """Return Table 4 for these scores after a verdict, the disparities, and how far the two examples differ.
 
     Cells are means and standard deviations (ddof 1) over splits, all scores in percent. Splits divide the same images
     again, so they are not independent, and their spread is not a standard error.
@@ -34,9 +34,13 @@ def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown:
     """
     groups = list(facts["groups"])
     sections = {f"Table 4: {name}": _rows(scores, metric, groups) for metric, name in METRICS.items()}
-    sections["Disparities between the groups"] = _disparities(scores)
+    sections["Proportions of the groups"] = _proportions(scores)
+    sections |= {
+        f"Disparities between the groups, {name}": _disparities(scores, metric) for metric, name in METRICS.items()
+    }
     comparison = "\n".join(_comparison(scores, metric, groups) for metric in METRICS)
-    return document(sections, [comparison], _notes(scores, facts), markdown=markdown)
+    notes = [explain_changes(EXAMPLES[0], unit="split"), *_notes(scores, facts)]
+    return document(sections, [comparison], notes, markdown=markdown, verdict=_verdict(scores, groups))
 
 
 def draw_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequence[str]) -> Figure:
@@ -88,19 +92,50 @@ def _rows(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict
     return rows
 
 
-def _disparities(scores: pd.DataFrame) -> list[dict[str, str]]:
-    rows = []
-    for example, chosen in scores.groupby("example", sort=False):
-        row = {"Subset": str(example), "δ-MGO": cell(100 * chosen["mgo"]), "δ-EGO": cell(100 * chosen["ego"])}
-        for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
-            row |= {f"{gap} {name}": cell(100 * chosen[f"{metric}.{column}"]) for gap, column in _GAPS.items()}
-        rows.append(row)
-    return rows
+def _proportions(scores: pd.DataFrame) -> list[dict[str, str]]:
+    return [
+        {"Subset": str(example), "δ-MGO": cell(100 * chosen["mgo"]), "δ-EGO": cell(100 * chosen["ego"])}
+        for example, chosen in scores.groupby("example", sort=False)
+    ]
+
+
+def _disparities(scores: pd.DataFrame, metric: str) -> list[dict[str, str]]:
+    first = scores[scores["example"] == EXAMPLES[0]]
+    return [
+        {
+            "Subset": str(example),
+            **gap_cells(gaps_of(metric), chosen, first if example == EXAMPLES[1] else None, unit="split"),
+        }
+        for example, chosen in scores.groupby("example", sort=False)
+    ]
+
+
+def _verdict(scores: pd.DataFrame, groups: Sequence[str]) -> list[str]:
+    """Say what the examples are for, and whether overall scores tell them apart as the scores of the groups do."""
+    first, second = (scores[scores["example"] == example].mean(numeric_only=True) for example in EXAMPLES)
+
+    def difference(metric: str, score: str, who: str) -> float:
+        column = f"{metric}.{score}/{who}"
+        return 100 * abs(float(second[column]) - float(first[column]))
+
+    def points(metric: str) -> str:
+        parts = []
+        for score in ("precision", "recall"):
+            largest = max(difference(metric, score, group) for group in groups)
+            parts.append(f"{score} {difference(metric, score, 'all'):.0f} overall and {largest:.0f} in a group")
+        return " and ".join(parts)
+
+    return [
+        "The examples are made, not found: they show what overall scores can hide, and nothing of how often a model "
+        "does so.",
+        f"They differ by these points: TopP&R, whose overall scores were made to agree, {points('topp')}; k-nearest "
+        f"neighbours, to which nothing was fitted, {points('ipr')}.",
+    ]
 
 
 def _comparison(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> str:
     """Say how far the examples differ over all groups, and in each."""
-    first, second = (scores[scores["example"] == example].set_index("split") for example in ("Example 1", "Example 2"))
+    first, second = (scores[scores["example"] == example].set_index("split") for example in EXAMPLES)
     parts = []
     for who in ("all", *groups):
         differences = (

@@ -46,14 +46,14 @@ GROUPS = DIGITS.group_names
 COMMAND = ["reproduce", "table1", "--data", "digits", "--quick"]
 
 
-def stage_in(folder: Path, seed: int) -> table1._Stage:
-    split = table1._split(DIGITS, seed, TINY.n_real, TINY.ratio)
+def stage_in(folder: Path, seed: int) -> table1.Stage:
+    split = table1.split_images(DIGITS, seed, TINY.n_real, TINY.ratio)
     features = DIGITS.encode(DIGITS.images)
-    return table1._Stage(folder, seed, DIGITS, split, lambda: features, TINY, torch.device("cpu"), False)
+    return table1.Stage(folder, seed, DIGITS, split, lambda: features, TINY, torch.device("cpu"), False)
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> table1._Stage:
+def stage(tmp_path: Path) -> table1.Stage:
     return stage_in(tmp_path / "seed0", 0)
 
 
@@ -65,13 +65,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Table1]:
 
 def test_split() -> None:
     """Three to one in training, equal parts held out, nothing of which training or the oracle sees."""
-    first, second = (table1._split(DIGITS, seed, 300, 3) for seed in (0, 1))
+    first, second = (table1.split_images(DIGITS, seed, 300, 3) for seed in (0, 1))
     assert np.bincount(DIGITS.groups[first.train]).tolist() == [601, 200]
     assert np.bincount(DIGITS.groups[first.held_out]).tolist() == [300, 300]
     assert len(first.known) + len(first.held_out) == 1797
     assert sorted([*first.held_out, *first.known]) == list(range(1797))
     assert set(first.train) <= set(first.known)
-    whole = table1._split(DIGITS, 0, 300, None)
+    whole = table1.split_images(DIGITS, 0, 300, None)
     assert sorted(whole.train) == sorted(first.known)
     assert not np.array_equal(first.held_out, second.held_out)
 
@@ -86,14 +86,14 @@ def test_split_keeps_clusters_together(size: int) -> None:
     data = with_clusters(np.arange(1797) // size)
     assert data.clusters is not None
     for seed in range(3):
-        split = table1._split(data, seed, 300, 3)
+        split = table1.split_images(data, seed, 300, 3)
         assert np.bincount(data.groups[split.held_out]).tolist() == [300, 300]
         assert not set(data.clusters[split.held_out]) & set(data.clusters[split.known])
         assert set(split.train) <= set(split.known)
         left_out = 1797 - len(split.held_out) - len(split.known)
         assert 0 <= left_out < 2 * size + 100  # groups are not quite equally many in a cluster
         if size == 1:
-            np.testing.assert_array_equal(split.held_out, table1._split(DIGITS, seed, 300, 3).held_out)
+            np.testing.assert_array_equal(split.held_out, table1.split_images(DIGITS, seed, 300, 3).held_out)
             assert left_out == 0
 
 
@@ -102,16 +102,16 @@ def test_oracle_keeps_clusters_together(tmp_path: Path, monkeypatch: pytest.Monk
     seen: list[Any] = []
     monkeypatch.setattr(table1, "ClassifierOracle", lambda *_, clusters, **__: seen.append(clusters))
     for of_data in (data, DIGITS):
-        split = table1._split(of_data, 0, 300, 3)
+        split = table1.split_images(of_data, 0, 300, 3)
         features = data.encode(data.images)
-        stage = table1._Stage(tmp_path, 0, of_data, split, lambda: features, TINY, torch.device("cpu"), False)  # noqa: B023
+        stage = table1.Stage(tmp_path, 0, of_data, split, lambda: features, TINY, torch.device("cpu"), False)  # noqa: B023
         assert stage.oracle is None
     assert data.clusters is not None
-    np.testing.assert_array_equal(seen[0], data.clusters[table1._split(data, 0, 300, 3).known])
+    np.testing.assert_array_equal(seen[0], data.clusters[table1.split_images(data, 0, 300, 3).known])
     assert seen[1] is None
 
 
-def test_pixels_and_model_space_are_inverse_and_the_data_is_what_edm_expects(stage: table1._Stage) -> None:
+def test_pixels_and_model_space_are_inverse_and_the_data_is_what_edm_expects(stage: table1.Stage) -> None:
     rows = stage.split.train
     x = stage._to_model(rows)
     np.testing.assert_array_equal(stage._to_images(x), DIGITS.images[rows])
@@ -121,7 +121,7 @@ def test_pixels_and_model_space_are_inverse_and_the_data_is_what_edm_expects(sta
     assert far.ravel()[:3].tolist() == [0.0, 1.0, 5 / 16]
 
 
-def test_losses_of_a_model_that_knows_nothing(stage: table1._Stage) -> None:
+def test_losses_of_a_model_that_knows_nothing(stage: table1.Stage) -> None:
     """F = 0: w E|c_skip (x + s n) - x|^2 / d = w ((1 - c_skip)^2 |x|^2 / d + c_skip^2 s^2)."""
     rows = pd.DataFrame(stage.losses("Pretrain", Denoiser(ResidualMLP(64, width=8), EDMPreconditioning())))
     assert len(rows) == 2 * 2 * 16
@@ -136,7 +136,7 @@ def test_losses_of_a_model_that_knows_nothing(stage: table1._Stage) -> None:
             np.testing.assert_allclose(chosen["loss"], expected, rtol=0.09)
 
 
-def samples_of(stage: table1._Stage, generation: str, *, collapsed: bool) -> Any:
+def samples_of(stage: table1.Stage, generation: str, *, collapsed: bool) -> Any:
     """The held-out digits themselves, group 0 three times at MGO; ``collapsed`` makes group 1 one digit."""
     rows = stage.split.held_out
     real, groups = DIGITS.images[rows], DIGITS.groups[rows]
@@ -155,10 +155,10 @@ def samples_of(stage: table1._Stage, generation: str, *, collapsed: bool) -> Any
 @pytest.mark.parametrize("generation", ["MGO", "EGO"])
 @pytest.mark.parametrize("collapsed", [False, True])
 def test_evaluation_of_known_samples(
-    generation: str, collapsed: bool, stage: table1._Stage, monkeypatch: pytest.MonkeyPatch
+    generation: str, collapsed: bool, stage: table1.Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = samples_of(stage, generation, collapsed=collapsed)
-    monkeypatch.setattr(stage, "_sample", lambda *_: samples)
+    monkeypatch.setattr(stage, "sample", lambda *_: samples)
     run = stage.evaluate("Pretrain", generation, Denoiser(ResidualMLP(64, width=8), EDMPreconditioning()))
     assert (run["seed"], run["method"], run["generation"]) == (0, "Pretrain", generation)
     assert run["ipr.precision/all"] == 1.0
@@ -237,7 +237,7 @@ def test_command(
     """On a finished folder: every stage is taken from there, and the text is that of the results."""
     folder, table = finished
     for name in ("losses", "evaluate", "evaluate_real", "describe_oracle"):
-        monkeypatch.setattr(table1._Stage, name, lambda *_: pytest.fail("computed again"))
+        monkeypatch.setattr(table1.Stage, name, lambda *_: pytest.fail("computed again"))
     assert main([*COMMAND, "--out", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert out == describe_table1(table.runs, table.losses, table.facts)
@@ -492,7 +492,7 @@ def test_figure_joins_the_groups_of_a_model() -> None:
     assert any(np.allclose(np.asarray(line), means) for line in lines)
 
 
-def test_real_digits_that_vary_less_have_a_higher_precision(stage: table1._Stage) -> None:
+def test_real_digits_that_vary_less_have_a_higher_precision(stage: table1.Stage) -> None:
     """What the note says: pulled towards the mean of their group, real digits score as models do."""
     rows = stage.split.known
     groups, features = DIGITS.groups[rows], stage.features(rows)
@@ -525,11 +525,11 @@ def test_precision_of_real_is_explained_where_it_is_lower() -> None:
 def test_real_images_for_one_side_are_enough_without_the_row_real(
     finished: tuple[Path, Table1], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = table1._split(DIGITS, 0, 500, 3, real_row=False)
+    split = table1.split_images(DIGITS, 0, 500, 3, real_row=False)
     assert np.bincount(DIGITS.groups[split.held_out]).tolist() == [500, 500]
     assert np.bincount(DIGITS.groups[split.train]).tolist() == [401, 134]
     with pytest.raises(ValueError, match="0 are left when that many are held out, expected at least 1 to train on"):
-        table1._split(DIGITS, 0, 896, 3, real_row=False)
+        table1.split_images(DIGITS, 0, 896, 3, real_row=False)
     folder, table = finished
     out = tmp_path / "out"
     shutil.copytree(folder, out, ignore=shutil.ignore_patterns("settings.json", "Real-*.json", "runs.csv"))

@@ -63,17 +63,29 @@ def test_both_definitions_of_delta_pr_stand_beside_each_other() -> None:
     """P differs by +10 points, R by -10: by Definition 4.1 nothing is left, as the paper prints it 20."""
     text = describe_table2(*made_up(gap=0.1, noise=0.0), markdown=True)
     table = rows_of(text, "Table 2: disparities between groups, TopP&R")
-    assert table["method"][:4] == ["δ-P", "δ-R", "δ-PR (Definition 4.1)", "δ-P + δ-R (as printed)"]
-    assert table["Min-Max"][:4] == ["10.0 ± 0.0", "10.0 ± 0.0", "0.0 ± 0.0", "20.0 ± 0.0"]
-    assert table["Conditional"][:4] == ["0.0 ± 0.0", "10.0 ± 0.0", "10.0 ± 0.0", "10.0 ± 0.0"]
-    assert table["Min-Max"][4:] == ["1.350 ± 0.100", "75.0 ± 0.0", "75.0 ± 0.0"]  # loss, P and R of the worst group
-    assert table["Pretrained"] == ["", "", "", "", "1.600 ± 0.100", "", ""]
-    assert table["Real"][4] == ""
+    shown = ("δ-P", "δ-R", "δ-PR", "δ-P + δ-R (as printed)", "ΔP better", "ΔP worse", "worst group's loss")
+    places = [table["method"].index(name) for name in shown]
+    cells = {method: [cells[place] for place in places] for method, cells in table.items()}
+    zero = "0.0 ± 0.0"
+    changes = ["+5.0 ± 0.0", "-5.0 ± 0.0"]  # from 80 % in both groups
+    assert cells["Min-Max"] == ["10.0 ± 0.0", "10.0 ± 0.0", zero, "20.0 ± 0.0", *changes, "1.350 ± 0.100"]
+    assert cells["Unconditional"] == [zero, "10.0 ± 0.0", "10.0 ± 0.0", "10.0 ± 0.0", "", "", "1.350 ± 0.100"]
+    assert cells["Pretrained"] == ["", "", "", "", "", "", "1.600 ± 0.100"]
+    assert cells["Real"][4:] == ["", "", ""]
     layout = rows_of(text, "Table 8: TopP&R")
     assert layout["method"][:8] == ["P all", "P male", "P female", "δ-P", "R all", "R male", "R female", "δ-R"]
     assert [cell.split()[0] for cell in layout["Min-Max"]] == [
         "80.0", "85.0", "75.0", "10.0", "80.0", "75.0", "85.0", "10.0", "0.0", "20.0"
     ]  # fmt: skip
+
+
+def test_a_verdict_opens_the_text() -> None:
+    """Only min-max changes the gap in precision + recall, of which the first sentence says how many are real."""
+    verdict = describe_table2(*made_up(gap=0.1, noise=0.001, n_real=10)).split("\n\n")[0]
+    assert re.match(r"Verdict: Of 35 gaps between the groups \d+ are beyond those of real texts", verdict)
+    assert re.search(r"1 of 4 methods changes the gap .*: Min-Max narrows it by (9|10)\.\d", verdict)
+    few = describe_table2(*made_up(n_real=2)).split("\n\n")[0]
+    assert few.startswith("Verdict: Too few splits of real texts to say how large the gaps of a perfect model are. ")
 
 
 def test_losses_and_what_the_models_wrote() -> None:

@@ -330,6 +330,12 @@ def test_tables_of_known_scores() -> None:
         "notes": {"features": "pixels"},
     }
     lines = describe_table4(made_up(), facts).splitlines()
+    assert lines[0] == (
+        "Verdict: The examples are made, not found: they show what overall scores can hide, and nothing of how often a "
+        "model does so. They differ by these points: TopP&R, whose overall scores were made to agree, precision 10 "
+        "overall and 10 in a group and recall 10 overall and 10 in a group; k-nearest neighbours, to which nothing was "
+        "fitted, precision 0 overall and 0 in a group and recall 0 overall and 0 in a group."
+    )
     header = next(line for line in lines if line.startswith("Subset"))
     assert [name.strip() for name in header.split("  ") if name.strip()] == [
         "Subset", "Precision", "Recall", "x Recall", "y Recall", "x Precision", "y Precision",
