@@ -17,8 +17,12 @@ from egtmetrics.paper._report_parts import (
     beyond_noise,
     cell,
     document,
+    explain_changes,
+    gap_cells,
+    gaps_of,
     score_cells,
     signed_gaps,
+    verdict_on_changes,
     worst_cells,
     worst_losses,
 )
@@ -42,7 +46,7 @@ _GAPS = {
 def describe_table2(
     runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
 ) -> str:
-    """Return Tables 2 and 8 of the paper for these runs, what the models wrote, and which gaps exceed noise.
+    """Return Tables 2 and 8 of the paper for these runs after a verdict, what the models wrote, and what exceeds noise.
 
     Cells are means over seeds, with standard deviations (ddof 1) if there are several; precision, recall and their
     disparities are in percent, losses in nats per token, FID in squared units of the features. A disparity is never
@@ -67,7 +71,11 @@ def describe_table2(
         "Loss of held-out texts, nats per token": _losses(losses),
         "What the models wrote": _written(runs[runs["method"] != _REAL]),
     }
-    return document(sections, _noise(runs), _notes(runs, facts), markdown=markdown)
+    findings = _noise(runs)
+    scored = runs[(runs["method"] != _REAL) & runs["topp.precision/all"].notna()]
+    of_changes = verdict_on_changes(scored, _BASELINE, gaps_of("topp")["PR"], "TopP&R precision + recall")
+    notes = [explain_changes(_BASELINE), *_notes(runs, facts)]
+    return document(sections, findings, notes, markdown=markdown, verdict=[findings[0].splitlines()[0], of_changes])
 
 
 def describe_samples(samples: pd.DataFrame) -> str:
@@ -100,16 +108,21 @@ def plot_table2(runs: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
 
 
 def _table2(runs: pd.DataFrame, metric: str, losses: Mapping[str, pd.Series[float]]) -> list[dict[str, str]]:
-    """The paper's columns, and what min-max should improve: the worst group."""
-    return [
-        {
-            "method": str(method),
-            **{name: cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()},
-            "worst group's loss": cell(losses.get(str(method), pd.Series(dtype=float)), 3),
-            **worst_cells(chosen, metric),
-        }
-        for method, chosen in runs.groupby("method", sort=False)
-    ]
+    """The paper's columns, what min-max should improve (the worst group), and the changes from the baseline."""
+    before = runs[runs["method"] == _BASELINE]
+    rows = []
+    for method, chosen in runs.groupby("method", sort=False):
+        changes = gap_cells(gaps_of(metric), chosen, None if method in (_BASELINE, _REAL) else before)
+        rows.append(
+            {
+                "method": str(method),
+                **{name: cell(100 * chosen[f"{metric}.{gap}"]) for name, gap in _GAPS.items()},
+                "worst group's loss": cell(losses.get(str(method), pd.Series(dtype=float)), 3),
+                **worst_cells(chosen, metric),
+                **{name: text for name, text in changes.items() if name.startswith("Δ")},
+            }
+        )
+    return rows
 
 
 def _table8(runs: pd.DataFrame, metric: str) -> list[dict[str, str]]:

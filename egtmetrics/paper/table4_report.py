@@ -9,19 +9,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from egtmetrics.paper._report_parts import METRICS, cell, document
+from egtmetrics.paper._report_parts import METRICS, SCORES, cell, document, explain_changes, gap_cells, gaps_of
 from egtmetrics.plots import figure_class
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_GAPS = {"δ-P": "delta_p", "δ-R": "delta_r", "δ-PR": "delta_pr"}
 _COLUMNS = 10
 _DIGITS_NOTE = "A flipped digit is rarely a digit: flipped duplicates lower precision as well."
 
 
 def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False) -> str:
-    """Return Table 4 for these scores, the disparities, and how far the two examples differ.
+    """Return Table 4 for these scores after a verdict, the disparities, and how far the two examples differ.
 
     Cells are means and standard deviations (ddof 1) over splits, all scores in percent. Splits divide the same images
     again, so they are not independent, and their spread is not a standard error.
@@ -35,9 +34,10 @@ def describe_table4(scores: pd.DataFrame, facts: Mapping[str, Any], *, markdown:
     """
     groups = list(facts["groups"])
     sections = {f"Table 4: {name}": _rows(scores, metric, groups) for metric, name in METRICS.items()}
-    sections["Disparities between the groups"] = _disparities(scores)
+    sections |= {f"Disparities between the groups, {name}": _gaps(scores, metric) for metric, name in METRICS.items()}
     comparison = "\n".join(_comparison(scores, metric, groups) for metric in METRICS)
-    return document(sections, [comparison], _notes(scores, facts), markdown=markdown)
+    notes = [explain_changes(str(scores["example"].iloc[0]), unit="split"), *_notes(scores, facts)]
+    return document(sections, [comparison], notes, markdown=markdown, verdict=_verdict(scores, groups))
 
 
 def draw_samples(samples: Mapping[str, NDArray[np.float32]], group_names: Sequence[str]) -> Figure:
@@ -89,14 +89,32 @@ def _rows(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> list[dict
     return rows
 
 
-def _disparities(scores: pd.DataFrame) -> list[dict[str, str]]:
+def _gaps(scores: pd.DataFrame, metric: str) -> list[dict[str, str]]:
+    """Disparities, and how the groups' scores differ from those of the first row."""
+    before = scores[scores["example"] == scores["example"].iloc[0]]
     rows = []
     for example, chosen in scores.groupby("example", sort=False):
         row = {"Subset": str(example), "δ-MGO": cell(100 * chosen["mgo"]), "δ-EGO": cell(100 * chosen["ego"])}
-        for metric, name in (("topp", "TopP&R"), ("ipr", "k-NN")):
-            row |= {f"{gap} {name}": cell(100 * chosen[f"{metric}.{column}"]) for gap, column in _GAPS.items()}
-        rows.append(row)
+        is_first = example == before["example"].iloc[0]
+        rows.append(row | gap_cells(gaps_of(metric), chosen, None if is_first else before, unit="split"))
     return rows
+
+
+def _verdict(scores: pd.DataFrame, groups: Sequence[str]) -> list[str]:
+    """Say what the table can show, and how far the examples differ in all groups together and in one."""
+    means = scores.groupby("example").mean(numeric_only=True)
+    difference = 100 * (means.loc["Example 2"] - means.loc["Example 1"])
+    overall = " and ".join(f"{difference[f'topp.{score}/all']:+.1f} in {score}" for score in SCORES.values())
+    by_group = {
+        f"{score} of {group}": difference[f"topp.{score}/{group}"] for score in SCORES.values() for group in groups
+    }
+    where = max(by_group, key=lambda name: abs(by_group[name]))
+    return [
+        "The samples of both examples were degraded on purpose, so this shows what overall scores can hide, and "
+        "nothing about how often they do.",
+        f"Example 2 differs from Example 1 by {overall} (points of TopP&R) in all groups together, and by "
+        f"{by_group[where]:+.1f} in the {where}.",
+    ]
 
 
 def _comparison(scores: pd.DataFrame, metric: str, groups: Sequence[str]) -> str:

@@ -66,8 +66,13 @@ def test_both_definitions_of_delta_pr_stand_beside_each_other() -> None:
     assert table["method"][:4] == ["δ-P", "δ-R", "δ-PR (Definition 4.1)", "δ-P + δ-R (as printed)"]
     assert table["Min-Max"][:4] == ["10.0 ± 0.0", "10.0 ± 0.0", "0.0 ± 0.0", "20.0 ± 0.0"]
     assert table["Conditional"][:4] == ["0.0 ± 0.0", "10.0 ± 0.0", "10.0 ± 0.0", "10.0 ± 0.0"]
-    assert table["Min-Max"][4:] == ["1.350 ± 0.100", "75.0 ± 0.0", "75.0 ± 0.0"]  # loss, P and R of the worst group
-    assert table["Pretrained"] == ["", "", "", "", "1.600 ± 0.100", "", ""]
+    assert table["Min-Max"][4:7] == ["1.350 ± 0.100", "75.0 ± 0.0", "75.0 ± 0.0"]  # loss, P and R of the worst group
+    assert table["Pretrained"] == ["", "", "", "", "1.600 ± 0.100", *[""] * 8]
+    assert table["method"][7:9] == ["ΔP better", "ΔP worse"]
+    assert [cell.split()[0] for cell in table["Min-Max"][7:9]] == ["+5.0", "-5.0"]
+    assert table["Unconditional"][7:] == table["Real"][7:] == [""] * 6
+    assert text.startswith("**Verdict.** Gaps (male minus female) beyond those of real texts")
+    assert "none of 3 methods changes" not in text.partition("\n")[0]
     assert table["Real"][4] == ""
     layout = rows_of(text, "Table 8: TopP&R")
     assert layout["method"][:8] == ["P all", "P male", "P female", "δ-P", "R all", "R male", "R female", "δ-R"]

@@ -319,6 +319,10 @@ def test_tables_of_known_scores() -> None:
     assert row.split()[2::3] == ["79.0", "76.0", "75.0", "74.0", "78.0", "77.0"]
     assert row.split()[4::3] == ["1.4"] * 6
     text = "\n".join(lines)
+    assert text.startswith("Verdict: The samples of both examples were degraded on purpose")
+    assert "by -10.0 in precision and -10.0 in recall (points of TopP&R) in all groups together" in text
+    changes = next(line for line in text.partition("Disparities between")[2].splitlines() if line[:9] == "Example 1")
+    assert changes.split()[2::3][2:5] == ["25.0", "-10.0", "-10.0"]
     assert "TopP&R, Example 2 minus Example 1, in precision and recall: all -10.0 ± 0.0 and -10.0 ± 0.0" in text
     assert "Example 2: noise of 0.250 and 50% duplicates on x alone." in text
     assert "A flipped digit is rarely a digit" in text
