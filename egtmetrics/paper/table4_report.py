@@ -106,7 +106,9 @@ def _verdict(scores: pd.DataFrame, groups: Sequence[str]) -> list[str]:
     difference = 100 * (means.loc["Example 2"] - means.loc["Example 1"])
     overall = " and ".join(f"{difference[f'topp.{score}/all']:+.1f} in {score}" for score in SCORES.values())
     by_group = {
-        f"{score} of {group}": difference[f"topp.{score}/{group}"] for score in SCORES.values() for group in groups
+        f"{score} of {group}": float(difference[f"topp.{score}/{group}"])
+        for score in SCORES.values()
+        for group in groups
     }
     where = max(by_group, key=lambda name: abs(by_group[name]))
     return [
