@@ -87,7 +87,7 @@ def draw_figure2(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     'LLaMA 1B, pretrained'
     """
     models = {
-        ", ".join(filter(None, names)): chosen.set_index("group")[list(_SCORES)].rename_axis(None)
+        ", ".join(str(name) for name in names if name): chosen.set_index("group")[list(_SCORES)].rename_axis(None)
         for names, chosen in points.groupby(["model", "setting"], sort=False)
     }
     axes = plot_precision_recall(models, ax=ax)
@@ -100,7 +100,8 @@ def draw_figure2(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         chosen = points[points["group"] == group]
         center, spread = (100 * chosen[columns].to_numpy(dtype=float).T for columns in (list(_SCORES), spreads))
         spread = np.nan_to_num(spread)
-        axes.errorbar(*center, xerr=spread[0], yerr=spread[1], fmt="none", ecolor=color, elinewidth=1, alpha=0.6)
+        x, y = center
+        axes.errorbar(x, y, xerr=spread[0], yerr=spread[1], fmt="none", ecolor=color, elinewidth=1, alpha=0.6)
         ends = np.concatenate([center - spread, center + spread], axis=1).clip(0.0, 100.0)
         view = np.stack([np.minimum(view[:, 0], ends.min(axis=1)), np.maximum(view[:, 1], ends.max(axis=1))], axis=1)
     axes.set(xlim=view[0], ylim=view[1])

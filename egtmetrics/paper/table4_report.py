@@ -102,14 +102,14 @@ def _gaps(scores: pd.DataFrame, metric: str) -> list[dict[str, str]]:
 
 def _verdict(scores: pd.DataFrame, groups: Sequence[str]) -> list[str]:
     """Say what the table can show, and how far the examples differ in all groups together and in one."""
-    means = scores.groupby("example").mean(numeric_only=True)
-    difference = 100 * (means.loc["Example 2"] - means.loc["Example 1"])
-    overall = " and ".join(f"{difference[f'topp.{score}/all']:+.1f} in {score}" for score in SCORES.values())
-    by_group = {
-        f"{score} of {group}": float(difference[f"topp.{score}/{group}"])
-        for score in SCORES.values()
-        for group in groups
-    }
+    first, second = (scores[scores["example"] == example] for example in ("Example 1", "Example 2"))
+
+    def difference(score: str, who: str) -> float:
+        column = f"topp.{score}/{who}"
+        return 100 * (second[column].mean() - first[column].mean())
+
+    overall = " and ".join(f"{difference(score, 'all'):+.1f} in {score}" for score in SCORES.values())
+    by_group = {f"{score} of {group}": difference(score, group) for score in SCORES.values() for group in groups}
     where = max(by_group, key=lambda name: abs(by_group[name]))
     return [
         "The samples of both examples were degraded on purpose, so this shows what overall scores can hide, and "
