@@ -3,7 +3,7 @@
 ``egtmetrics reproduce`` runs them. The modules:
 
     ================== ============================================================================================
-    ``table1``         four ways to train a diffusion model, on digits, emoji or FFHQ; ``table1_report`` its tables
+    ``table1``         five ways to train a diffusion model, on digits, emoji or FFHQ; ``table1_report`` its tables
     ``table2``         four ways to fine-tune a language model, on biographies; ``table2_report``
     ``table3``         correlations over runs of ``table1`` and ``table2``
     ``table4``         samples of a model, or real images, degraded in two ways; ``table4_report``
