@@ -6,6 +6,7 @@
     ``table1``         four ways to train a diffusion model, on digits, emoji or FFHQ; ``table1_report`` its tables
     ``table2``         four ways to fine-tune a language model, on biographies; ``table2_report``
     ``table4``         real images degraded in two ways; ``table4_report``
+    ``strategies``     beyond the paper: all strategies and specialists against plain training; ``strategies_report``
     ``figure1``        one global divergence, unequal groups
     ``datasets``       images with groups
     ``unet``           the networks of Karras et al. 2022; ``checkpoints`` reads their public weights
