@@ -61,7 +61,7 @@ def describe_strategies(runs: pd.DataFrame, facts: Mapping[str, str], *, markdow
     }
     if n_seeds < 2:
         paragraphs = ["One seed says nothing about noise: no strategy can be distinguished from plain training."]
-        return document(sections, paragraphs, _notes(facts), markdown=markdown)
+        return document(sections, paragraphs, _notes(runs, facts), markdown=markdown)
     changes = changes_from_plain(runs)
     marked = [
         {"method": method, **{name: f"{change}{' *' if change.sign else ''}" for name, change in row.items()}}
@@ -75,7 +75,7 @@ def describe_strategies(runs: pd.DataFrame, facts: Mapping[str, str], *, markdow
         f"{tested} are, where {(1 - LEVEL) * tested:.1f} would by chance. All are compared with the same plain "
         "trainings, so chance finds come together."
     )
-    body = document(sections, [count], _notes(facts), markdown=markdown)
+    body = document(sections, [count], _notes(runs, facts), markdown=markdown)
     return f"{_verdict(changes, _methods(runs, 'strategy'), better, worse)}\n\n{body}"
 
 
@@ -223,8 +223,14 @@ def _remark(change: Change) -> str:
     return "" if lowest >= 0 else f" (a cost of up to {-lowest:.{_DIGITS}f} is not excluded)"
 
 
-def _notes(facts: Mapping[str, Any]) -> list[str]:
+def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
+    models, real = (runs[(runs["kind"] == "real") == is_real] for is_real in (False, True))
+    n_early = int(models["stopped_early"].sum())
     return [
+        f"quality: precision + recall of all groups together is {_sum(models, 'all').mean():.2f} on average over the "
+        f"models, {_sum(real, 'all').mean():.2f} for other real samples",
+        f"length: the validation loss rose before the last step in {n_early} of {len(models)} trainings; the others "
+        "would have gained by more steps, so they are compared at equal length, not at their best",
         *(f"{name}: {fact}" for name, fact in facts.items()),
         "Real: other real samples in place of generated ones, the scores of a perfect model.",
         MEAN_OF_A_GAP,

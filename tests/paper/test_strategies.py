@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ TINY = StrategySettings(
     n_seeds=1, n_majority=120, n_minority=60, n_more=20, n_validation=30, n_real=40, width=32, n_blocks=1, n_steps=120,
     look_every=40, patience=9, batch_size=128, learning_rate=5e-3, n_bins=2, sampler_steps=6,
 )  # fmt: skip
+# With 40 images of a group, an error or two are more than the oracle warns of.
+pytestmark = pytest.mark.filterwarnings("ignore::egtmetrics.oracles.OracleErrorWarning")
 DIGITS, MIXTURE = load_study_data("digits"), load_study_data("mixture")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, strategies.Strategies]:
     folder = tmp_path_factory.mktemp("strategies")
-    return folder, compare_strategies(folder, MIXTURE, settings=TINY)
+    return folder, compare_strategies(folder, DIGITS, settings=TINY)
 
 
 @pytest.mark.parametrize("data", [DIGITS, MIXTURE], ids=["digits", "mixture"])
@@ -85,7 +88,7 @@ def test_the_best_denoiser_generates_the_mixture_and_has_the_lowest_loss() -> No
     lowest = held_out_losses(best, x, groups, noise, labels=groups)
     assert (lowest.means < held_out_losses(best, x, groups, noise, labels=1 - groups).means).all()
     # What the study is about: the group with the larger losses is not the one that is hard to learn.
-    assert (lowest.means[0] > 2 * lowest.means[1])[1:].all()
+    assert (lowest.means[0] > 1.1 * lowest.means[1]).all()
     latents = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
     samples = heun_sample(best, latents, labels=torch.ones(400, dtype=torch.long), n_steps=18)
     called = group_indices(draw.oracle(MIXTURE.to_samples(samples)), MIXTURE.group_names)
@@ -101,7 +104,7 @@ def test_every_method_is_scored(finished: tuple[Path, strategies.Strategies]) ->
     assert study.runs["kind"].tolist() == ["plain", "yardstick", *["strategy"] * (len(METHODS) - 2), "real"]
     models = study.runs[study.runs["kind"] != "real"]
     assert not models.isna().to_numpy().any()
-    assert (models.filter(like="loss/") > 0).all().all()  # above those of the best denoiser
+    assert models.filter(like="loss/").max().max() < 1.0  # of a model that knows nothing but mean and spread
     real = study.runs.iloc[-1]
     assert (real["ipr.precision/all"] + real["ipr.recall/all"]) > 1.5
     pd.testing.assert_frame_equal(pd.read_csv(folder / "runs.csv"), study.runs)
@@ -123,17 +126,17 @@ def test_what_is_there_is_not_computed_again(
         return train(stage, method)
 
     monkeypatch.setattr(strategies._Seed, "train", recorded)
-    pd.testing.assert_frame_equal(compare_strategies(folder, MIXTURE, settings=TINY).runs, study.runs)
+    pd.testing.assert_frame_equal(compare_strategies(folder, DIGITS, settings=TINY).runs, study.runs)
     assert trained == ["DRO on the excess"]
     assert (folder / "seed0" / "DRO on the excess.json").read_bytes() == kept
     with pytest.raises(ValueError, match="holds a run with other settings: n_bins was 2, is 4"):
         compare_strategies(folder, MIXTURE, settings=dataclasses.replace(TINY, n_bins=4))
-    with pytest.raises(ValueError, match="data was mixture, is digits"):
-        compare_strategies(folder, DIGITS, settings=TINY)
+    with pytest.raises(ValueError, match="data was digits, is mixture"):
+        compare_strategies(folder, MIXTURE, settings=TINY)
 
 
 def test_strategies_get_the_reference_of_the_specialists(finished: tuple[Path, strategies.Strategies]) -> None:
-    stage = strategies._Seed(finished[0] / "seed0", 0, MIXTURE, TINY)
+    stage = strategies._Seed(finished[0] / "seed0", 0, DIGITS, TINY)
     for method in ("Min-max on the excess", "DRO on the excess", "DRO on the excess, half plain"):
         loss = strategies._LOSSES[method](stage, stage.base)
         assert isinstance(loss, MinMaxLoss | GroupDROLoss)
@@ -142,26 +145,26 @@ def test_strategies_get_the_reference_of_the_specialists(finished: tuple[Path, s
 
 
 def test_weights_follow_precision_and_recall(tmp_path: Path) -> None:
-    """The best denoiser of one group alone: the other group's deficit is larger, and its weight grows with it."""
-    stage = strategies._Seed(tmp_path / "seed0", 0, MIXTURE, dataclasses.replace(TINY, n_validation=100))
+    """A model that generates one narrow normal of twelve: that group's deficit is larger, and its weight grows."""
+    stage = strategies._Seed(
+        tmp_path / "seed0", 0, MIXTURE, dataclasses.replace(TINY, n_validation=100, sampler_steps=18)
+    )
     best = MIXTURE.best
     assert best is not None
     perfect = stage.measure_deficits(best, 1)
-    assert perfect.max() < 0.4
-    shifted = strategies.BestDenoiser(best.mixture, best.preconditioning)  # type: ignore[attr-defined]
-    shifted.mixture = NormalMixture(
-        best.mixture.means,  # type: ignore[attr-defined]
-        torch.where(best.mixture.group_of == 1, 0.2, best.mixture.spreads),  # type: ignore[attr-defined]
-        best.mixture.group_of,  # type: ignore[attr-defined]
-    )
-    deficits = stage.measure_deficits(shifted, 1)
+    assert 0.0 < perfect.max() < 0.5
+    assert isinstance(best, strategies.BestDenoiser)
+    mixture = best.mixture
+    means = torch.where(mixture.group_of[:, None] == 1, mixture.means[-1], mixture.means)
+    collapsed = strategies.BestDenoiser(NormalMixture(means, mixture.spreads, mixture.group_of), best.preconditioning)
+    deficits = stage.measure_deficits(collapsed, 1)
     assert deficits[1] > perfect[1] + 0.3
-    loss = strategies._LOSSES["Weights by precision + recall"](stage, shifted)
+    loss = strategies._LOSSES["Weights by precision + recall"](stage, collapsed)
     assert isinstance(loss, GroupDROLoss)
     for step in range(1, 2 * TINY.look_every + 1):
         loss(torch.ones(4), torch.tensor([0, 0, 0, 1]))
         assert (float(loss.group_weights[1]) != 0.5) == (step >= TINY.look_every)
-    expected = sum(stage.measure_deficits(shifted, look * TINY.look_every) for look in (1, 2))
+    expected = sum(stage.measure_deficits(collapsed, look * TINY.look_every) for look in (1, 2))
     torch.testing.assert_close(loss.group_weights.flatten(), torch.as_tensor(expected).softmax(0))
 
 
@@ -184,7 +187,8 @@ def made_up(changes: dict[str, tuple[float, float]], n_seeds: int = 6) -> pd.Dat
             loss = {"loss/0-4": 0.2 - better, "loss/5-9": 0.3 - worse} if kind != "real" else {}
             overall = {"ipr.precision/all": sum(half) / 2, "ipr.recall/all": sum(half) / 2}
             delta = {"ipr.delta_pr": 2 * abs(half[0] - half[1])}
-            rows.append({"seed": seed, "method": method, "kind": kind, **scores, **overall, **delta, **loss})
+            early = {"stopped_early": float(method == "A")} if kind != "real" else {}
+            rows.append({"seed": seed, "method": method, "kind": kind, **scores, **overall, **delta, **loss, **early})
     return pd.DataFrame(rows)
 
 
@@ -218,17 +222,16 @@ def test_the_verdict_names_what_exceeds_noise_and_what_it_costs() -> None:
     table = rest[rest.index("Changes against plain") :]
     assert table.count("*") > 6
     assert "made up" in rest
+    assert "the validation loss rose before the last step in 6 of 36 trainings" in rest
     assert "Real" not in table.split("\n\n")[1]
 
 
 def test_nothing_found_is_said() -> None:
     first, second, _ = describe_strategies(made_up({"A": (-0.1, 0.0), "B": (0.0, 0.0)}), {}).split("\n\n", 2)
-    assert (
-        first
-        == ("Worse group (5-9): none of 2 strategies raise its precision + recall beyond noise (0.1 would by chance).")
-        or "1 of 2" in first
+    assert first == (
+        "Worse group (5-9): none of 2 strategies raise its precision + recall beyond noise (0.1 would by chance)."
     )
-    assert second.startswith("The better group (0-4) falls beyond noise under: A -0.1")
+    assert re.fullmatch(r"The better group \(0-4\) falls beyond noise under: A -0\.\d{3} ± 0\.\d{3}\.", second)
 
 
 def test_one_seed_says_nothing_of_noise() -> None:
@@ -256,7 +259,7 @@ def test_the_figure_has_an_arrow_for_every_method() -> None:
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(strategies, "QUICK", dataclasses.replace(TINY, n_seeds=2))
     monkeypatch.setattr(strategies, "METHODS", ("Plain", "Min-max on the excess", "Specialists"))
-    command = ["reproduce", "strategies", "--data", "mixture", "--quick", "--out", str(tmp_path / "out")]
+    command = ["reproduce", "strategies", "--data", "digits", "--quick", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("Worse group (")
