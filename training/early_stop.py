@@ -81,7 +81,7 @@ def stop_early(
     Examples
     --------
     >>> import torch
-    >>> from egtmetrics.training.specialists import stop_early
+    >>> from egtmetrics.training import stop_early
     >>> stop = stop_early(lambda step: ({"w": torch.tensor(step)}, (step - 25.0) ** 2),
     ...     n_steps=100, look_every=10, patience=2)
     >>> stop.step, stop.weights, stop.losses
@@ -177,7 +177,7 @@ def train_until_best(
     >>> denoiser = Denoiser(ResidualMLP(2, width=16, n_blocks=1), EDMPreconditioning())
     >>> x, groups = torch.randn(100, 2), torch.arange(100) % 2
     >>> stop = train_until_best(denoiser, x[:80], groups[:80], lambda _: MinMaxLoss(2),
-    ...     NoiseLevels(denoiser.preconditioning.law), x[80:], groups[80:], n_steps=4, look_every=2, batch_size=32)
+    ...     NoiseLevels(denoiser.preconditioning.law, n_bins=1), x[80:], groups[80:], n_steps=4, look_every=2, batch_size=32)
     >>> len(stop.losses), denoiser.load_state_dict(stop.weights)
     (2, <All keys matched successfully>)
     """

@@ -454,17 +454,17 @@ def train_language_specialists(
         place.mkdir(parents=True, exist_ok=True)
         try:
             for group in range(len(counts)):
-                parts = [_of_group(part, group) for part in (texts, held_out)]
+                own, own_held_out = _of_group(texts, group), _of_group(held_out, group)
                 settings = {
                     "random_state": random_state,
                     **{f"train.{name}": value for name, value in options.items() if name != "progress"},
-                    "texts": fingerprint(torch.tensor(tokens) for tokens in parts[0].tokens),
-                    "held-out texts": fingerprint(torch.tensor(tokens) for tokens in parts[1].tokens),
+                    "texts": fingerprint(torch.tensor(tokens) for tokens in own.tokens),
+                    "held-out texts": fingerprint(torch.tensor(tokens) for tokens in own_held_out.tokens),
                     "first weights": fingerprint(first.values()),
                 }
                 stops.append(
                     stop_early(
-                        functools.partial(look, *parts, place / f"group{group}.train.pt"),
+                        functools.partial(look, own, own_held_out, place / f"group{group}.train.pt"),
                         n_steps=n_steps,
                         look_every=look_every,
                         patience=patience,

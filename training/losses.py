@@ -728,8 +728,8 @@ class GroupDROLoss(WorstCaseLoss):
         >>> from egtmetrics.training import GroupDROLoss
         >>> loss = GroupDROLoss(2, step_size=0.0)
         >>> loss.update_weights([0.0, math.log(3.0)])
-        >>> loss.group_weights.flatten().tolist()
-        [0.25, 0.75]
+        >>> loss.group_weights.flatten()
+        tensor([0.2500, 0.7500], dtype=torch.float64)
         """
         exponents = self._check(deficits, "deficits").to(self.log_weights)
         self.log_weights.copy_((self.log_weights + exponents).log_softmax(dim=0))

@@ -31,6 +31,7 @@ from egtmetrics import improved_precision_recall
 from egtmetrics._atomic import write_whole
 from egtmetrics._progress import tqdm
 from egtmetrics.oracles import LabelOracle, Oracle, group_indices
+from egtmetrics.oracles.labels import names_of
 from egtmetrics.paper._stages import N_NEIGHBORS, cached, check_counts, claim, compare, seed_of
 from egtmetrics.paper.datasets import load_image_data
 from egtmetrics.training.diffusion import Denoiser, EDMPreconditioning, Preconditioning, heun_sample
@@ -258,7 +259,7 @@ class NormalMixture:
         return means
 
 
-class BestDenoiser(Denoiser):
+class BestDenoiser(Denoiser):  # type: ignore[misc]
     """The denoiser with the lowest loss of all: the expectation of the clean sample."""
 
     def __init__(self, mixture: NormalMixture, preconditioning: Preconditioning) -> None:
@@ -284,7 +285,7 @@ def _mixture() -> StudyData:
         of_group = [
             shares[:, mixture.group_of == group].logsumexp(dim=1) - np.log(n) for group, n in enumerate(n_normals)
         ]
-        return np.array(names, dtype=object)[torch.stack(of_group, dim=1).argmax(dim=1).numpy()]
+        return names_of(torch.stack(of_group, dim=1).argmax(dim=1).numpy(), names)
 
     def draw(seed: int, settings: StrategySettings) -> Draw:
         rng = np.random.default_rng([seed, 1])
@@ -448,8 +449,8 @@ class _Seed:
     @property
     def proportions(self) -> NDArray[np.float64]:
         """Of the groups in the training samples."""
-        counts = np.bincount(self.draw.training.groups)
-        return counts / counts.sum()
+        shares: NDArray[np.float64] = np.bincount(self.draw.training.groups) / len(self.draw.training.groups)
+        return shares
 
     def train(self, method: str) -> tuple[Denoiser, bool]:
         """Return a model, and whether its losses rose before the last step."""
