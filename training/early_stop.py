@@ -176,8 +176,9 @@ def train_until_best(
     >>> from egtmetrics.training import train_until_best
     >>> denoiser = Denoiser(ResidualMLP(2, width=16, n_blocks=1), EDMPreconditioning())
     >>> x, groups = torch.randn(100, 2), torch.arange(100) % 2
-    >>> stop = train_until_best(denoiser, x[:80], groups[:80], lambda _: MinMaxLoss(2),
-    ...     NoiseLevels(denoiser.preconditioning.law, n_bins=1), x[80:], groups[80:], n_steps=4, look_every=2, batch_size=32)
+    >>> noise = NoiseLevels(denoiser.preconditioning.law, n_bins=1)
+    >>> stop = train_until_best(denoiser, x[:80], groups[:80], lambda _: MinMaxLoss(2), noise, x[80:], groups[80:],
+    ...     n_steps=4, look_every=2, batch_size=32)
     >>> len(stop.losses), denoiser.load_state_dict(stop.weights)
     (2, <All keys matched successfully>)
     """

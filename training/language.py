@@ -424,7 +424,7 @@ def train_language_specialists(
 
     References
     ----------
-    The paper, section 4, conditional closure.
+    The paper, section 4.1, conditional closure.
 
     Examples
     --------

@@ -134,7 +134,7 @@ def train_specialists(
 
     References
     ----------
-    The paper, section 4.3, which closes gaps by conditional models.
+    The paper, section 4.1, conditional closure.
 
     Examples
     --------
