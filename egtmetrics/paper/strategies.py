@@ -598,8 +598,9 @@ def _facts(settings: StrategySettings, data: StudyData) -> dict[str, str]:
     return {
         "training": f"{settings.n_majority} samples of {majority}, {settings.n_minority} of {minority} "
         f"({settings.n_more} more of {minority} for {MORE_DATA!r}); up to {settings.n_steps} steps of "
-        f"{settings.batch_size}, Adam, learning rate {settings.learning_rate:g}, from random weights; network: "
-        f"{settings.n_blocks} blocks of width {settings.width}; {settings.n_bins} noise levels",
+        f"{settings.batch_size}, Adam, learning rate {settings.learning_rate:g}, from random weights; specialists: for "
+        f"each group, so twice the computing and twice the weights; network: {settings.n_blocks} blocks of width "
+        f"{settings.width}; {settings.n_bins} noise levels",
         "validation": f"{settings.n_validation} samples of each group, looked at every {settings.look_every} steps; "
         "the averaged weights with the lowest loss (groups in equal parts; specialists: of the own group) are kept. "
         "The reference of the excess and the weights by precision + recall are measured on them, too",

@@ -207,13 +207,13 @@ def _verdict(changes: Mapping[str, Mapping[str, Change]], strategies: Sequence[s
         f"beyond noise ({(1 - LEVEL) / 2 * len(strategies):.1f} would by chance)"
     )
     if raised:
-        first += ": " + ", ".join(f"{method} {of_worse[method]}" for method in raised)
-    first += "".join(f"; {method}: {of_worse[method]}" for method in changes if method not in strategies)
+        first += ": " + "; ".join(f"{method} {of_worse[method]}" for method in raised)
+    first += "".join(f" (to compare, {method}: {of_worse[method]})" for method in changes if method not in strategies)
     if raised:
-        told = ", ".join(f"{method} {of_better[method]}{_remark(of_better[method])}" for method in raised)
+        told = "; ".join(f"{method} {of_better[method]}{_remark(of_better[method])}" for method in raised)
         return f"{first}.\n\nThe better group ({better}) then changes by: {told}."
     lowered = [f"{method} {of_better[method]}" for method in strategies if of_better[method].sign < 0]
-    return f"{first}.\n\nThe better group ({better}) falls beyond noise under: {', '.join(lowered) or 'none'}."
+    return f"{first}.\n\nThe better group ({better}) falls beyond noise under: {'; '.join(lowered) or 'none'}."
 
 
 def _remark(change: Change) -> str:
@@ -230,7 +230,7 @@ def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
         f"quality: precision + recall of all groups together is {_sum(models, 'all').mean():.2f} on average over the "
         f"models, {_sum(real, 'all').mean():.2f} for other real samples",
         f"length: the validation loss rose before the last step in {n_early} of {len(models)} trainings; the others "
-        "would have gained by more steps, so they are compared at equal length, not at their best",
+        "were still improving, so they are compared at equal length, not at their best",
         *(f"{name}: {fact}" for name, fact in facts.items()),
         "Real: other real samples in place of generated ones, the scores of a perfect model.",
         MEAN_OF_A_GAP,

@@ -213,9 +213,9 @@ def test_the_verdict_names_what_exceeds_noise_and_what_it_costs() -> None:
     assert first.startswith(
         "Worse group (5-9): 3 of 4 strategies raise its precision + recall beyond noise (0.1 would by chance): A +0.2"
     )
-    assert "; More: +0.4" in first
+    assert "(to compare, More: +0.4" in first
     assert "D" not in first.replace("DRO", "")
-    told = dict(part.strip().split(" ", 1) for part in second.split(":", 1)[1].split(","))
+    told = dict(part.strip().split(" ", 1) for part in second.split(":", 1)[1].split(";"))
     assert told["A"].endswith("(a cost)")
     assert "is not excluded)" in told["B"]
     assert "cost" not in told["C"]
