@@ -212,7 +212,7 @@ def _add_strategies(what: Commands) -> None:
         "dimensions, whose best denoiser is known",
     )
     strategies.add_argument(
-        "--quick", action="store_true", help="3 seeds and a small model: minutes instead of an hour on two cores"
+        "--quick", action="store_true", help="3 seeds and an eighth of the steps: minutes instead of hours on two cores"
     )
     _add_output(strategies, "strategies.md, strategies.png, runs.csv and every intermediate result")
 

@@ -75,9 +75,9 @@ class StrategySettings:
     width: int = 96
     n_blocks: int = 2
     """Of :class:`ResidualMLP`."""
-    n_steps: int = 500
+    n_steps: int = 4000
     """Most steps of a training; of specialists, of each group."""
-    look_every: int = 50
+    look_every: int = 200
     patience: int = 3
     """Of :func:`train_until_best`."""
     batch_size: int = 128
@@ -95,7 +95,7 @@ class StrategySettings:
 
 
 FULL = StrategySettings()
-QUICK = StrategySettings(n_seeds=3)
+QUICK = StrategySettings(n_seeds=3, n_steps=500, look_every=50)
 
 
 class Part(NamedTuple):

@@ -38,6 +38,9 @@ class Change(NamedTuple):
 def describe_strategies(runs: pd.DataFrame, facts: Mapping[str, str], *, markdown: bool = False) -> str:
     """Return a verdict of two sentences, the scores, their changes against plain training, and notes.
 
+    A caution stands before all if most trainings were still improving at their last step: then the changes are about
+    who learns faster.
+
     Cells of scores are means and standard deviations (ddof 1) over seeds. Changes are paired by seed and have a
     t-interval. The better group is the one with the higher precision + recall under plain training.
 
@@ -76,7 +79,7 @@ def describe_strategies(runs: pd.DataFrame, facts: Mapping[str, str], *, markdow
         "trainings, so chance finds come together."
     )
     body = document(sections, [count], _notes(runs, facts), markdown=markdown)
-    return f"{_verdict(changes, _methods(runs, 'strategy'), better, worse)}\n\n{body}"
+    return "\n\n".join([*_caution(runs), _verdict(changes, _methods(runs, "strategy"), better, worse), body])
 
 
 def changes_from_plain(runs: pd.DataFrame) -> dict[str, dict[str, Change]]:
@@ -216,6 +219,16 @@ def _verdict(changes: Mapping[str, Mapping[str, Change]], strategies: Sequence[s
     return f"{first}.\n\nThe better group ({better}) falls beyond noise under: {'; '.join(lowered) or 'none'}."
 
 
+def _caution(runs: pd.DataFrame) -> list[str]:
+    early = runs.loc[runs["kind"] != "real", "stopped_early"]
+    if early.mean() >= 0.5:
+        return []
+    return [
+        f"Caution: {int((1 - early).sum())} of {len(early)} trainings were still improving at their last step. So this "
+        "compares how fast groups are learnt, not what can be reached; with more steps it can turn around."
+    ]
+
+
 def _remark(change: Change) -> str:
     if change.sign < 0:
         return " (a cost)"
@@ -225,12 +238,9 @@ def _remark(change: Change) -> str:
 
 def _notes(runs: pd.DataFrame, facts: Mapping[str, Any]) -> list[str]:
     models, real = (runs[(runs["kind"] == "real") == is_real] for is_real in (False, True))
-    n_early = int(models["stopped_early"].sum())
     return [
         f"quality: precision + recall of all groups together is {_sum(models, 'all').mean():.2f} on average over the "
         f"models, {_sum(real, 'all').mean():.2f} for other real samples",
-        f"length: the validation loss rose before the last step in {n_early} of {len(models)} trainings; the others "
-        "were still improving, so they are compared at equal length, not at their best",
         *(f"{name}: {fact}" for name, fact in facts.items()),
         "Real: other real samples in place of generated ones, the scores of a perfect model.",
         MEAN_OF_A_GAP,

@@ -187,7 +187,7 @@ def made_up(changes: dict[str, tuple[float, float]], n_seeds: int = 6) -> pd.Dat
             loss = {"loss/0-4": 0.2 - better, "loss/5-9": 0.3 - worse} if kind != "real" else {}
             overall = {"ipr.precision/all": sum(half) / 2, "ipr.recall/all": sum(half) / 2}
             delta = {"ipr.delta_pr": 2 * abs(half[0] - half[1])}
-            early = {"stopped_early": float(method == "A")} if kind != "real" else {}
+            early = {"stopped_early": float(method != "A")} if kind != "real" else {}
             rows.append({"seed": seed, "method": method, "kind": kind, **scores, **overall, **delta, **loss, **early})
     return pd.DataFrame(rows)
 
@@ -222,7 +222,10 @@ def test_the_verdict_names_what_exceeds_noise_and_what_it_costs() -> None:
     table = rest[rest.index("Changes against plain") :]
     assert table.count("*") > 6
     assert "made up" in rest
-    assert "the validation loss rose before the last step in 6 of 36 trainings" in rest
+    few = runs["stopped_early"].where(runs["method"] == "D", 0.0)
+    assert describe_strategies(runs.assign(stopped_early=few), {}).startswith(
+        "Caution: 30 of 36 trainings were still improving at their last step."
+    )
     assert "Real" not in table.split("\n\n")[1]
 
 
@@ -262,7 +265,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     command = ["reproduce", "strategies", "--data", "digits", "--quick", "--out", str(tmp_path / "out")]
     assert main(command) == 0
     shown = capsys.readouterr()
-    assert shown.out.startswith("Worse group (")
+    assert shown.out.startswith("Caution: 4 of 4 trainings")
+    assert "\n\nWorse group (" in shown.out
     assert "Min-max on the excess" in shown.out
     assert "wrote" in shown.err
     assert {"strategies.md", "strategies.png", "runs.csv", "settings.json"} <= {
