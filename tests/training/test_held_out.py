@@ -88,11 +88,11 @@ def test_noise_is_that_of_the_levels_and_the_same_for_every_model() -> None:
     found = [held_out_losses(model.train(), data, groups, LEVELS, n_draws=2) for model in (first, second)]
     assert torch.equal(torch.get_rng_state(), state)
     assert first.training
-    for a, b in zip(first.network.calls, second.network.calls, strict=True):  # type: ignore[arg-type]
+    for a, b in zip(first.network.calls, second.network.calls, strict=True):
         assert torch.equal(a[0], b[0])
         assert torch.equal(a[1], b[1])
     assert first.network.modes == [False] * 6
-    for call, (_, c_noise) in enumerate(first.network.calls):  # type: ignore[arg-type]
+    for call, (_, c_noise) in enumerate(first.network.calls):
         place = torch.stack([EDM.law.quantile(torch.tensor((call + end) / 6)) for end in (1e-9, 1 - 1e-9)])
         sigma = (4.0 * c_noise).exp()
         assert bool(((sigma > 0.999 * place[0]) & (sigma < 1.001 * place[1])).all())  # two strata in each level

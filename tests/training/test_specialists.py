@@ -75,9 +75,9 @@ def test_rows_go_through_the_network_of_their_label() -> None:
     for group in (0, 2):
         torch.testing.assert_close(output[labels == group], networks[group](x, noise)[labels == group])
     output[labels == 2].sum().backward()
-    assert networks[2].last.weight.grad is not None  # type: ignore[union-attr]
-    assert networks[1].last.weight.grad is None  # type: ignore[union-attr]
-    touched = networks[0].last.weight.grad  # type: ignore[union-attr]
+    assert networks[2].last.weight.grad is not None
+    assert networks[1].last.weight.grad is None
+    touched = networks[0].last.weight.grad
     assert touched is None or not touched.any()
     with pytest.raises(ValueError, match="labels are missing"):
         branches(x, noise)
