@@ -48,6 +48,9 @@ PLAIN = "Plain"
 MORE_DATA = "Plain, more data"
 """No strategy but a yardstick: plain training with more samples of the minority."""
 SPECIALISTS = "Specialists"
+TUNED = "Specialists from plain"
+"""Specialists that begin with what plain training has learnt of both groups."""
+_CONDITIONAL = (SPECIALISTS, TUNED)
 REAL = "Real"
 """Instead of a method: other real samples in place of generated ones."""
 
@@ -422,12 +425,15 @@ class _Seed:
 
     @functools.cached_property
     def specialists(self) -> Specialists:
+        return self._specialists(SPECIALISTS, self.base)
+
+    def _specialists(self, method: str, base: Denoiser) -> Specialists:
         return train_specialists(
-            self.base,
+            base,
             *self._tensors(self.draw.training),
             *self._tensors(self.draw.validation),
             self.noise,
-            folder=self.models / SPECIALISTS,
+            folder=self.models / method,
             **self.training,
         )
 
@@ -454,9 +460,9 @@ class _Seed:
 
     def train(self, method: str) -> tuple[Denoiser, bool]:
         """Return a model, and whether its losses rose before the last step."""
-        if method == SPECIALISTS:
-            stops = self.specialists.stops
-            return self.specialists.denoiser, all(stop.step < self.settings.n_steps for stop in stops)
+        if method in _CONDITIONAL:
+            found = self.specialists if method == SPECIALISTS else self._specialists(method, self.train(PLAIN)[0])
+            return found.denoiser, all(stop.step < self.settings.n_steps for stop in found.stops)
         self.models.mkdir(exist_ok=True)
         parts = (self.draw.training, self.draw.more) if method == MORE_DATA else (self.draw.training,)
         x, groups = (torch.cat(values) for values in zip(*map(self._tensors, parts), strict=True))
@@ -480,7 +486,7 @@ class _Seed:
         measure = functools.partial(
             held_out_losses, data=x, groups=groups, noise=self.noise, random_state=seed_of(self.seed, "losses")
         )
-        losses = measure(model, labels=groups if method == SPECIALISTS else None).means
+        losses = measure(model, labels=groups if method in _CONDITIONAL else None).means
         if self.data.best is not None:
             losses = losses - measure(self.data.best, labels=groups).means
         samples = self._sample(method, model)
@@ -532,7 +538,7 @@ class _Seed:
         generator = torch.Generator().manual_seed(seed_of(self.seed, "samples"))
         n = 2 * self.settings.n_real
         return rejection_sample(
-            lambda k: self._generate(model, k, generator, labels=method == SPECIALISTS),
+            lambda k: self._generate(model, k, generator, labels=method in _CONDITIONAL),
             self.draw.oracle,
             "ego",
             n,
@@ -590,7 +596,7 @@ _LOSSES: dict[str, Callable[[_Seed, Denoiser], GroupLoss]] = {
     ),
     "Weights by precision + recall": _by_validation,
 }
-METHODS = (*_LOSSES, SPECIALISTS)
+METHODS = (*_LOSSES, *_CONDITIONAL)
 
 
 def _facts(settings: StrategySettings, data: StudyData) -> dict[str, str]:
