@@ -49,8 +49,9 @@ def stop_early(
     Parameters
     ----------
     look
-        Called with 1, 2, ... times ``look_every``, and at last ``n_steps``: trains until that step in all, and returns
-        weights and their held-out loss. :func:`train` continues from its checkpoint, so it can be called in pieces.
+        Called with 0, 1, 2, ... times ``look_every``, and at last ``n_steps``: trains until that step in all, and
+        returns weights and their held-out loss. So first weights that training makes worse are kept. :func:`train`
+        continues from its checkpoint, so it can be called in pieces.
     n_steps
         Most steps.
     look_every
@@ -85,7 +86,7 @@ def stop_early(
     >>> stop = stop_early(lambda step: ({"w": torch.tensor(step)}, (step - 25.0) ** 2),
     ...     n_steps=100, look_every=10, patience=2)
     >>> stop.step, stop.weights, stop.losses
-    (20, {'w': tensor(20)}, (225.0, 25.0, 25.0, 225.0))
+    (20, {'w': tensor(20)}, (625.0, 225.0, 25.0, 25.0, 225.0))
     """
     n_steps = check_positive_int(n_steps, "n_steps")
     look_every = check_positive_int(look_every, "look_every")
@@ -98,8 +99,8 @@ def stop_early(
         step, best, losses = content["step"], content["best"], list(content["losses"])
         weights = dict(content["weights"])
     lowest = min((loss for loss in losses if math.isfinite(loss)), default=math.inf)
-    while step < n_steps and len(losses) - math.ceil(best / look_every) < patience:
-        step = min(step + look_every, n_steps)
+    while not losses or (step < n_steps and len(losses) - 1 - math.ceil(best / look_every) < patience):
+        step = min(step + look_every, n_steps) if losses else 0
         found, loss = look(step)
         losses.append(loss)
         if loss < lowest:
@@ -180,7 +181,7 @@ def train_until_best(
     >>> stop = train_until_best(denoiser, x[:80], groups[:80], lambda _: MinMaxLoss(2), noise, x[80:], groups[80:],
     ...     n_steps=4, look_every=2, batch_size=32)
     >>> len(stop.losses), denoiser.load_state_dict(stop.weights)
-    (2, <All keys matched successfully>)
+    (3, <All keys matched successfully>)
     """
     settings = {
         "random_state": random_state,
@@ -193,8 +194,10 @@ def train_until_best(
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "run.pt") if checkpoint is None else Path(checkpoint)
 
-        def look(step: int) -> tuple[Mapping[str, Tensor], float]:
+        def train_until(step: int) -> Denoiser:
             trained = copy.deepcopy(denoiser).requires_grad_(True)
+            if step == 0:
+                return trained
             run = train(
                 trained,
                 data,
@@ -208,6 +211,10 @@ def train_until_best(
             )
             averaged = run.ema.model
             assert isinstance(averaged, Denoiser)
+            return averaged
+
+        def look(step: int) -> tuple[Mapping[str, Tensor], float]:
+            averaged = train_until(step)
             losses = held_out_losses(averaged, held_out, held_out_groups, noise, random_state=random_state)
             return averaged.state_dict(), float(losses.means.mean())
 

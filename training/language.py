@@ -444,8 +444,9 @@ def train_language_specialists(
 
     def look(own: PromptedTexts, own_held_out: PromptedTexts, run: Path, step: int) -> tuple[dict[str, Any], float]:
         _load(trained, first)
-        loss = MeanLoss(1).to(device_of(model))
-        train_language_model(model, own, loss, n_steps=step, checkpoint=run, random_state=random_state, **options)
+        if step > 0:
+            loss = MeanLoss(1).to(device_of(model))
+            train_language_model(model, own, loss, n_steps=step, checkpoint=run, random_state=random_state, **options)
         return trained, float(losses_of_texts(model, own_held_out).double().mean())
 
     stops = []

@@ -27,7 +27,7 @@ from egtmetrics.training import (
     train_until_best,
 )
 
-DATA = 0.5 * torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
+DATA = 1.0 + 0.1 * torch.randn(80, 2, generator=torch.Generator().manual_seed(0))
 GROUPS = torch.arange(80) % 2
 KNOWN, HELD_OUT = slice(0, 60), slice(60, 80)
 OPTIONS: dict[str, Any] = {"batch_size": 32, "learning_rate": 1e-2, "random_state": 3}
@@ -48,7 +48,7 @@ def run(make_loss: Any = lambda _: MinMaxLoss(2, n_bins=2), **options: Any) -> A
     return train_until_best(build(), *parts[:2], make_loss, LEVELS, *parts[2:], **options)
 
 
-losses = st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan, math.inf]), min_size=1, max_size=12)
+losses = st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan, math.inf]), min_size=2, max_size=12)
 
 
 class KilledError(Exception):
@@ -61,8 +61,8 @@ def test_the_lowest_look_is_kept(
     curve: list[float], patience: int, kills: set[int], last: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Against a search by hand, with looks every 3 steps, a shorter last piece, and kills during looks."""
-    n_steps = 3 * (len(curve) - 1) + last
-    steps = [min(3 * (i + 1), n_steps) for i in range(len(curve))]
+    n_steps = max(3 * (len(curve) - 2) + last, 1)
+    steps = [min(3 * i, n_steps) for i in range(len(curve))]
     seen: list[int] = []
 
     def look(step: int) -> tuple[Mapping[str, Tensor], float]:
@@ -78,7 +78,7 @@ def test_the_lowest_look_is_kept(
         n_looks += 1
         if math.isfinite(loss) and (best < 0 or loss < curve[best]):
             best = index
-        if index - best >= patience:
+        if index - max(best, 0) >= patience:
             break
     path = tmp_path_factory.mktemp("stop") / "seen.pt"
     for _ in range(len(kills) + 1):
@@ -103,7 +103,7 @@ def test_a_look_that_goes_on_changing_its_weights_does_not_change_what_was_kept(
         weight.fill_(step)
         return {"w": weight}, float(step)
 
-    assert stop_early(look, n_steps=5, look_every=1, patience=9).weights["w"].item() == 1.0
+    assert stop_early(look, n_steps=5, look_every=1, patience=9).weights["w"].item() == 0.0
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         stop_early(look, settings={"seed": 1}, **{**options, "look_every": 1})
     with pytest.raises(ValueError, match="has 4 steps, more than n_steps=2"):
         stop_early(look, settings={"seed": 1}, **{**options, "n_steps": 2})
-    assert len(stop_early(look, settings={"seed": 1}, **{**options, "n_steps": 6}).losses) == 3  # goes on
+    assert len(stop_early(look, settings={"seed": 1}, **{**options, "n_steps": 6}).losses) == 4  # goes on
 
 
 @pytest.mark.parametrize("name", ["n_steps", "look_every", "patience"])
@@ -132,8 +132,10 @@ def test_bad_options(name: str) -> None:
 def test_it_keeps_what_training_until_that_step_gives() -> None:
     """In pieces or in one go, bit for bit; and the losses are those of the averaged weights."""
     stop = run()
-    assert len(stop.losses) == 3
-    for look, loss in enumerate(stop.losses):
+    assert len(stop.losses) == 4
+    first = held_out_losses(build(), DATA[HELD_OUT], GROUPS[HELD_OUT], LEVELS, random_state=3)
+    assert stop.losses[0] == float(first.means.mean())
+    for look, loss in enumerate(stop.losses[1:]):
         whole = train(
             build(), DATA[KNOWN], GROUPS[KNOWN], MinMaxLoss(2, n_bins=2), LEVELS, n_steps=10 * (look + 1), **OPTIONS
         ).ema.model
@@ -143,7 +145,14 @@ def test_it_keeps_what_training_until_that_step_gives() -> None:
         )
         if stop.step == 10 * (look + 1):
             torch.testing.assert_close(stop.weights, dict(whole.state_dict()), rtol=0, atol=0)
-    assert stop.losses[stop.step // 10 - 1] == min(stop.losses)
+    assert stop.losses[stop.step // 10] == min(stop.losses)
+    assert stop.step > 0
+
+
+def test_first_weights_that_training_makes_worse_are_kept() -> None:
+    stop = run(learning_rate=100.0)
+    assert stop.step == 0
+    torch.testing.assert_close(stop.weights, dict(build().state_dict()), rtol=0, atol=0)
 
 
 def test_the_first_weights_are_left_alone_and_need_no_gradient() -> None:
@@ -188,5 +197,5 @@ def test_an_interrupted_run_goes_on(kill: int, tmp_path: Path) -> None:
 
 
 def test_losses_without_end_of_nan_are_an_error() -> None:
-    with pytest.raises(FloatingPointError, match="none of the 2 held-out losses is finite"):
+    with pytest.raises(FloatingPointError, match="none of the 3 held-out losses is finite"):
         stop_early(lambda step: ({}, math.nan), n_steps=9, look_every=1, patience=2)

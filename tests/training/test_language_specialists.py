@@ -46,8 +46,9 @@ def test_every_specialist_is_trained_on_its_texts_alone(tmp_path: Path) -> None:
     found = train_language_specialists(model, TEXTS, HELD_OUT, **options)
     torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
     for group, stop in enumerate(found):
-        assert len(stop.losses) == 2
-        assert stop.losses[stop.step // 2 - 1] == min(stop.losses)
+        assert len(stop.losses) == 3
+        assert stop.losses[stop.step // 2] == min(stop.losses)
+        assert stop.step > 0
         alone = build()
         train_language_model(alone, of_group(TEXTS, group), MeanLoss(1), n_steps=stop.step, **OPTIONS)
         trained = {name: weight for name, weight in alone.named_parameters() if weight.requires_grad}
