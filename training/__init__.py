@@ -9,20 +9,6 @@ A strategy is a loss over per-sample losses, so it serves any model::
 
 Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names of an oracle into them. The modules:
 
-    ``losses``     the strategies
-    ``noise``      the laws of the noise of diffusion models, cut into levels
-    ``diffusion``  preconditioning, per-sample loss, sampler, average of the weights
-    ``mlp``        a denoiser small enough for a CPU
-    ``networks``   networks of diffusers in a denoiser
-    ``sampling``   rejection sampling: draw from a model until the groups have given proportions
-    ``resumable``  the state and the loop of a training that can be killed and resumed
-    ``loop``       trains a denoiser with it
-    ``language``   fine-tunes a language model with it; needs the extra ``[language]``, as the next two do
-    ``prompts``    prompts and answers as rows of tokens
-    ``trainer``    a mixin that brings the strategies to the Trainer of transformers
-    ``encoder``    fine-tunes a vision model as encoder and oracle; needs the extra ``[vision]``
-    ============== ================================================================================================
-=======
     ================= ================================================================================================
     ``losses``        the strategies
     ``noise``         the laws of the noise of diffusion models, cut into levels
@@ -33,6 +19,9 @@ Groups are integers from 0; ``egtmetrics.oracles.group_indices`` turns the names
     ``sampling``      rejection sampling: draw from a model until the groups have given proportions
     ``resumable``     the state and the loop of a training that can be killed and resumed
     ``loop``          trains a denoiser with it
+    ``held_out``      losses by group on held-out samples: to stop by, and as the reference of a strategy
+    ``early_stop``    trains in pieces and keeps the weights with the lowest held-out loss
+    ``specialists``   a branch for every group, stopped by its own held-out loss
     ``language``      fine-tunes a language model with it; needs the extra ``[language]``, as the next two do
     ``prompts``       prompts and answers as rows of tokens
     ``trainer``       a mixin that brings the strategies to the Trainer of transformers
@@ -70,12 +59,15 @@ from .diffusion import (
     denoising_losses,
     heun_sample,
 )
+from .early_stop import EarlyStop, stop_early, train_until_best
+from .held_out import HeldOutLosses, group_means, held_out_losses
 from .loop import TrainingRun, train
-from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from .losses import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss, WorstCaseLoss
 from .mlp import ResidualMLP
 from .networks import DiffusersNetwork
 from .noise import EDMNoise, NoiseLaw, NoiseLevels, ThinCellWarning, VENoise, VPNoise
 from .sampling import RejectionSamples, rejection_sample
+from .specialists import GroupBranches, Specialists, train_specialists
 
 __all__ = [
     "Denoiser",
@@ -83,8 +75,11 @@ __all__ = [
     "DiffusersNetwork",
     "EDMNoise",
     "EDMPreconditioning",
+    "EarlyStop",
+    "GroupBranches",
     "GroupDROLoss",
     "GroupLoss",
+    "HeldOutLosses",
     "MeanLoss",
     "MinMaxLoss",
     "NoiseLaw",
@@ -94,6 +89,7 @@ __all__ = [
     "ResidualMLP",
     "ReweightedLoss",
     "Scalings",
+    "Specialists",
     "ThinCellWarning",
     "TrainingRun",
     "VENoise",
@@ -101,9 +97,15 @@ __all__ = [
     "VPNoise",
     "VPPreconditioning",
     "WeightEMA",
+    "WorstCaseLoss",
     "denoising_losses",
     "fit_density_ratio",
+    "group_means",
+    "held_out_losses",
     "heun_sample",
     "rejection_sample",
+    "stop_early",
     "train",
+    "train_specialists",
+    "train_until_best",
 ]

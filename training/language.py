@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import math
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from egtmetrics._extras import extra
 from egtmetrics._progress import tqdm
 from egtmetrics._validation import check_number, check_positive_int
 
-from .losses import GroupLoss
+from .early_stop import EarlyStop, stop_early
+from .losses import GroupLoss, MeanLoss
 from .prompts import IGNORED, PromptedTexts
 from .resumable import ResumableTraining, RunCounts, describe_loss, describe_weights, fingerprint, seeded
 
@@ -370,6 +373,128 @@ def train_language_model(
     )
 
 
+def train_language_specialists(
+    model: Any,
+    texts: PromptedTexts,
+    held_out: PromptedTexts,
+    *,
+    n_steps: int,
+    look_every: int = 20,
+    patience: int = 3,
+    folder: str | Path | None = None,
+    random_state: int = 0,
+    **options: Any,
+) -> tuple[EarlyStop, ...]:
+    """Fine-tune a language model once for every group, on its texts alone, until its own held-out loss rises.
+
+    Every group starts from the same weights. So no group costs another one anything; what a small group could learn
+    from a large one is lost. With adapters, such as LoRA, a specialist is a set of adapters on one base.
+
+    Parameters
+    ----------
+    model
+        See :func:`train_language_model`. It ends with the weights it had before.
+    texts
+        Of :func:`tokenise`; training texts of every group.
+    held_out
+        Texts to stop by, of every group; no training texts among them.
+    n_steps
+        Most optimizer steps of each group.
+    look_every, patience
+        See :func:`egtmetrics.training.stop_early`.
+    folder
+        For checkpoints, made if missing; a run that was killed goes on from there. By default nothing is kept.
+    random_state
+        Seed of all trainings.
+    options
+        Of :func:`train_language_model`: ``batch_size``, ``micro_batch``, ``learning_rate``, ``progress``.
+
+    Returns
+    -------
+    tuple of EarlyStop
+        For every group the trained weights with the lowest mean of :func:`losses_of_texts`, and the losses at all
+        looks. ``model.load_state_dict(specialists[a].weights, strict=False)`` makes the model that of group a.
+
+    Raises
+    ------
+    ValueError
+        A group without texts or without held-out texts; and as :func:`train_language_model` raises it.
+    FloatingPointError
+        No look at a group had a finite held-out loss.
+
+    References
+    ----------
+    The paper, section 4.1, conditional closure.
+
+    Examples
+    --------
+    >>> from egtmetrics.training.language import train_language_specialists
+    >>> model = peft.get_peft_model(model, lora_config).cuda()  # doctest: +SKIP
+    >>> specialists = train_language_specialists(model, texts, held_out, n_steps=200)  # doctest: +SKIP
+    >>> model.load_state_dict(specialists[1].weights, strict=False)  # doctest: +SKIP
+    """
+    counts, held_out_counts = torch.bincount(texts.groups), torch.bincount(held_out.groups)
+    if len(counts) != len(held_out_counts) or not (counts.all() and held_out_counts.all()):
+        raise ValueError(
+            f"texts has {counts.tolist()} rows of groups 0, 1, ..., held_out {held_out_counts.tolist()}; expected some "
+            "of every group in both"
+        )
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    first = {name: weight.detach().clone() for name, weight in trained.items()}
+
+    def look(own: PromptedTexts, own_held_out: PromptedTexts, run: Path, step: int) -> tuple[dict[str, Any], float]:
+        _load(trained, first)
+        if step > 0:
+            loss = MeanLoss(1).to(device_of(model))
+            train_language_model(model, own, loss, n_steps=step, checkpoint=run, random_state=random_state, **options)
+        return trained, float(losses_of_texts(model, own_held_out).double().mean())
+
+    stops = []
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary if folder is None else folder)
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            for group in range(len(counts)):
+                own, own_held_out = _of_group(texts, group), _of_group(held_out, group)
+                settings = {
+                    "random_state": random_state,
+                    **{f"train.{name}": value for name, value in options.items() if name != "progress"},
+                    "texts": fingerprint(torch.tensor(tokens) for tokens in own.tokens),
+                    "held-out texts": fingerprint(torch.tensor(tokens) for tokens in own_held_out.tokens),
+                    "first weights": fingerprint(first.values()),
+                }
+                stops.append(
+                    stop_early(
+                        functools.partial(look, own, own_held_out, place / f"group{group}.train.pt"),
+                        n_steps=n_steps,
+                        look_every=look_every,
+                        patience=patience,
+                        checkpoint=place / f"group{group}.pt",
+                        settings=settings,
+                    )
+                )
+        finally:
+            _load(trained, first)
+    return tuple(stops)
+
+
+def _of_group(texts: PromptedTexts, group: int) -> PromptedTexts:
+    """Return the texts of one group, as the only group there is."""
+    rows = (texts.groups == group).nonzero().flatten().tolist()
+    return dataclasses.replace(
+        texts,
+        tokens=tuple(texts.tokens[row] for row in rows),
+        prompt_lengths=tuple(texts.prompt_lengths[row] for row in rows),
+        groups=torch.zeros(len(rows), dtype=torch.int64),
+    )
+
+
+@torch.no_grad()
+def _load(trained: Mapping[str, nn.Parameter], weights: Mapping[str, Tensor]) -> None:
+    for name, weight in trained.items():
+        weight.copy_(weights[name])
+
+
 class _LanguageTraining(ResumableTraining):
     """AdamW on the weights that require a gradient, the size of the parts that fit into memory, and the log."""
 
@@ -447,9 +572,7 @@ class _LanguageTraining(ResumableTraining):
     def load_state(self, state: Mapping[str, Any]) -> None:
         super().load_state(state)
         self.micro_batch = state["micro_batch"]
-        with torch.no_grad():
-            for name, weight in self.trained.items():
-                weight.copy_(state["weights"][name])
+        _load(self.trained, state["weights"])
         self._rows = [list(row) for row in state["log"]]
 
 

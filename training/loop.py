@@ -227,7 +227,7 @@ def train(
             )
         if isinstance(loss, MinMaxLoss):
             counts = torch.bincount(batches.groups, minlength=loss.n_groups)
-            noise.check_batch(batches.batch_size, counts / len(batches.groups))
+            NoiseLevels(noise.law, n_bins=loss.n_bins).check_batch(batches.batch_size, counts / len(batches.groups))
     settings = {
         **options.settings(),
         **batches.settings(),

@@ -455,23 +455,108 @@ class ReweightedLoss(GroupLoss):
         return self.sample_weights / counts.sum().clamp(min=1.0)
 
 
-class MinMaxLoss(GroupLoss):
-    r"""The mean loss of the worst group, at every noise level the worst there: Algorithms 1 and 2.
+class WorstCaseLoss(GroupLoss):
+    r"""Base of min-max and group DRO: what they choose by, and how much of the plain mean they keep.
 
-    .. math:: \mathcal L = \frac1{|B|} \sum_{b \in B} \ell_{a^\star(b), b}, \quad
-        a^\star(b) = \arg\max_{a \text{ in the batch at level } b} L_{ab},
+    .. math:: \mathcal L = (1 - c)\, \mathcal L_{\text{worst}} + c\, \frac1n \sum_i \ell_i.
 
-    with B the noise levels in the batch, l_ab the mean loss of group a's samples at level b, and L their moving
-    average, the batch included. With ``n_bins=1`` this is Algorithm 2. Ties go to the lowest group.
+    The worst case is chosen by the *excess* of the losses over a reference r: the loss that can be reached for the
+    group at the level. Losses of groups differ by what no model can explain, so the largest loss need not be the
+    largest divergence; the excess is. The reference takes part in the choice alone, not in the value or its gradient.
 
     Parameters
     ----------
     n_groups, n_bins, decay, max_nonfinite
         See :class:`GroupLoss`; also for the call, errors, distributed training and cost.
+    reference
+        r, finite numbers ``(n_groups,)`` or ``(n_groups, n_bins)``, for example ``held_out_losses(...).means`` of
+        :func:`train_specialists`; by default 0. It is part of ``state_dict()``, which a resumed run has to agree with.
+    mean_share
+        c, at least 0 and below 1: the knob between the worst case and the mean. So every sample weighs at least c / n,
+        and no group is starved.
+
+    Raises
+    ------
+    TypeError, ValueError
+        A reference that is not numbers, not finite, or of another shape; a share out of range.
+
+    Notes
+    -----
+    Measure the reference on samples that no model was trained on. On training samples it is too low, most of all for a
+    small group, which then seems to have more to gain than it has.
+    """
+
+    reference: Tensor
+    """r, ``(n_groups, n_bins)``."""
+
+    def __init__(
+        self,
+        n_groups: int,
+        *,
+        n_bins: int,
+        decay: float,
+        max_nonfinite: int,
+        reference: Any,
+        mean_share: float,
+    ) -> None:
+        super().__init__(n_groups, n_bins=n_bins, decay=decay, max_nonfinite=max_nonfinite)
+        self.mean_share = check_number(mean_share, "mean_share", minimum=0.0, below=1.0)
+        self.register_buffer("reference", self._cells() if reference is None else self._check(reference, "reference"))
+
+    @property
+    def group_excess(self) -> Tensor:
+        """:attr:`group_losses` minus the reference, ``(n_groups, n_bins)``; NaN for cells never seen."""
+        return self.group_losses - self.reference
+
+    def _weights(self, counts: Tensor) -> Tensor:
+        plain = 1.0 / counts.sum().clamp(min=1.0)
+        return (1.0 - self.mean_share) * self._worst_case(counts) + self.mean_share * plain
+
+    @abc.abstractmethod
+    def _worst_case(self, counts: Tensor) -> Tensor:
+        """Return the weight of a sample in each cell, without the share of the mean."""
+
+    def _check(self, values: Any, name: str) -> Tensor:
+        """Return one finite number per cell, ``(n_groups, n_bins)`` float64 on the CPU."""
+        try:
+            on_host = values.detach().cpu() if isinstance(values, Tensor) else values
+            array = torch.as_tensor(on_host, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} cannot be read as numbers ({error}); pass one per group") from error
+        expected = f"({self.n_groups},)" + f" or ({self.n_groups}, {self.n_bins})" * (self.n_bins > 1)
+        if array.shape not in ((self.n_groups,), (self.n_groups, self.n_bins)):
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}, expected {expected}; pass one number per group, or one per "
+                "group and noise level"
+            )
+        if not array.isfinite().all():
+            raise ValueError(
+                f"{name}={array.tolist()} holds NaN or infinity, expected finite numbers; measure every group, at "
+                "every noise level"
+            )
+        return array.view(self.n_groups, -1).expand(-1, self.n_bins).clone()
+
+
+class MinMaxLoss(WorstCaseLoss):
+    r"""The mean loss of the worst group, at every noise level the worst there: Algorithms 1 and 2.
+
+    .. math:: \mathcal L_{\text{worst}} = \frac1{|B|} \sum_{b \in B} \ell_{a^\star(b), b}, \quad
+        a^\star(b) = \arg\max_{a \text{ in the batch at level } b} L_{ab} - r_{ab},
+
+    with B the noise levels in the batch, l_ab the mean loss of group a's samples at level b, L their moving average,
+    the batch included, and r the reference, by default 0. With ``n_bins=1`` this is Algorithm 2. Ties go to the lowest
+    group.
+
+    Parameters
+    ----------
+    n_groups, n_bins, decay, max_nonfinite
+        See :class:`GroupLoss`; also for the call, errors, distributed training and cost.
+    reference, mean_share
+        See :class:`WorstCaseLoss`; the paper has neither.
     literal
         Follow the algorithms to the letter, which changes four things. The average starts at zero, without a correction
         for that. A group that a batch lacks counts as if its loss were zero. It can be chosen; then the level has no
-        gradient. Levels are summed, not averaged.
+        gradient. Levels are summed, not averaged. Not with a reference or a share of the mean.
 
     Notes
     -----
@@ -496,6 +581,12 @@ class MinMaxLoss(GroupLoss):
     tensor(6.)
     >>> loss.worst_groups
     tensor([1])
+
+    The second group has the larger loss, but no model gets below 5.5 there; the first has more to gain:
+
+    >>> loss = MinMaxLoss(2, reference=[0.2, 5.5])
+    >>> loss(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0, 0, 1])), loss.group_excess.flatten().tolist()
+    (tensor(1.5000), [1.3, 0.5])
     """
 
     worst_groups: Tensor
@@ -507,10 +598,24 @@ class MinMaxLoss(GroupLoss):
         *,
         n_bins: int = 1,
         decay: float = 0.9,
+        reference: Any = None,
+        mean_share: float = 0.0,
         literal: bool = False,
         max_nonfinite: int = 10,
     ) -> None:
-        super().__init__(n_groups, n_bins=n_bins, decay=decay, max_nonfinite=max_nonfinite)
+        super().__init__(
+            n_groups,
+            n_bins=n_bins,
+            decay=decay,
+            max_nonfinite=max_nonfinite,
+            reference=reference,
+            mean_share=mean_share,
+        )
+        if literal and (reference is not None or mean_share != 0.0):
+            raise ValueError(
+                "literal=True was given with a reference or a mean_share, which the paper's algorithms do not have; "
+                "leave one of the two out"
+            )
         self.literal = literal
         self.register_buffer("worst_groups", torch.full((self.n_bins,), -1), persistent=False)
 
@@ -522,14 +627,14 @@ class MinMaxLoss(GroupLoss):
     def _observe(self, sums: Tensor, counts: Tensor) -> None:
         super()._observe(sums, counts.clamp(min=1.0) if self.literal else counts)
 
-    def _weights(self, counts: Tensor) -> Tensor:
+    def _worst_case(self, counts: Tensor) -> Tensor:
         present = counts > 0
         if self.literal:
             worst = self.group_losses.argmax(dim=0)
             self._choose(worst)
             return _one_hot(worst, counts) / counts.clamp(min=1.0)
-        averages = self.group_losses.nan_to_num(nan=torch.inf)  # never seen, so possibly the worst
-        worst = averages.masked_fill(~present, -torch.inf).argmax(dim=0)
+        excess = self.group_excess.nan_to_num(nan=torch.inf)  # never seen, so possibly the worst
+        worst = excess.masked_fill(~present, -torch.inf).argmax(dim=0)
         self._choose(torch.where(present.any(dim=0), worst, -1))
         return _weights_of_cell_means(_one_hot(worst, counts), counts)
 
@@ -538,14 +643,14 @@ class MinMaxLoss(GroupLoss):
             self.worst_groups.copy_(worst)
 
 
-class GroupDROLoss(GroupLoss):
+class GroupDROLoss(WorstCaseLoss):
     r"""A weighted mean of the groups' mean losses, whose weights grow exponentially with the loss: a soft maximum.
 
-    .. math:: \mathcal L = \frac1{|B|} \sum_{b \in B} \sum_a q_{ab} \ell_{ab}, \quad
-        q_{ab} \propto q_{ab} \exp(\eta\, \ell_{ab}) \text{ before each step},
+    .. math:: \mathcal L_{\text{worst}} = \frac1{|B|} \sum_{b \in B} \sum_a q_{ab} \ell_{ab}, \quad
+        q_{ab} \propto q_{ab} \exp\bigl(\eta\, (\ell_{ab} - r_{ab})\bigr) \text{ before each step},
 
-    with B the noise levels in the batch and l_ab the mean loss of group a's samples at level b. A group that the batch
-    lacks keeps its q; in that batch the others share its weight in proportion.
+    with B the noise levels in the batch, l_ab the mean loss of group a's samples at level b, and r the reference, by
+    default 0. A group that the batch lacks keeps its q; in that batch the others share its weight in proportion.
 
     Parameters
     ----------
@@ -553,12 +658,15 @@ class GroupDROLoss(GroupLoss):
         See :class:`GroupLoss`; also for the call, errors, distributed training and cost. ``decay`` only serves
         :attr:`group_losses`.
     step_size
-        eta, above 0. Sagawa et al. take 0.01.
+        eta, at least 0. Sagawa et al. take 0.01. With 0 the weights change by :meth:`update_weights` alone.
+    reference, mean_share
+        See :class:`WorstCaseLoss`.
 
     References
     ----------
     Sagawa, Koh, Hashimoto, Liang: Distributionally Robust Neural Networks for Group Shifts, ICLR 2020, Algorithm 1.
-    Not among the paper's strategies; included for comparison.
+    The reference is what Oren, Sagawa, Hashimoto, Liang call a baselined loss: Distributionally Robust Language
+    Modeling, EMNLP 2019. Not among the paper's strategies.
 
     Examples
     --------
@@ -580,10 +688,19 @@ class GroupDROLoss(GroupLoss):
         n_bins: int = 1,
         decay: float = 0.9,
         step_size: float = 0.01,
+        reference: Any = None,
+        mean_share: float = 0.0,
         max_nonfinite: int = 10,
     ) -> None:
-        super().__init__(n_groups, n_bins=n_bins, decay=decay, max_nonfinite=max_nonfinite)
-        self.step_size = check_number(step_size, "step_size", above=0.0)
+        super().__init__(
+            n_groups,
+            n_bins=n_bins,
+            decay=decay,
+            max_nonfinite=max_nonfinite,
+            reference=reference,
+            mean_share=mean_share,
+        )
+        self.step_size = check_number(step_size, "step_size", minimum=0.0)
         self.register_buffer("log_weights", self._cells().log_softmax(dim=0))
 
     @property
@@ -591,12 +708,44 @@ class GroupDROLoss(GroupLoss):
         """q, ``(n_groups, n_bins)``; every column has sum 1."""
         return self.log_weights.exp()
 
+    def update_weights(self, deficits: Any) -> None:
+        r"""Raise the weights of groups by what was *measured* of them: q becomes q exp(deficit), normalised.
+
+        It counts from the next step on. So weights can follow a validation set, or what matters in the end: precision
+        and recall of generated samples. Of several processes, each has to pass the same numbers.
+
+        Parameters
+        ----------
+        deficits
+            How much each group lacks, times a step size: finite numbers ``(n_groups,)`` or ``(n_groups, n_bins)``.
+            Only differences between groups count.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Deficits that are not numbers, not finite, or of another shape.
+
+        Examples
+        --------
+        >>> import math
+        >>> from egtmetrics.training import GroupDROLoss
+        >>> loss = GroupDROLoss(2, step_size=0.0)
+        >>> loss.update_weights([0.0, math.log(3.0)])
+        >>> loss.group_weights.flatten()
+        tensor([0.2500, 0.7500], dtype=torch.float64)
+        """
+        exponents = self._check(deficits, "deficits").to(self.log_weights)
+        self.log_weights.copy_((self.log_weights + exponents).log_softmax(dim=0))
+
     def _observe(self, sums: Tensor, counts: Tensor) -> None:
         super()._observe(sums, counts)
-        updated = self.log_weights + self.step_size * sums / counts.clamp(min=1.0)
-        self.log_weights.copy_(updated.log_softmax(dim=0))
+        excess = sums / counts.clamp(min=1.0) - self.reference
+        # The groups present share anew what they had together.
+        old = self.log_weights.masked_fill(counts == 0, -torch.inf)
+        new = (old + self.step_size * excess).log_softmax(dim=0) + old.logsumexp(dim=0)
+        self.log_weights.copy_(torch.where(counts > 0, new, self.log_weights).log_softmax(dim=0))
 
-    def _weights(self, counts: Tensor) -> Tensor:
+    def _worst_case(self, counts: Tensor) -> Tensor:
         share = self.log_weights.masked_fill(counts == 0, -torch.inf).softmax(dim=0)
         return _weights_of_cell_means(share.nan_to_num(nan=0.0), counts)  # NaN: a level without samples
 

@@ -30,6 +30,7 @@ def add_to(commands: Commands) -> None:
     _add_table2(what)
     _add_table3(what)
     _add_table4(what)
+    _add_strategies(what)
 
 
 def _add_output(parser: argparse.ArgumentParser, files: str) -> None:
@@ -240,6 +241,31 @@ def _add_table4(what: Commands) -> None:
     _add_output(table4, "table4.md, table4.png, scores.csv, the model and every intermediate result")
 
 
+def _add_strategies(what: Commands) -> None:
+    strategies = add_command(
+        what,
+        "strategies",
+        _reproduce_strategies,
+        help="beyond the paper: which ways to train improve the worse group, and at what cost",
+        description="Train a small diffusion model under every strategy, and specialists for each group, on a majority "
+        "and a minority, and compare them with plain training: better group, worse group, overall, gap. Needs the "
+        "extras [training] and [figures]; run again, an interrupted run resumes.",
+        epilog="examples:\n  egtmetrics reproduce strategies --data digits --quick --out strategies-quick\n"
+        "  egtmetrics reproduce strategies --data mixture --out strategies-mixture",
+    )
+    strategies.add_argument(
+        "--data",
+        required=True,
+        metavar="NAME",
+        help="digits: 500 of scikit-learn's handwritten digits below 5, 100 of the others. mixture: normals in 8 "
+        "dimensions, whose best denoiser is known",
+    )
+    strategies.add_argument(
+        "--quick", action="store_true", help="3 seeds and an eighth of the steps: minutes instead of hours on two cores"
+    )
+    _add_output(strategies, "strategies.md, strategies.png, runs.csv and every intermediate result")
+
+
 def _reproduce_figure1(args: argparse.Namespace) -> None:
     check_outputs(args, [args.figure])
     from egtmetrics.plots import check_figure_suffix, figure_class
@@ -366,6 +392,22 @@ def _reproduce_table4(args: argparse.Namespace) -> None:
     describe = functools.partial(describe_table4, results.scores, results.facts)
     figures = {"table4.png": draw_samples(results.samples, data.group_names)}
     _write(args, "table4.md", describe, figures, ("scores.csv",))
+
+
+def _reproduce_strategies(args: argparse.Namespace) -> None:
+    from egtmetrics.paper.strategies_report import describe_strategies, draw_trade_off
+
+    _check_first(args)
+    from egtmetrics.paper import strategies
+
+    study = strategies.compare_strategies(
+        args.out,
+        strategies.load_study_data(args.data),
+        settings=strategies.QUICK if args.quick else strategies.FULL,
+        progress=show_progress(args),
+    )
+    describe = functools.partial(describe_strategies, study.runs, study.facts)
+    _write(args, "strategies.md", describe, {"strategies.png": draw_trade_off(study.runs)}, ("runs.csv",))
 
 
 def _write(

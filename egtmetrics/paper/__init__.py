@@ -7,6 +7,7 @@
     ``table2``         four ways to fine-tune a language model, on biographies; ``table2_report``
     ``table3``         correlations over runs of ``table1`` and ``table2``
     ``table4``         samples of a model, or real images, degraded in two ways; ``table4_report``
+    ``strategies``     beyond the paper: all strategies and specialists against plain training; ``strategies_report``
     ``figure1``        one global divergence, unequal groups
     ``figure2``        precision against recall of every group
     ``datasets``       images with groups

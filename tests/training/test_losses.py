@@ -12,10 +12,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from egtmetrics.training import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss
+from egtmetrics.training import GroupDROLoss, GroupLoss, MeanLoss, MinMaxLoss, ReweightedLoss, WorstCaseLoss
+from egtmetrics.training.resumable import describe_loss
 from tests.training.strategies import Batches, batches, proportions
 
 Strategy = Callable[[int, int], GroupLoss]
+SHARE = 0.25
+"""Of the mean, in the strategies on the excess."""
+
+
+def reference(n_groups: int, n_bins: int) -> list[list[float]]:
+    """Of the size of the losses that are drawn, and not in the order of the groups."""
+    return [[0.1 * ((3 * a + 5 * b + 2) % 7) for b in range(n_bins)] for a in range(n_groups)]
+
+
 STRATEGIES: dict[str, Strategy] = {
     "mean": lambda n_groups, n_bins: MeanLoss(n_groups, n_bins=n_bins),
     "reweighted": lambda n_groups, n_bins: ReweightedLoss(
@@ -24,6 +34,12 @@ STRATEGIES: dict[str, Strategy] = {
     "min-max": lambda n_groups, n_bins: MinMaxLoss(n_groups, n_bins=n_bins),
     "min-max, literal": lambda n_groups, n_bins: MinMaxLoss(n_groups, n_bins=n_bins, literal=True),
     "group DRO": lambda n_groups, n_bins: GroupDROLoss(n_groups, n_bins=n_bins, step_size=0.5),
+    "min-max on the excess": lambda n_groups, n_bins: MinMaxLoss(
+        n_groups, n_bins=n_bins, reference=reference(n_groups, n_bins), mean_share=SHARE
+    ),
+    "group DRO on the excess": lambda n_groups, n_bins: GroupDROLoss(
+        n_groups, n_bins=n_bins, step_size=0.5, reference=reference(n_groups, n_bins), mean_share=SHARE
+    ),
 }
 every_strategy = pytest.mark.parametrize("name", STRATEGIES)
 
@@ -40,7 +56,10 @@ def step(loss: GroupLoss, per_sample: Tensor, groups: Tensor, bins: Tensor | Non
 class Textbook:
     """The strategies written out sample by sample in Python, as an oracle."""
 
-    def __init__(self, n_groups: int, n_bins: int, decay: float = 0.9) -> None:
+    def __init__(
+        self, n_groups: int, n_bins: int, *, decay: float = 0.9, reference: list[list[float]] | None = None
+    ) -> None:
+        self.reference = reference or [[0.0] * n_bins] * n_groups
         self.n_groups, self.n_bins, self.decay = n_groups, n_bins, decay
         self.history: dict[tuple[int, int], list[float]] = {}
         self.moving = {(a, b): 0.0 for a in range(n_groups) for b in range(n_bins)}
@@ -63,7 +82,10 @@ class Textbook:
 
     def min_max(self, means: dict[tuple[int, int], float]) -> float:
         levels = sorted({b for _, b in means})
-        worst = [max((a for a, c in means if c == b), key=lambda a: self.average((a, b))) for b in levels]
+        worst = [
+            max((a for a, c in means if c == b), key=lambda a: self.average((a, b)) - self.reference[a][b])
+            for b in levels
+        ]
         return sum(means[a, b] for a, b in zip(worst, levels, strict=True)) / len(levels)
 
     def algorithm_1(self, means: dict[tuple[int, int], float]) -> float:
@@ -77,15 +99,15 @@ class Textbook:
         return total
 
     def group_dro(self, means: dict[tuple[int, int], float], step_size: float) -> float:
+        """The groups of the batch share anew the weight that they have together."""
         total, levels = 0.0, {b for _, b in means}
-        for b in range(self.n_bins):
-            grown = [self.q[a, b] * math.exp(step_size * means.get((a, b), 0.0)) for a in range(self.n_groups)]
-            for a in range(self.n_groups):
-                self.q[a, b] = grown[a] / sum(grown)
+        for b in levels:
             present = [a for a in range(self.n_groups) if (a, b) in means]
-            if present:
-                share = sum(self.q[a, b] for a in present)
-                total += sum(self.q[a, b] * means[a, b] for a in present) / share
+            share = sum(self.q[a, b] for a in present)
+            grown = {a: self.q[a, b] * math.exp(step_size * (means[a, b] - self.reference[a][b])) for a in present}
+            for a in present:
+                self.q[a, b] = share * grown[a] / sum(grown.values())
+                total += grown[a] / sum(grown.values()) * means[a, b]
         return total / len(levels)
 
 
@@ -93,7 +115,11 @@ class Textbook:
 @settings(max_examples=50)
 @given(drawn=batches())
 def test_against_the_textbook(name: str, drawn: Batches) -> None:
-    loss, textbook = STRATEGIES[name](drawn.n_groups, drawn.n_bins), Textbook(drawn.n_groups, drawn.n_bins)
+    loss = STRATEGIES[name](drawn.n_groups, drawn.n_bins)
+    on_excess = name.endswith("on the excess")
+    textbook = Textbook(
+        drawn.n_groups, drawn.n_bins, reference=reference(drawn.n_groups, drawn.n_bins) if on_excess else None
+    )
     for per_sample, groups, bins in drawn.batches:
         value, weights = step(loss, per_sample, groups, bins)
         means = textbook.observe((per_sample, groups, bins))
@@ -103,12 +129,14 @@ def test_against_the_textbook(name: str, drawn: Batches) -> None:
             pi = [2 * (a + 1) / drawn.n_groups / (drawn.n_groups + 1) for a in range(drawn.n_groups)]
             terms = [v / drawn.n_groups / pi[a] for v, a in zip(per_sample.tolist(), groups.tolist(), strict=True)]
             expected = sum(terms) / len(terms)
-        elif name == "min-max":
+        elif name in ("min-max", "min-max on the excess"):
             expected = textbook.min_max(means)
         elif name == "min-max, literal":
             expected = textbook.algorithm_1(means)
         else:
             expected = textbook.group_dro(means, 0.5)
+        if on_excess:
+            expected = (1 - SHARE) * expected + SHARE * float(per_sample.mean())
         assert value == pytest.approx(expected, rel=1e-12)
         assert float(weights @ per_sample) == pytest.approx(value, rel=1e-12)  # linear in the losses: so the gradient
     if name != "min-max, literal":
@@ -126,6 +154,8 @@ def test_order_of_samples_and_names_of_groups_do_not_matter(name: str, drawn: Ba
     new_name = torch.tensor(random.sample(range(drawn.n_groups), drawn.n_groups))
     if isinstance(renamed, ReweightedLoss) and isinstance(plain, ReweightedLoss):
         renamed.sample_weights[new_name] = plain.sample_weights
+    if isinstance(renamed, WorstCaseLoss) and isinstance(plain, WorstCaseLoss):
+        renamed.reference[new_name] = plain.reference.clone()
     for per_sample, groups, bins in drawn.batches:
         value, weights = step(plain, per_sample, groups, bins)
         order = torch.tensor(random.sample(range(len(groups)), len(groups)))
@@ -274,18 +304,142 @@ def test_group_dro_with_large_steps_is_min_max() -> None:
     ("name", "optimum"), [("mean", 0.25), ("reweighted", 0.5), ("min-max", 0.5), ("group DRO", 0.5)]
 )
 def test_optimum_of_two_points(name: str, optimum: float) -> None:
-    """(theta - a)^2 for three samples of group 0 and one of group 1: the mean ends at 1/4, the others half way."""
-    groups = torch.tensor([0, 0, 0, 1])
+    """The mean ends at 1/4, the others half way."""
     loss = STRATEGIES[name](2, 1) if name != "reweighted" else ReweightedLoss(target="ego", source=[0.75, 0.25])
+    assert train_two_points(loss, (0.0, 0.0)) == pytest.approx(optimum, abs=0.03)
+
+
+WORST_CASES: dict[str, Callable[..., WorstCaseLoss]] = {
+    "min-max": MinMaxLoss,
+    "group DRO": lambda *arguments, **options: GroupDROLoss(*arguments, **{"step_size": 0.5, **options}),
+}
+every_worst_case = pytest.mark.parametrize("kind", WORST_CASES)
+
+
+def train_two_points(loss: GroupLoss, irreducible: tuple[float, float]) -> float:
+    """(theta - a)^2 for three samples of group 0 and one of group 1, plus a constant; return where theta ends."""
+    groups = torch.tensor([0, 0, 0, 1])
     theta = torch.zeros((), requires_grad=True)
-    optimizer = torch.optim.SGD([theta], lr=0.01)
+    optimizer = torch.optim.SGD([theta], lr=0.02)
     path = []
-    for _ in range(900):
+    for _ in range(450):
         optimizer.zero_grad()
-        loss((theta - groups) ** 2, groups).backward()
+        loss((theta - groups) ** 2 + torch.tensor(irreducible)[groups], groups).backward()
         optimizer.step()
         path.append(float(theta.detach()))
-    assert sum(path[-300:]) / 300 == pytest.approx(optimum, abs=0.03)
+    return sum(path[-150:]) / 150
+
+
+@every_worst_case
+def test_what_no_model_can_explain_misleads_without_a_reference(kind: str) -> None:
+    """Group 0 has a loss of 5 at its best, so it always has the largest: theta stays at its optimum, 0."""
+    irreducible = (5.0, 0.0)
+    assert train_two_points(WORST_CASES[kind](2), irreducible) == pytest.approx(0.0, abs=0.03)
+    on_excess = WORST_CASES[kind](2, reference=irreducible)
+    assert train_two_points(on_excess, irreducible) == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize(("share", "optimum"), [(0.8, 0.4), (0.99, 0.2575)])
+def test_the_share_of_the_mean_lies_between_worst_case_and_mean(share: float, optimum: float) -> None:
+    """Below 1/2 group 1 is the worst: (1 - c) (theta - 1) + c (theta - 1/4) = 0, so theta = 1 - 3/4 c."""
+    assert train_two_points(MinMaxLoss(2, mean_share=share), (0.0, 0.0)) == pytest.approx(optimum, abs=0.01)
+
+
+@every_worst_case
+@settings(max_examples=40)
+@given(drawn=batches(), share=st.floats(0.0, 0.99), shift=st.floats(-2.0, 2.0))
+def test_laws_of_the_excess(kind: str, drawn: Batches, share: float, shift: float) -> None:
+    """Only differences between the references of groups count, and no sample has less than its share of the mean."""
+    r = torch.tensor(reference(drawn.n_groups, drawn.n_bins), dtype=torch.float64)
+    loss, shifted = (
+        WORST_CASES[kind](drawn.n_groups, n_bins=drawn.n_bins, reference=values, mean_share=share)
+        for values in (r, r + shift)
+    )
+    for batch in drawn.batches:
+        _, weights = step(loss, *batch)
+        torch.testing.assert_close(step(shifted, *batch)[1], weights, rtol=1e-9, atol=1e-12)
+        assert float(weights.min()) >= share / len(weights) * (1 - 1e-12)
+        torch.testing.assert_close(loss.group_excess, loss.group_losses - r, equal_nan=True)
+
+
+def test_weights_that_are_told_are_those_that_are_learnt() -> None:
+    """A step of group DRO is ``update_weights`` with the losses of the batch, times the step size."""
+    learnt, told = (GroupDROLoss(2, n_bins=2, step_size=size) for size in (0.5, 0.0))
+    generator = torch.Generator().manual_seed(0)
+    groups, bins = torch.tensor([0, 0, 1, 1, 0, 1]), torch.tensor([0, 1, 0, 1, 0, 0])
+    for _ in range(3):
+        per_sample = torch.rand(6, generator=generator, dtype=torch.float64)
+        means = [[per_sample[(groups == a) & (bins == b)].mean() for b in range(2)] for a in range(2)]
+        told.update_weights(0.5 * torch.tensor(means, dtype=torch.float64))
+        expected = step(learnt, per_sample, groups, bins)
+        value, weights = step(told, per_sample, groups, bins)
+        assert value == pytest.approx(expected[0], rel=1e-12)
+        torch.testing.assert_close(weights, expected[1], rtol=1e-12, atol=0)
+
+
+def test_an_absent_group_keeps_its_weight() -> None:
+    """However large the losses of the others are, which the program of Sagawa et al. counts against it."""
+    loss = GroupDROLoss(3, step_size=0.5)
+    step(loss, torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, 2]))
+    before = loss.group_weights.flatten()
+    _, weights = step(loss, torch.tensor([9.0, 8.0]), torch.tensor([0, 2]))
+    after = loss.group_weights.flatten()
+    assert float(after[1]) == pytest.approx(float(before[1]), rel=1e-12)
+    assert float(after[0] / after[2]) == pytest.approx(float(before[0] / before[2]) * math.exp(0.5), rel=1e-12)
+    assert float(weights.sum()) == pytest.approx(1.0)
+
+
+def test_one_number_per_group_serves_all_levels() -> None:
+    loss = GroupDROLoss(2, n_bins=3, reference=[1.0, 2.0])
+    assert loss.reference.tolist() == [[1.0] * 3, [2.0] * 3]
+    loss.update_weights([0.0, math.log(4.0)])
+    torch.testing.assert_close(loss.group_weights[1], torch.full((3,), 0.8, dtype=torch.float64))
+
+
+@every_worst_case
+def test_another_reference_is_another_training(kind: str) -> None:
+    """A checkpoint's settings tell references and shares apart, and its state brings the reference along."""
+    made = WORST_CASES[kind]
+    losses = [made(2), made(2, reference=[0.0, 1.0]), made(2, reference=[0.0, 2.0]), made(2, mean_share=0.5)]
+    described = [describe_loss(loss) for loss in losses]
+    assert all(described[i] != described[j] for i in range(4) for j in range(i))
+    losses[0].load_state_dict(losses[1].state_dict())
+    assert losses[0].reference.flatten().tolist() == [0.0, 1.0]
+
+
+@every_worst_case
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ("low", TypeError, "reference cannot be read as numbers"),
+        ([1.0], ValueError, r"reference has shape \(1,\), expected \(2,\) or \(2, 3\)"),
+        ([[1.0, 2.0], [1.0, 2.0]], ValueError, r"reference has shape \(2, 2\)"),
+        ([[1.0], [2.0]], ValueError, r"reference has shape \(2, 1\)"),
+        (1.0, ValueError, r"reference has shape \(\)"),
+        ([0.0, math.nan], ValueError, r"reference=\[0.0, nan\] holds NaN or infinity"),
+        ([0.0, math.inf], ValueError, "measure every group"),
+    ],
+)
+def test_bad_references(kind: str, values: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        WORST_CASES[kind](2, n_bins=3, reference=values)
+    loss = GroupDROLoss(2, n_bins=3)
+    with pytest.raises(error, match=message.replace("reference", "deficits")):
+        loss.update_weights(values)
+    assert loss.group_weights.unique().tolist() == [0.5]
+
+
+@every_worst_case
+@pytest.mark.parametrize("share", [-0.1, 1.0, math.nan])
+def test_bad_shares(kind: str, share: float) -> None:
+    with pytest.raises(ValueError, match=f"mean_share={share} is not a number of at least 0 and below 1"):
+        WORST_CASES[kind](2, mean_share=share)
+
+
+@pytest.mark.parametrize("options", [{"reference": [0.0, 0.0]}, {"mean_share": 0.1}])
+def test_the_letter_of_the_paper_has_no_reference(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="literal=True was given with a reference or a mean_share"):
+        MinMaxLoss(2, literal=True, **options)
 
 
 def split(batch: tuple[Tensor, Tensor, Tensor], n_parts: int) -> list[tuple[Tensor, ...]]:
@@ -617,8 +771,8 @@ def test_bad_options(kind: Callable[..., GroupLoss], options: dict[str, Any], me
 
 
 def test_bad_options_of_one_strategy() -> None:
-    with pytest.raises(ValueError, match=r"step_size=0.0 is not a number above 0"):
-        GroupDROLoss(2, step_size=0.0)
+    with pytest.raises(ValueError, match=r"step_size=-0.1 is not a number of at least 0"):
+        GroupDROLoss(2, step_size=-0.1)
     with pytest.raises(TypeError):
         ReweightedLoss([0.5, 0.5], [0.5, 0.5])  # type: ignore[misc]
 
