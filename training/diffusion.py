@@ -189,11 +189,11 @@ class Denoiser(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor, labels: Tensor | None = None) -> Tensor:
         c = Scalings(*(_per_sample(value, x).to(x.dtype) for value in self.preconditioning.scalings(sigma)))
-        output = _tensor_of(self.network(c.in_ * x, c.noise.flatten(), labels), x.shape)
+        output = tensor_of(self.network(c.in_ * x, c.noise.flatten(), labels), x.shape)
         return c.skip * x + c.out * output.to(x.dtype)
 
 
-def _tensor_of(output: Any, shape: torch.Size) -> Tensor:
+def tensor_of(output: Any, shape: torch.Size) -> Tensor:
     """Return the tensor in what a network returned."""
     found = output if isinstance(output, Tensor) else getattr(output, "sample", None)
     if found is None and isinstance(output, tuple | list) and output:

@@ -10,12 +10,13 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .diffusion import Denoiser
+from ._checks import check_classes
+from .diffusion import Denoiser, tensor_of
 from .early_stop import EarlyStop, train_until_best
 from .losses import MeanLoss
 from .noise import NoiseLevels
@@ -58,15 +59,14 @@ class GroupBranches(nn.Module):
         self.branches = nn.ModuleList(networks)
 
     def forward(self, x: Tensor, c_noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        if labels is None:
-            raise ValueError("labels are missing, but there is a network for each group; pass (n,) labels")
-        if ((labels < 0) | (labels >= len(self.branches))).any():
-            raise ValueError(f"labels hold values out of range, expected integers from 0 to {len(self.branches) - 1}")
+        labels = check_classes(labels, len(self.branches))
         output = torch.zeros_like(x)
         for group, branch in enumerate(self.branches):
             rows = (labels == group).nonzero().flatten()
             if len(rows):
-                output = output.index_copy(0, rows, branch(x[rows], c_noise[rows], None).to(x.dtype))
+                output = output.index_copy(
+                    0, rows, tensor_of(branch(x[rows], c_noise[rows], None), x[rows].shape).to(x.dtype)
+                )
         return output
 
 
@@ -180,5 +180,5 @@ def train_specialists(
     for stop in stops:
         branch = copy.deepcopy(denoiser).requires_grad_(False).eval()
         branch.load_state_dict(stop.weights)
-        branches.append(branch.network)
+        branches.append(cast("nn.Module", branch.network))  # it has weights, or train would have refused it
     return Specialists(denoiser=Denoiser(GroupBranches(branches), denoiser.preconditioning).eval(), stops=tuple(stops))

@@ -262,7 +262,7 @@ class NormalMixture:
         return means
 
 
-class BestDenoiser(Denoiser):  # type: ignore[misc]
+class BestDenoiser(Denoiser):
     """The denoiser with the lowest loss of all: the expectation of the clean sample."""
 
     def __init__(self, mixture: NormalMixture, preconditioning: Preconditioning) -> None:
