@@ -251,7 +251,8 @@ def _add_strategies(what: Commands) -> None:
         "and a minority, and compare them with plain training: better group, worse group, overall, gap. Needs the "
         "extras [training] and [figures]; run again, an interrupted run resumes.",
         epilog="examples:\n  egtmetrics reproduce strategies --data digits --quick --out strategies-quick\n"
-        "  egtmetrics reproduce strategies --data mixture --out strategies-mixture",
+        "  egtmetrics reproduce strategies --data mixture --out strategies-mixture\n"
+        "  egtmetrics reproduce strategies --data digits --steps 2000 --method Min-max --method Specialists --out some",
     )
     strategies.add_argument(
         "--data",
@@ -262,6 +263,17 @@ def _add_strategies(what: Commands) -> None:
     )
     strategies.add_argument(
         "--quick", action="store_true", help="3 seeds and an eighth of the steps: minutes instead of hours on two cores"
+    )
+    strategies.add_argument("--n-seeds", type=int, metavar="N", help="repetitions (default: 10; with --quick 3)")
+    strategies.add_argument(
+        "--steps", type=int, metavar="N", help="most steps of a training (default: 4000; with --quick 500)"
+    )
+    strategies.add_argument(
+        "--method",
+        action="append",
+        metavar="NAME",
+        help="compare this one with plain training; may be repeated (default: all). Others can be added to the folder "
+        "later",
     )
     _add_output(strategies, "strategies.md, strategies.png, runs.csv and every intermediate result")
 
@@ -400,10 +412,13 @@ def _reproduce_strategies(args: argparse.Namespace) -> None:
     _check_first(args)
     from egtmetrics.paper import strategies
 
+    sizes = {"n_seeds": args.n_seeds, "n_steps": args.steps}
+    given = {name: size for name, size in sizes.items() if size is not None}
     study = strategies.compare_strategies(
         args.out,
         strategies.load_study_data(args.data),
-        settings=strategies.QUICK if args.quick else strategies.FULL,
+        settings=dataclasses.replace(strategies.QUICK if args.quick else strategies.FULL, **given),
+        methods=args.method,
         progress=show_progress(args),
     )
     describe = functools.partial(describe_strategies, study.runs, study.facts)

@@ -16,7 +16,7 @@ import copy
 import dataclasses
 import functools
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from egtmetrics import improved_precision_recall
 from egtmetrics._atomic import write_whole
+from egtmetrics._errors import listed
 from egtmetrics._progress import tqdm
 from egtmetrics.oracles import LabelOracle, Oracle, group_indices
 from egtmetrics.oracles.labels import names_of
@@ -342,9 +343,14 @@ class Strategies:
 
 
 def compare_strategies(
-    out: str | Path, data: StudyData, *, settings: StrategySettings = FULL, progress: bool = False
+    out: str | Path,
+    data: StudyData,
+    *,
+    settings: StrategySettings = FULL,
+    methods: Sequence[str] | None = None,
+    progress: bool = False,
 ) -> Strategies:
-    """Train, sample and score all strategies, or resume where that stopped.
+    """Train, sample and score strategies, or resume where that stopped.
 
     Parameters
     ----------
@@ -355,6 +361,8 @@ def compare_strategies(
         Of :func:`load_study_data`.
     settings
         Size of the study.
+    methods
+        Some of :data:`METHODS`, beside plain training; by default all. More can be added later in the same folder.
     progress
         Show a progress bar, which counts models.
 
@@ -366,7 +374,8 @@ def compare_strategies(
     Raises
     ------
     ValueError
-        ``out`` has other settings or data, or holds a damaged file; there are too few samples of a group.
+        ``out`` has other settings or data, or holds a damaged file; an unknown method; there are too few samples of a
+        group.
     RuntimeError
         A model generates too few samples of a group.
 
@@ -376,16 +385,19 @@ def compare_strategies(
     >>> study = compare_strategies("study", load_study_data("digits"), settings=QUICK)  # doctest: +SKIP
     >>> study.runs.groupby("method", sort=False)["ipr.delta_pr"].mean()  # doctest: +SKIP
     """
+    if unknown := [name for name in methods or () if name not in METHODS]:
+        raise ValueError(f"methods has {listed(map(repr, unknown))}, expected some of {listed(map(repr, METHODS))}")
+    chosen = [name for name in METHODS if methods is None or name == PLAIN or name in methods]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     claim(folder / "settings.json", {**dataclasses.asdict(settings), "data": data.name})
     runs: list[dict[str, Any]] = []
     errors: list[list[float]] = []
-    with tqdm(total=settings.n_seeds * len(METHODS), unit="model", disable=not progress) as bar:
+    with tqdm(total=settings.n_seeds * len(chosen), unit="model", disable=not progress) as bar:
         for seed in range(settings.n_seeds):
             stage = _Seed(folder / f"seed{seed}", seed, data, settings)
             errors.append(list(stage.confusion.error_by_group.values()))
-            for method in METHODS:
+            for method in chosen:
                 bar.set_description(f"seed {seed}, {method}")
                 runs.append(cached(stage.folder / f"{method}.json", functools.partial(stage.score, method)))
                 bar.update()
@@ -393,10 +405,10 @@ def compare_strategies(
             shutil.rmtree(stage.models, ignore_errors=True)
     table = pd.DataFrame(runs)
     write_whole(folder / "runs.csv", table.to_csv(index=False))
-    listed = ", ".join(
+    errors_by_group = ", ".join(
         f"{100 * error:.1f} % of {name}" for name, error in zip(data.group_names, np.mean(errors, axis=0), strict=True)
     )
-    oracle = f"mislabels {listed} (held-out samples, mean over seeds; of generated ones it may be more)"
+    oracle = f"mislabels {errors_by_group} (held-out samples, mean over seeds; of generated ones it may be more)"
     return Strategies(runs=table, facts={**data.facts, "oracle": oracle, **_facts(settings, data)})
 
 

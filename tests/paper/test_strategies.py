@@ -260,10 +260,10 @@ def test_the_figure_has_an_arrow_for_every_method() -> None:
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(strategies, "QUICK", dataclasses.replace(TINY, n_seeds=2))
-    monkeypatch.setattr(strategies, "METHODS", ("Plain", "Min-max on the excess"))
+    monkeypatch.setattr(strategies, "QUICK", TINY)
     command = ["reproduce", "strategies", "--data", "digits", "--quick", "--out", str(tmp_path / "out")]
-    assert main(command) == 0
+    chosen = ["--n-seeds", "2", "--steps", str(TINY.n_steps), "--method", "Min-max on the excess"]
+    assert main([*command, *chosen]) == 0
     shown = capsys.readouterr()
     assert shown.out.startswith("Caution: 4 of 4 trainings")
     assert "\n\nWorse group (" in shown.out
@@ -272,6 +272,11 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert {"strategies.md", "strategies.png", "runs.csv", "settings.json"} <= {
         p.name for p in (tmp_path / "out").iterdir()
     }
+    assert (
+        pd.read_csv(tmp_path / "out" / "runs.csv")["method"].tolist() == ["Plain", "Min-max on the excess", "Real"] * 2
+    )
+    assert main([*command, *chosen[:-1], "Maximin"]) == 2
+    assert "methods has 'Maximin', expected some of 'Plain', " in capsys.readouterr().err
     assert main([*command[:3], "cats", *command[4:]]) == 2
     assert "name='cats' is unknown; expected one of digits, mixture" in capsys.readouterr().err
 
