@@ -397,7 +397,6 @@ class WeightEMA(nn.Module):
     ``ema.step(model.parameters())``                   ``ema.update(model, n_samples=n)``, n over all processes
     ``ema.copy_to(model.parameters())``                ``ema.copy_to(model)``
     ``ema.store(...)``, evaluate, ``ema.restore(...)`` evaluate ``ema.model``
-    ``ema.save_pretrained(folder)``                    ``ema.model.save_pretrained(folder)``
     ================================================== ========================================================
 
     References
