@@ -74,7 +74,7 @@ def _add_table1(what: Commands) -> None:
         _reproduce_table1,
         help="five ways to train a diffusion model, on a small data set",
         description="Table 1: train a diffusion model in five ways on a majority and a minority, sample at matching "
-        "and at equal odds, and compare the groups. Also Tables 3, 6 and 7, Figures 2a and 3. Needs the extras "
+        "and at equal odds, and compare the groups. Also Tables 6 and 7, Figures 2a and 3. Needs the extras "
         "[training] and [figures], and for images but digits [images] and [models]; run again, an interrupted run "
         "resumes.",
         epilog="examples:\n  egtmetrics reproduce table1 --data digits --quick --out table1-quick\n"

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from egtmetrics.paper._report_parts import (
     FID,
-    LEVEL,
     MEAN_OF_A_GAP,
     METRICS,
     beyond_noise,
@@ -37,18 +35,12 @@ if TYPE_CHECKING:
 _OF_FIGURE_2 = ("Pretrain", "Conditional", "Real")
 _POOR = 3.0
 """Times the FID of other real data."""
-_PROPORTIONS = {
-    "mgo": "δ-MGO",
-    "ego": "δ-EGO",
-    "mgo_generated": "δ-MGO before rejection",
-    "ego_generated": "δ-EGO before rejection",
-}
 
 
 def describe_table1(
     runs: pd.DataFrame, losses: pd.DataFrame, facts: Mapping[str, Any], *, markdown: bool = False
 ) -> str:
-    """Return Tables 1, 7, 6 and 3 of the paper for these runs after a verdict, and which gaps exceed noise over seeds.
+    """Return Tables 1, 7 and 6 of the paper for these runs after a verdict, and which gaps exceed noise over seeds.
 
     The verdict is on the paper's main number, the gap in TopP&R precision + recall at MGO. Cells are means and
     standard deviations (ddof 1) over seeds; precision, recall and their disparities are in percent, FID in squared
@@ -74,7 +66,6 @@ def describe_table1(
         **{f"Table 7: {name}": _table7(runs, metric, groups) for metric, name in METRICS.items()},
         "Table 7: FID": _table7_fid(runs, groups),
         "Table 6: denoising loss, of the group with the lowest = 1": _table6(losses, groups),
-        f"Table 3: correlations over {len(models)} runs of models": _table3(models),
     }
     of_changes = verdict_on_changes(
         models[models["generation"] == "MGO"], baseline, gaps_of("topp")["PR"], "TopP&R precision + recall at MGO"
@@ -82,7 +73,6 @@ def describe_table1(
     notes = [
         explain_changes(baseline),
         *_precision_of_real(at_mgo),
-        *_correlations(len(models)),
         *_notes(facts, groups),
     ]
     return document(sections, _noise(runs, groups), notes, markdown=markdown, verdict=[_quality(at_mgo), of_changes])
@@ -214,18 +204,6 @@ def _table6(losses: pd.DataFrame, groups: Sequence[str]) -> list[dict[str, str]]
     return rows
 
 
-def _table3(runs: pd.DataFrame) -> list[dict[str, str]]:
-    """Correlations over the models, without the rows of real data."""
-    gaps = {f"δ-{name}": runs[gap.disparity] for name, gap in {**gaps_of("topp"), "FID": FID}.items()}
-    rows = []
-    for column, name in _PROPORTIONS.items():
-        others = {"δ-MGO": runs["mgo"], "δ-EGO": runs["ego"], **gaps}
-        rows.append(
-            {"": name} | {other: f"{_correlation(runs[column], values):.2f}" for other, values in others.items()}
-        )
-    return rows
-
-
 def _quality(at_mgo: pd.DataFrame) -> str:
     """Say how far the samples are from real ones: gaps between bad samples mean little."""
     is_model = at_mgo["mgo"].notna()
@@ -264,20 +242,6 @@ def _precision_of_real(at_mgo: pd.DataFrame) -> list[str]:
         f"that of held-out data, for Real {variance[1]:.0f} %. Samples nearer to the centre of a group lie more often "
         f"in its support, and cover less of it: recall is {recall[0]:.0f} %, of Real {recall[1]:.0f} %. Real digits "
         "that are pulled together as much score alike (ADR 45). So the highest precision is not the best",
-    ]
-
-
-def _correlations(n: int) -> list[str]:
-    """Say how to read Table 3."""
-    read = "Table 3: after rejection δ-MGO and δ-EGO take two values, so their columns compare MGO with EGO alone"
-    if n < 3:
-        return [f"{read}."]
-    t = float(stats.t.ppf(0.5 + LEVEL / 2, n - 2))
-    bound = t / np.sqrt(n - 2 + t**2)
-    return [
-        f"{read}; the rows before rejection use what each model generated of itself (for Conditional, what was asked "
-        f"for). Of {n} independent runs, |r| up to {bound:.2f} would be noise ({LEVEL:.0%}); these come in pairs of "
-        "one model, so more would."
     ]
 
 
@@ -325,14 +289,9 @@ def _notes(facts: Mapping[str, Any], groups: Sequence[str]) -> list[str]:
         f"nats, that of the proportions alone {fits['of_proportions']:.3f}; the mean ratio is "
         f"{fits['mean_ratio']:.3f}, where 1 is exact",
         *plain,
+        "Correlations of disparities, the paper's Table 3: egtmetrics reproduce table3, of this folder and others",
         "Real: other real data in place of generated data, the scores of a perfect model.",
         "Rejection does not change the distribution within a group: by group, a model's MGO and EGO rows differ by "
         "noise only (nearly so for Conditional, whose samples can miss the group asked for).",
         MEAN_OF_A_GAP,
     ]
-
-
-def _correlation(first: pd.Series[float], second: pd.Series[float]) -> float:
-    """Pearson's correlation; NaN if one of the two is constant."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(np.corrcoef(first, second)[0, 1])
