@@ -21,10 +21,11 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_COMPILE := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest test-latest sanitize lint package bench gpu mutate lock clean
+.PHONY: help demo docs test test-lowest test-latest sanitize lint package bench gpu mutate lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
+	@echo "make docs         the documentation site, in build/site"
 	@echo "make test         all tests"
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
@@ -56,6 +57,10 @@ help:
 	$(BIN)/pip install --quiet 'egtmetrics[lint]'
 	@touch $@
 
+.venv/.docs: .venv/.test constraints.txt
+	$(BIN)/pip install --quiet 'egtmetrics[docs]'
+	@touch $@
+
 # An environment of its own: torchmetrics cannot be imported beside torch-fidelity without torchvision.
 .venv-bench/.bench: .venv-bench/.editable constraints.txt
 	.venv-bench/bin/pip install --quiet 'egtmetrics[bench]'
@@ -64,6 +69,11 @@ help:
 
 demo: .venv/.demo
 	$(BIN)/python examples/digits.py
+
+# Every code cell runs; one thread each, like the tests.
+docs: export OMP_NUM_THREADS = 1
+docs: .venv/.docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . build/site
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.
@@ -156,7 +166,7 @@ lock:
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet --upgrade uv
 	{ printf '%s\n' $(PEERS); $(call REQUIRES,found["build-system"]["requires"]); } | $(COMPILE) pyproject.toml - \
-	--extra test --extra lint --extra bench --extra sass --extra models --extra mutation --output-file constraints.txt
+	--extra test --extra lint --extra bench --extra sass --extra models --extra mutation --extra docs --output-file constraints.txt
 	$(call REQUIRES,found["build-system"]["requires"]) | $(COMPILE) pyproject.toml - \
 	--extra test-core --resolution lowest-direct --output-file constraints-lowest.txt
 	$(call REQUIRES,found["project"]["optional-dependencies"]["models"]) | $(COMPILE) - \

@@ -183,7 +183,7 @@ def main() -> None:
         write_whole(arguments.out / "approximate.json", json.dumps(report, indent=1) + "\n")
         kernels = description["kernels"]
         note = f"{description['processor']}; kernels {kernels['isa']}, {kernels['compiler']}. Written by `{command}`.\n"
-        write_whole(arguments.out / "approximate.md", f"{text}\n{note}")
+        write_whole(arguments.out / "approximate.md", f"# Approximate PRDC: times and errors\n\n{text}\n{note}")
 
 
 if __name__ == "__main__":

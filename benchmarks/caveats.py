@@ -99,7 +99,7 @@ def main() -> None:
     print(table(rows))
     if args.out is not None:
         write_whole(args.out / "caveats.json", json.dumps({"repeats": args.repeats, "settings": rows}, indent=1) + "\n")
-        write_whole(args.out / "caveats.md", table(rows))
+        write_whole(args.out / "caveats.md", f"# Precision of TopP&R where it says little\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -210,7 +210,7 @@ def main() -> None:
             rows.append({"law": law, "setting": setting.name, **summary(runs)})
             if args.out is not None:
                 write_whole(args.out / "label_errors.json", json.dumps(rows, indent=1) + "\n")
-                write_whole(args.out / "label_errors.md", table(rows))
+                write_whole(args.out / "label_errors.md", f"# Scores corrected for labels that err\n\n{table(rows)}")
     print(table(rows))
 
 

@@ -583,7 +583,7 @@ def write(folder: Path, rows: list[Row]) -> None:
         f"matrices at {description['product_gflops']:.0f} GFLOP/s. Written by `make bench`; the times in one row are "
         "from one run.\n"
     )
-    write_whole(path.with_suffix(".md"), f"{table(rows)}\n\n{note}")
+    write_whole(path.with_suffix(".md"), f"# Speed: {path.stem}\n\n{table(rows)}\n\n{note}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egtmetrics.cli import _parser, main
+from egtmetrics.cli import command_parser, main
 from egtmetrics.cli._messages import in_options
 from egtmetrics.registry import registered_metrics
 
@@ -141,7 +141,7 @@ def test_errors_do_not_act_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> 
 
 def numeric_options() -> Iterator[tuple[str, str]]:
     """Every option of a registered metric that takes a number, and a metric that has it."""
-    args = _parser().parse_args(["evaluate", "real.npz", "fake.npz", *LABELS])
+    args = command_parser().parse_args(["evaluate", "real.npz", "fake.npz", *LABELS])
     for option, users in args.metric_options.items():
         metric, parameter = next(iter(users.items()))
         if parameter.kind in (int, float):
@@ -161,7 +161,7 @@ def test_every_number_that_a_metric_refuses_is_named_by_its_option(capsys: pytes
 
 
 ARGS = argparse.Namespace()
-_parser().parse_args(
+command_parser().parse_args(
     ["evaluate", "n_cells=3.npz", "fake.npz", *LABELS, "--metrics", "kid,approximate-prdc", "--interval", "0.9"], ARGS
 )
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with standard_streams():
         try:
             with _flushed_stdout(), one_line_warnings(args):
-                _parser().parse_args(argv, args)
+                command_parser().parse_args(argv, args)
                 with naming_cut_files():
                     status = args.run(args) or 0
         except StdoutError as error:
@@ -78,7 +78,8 @@ def _flushed_stdout() -> Iterator[None]:
         show("")  # argparse prints help into the buffer
 
 
-def _parser() -> Parser:
+def command_parser() -> Parser:
+    """Return the parser of the command line: the site shows its help, shells complete by it."""
     parser = Parser(
         prog="egtmetrics",
         description="Is a generative model equally good for every sensitive group?",

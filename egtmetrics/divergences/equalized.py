@@ -63,7 +63,7 @@ def delta_egt(p: Any, q: Any, groups: Any, *, f: GeneratorLike = "kl", base: flo
 def is_delta_egt(
     p: Any, q: Any, groups: Any, *, delta: float, f: GeneratorLike = "kl", base: float | None = None
 ) -> bool:
-    """Whether all |D_f(P_a||Q_a) - D_f(P_b||Q_b)| <= delta (Definition 4.1), up to a rounding error of 1e-12.
+    """Whether all ``|D_f(P_a||Q_a) - D_f(P_b||Q_b)| <= delta`` (Definition 4.1), up to a rounding error of 1e-12.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def is_delta_egt(
 
 
 def is_delta_ego(q: Any, groups: Any, *, delta: float = 0.0) -> bool:
-    """Whether Q has delta-equalized odds: all |pi_a - pi_b| <= delta, up to a rounding error of 1e-12.
+    """Whether Q has delta-equalized odds: all ``|pi_a - pi_b| <= delta``, up to a rounding error of 1e-12.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def is_delta_ego(q: Any, groups: Any, *, delta: float = 0.0) -> bool:
 
 
 def is_delta_mgo(p: Any, q: Any, groups: Any, *, delta: float = 0.0) -> bool:
-    """Whether P and Q have delta-matching odds: all |pi_a^Q - pi_a^P| <= delta, up to a rounding error of 1e-12.
+    """Whether P and Q have delta-matching odds: all ``|pi_a^Q - pi_a^P| <= delta``, up to a rounding error of 1e-12.
 
     Raises
     ------

@@ -44,8 +44,8 @@ def p_precision_recall(
 ) -> PPrecisionRecallResult:
     r"""Mean probability that a point lies in the support of the other set, whose balls fade with distance.
 
-    A real point x covers y with probability max(0, 1 - |x - y| / R_X), independently of the other real points, where
-    R_X is ``radius_factor`` times the mean distance of a real point to its ``n_neighbors``-th nearest other one:
+    A real point x covers y with probability ``max(0, 1 - |x - y| / R_X)``, independently of the other real points,
+    where R_X is ``radius_factor`` times the mean distance of a real point to its ``n_neighbors``-th nearest other one:
 
     .. math::
 
