@@ -424,6 +424,10 @@ typedef std::uint64_t Long __attribute__((vector_size(EGT_LANES * 4)));
 typedef std::int64_t SignedLong __attribute__((vector_size(EGT_LANES * 4)));
 typedef std::uint64_t LooseLong __attribute__((vector_size(EGT_LANES * 4), aligned(8)));
 
+// Not references to LooseLong: what returns one returns a Long for clang, which is then read as if it were aligned.
+inline Long load(const std::int64_t* p) { return *reinterpret_cast<const LooseLong*>(p); }
+inline void store(std::int64_t* p, Long v) { *reinterpret_cast<LooseLong*>(p) = v; }
+
 inline Long times(Long a, std::uint32_t b) {
 #if EGT_LANES == 16 && defined(__AVX512F__)
   return reinterpret_cast<Long>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
@@ -579,16 +583,14 @@ inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t tota
 void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
                  std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn, const Stop& stop) {
   const Streams streams(first_replicate, group, side, seed);
-  const auto at = [drawn](std::int64_t bin, int v) -> LooseLong& {
-    return reinterpret_cast<LooseLong*>(drawn + bin * n_lanes)[v];
-  };
+  const auto at = [drawn](std::int64_t bin, int v) { return drawn + bin * n_lanes + v * wide_lanes; };
   struct Node {
     std::int64_t first, last;
   };
   Node stack[64];  // a level of the tree each, and one
   int depth = 0;
   stack[depth++] = {0, n_bins};
-  for (int v = 0; v < together; ++v) at(0, v) = Long{} + static_cast<std::uint64_t>(cumulative[n_bins]);
+  for (int v = 0; v < together; ++v) store(at(0, v), Long{} + static_cast<std::uint64_t>(cumulative[n_bins]));
   while (depth > 0 && !stop) {
     const Node node = stack[--depth];
     if (node.last - node.first == 1) continue;
@@ -596,7 +598,7 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
     stack[depth++] = {middle, node.last};
     stack[depth++] = {node.first, middle};
     Long n[together], left[together];
-    for (int v = 0; v < together; ++v) n[v] = left[v] = at(node.first, v);
+    for (int v = 0; v < together; ++v) n[v] = left[v] = load(at(node.first, v));
     const auto below = static_cast<std::uint64_t>(cumulative[middle] - base),
                all = static_cast<std::uint64_t>(cumulative[node.last] - base);
     if (all < 1 << 22) {
@@ -605,8 +607,8 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
       binomial<true>(left, below, all, static_cast<std::uint32_t>(middle), streams, stop);
     }
     for (int v = 0; v < together; ++v) {
-      at(node.first, v) = left[v];
-      at(middle, v) = n[v] - left[v];
+      store(at(node.first, v), left[v]);
+      store(at(middle, v), n[v] - left[v]);
     }
   }
 }
