@@ -21,7 +21,7 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_COMPILE := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest test-latest sanitize lint package bench gpu mutate lock clean
+.PHONY: help demo test test-lowest test-latest sanitize aarch64 lint package bench gpu mutate lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
 	@echo "make sanitize     the CPU kernels on random cases under the sanitizers of gcc (three minutes)"
+	@echo "make aarch64      the same for 64-bit Arm, without sanitizers, by a cross compiler and qemu (three minutes)"
 	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
 	@echo "make gpu          tests, sanitizers and speed on a CUDA card, in the environment at hand (eight minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
@@ -107,6 +108,14 @@ sanitize: .venv-sanitize/.cmake
 	  .venv-sanitize/bin/cmake --build build/sanitize-$$kind --parallel && \
 	  TSAN_OPTIONS=halt_on_error=1 build/sanitize-$$kind/driver $(SEED) $(CASES) || exit 1; \
 	done
+
+# Debian has them as g++-aarch64-linux-gnu and qemu-user. The second processor lacks products of bytes.
+aarch64: .venv-sanitize/.cmake
+	.venv-sanitize/bin/cmake -S . -B build/aarch64 -DEGT_SANITIZE= -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+	.venv-sanitize/bin/cmake --build build/aarch64 --parallel
+	qemu-aarch64 -cpu max build/aarch64/driver $(SEED) $(CASES)
+	qemu-aarch64 -cpu cortex-a57 build/aarch64/driver $(SEED) 1
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

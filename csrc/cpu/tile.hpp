@@ -137,6 +137,9 @@ extern const Tile tile_generic;
 extern const Tile tile_avx2;
 extern const Tile tile_avx512;
 extern const Tile tile_avx512_vnni;
+#elif defined(EGT_ARM)
+extern const Tile tile_neon;
+extern const Tile tile_neon_dot;
 #endif
 
 }  // namespace egt::cpu
