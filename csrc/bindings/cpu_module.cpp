@@ -500,6 +500,11 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("build_info", [] {
     py::dict info;
     info["isa"] = egt::cpu::tile().isa;
+    std::string isas;
+    for (const egt::cpu::Tile* const* tile = egt::cpu::compiled_tiles(); *tile; ++tile) {
+      isas += (isas.empty() ? "" : " ") + std::string((*tile)->isa);
+    }
+    info["isas"] = isas;
     info["compiler"] = EGT_COMPILER;
     return info;
   });

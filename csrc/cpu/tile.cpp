@@ -19,8 +19,8 @@ constexpr const Tile* all_tiles[] = {
 #elif defined(EGT_ARM)
     &tile_neon_dot, &tile_neon,
 #endif
-    &tile_generic};
-using Tiles = std::array<const Tile*, std::size(all_tiles) + 1>;
+    &tile_generic, nullptr};
+using Tiles = std::array<const Tile*, std::size(all_tiles)>;
 
 bool runs(const Tile* tile) {
 #if defined(EGT_X86)
@@ -59,8 +59,8 @@ const Tile& choose() {
     if (std::string((*tile)->isa) == wanted) return **tile;
   }
   std::string reason = "is no instruction set of these kernels";
-  for (const Tile* tile : all_tiles) {
-    if (std::string(tile->isa) == wanted) reason = "is an instruction set that this processor lacks";
+  for (const Tile* const* tile = compiled_tiles(); *tile; ++tile) {
+    if (std::string((*tile)->isa) == wanted) reason = "is an instruction set that this processor lacks";
   }
   throw std::invalid_argument("EGTMETRICS_ISA=" + std::string(wanted) + " " + reason + ", expected one of " +
                               names(available) + "; unset it to use the widest");
@@ -68,12 +68,14 @@ const Tile& choose() {
 
 }  // namespace
 
+const Tile* const* compiled_tiles() { return all_tiles; }
+
 const Tile* const* available_tiles() {
   static const Tiles available = [] {
     Tiles found{};
     std::size_t n = 0;
-    for (const Tile* tile : all_tiles) {
-      if (runs(tile)) found[n++] = tile;
+    for (const Tile* const* tile = compiled_tiles(); *tile; ++tile) {
+      if (runs(*tile)) found[n++] = *tile;
     }
     return found;
   }();

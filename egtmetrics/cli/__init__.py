@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
-from egtmetrics import __version__
 from egtmetrics._errors import is_out_of_memory
 from egtmetrics._threads import available_threads
 from egtmetrics.cli import (
@@ -86,7 +85,7 @@ def _parser() -> Parser:
         "its container, unless the environment has OMP_NUM_THREADS. Threads sleep while they wait, so that a busy "
         "machine does not slow them down, unless it has OMP_WAIT_POLICY.",
     )
-    parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
+    parser.add_argument("--version", action=info.Version)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (evaluate, encode, report, compare, plan, prepare, audit, fine_tune_encoder, reproduce, info):
         command.add_to(commands)
