@@ -21,19 +21,21 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_COMPILE := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest test-latest sanitize aarch64 lint package bench gpu mutate lock clean
+.PHONY: help demo test test-lowest test-latest test-portable sanitize aarch64 lint package wheels bench gpu mutate lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
 	@echo "make test         all tests"
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
+	@echo "make test-portable  the tests of the numbers, which hold on any system and processor"
 	@echo "make sanitize     the CPU kernels on random cases under the sanitizers of gcc (three minutes)"
 	@echo "make aarch64      the same for 64-bit Arm, without sanitizers, by a cross compiler and qemu (three minutes)"
 	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
 	@echo "make gpu          tests, sanitizers and speed on a CUDA card, in the environment at hand (eight minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
 	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
+	@echo "make wheels       wheels for this system and all Pythons, each tested (Linux: needs docker)"
 	@echo "make mutate       change the code at random and see whether a test notices, in a clone of its own (two hours)"
 	@echo "make lock         renew constraints.txt, the versions that the other targets install"
 
@@ -68,8 +70,8 @@ demo: .venv/.demo
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.
-test test-lowest test-latest: export OMP_NUM_THREADS = 1
-test test-lowest test-latest: export OPENBLAS_NUM_THREADS = 1
+test test-lowest test-latest test-portable: export OMP_NUM_THREADS = 1
+test test-lowest test-latest test-portable: export OPENBLAS_NUM_THREADS = 1
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -92,6 +94,11 @@ test-latest:
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --upgrade --upgrade-strategy eager --editable '.[test]'
 	.venv-latest/bin/python -m pytest -n auto --dist worksteal
+
+# The others read Linux' files about processes and signals.
+test-portable: .venv/.test
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/divergences tests/groups tests/metrics \
+	  $(wildcard tests/ops/test_*boot*.py) tests/ops/test_kernels.py tests/ops/test_primitives.py egtmetrics
 
 # Another seed, or more cases, by hand: make sanitize SEED=2 CASES=1000
 SEED := 1
@@ -132,6 +139,14 @@ package: .venv/.lint
 	EGTMETRICS_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) $(BIN)/python -m build --outdir dist .
 	EGTMETRICS_CUDA=0 $(BIN)/python -m build --wheel --outdir dist/cpu .
 	$(BIN)/python .ci/check_dist.py dist
+
+# What pip installs inside, and its versions, are for the Python of each wheel: not those of constraints.txt.
+wheels: export PIP_CONSTRAINT =
+wheels: export PIP_BUILD_CONSTRAINT =
+wheels:
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/pip install --quiet cibuildwheel
+	.venv-wheels/bin/cibuildwheel --output-dir dist/wheels
 
 # Other machines by hand: make bench ISA=avx2 holds this library and its peers to AVX2.
 ISA :=
