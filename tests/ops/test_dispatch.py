@@ -34,7 +34,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
-NARROWEST_FIRST = ["generic", "avx2", "avx512", "avx512-vnni"]
+NARROWEST_FIRST = native_module().build_info()["isas"].split()[::-1]
 
 
 @pytest.mark.parametrize("isa", NARROWEST_FIRST[:-1])
