@@ -21,7 +21,8 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_COMPILE := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test test-lowest test-latest sanitize lint package bench gpu mutate lock clean
+.PHONY: help demo docs test test-lowest test-latest test-portable sanitize aarch64 lint package wheels bench gpu mutate \
+	lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
@@ -29,11 +30,14 @@ help:
 	@echo "make test         all tests"
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
+	@echo "make test-portable  the tests of the numbers, which hold on any system and processor"
 	@echo "make sanitize     the CPU kernels on random cases under the sanitizers of gcc (three minutes)"
+	@echo "make aarch64      the same for 64-bit Arm, without sanitizers, by a cross compiler and qemu (three minutes)"
 	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
 	@echo "make gpu          tests, sanitizers and speed on a CUDA card, in the environment at hand (eight minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
 	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
+	@echo "make wheels       wheels for this system and all Pythons, each tested (Linux: needs docker)"
 	@echo "make mutate       change the code at random and see whether a test notices, in a clone of its own (two hours)"
 	@echo "make lock         renew constraints.txt, the versions that the other targets install"
 
@@ -77,8 +81,8 @@ docs: .venv/.docs
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.
-test test-lowest test-latest: export OMP_NUM_THREADS = 1
-test test-lowest test-latest: export OPENBLAS_NUM_THREADS = 1
+test test-lowest test-latest test-portable: export OMP_NUM_THREADS = 1
+test test-lowest test-latest test-portable: export OPENBLAS_NUM_THREADS = 1
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal
@@ -102,6 +106,12 @@ test-latest:
 	.venv-latest/bin/pip install --upgrade --upgrade-strategy eager --editable '.[test]'
 	.venv-latest/bin/python -m pytest -n auto --dist worksteal
 
+# The others read Linux' files about processes and signals.
+test-portable: .venv/.test
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/divergences tests/groups tests/metrics \
+	  tests/ops/test_bootstrap_counts.py tests/ops/test_divergence_bootstrap.py tests/ops/test_kernels.py \
+	  tests/ops/test_primitives.py egtmetrics
+
 # Another seed, or more cases, by hand: make sanitize SEED=2 CASES=1000
 SEED := 1
 CASES := 30
@@ -118,6 +128,14 @@ sanitize: .venv-sanitize/.cmake
 	  TSAN_OPTIONS=halt_on_error=1 build/sanitize-$$kind/driver $(SEED) $(CASES) || exit 1; \
 	done
 
+# Debian has them as g++-aarch64-linux-gnu and qemu-user. The second processor lacks products of bytes.
+aarch64: .venv-sanitize/.cmake
+	.venv-sanitize/bin/cmake -S . -B build/aarch64 -DEGT_SANITIZE= -DCMAKE_SYSTEM_NAME=Linux \
+	  -DCMAKE_SYSTEM_PROCESSOR=aarch64 -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static
+	.venv-sanitize/bin/cmake --build build/aarch64 --parallel
+	qemu-aarch64 -cpu max build/aarch64/driver $(SEED) $(CASES)
+	qemu-aarch64 -cpu cortex-a57 build/aarch64/driver $(SEED) 1
+
 lint: .venv/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -133,6 +151,14 @@ package: .venv/.lint
 	EGTMETRICS_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES) $(BIN)/python -m build --outdir dist .
 	EGTMETRICS_CUDA=0 $(BIN)/python -m build --wheel --outdir dist/cpu .
 	$(BIN)/python .ci/check_dist.py dist
+
+# What pip installs inside, and its versions, are for the Python of each wheel: not those of constraints.txt.
+wheels: export PIP_CONSTRAINT =
+wheels: export PIP_BUILD_CONSTRAINT =
+wheels:
+	$(PYTHON) -m venv .venv-wheels
+	.venv-wheels/bin/pip install --quiet cibuildwheel
+	.venv-wheels/bin/cibuildwheel --output-dir dist/wheels
 
 # Other machines by hand: make bench ISA=avx2 holds this library and its peers to AVX2.
 ISA :=

@@ -18,18 +18,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CHECKERS = ["import-linter", "mypy", "pandas-stubs", "scipy-stubs", "types-tabulate", "types-tqdm"]
-USE = """
-import sys
-import egtmetrics
-assert not {m for m in sys.modules if m.partition(".")[0] in ("torch", "matplotlib")}, "import pulls in a framework"
-assert "egtmetrics.ops" not in sys.modules, "import loads the kernels"
-import numpy as np
-from egtmetrics import precision_recall_density_coverage
-x = np.random.default_rng(0).normal(size=(100, 4))
-result = precision_recall_density_coverage(x, x[::-1])
-assert result.backend == "cpu", result
-assert result.precision == result.recall == 1.0, result
-"""
 # The import contract has training as an optional layer, so it would also hold for a graph without it.
 SEES_TRAINING = """
 import grimp
@@ -91,7 +79,7 @@ def check_installed(wheel: Path, *, cuda: bool) -> None:
         environment = os.environ | {"PIP_CONSTRAINT": (ROOT / "constraints.txt").as_uri()}
         for command in (
             [python, "-m", "pip", "install", "--quiet", f"{wheel}[figures,files]"],
-            [python, "-c", USE],
+            [python, str(ROOT / ".ci" / "use.py")],
             *([[python, "-c", USE_CUDA]] if cuda else []),
             [python, "-m", "egtmetrics", "info"],
             [python, "-m", "pip", "install", "--quiet", f"{wheel}[training]", *CHECKERS],

@@ -15,7 +15,9 @@ def available_threads() -> int:
     A container with a quota of two cores sees all cores of its machine. With a thread for each of them, it uses its
     quota up at once and then waits, all threads together, for the next period.
     """
-    return max(1, math.ceil(min(len(os.sched_getaffinity(0)), cgroup_cores())))
+    # macOS holds no process to some of its cores.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cgroup_cores())))
 
 
 @cache

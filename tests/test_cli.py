@@ -429,6 +429,19 @@ def test_info_says_which_backend_runs(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines["kernels"].endswith(".so") == (lines["backend"] == "cpu")
 
 
+def test_version_says_how_the_kernels_were_built(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.split()[:2] == ["egtmetrics", egtmetrics.__version__]
+    lines = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in printed.splitlines())
+    assert lines["isa"] in lines["isas"].split()
+    assert {"Python", "compiler", "CUDA kernels"} < lines.keys()
+    assert main(["info"]) == 0
+    assert set(printed.splitlines()) <= set(capsys.readouterr().out.splitlines())
+
+
 class CudaModule:
     """What ``info`` asks of the CUDA kernels, on a machine with ``n_devices``."""
 

@@ -465,10 +465,12 @@ py::tuple divergence_bootstrap(const Object& p_counts, const Object& q_counts, c
   const double added = not_negative(smoothing, "smoothing");
   const std::int64_t wanted = integer(n_replicates, "n_replicates", 0, most_replicates);
   const auto key = number<std::uint64_t>(seed, "seed", "an integer from 0 to 2**64 - 1");
-  Doubles values({p.shape(0), which.size()}), replicates({p.shape(0), which.size(), wanted});
+  // Of one type: that of shapes is another one of 64 bits on macOS.
+  const std::int64_t n_groups = p.shape(0), n_divergences = which.size();
+  Doubles values({n_groups, n_divergences}), replicates({n_groups, n_divergences, wanted});
   const egt::DivergenceBootstrap in{
-      p.data(),     q.data(), p.shape(0), p.shape(1), which.data(),          a.data(),
-      which.size(), added,    wanted,     key,        values.mutable_data(), replicates.mutable_data()};
+      p.data(),      q.data(), n_groups, p.shape(1), which.data(),          a.data(),
+      n_divergences, added,    wanted,   key,        values.mutable_data(), replicates.mutable_data()};
   without_gil(n_threads, [&](const egt::Run& run) {
     require_histograms(p, "p_counts", run);
     require_histograms(q, "q_counts", run);
@@ -498,6 +500,11 @@ PYBIND11_MODULE(_cpu, m) {
   m.def("build_info", [] {
     py::dict info;
     info["isa"] = egt::cpu::tile().isa;
+    std::string isas;
+    for (const egt::cpu::Tile* const* tile = egt::cpu::compiled_tiles(); *tile; ++tile) {
+      isas += (isas.empty() ? "" : " ") + std::string((*tile)->isa);
+    }
+    info["isas"] = isas;
     info["compiler"] = EGT_COMPILER;
     return info;
   });

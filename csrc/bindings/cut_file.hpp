@@ -28,9 +28,13 @@ inline void write_all(const char* text, std::size_t length) {
 }
 
 // Write the name of the file that an address is mapped from, as /proc/self/maps has it: "from-to flags ... /path\n".
+// Only Linux has that list.
 inline void write_file_at(std::uintptr_t address) {
   const int maps = ::open("/proc/self/maps", O_RDONLY);
-  if (maps < 0) return;
+  if (maps < 0) {
+    constexpr char unnamed[] = "a mapped file";
+    return write_all(unnamed, sizeof(unnamed) - 1);
+  }
   std::uintptr_t numbers[2] = {0, 0};
   int field = 0;  // 0 and 1 the addresses, 2 the rest before the path, 3 the path
   char one;

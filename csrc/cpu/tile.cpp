@@ -1,7 +1,12 @@
 #include "cpu/tile.hpp"
 
+#if defined(EGT_ARM) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 #include <array>
 #include <cstdlib>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -11,9 +16,11 @@ namespace {
 constexpr const Tile* all_tiles[] = {
 #if defined(EGT_X86)
     &tile_avx512_vnni, &tile_avx512, &tile_avx2,
+#elif defined(EGT_ARM)
+    &tile_neon_dot, &tile_neon,
 #endif
-    &tile_generic};
-using Tiles = std::array<const Tile*, std::size(all_tiles) + 1>;
+    &tile_generic, nullptr};
+using Tiles = std::array<const Tile*, std::size(all_tiles)>;
 
 bool runs(const Tile* tile) {
 #if defined(EGT_X86)
@@ -26,6 +33,14 @@ bool runs(const Tile* tile) {
   if (tile == &tile_avx512_vnni) {
     return avx512 && __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni");
   }
+#elif defined(EGT_ARM)
+  if (tile == &tile_neon) return true;
+#if defined(__linux__)
+  constexpr unsigned long asimddp = 1ul << 20;  // HWCAP_ASIMDDP, which old headers lack
+  if (tile == &tile_neon_dot) return (getauxval(AT_HWCAP) & asimddp) != 0;
+#elif defined(__APPLE__)
+  if (tile == &tile_neon_dot) return true;  // as every Mac with an Arm processor
+#endif
 #endif
   return tile == &tile_generic;
 }
@@ -44,8 +59,8 @@ const Tile& choose() {
     if (std::string((*tile)->isa) == wanted) return **tile;
   }
   std::string reason = "is no instruction set of these kernels";
-  for (const Tile* tile : all_tiles) {
-    if (std::string(tile->isa) == wanted) reason = "is an instruction set that this processor lacks";
+  for (const Tile* const* tile = compiled_tiles(); *tile; ++tile) {
+    if (std::string((*tile)->isa) == wanted) reason = "is an instruction set that this processor lacks";
   }
   throw std::invalid_argument("EGTMETRICS_ISA=" + std::string(wanted) + " " + reason + ", expected one of " +
                               names(available) + "; unset it to use the widest");
@@ -53,12 +68,14 @@ const Tile& choose() {
 
 }  // namespace
 
+const Tile* const* compiled_tiles() { return all_tiles; }
+
 const Tile* const* available_tiles() {
   static const Tiles available = [] {
     Tiles found{};
     std::size_t n = 0;
-    for (const Tile* tile : all_tiles) {
-      if (runs(tile)) found[n++] = tile;
+    for (const Tile* const* tile = compiled_tiles(); *tile; ++tile) {
+      if (runs(*tile)) found[n++] = *tile;
     }
     return found;
   }();

@@ -129,7 +129,8 @@ struct Tile {
 // std::invalid_argument for a name that there is not, and for a set that the processor lacks.
 const Tile& tile();
 
-// The sets that this processor has, widest first, and a null pointer.
+// The sets that were compiled, widest first, and a null pointer; those of them that this processor has.
+const Tile* const* compiled_tiles();
 const Tile* const* available_tiles();
 
 extern const Tile tile_generic;
@@ -137,6 +138,9 @@ extern const Tile tile_generic;
 extern const Tile tile_avx2;
 extern const Tile tile_avx512;
 extern const Tile tile_avx512_vnni;
+#elif defined(EGT_ARM)
+extern const Tile tile_neon;
+extern const Tile tile_neon_dot;
 #endif
 
 }  // namespace egt::cpu

@@ -6,6 +6,8 @@
 
 #if defined(__AVX2__) || defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace egt::cpu {
@@ -76,9 +78,19 @@ void distances(const float* a, const float* b, std::int64_t d, std::int64_t n_co
       Vec column[vecs];
 #pragma GCC unroll 4
       for (int v = 0; v < vecs; ++v) column[v] = load(columns + k * cols_per_panel + v * lanes);
+#if defined(__aarch64__)
+      // A product by one lane of a register costs nothing, a load that broadcasts takes the port of the products.
+      Vec rows[rows_per_panel / lanes];
+#pragma GCC unroll 4
+      for (int q = 0; q < rows_per_panel / lanes; ++q) rows[q] = load(a + k * rows_per_panel + q * lanes);
+#endif
 #pragma GCC unroll 16
       for (int r = 0; r < rows_per_panel; ++r) {
+#if defined(__aarch64__)
+        const Vec broadcast = splat(rows[r / lanes][r % lanes]);
+#else
         const Vec broadcast = splat(a[k * rows_per_panel + r]);
+#endif
 #pragma GCC unroll 4
         for (int v = 0; v < vecs; ++v) acc[r][v] += broadcast * column[v];
       }
@@ -94,10 +106,69 @@ void distances(const float* a, const float* b, std::int64_t d, std::int64_t n_co
   }
 }
 
-#if EGT_LANES == 16 && defined(__AVX512VNNI__)
+#if (EGT_LANES == 16 && defined(__AVX512VNNI__)) || (EGT_LANES == 4 && defined(__ARM_FEATURE_DOTPROD))
 constexpr int rounded_rows = 8;
 constexpr int rounded_vecs = 2;
 constexpr int rounded_width = lanes * rounded_vecs;
+
+// add_products: to sums of products of bytes, rows by columns, those of one word (four bytes) of each.
+#if defined(__AVX512VNNI__)
+typedef __m512i Sum;
+typedef Sum Sums[rounded_rows][rounded_vecs];
+// Bytes of columns are multiplied as unsigned numbers, 128 more than they are.
+constexpr bool columns_unsigned = true;
+
+inline void store_bytes(std::int8_t* p, Vec integer) {
+  const __m512i whole = reinterpret_cast<__m512i>(__builtin_convertvector(integer, IntVec));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(whole));
+}
+
+inline __attribute__((always_inline)) void add_products(Sums& sums, const std::int8_t* columns,
+                                                        const std::int8_t* rows) {
+  __m512i column[rounded_vecs];
+#pragma GCC unroll 4
+  for (int v = 0; v < rounded_vecs; ++v) {
+    column[v] = _mm512_xor_si512(_mm512_loadu_si512(columns + v * lanes * 4), _mm512_set1_epi8(-128));
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < rounded_rows; ++r) {
+    std::int32_t word;
+    __builtin_memcpy(&word, rows + r * 4, 4);
+    const __m512i broadcast = _mm512_set1_epi32(word);
+#pragma GCC unroll 4
+    for (int v = 0; v < rounded_vecs; ++v) {
+      // As GCC 12 compiles _mm512_dpbusd_epi32, every sum is copied to another register and back.
+      asm("vpdpbusd %2, %1, %0" : "+v"(sums[r][v]) : "v"(column[v]), "v"(broadcast));
+    }
+  }
+}
+#else
+typedef int32x4_t Sum;
+typedef Sum Sums[rounded_rows][rounded_vecs];
+constexpr bool columns_unsigned = false;
+
+inline void store_bytes(std::int8_t* p, Vec integer) {
+  typedef std::int8_t Bytes __attribute__((vector_size(EGT_LANES)));
+  const Bytes bytes = __builtin_convertvector(__builtin_convertvector(integer, IntVec), Bytes);
+  __builtin_memcpy(p, &bytes, sizeof bytes);
+}
+
+inline __attribute__((always_inline)) void add_products(Sums& sums, const std::int8_t* columns,
+                                                        const std::int8_t* rows) {
+#pragma GCC unroll 2
+  for (int r = 0; r < rounded_rows; r += lanes) {
+    const int8x16_t words = vld1q_s8(rows + r * 4);
+#pragma GCC unroll 4
+    for (int v = 0; v < rounded_vecs; ++v) {
+      const int8x16_t column = vld1q_s8(columns + v * lanes * 4);
+      sums[r][v] = vdotq_laneq_s32(sums[r][v], column, words, 0);
+      sums[r + 1][v] = vdotq_laneq_s32(sums[r + 1][v], column, words, 1);
+      sums[r + 2][v] = vdotq_laneq_s32(sums[r + 2][v], column, words, 2);
+      sums[r + 3][v] = vdotq_laneq_s32(sums[r + 3][v], column, words, 3);
+    }
+  }
+}
+#endif
 
 // Not below a number that is positive.
 inline float up(double value) { return static_cast<float>(value * (1.0 + 0x1p-20)) + 0x1p-126f; }
@@ -150,8 +221,7 @@ void round(const T* rows, std::int64_t n_rows, std::int64_t d, const double* cen
         }
         sum += integer;
         sq_bytes += integer * integer;
-        const __m512i whole = reinterpret_cast<__m512i>(__builtin_convertvector(integer, IntVec));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + k), _mm512_cvtepi32_epi8(whole));
+        store_bytes(bytes + k, integer);
       }
       const std::int64_t n = n_words - k0 / 4 < chunk_size / 4 ? n_words - k0 / 4 : chunk_size / 4;
       for (std::int64_t w = 0; w < n; ++w) {
@@ -171,41 +241,23 @@ void round(const T* rows, std::int64_t n_rows, std::int64_t d, const double* cen
   }
 }
 
-// Adds four products of unsigned and signed bytes to each 32-bit lane. As GCC 12 compiles _mm512_dpbusd_epi32, every
-// sum is copied to another register and back.
-inline void add_products(__m512i& sums, __m512i unsigned_bytes, __m512i signed_bytes) {
-  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_bytes), "v"(signed_bytes));
-}
-
-// <x, y> = <x', y'> + <x - x', y> + <x', y - y'> for rounded rows x' and y'. Bytes of columns are multiplied as
-// unsigned numbers, 128 more than they are, which is taken off with the sums of the rows.
+// <x, y> = <x', y'> + <x - x', y> + <x', y - y'> for rounded rows x' and y'. The 128 of unsigned columns are taken off
+// with the sums of the rows.
 void rounded_distances(const RoundedRows& a, std::int64_t r0, const RoundedRows& b, std::int64_t c0, std::int64_t d,
                        std::int64_t n_cols, float* strip) {
   const std::int64_t n_words = (d + 3) / 4;
   const std::int8_t* row_words = a.bytes + (r0 / rounded_width * n_words * rounded_width + r0 % rounded_width) * 4;
-  const __m512i unsign = _mm512_set1_epi8(-128);
   for (std::int64_t c = 0; c < n_cols; c += rounded_width) {
     const std::int8_t* columns = b.bytes + (c0 + c) * n_words * 4;
-    __m512i acc[rounded_rows][rounded_vecs];
+    Sums acc;
 #pragma GCC unroll 8
     for (int r = 0; r < rounded_rows; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < rounded_vecs; ++v) acc[r][v] = _mm512_set1_epi32(-a.sums[r0 + r]);
+      for (int v = 0; v < rounded_vecs; ++v)
+        acc[r][v] = reinterpret_cast<Sum>(IntVec{} - (columns_unsigned ? a.sums[r0 + r] : 0));
     }
     for (std::int64_t w = 0; w < n_words; ++w) {
-      __m512i column[rounded_vecs];
-#pragma GCC unroll 4
-      for (int v = 0; v < rounded_vecs; ++v) {
-        column[v] = _mm512_xor_si512(_mm512_loadu_si512(columns + (w * rounded_width + v * lanes) * 4), unsign);
-      }
-#pragma GCC unroll 8
-      for (int r = 0; r < rounded_rows; ++r) {
-        std::int32_t word;
-        __builtin_memcpy(&word, row_words + (w * rounded_width + r) * 4, 4);
-        const __m512i broadcast = _mm512_set1_epi32(word);
-#pragma GCC unroll 4
-        for (int v = 0; v < rounded_vecs; ++v) add_products(acc[r][v], column[v], broadcast);
-      }
+      add_products(acc, columns + w * rounded_width * 4, row_words + w * rounded_width * 4);
     }
 #pragma GCC unroll 4
     for (int v = 0; v < rounded_vecs; ++v) {
@@ -241,6 +293,10 @@ inline std::uint32_t not_above(Vec value, Vec limit) {
 #elif EGT_LANES == 4 && defined(__SSE2__)
   return static_cast<std::uint32_t>(
       _mm_movemask_ps(_mm_cmpngt_ps(reinterpret_cast<__m128>(value), reinterpret_cast<__m128>(limit))));
+#elif EGT_LANES == 4 && defined(__aarch64__)
+  typedef std::uint32_t Bits __attribute__((vector_size(16)));
+  const Bits above = reinterpret_cast<Bits>(value > limit);
+  return vaddvq_u32(reinterpret_cast<uint32x4_t>(~above & Bits{1, 2, 4, 8}));
 #else
   std::uint32_t bits = 0;
   for (int l = 0; l < lanes; ++l) bits |= static_cast<std::uint32_t>(!(value[l] > limit[l])) << l;
@@ -378,6 +434,11 @@ inline Vec as_floats(const std::int8_t* p) {
   __m128i bytes = _mm_cvtsi32_si128(four);  // each to the top of a lane of 32 bits, and down with its sign
   bytes = _mm_unpacklo_epi8(bytes, bytes);
   return reinterpret_cast<Vec>(_mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(bytes, bytes), 24)));
+#elif EGT_LANES == 4 && defined(__aarch64__)
+  std::uint32_t four;
+  __builtin_memcpy(&four, p, sizeof four);
+  const int8x8_t bytes = vreinterpret_s8_u32(vdup_n_u32(four));
+  return reinterpret_cast<Vec>(vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(bytes)))));
 #else
   Vec v;
   for (int l = 0; l < lanes; ++l) v[l] = static_cast<float>(p[l]);
@@ -424,6 +485,10 @@ typedef std::uint64_t Long __attribute__((vector_size(EGT_LANES * 4)));
 typedef std::int64_t SignedLong __attribute__((vector_size(EGT_LANES * 4)));
 typedef std::uint64_t LooseLong __attribute__((vector_size(EGT_LANES * 4), aligned(8)));
 
+// Not references to LooseLong: what returns one returns a Long for clang, which is then read as if it were aligned.
+inline Long load(const std::int64_t* p) { return *reinterpret_cast<const LooseLong*>(p); }
+inline void store(std::int64_t* p, Long v) { *reinterpret_cast<LooseLong*>(p) = v; }
+
 inline Long times(Long a, std::uint32_t b) {
 #if EGT_LANES == 16 && defined(__AVX512F__)
   return reinterpret_cast<Long>(_mm512_mul_epu32(reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
@@ -431,6 +496,8 @@ inline Long times(Long a, std::uint32_t b) {
   return reinterpret_cast<Long>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
 #elif EGT_LANES == 4 && defined(__SSE2__)
   return reinterpret_cast<Long>(_mm_mul_epu32(reinterpret_cast<__m128i>(a), _mm_set1_epi64x(b)));
+#elif EGT_LANES == 4 && defined(__aarch64__)
+  return reinterpret_cast<Long>(vmull_u32(vmovn_u64(reinterpret_cast<uint64x2_t>(a)), vdup_n_u32(b)));
 #else
   return a * std::uint64_t{b};
 #endif
@@ -524,6 +591,8 @@ inline Long population_count(Long v) {
   const __m256i low = _mm256_shuffle_epi8(table, _mm256_and_si256(bits, nibble));
   const __m256i high = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(bits, 4), nibble));
   return reinterpret_cast<Long>(_mm256_sad_epu8(_mm256_add_epi8(low, high), _mm256_setzero_si256()));
+#elif EGT_LANES == 4 && defined(__aarch64__)
+  return reinterpret_cast<Long>(vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(vcntq_u8(reinterpret_cast<uint8x16_t>(v))))));
 #else
   for (int l = 0; l < wide_lanes; ++l) v[l] = static_cast<std::uint64_t>(__builtin_popcountll(v[l]));
   return v;
@@ -579,16 +648,14 @@ inline void binomial(Long (&n)[together], std::uint64_t left, std::uint64_t tota
 void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint32_t first_replicate,
                  std::uint32_t group, std::uint32_t side, std::uint64_t seed, std::int64_t* drawn, const Stop& stop) {
   const Streams streams(first_replicate, group, side, seed);
-  const auto at = [drawn](std::int64_t bin, int v) -> LooseLong& {
-    return reinterpret_cast<LooseLong*>(drawn + bin * n_lanes)[v];
-  };
+  const auto at = [drawn](std::int64_t bin, int v) { return drawn + bin * n_lanes + v * wide_lanes; };
   struct Node {
     std::int64_t first, last;
   };
   Node stack[64];  // a level of the tree each, and one
   int depth = 0;
   stack[depth++] = {0, n_bins};
-  for (int v = 0; v < together; ++v) at(0, v) = Long{} + static_cast<std::uint64_t>(cumulative[n_bins]);
+  for (int v = 0; v < together; ++v) store(at(0, v), Long{} + static_cast<std::uint64_t>(cumulative[n_bins]));
   while (depth > 0 && !stop) {
     const Node node = stack[--depth];
     if (node.last - node.first == 1) continue;
@@ -596,7 +663,7 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
     stack[depth++] = {middle, node.last};
     stack[depth++] = {node.first, middle};
     Long n[together], left[together];
-    for (int v = 0; v < together; ++v) n[v] = left[v] = at(node.first, v);
+    for (int v = 0; v < together; ++v) n[v] = left[v] = load(at(node.first, v));
     const auto below = static_cast<std::uint64_t>(cumulative[middle] - base),
                all = static_cast<std::uint64_t>(cumulative[node.last] - base);
     if (all < 1 << 22) {
@@ -605,8 +672,8 @@ void multinomial(const std::int64_t* cumulative, std::int64_t n_bins, std::uint3
       binomial<true>(left, below, all, static_cast<std::uint32_t>(middle), streams, stop);
     }
     for (int v = 0; v < together; ++v) {
-      at(node.first, v) = left[v];
-      at(middle, v) = n[v] - left[v];
+      store(at(node.first, v), left[v]);
+      store(at(middle, v), n[v] - left[v]);
     }
   }
 }
@@ -679,6 +746,8 @@ inline Wide square_root(Wide v) {
   return reinterpret_cast<Wide>(_mm512_sqrt_pd(reinterpret_cast<__m512d>(v)));
 #elif EGT_LANES == 8 && defined(__AVX2__)
   return reinterpret_cast<Wide>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(v)));
+#elif EGT_LANES == 4 && defined(__aarch64__)
+  return reinterpret_cast<Wide>(vsqrtq_f64(reinterpret_cast<float64x2_t>(v)));
 #else
   for (int l = 0; l < wide_lanes; ++l) v[l] = __builtin_sqrt(v[l]);
   return v;

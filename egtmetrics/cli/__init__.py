@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
-from egtmetrics import __version__
 from egtmetrics._errors import is_out_of_memory
 from egtmetrics._threads import available_threads
 from egtmetrics.cli import (
@@ -29,6 +28,7 @@ from egtmetrics.cli import (
     reproduce,
 )
 from egtmetrics.cli._common import Parser
+from egtmetrics.cli._completion import PrintCompletion
 from egtmetrics.cli._messages import EXPECTED, error_text, naming_cut_files, one_line_warnings
 from egtmetrics.cli._streams import StdoutError, say, show, standard_streams
 
@@ -87,7 +87,14 @@ def command_parser() -> Parser:
         "its container, unless the environment has OMP_NUM_THREADS. Threads sleep while they wait, so that a busy "
         "machine does not slow them down, unless it has OMP_WAIT_POLICY.",
     )
-    parser.add_argument("--version", action="version", version=f"egtmetrics {__version__}")
+    parser.add_argument("--version", action=info.Version)
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print what completes commands, options and files in a shell, and exit; "
+        "for bash: source <(egtmetrics --print-completion bash)",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (evaluate, encode, report, compare, plan, prepare, audit, fine_tune_encoder, reproduce, info):
         command.add_to(commands)

@@ -1,4 +1,6 @@
-// The CPU kernels on random cases, against plain loops in double: to be compiled with sanitizers (make sanitize).
+// The CPU kernels on random cases, against plain loops in double, and the decisions and draws of an instruction set's
+// inner loops against those of the generic ones: with sanitizers (make sanitize), or for another processor (make
+// aarch64).
 //
 //   driver [seed [cases]]   every instruction set of this processor, one process each; 0 if all agree
 //
@@ -14,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -515,6 +518,95 @@ void interrupted(Rng& rng) {
   }
 }
 
+// What is an integer is the same with every instruction set.
+void inner_loops(Rng& rng) {
+  using egt::cpu::strip_width;
+  using egt::cpu::tile_generic;
+  const egt::cpu::Tile& own = egt::cpu::tile();
+  const Index n_rows = between(rng, 1, 12), n_cols = between(rng, 1, strip_width);
+  const float few[] = {0.0f,
+                       -0.0f,
+                       0.5f,
+                       1.0f,
+                       std::nextafter(1.0f, 2.0f),
+                       static_cast<float>(infinity),
+                       static_cast<float>(-infinity),
+                       std::nanf("")};
+  const auto any_float = [&] {
+    return between(rng, 0, 1) != 0 ? few[between(rng, 0, std::size(few) - 1)]
+                                   : static_cast<float>(uniform(rng, -1.0, 2.0));
+  };
+  const Exact<float> strip(n_rows * strip_width), row_limit(n_rows), col_limit(n_cols);
+  for (const Exact<float>* values : {&strip, &row_limit, &col_limit}) {
+    for (Index e = 0; e < values->size(); ++e) (*values)[e] = any_float();
+  }
+  for (const float* limits : {static_cast<const float*>(nullptr), static_cast<const float*>(col_limit.get())}) {
+    const Exact<std::int32_t> found(n_rows * n_cols), expected(n_rows * n_cols);
+    const Index n = own.select(strip.get(), n_rows, n_cols, row_limit.get(), limits, found.get());
+    const Index n_expected = tile_generic.select(strip.get(), n_rows, n_cols, row_limit.get(), limits, expected.get());
+    compare("number selected", &n, &n_expected, 1);
+    compare("selected", found.get(), expected.get(), n);
+  }
+  {
+    const Exact<float> values(n_cols), expected_values(n_cols);
+    const Exact<std::int32_t> columns(n_cols), expected_columns(n_cols);
+    for (Index c = 0; c < n_cols; ++c) strip[c] = static_cast<float>(uniform(rng, -1.0, 3.0));
+    const Index n = own.within(strip.get(), n_cols, 7, values.get(), columns.get());
+    const Index n_expected = tile_generic.within(strip.get(), n_cols, 7, expected_values.get(), expected_columns.get());
+    compare("number within", &n, &n_expected, 1);
+    compare("values within", values.get(), expected_values.get(), n);
+    compare("columns within", columns.get(), expected_columns.get(), n);
+  }
+  {
+    const Exact<double> radii(n_cols);
+    const Exact<std::uint8_t> a_sides(n_cols), c_sides(n_cols);
+    for (Index b = 0; b < n_cols; ++b) {
+      radii[b] = 0.25 * static_cast<double>(between(rng, 0, 4));
+      a_sides[b] = static_cast<std::uint8_t>(between(rng, 0, 1));
+      c_sides[b] = static_cast<std::uint8_t>(between(rng, 0, 1));
+    }
+    const Index n = own.between(radii.get(), n_cols, 0.25, 0.75);
+    const Index n_expected = tile_generic.between(radii.get(), n_cols, 0.25, 0.75);
+    compare("between", &n, &n_expected, 1);
+    const Exact<std::int32_t> a(n_cols, 0), c(n_cols, 0), expected_a(n_cols, 0), expected_c(n_cols, 0);
+    for (const bool closed : {false, true}) {
+      own.count_inside(0.5, closed, radii.get(), a_sides.get(), c_sides.get(), n_cols, a.get(), c.get());
+      tile_generic.count_inside(0.5, closed, radii.get(), a_sides.get(), c_sides.get(), n_cols, expected_a.get(),
+                                expected_c.get());
+    }
+    compare("inside a", a.get(), expected_a.get(), n_cols);
+    compare("inside c", c.get(), expected_c.get(), n_cols);
+  }
+  // A multiple of both numbers of replicates that are drawn at once.
+  const Index n_replicates = std::lcm(own.n_lanes, tile_generic.n_lanes), n_bins = between(rng, 1, 40);
+  const std::uint64_t seed = rng();
+  Exact<Index> cumulative(n_bins + 1, 0);
+  for (Index k = 0; k < n_bins; ++k) {
+    cumulative[k + 1] = cumulative[k] + between(rng, k == 0 ? 1 : 0, between(rng, 0, 1) != 0 ? 30 : 5000);
+  }
+  const egt::cpu::Stop never;
+  const auto draws = [&](const egt::cpu::Tile& tile, Index* of_bins, std::uint16_t* of_rows) {
+    for (Index first = 0; first < n_replicates; first += tile.n_lanes) {
+      const Exact<Index> bins(n_bins * tile.n_lanes);
+      const Exact<std::uint16_t> rows(n_cols * tile.n_lanes, 0);
+      tile.multinomial(cumulative.get(), n_bins, static_cast<std::uint32_t>(first), 3, 1, seed, bins.get(), never);
+      tile.draw_rows(n_cols, static_cast<std::uint32_t>(first), seed, rows.get(), never);
+      for (Index e = 0; e < bins.size(); ++e) {
+        of_bins[e / tile.n_lanes * n_replicates + first + e % tile.n_lanes] = bins[e];
+      }
+      for (Index e = 0; e < rows.size(); ++e) {
+        of_rows[e / tile.n_lanes * n_replicates + first + e % tile.n_lanes] = rows[e];
+      }
+    }
+  };
+  const Exact<Index> bins(n_bins * n_replicates), expected_bins(bins.size());
+  const Exact<std::uint16_t> rows(n_cols * n_replicates), expected_rows(rows.size());
+  draws(own, bins.get(), rows.get());
+  draws(tile_generic, expected_bins.get(), expected_rows.get());
+  compare("draws of bins", bins.get(), expected_bins.get(), bins.size());
+  compare("draws of rows", rows.get(), expected_rows.get(), rows.size());
+}
+
 int check(std::uint64_t seed, Index n_cases) {
   Rng rng(seed);
   const Index edges[] = {1, 2, 3, 4, 5, 6, 7, 8, 12, 13, 16, 17, 31, 33, 64, 255, 256, 257, 511, 767, 768, 769};
@@ -545,6 +637,7 @@ int check(std::uint64_t seed, Index n_cases) {
     }
     divergences(rng, n_threads);
     bootstraps(rng, n_threads);
+    inner_loops(rng);
   }
   where = std::string(egt::cpu::tile().isa) + ", interrupted";
   interrupted(rng);
@@ -558,14 +651,14 @@ int check(std::uint64_t seed, Index n_cases) {
 int main(int argc, char** argv) {
   const char* seed = argc > 1 ? argv[1] : "1";
   const char* n_cases = argc > 2 ? argv[2] : "100";
-  if (std::getenv("EGTMETRICS_ISA")) return check(std::strtoull(seed, nullptr, 10), std::atoll(n_cases));
+  const auto check_one = [&] { return check(std::strtoull(seed, nullptr, 10), std::atoll(n_cases)); };
+  if (std::getenv("EGTMETRICS_ISA")) return check_one();
   int failures = 0;
   for (const egt::cpu::Tile* const* tile = egt::cpu::available_tiles(); *tile; ++tile) {
     const pid_t child = fork();
     if (child == 0) {
       setenv("EGTMETRICS_ISA", (*tile)->isa, 1);
-      execl("/proc/self/exe", argv[0], seed, n_cases, static_cast<char*>(nullptr));
-      _exit(127);
+      std::exit(check_one());
     }
     int status = 1;
     if (child < 0 || waitpid(child, &status, 0) != child || status != 0) {
