@@ -21,13 +21,14 @@ export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_COMPILE := 0
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo docs test test-lowest test-latest test-portable sanitize aarch64 lint package wheels bench gpu mutate \
-	lock clean
+.PHONY: help demo docs test test-all test-lowest test-latest test-portable sanitize aarch64 lint package wheels bench gpu \
+	mutate lock clean
 
 help:
 	@echo "make demo         is a generator of handwritten digits equally good for both groups? (a minute)"
 	@echo "make docs         the documentation site, in build/site"
-	@echo "make test         all tests"
+	@echo "make test         the tests, without the slowest"
+	@echo "make test-all     all tests"
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
 	@echo "make test-portable  the tests of the numbers, which hold on any system and processor"
@@ -81,11 +82,14 @@ docs: .venv/.docs
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.
-test test-lowest test-latest test-portable: export OMP_NUM_THREADS = 1
-test test-lowest test-latest test-portable: export OPENBLAS_NUM_THREADS = 1
+test test-all test-lowest test-latest test-portable: export OMP_NUM_THREADS = 1
+test test-all test-lowest test-latest test-portable: export OPENBLAS_NUM_THREADS = 1
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-all: .venv/.test
+	$(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 # The build too: setuptools, pybind11 and cmake stand in the same file. Their old releases warn about each other.
 .venv-lowest/.test: export PIP_CONSTRAINT := constraints-lowest.txt
@@ -104,7 +108,7 @@ test-latest: export PIP_BUILD_CONSTRAINT =
 test-latest:
 	$(PYTHON) -m venv .venv-latest
 	.venv-latest/bin/pip install --upgrade --upgrade-strategy eager --editable '.[test]'
-	.venv-latest/bin/python -m pytest -n auto --dist worksteal
+	.venv-latest/bin/python -m pytest -n auto --dist worksteal -m ""
 
 # The others read Linux' files about processes and signals.
 test-portable: .venv/.test

@@ -89,6 +89,7 @@ def main(folder: Path | None = None, *, n_steps: int = 150, batch_size: int = 48
     model, optimizer, loader = accelerator.prepare(denoiser, torch.optim.Adam(denoiser.parameters(), lr=1e-3), loader)
     strategy.to(accelerator.device)  # by group
     accelerator.register_for_checkpointing(strategy, average)  # by group; of accelerator.save_state
+    torch.manual_seed(accelerator.process_index)  # every process its own noise; the shuffling is accelerate's
     step = 0
     while step < n_steps:
         for x, a in loader:

@@ -244,7 +244,10 @@ REFUSED: dict[str, tuple[list[str], str]] = {
     "encoded already": (["encode", "real.npz", "--out", "x.npz"], "real.npz: holds features already"),
     "another column": (["encode", "t.csv", "--image-key", "p", "--out", "x.npz"], "already, .* name the column"),
     "no npz": (["encode", "real", "--out", "x.csv"], "--out x.csv: features are written as .npz"),
-    "an oracle for nothing": (["encode", "real", "--groups", "oracle", "--out", "x.npz"], "--groups oracle: the"),
+    "an oracle for nothing": (
+        ["encode", "real", "--groups", "oracle", "--out", "x.npz"],
+        "--groups oracle: would call FAKE by a classifier that is fitted on REAL, and here is one set; choose a",
+    ),
 }  # fmt: skip
 
 

@@ -453,8 +453,8 @@ def digest(path: Path) -> str:
     ("words", "outputs"),
     [
         ([*EVALUATE, "--out", "x.json", "--out", "x.md", "--figure", "x.png"], ["x.json", "x.md", "x.png"]),
-        ([*COMPARE, "--out", "x.json", "--figure", "x.pdf"], ["x.json"]),
-        ([*REPORT, "--out", "x.html"], ["x.html"]),
+        pytest.param([*COMPARE, "--out", "x.json", "--figure", "x.pdf"], ["x.json"], marks=pytest.mark.slow),
+        pytest.param([*REPORT, "--out", "x.html"], ["x.html"], marks=pytest.mark.slow),
     ],
     ids=["evaluate", "compare", "report"],
 )

@@ -169,6 +169,7 @@ assert sorted(path.suffix for path in folder.iterdir()) == [".npy"] * 4, "a temp
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory limit and its measurement need Linux")
 def test_a_file_of_another_type_or_order_is_not_converted_in_memory(tmp_path: Path) -> None:
     """It is written to a temporary file, a block at a time."""

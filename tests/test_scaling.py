@@ -70,6 +70,7 @@ def test_two_sizes_give_no_model() -> None:
     assert [row["n"] for row in content["rows"]] == [1000, 3000]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -370,6 +370,11 @@ def open_side(args: argparse.Namespace, role: str, path: str) -> Side:
     spec = groups_spec(args, role)
     if spec == ORACLE and role != "fake":
         option = "--groups" if args.groups == ORACLE else _option(role)
+        if role == "samples":  # of encode, which has one side
+            raise ValueError(
+                f"{option} oracle: would call FAKE by a classifier that is fitted on REAL, and here is one set; choose "
+                "a finished one (oracle:MODEL), or say where its labels are"
+            )
         raise ValueError(f"{option} oracle: the oracle is fitted on the groups of REAL; give them in another way")
     side = _open(args, role, path, spec)
     if side.groups is not None:

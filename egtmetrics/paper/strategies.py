@@ -386,7 +386,7 @@ def compare_strategies(
     >>> study.runs.groupby("method", sort=False)["ipr.delta_pr"].mean()  # doctest: +SKIP
     """
     if unknown := [name for name in methods or () if name not in METHODS]:
-        raise ValueError(f"methods has {listed(map(repr, unknown))}, expected some of {listed(map(repr, METHODS))}")
+        raise ValueError(f"there is no method {listed(map(repr, unknown))}; there are {', '.join(map(repr, METHODS))}")
     chosen = [name for name in METHODS if methods is None or name == PLAIN or name in methods]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)

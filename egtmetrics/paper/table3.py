@@ -80,8 +80,8 @@ def correlate(runs: pd.DataFrame, *, within: bool = False) -> pd.DataFrame:
 
     .. math:: z \pm t_{k-1} \sqrt{\tfrac{k-1}{k} \sum_i (z_{(i)} - \bar z)^2}.
 
-    In simulations with 5 to 20 seeds of four runs it missed the correlation in 2 to 7 % of the cases instead of 5 %,
-    and in up to 11 % where one disparity takes two values and r is 0.8 (docs/adr/0047).
+    In simulations with 5 to 20 seeds of four runs it missed the correlation in 3.5 to 8 % of the cases instead of 5 %
+    (benchmarks/results/correlations.md).
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def correlate(runs: pd.DataFrame, *, within: bool = False) -> pd.DataFrame:
     >>> correlate(runs).iloc[1:3][["row", "column", "r"]].round(2).values.tolist()
     [['mgo', 'ego', -1.0], ['mgo', 'topp.delta_p', 0.71]]
     """
-    return pd.DataFrame([_pair(runs, row, column, within) for row in _ROWS for column in _COLUMNS])
+    return pd.DataFrame([correlate_pair(runs, row, column, within=within) for row in _ROWS for column in _COLUMNS])
 
 
 def describe_table3(runs: pd.DataFrame, *, markdown: bool = False) -> str:
@@ -203,7 +203,8 @@ def _beyond_zero(which: str, correlations: pd.DataFrame) -> str:
     return "\n".join([head, *lines])
 
 
-def _pair(runs: pd.DataFrame, row: str, column: str, within: bool) -> dict[str, Any]:
+def correlate_pair(runs: pd.DataFrame, row: str, column: str, *, within: bool = False) -> dict[str, Any]:
+    """Return a row of :func:`correlate`."""
     values = runs[[row, column]].to_numpy(dtype=float)
     experiments = pd.factorize(runs["experiment"])[0] if within else None
     units = runs.groupby(_UNIT, sort=False).ngroup().to_numpy()

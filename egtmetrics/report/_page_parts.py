@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Self
 
 import pandas as pd
@@ -279,3 +279,54 @@ def interval_text(interval: tuple[float, float] | None, score: Score) -> str:
 def signed_text(score: Score, value: float) -> str:
     """A difference with its sign and unit: ``"+1.20 points"``."""
     return f"{'+' if value > 0 else ''}{gap_text(score, value)}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Excess:
+    """The excess over other real samples, and what is known of its gaps."""
+
+    baseline: Baseline
+    inference: Inference
+    gaps: Sequence[Gap]
+
+    @classmethod
+    def of(cls, baseline: Baseline, level: float | None) -> Excess:
+        inference = infer(baseline, level)
+        return cls(baseline=baseline, inference=inference, gaps=gaps_of(baseline.tables(), inference))
+
+    def gap(self, gap: Gap) -> Gap:
+        """Return the gap in the excess for a gap in the scores."""
+        return next(
+            one for one in self.gaps if (one.table.metric, one.disparity.name) == (gap.table.metric, gap.disparity.name)
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Doses:
+    """Doses of known damage, and what is known of their gaps; there are none where no damage explains the scores."""
+
+    response: DoseResponse
+    inference: Inference
+    gaps: Sequence[Gap]
+
+    @classmethod
+    def of(cls, response: DoseResponse, frame: GenerativeMetricFrame, level: float | None) -> Doses:
+        inference = infer(response, level)
+        if response.explanation is None:
+            return cls(response=response, inference=inference, gaps=[])
+        gaps = [
+            dataclasses.replace(
+                gap,
+                disparity=dataclasses.replace(
+                    gap.disparity, label=frame.tables[gap.table.metric].described[str(gap.disparity.column)].label
+                ),
+            )
+            for gap in gaps_of(response.tables(), inference)  # whose labels say the damage in every row
+        ]
+        return cls(response=response, inference=inference, gaps=gaps)
+
+    @property
+    def unread(self) -> str:
+        """Say which scores cannot be judged, because a group reads no dose by them."""
+        scores = dict.fromkeys(gap.disparity.label for gap in self.gaps if gap.pair.without)
+        return f" Not judged, for want of a dose in some group: {', '.join(scores)}." if scores else ""

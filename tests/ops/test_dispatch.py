@@ -241,7 +241,7 @@ calls = {
     "ball_counts": lambda: backend.ball_counts(x, x_sq_radii=radii[:, 0].copy(), closed=True),
     "kernel_density": lambda: backend.kernel_density(y, y, bandwidth=3.0),
     "kernel_density_band": lambda: backend.kernel_density_band(x, draws, bandwidth=30.0),
-    "bootstrap_counts": lambda: backend.bootstrap_counts(n_rows=1_000_000, n_replicates=1000, seed=0),
+    "bootstrap_counts": lambda: backend.bootstrap_counts(n_rows=200_000, n_replicates=1000, seed=0),
     "resampled_density": lambda: backend.resampled_density(x, x, draws, bandwidth=30.0),
     "soft_ball_product": lambda: backend.soft_ball_product(x, x, radius=30.0),
     "split_kth_neighbor": lambda: backend.split_kth_neighbor(few, sides, n_neighbors=np.full(200, 500)),

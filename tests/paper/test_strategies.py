@@ -276,7 +276,9 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         pd.read_csv(tmp_path / "out" / "runs.csv")["method"].tolist() == ["Plain", "Min-max on the excess", "Real"] * 2
     )
     assert main([*command, *chosen[:-1], "Maximin"]) == 2
-    assert "methods has 'Maximin', expected some of 'Plain', " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "there is no method 'Maximin'; there are 'Plain', " in said
+    assert all(repr(name) in said for name in METHODS)
     assert main([*command[:3], "cats", *command[4:]]) == 2
     assert "name='cats' is unknown; expected one of digits, mixture" in capsys.readouterr().err
 

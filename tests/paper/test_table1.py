@@ -210,6 +210,7 @@ def test_all_methods_start_from_the_pretrained_average(finished: tuple[Path, Tab
     assert len(set(first_weights.values())) == 1
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table1], tmp_path: Path) -> None:
     """Killed once in a training (a checkpoint is there, its end is not) and once between stages."""
     expected, _ = finished

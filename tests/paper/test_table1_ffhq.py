@@ -84,6 +84,7 @@ def command(files: Path, data: str, *rest: object) -> list[str]:
     return [str(word) for word in (*words, *options, *rest)]
 
 
+@pytest.mark.slow
 def test_from_a_checkpoint_killed_and_resumed(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = save_checkpoint(tmp_path / "base.safetensors")
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -213,6 +213,7 @@ def test_when_to_give_up(n: int, female: int, worth: bool, settings: Table2Setti
     assert not stage_in(tmp_path, settings)._is_worth_it([1] * 1200)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_gives_the_same(finished: tuple[Path, Table2], model: str, tmp_path: Path) -> None:
     """Killed in a generation (a text file is there, its end is not) and between stages."""
     expected, _ = finished

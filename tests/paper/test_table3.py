@@ -115,7 +115,7 @@ def test_coverage_of_the_interval(rho: float) -> None:
         x = rng.normal(size=(6, 1)) + 0.5 * rng.normal(size=(6, 4))
         y = rho * x + np.sqrt(1 - rho**2) * (rng.normal(size=(6, 1)) + 0.5 * rng.normal(size=(6, 4)))
         runs = pd.DataFrame({"experiment": "a", "seed": np.repeat(range(6), 4), "mgo": x.ravel(), "ego": y.ravel()})
-        pair = table3._pair(runs, "mgo", "ego", within=False)
+        pair = table3.correlate_pair(runs, "mgo", "ego")
         missed += not pair["low"] <= rho <= pair["high"]
     assert missed / 200 < 0.12
 

@@ -298,6 +298,7 @@ def test_nothing_is_replaced(tuned: FineTunedEncoder, tmp_path: Path) -> None:
         tuned.save(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_killed_and_started_again_gives_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -115,8 +115,18 @@ def plain(loss: GroupLoss, *, size: int, n_steps: int, without: Sequence[int] = 
     return model
 
 
-@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2), (1, 4), (1, 3)])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("strategy", "batch_size", "accumulation"),
+    # every strategy, every cut, and both kinds of weights under the cuts that are not even
+    [
+        ("mean", 1, 4),
+        ("reweighted", 2, 2),
+        ("reweighted", 1, 3),
+        ("min-max", 4, 1),
+        ("min-max", 1, 3),
+        ("group DRO", 2, 2),
+    ],
+)
 def test_it_trains_as_the_plain_loop(strategy: str, batch_size: int, accumulation: int, tmp_path: Path) -> None:
     """However the batch is cut into parts; the last of an epoch is smaller."""
     loss, expected_loss = STRATEGIES[strategy](), STRATEGIES[strategy]()
@@ -132,8 +142,10 @@ def test_it_trains_as_the_plain_loop(strategy: str, batch_size: int, accumulatio
     torch.testing.assert_close(loss.state_dict(), expected_loss.state_dict(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("batch_size", "accumulation"), [(4, 1), (2, 2), (1, 4)])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("strategy", "batch_size", "accumulation"),
+    [("mean", 2, 2), ("reweighted", 1, 4), ("min-max", 4, 1), ("min-max", 1, 4), ("group DRO", 2, 2)],
+)
 def test_texts_without_labels_are_as_if_they_were_not_there(
     strategy: str, batch_size: int, accumulation: int, tmp_path: Path
 ) -> None:
