@@ -22,6 +22,7 @@ import io
 import itertools
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,13 @@ def test_modules_and_targets_that_pages_name_exist() -> None:
     assert len(targets) >= 6
     made = re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {one or other for one, other in targets} <= {name for line in made for name in line.split()}
+
+
+def test_the_packages_stand_in_the_order_of_the_import_contract() -> None:
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]
+    layers = [set(re.findall(r"egtmetrics\.([a-z]\w*)", layer)) for layer in contract["layers"]]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = page[page.index("| packages, from the top |") : page.index("## The way of one array")]
+    rows = [set(re.findall(r"`(\w+)`", line.split("|")[1])) for line in table.splitlines() if line.startswith("| `")]
+    assert rows == [layer for layer in layers if layer]
+    assert len(rows) > 10
