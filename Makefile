@@ -70,10 +70,11 @@ help:
 demo: .venv/.demo
 	$(BIN)/python examples/digits.py
 
-# Every code cell runs; one thread each, like the tests.
+# Every code cell runs; one thread each, like the tests. Links are checked, and in Chromium, where there is one, pages.
 docs: export OMP_NUM_THREADS = 1
 docs: .venv/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . build/site
+	$(BIN)/python .ci/check_site.py build/site
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.
