@@ -60,7 +60,8 @@ function faint(page) {
   const walker = page.createTreeWalker(page.querySelector("article"), NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
     const element = walker.currentNode.parentElement;
-    if (!walker.currentNode.data.trim() || !element.checkVisibility({visibilityProperty: true, opacityProperty: true}) ||
+    const visible = element.checkVisibility({visibilityProperty: true, opacityProperty: true});
+    if (!walker.currentNode.data.trim() || !visible ||
         element.closest(".headerlink, button, script, style, svg")) continue;
     const pair = [light(numbers(getComputedStyle(element).color)), light(ground(element))].sort((a, b) => b - a);
     const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
@@ -123,9 +124,9 @@ def broken_links(site: Path, pages: dict[str, Page]) -> Iterator[str]:
             target = (path / "index.html" if path.is_dir() else path).resolve()
             if not target.exists():
                 yield f"{name}: {link} leads nowhere"
-            elif target.suffix == ".html" and (known := pages.get(str(target.relative_to(site)))) is not None:
-                if unquote(anchor) not in known.anchors:
-                    yield f"{name}: {link} has no such anchor"
+            known = pages.get(str(target.relative_to(site)))
+            if known is not None and unquote(anchor) not in known.anchors:
+                yield f"{name}: {link} has no such anchor"
 
 
 def search_faults(site: Path) -> Iterator[str]:
@@ -165,11 +166,11 @@ def served(site: Path, driver: str) -> Iterator[str]:
 def browser_faults(browser: str, site: Path, pages: dict[str, Page]) -> Iterator[str]:
     values = {"PAGES": sorted(pages), "DARK": IN_THE_DARK, "WORD": WORD, "CONTRAST": CONTRAST}
     driver = re.sub(r"\b(PAGES|DARK|WORD|CONTRAST)\b", lambda found: json.dumps(values[found[0]]), DRIVER)
-    options = "--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --virtual-time-budget=600000 --dump-dom"
+    options = "--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --virtual-time-budget=600000"
     # What is not of the site, such as the script that draws formulas, is not asked for.
     hosts = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with served(site, driver) as address, tempfile.TemporaryDirectory() as profile:
-        command = [browser, *options.split(), hosts, f"--user-data-dir={profile}", address]
+        command = [browser, *options.split(), "--dump-dom", hosts, f"--user-data-dir={profile}", address]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     for line in re.findall(r"CONSOLE.*?\] (.*)", done.stderr):
         if "http://127.0.0.1" in line:
