@@ -30,7 +30,7 @@ help:
 	@echo "make test-lowest  tests of the core against the lowest versions that pyproject.toml allows, without PyTorch"
 	@echo "make test-latest  all tests against the newest releases of every dependency"
 	@echo "make sanitize     the CPU kernels on random cases under the sanitizers of gcc (three minutes)"
-	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
+	@echo "make bench        speed against the peers, one table, and whether it fell (installs them; about ten minutes)"
 	@echo "make gpu          tests, sanitizers and speed on a CUDA card, in the environment at hand (eight minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
 	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
