@@ -5,7 +5,7 @@
     python -m benchmarks.run --scale 0.1                         a tenth of the rows, to try the script itself
 
 `make bench ISA=avx2` holds this library and the peers to AVX2. Results go by kind of machine: cpu-amd-avx512.md, ...
-Every run is also kept by itself, in history/cpu-amd-avx512/, and compared with the best of them: see benchmarks/gate.py.
+Every run is also kept by itself, in history/cpu-amd-avx512/, and compared with the best one: see benchmarks/gate.py.
 
 Seconds depend on the machine; read the ratios. Each row also has a ceiling from the same run: the time of a bare matrix
 product of the same shape, or for the divergences of the random bits that they need.

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -101,6 +103,36 @@ def kind_of(value: object) -> str:
     return next(kind for kind in order if KINDS[kind][1](value))
 
 
+def write_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Write a table of every part of the schema below the page on outputs."""
+    if docname != "docs/reference/outputs":
+        return
+    parts = json.loads(Path(app.srcdir, "docs/reference/outputs.schema.json").read_text())["$defs"]
+    for name, part in parts.items():
+        lines = [f"## {name}", part["description"]]
+        rows = [
+            f"| `{key}`{'' if key in part['required'] else '°'} | {type_of(value)} | {value.get('description', '')} |"
+            for key, value in part.get("properties", {}).items()
+        ]
+        lines += ["\n".join(["| key | type | what |", "|---|---|---|", *rows])] if rows else []
+        lines += [part["additionalProperties"]["description"]] if part.get("additionalProperties") else []
+        source[0] += "\n\n" + "\n\n".join(lines)
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """Say in words what values a part of a schema takes."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name})"
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if schema["type"] == "array":
+        return f"list of {type_of(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"by name: {type_of(schema['additionalProperties'])}"
+    return schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
+
+
 def write_reference(app: Sphinx, docname: str, source: list[str]) -> None:
     """Write the rest of a page of the reference below its title, which is the name of a module."""
     name = source[0].removeprefix("# ").strip()
@@ -128,3 +160,4 @@ def setup(app: Sphinx) -> None:
     """Add what this site needs of its own."""
     app.add_directive("command-help", CommandHelp)
     app.connect("source-read", write_reference)
+    app.connect("source-read", write_outputs)
