@@ -9,6 +9,7 @@ import argparse
 import importlib
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,11 @@ def write_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
             for key, value in part.get("properties", {}).items()
         ]
         lines += ["\n".join(["| key | type | what |", "|---|---|---|", *rows])] if rows else []
-        lines += [part["additionalProperties"]["description"]] if part.get("additionalProperties") else []
-        source[0] += "\n\n" + "\n\n".join(lines)
+        lines += [f"And the keys of {type_of(part)}."] if "$ref" in part else []
+        rest = part.get("additionalProperties") or part.get("unevaluatedProperties")
+        lines += [rest["description"]] if rest else []
+        # An option is code, or its dashes would become one.
+        source[0] += "\n\n" + re.sub(r"(?<!`)(--[a-z]+)", r"`\1`", "\n\n".join(lines))
 
 
 def type_of(schema: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The JSON of the commands is what docs/reference/outputs.schema.json says, and every key that it names is written."""
+"""The JSON of the commands is what docs/reference/outputs.schema.json says."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from egtmetrics.cli import main
 jsonschema = pytest.importorskip("jsonschema")
 SCHEMA = json.loads((Path(__file__).parents[1] / "docs" / "reference" / "outputs.schema.json").read_text())
 GROUPS = ["--groups", "y", "--metrics", "ipr", "--quiet", "--format", "json"]
+FID = ["--groups", "y", "--metrics", "fid", "--quiet", "--format", "json"]
 FULL = ["--baseline", "split", "--tolerance", "5pp", "--interval", "0.9"]
 COMMANDS = {
     "evaluation": ["evaluate", "real.npz", "a.npz", *GROUPS],
@@ -22,9 +23,9 @@ COMMANDS = {
     "comparison": ["compare", "--reference", "real.npz", "a.npz", "b.npz", *GROUPS],
     "comparison with all": ["compare", "--reference", "real.npz", "a.npz", "b.npz", *GROUPS, *FULL],
     "comparison untested": ["compare", "--reference", "real.npz", "a.npz", "b.npz", *GROUPS, "--permutations", "0"],
-    "comparison permuted": ["compare", "--reference", "real.npz", "a.npz", "b.npz", *GROUPS, "--permutations", "39", "--match-groups"],
+    "comparison permuted": ["compare", "--reference", "real.npz", "a.npz", "b.npz", *FID, "--permutations", "79"],
     "plan": ["plan", "real.npz", "a.npz", *GROUPS, "--tolerance", "5pp"],
-    "plan of a width": ["plan", "real.npz", "a.npz", *GROUPS, "--width", "0.2"],
+    "plan of a width": ["plan", "real.npz", "a.npz", *GROUPS, "--width", "20pp"],
 }
 
 
