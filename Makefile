@@ -34,7 +34,7 @@ help:
 	@echo "make test-portable  the tests of the numbers, which hold on any system and processor"
 	@echo "make sanitize     the CPU kernels on random cases under the sanitizers of gcc (three minutes)"
 	@echo "make aarch64      the same for 64-bit Arm, without sanitizers, by a cross compiler and qemu (three minutes)"
-	@echo "make bench        speed against the peers, one table (installs them; about ten minutes)"
+	@echo "make bench        speed against the peers, one table, and whether it fell (installs them; about ten minutes)"
 	@echo "make gpu          tests, sanitizers and speed on a CUDA card, in the environment at hand (eight minutes)"
 	@echo "make lint         ruff, clang-format, mypy --strict, import contract"
 	@echo "make package      sdist and wheel, contents checked, installed and imported in an empty folder"
@@ -75,10 +75,11 @@ help:
 demo: .venv/.demo
 	$(BIN)/python examples/digits.py
 
-# Every code cell runs; one thread each, like the tests.
+# Every code cell runs; one thread each, like the tests. Links are checked, and in Chromium, where there is one, pages.
 docs: export OMP_NUM_THREADS = 1
 docs: .venv/.docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --conf-dir docs . build/site
+	$(BIN)/python .ci/check_site.py build/site
 
 # One worker a core, so no threads inside one: shared out, small products take many times as long. A worker takes whole
 # files, so that what a file sets up is set up once, and helps another in the end.

@@ -5,6 +5,7 @@
     python -m benchmarks.run --scale 0.1                         a tenth of the rows, to try the script itself
 
 `make bench ISA=avx2` holds this library and the peers to AVX2. Results go by kind of machine: cpu-amd-avx512.md, ...
+Every run is also kept by itself, in history/cpu-amd-avx512/, and compared with the best one: see benchmarks/gate.py.
 
 Seconds depend on the machine; read the ratios. Each row also has a ceiling from the same run: the time of a bare matrix
 product of the same shape, or for the divergences of the random bits that they need.
@@ -13,6 +14,7 @@ product of the same shape, or for the divergences of the random bits that they n
 from __future__ import annotations
 
 import argparse
+import datetime
 import functools
 import importlib.metadata
 import json
@@ -29,6 +31,8 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 from tqdm import tqdm
+
+from benchmarks import gate
 
 Row = dict[str, Any]
 
@@ -560,18 +564,36 @@ def main() -> None:
     for name in tqdm(arguments.only.split(","), desc="benchmarks"):
         rows += [{"section": name, **entry} for entry in SECTIONS[name](arguments.scale)]
     print(table(rows))
-    if arguments.out:
-        write(arguments.out, rows)
+    if arguments.out and gate.report(write(arguments.out, rows), arguments.out / "history"):
+        sys.exit(1)
 
 
-def write(folder: Path, rows: list[Row]) -> None:
-    """Write the rows in place of the earlier ones of the same sections."""
+def commit() -> str:
+    """Name what is measured; a tree with changes is no commit."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
+
+
+def write(folder: Path, rows: list[Row]) -> Path:
+    """Write the rows in place of the earlier ones of the same sections; keep the run by itself, and return its file."""
     from egtmetrics._atomic import write_whole
 
     folder.mkdir(parents=True, exist_ok=True)
     description = machine()
     kernels = description["kernels"]
     path = folder / f"cpu-{maker()}-{kernels['isa'].removesuffix('-vnni')}.json"
+    kept = {
+        "class": path.stem,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "commit": commit(),
+        "machine": description,
+        "command": "make bench",
+        "rows": rows,
+    }
+    run = f"{kept['date'].replace('-', '').replace(':', '')}-{kept['commit']}.json"
+    history = folder / "history" / path.stem
+    history.mkdir(parents=True, exist_ok=True)
+    write_whole(history / run, json.dumps(kept, indent=1) + "\n")
     before = json.loads(path.read_text())["rows"] if path.exists() else []
     new = {entry["section"] for entry in rows}
     rows = sorted(
@@ -584,6 +606,7 @@ def write(folder: Path, rows: list[Row]) -> None:
         "from one run.\n"
     )
     write_whole(path.with_suffix(".md"), f"# Speed: {path.stem}\n\n{table(rows)}\n\n{note}")
+    return history / run
 
 
 if __name__ == "__main__":

@@ -6,7 +6,12 @@ The repository is the source folder, so pages link to README, to each other and 
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -23,6 +28,7 @@ release = egtmetrics.__version__
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
@@ -47,8 +53,11 @@ nb_merge_streams = True
 napoleon_numpy_docstring = True
 napoleon_google_docstring = False
 autodoc_member_order = "groupwise"
-autodoc_typehints = "none"
-autodoc_default_options = {"members": True, "imported-members": True}
+autodoc_preserve_defaults = True
+autodoc_default_options = {"members": True}
+autosummary_generate = False
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90  # a longer one has a line for each argument
 
 # Copied without prompts and outputs.
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -80,6 +89,79 @@ class CommandHelp(SphinxDirective):
         return found
 
 
+KINDS = {
+    "Functions": ("function", inspect.isroutine),
+    "Classes": ("class", inspect.isclass),
+    "Warnings and errors": ("exception", lambda value: inspect.isclass(value) and issubclass(value, Exception)),
+    "Constants and types": ("data", lambda value: True),
+}
+"""The sections of the page of a module: the directive of their members, and what belongs there."""
+
+
+def kind_of(value: object) -> str:
+    """Return the section that something public belongs to."""
+    order = ("Warnings and errors", "Classes", "Functions", "Constants and types")
+    return next(kind for kind in order if KINDS[kind][1](value))
+
+
+def write_outputs(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Write a table of every part of the schema below the page on outputs."""
+    if docname != "docs/reference/outputs":
+        return
+    parts = json.loads(Path(app.srcdir, "docs/reference/outputs.schema.json").read_text())["$defs"]
+    for name, part in parts.items():
+        lines = [f"## {name}", part["description"]]
+        rows = [
+            f"| `{key}`{'' if key in part['required'] else '°'} | {type_of(value)} | {value.get('description', '')} |"
+            for key, value in part.get("properties", {}).items()
+        ]
+        lines += ["\n".join(["| key | type | what |", "|---|---|---|", *rows])] if rows else []
+        lines += [f"And the keys of {type_of(part)}."] if "$ref" in part else []
+        rest = part.get("additionalProperties") or part.get("unevaluatedProperties")
+        lines += [rest["description"]] if rest else []
+        # An option is code, or its dashes would become one.
+        source[0] += "\n\n" + re.sub(r"(?<!`)(--[a-z]+)", r"`\1`", "\n\n".join(lines))
+
+
+def type_of(schema: dict[str, Any]) -> str:
+    """Say in words what values a part of a schema takes."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name})"
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if schema["type"] == "array":
+        return f"list of {type_of(schema['items'])}"
+    if isinstance(schema.get("additionalProperties"), dict):
+        return f"by name: {type_of(schema['additionalProperties'])}"
+    return schema["type"] if isinstance(schema["type"], str) else " or ".join(schema["type"])
+
+
+def write_reference(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Write the rest of a page of the reference below its title, which is the name of a module."""
+    name = source[0].removeprefix("# ").strip()
+    if not docname.startswith("docs/reference/") or not name.startswith("egtmetrics."):
+        return
+    module = importlib.import_module(name)
+    public = {member: getattr(module, member) for member in sorted(module.__all__, key=str.lower)}
+    kinds = {kind: [member for member in public if kind_of(public[member]) == kind] for kind in KINDS}
+    parts = [f".. automodule:: {name}\n   :no-members:"]
+    for kind, members in kinds.items():
+        if members:
+            listed = "".join(f"\n   {member}" for member in members)
+            parts.append(f".. rubric:: {kind}\n\n.. autosummary::\n   :nosignatures:\n{listed}")
+    text = ["\n\n".join(parts)]
+    for kind, members in kinds.items():
+        described = "\n".join(f".. auto{KINDS[kind][0]}:: {name}.{member}" for member in members)
+        text += [described] if members else []
+    blocks = [f"```{{eval-rst}}\n.. currentmodule:: {name}\n\n{block}\n```" for block in text]
+    headings = [f"## {kind}\n\n" for kind, members in kinds.items() if members]
+    rest = (f"{heading}{block}" for heading, block in zip(headings, blocks[1:], strict=True))
+    source[0] = "\n\n".join([source[0], blocks[0], *rest])
+
+
 def setup(app: Sphinx) -> None:
     """Add what this site needs of its own."""
     app.add_directive("command-help", CommandHelp)
+    app.connect("source-read", write_reference)
+    app.connect("source-read", write_outputs)
