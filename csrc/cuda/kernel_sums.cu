@@ -81,11 +81,12 @@ __global__ void find_nearness(const double* scale, double bandwidth, ErrorBound 
 // block must call it, and synchronise before they read.
 template <class T>
 __device__ void kernel_of_tile(PointsAndNorms<T> x, int i0, int n_rows, PointsAndNorms<T> y, int j0, int n_cols, int d,
-                               const T* centre, double scale, double bandwidth, const Nearness& near,
+                               const T* centre, const double* scale, double bandwidth, const Nearness* nearness,
                                KernelTile::Shared& products, KernelValues& kernel) {
   const T *x_rows = x.row(i0, d), *y_rows = y.row(j0, d);
   float p[own_rows][own_cols];
-  KernelTile::products(x_rows, n_rows, y_rows, n_cols, d, centre, scale, products, p);
+  KernelTile::products(x_rows, n_rows, y_rows, n_cols, d, centre, *scale, products, p);
+  const Nearness near = *nearness;
   unsigned open = 0;
   float col_norms[own_cols];
 #pragma unroll
@@ -152,7 +153,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   const int first = static_cast<int>(blockIdx.y) * tiles_per_block, last = min(first + tiles_per_block, n_tiles);
   for (int tile = first; tile < last; ++tile) {
     const int j0 = tile * KernelTile::cols, n_cols = min(static_cast<int>(y.n) - j0, KernelTile::cols);
-    kernel_of_tile(x, i0, n_rows, y, j0, n_cols, d, centre, *scale, bandwidth, *nearness, products, kernel);
+    kernel_of_tile(x, i0, n_rows, y, j0, n_cols, d, centre, scale, bandwidth, nearness, products, kernel);
     __syncthreads();
     add_to_density(kernel, i0, n_rows, units, density);
     __syncthreads();  // before the next tile
@@ -189,7 +190,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   if (e < tile_rows) listed[e] = 0;
   for (int j0 = 0; j0 < static_cast<int>(x.n); j0 += KernelTile::cols) {
     const int n_cols = min(static_cast<int>(x.n) - j0, KernelTile::cols);
-    kernel_of_tile(x, i0, n_rows, x, j0, n_cols, d, centre, *scale, bandwidth, *nearness, products, kernel);
+    kernel_of_tile(x, i0, n_rows, x, j0, n_cols, d, centre, scale, bandwidth, nearness, products, kernel);
     __syncthreads();
     add_to_density(kernel, i0, n_rows, units, density);
 #pragma unroll 1
@@ -306,7 +307,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
 
   for (int tile = 0; tile < n_tiles; ++tile) {
     const int j0 = tile * KernelTile::cols, n_cols = min(static_cast<int>(x.n) - j0, KernelTile::cols);
-    kernel_of_tile(x, i0, n_rows, x, j0, n_cols, d, centre, *scale, bandwidth, *nearness, shared.products, kernel);
+    kernel_of_tile(x, i0, n_rows, x, j0, n_cols, d, centre, scale, bandwidth, nearness, shared.products, kernel);
     const int b = e % replicates;
     constexpr int step = tile_threads / replicates;
 #pragma unroll
