@@ -279,6 +279,20 @@ def test_schedule_does_not_matter_and_memory_is_clean(checked: bool, dtype: Any)
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("checked", [False, True])
+def test_more_neighbours_than_a_list_holds(checked: bool) -> None:
+    """A crowd of 130 points, each within the bandwidth of all others, and 200 alone, most in tiles of their own."""
+    load(checked=checked)
+    rng = np.random.default_rng(4)
+    x = np.concatenate([rng.normal(size=(130, 2)), np.full((200, 2), 100.0) * np.arange(1, 201)[:, None]])
+    draws = draws_of(rng, len(x), 67)
+    for points, bandwidth in ((x, 20.0), (x, 1.0), (x[::-1].copy(), 20.0), (x * 40.0, 1e-3)):
+        density, deviation = OnHost(checked=checked).kernel_density_band(points, draws, bandwidth=bandwidth)
+        expected = REFERENCE.kernel_density_band(points, draws, bandwidth=bandwidth)
+        np.testing.assert_allclose(density, expected[0], rtol=1e-5, atol=2e-7)
+        np.testing.assert_allclose(deviation, expected[1], rtol=1e-5, atol=2e-7)
+
+
 def test_golden_topp_pr_is_reproduced() -> None:
     """Every point that the recorded package kept, and no other: no density strays across its band."""
     golden, host = load_golden("digits"), OnHost()

@@ -31,12 +31,22 @@ LAUNCHED = {
     "kth_neighbor": [*CENTRING, "find_candidates<T>", "finish<T>"],
     "ball_counts": [*CENTRING, "find_terms<T>", "count_members<T>"],
     "kernel_density": [*CENTRING, "find_nearness", "add_kernels<T>", "divide"],
+    "kernel_density_band": [*CENTRING, "find_nearness", "list_kernels<T>", "sum_lists", "multiply_counts<T>", "divide"],
     "soft_ball_product": [*CENTRING, "multiply_distances<T>", "combine_products"],
     "bootstrap_counts": ["count_draws"],
     "divergence_bootstrap": ["accumulate", "evaluate_counts", "redraw"],
 }
 # Kernels whose results are rounded in another way by nvcc than by g++, and how far off they may be.
-ROUNDED = {"add_kernels": 1e-5, "multiply_distances": 1e-5, "evaluate_counts": 1e-12, "redraw": 1e-12}
+ROUNDED = {
+    "add_kernels": 1e-5,
+    "list_kernels": 1e-5,
+    "sum_lists": 1e-5,
+    "multiply_counts": 1e-5,
+    "multiply_distances": 1e-5,
+    "evaluate_counts": 1e-12,
+    "redraw": 1e-12,
+}
+LIST = np.dtype([("column", np.int32), ("kernel", np.float32)])
 
 TYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 KINDS = pytest.mark.parametrize("kind", ["lattice", "random"])
@@ -75,6 +85,12 @@ def check(replay: Replay, primitive: str, dtype: str) -> None:
             continue
         assert kernel in ROUNDED, f"{kernel} left other bytes than in the harness"
         both = [np.frombuffer(one, np.float64) for one in (difference.ptx, difference.harness)]
+        if kernel == "list_kernels" and len(both[0]) > 10_000:  # the lists, not the density
+            lists = [one.view(LIST) for one in both]
+            np.testing.assert_array_equal(lists[0]["column"], lists[1]["column"])
+            # Their error is absolute: near the bandwidth, that of a difference from 1.
+            np.testing.assert_allclose(lists[0]["kernel"], lists[1]["kernel"], rtol=0, atol=1e-6)
+            continue
         np.testing.assert_allclose(*both, rtol=ROUNDED[kernel], atol=0)
 
 
@@ -186,14 +202,15 @@ def test_kernel_density(dtype: str, kind: str) -> None:
     np.testing.assert_allclose(density, reference.kernel_density(x, y, bandwidth=6.0), rtol=1e-5)
 
     counts = (
-        np.random.default_rng(9).multinomial(len(x), np.full(len(x), 1 / len(x)), size=3).T.astype(np.uint16).copy()
+        np.random.default_rng(9).multinomial(len(y), np.full(len(y), 1 / len(y)), size=3).T.astype(np.uint16).copy()
     )
-    deviation = np.full(3, np.nan)
-    arguments = (x, len(x), 9, counts, 3, 6.0, density, deviation)
-    check(run("kernel_density_band", *arguments, dtype=dtype), "kernel_density", dtype)
-    wanted = reference.kernel_density_band(x, counts, bandwidth=6.0)
-    np.testing.assert_allclose(density, wanted[0], rtol=1e-5)
-    np.testing.assert_allclose(deviation, wanted[1], rtol=1e-4)
+    density, deviation = np.full(len(y), np.nan), np.full(3, np.nan)
+    for bandwidth in (6.0, 60.0):  # at 60 each row has more neighbours than its list holds
+        arguments = (y, len(y), 9, counts, 3, bandwidth, density, deviation)
+        check(run("kernel_density_band", *arguments, dtype=dtype), "kernel_density_band", dtype)
+        wanted = reference.kernel_density_band(y, counts, bandwidth=bandwidth)
+        np.testing.assert_allclose(density, wanted[0], rtol=1e-5)
+        np.testing.assert_allclose(deviation, wanted[1], rtol=1e-4)
 
 
 @TYPES

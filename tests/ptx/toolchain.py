@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.cuda_static import find_nvcc
+from tests.simt.build import SMALL
 
 SOURCES = Path(__file__).resolve().parents[2] / "csrc"
 
@@ -25,7 +26,7 @@ def ptx_of(source: Path, architecture: str = "compute_75") -> str:
     assert nvcc is not None
     version = subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout
     included = _headers() if source.is_relative_to(SOURCES) else b""
-    digest = hashlib.sha256(b"\0".join([version, source.read_bytes(), included])).hexdigest()[:16]
+    digest = hashlib.sha256(b"\0".join([version, SMALL.encode(), source.read_bytes(), included])).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"egtmetrics-ptx-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
@@ -35,7 +36,7 @@ def ptx_of(source: Path, architecture: str = "compute_75") -> str:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kept.exists():
             fresh = kept.with_suffix(".new")
-            command = [nvcc, "-std=c++17", "-O3", f"-arch={architecture}", "-ptx", f"-I{SOURCES}"]
+            command = [nvcc, "-std=c++17", "-O3", f"-arch={architecture}", SMALL, "-ptx", f"-I{SOURCES}"]
             command += [f"-I{SOURCES / 'include'}", "-o", str(fresh), str(source)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:

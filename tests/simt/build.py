@@ -30,7 +30,17 @@ ROOT = HERE.parents[1]
 CSRC = ROOT / "csrc"
 COMPILER = "g++"  # the hooks of the checked build are those that GCC calls
 
-COMMON = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-g1", "-DEGT_SIMT", "-DEGT_MODULE=_cuda")
+SMALL = "-DEGT_LIST_SIZE=100"  # lists that small sets fill; also in the PTX that tests/ptx compares
+COMMON = (
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-gnu-unique",
+    "-g1",
+    SMALL,
+    "-DEGT_SIMT",
+    "-DEGT_MODULE=_cuda",
+)
 BINDING = ("-O0", '-DEGT_CUDA_COMPILER="host"', '-DEGT_CUDA_ARCHITECTURES="host"')
 KERNELS = ("-O2", "-fno-ipa-reference", "-ffp-contract=off")
 # Calls to memset in place of loops would go unseen, and variables are moved apart.
