@@ -6,6 +6,8 @@ The repository is the source folder, so pages link to README, to each other and 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -42,6 +44,8 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # cells find egtmetrics
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses widgets, which pages could not show
 
 # The reference is what the docstrings say.
 napoleon_numpy_docstring = True
