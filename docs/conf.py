@@ -51,7 +51,7 @@ os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses widge
 # build if it fails, which IPython ignores.
 startup = Path(__file__).parents[1] / "build" / "ipython" / "profile_default" / "startup" / "commands.py"
 startup.parent.mkdir(parents=True, exist_ok=True)
-startup.write_text('''
+startup.write_text("""
 import subprocess
 
 def system(command):
@@ -60,7 +60,7 @@ def system(command):
     done.check_returncode()
 
 get_ipython().system = system
-''')
+""")
 os.environ["IPYTHONDIR"] = str(startup.parents[2])
 
 # The reference is what the docstrings say.
