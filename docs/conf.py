@@ -9,7 +9,9 @@ import argparse
 import importlib
 import inspect
 import json
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,24 @@ nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
 nb_merge_streams = True
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # cells find egtmetrics
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # tqdm misses widgets, which pages could not show
+
+# A command in a cell, !egtmetrics ..., prints all at once, since myst-nb ends a line after every piece, and stops the
+# build if it fails, which IPython ignores.
+startup = Path(__file__).parents[1] / "build" / "ipython" / "profile_default" / "startup" / "commands.py"
+startup.parent.mkdir(parents=True, exist_ok=True)
+startup.write_text("""
+import subprocess
+
+def system(command):
+    done = subprocess.run(command, shell=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(done.stdout, end="")
+    done.check_returncode()
+
+get_ipython().system = system
+""")
+os.environ["IPYTHONDIR"] = str(startup.parents[2])
 
 # The reference is what the docstrings say.
 napoleon_numpy_docstring = True
