@@ -45,6 +45,47 @@ SIZE, FOUND, MISSED = 0.05, 0.8, 0.2
 """The size of the test; a defect counts as found from this power on, and as missed up to that one."""
 RULER_N, RULER_DIMENSIONS, RULER_REPEATS = 1000, (1, 8, 64), 5
 COMMAND = "python -m benchmarks.defects --out benchmarks/results --page docs/which-metric.md"
+SCALING = Path(__file__).parent / "results" / "scaling.json"
+CHOICE = (
+    (
+        "numbers beside those of the EGT paper",
+        "`topp`",
+        "below 320 samples a group, or with one or two features, it may [say nothing](topp.md)",
+    ),
+    (
+        "one distance for each group",
+        "`fid`, `kid`",
+        "`fid` falls with [more samples](sample-sizes.md) and sees means and covariances only; `kid` does not fall, but "
+        "finds less",
+    ),
+    (
+        "to know whether samples are bad, or missing",
+        "precision with recall, density with coverage: `prdc`, `ipr`, `clipped`",
+        "precision or recall alone calls some damaged groups the better ones (below)",
+    ),
+    ("texts, as others report them", "`mauve`", "it sees clusters: what happens within one is lost"),
+    ("to find copies of training samples", "`authenticity`, `egtmetrics report --training`", "needs the training set"),
+    ("variety without a reference", "`vendi`", "samples off the data raise it"),
+    ("a quantity with a meaning: toxicity, length", "`numbers`", "it sees that quantity alone"),
+    (
+        "scores that can be corrected for [wrong labels](labels.md)",
+        "precision and density of `prdc`; `kid`",
+        "not recall, coverage, FID or TopP&R",
+    ),
+    (
+        "very many samples",
+        "`fid`, `approximate-prdc`",
+        "the latter has a [measured error](adr/0014-approximate-mode.md)",
+    ),
+)
+COSTS = (
+    "Seconds of one core for one set of n real and n generated samples with 64 features. Time grows as n squared, but "
+    "for FID. TopP&R averages ten projections by default above 32 features, at about ten times the costs of one. An "
+    "interval costs one to six evaluations more, or 330 smaller ones, [by metric](uncertainty.md). Other metrics were "
+    "not timed by themselves; `prd`, `mauve` and `frontier` cluster all samples several times. [All sizes, memory, and "
+    "models of the cost](../benchmarks/results/scaling.md); [speed against other "
+    "packages](../benchmarks/results/cpu-amd-avx512.md)."
+)
 
 Array = NDArray[np.float64]
 Function = Callable[..., MetricResult]
@@ -390,6 +431,16 @@ def power_table(found: Mapping[str, Mapping[str, Finding]]) -> str:
     return table(rows, ["score", f"found, of {len(LAWS) * len(DEFECTS)}", *DEFECTS])
 
 
+def cost_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    by_case: dict[str, dict[int, str]] = {}
+    for row in rows:
+        if row["label"] == "measured":
+            by_case.setdefault(row["case"], {})[row["n"]] = f"{row['core_seconds']:.3g} s"
+    sizes = sorted(set.intersection(*(set(costs) for costs in by_case.values())))
+    headers = ["", *(f"n = {n:,}" for n in sizes)]
+    return table([[case, *(costs[n] for n in sizes)] for case, costs in by_case.items()], headers)
+
+
 def ruler_table(rows: Sequence[Row]) -> str:
     means: dict[tuple[str, str], list[str]] = {}
     for row in rows:
@@ -477,13 +528,21 @@ def page(content: Mapping[str, Any]) -> str:
     trio, n_trio = best_trio(cases)
     sections = (
         "# Which metric for which defect",
+        "A score finds some defects of a generator and is blind to others.",
+        "## Choose",
+        table(CHOICE, ["you want", "take", "beware"]),
         paragraph(
-            "A score finds some defects of a generator and is blind to others. Here two groups follow one law, the "
-            "generated samples of one group are damaged, and a test compares the scores of the groups. Does it find "
-            "the damage, and which group does it blame?"
+            "Name metrics and options before you look at the scores, and take more than one. `egtmetrics evaluate "
+            "--metrics topp,prdc,fid` has them in one table, with p-values that are [corrected for their "
+            "number](uncertainty.md)."
+        ),
+        "## What finds what",
+        paragraph(
+            "Here two groups follow one law, the generated samples of one group are damaged, and a test compares the "
+            "scores of the groups. Does it find the damage, and which group does it blame?"
         ),
         paragraph(
-            f"**First, what finds nothing.** No score finds everything. Of {total} cases, six damages in four laws, "
+            f"No score finds everything. Of {total} cases, six damages in four laws, "
             f"the best score, {best}, finds {n_found(found[best])}, and the last, {worst}, {n_found(found[worst])}. "
             f"Found by no score at all: {'; '.join(unseen) or 'none'}. So equal scores are no proof of equal quality: "
             "look up what your metrics miss."
@@ -522,11 +581,14 @@ def page(content: Mapping[str, Any]) -> str:
         paragraph(
             f"What a perfect generator scores: both sides are Gaussian with d features, {RULER_N} samples each. A "
             "score that is far from its best value here, or that changes along the line, cannot be compared between "
-            "groups of unlike data. TopP&R takes [another k](adr/0019-when-topp-cannot-speak.md) for few features. How "
-            "scores behave while a law is moved step by step is in the "
-            "[sanity checks](../benchmarks/results/sanity.md)."
+            "groups of unlike data: take the [excess over other real samples](egt.md). With one feature, TopP&R's "
+            "0.00 says nothing ([why, and what to do](topp.md)). How scores behave while a law is moved step by step "
+            "is in the [sanity checks](../benchmarks/results/sanity.md)."
         ),
         ruler_table(ruler_rows),
+        "## Costs",
+        paragraph(COSTS),
+        cost_table(json.loads(SCALING.read_text())["rows"]),
         f"Written by `{COMMAND}`.",
     )
     return "\n\n".join(sections) + "\n"

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakSet
 
-from tqdm import auto, std
+from tqdm import std
+
+with warnings.catch_warnings():  # in a notebook without ipywidgets, where the bar is text
+    warnings.simplefilter("ignore", std.TqdmWarning)
+    from tqdm import auto
 
 
 class Lines(std.tqdm):  # type: ignore[type-arg]

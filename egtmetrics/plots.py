@@ -1,8 +1,9 @@
 """Figures: precision against recall of every group, scores side by side, disparities with their intervals.
 
 Every ``plot_*`` function takes ``ax=``, matplotlib axes to draw on, and returns the axes; without it, it makes new ones
-that are free of pyplot: save them with :func:`save_figure`, or show ``ax.figure`` in a notebook. Labels, units and
-percent signs are those that the scores declare. What cannot be relied on (``frame.caveats``) is grey.
+that are free of pyplot: save them with :func:`save_figure`, or show ``ax.figure`` in a notebook, after ``%matplotlib
+inline``. Labels, units and percent signs are those that the scores declare. What cannot be relied on
+(``frame.caveats``) is grey.
 """
 
 from __future__ import annotations
