@@ -55,7 +55,7 @@ CHOICE = (
     (
         "one distance for each group",
         "`fid`, `kid`",
-        "`fid` falls with [more samples](sample-sizes.md) and sees means and covariances only; `kid` does not fall, but "
+        "`fid` falls with [more samples](sample-sizes.md) and sees means and covariances only; `kid` does not, but "
         "finds less",
     ),
     (
