@@ -55,7 +55,7 @@ CHOICE = (
     (
         "one distance for each group",
         "`fid`, `kid`",
-        "`fid` falls with [more samples](sample-sizes.md) and sees means and covariances only; `kid` does not fall, but "
+        "`fid` falls with [more samples](sample-sizes.md) and sees means and covariances only; `kid` does not, but "
         "finds less",
     ),
     (
@@ -64,7 +64,7 @@ CHOICE = (
         "precision or recall alone calls some damaged groups the better ones (below)",
     ),
     ("texts, as others report them", "`mauve`", "it sees clusters: what happens within one is lost"),
-    ("to find copies of training samples", "`authenticity`, `egtmetrics report --training`", "needs the training set"),
+    ("to find copies of training samples", "`authenticity`, `egtmetrics report --training DATA`", "needs the training set"),
     ("variety without a reference", "`vendi`", "samples off the data raise it"),
     ("a quantity with a meaning: toxicity, length", "`numbers`", "it sees that quantity alone"),
     (

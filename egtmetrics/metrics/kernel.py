@@ -322,7 +322,8 @@ def kernel_distance(
     -----
     Unlike a Fréchet distance it is unbiased at any number of rows, but it does depend on where the origin is and on the
     unit. Only differences of the features from their mean are multiplied, so features far from zero, or in a tiny unit,
-    lose no more digits than they have. Time O(n_subsets * s^2 d), memory O(s^2 + s d) beyond the features.
+    lose no more digits than they have. Time O(n_subsets * s^2 d), memory O(s^2 + s d) beyond the features. Where
+    s is the number of rows of both sets, all subsets are the same and one is computed.
 
     References
     ----------
@@ -367,9 +368,10 @@ def kernel_distance(
         origin=(mean_of_rows(real) + mean_of_rows(fake)) / 2.0,
     )
     rng = check_random_state(random_state)
-    estimates = np.empty(n_subsets)
+    every_subset_is_whole = size == len(real) == len(fake)
+    estimates = np.empty(1 if every_subset_is_whole else n_subsets)
     with np.errstate(over="ignore", invalid="ignore"):
-        for subset in range(n_subsets):
+        for subset in range(len(estimates)):
             x = real[rng.choice(len(real), size, replace=False)]
             y = fake[rng.choice(len(fake), size, replace=False)]
             within = _off_diagonal_mean(kernel(x, x))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
-from egtmetrics.metrics.kernel import kernel_distance
+from egtmetrics.metrics.kernel import PolynomialKernel, kernel_distance
 from tests import _golden
 from tests.strategies import invalid_features, lattice_pairs
 
@@ -214,3 +214,16 @@ def test_one_row_is_too_few_for_any_subset() -> None:
     with pytest.raises(ValueError, match="pass subset_size=2 or less"):
         kernel_distance(points, points[:2], subset_size=3)
     assert kernel_distance(points, points[:2], subset_size=2).subset_size == 2
+
+
+def test_subsets_that_are_the_whole_sets_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=(40, 3)), rng.normal(size=(40, 3))
+    calls: list[int] = []
+    kernel = PolynomialKernel.__call__
+    monkeypatch.setattr(PolynomialKernel, "__call__", lambda self, x, y: (calls.append(len(x)), kernel(self, x, y))[1])
+    whole = kernel_distance(real, fake, random_state=0)
+    assert calls == [40, 40, 40]
+    assert (whole.n_subsets, whole.kid_std) == (100, 0.0)
+    assert kernel_distance(real, fake, n_subsets=7, random_state=1).kid == whole.kid
+    assert kernel_distance(real, fake[:39], n_subsets=7, random_state=1).kid_std > 0.0
