@@ -64,7 +64,11 @@ CHOICE = (
         "precision or recall alone calls some damaged groups the better ones (below)",
     ),
     ("texts, as others report them", "`mauve`", "it sees clusters: what happens within one is lost"),
-    ("to find copies of training samples", "`authenticity`, `egtmetrics report --training DATA`", "needs the training set"),
+    (
+        "to find copies of training samples",
+        "`authenticity`, `egtmetrics report --training DATA`",
+        "needs the training set",
+    ),
     ("variety without a reference", "`vendi`", "samples off the data raise it"),
     ("a quantity with a meaning: toxicity, length", "`numbers`", "it sees that quantity alone"),
     (
