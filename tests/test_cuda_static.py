@@ -45,6 +45,7 @@ def worse(compiled: list[Kernel], table: dict[tuple[str, str, int], Kernel], *, 
 
 
 @needs_nvcc
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
 def test_kernels_do_not_spill_or_exceed_the_committed_table(source: Path) -> None:
     assert NVCC

@@ -46,7 +46,13 @@ def test_report_names_the_card_and_shows_ratios() -> None:
 
 
 @pytest.mark.usefixtures("cuda_on_host")
-@pytest.mark.parametrize("section", gpu.SECTIONS.values(), ids=gpu.SECTIONS)
+@pytest.mark.parametrize(
+    "section",
+    [
+        pytest.param(section, id=name, marks=pytest.mark.slow if name == "frames" else ())
+        for name, section in gpu.SECTIONS.items()
+    ],
+)
 def test_sections_run_and_check_their_results(
     section: Callable[[gpu.Device, float], list[Any]],
 ) -> None:

@@ -239,6 +239,7 @@ def memory(rank: int, size: int) -> Any:
     return peak(walk), peak(lambda: improved_precision_recall(real, fake, n_threads=1).scores())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to see the peak of memory")
 def test_no_rank_holds_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside its own rows a rank holds two shards, and the kernels' panels: here as much as one and a half more.

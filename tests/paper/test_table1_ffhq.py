@@ -116,6 +116,7 @@ def test_from_a_checkpoint_killed_and_resumed(files: Path, tmp_path: Path, capsy
     assert "VP preconditioning; network: resolution 16, width 8, multipliers (1, 1)" in texts[0]
 
 
+@pytest.mark.slow
 def test_from_scratch_on_a_zip_file(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert main(command(files, "ffhq-16x16.zip", "--out", out)) == 0

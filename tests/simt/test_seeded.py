@@ -150,7 +150,10 @@ def test_the_kernels_as_they_are_are_clean(source: str) -> None:
         assert module.simt_allocated() == 0
 
 
-@pytest.mark.parametrize("name", SEEDS)
+# Each compiles the kernels anew, so only the first is no slow one.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if i else ()) for i, name in enumerate(SEEDS)]
+)
 def test_a_seeded_mistake_is_found(name: str, tmp_path: Path) -> None:
     seed = SEEDS[name]
     csrc = changed_copy(tmp_path / "csrc", f"cuda/{seed.file}", seed.old, seed.new)

@@ -265,6 +265,7 @@ def test_a_run_in_pieces_is_the_whole_run_bit_for_bit(strategy: str, tmp_path: P
     assert (result.resumed_at, result.n_steps) == (5, 5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     path = tmp_path / "c.pt"
     kill_when(path.exists, [sys.executable, __file__, path])  # the last lines of this file
