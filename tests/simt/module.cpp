@@ -63,6 +63,20 @@ void define_simt(py::module_& m) {
   m.def("simt_fail", &fail, py::arg("call"), py::arg("after") = 1, py::arg("error") = 0, py::arg("times") = 1,
         "From the after-th one on, calls of this kind fail, `times` of them.");
   m.def("simt_queues", &simt::queues_used, "(device, stream) of all calls since the last time this was asked.");
+  m.def(
+      "simt_counts",
+      [] {
+        const simt::Counts counts = simt::take_counts();
+        return std::map<std::string, std::int64_t>{
+            {"launches", counts.launches},
+            {"to_device", counts.to_device},
+            {"bytes_to_device", counts.bytes_to_device},
+            {"to_host", counts.to_host},
+            {"bytes_to_host", counts.bytes_to_host},
+            {"waits", counts.waits},
+        };
+      },
+      "What was asked of the devices since the last time this was asked.");
   m.def("simt_trace", &set_trace, py::arg("callable"), "Called before and after every launch; None: no more.");
   m.def("simt_register", &add_memory, py::arg("address"), py::arg("size"), py::arg("writable") = true,
         py::arg("initialised") = true, py::arg("device") = -1, "Memory of the host that kernels may use.");

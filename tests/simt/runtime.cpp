@@ -498,6 +498,7 @@ struct Failure {
 std::map<std::string, Failure> failures;
 std::map<const void*, std::size_t> allowed_dynamic_bytes;
 std::set<std::pair<int, std::uintptr_t>> queues;
+Counts counts;
 std::vector<std::string> pending;  // found where nothing can be thrown
 
 constexpr std::size_t margin = 256;
@@ -614,6 +615,7 @@ void launch(const Launch& launch) {
   if (error == cudaSuccess) error = error_of_shape(launch);
   if (failed(error) != cudaSuccess) return;
   used(launch.stream);
+  ++counts.launches;
   struct Reset {
     ~Reset() {
       machine.launch = nullptr;
@@ -706,6 +708,11 @@ std::size_t allocated() {
 std::set<std::pair<int, std::uintptr_t>> queues_used() {
   const std::lock_guard<std::recursive_mutex> lock(machine_mutex);
   return std::exchange(queues, {});
+}
+
+Counts take_counts() {
+  const std::lock_guard<std::recursive_mutex> lock(machine_mutex);
+  return std::exchange(counts, {});
 }
 
 }  // namespace simt
@@ -859,6 +866,14 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyK
   const cudaError_t error = error_of("memcpy");
   if (error != cudaSuccess) return failed(error);
   used(stream);
+  if (kind == cudaMemcpyHostToDevice) {
+    ++counts.to_device;
+    counts.bytes_to_device += static_cast<std::int64_t>(size);
+  }
+  if (kind == cudaMemcpyDeviceToHost) {
+    ++counts.to_host;
+    counts.bytes_to_host += static_cast<std::int64_t>(size);
+  }
   if (kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice) {
     checker::host_access(from, size, false, "cudaMemcpyAsync");
   }
@@ -869,5 +884,9 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyK
   return cudaSuccess;
 }
 
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return failed(error_of("synchronize")); }
-cudaError_t cudaDeviceSynchronize() { return failed(error_of("synchronize")); }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaDeviceSynchronize(); }
+cudaError_t cudaDeviceSynchronize() {
+  const std::lock_guard<std::recursive_mutex> lock(machine_mutex);
+  ++counts.waits;
+  return failed(error_of("synchronize"));
+}

@@ -109,6 +109,10 @@ bool know_arrays();  // false: with a Python error
 
 // For tests; see module.cpp.
 using Trace = std::function<void(const Launch&, bool done)>;
+// What a program asked of the devices: a copy is named by where it ends, a wait is for a stream or a device.
+struct Counts {
+  std::int64_t launches = 0, to_device = 0, bytes_to_device = 0, to_host = 0, bytes_to_host = 0, waits = 0;
+};
 void set_seed(std::uint64_t seed);
 void set_devices(int count, int error, int driver);
 void set_memory(std::size_t bytes);
@@ -117,6 +121,7 @@ void set_trace(Trace trace);
 void fail_call(const std::string& call, int after, int times, int error);
 std::size_t allocated();
 std::set<std::pair<int, std::uintptr_t>> queues_used();
+Counts take_counts();  // since the last time
 const char* dynamic_memory();
 
 // What the checked build does in addition, in checker.cpp.
