@@ -90,7 +90,7 @@ def test_what_a_projection_of_topp_takes(n_groups: int, item_bytes: int) -> None
     one, two = (counts_of_topp(n_groups, n) for n in (1, 2))
     matrix = 8 * DIMENSIONS * 3
     assert difference(two, one) == {
-        "launches": 67 * evaluations,
+        "launches": 71 * evaluations,
         "to_device": 10 * evaluations,
         "bytes_to_device": 2 * 8 * rows + 2 * matrix * evaluations + item_bytes,
         "to_host": 16 * evaluations,
