@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from egtmetrics.ops import Features, of_one_set, to_host
+from egtmetrics.ops import Features, device_order, of_one_set, to_host
 
 _FIRST_COLUMNS = 2
 _BLOCK_BYTES = 1 << 25
@@ -20,6 +20,8 @@ def canonical_order(x: Any) -> NDArray[np.int64]:
     A few columns are read at a time, and further columns only for rows that are equal so far. So features may be in a
     file, on a device or on other ranks: besides them, this takes O(n) memory.
     """
+    if hasattr(x, "detach"):
+        return cast("NDArray[np.int64]", to_host(order_where_it_lies(x)))
     n, d = x.shape
     places = np.zeros(n, dtype=np.int64)  # the number of rows before the class of rows that equal this one so far
     tied = np.arange(n)
@@ -42,6 +44,12 @@ def canonical_order(x: Any) -> NDArray[np.int64]:
         # Double the width, so that many long equal rows need few rounds, within one block but at least two columns.
         width = max(_FIRST_COLUMNS, min(2 * width, _BLOCK_BYTES // (8 * max(1, len(tied)))))
     return np.argsort(places, kind="stable")
+
+
+@of_one_set
+def order_where_it_lies(x: Any) -> NDArray[np.int64]:
+    """Return :func:`canonical_order`, of features on a device as a tensor there."""
+    return cast("NDArray[np.int64]", device_order(x)) if hasattr(x, "detach") else canonical_order(x)
 
 
 def _row_bytes(x: Features) -> NDArray[np.void]:

@@ -20,6 +20,7 @@ from egtmetrics.ops import (
     Features,
     ShardedFeatures,
     bare,
+    column_ranges,
     device_tensor,
     growing_part,
     memo_of,
@@ -199,7 +200,7 @@ def _no_numbers(array: Any, name: str, values: Any) -> str:
 
 
 def _check_device_features(values: Any, name: str, device: str) -> Features:
-    """The same on a device. Two numbers are copied to the host; all values only to say which one is wrong."""
+    """The same on a device. The range of every column is copied to the host; all only to say which value is wrong."""
     tensor: Any = device_tensor(values, name, device)
     _check_layout(tensor, name, tensor)
     given = tensor
@@ -208,11 +209,18 @@ def _check_device_features(values: Any, name: str, device: str) -> Features:
     elif not tensor.is_floating_point():
         tensor = tensor.double()
     tensor = tensor.contiguous()
-    smallest, largest = (float(value) for value in tensor.aminmax())
-    size = max(largest, -smallest)
-    if not (size >= _SMALLEST or size == 0.0) or not size <= (_LARGEST if given.is_floating_point() else 2.0**53):
-        check_features(given.cpu(), name)
+    low, high = column_ranges(tensor)
+    check_extremes(
+        given, name, float(low.min()), float(high.max()), limit=_LARGEST if given.is_floating_point() else 2.0**53
+    )
     return cast("Features", tensor)
+
+
+def check_extremes(features: Any, name: str, smallest: float, largest: float, *, limit: float = _LARGEST) -> None:
+    """Raise what :func:`check_features` raises, given the extreme values: only to say where, all are looked at."""
+    size = max(largest, -smallest)
+    if not (size >= _SMALLEST or size == 0.0) or not size <= limit:
+        check_features(to_host(features), name)
 
 
 def check_real_fake(

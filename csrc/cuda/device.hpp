@@ -26,7 +26,7 @@ inline void refuse_capture(const Queue& queue) {
   check(cudaStreamIsCapturing(stream_of(queue), &status), "cudaStreamIsCapturing");
   if (status == cudaStreamCaptureStatusNone) return;
   throw DeviceError{
-      "a CUDA graph is being captured, which cannot hold a search for neighbours; call it outside of the graph (with "
+      "a CUDA graph is being captured, which cannot hold a search within groups; call it outside of the graph (with "
       "torch.compile, leave out mode='reduce-overhead')",
       false};
 }

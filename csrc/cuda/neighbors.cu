@@ -32,6 +32,15 @@ constexpr double infinity = std::numeric_limits<double>::infinity();
 struct Item {
   int x_first, n_rows;
   int y_first, y_last;
+
+  // One of `splits` successive ranges of the references.
+  __host__ __device__ Item part(int split, int splits) const {
+    const std::int64_t cols = (y_last - y_first + PairTile::cols - 1) / PairTile::cols;
+    const auto end = [&](std::int64_t before) {
+      return y_first + static_cast<int>(cols * before / splits) * PairTile::cols;
+    };
+    return {x_first, n_rows, end(split), split + 1 == splits ? y_last : end(split + 1)};
+  }
 };
 
 struct alignas(8) Candidate {
@@ -39,14 +48,15 @@ struct alignas(8) Candidate {
   int row;
 };
 
-// What the kernels work on. Items with the same rows follow each other, `splits` of them with successive ranges. A slot
-// is a row of the items; every item has tile_rows of them.
+// What the kernels work on: tiles of rows, each against `splits` ranges of its references. A slot is a row of a tile;
+// every tile has tile_rows of them.
 template <class T>
 struct Search {
   PointsAndNorms<T> x, y;
   const T* centre;
   const double* scale;
-  const Item* items;
+  const Item* tiles;         // null: rows in their order, each against all of y
+  int first_tile;            // of the launch
   Candidate* candidates;     // (slots, splits, capacity)
   int* counts;               // (slots, splits)
   unsigned long long* keys;  // (warps, capacity), at the end (warps, splits, capacity)
@@ -55,6 +65,12 @@ struct Search {
   float shrink;
   int d, k, splits;
   bool self;
+
+  __device__ Item tile(std::int64_t number) const {
+    if (tiles) return tiles[first_tile + number];
+    const int first = (first_tile + static_cast<int>(number)) * tile_rows;
+    return {first, min(tile_rows, static_cast<int>(x.n) - first), 0, static_cast<int>(y.n)};
+  }
 
   // With both norms shrunk by the relative bound, a tile entry is the lower bound itself; not a number where a
   // coordinate overflowed, so that the pair is never excluded.
@@ -209,7 +225,7 @@ __global__ void __launch_bounds__(tile_threads, 2) find_candidates(Search<T> sea
   const std::int64_t first_slot = static_cast<std::int64_t>(blockIdx.x) / search.splits * tile_rows;
   const auto split = static_cast<int>(blockIdx.x) % search.splits;
   if (thread < tile_rows) {
-    const Item item = search.items[blockIdx.x];
+    const Item item = search.tile(blockIdx.x / search.splits).part(split, search.splits);
     if (thread == 0) {
       block.item = item;
       block.counts_out = search.counts + first_slot * search.splits + split;
@@ -261,7 +277,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
   const std::int64_t row_stride = search.splits * search.capacity;
   const Bounds bounds(search.d, *search.scale);
   for (std::int64_t slot = own; slot < n_slots; slot += static_cast<std::int64_t>(gridDim.x) * warps) {
-    const Item item = search.items[slot / tile_rows * search.splits];
+    const Item item = search.tile(slot / tile_rows);
     const auto r = static_cast<int>(slot % tile_rows);
     if (r >= same_in_warp(item.n_rows)) continue;
     const int* const counts = search.counts + slot * search.splits;
@@ -343,36 +359,34 @@ int best_splits(std::int64_t n_tiles, std::int64_t reference_tiles, std::int64_t
   return static_cast<int>(best);
 }
 
+// Without `tiles` every row of x is compared with all of y.
 template <class T>
-void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tiles, std::int64_t k, SqRange range,
+void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>* tiles, std::int64_t k, SqRange range,
                   double* out, std::int64_t* rows, const Queue& queue) {
-  if (tiles.empty()) return;
-  refuse_capture(queue);
   const cudaStream_t stream = stream_of(queue);
-  const auto n_tiles = static_cast<std::int64_t>(tiles.size());
+  const std::int64_t n_tiles = tiles ? static_cast<std::int64_t>(tiles->size()) : blocks_of(x.n, tile_rows);
+  if (n_tiles == 0) return;
+  Item most{0, 0, 0, static_cast<int>(y ? y->n : x.n)};
+  if (tiles) {
+    most = *std::max_element(tiles->begin(), tiles->end(),
+                             [](const Item& a, const Item& b) { return a.y_last - a.y_first < b.y_last - b.y_first; });
+  }
+  const int splits = best_splits(n_tiles, blocks_of(most.y_last - most.y_first, PairTile::cols), x.d, queue);
   std::int64_t longest = 0;
-  for (const Item& tile : tiles) longest = std::max<std::int64_t>(longest, tile.y_last - tile.y_first);
-  const std::int64_t splits = best_splits(n_tiles, blocks_of(longest, PairTile::cols), x.d, queue);
-  std::vector<Item> items;
-  items.reserve(static_cast<std::size_t>(n_tiles * splits));
-  longest = 0;
-  for (const Item& tile : tiles) {
-    const std::int64_t cols = blocks_of(tile.y_last - tile.y_first, PairTile::cols);
-    for (std::int64_t split = 0; split < splits; ++split) {
-      Item item = tile;
-      item.y_first = tile.y_first + static_cast<int>(cols * split / splits * PairTile::cols);
-      item.y_last = static_cast<int>(
-          std::min<std::int64_t>(tile.y_last, tile.y_first + cols * (split + 1) / splits * PairTile::cols));
-      longest = std::max<std::int64_t>(longest, item.y_last - item.y_first);
-      items.push_back(item);
-    }
+  for (int split = 0; split < splits; ++split) {
+    const Item part = most.part(split, splits);
+    longest = std::max<std::int64_t>(longest, part.y_last - part.y_first);
   }
 
   const CentredAndScaled<T> scaled(x, y, queue);
-  const Buffer<Item> device_items(queue, n_tiles * splits);
-  // From memory that is not pinned: the call returns when it has taken the items, and the driver may make it wait.
-  check(cudaMemcpyAsync(device_items.get(), items.data(), items.size() * sizeof(Item), cudaMemcpyHostToDevice, stream),
-        "cudaMemcpyAsync");
+  const Buffer<Item> device_tiles(queue, tiles ? n_tiles : 0);
+  if (tiles) {
+    refuse_capture(queue);
+    // From memory that is not pinned: the call returns when it has taken the tiles, and the driver may make it wait.
+    check(cudaMemcpyAsync(device_tiles.get(), tiles->data(), tiles->size() * sizeof(Item), cudaMemcpyHostToDevice,
+                          stream),
+          "cudaMemcpyAsync");
+  }
   const std::int64_t capacity = std::min(longest, k + std::max<std::int64_t>(k / 2, 128) + PairTile::cols);
   const std::int64_t row_bytes = splits * capacity * static_cast<std::int64_t>(sizeof(Candidate));
   const std::int64_t wanted = std::clamp<std::int64_t>(scratch_bytes / ((tile_rows + warps) * row_bytes), 1, n_tiles);
@@ -388,7 +402,8 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
                              scaled.y(),
                              scaled.centre(),
                              scaled.scale(),
-                             device_items.get() + first * splits,
+                             tiles ? device_tiles.get() : nullptr,
+                             static_cast<int>(first),
                              candidates.get(),
                              counts.get(),
                              keys.get(),
@@ -397,7 +412,7 @@ void search_tiles(Points<T> x, const Points<T>* y, const std::vector<Item>& tile
                              static_cast<float>(1.0 - ErrorBound(x.d).relative),
                              static_cast<int>(x.d),
                              static_cast<int>(k),
-                             static_cast<int>(splits),
+                             splits,
                              y == nullptr};
       EGT_LAUNCH((find_candidates<T>), static_cast<unsigned>(now * splits), tile_threads, 0, stream, search);
       EGT_LAUNCH((finish<T>), static_cast<unsigned>(std::min(finish_grid, now * rows_of_warp)), tile_threads, 0, stream,
@@ -413,18 +428,14 @@ template <class T>
 void neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, SqRange range, double* sq_radii,
                     const Queue& queue) {
   const cuda::DeviceGuard guard(queue);
-  std::vector<cuda::Item> tiles;
-  cuda::add_tiles(0, x.n, 0, y ? y->n : x.n, tiles);
-  cuda::search_tiles<T>(x, y, tiles, n_neighbors, range, sq_radii, nullptr, queue);
+  cuda::search_tiles<T>(x, y, nullptr, n_neighbors, range, sq_radii, nullptr, queue);
 }
 
 template <class T>
 void neighbors(Points<T> x, const Points<T>* y, std::int64_t n_neighbors, double* sq_dists, std::int64_t* rows,
                const Queue& queue) {
   const cuda::DeviceGuard guard(queue);
-  std::vector<cuda::Item> tiles;
-  cuda::add_tiles(0, x.n, 0, y ? y->n : x.n, tiles);
-  cuda::search_tiles<T>(x, y, tiles, n_neighbors, SqRange{}, sq_dists, rows, queue);
+  cuda::search_tiles<T>(x, y, nullptr, n_neighbors, SqRange{}, sq_dists, rows, queue);
 }
 
 template <class T>
@@ -437,7 +448,7 @@ void grouped_neighbor_radii(Points<T> x, const Points<T>* y, std::int64_t n_grou
   for (std::int64_t g = 0; g < n_groups; ++g) {
     cuda::add_tiles(x_offsets[g], x_offsets[g + 1], ranges[g], ranges[g + 1], tiles);
   }
-  cuda::search_tiles<T>(x, y, tiles, n_neighbors, SqRange{}, sq_radii, nullptr, queue);
+  cuda::search_tiles<T>(x, y, &tiles, n_neighbors, SqRange{}, sq_radii, nullptr, queue);
 }
 
 template void neighbor_radii<float>(Points<float>, const Points<float>*, std::int64_t, SqRange, double*, const Queue&);

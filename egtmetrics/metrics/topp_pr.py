@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from egtmetrics._errors import TooFewSamplesError
-from egtmetrics._order import canonical_order
+from egtmetrics._order import order_where_it_lies
 from egtmetrics._random import RandomState, check_random_state
-from egtmetrics._validation import check_features, check_positive_int, check_real_fake
+from egtmetrics._validation import check_extremes, check_positive_int, check_real_fake
 from egtmetrics.metrics._topp_result import (
     NEIGHBORS_PER_DIM,
     NO_F1_BELOW,
@@ -34,8 +34,11 @@ from egtmetrics.ops import (
     BackendName,
     Features,
     ShardedFeatures,
+    column_ranges,
+    n_true,
     of_one_set,
     select_backend,
+    smallest_at,
     take_rows,
     to_host,
 )
@@ -203,7 +206,7 @@ def topp_precision_recall(
     >>> topp_precision_recall(real, real + 100.0, k_rule="sample-size", random_state=0, backend="reference").scores()
     {'precision': 0.0, 'recall': 0.0, 'f1': 0.0}
     """
-    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake))
+    kernels = select_backend(backend, n_threads=n_threads, features=(real, fake), results_stay=True)
     real, fake = check_real_fake(real, fake, device=kernels.device)
     (n, d), m = real.shape, fake.shape[0]
     if not isinstance(alpha, float | np.floating) or not 0.0 < alpha < 1.0:
@@ -226,9 +229,10 @@ def topp_precision_recall(
 
     real_order = fake_order = None
     if compatibility is None:
-        real_order, fake_order = canonical_order(real), canonical_order(fake)
+        real_order, fake_order = order_where_it_lies(real), order_where_it_lies(fake)
         if given_indices is not None:  # they number the rows as they were passed
-            given_indices = np.argsort(real_order)[given_indices[0]], np.argsort(fake_order)[given_indices[1]]
+            places = [np.argsort(to_host(order)) for order in (real_order, fake_order)]
+            given_indices = places[0][given_indices[0]], places[1][given_indices[1]]
 
     matrices: Iterable[NDArray[np.float64] | None]
     if projections is not None:
@@ -240,7 +244,7 @@ def topp_precision_recall(
         if compatibility is not None:
             normal = functools.partial(_torch_normal, np.random.RandomState(_REFERENCE_PROJECTION_SEED))
         scale = math.sqrt(2.0 / (d + _PROJECTED_DIM))
-        matrices = (scale * normal((_PROJECTED_DIM, d)) for _ in range(n_projections))
+        matrices = (_read_only(scale * normal((_PROJECTED_DIM, d))) for _ in range(n_projections))
 
     draws: Iterator[_Draws]  # of real and of fake in turn, without end
     if given_indices is not None:
@@ -318,7 +322,10 @@ def _evaluate(
     fake_kept = fake_density > fake_band
     real_covered = kernels.kernel_density(real, fake, bandwidth=fake_bandwidth) > fake_band
     fake_covered = kernels.kernel_density(fake, real, bandwidth=real_bandwidth) > real_band
-    precision, recall = _share(fake_covered, fake_kept), _share(real_covered, real_kept)
+    n_real_kept, n_real_covered, n_fake_kept, n_fake_covered = n_true(
+        real_kept, real_kept & real_covered, fake_kept, fake_kept & fake_covered
+    )
+    precision, recall = _share(n_fake_covered, n_fake_kept), _share(n_real_covered, n_real_kept)
     return TopPREvaluation(
         precision=precision,
         recall=recall,
@@ -327,8 +334,8 @@ def _evaluate(
         fake_bandwidth=fake_bandwidth,
         real_confidence_band=real_band,
         fake_confidence_band=fake_band,
-        n_real_kept=int(real_kept.sum()),
-        n_fake_kept=int(fake_kept.sum()),
+        n_real_kept=n_real_kept,
+        n_fake_kept=n_fake_kept,
         real_n_neighbors=real_k,
         fake_n_neighbors=fake_k,
     )
@@ -340,11 +347,11 @@ def _density_and_band(
 ) -> tuple[NDArray[np.float64], float]:
     counts = draws.counts if isinstance(draws, _SeededDraws) else _count_draws(draws, points.shape[0], n_bootstrap)
     density, deviations = kernels.kernel_density_band(points, counts, bandwidth=bandwidth)
-    return density, float(np.quantile(deviations, 1.0 - alpha))
+    return density, float(np.quantile(to_host(deviations), 1.0 - alpha))
 
 
-def _share(covered: NDArray[np.bool_], kept: NDArray[np.bool_]) -> float:
-    return float(covered[kept].mean()) if kept.any() else math.nan
+def _share(n_covered: int, n_kept: int) -> float:
+    return n_covered / n_kept if n_kept else math.nan
 
 
 def _harmonic_mean(precision: float, recall: float) -> float:
@@ -373,18 +380,19 @@ def _points(
     points count.
     """
     if matrix is not None:
-        projected = check_features(kernels.project(features, matrix), f"{name} after projection", device=kernels.device)
-        _check_kept_apart(features, projected, name)
+        projected = kernels.project(features, matrix)
+        _check_projected(features, projected, name)
         features = projected
     return features if order is None else take_rows(features, order)
 
 
-def _check_kept_apart(features: Any, projected: Features, name: str) -> None:
-    """Raise ValueError if a projection rounds away how the rows differ, as one huge column makes it do."""
+def _check_projected(features: Any, projected: Features, name: str) -> None:
+    """Raise ValueError if a projection overflows, or rounds away how rows differ, as one huge column makes it do."""
     if isinstance(features, ShardedFeatures):
         return
-    points = to_host(projected)
-    if np.ptp(points, axis=0).max() > _KEPT_DIGITS * np.abs(points).max():
+    low, high = column_ranges(projected)
+    check_extremes(projected, f"{name} after projection", float(low.min()), float(high.max()))
+    if (high - low).max() > _KEPT_DIGITS * max(-low.min(), high.max()):
         return
     step = max(1, _COMPARED_BYTES // (8 * features.shape[1]))
     first = to_host(features[:1])
@@ -422,13 +430,13 @@ def _median_radius(kernels: Backend, points: Features, k: int) -> float:
     6e-5. Where it does not, all radii are computed.
     """
     n = points.shape[0]
-    sample = take_rows(points, np.arange(0, n, max(1, n // _RADIUS_SAMPLE)))
-    some = np.sort(kernels.kth_neighbor(sample, points, n_neighbors=k + 1))  # the first neighbour is the row itself
+    sample = take_rows(points, slice(0, n, max(1, n // _RADIUS_SAMPLE)))
+    some = kernels.kth_neighbor(sample, points, n_neighbors=k + 1)  # the first neighbour is the row itself
     ranks = 0.5 * len(some) + 4.0 * 0.5 * math.sqrt(len(some)) * np.array([-1.0, 1.0])
-    floor, limit = some[np.clip(ranks.astype(int), 0, len(some) - 1)]
+    floor, limit = smallest_at(some, np.clip(ranks.astype(int), 0, len(some) - 1).tolist())
     middle = [(n - 1) // 2, n // 2]
     for sq_range in ((float(floor), float(limit)), ANY_RADIUS):
-        radii = np.partition(kernels.kth_neighbor(points, n_neighbors=k, sq_range=sq_range), middle)[middle]
+        radii = smallest_at(kernels.kth_neighbor(points, n_neighbors=k, sq_range=sq_range), middle)
         if radii[0] > 0.0 and radii[1] < math.inf:
             break
     return float(np.sqrt(radii).mean())
@@ -495,7 +503,7 @@ def _legacy_seed(random_state: RandomState) -> int:
 
 
 def _check_projections(projections: Any, d: int) -> list[NDArray[np.float64]]:
-    matrices = [np.asarray(matrix, dtype=np.float64) for matrix in projections]
+    matrices = [_read_only(np.array(matrix, dtype=np.float64)) for matrix in projections]
     if not matrices:
         raise ValueError("projections is empty; pass at least one (d', d) matrix, or None for random ones")
     for i, matrix in enumerate(matrices):
@@ -507,6 +515,12 @@ def _check_projections(projections: Any, d: int) -> list[NDArray[np.float64]]:
         if not np.isfinite(matrix).all():
             raise ValueError(f"projections[{i}] holds NaN or infinity; pass finite matrices")
     return matrices
+
+
+def _read_only(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mark an array of our own, so that a device takes it once for both sets."""
+    matrix.flags.writeable = False
+    return matrix
 
 
 def _check_bootstrap_indices(indices: Any, n: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,10 +13,12 @@ How a backend is made. The signatures of the protocols in ``_backend.py`` declar
 CPU and CUDA kernels and the torch operators follow from them (``_primitives.py``).
 
 Features on a device. A CUDA backend reads torch tensors, or arrays that share their memory with one, in place, and
-returns its results on the host, O(n) numbers; only bootstrap counts stay, for the band. After the check of the
-arguments, metrics handle features only with :func:`take_rows`, :func:`join_rows` and :func:`to_host`, which work for
-both kinds. For torch programs ``import egtmetrics.ops.torch_ops`` registers those that take arrays as
-``torch.ops.egtmetrics.*``, for either device and for ``torch.compile``.
+returns its results on the host, O(n) numbers; only bootstrap counts stay, for the band, and all results where a metric
+asks for that (``results_stay``). After the check of the arguments, metrics handle features only with
+:func:`take_rows`, :func:`join_rows`, :func:`to_host` and :func:`column_ranges`, and results that stay with
+:func:`smallest_at`, :func:`n_true` and comparisons, which work for both kinds. For torch programs ``import
+egtmetrics.ops.torch_ops`` registers those that take arrays as ``torch.ops.egtmetrics.*``, for either device and for
+``torch.compile``.
 
 What is remembered. A set that is compared with many others can be prepared (``_memo.py``): primitives that see it alone
 are computed once, and functions on the host that are marked with :func:`of_one_set`. For a set to which rows are added
@@ -30,7 +32,18 @@ products with float64 sums, within about 1e-5 relative or 2e-7 absolute of the o
 
 from egtmetrics._threads import available_threads
 from egtmetrics.ops._backend import ANY_RADIUS, Backend, BallCounts, Divergences, Features, HostBackend
-from egtmetrics.ops._device import common_device, device_of, device_tensor, join_rows, take_rows, to_host
+from egtmetrics.ops._device import (
+    column_ranges,
+    common_device,
+    device_of,
+    device_order,
+    device_tensor,
+    join_rows,
+    n_true,
+    smallest_at,
+    take_rows,
+    to_host,
+)
 from egtmetrics.ops._dispatch import BackendName, reading_device, select_backend, select_host_backend
 from egtmetrics.ops._growing import GrowingSet, growing_part, merged_by
 from egtmetrics.ops._memo import (
@@ -64,8 +77,10 @@ __all__ = [
     "WithheldRows",
     "available_threads",
     "bare",
+    "column_ranges",
     "common_device",
     "device_of",
+    "device_order",
     "device_tensor",
     "digest",
     "ending_on_cut_files",
@@ -73,10 +88,12 @@ __all__ = [
     "join_rows",
     "memo_of",
     "merged_by",
+    "n_true",
     "of_one_set",
     "reading_device",
     "select_backend",
     "select_host_backend",
+    "smallest_at",
     "subset",
     "summary_of_one_set",
     "take_rows",

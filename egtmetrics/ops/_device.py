@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -365,8 +365,10 @@ def to_host(features: Any) -> Features:
     return cast("Features", features.cpu().numpy())
 
 
-def take_rows(features: Any, rows: NDArray[Any]) -> Features:
-    """Copy some rows, by number or by a mask, to where the features are.
+def take_rows(features: Any, rows: NDArray[Any] | slice) -> Features:
+    """Copy some rows, by number, by a mask or by a slice, to where the features are.
+
+    Numbers that already lie there, a tensor, stay there.
 
     >>> import numpy as np
     >>> take_rows(np.arange(6.0).reshape(3, 2), np.array([2, 0]))
@@ -374,9 +376,14 @@ def take_rows(features: Any, rows: NDArray[Any]) -> Features:
            [0., 1.]])
     """
     if isinstance(features, np.ndarray):
-        return cast("Features", features[rows])
+        taken = features[rows]
+        return cast("Features", np.ascontiguousarray(taken) if isinstance(rows, slice) else taken)
     if hasattr(features, "take_rows"):
-        return cast("Features", features.take_rows(rows))
+        return cast("Features", features.take_rows(np.arange(len(features))[rows] if isinstance(rows, slice) else rows))
+    if isinstance(rows, slice):
+        return cast("Features", features[rows].contiguous())
+    if hasattr(rows, "detach"):
+        return cast("Features", features.index_select(0, rows))
     import torch
 
     numbers = np.flatnonzero(rows) if rows.dtype == bool else rows
@@ -400,15 +407,112 @@ def join_rows(x: Any, y: Any) -> Features:
     return cast("Features", torch.cat([x, y]))
 
 
+def smallest_at(values: Any, ranks: Sequence[int]) -> NDArray[np.float64]:
+    """Return the values that have these ranks in ascending order, from 0, on the host.
+
+    >>> import numpy as np
+    >>> smallest_at(np.array([3.0, 1.0, 2.0]), [0, 2])
+    array([1., 3.])
+    """
+    if isinstance(values, np.ndarray):
+        return cast("NDArray[np.float64]", np.partition(values, ranks)[ranks])
+    import torch
+
+    ordered = torch.sort(values).values
+    return cast("NDArray[np.float64]", torch.stack([ordered[rank] for rank in ranks]).cpu().numpy())
+
+
+def column_ranges(features: Any) -> tuple[Features, Features]:
+    """Return the smallest and the largest value of every column, on the host.
+
+    >>> import numpy as np
+    >>> column_ranges(np.array([[1.0, 5.0], [3.0, 4.0]]))
+    (array([1., 4.]), array([3., 5.]))
+    """
+    if isinstance(features, np.ndarray):
+        return features.min(axis=0), features.max(axis=0)
+    import torch
+
+    low, high = torch.stack([features.amin(dim=0), features.amax(dim=0)]).cpu().numpy()
+    return low, high
+
+
+def n_true(*masks: Any) -> list[int]:
+    """Count what is true in each mask.
+
+    >>> import numpy as np
+    >>> n_true(np.array([True, False, True]), np.array([False]))
+    [2, 0]
+    """
+    if isinstance(masks[0], np.ndarray):
+        return [int(np.count_nonzero(mask)) for mask in masks]
+    import torch
+
+    return cast("list[int]", torch.stack([mask.sum() for mask in masks]).tolist())
+
+
+def device_order(x: torch.Tensor) -> torch.Tensor:
+    """Order the rows of features by their bytes; equal rows keep their order.
+
+    Further columns are looked at only for rows that are equal so far. The host waits once for each round of columns, to
+    know how many rows are left.
+    """
+    import torch
+
+    n, d = x.shape
+    everyone = torch.arange(n, device=x.device)
+    places = torch.zeros_like(everyone)
+    tied = everyone
+    start, width = 0, 2
+    while start < d and len(tied):
+        head = x[:, start : start + width]
+        place = places[tied]
+        columns = torch.column_stack([place, _in_order_of_bytes(head[tied] if start else head)])
+        order = everyone[: len(tied)]
+        for column in reversed(columns.unbind(dim=1)):  # stable sorts, the last column first
+            order = order[torch.sort(column[order], stable=True).indices]
+        columns, place = columns[order], place[order]
+        first = torch.ones(1, dtype=torch.bool, device=x.device)
+        new_class = torch.cat([first, place[1:] != place[:-1]])
+        new_place = torch.cat([first, (columns[1:] != columns[:-1]).any(dim=1)])
+        number = everyone[: len(tied)]
+        before = (number * new_place).cummax(dim=0).values - (number * new_class).cummax(dim=0).values
+        places[tied[order]] = place + before
+        tied = tied[order][~(new_place & torch.cat([new_place[1:], first]))]
+        start += width
+        width *= 2
+    return torch.sort(places, stable=True).indices
+
+
+def _in_order_of_bytes(columns: torch.Tensor) -> torch.Tensor:
+    """Return int64 numbers in the order of the bytes of floats, as they lie in memory."""
+    import torch
+
+    n, d = columns.shape
+    bits = (columns + 0.0).contiguous().view(torch.uint8).reshape(n, d, -1)  # 0.0 makes -0.0 to 0.0
+    # The first byte decides, so it becomes the highest one.
+    wide: torch.dtype = torch.int32 if columns.element_size() == 4 else torch.int64
+    numbers = bits.flip(2).contiguous().view(wide).reshape(n, d)
+    lowest: int = torch.iinfo(wide).min
+    return numbers.long() ^ lowest
+
+
 @implements(LocalBackend)
 class CudaBackend:
-    """The CUDA kernels for the metrics: features stay on the device, results come to the host."""
+    """The CUDA kernels for the metrics: features stay on the device, and results do so or come to the host."""
 
     name = "cuda"
 
-    def __init__(self, kernels: DeviceKernels, device: str) -> None:
+    def __init__(self, kernels: DeviceKernels, device: str, *, results_stay: bool = False) -> None:
         self._kernels = kernels
         self.device = device
+        self._results_stay = results_stay
+        self._uploaded: tuple[Any, Any] = (None, None)
+
+    @property
+    def arithmetic(self) -> str:
+        """What the last digits of a result depend on, and where it lies."""
+        return f"{self.device}{', results stay' if self._results_stay else ''}"
 
     def _run(self, primitive: Primitive, values: dict[str, Any]) -> Any:
         import torch
@@ -419,15 +523,22 @@ class CudaBackend:
                 values[argument.name] = self._upload(value)
         results = self._kernels.run(primitive, values, torch.device(self.device))
         pairs = zip(primitive.results, results, strict=True)
-        return primitive.joined([found if result.stays else found.cpu().numpy() for result, found in pairs])
+        stay = self._results_stay
+        return primitive.joined([found if stay or result.stays else found.cpu().numpy() for result, found in pairs])
 
     def _upload(self, array: Any) -> torch.Tensor:
         import torch
 
         if hasattr(array, "detach"):  # a result that stayed
             return cast("torch.Tensor", array)
+        before, tensor = self._uploaded
+        if before is array:
+            return cast("torch.Tensor", tensor)
         same_bits = array.view(np.int16) if array.dtype == np.uint16 else array  # old versions of torch know no uint16
-        return torch.tensor(np.ascontiguousarray(same_bits), device=self.device)
+        tensor = torch.tensor(np.ascontiguousarray(same_bits), device=self.device)
+        if not array.flags.writeable:  # it may come again, as a projection does for the other set
+            self._uploaded = array, tensor
+        return tensor
 
 
 def new_tensors(primitive: Primitive, values: dict[str, Any], device: torch.device) -> list[torch.Tensor]:

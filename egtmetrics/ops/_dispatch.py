@@ -33,7 +33,11 @@ def _warn_fallback(reason: str) -> None:
 
 
 def select_backend(
-    backend: BackendName = "auto", *, n_threads: int | None = None, features: Sequence[Any] = ()
+    backend: BackendName = "auto",
+    *,
+    n_threads: int | None = None,
+    features: Sequence[Any] = (),
+    results_stay: bool = False,
 ) -> Backend:
     """Return the backend to compute with, given the ``features`` that it will see.
 
@@ -47,6 +51,9 @@ def select_backend(
 
     ``n_threads=None`` takes every core this process may run on, within the quota of its container; results do not
     depend on it. It is for the CPU only.
+
+    With ``results_stay`` a backend with a device leaves all results there, as tensors. What :func:`smallest_at`,
+    :func:`n_true` and comparisons make of them is the same for arrays.
 
     >>> select_backend("reference").name
     'reference'
@@ -72,7 +79,9 @@ def select_backend(
         return sharded[0].backend(cast("LocalBackend", local), select_host_backend(backend, n_threads=n_threads))
     device = reading_device(backend, *features)
     if device is not None:
-        return cast("Backend", RememberingBackend(_device.CudaBackend(_device.KERNELS, device)))
+        return cast(
+            "Backend", RememberingBackend(_device.CudaBackend(_device.KERNELS, device, results_stay=results_stay))
+        )
     return select_host_backend(backend, n_threads=n_threads)
 
 

@@ -186,7 +186,7 @@ def _register(primitive: Primitive) -> None:
     arguments = ", ".join(f"{_type(argument)} {argument.name}" for argument in primitive.arguments)
     results = ", ".join("Tensor" for _ in primitive.results)
     options: dict[str, Any] = {}
-    if hasattr(torch.Tag, "cudagraph_unsafe"):  # older ones get an error from the neighbour searches in a capture
+    if hasattr(torch.Tag, "cudagraph_unsafe"):  # older ones capture them
         options["tags"] = (torch.Tag.cudagraph_unsafe,)
     operator: Any = torch.library.custom_op(
         f"egtmetrics::{primitive.name}",

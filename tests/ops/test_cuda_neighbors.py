@@ -259,7 +259,7 @@ def test_failures_leave_nothing(call: str) -> None:
     for after in range(1, 10):
         module.simt_fail(call, after, 0, 1000)
         try:
-            kernels.kth_neighbor(x, None, 3)
+            kernels.grouped(x, None, [0, 20], None, 3)
         except module.DeviceError:
             assert module.simt_allocated() == 0
         else:

@@ -47,7 +47,9 @@ class _Torch(TorchFunctionMode):
         if name == "numpy" and not any(args[0] is tensor for tensor in self.on_host):
             raise AssertionError("a tensor on a device becomes an array without cpu()")
         inside = Counts()
-        uploads = [one for one in _arrays(args[1:]) if name == "__getitem__"]
+        index = list(_arrays(args[1:])) if name == "__getitem__" else []
+        uploads = [one for one in index if isinstance(one, np.ndarray)]
+        by_mask = any(str(one.dtype).endswith("bool") for one in index)
         result = func(*args, **(kwargs or {}))
         if name in TO_DEVICE:
             uploads = [result]
@@ -57,7 +59,7 @@ class _Torch(TorchFunctionMode):
         if name in TO_HOST:
             inside.to_host = 1
             inside.bytes_to_host = args[0].nbytes
-        elif name in SIZE_IS_ASKED:
+        elif name in SIZE_IS_ASKED or by_mask:
             inside.to_host, inside.bytes_to_host = 1, 8
         if name == "cpu":
             self.on_host.append(result)
@@ -67,7 +69,7 @@ class _Torch(TorchFunctionMode):
 
 
 def _arrays(value: Any) -> Iterator[Any]:
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "dtype"):
         yield value
     elif isinstance(value, tuple | list):
         for one in value:
