@@ -4,11 +4,9 @@ To look for new examples, run ``HYPOTHESIS_PROFILE=explore python -m pytest``; f
 for an hour, ``HYPOTHESIS_PROFILE=fuzz python -m pytest tests/data/test_damaged_files.py``.
 """
 
-import gc
 import itertools
 import os
 import zlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,19 +17,6 @@ settings.register_profile("fixed", derandomize=True, deadline=None, max_examples
 settings.register_profile("explore", deadline=None)
 settings.register_profile("fuzz", deadline=None, max_examples=int(os.environ.get("FUZZ_EXAMPLES", "100000")))
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
-    """What is imported and collected stays to the end, so the garbage collector need not look through it.
-
-    It takes a second for that in every full collection, and some libraries ask for one in every call.
-    """
-    gc.disable()
-    result = yield
-    gc.freeze()
-    gc.enable()
-    return result
 
 
 @pytest.fixture(autouse=True)
