@@ -167,7 +167,7 @@ def browser_faults(browser: str, site: Path, pages: dict[str, Page]) -> Iterator
     values = {"PAGES": sorted(pages), "DARK": IN_THE_DARK, "WORD": WORD, "CONTRAST": CONTRAST}
     driver = re.sub(r"\b(PAGES|DARK|WORD|CONTRAST)\b", lambda found: json.dumps(values[found[0]]), DRIVER)
     options = "--headless=new --no-sandbox --disable-gpu --enable-logging=stderr --virtual-time-budget=600000"
-    # What is not of the site, such as the script that draws formulas, is not asked for.
+    # What is not of the site is not asked for.
     hosts = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
     with served(site, driver) as address, tempfile.TemporaryDirectory() as profile:
         command = [browser, *options.split(), "--dump-dom", hosts, f"--user-data-dir={profile}", address]

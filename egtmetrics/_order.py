@@ -21,7 +21,7 @@ def canonical_order(x: Any) -> NDArray[np.int64]:
     file, on a device or on other ranks: besides them, this takes O(n) memory.
     """
     if hasattr(x, "detach"):
-        return cast("NDArray[np.int64]", to_host(order_where_it_lies(x)))
+        return cast("NDArray[np.int64]", to_host(_order_on_device(x)))
     n, d = x.shape
     places = np.zeros(n, dtype=np.int64)  # the number of rows before the class of rows that equal this one so far
     tied = np.arange(n)
@@ -46,10 +46,14 @@ def canonical_order(x: Any) -> NDArray[np.int64]:
     return np.argsort(places, kind="stable")
 
 
-@of_one_set
 def order_where_it_lies(x: Any) -> NDArray[np.int64]:
     """Return :func:`canonical_order`, of features on a device as a tensor there."""
-    return cast("NDArray[np.int64]", device_order(x)) if hasattr(x, "detach") else canonical_order(x)
+    return _order_on_device(x) if hasattr(x, "detach") else canonical_order(x)
+
+
+@of_one_set
+def _order_on_device(x: Any) -> NDArray[np.int64]:
+    return cast("NDArray[np.int64]", device_order(x))
 
 
 def _row_bytes(x: Features) -> NDArray[np.void]:

@@ -1,7 +1,7 @@
 // Kernel sums: a tile of squared distances becomes kernel values, and is summed or multiplied at once.
 //
 // The kernel is 0 for nearly all pairs, so for a band each row lists its neighbours within the bandwidth, and only
-// theirs are the counts that are summed. Tiles with a row of too many neighbours are multiplied with all counts.
+// the counts of these are summed. Tiles with a row of too many neighbours are multiplied with all counts.
 //
 // A float32 product is accurate wherever both points are within a few bandwidths of the centre. Pairs that are near
 // each other but far from the centre are recomputed in float64.
@@ -10,6 +10,7 @@
 
 #include "cuda/centre_and_scale.cuh"
 #include "cuda/device.hpp"
+#include "cuda/select.cuh"
 #include "cuda/settle.cuh"
 #include "cuda/tile.cuh"
 #include "egt/kernel_sums.hpp"
@@ -202,7 +203,7 @@ __global__ void __launch_bounds__(tile_threads, 2)
       for (int col = lane; col < KernelTile::cols; col += warp_size) {
         const float value = *kernel.at(row, col);
         const unsigned near = __ballot_sync(full_warp, value > 0.0f);
-        const int position = n + __popc(near & ((1u << lane) - 1u));
+        const int position = n + lower_lanes(near);  // of a lane that is near
         if (value > 0.0f && position < list_size) list[position] = {j0 + col, value};
         n += __popc(near);
       }
